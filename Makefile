@@ -1,0 +1,70 @@
+# Everything runs from .venv, which `make install` builds from the locked requirements. CI calls the same targets.
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.SHELLFLAGS := -euc
+.PHONY: help install demo up test check format migration lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED)  ## make .venv and install the locked requirements
+
+demo: $(INSTALLED)  ## watch a transfer survive its worker; FILE=… takes a file of your own
+	$(PYTHON) -m dev.demo $(if $(FILE),--file "$(FILE)")
+
+up: $(INSTALLED)  ## start everything on this machine, without Docker, until Ctrl-C
+	$(PYTHON) -m dev.up
+
+test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
+	$(PYTHON) -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+check: $(INSTALLED)  ## check format, style, types, import directions and migrations
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(SCRATCH_DATABASE) $(BIN)/alembic upgrade head && $(BIN)/alembic check
+
+format: $(INSTALLED)  ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+migration: $(INSTALLED)  ## write the migration that brings the database to the models; m="what changes"
+	@test -n "$(m)" || { echo 'say what changes: make migration m="add a column"' >&2; exit 2; }
+	@$(SCRATCH_DATABASE) $(BIN)/alembic upgrade head && $(BIN)/alembic revision --autogenerate -m "$(m)"
+
+lock: .venv  ## write the requirements files anew, changing no more than needed; ARGS=--upgrade takes the newest
+	@$(SCRATCH) \
+	$(PYTHON) -m venv "$$scratch/venv"; \
+	"$$scratch/venv/bin/pip" install --quiet --disable-pip-version-check uv; \
+	compile() { "$$scratch/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --no-header \
+		--no-emit-index-url --no-emit-find-links $(ARGS) "$$@"; }; \
+	compile --group worker -o requirements.txt; \
+	compile --group dev -c requirements.txt -o requirements-dev.txt
+
+clean:  ## remove what tools and tests leave behind, but not .venv
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+
+$(INSTALLED): requirements-dev.txt | .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.venv:
+	@for python in python3.13 python3.12 python3.11 python3; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "making .venv with $$("$$python" --version)"; \
+			"$$python" -m venv .venv || { rm -rf .venv; exit 1; }; \
+			exit 0; \
+		fi; \
+	done; \
+	echo 'make: no Python >= 3.11 found (tried python3.13, python3.12, python3.11 and python3 on PATH)' >&2; \
+	exit 1
+
+# The start of a recipe that needs a place of its own, which goes with it.
+SCRATCH = set -e; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT;
+SCRATCH_DATABASE = $(SCRATCH) export BLOBFERRY_DATABASE_URL="sqlite:///$$scratch/blobferry.db";

@@ -1,0 +1,51 @@
+"""Runs migrations, from `python -m worker migrate` or from the `alembic` command.
+
+Blobferry's tables stand beside the web app's own, so only tables that begin with ``blobferry_`` are looked at and the
+version table has a name of its own.
+"""
+
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from blobferry.database import open_engine
+from blobferry.tables import VERSION_TABLE
+from models import Base
+from worker.settings import load_settings
+
+LOCK_TIMEOUT = "5s"  # a migration that waits for a lock stops everybody queued behind it
+MIGRATION_LOCK = 0x626C6F62  # any constant; "blob"
+
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Leave the web app's own tables alone."""
+    return kind != "table" or bool(name and name.startswith("blobferry_") and name != VERSION_TABLE)
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations on one connection, each in its own transaction; two at once wait for each other."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+        connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        version_table=VERSION_TABLE,
+        include_name=include_name,
+        render_as_batch=connection.dialect.name == "sqlite",
+        transaction_per_migration=True,
+        user_module_prefix="tables.",
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    raise SystemExit("alembic: --sql is not supported, run the migrations on a database")
+url = context.config.get_main_option("sqlalchemy.url") or load_settings().database_url.get_secret_value()
+engine = open_engine(url)
+with engine.connect() as connection:
+    migrate(connection)
+engine.dispose()

@@ -1,0 +1,23 @@
+"""${message}
+
+Safe on a running system: expand first (nullable columns, or with a server default), contract in a later release.
+Create an index on a table with rows with postgresql_concurrently, outside of a transaction.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from blobferry import tables
+${imports if imports else ""}
+
+revision: str = ${repr(up_revision)}
+down_revision: str | None = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    ${downgrades if downgrades else "pass"}

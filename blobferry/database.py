@@ -1,0 +1,92 @@
+"""Engines on PostgreSQL and SQLite that behave alike. Creating one opens no connection."""
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, ProgrammingError
+
+from blobferry.errors import ConfigurationError, UnreachableError
+
+BUSY_TIMEOUT: Final = 15.0  #: seconds that SQLite waits for another writer
+CONNECT_TIMEOUT: Final = 5  #: seconds to reach PostgreSQL
+
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+def open_engine(url: str, *, pool_size: int = 5) -> Engine:
+    """An engine for a database URL; ``postgres://`` and ``postgresql://`` both mean psycopg 3.
+
+    On SQLite it uses WAL and begins every transaction with BEGIN IMMEDIATE: a transaction that reads first and
+    writes later would otherwise fail with SQLITE_BUSY no matter how long it may wait. Safe across fork.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT})
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+    else:
+        engine = create_engine(
+            parsed,
+            pool_size=pool_size,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT, "keepalives_idle": 10, "keepalives_interval": 5},
+        )
+    _engines.add(engine)
+    return engine
+
+
+def parse_url(url: str) -> URL:
+    """The URL with the driver that Blobferry uses. Raises ConfigurationError; the message hides the password."""
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgres", "postgresql"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigurationError("database_url", "needs a SQLAlchemy URL for PostgreSQL or SQLite") from error
+    if parsed.get_backend_name() not in ("postgresql", "sqlite"):
+        raise ConfigurationError("database_url", f"{parsed.drivername}: only PostgreSQL and SQLite are supported")
+    return parsed
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Turn a database that is away, or empty, into UnreachableError with what to do about it."""
+    try:
+        yield
+    except (OperationalError, ProgrammingError) as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        if "blobferry_" in reason:
+            reason += " (has `python -m worker migrate` been run on this database?)"
+        raise UnreachableError(f"database: {reason}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise UnreachableError(f"database: {error.orig}") from error
+        raise
+
+
+def _configure_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN would come too late, and deferred
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Any) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _forget_parents_connections() -> None:
+    # A connection shared with the parent would mix two conversations; closing it would end the parent's.
+    for engine in list(_engines):
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_forget_parents_connections)

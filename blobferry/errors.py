@@ -1,0 +1,378 @@
+"""Every error that Blobferry raises on purpose.
+
+    BlobferryError
+    ├── ConfigurationError              a setting or a driver parameter is wrong; names it
+    ├── InvalidRequestError             an argument is unknown, has the wrong type or is too large
+    │   ├── InvalidPathError
+    │   ├── InvalidOffsetError
+    │   └── UnsupportedMethodError
+    ├── PathNotFoundError
+    ├── JobError
+    │   ├── JobNotFoundError
+    │   ├── ConflictError               one idempotency key, two different requests
+    │   ├── LeaseLostError              another run owns the job now
+    │   ├── WorkerDiedError             the job killed its worker too often
+    │   ├── UnexpectedError *           a bug, or a library's surprise
+    │   └── UnreachableError *          database, broker or worker
+    ├── SourceError
+    │   ├── SourceNotFoundError
+    │   ├── SourceNotAllowedError
+    │   ├── SourceChangedError
+    │   └── SourceUnavailableError *
+    ├── TransferError
+    │   ├── PlanError                   no part plan can hold this many bytes
+    │   ├── BlobExistsError             and overwriting was not allowed
+    │   ├── SupersededError             somebody else's blob is at the path now
+    │   ├── OutcomeUnknownError         nobody can tell any more what the store did
+    │   ├── TooManyRestartsError
+    │   └── VerificationError           Stat never showed what was sent
+    └── StoreError
+        ├── KeyNotFoundError
+        ├── UploadNotFoundError
+        ├── BucketNotFoundError
+        ├── PermissionDeniedError
+        ├── PreconditionFailedError
+        ├── ChecksumMismatchError *
+        ├── InvalidPartError
+        ├── InvalidStoreRequestError
+        ├── RangeNotSatisfiableError
+        ├── NotSupportedError           the store lacks a feature
+        ├── CredentialsError *          expired or missing
+        └── StoreUnavailableError *     network, timeout, 5xx
+            └── SlowDownError *
+
+``*`` is transient: trying again later may help. Only the worker's retry decision reads that.
+
+Every class takes its attributes as positional arguments and builds its message from them, so that an error comes
+back whole from pickle and from Celery's JSON result backend, both of which call ``cls(*args)``.
+"""
+
+from typing import ClassVar
+
+
+class BlobferryError(Exception):
+    """Base of every error here. ``code`` is stable and is what a job row carries as ``error_code``."""
+
+    code: ClassVar[str] = "error"
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+
+class ConfigurationError(BlobferryError):
+    """A setting or driver parameter ``name`` is missing or wrong."""
+
+    code = "configuration"
+
+    def __init__(self, name: str, problem: str) -> None:
+        Exception.__init__(self, name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
+
+
+# --- what the caller asked for -------------------------------------------------------------------------------------
+
+
+class InvalidRequestError(BlobferryError):
+    """An argument of an operation cannot be used; nothing was done."""
+
+    code = "invalid_request"
+
+
+class InvalidPathError(InvalidRequestError):
+    """The path breaks the path rules."""
+
+    code = "invalid_path"
+
+    def __init__(self, path: str, driver: str = "") -> None:
+        Exception.__init__(self, path, driver)
+        self.path = path
+        self.driver = driver
+
+    def __str__(self) -> str:
+        return (
+            f"{_named(self.driver)}invalid path {self.path!r}: a path is absolute, its components hold ASCII letters, "
+            "digits, '.', '_' and '-', none is empty, '.' or '..', and its key has at most 1,024 bytes"
+        )
+
+
+class InvalidOffsetError(InvalidRequestError):
+    """The offset is negative or beyond what a store can hold."""
+
+    code = "invalid_offset"
+
+    def __init__(self, path: str, offset: int, driver: str = "") -> None:
+        Exception.__init__(self, path, offset, driver)
+        self.path = path
+        self.offset = offset
+        self.driver = driver
+
+    def __str__(self) -> str:
+        return f"{_named(self.driver)}invalid offset {self.offset} for {self.path!r}: it must be 0 or more"
+
+
+class UnsupportedMethodError(InvalidRequestError):
+    """``url_for`` signs GET and HEAD only."""
+
+    code = "unsupported_method"
+
+    def __init__(self, method: str, driver: str = "") -> None:
+        Exception.__init__(self, method, driver)
+        self.method = method
+        self.driver = driver
+
+    def __str__(self) -> str:
+        return f"{_named(self.driver)}unsupported method {self.method!r}: use 'GET' or 'HEAD'"
+
+
+class PathNotFoundError(BlobferryError):
+    """Nothing is stored at the path."""
+
+    code = "path_not_found"
+
+    def __init__(self, path: str, driver: str = "") -> None:
+        Exception.__init__(self, path, driver)
+        self.path = path
+        self.driver = driver
+
+    def __str__(self) -> str:
+        return f"{_named(self.driver)}path not found: {self.path}"
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------------
+
+
+class JobError(BlobferryError):
+    """Something about a job rather than about its bytes."""
+
+    code = "job"
+
+
+class JobNotFoundError(JobError):
+    """No job has this id."""
+
+    code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        Exception.__init__(self, job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"no job {self.job_id!r}"
+
+
+class ConflictError(JobError):
+    """The idempotency key already belongs to a job with another request."""
+
+    code = "conflict"
+
+    def __init__(self, idempotency_key: str, job_id: str) -> None:
+        Exception.__init__(self, idempotency_key, job_id)
+        self.idempotency_key = idempotency_key
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"idempotency key {self.idempotency_key!r} was used by job {self.job_id!r} for another request"
+
+
+class LeaseLostError(JobError):
+    """This run no longer owns its job: it must write nothing more."""
+
+    code = "lease_lost"
+
+
+class WorkerDiedError(JobError):
+    """The job's worker died too often for it to be tried again."""
+
+    code = "worker_died"
+
+
+class UnexpectedError(JobError):
+    """Something that Blobferry has no name for went wrong while a job ran."""
+
+    code = "unexpected"
+    transient = True
+
+
+class UnreachableError(JobError):
+    """The database, the broker or every worker is out of reach."""
+
+    code = "unreachable"
+    transient = True
+
+
+# --- sources -------------------------------------------------------------------------------------------------------
+
+
+class SourceError(BlobferryError):
+    """The source of a transfer cannot be read."""
+
+    code = "source"
+
+
+class SourceNotFoundError(SourceError):
+    """There is no such source, seen from the worker."""
+
+    code = "source_not_found"
+
+
+class SourceNotAllowedError(SourceError):
+    """The source lies outside of what the worker may read."""
+
+    code = "source_not_allowed"
+
+
+class SourceChangedError(SourceError):
+    """The source is no longer what it was when the transfer began."""
+
+    code = "source_changed"
+
+
+class SourceUnavailableError(SourceError):
+    """The source cannot be read at the moment."""
+
+    code = "source_unavailable"
+    transient = True
+
+
+# --- transfers -----------------------------------------------------------------------------------------------------
+
+
+class TransferError(BlobferryError):
+    """The transfer itself cannot go on."""
+
+    code = "transfer"
+
+
+class PlanError(TransferError):
+    """No part plan within the store's limits can hold the blob."""
+
+    code = "plan"
+
+
+class BlobExistsError(TransferError):
+    """A blob is at the path already, and overwriting it was not allowed."""
+
+    code = "blob_exists"
+
+
+class SupersededError(TransferError):
+    """Another blob has appeared at the path; it was left alone."""
+
+    code = "superseded"
+
+
+class OutcomeUnknownError(TransferError):
+    """The upload is gone and so is its blob: it may have been completed and deleted, or never completed."""
+
+    code = "outcome_unknown"
+
+
+class TooManyRestartsError(TransferError):
+    """The upload had to start again from byte 0 too often."""
+
+    code = "too_many_restarts"
+
+
+class VerificationError(TransferError):
+    """The store never showed the blob that was sent."""
+
+    code = "verification_failed"
+
+
+# --- stores --------------------------------------------------------------------------------------------------------
+
+
+class StoreError(BlobferryError):
+    """An object store refused or failed. The vendor's own error is the ``__cause__``."""
+
+    code = "store"
+
+
+class KeyNotFoundError(StoreError):
+    """The store has nothing under the key."""
+
+    code = "key_not_found"
+
+
+class UploadNotFoundError(StoreError):
+    """The upload id is unknown: completed, aborted, or expired by a lifecycle rule."""
+
+    code = "upload_not_found"
+
+
+class BucketNotFoundError(StoreError):
+    """The bucket does not exist."""
+
+    code = "bucket_not_found"
+
+
+class PermissionDeniedError(StoreError):
+    """The credentials do not allow the request."""
+
+    code = "permission_denied"
+
+
+class PreconditionFailedError(StoreError):
+    """If-Match or If-None-Match did not hold."""
+
+    code = "precondition_failed"
+
+
+class ChecksumMismatchError(StoreError):
+    """The store received other bytes than those that the checksum was made of."""
+
+    code = "checksum_mismatch"
+    transient = True
+
+
+class InvalidPartError(StoreError):
+    """A part named at completion is not what the store holds, or is too small."""
+
+    code = "invalid_part"
+
+
+class InvalidStoreRequestError(StoreError):
+    """The store calls the request malformed; sending it again cannot help."""
+
+    code = "invalid_store_request"
+
+
+class RangeNotSatisfiableError(StoreError):
+    """The range lies at or past the end of the blob."""
+
+    code = "range_not_satisfiable"
+
+
+class NotSupportedError(StoreError):
+    """The store does not implement what was asked."""
+
+    code = "not_supported"
+
+
+class CredentialsError(StoreError):
+    """Credentials are missing or have expired; they may be refreshed."""
+
+    code = "credentials"
+    transient = True
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached or answers with a server error."""
+
+    code = "store_unavailable"
+    transient = True
+
+
+class SlowDownError(StoreUnavailableError):
+    """The store asks for fewer requests."""
+
+    code = "slow_down"
+
+
+def _named(driver: str) -> str:
+    return f"{driver}: " if driver else ""

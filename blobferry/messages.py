@@ -1,0 +1,83 @@
+"""Messages: nudges to look at a row. Losing one costs seconds, getting one twice costs an UPDATE."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery
+
+from blobferry.contract import ROW_HEADER, SEQ_HEADER, TASK_PREFIX
+
+logger = logging.getLogger(__name__)
+
+#: Options of a bare task that are kept on its row and sent again with each publish.
+KEPT_OPTIONS: Final = ("link", "link_error", "chain", "chord", "group_id", "group_index")
+PUBLISH_RETRY: Final = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.3}
+#: Seconds; without them a publish on a half-open connection waits for ever.
+BROKER_TIMEOUTS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One nudge for the job in a row, numbered ``seq``."""
+
+    job_id: str
+    operation: str
+    queue: str
+    arguments: Mapping[str, Any]  #: for people who look at Flower; the worker reads the row
+    seq: int
+    options: Mapping[str, Any]
+    parent_id: str | None = None
+    root_id: str | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Message":
+        """The newest message of a row of ``blobferry_jobs``."""
+        return cls(
+            job_id=row["id"],
+            operation=row["operation"],
+            queue=row["queue"],
+            arguments={**(row["request"] or {}), "storage": row["storage"]},
+            seq=row["publish_seq"],
+            options=row["message_options"] or {},
+            parent_id=row["parent_id"],
+            root_id=row["root_id"],
+        )
+
+
+def client_app(broker_url: str) -> Celery:
+    """A Celery app that only publishes. It opens no connection and is nobody's current app."""
+    app = Celery("blobferry-client", broker=broker_url, backend=broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_serializer="json",
+        broker_transport_options=BROKER_TIMEOUTS,
+        redis_socket_timeout=BROKER_TIMEOUTS["socket_timeout"],
+        redis_socket_connect_timeout=BROKER_TIMEOUTS["socket_connect_timeout"],
+        broker_connection_timeout=2,
+        task_publish_retry_policy=PUBLISH_RETRY,
+        task_send_sent_event=True,
+    )
+    return app
+
+
+def publish(app: Celery, message: Message) -> bool:
+    """Send the message; False if the broker is out of reach. Never raises: the caretaker publishes what nobody did."""
+    try:
+        app.send_task(
+            TASK_PREFIX + message.operation,
+            kwargs=dict(message.arguments),
+            task_id=message.job_id,
+            queue=message.queue,
+            headers={ROW_HEADER: True, SEQ_HEADER: message.seq},
+            parent_id=message.parent_id,
+            root_id=message.root_id or message.job_id,
+            ignore_result=False,
+            **message.options,
+        )
+    except Exception as error:  # noqa: BLE001  whatever the broker's client raises, the row is safe
+        logger.warning("message not published", extra={"job_id": message.job_id, "reason": repr(error)})
+        return False
+    return True

@@ -1,0 +1,254 @@
+"""The tables, as SQLAlchemy Core: what both sides know of each other's rows. ``models`` maps classes onto them.
+
+They live in the web app's own database, hence the prefix. Every column is nullable or has a server default, so that a
+client one minor version older or newer than the worker still inserts rows that work. Times are UTC and come from
+the database's clock (:class:`db_now`), because the clocks of workers may be hours apart.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+VERSION_TABLE: Final = "blobferry_alembic_version"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime on every database; SQLite keeps it as sortable text with microseconds."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Refuse naive times: nobody can tell what they mean."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time needs a zone: {value!r}")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Give the zone back that SQLite cannot keep."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class db_now(FunctionElement[datetime]):
+    """The database's clock now, plus ``seconds``. Unlike ``now()`` it moves on within a transaction."""
+
+    type = UtcDateTime()
+    inherit_cache = False
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = float(seconds)
+
+
+@compiles(db_now)
+def _postgresql_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
+    if not element.seconds:
+        return "clock_timestamp()"
+    return f"(clock_timestamp() + make_interval(secs => {element.seconds!r}))"
+
+
+@compiles(db_now, "sqlite")
+def _sqlite_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
+    # SQLite counts milliseconds; the zeros make its text sort and compare with bound microseconds.
+    return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', '{element.seconds:+f} seconds'))"
+
+
+_BigInt = BigInteger().with_variant(Integer, "sqlite")
+_Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, _BigInt, nullable=False, server_default=text("0"))
+
+
+def _words(name: str, length: int, default: str) -> Column[str]:
+    return Column(name, String(length), nullable=False, server_default=default)
+
+
+def _time(name: str) -> Column[datetime]:
+    return Column(name, UtcDateTime())
+
+
+def _clock(name: str) -> Column[datetime]:
+    return Column(name, UtcDateTime(), nullable=False, server_default=db_now())
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, server_default=false())
+
+
+def _of_job() -> Column[str]:
+    return Column("job_id", String(155), ForeignKey("blobferry_jobs.id", ondelete="CASCADE"), nullable=False)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+jobs = Table(
+    "blobferry_jobs",
+    metadata,
+    Column("seq", _BigInt, primary_key=True, autoincrement=True),  # the order of submission
+    Column("id", String(155), nullable=False, unique=True),  # also the Celery task id
+    # what was asked for
+    _words("operation", 32, ""),
+    _words("storage", 64, "default"),
+    Column("path", String(1024)),
+    Column("source", Text),
+    Column("request", _Json),  # the arguments of the operation, as the task takes them
+    Column("request_version", Integer, nullable=False, server_default=text("1")),
+    Column("labels", _Json),
+    Column("tenant", String(128)),
+    Column("idempotency_key", String(255)),
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    _time("not_before"),
+    _time("deadline"),
+    # the message
+    _words("queue", 64, "blobferry"),
+    Column("message_options", _Json),  # link, link_error, chain, chord: sent again with each publish
+    Column("parent_id", String(155)),
+    Column("root_id", String(155)),
+    _count("publish_seq"),  # number of the newest message; older ones are dropped
+    _time("published_at"),  # null: nobody has published it since it last became claimable
+    # its life
+    _words("state", 16, "queued"),
+    Column("phase", String(32)),  # finer than the state: what a resumed run looks at first
+    _time("run_at"),  # null or past: may be claimed
+    _flag("cancel_requested"),
+    _flag("pause_requested"),
+    _clock("created_at"),
+    _clock("updated_at"),
+    _time("started_at"),
+    _time("finished_at"),
+    # the run that owns it
+    _count("token"),  # the fencing token: every write of a run says it
+    Column("worker", String(255)),
+    _time("lease_expires_at"),  # null: nobody owns it
+    # how often
+    _count("attempt"),  # 1 + resumes after an error or a dead worker; slices do not count
+    _count("failures"),  # runs in a row that ended in an error without progress
+    _count("crashes"),  # workers that died with this job, in all
+    _count("crash_streak"),  # the same, in a row
+    _count("restarts"),  # uploads begun again from byte 0
+    _count("polls"),  # looks of the Stat poll
+    # how far
+    Column("size", _BigInt),
+    Column("source_fingerprint", _Json),
+    _count("bytes_done"),
+    _count("bytes_sent"),
+    # what readers saw before, and see after
+    Column("base_etag", Text),  # "" for an absent blob
+    Column("etag", Text),
+    Column("version_id", Text),
+    _time("verify_until"),
+    # how it ended
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Column("result", _Json),
+    UniqueConstraint("storage", "operation", "idempotency_key"),
+    Index("ix_blobferry_jobs_pick", "state", "priority", "seq"),
+    Index("ix_blobferry_jobs_lease_expires_at", "lease_expires_at"),
+    Index("ix_blobferry_jobs_finished_at", "finished_at"),
+    sqlite_autoincrement=True,
+)
+
+uploads = Table(
+    "blobferry_uploads",
+    metadata,
+    Column("id", _BigInt, primary_key=True, autoincrement=True),
+    _of_job(),
+    Column("upload_id", Text),  # null until the store has answered
+    _words("storage", 64, "default"),
+    _words("bucket", 255, ""),
+    Column("endpoint", Text, nullable=False, server_default=""),
+    Column("key", Text, nullable=False, server_default=""),
+    Column("size", _BigInt),
+    Column("part_size", _BigInt),
+    _words("state", 16, "opening"),
+    _clock("opened_at"),
+    _clock("updated_at"),
+    Column("base_etag", Text),  # what was visible when it was opened; "" for an absent blob
+    _time("base_mod_time"),  # of that blob, by the store's clock
+    _time("recheck_at"),  # an aborted upload is looked at once more: a part in flight may have landed
+    Index("ix_blobferry_uploads_job_id", "job_id"),
+    Index("ix_blobferry_uploads_state", "state"),
+    sqlite_autoincrement=True,
+)
+
+parts = Table(
+    "blobferry_parts",
+    metadata,
+    Column("upload", _BigInt, ForeignKey("blobferry_uploads.id", ondelete="CASCADE"), primary_key=True),
+    Column("part_number", Integer, primary_key=True, autoincrement=False),
+    Column("offset", _BigInt, nullable=False, server_default=text("0")),
+    Column("size", _BigInt, nullable=False, server_default=text("0")),
+    Column("etag", Text, nullable=False, server_default=""),
+    Column("checksum", Text),  # "CRC64NVME:base64"
+)
+
+attempts = Table(
+    "blobferry_attempts",
+    metadata,
+    Column(
+        "job_id",
+        String(155),
+        ForeignKey("blobferry_jobs.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("worker", String(255)),  # the last one, where slices moved it
+    _clock("started_at"),
+    _time("finished_at"),
+    Column("outcome", String(16)),  # null while it lasts; succeeded, failed, retrying, died, cancelled
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    _count("bytes_sent"),
+)
+
+path_locks = Table(
+    "blobferry_path_locks",
+    metadata,
+    Column("bucket", String(512), primary_key=True),  # endpoint and bucket: two storages may name one bucket
+    Column("path", String(1024), primary_key=True),
+    _of_job(),
+    Index("ix_blobferry_path_locks_job_id", "job_id"),
+)
+
+tombstones = Table(
+    "blobferry_tombstones",
+    metadata,
+    Column("id", String(155), primary_key=True),  # of a pruned job: a replayed message must not start it again
+    _clock("finished_at"),
+    Index("ix_blobferry_tombstones_finished_at", "finished_at"),
+)

@@ -1,0 +1,93 @@
+"""The whole of Blobferry on this machine: broker, database, object store, and workers to start and to kill."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blobferry import Client
+from dev.process import Service, ServiceProcess, running, wait_until
+from dev.s3 import S3Service, create_bucket
+
+CHECKOUT = Path(__file__).parent.parent
+BUCKET = "blobferry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker(Service):
+    """A running worker: the parent, its children and its caretaker, in one process group."""
+
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where everything is. ``settings`` are BLOBFERRY_ variables on top of these."""
+
+    broker_url: str
+    database_url: str
+    s3: S3Service
+    directory: Path  #: the allowed file root is ``incoming`` below it
+    endpoint: str = ""  #: of a proxy in front of the store; "" is the store's own
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def incoming(self) -> Path:
+        """Where files lie that jobs may read."""
+        return self.directory / "incoming"
+
+    def environment(self) -> dict[str, str]:
+        """The variables of a worker and of a client."""
+        return {
+            "BLOBFERRY_DATABASE_URL": self.database_url,
+            "BLOBFERRY_BROKER_URL": self.broker_url,
+            "BLOBFERRY_STORAGES__DEFAULT__BUCKET": BUCKET,
+            "BLOBFERRY_STORAGES__DEFAULT__REGION": self.s3.region,
+            "BLOBFERRY_STORAGES__DEFAULT__REGIONENDPOINT": self.endpoint or self.s3.endpoint,
+            "BLOBFERRY_STORAGES__DEFAULT__ACCESSKEY": self.s3.access_key,
+            "BLOBFERRY_STORAGES__DEFAULT__SECRETKEY": self.s3.secret_key,
+            "BLOBFERRY_STORAGES__DEFAULT__FORCEPATHSTYLE": "true",
+            "BLOBFERRY_SOURCES__FILE_ROOTS": f'["{self.incoming}"]',
+            **self.settings,
+        }
+
+    def client(self) -> Client:
+        """A client of this stack; the caller closes it."""
+        return Client.from_env(self.environment())
+
+    def prepare(self) -> None:
+        """Make the bucket, the file root and the tables."""
+        self.incoming.mkdir(parents=True, exist_ok=True)
+        create_bucket(self.s3, BUCKET)
+        migrate = ServiceProcess(
+            "migrate", _python("migrate"), log=self.directory / "migrate.log", answers=bool, environment=self._import_path()
+        )
+        migrate.run()
+
+    @contextmanager
+    def worker(self, name: str = "worker", *, checkout: Path = CHECKOUT) -> Iterator[Worker]:
+        """A worker that has said it is ready; ended on the way out if it still runs."""
+        log = self.directory / f"{name}.log"
+        ready_before = _ready(log)
+        process = ServiceProcess(
+            name,
+            [*_python("run"), "--loglevel", "INFO"],
+            log=log,
+            answers=lambda: _ready(log) > ready_before,
+            environment=self._import_path(checkout),
+        )
+        with running(Worker(processes=(process,), log=log)) as worker:
+            yield worker
+
+    def _import_path(self, checkout: Path = CHECKOUT) -> dict[str, str]:
+        return self.environment() | {"PYTHONPATH": str(checkout)}
+
+
+def _python(*command: str) -> list[str]:
+    return [sys.executable, "-m", "worker", *command]
+
+
+def _ready(log: Path) -> int:
+    return log.read_text(errors="replace").count(" ready.") if log.exists() else 0

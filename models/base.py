@@ -1,0 +1,11 @@
+"""The declarative base, over the tables that the client knows as well."""
+
+from sqlalchemy.orm import DeclarativeBase
+
+from blobferry.tables import metadata
+
+
+class Base(DeclarativeBase):
+    """Base of every mapped class. The columns and their meaning stand in ``blobferry.tables``."""
+
+    metadata = metadata

@@ -1,0 +1,76 @@
+"""Job: one requested operation, its life, and the run that owns it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Mapped
+
+from blobferry.tables import jobs
+from models.base import Base
+
+
+class Job(Base):
+    """A row of ``blobferry_jobs``. The row is the truth; a message is only a nudge to look at it."""
+
+    __table__ = jobs
+
+    seq: Mapped[int]
+    id: Mapped[str]
+    operation: Mapped[str]
+    storage: Mapped[str]
+    path: Mapped[str | None]
+    source: Mapped[str | None]
+    request: Mapped[dict[str, Any] | None]
+    request_version: Mapped[int]
+    labels: Mapped[dict[str, str] | None]
+    tenant: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    priority: Mapped[int]
+    not_before: Mapped[datetime | None]
+    deadline: Mapped[datetime | None]
+
+    queue: Mapped[str]
+    message_options: Mapped[dict[str, Any] | None]
+    parent_id: Mapped[str | None]
+    root_id: Mapped[str | None]
+    publish_seq: Mapped[int]
+    published_at: Mapped[datetime | None]
+
+    state: Mapped[str]
+    phase: Mapped[str | None]
+    run_at: Mapped[datetime | None]
+    cancel_requested: Mapped[bool]
+    pause_requested: Mapped[bool]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    token: Mapped[int]
+    worker: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+
+    attempt: Mapped[int]
+    failures: Mapped[int]
+    crashes: Mapped[int]
+    crash_streak: Mapped[int]
+    restarts: Mapped[int]
+    polls: Mapped[int]
+
+    size: Mapped[int | None]
+    source_fingerprint: Mapped[dict[str, Any] | None]
+    bytes_done: Mapped[int]
+    bytes_sent: Mapped[int]
+
+    base_etag: Mapped[str | None]
+    etag: Mapped[str | None]
+    version_id: Mapped[str | None]
+    verify_until: Mapped[datetime | None]
+
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    result: Mapped[dict[str, Any] | None]
+
+    def as_row(self) -> dict[str, Any]:
+        """The columns by name, as the client's Core queries see them."""
+        return {column.name: getattr(self, column.name) for column in jobs.columns}

@@ -1,0 +1,19 @@
+"""Part: the checkpoint. A part with a row is not sent again."""
+
+from sqlalchemy.orm import Mapped
+
+from blobferry.tables import parts
+from models.base import Base
+
+
+class Part(Base):
+    """A row of ``blobferry_parts``: bytes ``[offset, offset + size)`` of the blob are in the store."""
+
+    __table__ = parts
+
+    upload: Mapped[int]
+    part_number: Mapped[int]
+    offset: Mapped[int]
+    size: Mapped[int]
+    etag: Mapped[str]
+    checksum: Mapped[str | None]

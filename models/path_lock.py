@@ -1,0 +1,16 @@
+"""PathLock: one job at a time for each path of a bucket."""
+
+from sqlalchemy.orm import Mapped
+
+from blobferry.tables import path_locks
+from models.base import Base
+
+
+class PathLock(Base):
+    """A row of ``blobferry_path_locks``, held from the claim to the end of the job."""
+
+    __table__ = path_locks
+
+    bucket: Mapped[str]
+    path: Mapped[str]
+    job_id: Mapped[str]

@@ -1,0 +1,26 @@
+"""Database: the one place where the worker opens transactions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from blobferry.database import open_engine, reachable
+
+
+class Database:
+    """Sessions on one engine. Thread-safe; opens no connection until the first session; safe across fork."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        self.engine = open_engine(url, pool_size=pool_size)
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """A session in a transaction that commits at the end of the block. Raises UnreachableError."""
+        with reachable(), self._sessions.begin() as session:
+            yield session
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()

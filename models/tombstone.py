@@ -1,0 +1,17 @@
+"""Tombstone: the id of a pruned job, so that a replayed message does not start it again."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Mapped
+
+from blobferry.tables import tombstones
+from models.base import Base
+
+
+class Tombstone(Base):
+    """A row of ``blobferry_tombstones``."""
+
+    __table__ = tombstones
+
+    id: Mapped[str]
+    finished_at: Mapped[datetime]

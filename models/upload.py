@@ -1,0 +1,30 @@
+"""Upload: the ledger. Whatever was ever opened in a store has a row until it is known to be finished or gone."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Mapped
+
+from blobferry.tables import uploads
+from models.base import Base
+
+
+class Upload(Base):
+    """A row of ``blobferry_uploads``. A single put has one as well, without ``upload_id`` and ``part_size``."""
+
+    __table__ = uploads
+
+    id: Mapped[int]
+    job_id: Mapped[str]
+    upload_id: Mapped[str | None]
+    storage: Mapped[str]
+    bucket: Mapped[str]
+    endpoint: Mapped[str]
+    key: Mapped[str]
+    size: Mapped[int | None]
+    part_size: Mapped[int | None]
+    state: Mapped[str]
+    opened_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    base_etag: Mapped[str | None]
+    base_mod_time: Mapped[datetime | None]
+    recheck_at: Mapped[datetime | None]

@@ -1,0 +1,235 @@
+"""The services that everything else is tested on: they start, answer, die when told to, and leave nothing behind."""
+
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import botocore.exceptions
+import psutil
+import psycopg
+import pytest
+import redis
+
+from dev import services
+from dev.services import S3Service, Service, ServiceError
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where services put what they do not keep. Not below pytest's own directory: only its owner may enter that."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        monkeypatch.delenv("BLOBFERRY_TEST_POSTGRES_URL", raising=False)
+        yield Path(directory)
+
+
+def family(service: Service) -> list[int]:
+    """The ids of all its processes, whoever started them."""
+    children = [child.pid for pid in service.pids for child in psutil.Process(pid).children(recursive=True)]
+    return [*service.pids, *children]
+
+
+def assert_nothing_is_left(pids: list[int], directory: Path) -> None:
+    assert pids
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []  # a zombie would exist
+    assert list(directory.iterdir()) == []
+
+
+def fetch(url: str, basic_auth: str | None = None) -> str:
+    request = urllib.request.Request(url)
+    if basic_auth:
+        request.add_header("Authorization", "Basic " + b64encode(basic_auth.encode()).decode())
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=10) as response:
+        return str(response.read().decode())
+
+
+def test_valkey_answers_and_leaves_nothing_behind(temporary: Path) -> None:
+    with services.valkey() as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+        assert client.get("key") == b"value"
+        pids = family(server)
+        assert server.pid in pids
+    assert_nothing_is_left(pids, temporary)
+
+
+def test_valkey_forgets_at_a_restart_unless_it_has_a_directory(temporary: Path) -> None:
+    for directory, expected in ((None, None), (temporary / "kept", b"value")):
+        with services.valkey(directory=directory) as server, redis.Redis.from_url(server.url) as client:
+            client.set("key", "value")
+            client.close()
+            server.restart()
+            assert client.get("key") == expected
+
+
+def test_postgres_answers_and_leaves_nothing_behind(temporary: Path) -> None:
+    with services.postgres() as server:
+        with services.postgres_database(server) as url:
+            database = url.replace("postgresql+psycopg://", "postgresql://")
+            with psycopg.connect(database) as connection:
+                connection.execute("CREATE TABLE fresh (id int)")
+        with psycopg.connect(server.url) as connection:
+            left = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'blobferry%'").fetchall()
+        assert left == []
+        pids = family(server)
+        assert len(pids) > 1
+    assert_nothing_is_left(pids, temporary)
+
+
+def test_postgres_drops_a_database_that_is_still_in_use() -> None:
+    with services.postgres() as server:
+        with services.postgres_database(server) as url:
+            lingering = psycopg.connect(url.replace("+psycopg", ""))
+        with pytest.raises(psycopg.OperationalError):
+            lingering.execute("SELECT 1")
+        lingering.close()
+
+
+def test_postgres_keeps_what_was_committed_before_a_kill(temporary: Path) -> None:
+    directory = temporary / "kept"
+    with services.postgres(directory) as server:
+        with psycopg.connect(server.url) as connection:
+            connection.execute("CREATE TABLE kept (id int)")
+        server.kill9()
+        with pytest.raises(psycopg.OperationalError):
+            server.answers()
+        server.restart()
+        with psycopg.connect(server.url) as connection:
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+    with services.postgres(directory) as server, psycopg.connect(server.url) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_postgres_may_be_one_that_runs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with services.postgres() as elsewhere:
+        monkeypatch.setenv("BLOBFERRY_TEST_POSTGRES_URL", elsewhere.url.replace("postgresql:", "postgresql+psycopg:"))
+        with services.postgres() as server:
+            assert server.pids == ()
+            assert server.url == elsewhere.url
+        assert elsewhere.answers()
+
+
+@pytest.mark.parametrize("start", [services.moto, services.swift], ids=["moto", "swift"])
+def test_an_s3_service_answers_and_leaves_nothing_behind(
+    start: Callable[[], AbstractContextManager[S3Service]], temporary: Path
+) -> None:
+    with start() as service:
+        bucket = services.create_bucket(service, "transfers")
+        services.create_bucket(service, "transfers")  # safe to repeat
+        client = service.client()
+        client.put_object(Bucket=bucket, Key="a/b", Body=b"bytes")
+        assert client.get_object(Bucket=bucket, Key="a/b")["Body"].read() == b"bytes"
+        assert [found["Key"] for found in client.list_objects_v2(Bucket=bucket)["Contents"]] == ["a/b"]
+        with pytest.raises(botocore.exceptions.ClientError, match="PreconditionFailed"):
+            client.put_object(Bucket=bucket, Key="a/b", Body=b"other", IfNoneMatch="*")
+        client.close()
+        pids = family(service)
+    assert_nothing_is_left(pids, temporary)
+
+
+def test_swift_keeps_an_unfinished_upload_over_a_kill_and_a_restart(temporary: Path) -> None:
+    directory = temporary / "kept"
+    with services.swift(directory=directory) as service:
+        where = {"Bucket": services.create_bucket(service, "transfers"), "Key": "large"}
+        client = service.client()
+        where["UploadId"] = client.create_multipart_upload(**where)["UploadId"]
+        first = client.upload_part(**where, PartNumber=1, Body=b"1" * 5 * MIB)
+        pids = family(service)
+        service.kill9()
+        assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+        with pytest.raises(botocore.exceptions.EndpointConnectionError):
+            client.list_parts(**where)
+        service.restart()
+        assert [part["ETag"] for part in client.list_parts(**where)["Parts"]] == [first["ETag"]]
+
+    with services.swift(directory=directory) as again:
+        assert again.endpoint == service.endpoint
+        second = client.upload_part(**where, PartNumber=2, Body=b"2")
+        parts = [{"PartNumber": number, "ETag": part["ETag"]} for number, part in enumerate((first, second), start=1)]
+        client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+        del where["UploadId"]
+        assert client.get_object(**where)["Body"].read() == b"1" * 5 * MIB + b"2"
+        client.close()
+
+
+def test_swift_refuses_a_wrong_secret() -> None:
+    with services.swift() as service:
+        wrong = S3Service(endpoint=service.endpoint, access_key=service.access_key, secret_key="wrong").client()
+        with pytest.raises(botocore.exceptions.ClientError, match="SignatureDoesNotMatch"):
+            wrong.list_buckets()
+        wrong.close()
+
+
+def test_flower_answers_and_leaves_nothing_behind(temporary: Path) -> None:
+    with services.valkey() as broker:
+        with services.flower(broker.url) as flower:
+            assert "Flower" in fetch(flower.url)
+            pids = family(flower)
+        with services.flower(broker.url, basic_auth="user:secret") as flower:
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                fetch(flower.url)
+            assert "Flower" in fetch(flower.url, "user:secret")
+            assert "secret" not in " ".join(psutil.Process(flower.pids[0]).cmdline())
+            pids += family(flower)
+        pids += family(broker)
+    assert_nothing_is_left(pids, temporary)
+
+
+@pytest.mark.parametrize("name", ["valkey", "moto", "swift", "flower"])
+def test_a_service_whose_port_is_taken_says_so_with_its_log(name: str, temporary: Path) -> None:
+    """Even where the other one would have answered in its stead."""
+    with services.moto() as other:
+        port = int(other.endpoint.rpartition(":")[2])
+        arguments = ("redis://127.0.0.1:1/0",) if name == "flower" else ()
+        with (
+            pytest.raises(ServiceError, match=rf"(?is)^{name}.* ended with status .*log.*(in use|could not bind)"),
+            getattr(services, name)(*arguments, port=port),
+        ):
+            pytest.fail("it started")
+        assert [path.name.split("-")[1] for path in temporary.iterdir()] == ["moto"]
+
+
+def test_a_postgres_that_cannot_start_says_so_with_its_log(temporary: Path) -> None:
+    data = temporary / "broken" / "data"
+    with services.postgres(data.parent):
+        pass
+    (data / "global" / "pg_control").unlink()
+    with (
+        pytest.raises(ServiceError, match=r"(?s)^postgres ended with status .*pg_control"),
+        services.postgres(data.parent),
+    ):
+        pytest.fail("it started")
+
+
+def test_a_postgres_elsewhere_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOBFERRY_TEST_POSTGRES_URL", "postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(ServiceError, match="BLOBFERRY_TEST_POSTGRES_URL does not answer"), services.postgres():
+        pytest.fail("it started")
+
+
+def test_wait_until_returns_the_first_true_answer_and_names_the_last_error() -> None:
+    answers: Iterator[int | Exception] = iter([ValueError("not yet"), 0, 7])
+
+    def probe() -> int:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert services.wait_until(probe, 5, "the seventh") == 7
+    with pytest.raises(TimeoutError, match=r"^the eighth: not within 0 seconds: StopIteration"):
+        services.wait_until(probe, 0, "the eighth")
+
+
+def test_free_ports_can_be_listened_on() -> None:
+    port = services.free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        assert services.free_port() != port

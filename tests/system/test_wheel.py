@@ -1,0 +1,61 @@
+"""The wheel: what a web app installs is the package ``blobferry`` and nothing else of ours."""
+
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from this checkout by the tools of this environment, so that nothing is fetched."""
+    directory = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", directory, ROOT)
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_blobferry_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    packages = {name.partition("/")[0] for name in names}
+    assert {name for name in packages if not name.endswith(".dist-info")} == {"blobferry"}
+    assert "blobferry/__init__.py" in names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_holds_every_module_of_the_package(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.endswith(".py")}
+    assert packed == {path.relative_to(ROOT).as_posix() for path in (ROOT / "blobferry").rglob("*.py")}
+
+
+def test_the_wheel_asks_for_no_more_than_a_client_needs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(metadata).decode().splitlines()
+    needs = {found[1] for line in lines if (found := re.match(r"Requires-Dist: ([\w\[\]-]+)", line))}
+    assert needs == {"celery[redis]", "kombu", "sqlalchemy", "click", "rich"}
+    assert not [line for line in lines if line.startswith("Provides-Extra")]
+
+
+def test_installing_it_adds_one_package_and_one_command(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path, with_pip=True)
+    (packages,) = tmp_path.glob("lib/python*/site-packages")
+    before = set(packages.iterdir())
+    run(tmp_path / "bin" / "python", "-m", "pip", "install", "--no-deps", "--no-index", wheel)
+    added = {path.name for path in set(packages.iterdir()) - before if not path.name.endswith(".dist-info")}
+    assert added == {"blobferry"}
+    assert (tmp_path / "bin" / "blobferry").exists()

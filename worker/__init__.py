@@ -1,0 +1,12 @@
+"""How it is done. The map of this package, from the top down; imports go downwards only.
+
+__main__                                 python -m worker run | migrate | sweep
+app, delivery, supervisor                Celery: configuration; what a message means; the caretaker's keeper
+runner | caretaker                       a job's life; what keeps jobs moving when something is lost
+ledger                                   aborts what was opened and given up
+runtime | lease | retry | drain | checkpoint
+driver                                   storage operations on paths
+transfer/                                bytes: plan, engine, sources, publishing calls. Knows no jobs
+stores/                                  object stores. Know keys, no paths
+settings | logs, parameters, errors
+"""

@@ -1,0 +1,96 @@
+"""``python -m worker run | migrate | sweep``: the worker's own command line, for whoever operates it."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+from alembic import command as alembic
+from alembic.config import Config
+
+from blobferry.messages import Message, client_app, publish
+from worker.caretaker import Caretaker
+from worker.errors import BlobferryError, ConfigurationError
+from worker.logs import configure_logging
+from worker.runtime import Runtime
+from worker.settings import load_settings
+
+ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
+
+
+@click.group()
+def main() -> None:
+    """Blobferry's worker."""
+
+
+@main.command()
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time; overrides the setting.")
+@click.option("--loglevel", default="INFO", show_default=True)
+def run(concurrency: int | None, loglevel: str) -> None:
+    """Run jobs until SIGTERM, which lets running ones reach their next checkpoint first."""
+    settings = load_settings()
+    for name, parameters in settings.storages.items():
+        if parameters.driver == "memory":
+            raise ConfigurationError(
+                f"storages.{name}.driver", "a worker cannot serve from memory: children share none"
+            )
+    # Configures Celery when imported, from settings that are known to be good by now.
+    from worker.app import QUEUES, app  # noqa: PLC0415
+
+    slots = ["--concurrency", str(concurrency)] if concurrency else []
+    app.worker_main(
+        ["worker", "--queues", ",".join(QUEUES), "--loglevel", loglevel, "--without-gossip", "--without-mingle", *slots]
+    )
+
+
+@main.command()
+@click.option("--revision", default="head", show_default=True)
+def migrate(revision: str) -> None:
+    """Create the tables, or bring them up to date. Safe to run at any time, also twice at once."""
+    load_settings()
+    alembic.upgrade(Config(str(ALEMBIC_INI)), revision)
+
+
+@main.command()
+@click.option("--loop", is_flag=True, help="Sweep until SIGTERM instead of once.")
+def sweep(loop: bool) -> None:
+    """Publish what nobody published, take jobs from dead workers, abort what was given up."""
+    configure_logging()
+    settings = load_settings()
+    runtime = Runtime(settings)
+    app = client_app(settings.broker_url.get_secret_value())
+
+    def send(message: Message) -> bool:
+        return publish(app, message)
+
+    caretaker = Caretaker(runtime, send)
+    if not loop:
+        click.echo(caretaker.sweep())
+        return
+    ended = threading.Event()
+
+    def end(*args: Any) -> None:
+        ended.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    caretaker.loop(ended)
+    runtime.close()
+
+
+def entry() -> None:
+    """Run a command; an error that Blobferry knows is one line, exit status 2 or 3."""
+    try:
+        main()
+    except ConfigurationError as error:
+        click.echo(f"configuration: {error}", err=True)
+        sys.exit(2)
+    except BlobferryError as error:
+        click.echo(str(error), err=True)
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    entry()

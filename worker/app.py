@@ -1,0 +1,98 @@
+"""The Celery app: ``celery -A worker.app worker``. Settings, signals and the caretaker's supervision; no decisions.
+
+Why each setting is what it is stands beside it. Tasks are named by string, so that nothing here imports ``tasks``.
+"""
+
+from typing import Any, Final
+
+from celery import Celery, signals
+
+from blobferry.contract import JOBS_QUEUE, READS_QUEUE
+from blobferry.messages import BROKER_TIMEOUTS, PUBLISH_RETRY
+from worker import drain
+from worker.logs import configure_logging
+from worker.runtime import start_runtime
+from worker.settings import Settings, load_settings
+from worker.supervisor import CaretakerStep
+
+DAY: Final = 24 * 3600
+
+
+def configure(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration."""
+    broker = settings.broker_url.get_secret_value()
+    backend = settings.result_backend.get_secret_value() if settings.result_backend else broker
+    slice_seconds = settings.transfer.slice_seconds
+    return {
+        "broker_url": broker,
+        "result_backend": backend,
+        "include": ["tasks.transfers"],
+        # No pickle anywhere.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        # Own queues: an app that shares the broker loses nothing to us.
+        "task_default_queue": JOBS_QUEUE,
+        "task_queues": None,
+        "task_create_missing_queues": True,
+        # One message for each process, given back if the worker goes.
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_concurrency": settings.concurrency,
+        # SQL decides what a lost worker means; a second authority would run jobs twice.
+        "task_reject_on_worker_lost": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Slices are far shorter than the visibility timeout, which thus redelivers lost messages only.
+        "broker_transport_options": {
+            **BROKER_TIMEOUTS,
+            "visibility_timeout": max(1800, int(4 * slice_seconds)),
+            "unacked_restore_interval": 15,
+            "unacked_restore_throttle": 1,
+            "health_check_interval": 20,
+        },
+        "result_backend_transport_options": {"visibility_timeout": max(1800, int(4 * slice_seconds))},
+        "redis_socket_timeout": BROKER_TIMEOUTS["socket_timeout"],
+        "redis_socket_connect_timeout": BROKER_TIMEOUTS["socket_connect_timeout"],
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 20,
+        # The broker may come later, and go.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_publish_retry_policy": PUBLISH_RETRY,
+        # A hung library call is the last thing that these limits are for; parts have timeouts of their own.
+        "task_time_limit": slice_seconds + 300,
+        # Memory that a library leaks is given back between two slices.
+        "worker_max_tasks_per_child": 200,
+        # The row is the truth; the result is for chains, chords and Flower.
+        "result_expires": DAY,
+        "result_extended": True,
+        "task_track_started": True,
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "worker_hijack_root_logger": False,
+        "enable_utc": True,
+    }
+
+
+app = Celery("blobferry")
+app.conf.update(configure(load_settings()))
+app.steps["worker"].add(CaretakerStep)
+
+#: The queues that a worker consumes.
+QUEUES: Final = (JOBS_QUEUE, READS_QUEUE)
+
+
+@signals.setup_logging.connect(weak=False)
+def _configure_logging(loglevel: int | str = "INFO", **kwargs: Any) -> None:
+    configure_logging(loglevel)
+
+
+@signals.worker_process_init.connect(weak=False)
+def _start_child(**kwargs: Any) -> None:
+    start_runtime().warm_up()
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _drain(**kwargs: Any) -> None:
+    drain.start()

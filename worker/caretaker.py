@@ -1,0 +1,115 @@
+"""The caretaker: what keeps jobs moving when messages, workers or uploads are lost. It needs no beat and no leader.
+
+Each worker has one, as a process of its own (``python -m worker sweep --loop``). Any number may sweep at once:
+rows are taken with SKIP LOCKED, and each step is safe to repeat.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from sqlalchemy.orm import Session
+
+from blobferry.messages import Message
+from models import queries
+from worker.errors import BlobferryError
+from worker.ledger import abort_given_up
+from worker.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+BATCH: Final = 100  #: rows that one step of a sweep takes
+AHEAD: Final = 4  #: published jobs for each slot: enough to keep it busy, few enough to lose
+
+Result = TypeVar("Result")
+Publish = Callable[[Message], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one sweep did, in rows."""
+
+    requeued: int = 0  #: leases that had run out
+    ended: int = 0  #: cancelled or overdue jobs that nobody ran
+    published: int = 0
+    aborted: int = 0  #: uploads
+    pruned: int = 0  #: finished jobs
+
+    def __bool__(self) -> bool:
+        return any((self.requeued, self.ended, self.published, self.aborted, self.pruned))
+
+
+class Caretaker:
+    """Sweeps. ``publish`` sends one message and tells whether it got through."""
+
+    def __init__(self, runtime: Runtime, publish: Publish) -> None:
+        self._runtime = runtime
+        self._publish = publish
+        self._turn = 0
+
+    def sweep(self) -> Swept:
+        """One sweep. A step that fails is logged and does not stop the others; the next sweep repeats it."""
+        return Swept(
+            requeued=self._step(self._requeue),
+            ended=self._step(self._end_idle),
+            published=self._step(self._publish_due),
+            aborted=self._step(lambda: abort_given_up(self._runtime)),
+            pruned=self._step(self._prune),
+        )
+
+    def loop(self, ended: threading.Event) -> None:
+        """Sweep until the event, or until the parent is gone: a worker that was killed takes its caretaker along."""
+        parent = os.getppid()
+        while not ended.is_set() and os.getppid() == parent:
+            swept = self.sweep()
+            if swept:
+                logger.info("swept", extra={name: getattr(swept, name) for name in Swept.__slots__})
+            ended.wait(self._pause())
+
+    def _pause(self) -> float:
+        """Seconds to the next sweep: the interval, or less if a job falls due before."""
+        interval = self._runtime.settings.sweep.interval_seconds
+        try:
+            with self._runtime.database.begin() as session:
+                due = queries.seconds_to_next_run(session)
+        except BlobferryError:
+            return interval
+        return interval if due is None else min(interval, max(due, 0.05))
+
+    def _step(self, step: Callable[[], int]) -> int:
+        try:
+            return step()
+        except Exception as error:  # the other steps may still work, and so may the next sweep
+            known = isinstance(error, BlobferryError)
+            logger.warning("sweep: step failed", exc_info=not known, extra={"reason": str(error)})
+            return 0
+
+    def _requeue(self) -> int:
+        return self._in_transaction(lambda session: len(queries.requeue_expired(session, limit=BATCH)))
+
+    def _end_idle(self) -> int:
+        return self._in_transaction(lambda session: len(queries.end_idle(session, limit=BATCH)))
+
+    def _publish_due(self) -> int:
+        limit = AHEAD * self._runtime.settings.concurrency
+        jobs = self._in_transaction(lambda session: queries.jobs_to_publish(session, limit=limit, turn=self._turn))
+        self._turn = (self._turn + len(jobs)) % 5
+        return sum(self._publish(Message.from_row(job.as_row())) for job in jobs)
+
+    def _prune(self) -> int:
+        retention = self._runtime.settings.retention
+        return self._in_transaction(
+            lambda session: queries.prune(
+                session,
+                keep_seconds=retention.job_seconds,
+                tombstone_seconds=retention.tombstone_seconds,
+                limit=BATCH,
+            )
+        )
+
+    def _in_transaction(self, work: Callable[[Session], Result]) -> Result:
+        with self._runtime.database.begin() as session:
+            return work(session)

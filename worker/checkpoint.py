@@ -1,0 +1,176 @@
+"""The checkpoint of a job: SQL rows, each written in a transaction that first says the run's token."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+from blobferry.contract import Phase, UploadState
+from models import Database, Job, Upload, queries
+from worker.errors import SourceChangedError, TooManyRestartsError
+from worker.stores.store import Store
+from worker.transfer.checkpoint import Base, SavedUpload, SentPart
+from worker.transfer.checksums import join_checksums, multipart_etag
+from worker.transfer.control import Interrupted
+from worker.transfer.visible import Expected
+
+
+def mark_of(job_id: str) -> str:
+    """The mark by which a job knows its blob again; a job id may hold what a header cannot."""
+    return sha256(job_id.encode()).hexdigest()[:32]
+
+
+class SqlCheckpoint:
+    """The checkpoint of one run. Every method raises LeaseLostError once another run owns the job."""
+
+    def __init__(self, database: Database, job: Job, store: Store, *, max_restarts: int) -> None:
+        self.mark = mark_of(job.id)
+        self.progressed = False  #: bytes went out in this run
+        self._database = database
+        self._job = job
+        self._store = store
+        self._max_restarts = max_restarts
+        self._row: Upload | None = None
+
+    def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
+        """Remember the source, or compare it with the one that an earlier run has read."""
+        known = self._job.source_fingerprint
+        if known is not None and known != dict(fingerprint):
+            raise SourceChangedError(
+                f"{self._job.source}: was {known} at the first attempt, is {dict(fingerprint)} now"
+            )
+        self._job.size, self._job.source_fingerprint = size, dict(fingerprint)
+        self._write(size=size, source_fingerprint=dict(fingerprint), phase=self._job.phase or Phase.UPLOADING)
+
+    def load(self) -> SavedUpload | None:
+        """The newest upload that is neither gone nor being aborted, with its parts."""
+        with self._database.begin() as session:
+            row = self._row = queries.newest_upload(session, self._job.id)
+            if row is None:
+                return None
+            parts = queries.parts_of(session, row.id)
+        return SavedUpload(
+            key=row.key,
+            size=row.size or 0,
+            part_size=row.part_size,
+            base=Base(row.base_etag or "", row.base_mod_time),
+            opened_at=row.opened_at,
+            state=UploadState(row.state),
+            upload_id=row.upload_id,
+            parts={
+                part.part_number: SentPart(part.part_number, part.offset, part.size, part.etag, part.checksum)
+                for part in parts
+            },
+            etag=self._job.etag,
+        )
+
+    def opening(self, key: str, *, size: int, part_size: int | None, base: Base) -> None:
+        """The ledger's row, before the store hears of the upload."""
+        row = Upload(
+            job_id=self._job.id,
+            storage=self._job.storage,
+            bucket=self._store.bucket,
+            endpoint=self._store.endpoint,
+            key=key,
+            size=size,
+            part_size=part_size,
+            state=UploadState.OPENING,
+            base_etag=base.etag,
+            base_mod_time=base.mod_time,
+        )
+        with self._database.begin() as session:
+            queries.update_owned(session, self._job.id, self._job.token, phase=Phase.UPLOADING)
+            session.add(row)
+        self._row = row
+
+    def opened(self, upload_id: str) -> None:
+        """The store has answered."""
+        self._write(upload={"upload_id": upload_id, "state": UploadState.OPEN})
+
+    def record(self, parts: Sequence[SentPart], *, bytes_sent: int) -> None:
+        """Rows for parts that the store holds."""
+        self.progressed = self.progressed or bytes_sent > 0
+        with self._database.begin() as session:
+            queries.update_owned(
+                session,
+                self._job.id,
+                self._job.token,
+                bytes_done=Job.bytes_done + sum(part.size for part in parts),
+                bytes_sent=Job.bytes_sent + bytes_sent,
+            )
+            queries.record_parts(session, self._upload.id, [asdict(part) for part in parts])
+            queries.add_bytes_sent(session, self._job, bytes_sent)
+
+    def drop(self, part_numbers: Collection[int]) -> None:
+        """Their rows were wrong."""
+        with self._database.begin() as session:
+            queries.update_owned(session, self._job.id, self._job.token)
+            dropped = queries.drop_parts(session, self._upload.id, part_numbers)
+            queries.update_owned(session, self._job.id, self._job.token, bytes_done=Job.bytes_done - dropped)
+
+    def completing(self, base: Base) -> None:
+        """The point of no return: a cancel that came first wins, a later one is too late."""
+        with self._database.begin() as session:
+            won = queries.begin_completing(session, self._job, base_etag=base.etag)
+            if won:
+                values = {"base_etag": base.etag, "base_mod_time": base.mod_time, "state": UploadState.COMPLETING}
+                queries.update_upload(session, self._upload.id, **values)
+        if not won:
+            raise Interrupted
+
+    def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
+        """Readers see the blob; what is left is to look."""
+        self._job.etag, self._job.version_id = etag, version_id
+        with self._database.begin() as session:
+            queries.update_owned(
+                session,
+                self._job.id,
+                self._job.token,
+                phase=Phase.VERIFYING,
+                etag=etag,
+                version_id=version_id,
+                bytes_done=self._upload.size,
+                bytes_sent=Job.bytes_sent + bytes_sent,
+            )
+            queries.update_upload(session, self._upload.id, state=UploadState.COMPLETED)
+            queries.add_bytes_sent(session, self._job, bytes_sent)
+
+    def abandon(self, *, gone: bool) -> None:
+        """Begin again from byte 0. An upload that never got an id had no bytes to lose and does not count."""
+        restarts = self._job.restarts + (self._upload.upload_id is not None)
+        if restarts > self._max_restarts:
+            raise TooManyRestartsError(f"{self._upload.key}: the upload was lost {restarts} times")
+        self._job.restarts = restarts
+        self._write(
+            upload={"state": UploadState.GONE if gone else UploadState.ABORTING},
+            restarts=restarts,
+            bytes_done=0,
+            phase=Phase.UPLOADING,
+        )
+
+    def known_upload_ids(self, key: str) -> set[str]:
+        """Ids in the ledger, of any job."""
+        with self._database.begin() as session:
+            return queries.known_upload_ids(session, self._job.storage, key)
+
+    def expected(self) -> Expected:
+        """The blob that Stat has to show, once the upload is completed."""
+        upload = self.load()
+        assert upload is not None, "a job that is verifying has an upload"
+        parts = [part for _, part in sorted(upload.parts.items())]
+        etags = {etag for etag in (self._job.etag, multipart_etag(part.etag for part in parts)) if etag}
+        checksum = join_checksums((part.checksum, part.size) for part in parts)
+        return Expected(upload.size, self.mark, checksum, frozenset(etag.strip('"') for etag in etags))
+
+    @property
+    def _upload(self) -> Upload:
+        assert self._row is not None, "an upload is loaded or opened before anything is said of it"
+        return self._row
+
+    def _write(self, *, upload: Mapping[str, Any] | None = None, **values: Any) -> None:
+        with self._database.begin() as session:
+            queries.update_owned(session, self._job.id, self._job.token, **values)
+            if upload:
+                queries.update_upload(session, self._upload.id, **upload)
+        for name, value in (upload or {}).items():
+            setattr(self._upload, name, value)

@@ -1,0 +1,118 @@
+"""What a delivered message means: which row it speaks of, and what Celery is told about the run.
+
+Celery hears SUCCESS or FAILURE once, from the last run. A run that claimed nothing ends by Ignore, one that is not
+the last by Retry without publishing anything: the schedule is SQL.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from celery import Task
+from celery.exceptions import Ignore, Reject, Retry
+
+from blobferry.contract import FINAL_STATES, JOBS_QUEUE, ROW_HEADER, SEQ_HEADER, check_job_id, check_request
+from blobferry.messages import KEPT_OPTIONS, Message, publish
+from blobferry.submission import insert_job
+from models import queries
+from worker.errors import BlobferryError, UnreachableError
+from worker.runner import Again, Ended, run_job
+from worker.runtime import Runtime, current_runtime
+
+logger = logging.getLogger(__name__)
+
+REQUEUE_PAUSE: Final = 1.0  #: seconds before a message that could not be written down goes back to the queue
+
+
+class JobTask(Task):  # type: ignore[misc]
+    """A Celery task whose calls are jobs: one row each, any number of runs."""
+
+    abstract = True
+    acks_late = True
+    max_retries = None
+    typing = False  # arguments are checked by the contract, which names what is wrong
+
+    def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Run a slice of the job that the message speaks of. Returns its result if that was the last one."""
+        runtime, request = current_runtime(), self.request
+        has_row = bool(request.get(ROW_HEADER))
+        try:
+            if not has_row and not _make_row(runtime, request, operation, arguments):
+                raise Ignore
+            has_row = True
+            outcome = run_job(runtime, request.id, request.get(SEQ_HEADER))
+        except UnreachableError as error:
+            logger.warning("database is away", extra={"job_id": request.id, "reason": str(error)})
+            if has_row:
+                raise Ignore from error  # the caretaker publishes it again
+            time.sleep(REQUEUE_PAUSE)
+            raise Reject(str(error), requeue=True) from error  # the message is all there is of this job
+        match outcome:
+            case Ended(error=None, result=result):
+                return result
+            case Ended(error=BlobferryError() as error):
+                raise error
+            case Again(reason, when):
+                raise Retry(reason, when=when)
+            case _:
+                raise Ignore
+
+    def after_return(self, *args: Any, **kwargs: Any) -> None:
+        """Publish what may run next. Only now has Celery stored how this run ended; a later RETRY would hide it."""
+        publish_next(current_runtime(), self.app)
+
+    def on_retry(self, *args: Any, **kwargs: Any) -> None:
+        """The same after a run that was not the last."""
+        publish_next(current_runtime(), self.app)
+
+
+def publish_next(runtime: Runtime, app: Any) -> None:
+    """Publish the next-best job, so that a slot that falls free need not wait for the caretaker. Never raises."""
+    try:
+        with runtime.database.begin() as session:
+            jobs = queries.jobs_to_publish(session, limit=runtime.settings.concurrency)
+    except BlobferryError as error:
+        logger.warning("next job not published", extra={"reason": str(error)})
+        return
+    for job in jobs:
+        publish(app, Message.from_row(job.as_row()))
+
+
+def _make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[str, Any]) -> bool:
+    """Give a bare task its row, on arrival. False if its job is over, pruned, or was asked for something else."""
+    job_id = check_job_id(request.id)
+    asked = check_request(operation, arguments)
+    options = {name: value for name, value in _options(request).items() if value}
+    with runtime.database.begin() as session:
+        if queries.is_pruned(session, job_id):
+            logger.info("message of a pruned job dropped", extra={"job_id": job_id})
+            return False
+        row = insert_job(
+            session.connection(),
+            asked,
+            job_id=job_id,
+            message_options=options or None,
+            parent_id=request.parent_id,
+            root_id=request.root_id,
+            queue=(request.delivery_info or {}).get("routing_key") or JOBS_QUEUE,
+        )
+    if row["id"] != job_id:
+        logger.info("idempotency key belongs to another job", extra={"job_id": job_id, "other": row["id"]})
+        return False
+    if row["request"] != dict(asked.arguments) or row["storage"] != asked.storage:
+        logger.warning("same job id with other arguments ignored", extra={"job_id": job_id})
+        return False
+    return bool(row["state"] not in FINAL_STATES)
+
+
+def _options(request: Any) -> Mapping[str, Any]:
+    found = {
+        "link": request.callbacks,
+        "link_error": request.errbacks,
+        "chain": request.chain,
+        "chord": request.chord,
+        "group_id": request.group,
+        "group_index": request.group_index,
+    }
+    return {name: found[name] for name in KEPT_OPTIONS}

@@ -1,0 +1,36 @@
+"""What follows an error: another try, and when, or the end. A decision is a value; others act on it."""
+
+from dataclasses import dataclass
+
+from celery.utils.time import get_exponential_backoff_interval
+
+from worker.errors import BlobferryError
+from worker.settings import Retry
+
+
+@dataclass(frozen=True, slots=True)
+class RetryIn:
+    """Try again after ``delay`` seconds; ``failures`` runs in a row have then made no progress."""
+
+    delay: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The job has failed. With ``resumable``, somebody may want to go on with its parts later."""
+
+    resumable: bool
+
+
+def decide(error: BlobferryError, *, failures: int, progressed: bool, settings: Retry) -> RetryIn | GiveUp:
+    """Decide after a run that ended in ``error``. Progress starts the counting, and the backoff, anew."""
+    if not error.transient:
+        return GiveUp(resumable=False)
+    failures = 1 if progressed else failures + 1
+    if failures >= settings.max_attempts:
+        return GiveUp(resumable=True)
+    delay = get_exponential_backoff_interval(
+        settings.base_seconds, failures - 1, settings.max_seconds, full_jitter=True
+    )
+    return RetryIn(delay, failures)

@@ -1,0 +1,209 @@
+"""A job's life: claim it, run a slice of it under a lease, record how that ended.
+
+The runner knows jobs and no bytes. A run that finds itself without its lease writes nothing more.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from blobferry.contract import JobState, Phase
+from models import Job, queries
+from worker import drain
+from worker.checkpoint import SqlCheckpoint
+from worker.errors import BlobferryError, LeaseLostError, UnexpectedError, UnreachableError, VerificationError
+from worker.lease import Lease, lease_clock
+from worker.ledger import abort_given_up
+from worker.logs import job_context
+from worker.retry import GiveUp, decide
+from worker.runtime import Runtime
+from worker.stores.store import BlobOptions
+from worker.transfer.control import Interrupted
+
+logger = logging.getLogger(__name__)
+
+FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each look of the Stat poll
+LONGEST_POLL_DELAY: Final = 30.0  #: seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """There was nothing to do, or the lease was lost: say nothing about the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Not the last run: the job goes on later, as its row says."""
+
+    reason: str
+    when: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job is final: a result, or the error that it failed with."""
+
+    result: Mapping[str, Any] | None = None
+    error: BlobferryError | None = None
+
+
+Outcome = Nothing | Again | Ended
+
+
+def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Outcome:
+    """Run one slice of the job, if it is to be had. Safe to call any number of times, anywhere, at once."""
+    taken_at = lease_clock()
+    with runtime.database.begin() as session:
+        job = queries.claim_job(
+            session,
+            job_id,
+            worker=runtime.worker,
+            lease_seconds=runtime.settings.lease.seconds,
+            publish_seq=publish_seq,
+        )
+    if job is None:
+        return Nothing()
+    with (
+        job_context(job_id=job.id, attempt=job.attempt),
+        Lease(runtime.database, job, runtime.settings.lease, taken_at=taken_at) as lease,
+    ):
+        logger.info("job claimed", extra={"operation": job.operation, "path": job.path, "phase": job.phase})
+        outcome = _Run(runtime, job, lease).outcome()
+        logger.info("run ended", extra={"outcome": repr(outcome)})
+        return outcome
+
+
+class _Run:
+    """One run of a job that was claimed."""
+
+    def __init__(self, runtime: Runtime, job: Job, lease: Lease) -> None:
+        self._runtime = runtime
+        self._job = job
+        self._lease = lease
+        self._ends_at = time.monotonic() + runtime.settings.transfer.slice_seconds
+        self._checkpoint: SqlCheckpoint | None = None
+
+    def outcome(self) -> Outcome:
+        try:
+            try:
+                return self._go()
+            except Interrupted:
+                return self._hand_over()
+            except LeaseLostError:
+                raise
+            except BlobferryError as error:
+                return self._failed(error)
+            except Exception as error:  # a bug, or a library's surprise: kept in the row, tried again
+                logger.exception("unexpected error")
+                return self._failed(UnexpectedError(f"{type(error).__name__}: {error}"))
+        except LeaseLostError as error:
+            logger.warning("lease lost", extra={"reason": str(error)})
+        except UnreachableError as error:
+            logger.warning("run not recorded, its lease will run out", extra={"reason": str(error)})
+        return Nothing()
+
+    def _go(self) -> Outcome:
+        driver = self._runtime.driver(self._job.storage)
+        self._checkpoint = SqlCheckpoint(
+            self._runtime.database,
+            self._job,
+            driver.store,
+            max_restarts=self._runtime.settings.retry.max_restarts,
+        )
+        if self._job.phase != Phase.VERIFYING:
+            OPERATIONS[self._job.operation](self, self._checkpoint)
+        return self._verify(self._checkpoint)
+
+    # --- operations ------------------------------------------------------------------------------------------------
+
+    def write_stream(self, checkpoint: SqlCheckpoint) -> None:
+        """Bring the source to the path; the checkpoint then says ``completed``."""
+        request = self._job.request or {}
+        driver = self._runtime.driver(self._job.storage)
+        source = self._runtime.open_source(request["source"])
+        try:
+            driver.write_stream(
+                request["path"],
+                request.get("offset", 0),
+                source,
+                overwrite=request.get("overwrite", True),
+                options=BlobOptions(request.get("content_type"), request.get("metadata") or {}),
+                checkpoint=checkpoint,
+                stop=self._stop,
+            )
+        finally:
+            source.close()
+
+    # --- how it ends -----------------------------------------------------------------------------------------------
+
+    def _stop(self) -> bool:
+        self._lease.check()
+        return bool(self._stop_reason())
+
+    def _stop_reason(self) -> str:
+        if self._lease.cancel_requested:
+            return "cancel"
+        if self._lease.pause_requested:
+            return "pause"
+        if drain.is_draining():
+            return "the worker is shutting down"
+        return "the slice is over" if time.monotonic() > self._ends_at else ""
+
+    def _hand_over(self) -> Outcome:
+        reason = self._stop_reason() or "cancel"  # only a cancel can refuse a publishing call unseen
+        with self._runtime.database.begin() as session:
+            if reason == "cancel":
+                queries.cancel_job(session, self._job)
+            elif reason == "pause":
+                queries.release_job(session, self._job, JobState.PAUSED)
+            else:
+                queries.release_job(session, self._job, JobState.QUEUED)
+        if reason != "cancel":
+            return Again(reason, datetime.now(UTC))
+        abort_given_up(self._runtime)
+        return Ended(result={"state": JobState.CANCELLED.value})
+
+    def _verify(self, checkpoint: SqlCheckpoint) -> Outcome:
+        """One look of the Stat poll. Between two looks the job holds no slot."""
+        job, expected = self._job, checkpoint.expected()
+        head = self._runtime.driver(job.storage).look(str(job.path))
+        difference = expected.difference(head)
+        if difference is None and head is not None:
+            result = {"path": job.path, "size": head.size, "etag": head.etag, "version_id": head.version_id}
+            with self._runtime.database.begin() as session:
+                queries.finish_job(session, job, result)
+            return Ended(result=result)
+        delay = min(FIRST_POLL_DELAY * 2**job.polls, LONGEST_POLL_DELAY)
+        seconds = self._runtime.settings.transfer.verify_seconds
+        with self._runtime.database.begin() as session:
+            if queries.poll_again(session, job, seconds):
+                queries.release_job(session, job, JobState.VERIFYING, delay=delay)
+                return Again(f"Stat does not show the blob yet: {difference}", _after(delay))
+        raise VerificationError(f"{job.path}: Stat did not show what was sent within {seconds:g} s: {difference}")
+
+    def _failed(self, error: BlobferryError) -> Outcome:
+        progressed = self._checkpoint is not None and self._checkpoint.progressed
+        decision = decide(
+            error, failures=self._job.failures, progressed=progressed, settings=self._runtime.settings.retry
+        )
+        if isinstance(decision, GiveUp):
+            kept = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0
+            with self._runtime.database.begin() as session:
+                queries.fail_job(session, self._job, error, keep_upload_seconds=kept)
+            logger.error("job failed", extra={"error_code": error.code, "error": str(error)})
+            abort_given_up(self._runtime)
+            return Ended(error=error)
+        with self._runtime.database.begin() as session:
+            queries.retry_job(session, self._job, error, delay=decision.delay, failures=decision.failures)
+        logger.warning("job will be retried", extra={"error_code": error.code, "error": str(error)})
+        return Again(f"{error.code}: {error}", _after(decision.delay))
+
+
+OPERATIONS: Final[Mapping[str, Callable[[_Run, SqlCheckpoint], None]]] = {"write_stream": _Run.write_stream}
+
+
+def _after(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)

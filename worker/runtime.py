@@ -1,0 +1,70 @@
+"""What one process of the worker holds: settings, database, drivers, and the engine with its threads and buffers.
+
+Made once in each child, after the fork: clients, connections and threads do not survive one.
+"""
+
+import os
+from collections.abc import Mapping
+from socket import gethostname
+
+from models import Database
+from worker.driver import Driver
+from worker.errors import ConfigurationError
+from worker.settings import Settings, load_settings
+from worker.transfer.engine import Engine
+from worker.transfer.sources import FileSource, Source
+
+
+class Runtime:
+    """The means of one process. Opens no connection by itself."""
+
+    def __init__(
+        self, settings: Settings, *, database: Database | None = None, drivers: Mapping[str, Driver] | None = None
+    ) -> None:
+        self.settings = settings
+        self.worker = f"{gethostname()}:{os.getpid()}"
+        self.database = database or Database(settings.database_url.get_secret_value())
+        transfer = settings.transfer
+        self.engine = Engine(part_size=transfer.part_size, part_threads=transfer.part_threads)
+        self._drivers = drivers or {
+            name: Driver.from_parameters(parameters, engine=self.engine)
+            for name, parameters in settings.storages.items()
+        }
+
+    def driver(self, storage: str) -> Driver:
+        """The driver of a configured storage. Raises ConfigurationError for any other name."""
+        try:
+            return self._drivers[storage]
+        except KeyError:
+            known = ", ".join(sorted(self._drivers)) or "none"
+            problem = f"no such storage is configured on worker host {gethostname()}; there are: {known}"
+            raise ConfigurationError(f"storages.{storage}", problem) from None
+
+    def open_source(self, url: str) -> Source:
+        """The source of a URL, opened. The caller closes it."""
+        return FileSource.open(url, self.settings.sources.file_roots)
+
+    def warm_up(self) -> None:
+        """Do now what the first job would wait for: import boto3 and make the clients. Sends no request."""
+        for driver in self._drivers.values():
+            driver.warm_up()
+
+    def close(self) -> None:
+        """End the threads and close the connections."""
+        self.engine.close()
+        self.database.close()
+
+
+_current: Runtime | None = None
+
+
+def start_runtime(runtime: Runtime | None = None) -> Runtime:
+    """Make this process's runtime, from the settings unless one is given."""
+    global _current
+    _current = runtime or Runtime(load_settings())
+    return _current
+
+
+def current_runtime() -> Runtime:
+    """This process's runtime, made on first use."""
+    return _current or start_runtime()

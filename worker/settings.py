@@ -1,0 +1,144 @@
+"""Settings: ``blobferry.toml`` and, over it, BLOBFERRY_ variables, as frozen values. Only this module reads them.
+
+Sizes are bytes, times seconds. An unknown or wrong name is refused with a ConfigurationError that says which.
+"""
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from blobferry.database import parse_url
+from worker.errors import ConfigurationError
+from worker.parameters import DriverParameters, configuration_error
+from worker.stores.store import GIB, MIB
+
+PREFIX: Final = "BLOBFERRY_"
+#: Set by Kubernetes for a service named blobferry, or by others; none of them is ours.
+FOREIGN: Final = re.compile(r"BLOBFERRY_(SERVICE_.*|PORT.*|CONFIG|TEST_.*)")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _absolute(roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    for root in roots:
+        if not root.is_absolute():
+            raise ValueError(f"{root} is not an absolute path")
+    return roots
+
+
+class Sources(_Section):
+    """``[sources]``: what a job may read."""
+
+    #: Directories below which ``file:`` sources may lie. None: no file may be read.
+    file_roots: Annotated[tuple[Path, ...], AfterValidator(_absolute)] = ()
+
+
+class Transfer(_Section):
+    """``[transfer]``: how bytes move. Memory of a child: 120 MiB + part_threads × min(part_size, 64 MiB)."""
+
+    part_threads: int = Field(default=4, ge=1, le=64)
+    part_size: int = Field(default=16 * MIB, ge=5 * MIB, le=5 * GIB)
+    slice_seconds: float = Field(default=300, gt=0, le=3600)
+    verify_seconds: float = Field(default=300, ge=0)
+
+
+class Lease(_Section):
+    """``[lease]``: how long a job stays with a worker that is silent."""
+
+    seconds: float = Field(default=30, ge=2, le=600)
+    heartbeat_seconds: float = Field(default=10, gt=0)
+    margin_seconds: float = Field(default=5, gt=0)  #: before its end, from when on nothing new is begun
+
+    @model_validator(mode="after")
+    def _leaves_time(self) -> Self:
+        if self.heartbeat_seconds + self.margin_seconds >= self.seconds:
+            raise ValueError("heartbeat_seconds + margin_seconds must be less than seconds")
+        return self
+
+
+class Retry(_Section):
+    """``[retry]``: what follows a transient error."""
+
+    max_attempts: int = Field(default=8, ge=1)  #: runs in a row that end without progress
+    base_seconds: int = Field(default=2, ge=1)
+    max_seconds: int = Field(default=600, ge=1)
+    max_restarts: int = Field(default=3, ge=0)  #: uploads of one job begun again from byte 0
+
+
+class Retention(_Section):
+    """``[retention]``: how long things are kept."""
+
+    failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
+    job_seconds: float = Field(default=30 * 24 * 3600, ge=0)
+    tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)
+    abort_recheck_seconds: float = Field(default=3600, ge=0)  #: a part in flight may land after an abort
+
+
+class Sweep(_Section):
+    """``[sweep]``: the caretaker."""
+
+    interval_seconds: float = Field(default=5, gt=0)
+
+
+class Settings(BaseSettings):
+    """All settings of the worker."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    database_url: SecretStr
+    broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    result_backend: SecretStr | None = None  #: None: the broker
+    concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
+    storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
+    sources: Sources = Sources()
+    transfer: Transfer = Transfer()
+    lease: Lease = Lease()
+    retry: Retry = Retry()
+    retention: Retention = Retention()
+    sweep: Sweep = Sweep()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Variables over the file; nothing else."""
+        path = os.environ.get("BLOBFERRY_CONFIG")
+        return (env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)) if path else (env_settings,)
+
+
+@cache
+def load_settings() -> Settings:
+    """The settings of this process, read once. Raises ConfigurationError naming the first wrong one."""
+    path = os.environ.get("BLOBFERRY_CONFIG")
+    if path and not Path(path).is_file():
+        raise ConfigurationError("BLOBFERRY_CONFIG", f"there is no file {path}")
+    _refuse_unknown_variables()
+    try:
+        settings = Settings()  # type: ignore[call-arg]  # the environment gives the arguments
+    except ValidationError as error:
+        raise configuration_error(error) from None  # the cause would show the values
+    except ValueError as error:
+        raise ConfigurationError(path or "environment", str(error)) from error
+    parse_url(settings.database_url.get_secret_value())
+    return settings
+
+
+def _refuse_unknown_variables() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.startswith(PREFIX) and not FOREIGN.fullmatch(name) and name.split("__")[0] not in known:
+            raise ConfigurationError(name, f"is no setting; there are {', '.join(sorted(known))}")

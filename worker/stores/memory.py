@@ -1,0 +1,137 @@
+"""The memory store: a real store in a dict, as strict as S3 where S3 is strict. For tests and for trying things out."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
+from io import BytesIO
+from typing import Final, Literal
+
+from worker.errors import InvalidStoreRequestError, NotSupportedError, RangeNotSatisfiableError
+from worker.stores.memory_bucket import normal
+from worker.stores.memory_checks import check_key, checksum_of, etag_of, received
+from worker.stores.memory_uploads import MemoryUploads
+from worker.stores.store import (
+    BlobHead,
+    BlobOptions,
+    Body,
+    Condition,
+    DeleteFailure,
+    KeyEntry,
+    Page,
+    PutReceipt,
+    Reader,
+)
+
+_KEPT: Final = {"crc64nvme": "CRC64NVME", "crc32c": "CRC32C"}
+
+
+class MemoryStore(MemoryUploads):
+    """Whole blobs and listings; uploads and what is stored are in its bases."""
+
+    # --- whole blobs -------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str,
+        body: Body | bytes,
+        *,
+        checksum: str | None = None,
+        condition: Condition | None = None,
+        options: BlobOptions | None = None,
+    ) -> PutReceipt:
+        """See :meth:`~worker.stores.store.Store.put`."""
+        data = received(body, checksum, self.limits, key)
+        with self._lock:
+            return self._publish(key, data, etag_of(data), condition, normal(options))
+
+    def get(
+        self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None
+    ) -> AbstractContextManager[Reader]:
+        """See :meth:`~worker.stores.store.Store.get`."""
+        blob = self._blob(key, if_match)
+        if size != 0 and offset >= len(blob.data) and (offset, size) != (0, None):
+            raise RangeNotSatisfiableError(f"memory: {key!r} has {len(blob.data)} bytes and none at {offset}")
+        return closing(BytesIO(blob.data[offset:] if size is None else blob.data[offset : offset + size]))
+
+    def head(self, key: str) -> BlobHead:
+        """See :meth:`~worker.stores.store.Store.head`."""
+        blob = self._blob(key)
+        kept = _KEPT.get(self.checksum)
+        return BlobHead(
+            key=key,
+            size=len(blob.data),
+            etag=blob.etag,
+            mod_time=blob.mod_time,
+            content_type=blob.options.content_type,
+            metadata=blob.options.metadata,
+            checksum=checksum_of(kept, blob.data) if kept else None,
+            storage_class=blob.options.storage_class,
+        )
+
+    def options_of(self, key: str) -> BlobOptions:
+        """See :meth:`~worker.stores.store.Store.options_of`."""
+        return self._blob(key).options
+
+    def copy(
+        self,
+        source_key: str,
+        key: str,
+        *,
+        source_if_match: str | None = None,
+        condition: Condition | None = None,
+        options: BlobOptions | None = None,
+    ) -> PutReceipt:
+        """See :meth:`~worker.stores.store.Store.copy`."""
+        check_key(key)
+        with self._lock:
+            source = self._blob(source_key, source_if_match)
+            if source_key == key and options is None:
+                raise InvalidStoreRequestError(f"memory: copying {key!r} onto itself would change nothing")
+            if len(source.data) > self.limits.max_part_size:
+                raise InvalidStoreRequestError(f"memory: {source_key!r} is too large for one copy")
+            carried = source.options if options is None else normal(options)
+            return self._publish(key, source.data, etag_of(source.data), condition, carried)
+
+    # --- many keys ---------------------------------------------------------------------------------------------------
+
+    def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 1_000) -> Page:
+        """See :meth:`~worker.stores.store.Store.list_page`. The token is the last key or common prefix given out."""
+        with self._lock:
+            blobs = dict(self._blobs)
+        entries: list[KeyEntry] = []
+        prefixes: list[str] = []
+        keys = sorted((key for key in blobs if key.startswith(prefix)), key=str.encode)
+        last = token or ""
+        for key in keys[bisect_left(keys, last.encode(), key=str.encode) :]:
+            end = key.find(delimiter, len(prefix)) if delimiter else -1
+            item = key if end < 0 else key[: end + len(delimiter)]
+            if item == last:
+                continue
+            if len(entries) + len(prefixes) >= limit:
+                return Page(entries, prefixes, last)
+            if end < 0:
+                blob = blobs[key]
+                entries.append(KeyEntry(key, len(blob.data), blob.mod_time, blob.etag))
+            else:
+                prefixes.append(item)
+            last = item
+        return Page(entries, prefixes, None)
+
+    def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
+        """See :meth:`~worker.stores.store.Store.delete_batch`."""
+        if len(keys) > self.limits.max_delete:
+            raise InvalidStoreRequestError(f"memory: {len(keys)} keys in one delete; at most {self.limits.max_delete}")
+        with self._lock:
+            if if_match is not None:
+                (key,) = keys
+                if key in self._blobs:
+                    self._blob(key, if_match)
+            for key in keys:
+                self._blobs.pop(key, None)
+        return []
+
+    # --- else --------------------------------------------------------------------------------------------------------
+
+    def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
+        """There is no server that a URL could name."""
+        raise NotSupportedError("memory: a blob in memory has no URL")

@@ -1,0 +1,113 @@
+"""Multipart uploads of the memory store."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+
+from worker.errors import InvalidStoreRequestError, UploadNotFoundError
+from worker.stores.memory_bucket import MemoryBucket, Upload, normal
+from worker.stores.memory_checks import (
+    check_checksum,
+    check_key,
+    check_part_number,
+    check_parts,
+    etag_of,
+    etag_of_parts,
+    received,
+)
+from worker.stores.store import BlobOptions, Body, Condition, PartReceipt, PutReceipt, UploadEntry
+
+
+class MemoryUploads(MemoryBucket):
+    """The verbs of an upload."""
+
+    def create_upload(self, key: str, *, options: BlobOptions | None = None) -> str:
+        """See :meth:`~worker.stores.store.Store.create_upload`."""
+        check_key(key)
+        upload_id = uuid.uuid4().hex
+        with self._lock:
+            self._uploads[upload_id] = Upload(key, self._tick(), normal(options))
+        return upload_id
+
+    def upload_part(
+        self, key: str, upload_id: str, part_number: int, body: Body | bytes, *, checksum: str | None = None
+    ) -> PartReceipt:
+        """See :meth:`~worker.stores.store.Store.upload_part`."""
+        check_part_number(part_number, self.limits)
+        self._upload(key, upload_id)
+        data = received(body, checksum, self.limits, key)
+        receipt = PartReceipt(part_number, len(data), etag_of(data), checksum)
+        with self._lock:
+            upload = self._upload(key, upload_id)  # it may have been completed or aborted while the body was read
+            upload.data[part_number] = data
+            upload.receipts[part_number] = receipt
+        return receipt
+
+    def copy_part(
+        self,
+        key: str,
+        upload_id: str,
+        part_number: int,
+        source_key: str,
+        offset: int,
+        size: int,
+        *,
+        source_if_match: str | None = None,
+    ) -> PartReceipt:
+        """See :meth:`~worker.stores.store.Store.copy_part`."""
+        self._upload(key, upload_id)
+        source = self._blob(source_key, source_if_match)
+        if size < 1 or offset + size > len(source.data):
+            raise InvalidStoreRequestError(f"memory: {source_key!r} has no {size} bytes at {offset}")
+        return self.upload_part(key, upload_id, part_number, source.data[offset : offset + size])
+
+    def list_parts(self, key: str, upload_id: str) -> Iterator[PartReceipt]:
+        """See :meth:`~worker.stores.store.Store.list_parts`."""
+        with self._lock:
+            receipts = self._upload(key, upload_id).receipts
+            return iter([receipts[number] for number in sorted(receipts)])
+
+    def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[PartReceipt],
+        *,
+        checksum: str | None = None,
+        size: int | None = None,
+        condition: Condition | None = None,
+    ) -> PutReceipt:
+        """See :meth:`~worker.stores.store.Store.complete_upload`. A refused upload stays open."""
+        with self._lock:
+            upload = self._upload(key, upload_id)
+            check_parts(key, parts, upload.receipts, self.limits)
+            pieces = [upload.data[part.part_number] for part in parts]
+            data = b"".join(pieces)
+            if size is not None and size != len(data):
+                raise InvalidStoreRequestError(f"memory: the parts of {key!r} hold {len(data)} bytes instead of {size}")
+            check_checksum(data, checksum, key)
+            receipt = self._publish(key, data, etag_of_parts(pieces), condition, upload.options)
+            del self._uploads[upload_id]
+            return receipt
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """See :meth:`~worker.stores.store.Store.abort_upload`."""
+        with self._lock:
+            self._upload(key, upload_id)
+            del self._uploads[upload_id]
+
+    def list_uploads(self, prefix: str = "") -> Iterator[UploadEntry]:
+        """See :meth:`~worker.stores.store.Store.list_uploads`. By key, then by age."""
+        with self._lock:
+            found = [
+                UploadEntry(upload.key, upload_id, upload.opened_at)
+                for upload_id, upload in self._uploads.items()
+                if upload.key.startswith(prefix)
+            ]
+        return iter(sorted(found, key=lambda entry: (entry.key.encode(), entry.opened_at)))
+
+    def _upload(self, key: str, upload_id: str) -> Upload:
+        with self._lock:
+            upload = self._uploads.get(upload_id)
+        if upload is None or upload.key != key:
+            raise UploadNotFoundError(f"memory: no upload {upload_id!r} to {key!r}: completed, aborted or never opened")
+        return upload

@@ -1,0 +1,76 @@
+"""What every verb of the S3 store needs: the bucket, its client, and what the store asks for by itself."""
+
+import threading
+from typing import Any, Final
+
+from worker.errors import ConfigurationError
+from worker.stores.s3_client import S3Access, make_client
+from worker.stores.s3_errors import s3_errors
+from worker.stores.s3_values import FULL_OBJECT_ALGORITHMS, Params, present
+from worker.stores.store import BlobOptions, Limits
+
+CHECKSUMS: Final = ("crc64nvme", "crc32c", "md5", "none")
+
+
+class S3Bucket:
+    """A bucket. The client is made at the first request, so a store may be built before its process forks."""
+
+    name = "s3"
+
+    def __init__(
+        self,
+        access: S3Access,
+        bucket: str,
+        *,
+        checksum: str = "crc64nvme",
+        encrypt: bool = False,
+        keyid: str | None = None,
+        storageclass: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Sends no request.
+
+        Args:
+            checksum: what the store can check: one of CHECKSUMS. Decides what uploads declare and completion demands.
+            encrypt: ask for encryption at rest: by the KMS key ``keyid``, or by the store's own key without one.
+            storageclass: of everything written; None: the store's default, and copies keep the source's.
+        """
+        if checksum not in CHECKSUMS:
+            raise ConfigurationError("checksum", f"{checksum!r} is none of {', '.join(CHECKSUMS)}")
+        self.bucket = bucket
+        self.endpoint = access.url or ""
+        self.limits = limits or Limits()
+        self.checksum = checksum
+        self._algorithm = FULL_OBJECT_ALGORITHMS.get(checksum)
+        self._encryption = present(ServerSideEncryption="aws:kms" if keyid else "AES256", SSEKMSKeyId=keyid)
+        self._encrypt = encrypt
+        self._storageclass = storageclass
+        self._access = access
+        self._lock = threading.Lock()
+        self._made_client: Any = None
+
+    @property
+    def _client(self) -> Any:
+        with self._lock:
+            if self._made_client is None:
+                with s3_errors("make a client for", bucket=self.bucket):
+                    self._made_client = make_client(self._access)
+            return self._made_client
+
+    def _head(self, key: str) -> Params:
+        # Stores that know no checksums may refuse the header that asks for them.
+        mode = "ENABLED" if self._algorithm else None
+        with s3_errors("look at", bucket=self.bucket, key=key):
+            answer: Params = self._client.head_object(Bucket=self.bucket, Key=key, **present(ChecksumMode=mode))
+        return answer
+
+    def _source(self, key: str) -> Params:
+        return {"Bucket": self.bucket, "Key": key}  # botocore percent-encodes a dict, but takes a str as it is
+
+    def _own_params(self, options: BlobOptions | None) -> Params:
+        """Storage class and encryption: the store's own where it is configured with them, else the blob's."""
+        options = options or BlobOptions()
+        encryption = present(ServerSideEncryption=options.encryption, SSEKMSKeyId=options.encryption_key)
+        return present(StorageClass=self._storageclass or options.storage_class) | (
+            self._encryption if self._encrypt else encryption
+        )

@@ -1,0 +1,87 @@
+"""The boto3 client: every setting that makes it fast, patient and polite to compatible stores is made here."""
+
+import base64
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.handlers import add_expect_header
+
+from worker.errors import ConfigurationError
+
+SIGNATURE_VERSION: Final = "s3v4"  # presigned URLs would else be signed with the SigV2 that many regions refuse
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """How to reach a bucket's server, and as whom. Secrets do not show in its repr."""
+
+    region: str | None = None
+    endpoint: str = ""  #: "" is AWS; without a scheme ``secure`` decides
+    access_key: str | None = field(default=None, repr=False)  #: None: boto3's ambient chain
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    path_style: bool = False  #: True: http://host/bucket/key even where the bucket could be part of the host name
+    secure: bool = True
+    sign_payload: bool = False  #: for stores that refuse UNSIGNED-PAYLOAD; costs one SHA-256 of every byte
+    max_pool_connections: int = 10  #: at least the threads that share the client, else connections are thrown away
+    connect_timeout: float = 5.0  #: seconds
+    read_timeout: float = 60.0  #: seconds without a byte
+    max_attempts: int = 3  #: of one request, the first included
+
+    def __post_init__(self) -> None:
+        if (self.access_key is None) != (self.secret_key is None):
+            missing = "accesskey" if self.access_key is None else "secretkey"
+            raise ConfigurationError(missing, "accesskey and secretkey go together; leave out both for ambient ones")
+
+    @property
+    def url(self) -> str | None:
+        """The endpoint with its scheme; None for AWS."""
+        if not self.endpoint or "://" in self.endpoint:
+            return self.endpoint or None
+        return f"{'https' if self.secure else 'http'}://{self.endpoint}"
+
+
+def make_client(access: S3Access) -> Any:
+    """A boto3 S3 client. Sends nothing, unless ambient credentials have to be looked up."""
+    session = boto3.session.Session(
+        aws_access_key_id=access.access_key,
+        aws_secret_access_key=access.secret_key,
+        aws_session_token=access.session_token,
+        region_name=access.region,
+    )
+    client = session.client("s3", endpoint_url=access.url, use_ssl=access.secure, config=_config(access))
+    # botocore asks "Expect: 100-continue" for every file-like body: one more round trip for each part.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
+    return client
+
+
+def _config(access: S3Access) -> Config:
+    return Config(
+        signature_version=SIGNATURE_VERSION,
+        s3={
+            "addressing_style": "path" if access.path_style else "auto",
+            # Parts carry a checksum of their own; a SHA-256 for the signature would double the CPU time.
+            "payload_signing_enabled": access.sign_payload,
+        },
+        # The other value adds CRC32 trailers, which compatible stores refuse or, worse, store as content.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": access.max_attempts},
+        max_pool_connections=access.max_pool_connections,
+        connect_timeout=access.connect_timeout,
+        read_timeout=access.read_timeout,
+        tcp_keepalive=True,
+    )
+
+
+def _send_content_md5(params: dict[str, Any], **_: Any) -> None:
+    # DeleteObjects must carry a checksum. Content-MD5 is the one that AWS and every compatible store accept.
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+    checksum = params["context"].get("checksum", {})
+    checksum.pop("request_algorithm", None)
+    checksum.pop("request_algorithm_header", None)

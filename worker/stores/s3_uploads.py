@@ -1,0 +1,123 @@
+"""Multipart uploads of the S3 store."""
+
+from collections.abc import Iterator, Sequence
+
+from worker.errors import InvalidStoreRequestError
+from worker.stores.s3_bucket import S3Bucket
+from worker.stores.s3_errors import s3_errors
+from worker.stores.s3_streams import sending
+from worker.stores.s3_values import (
+    Params,
+    checksum_params,
+    condition_params,
+    guard_params,
+    option_params,
+    part_params,
+    part_receipt,
+    present,
+    put_receipt,
+)
+from worker.stores.store import BlobOptions, Body, Condition, PartReceipt, PutReceipt, UploadEntry
+
+
+class S3Uploads(S3Bucket):
+    """The verbs of an upload."""
+
+    def create_upload(self, key: str, *, options: BlobOptions | None = None) -> str:
+        """See :meth:`~worker.stores.store.Store.create_upload`."""
+        params = option_params(options) | self._own_params(options)
+        if self._algorithm is not None:
+            params |= {"ChecksumAlgorithm": self._algorithm, "ChecksumType": "FULL_OBJECT"}
+        with s3_errors("open an upload to", bucket=self.bucket, key=key):
+            answer = self._client.create_multipart_upload(Bucket=self.bucket, Key=key, **params)
+        upload_id: str = answer["UploadId"]
+        return upload_id
+
+    def upload_part(
+        self, key: str, upload_id: str, part_number: int, body: Body | bytes, *, checksum: str | None = None
+    ) -> PartReceipt:
+        """See :meth:`~worker.stores.store.Store.upload_part`."""
+        upload = {"Bucket": self.bucket, "Key": key, "UploadId": upload_id}
+        action = f"upload part {part_number} of"
+        with sending(body) as sent, s3_errors(action, bucket=self.bucket, key=key, upload_id=upload_id):
+            answer = self._client.upload_part(**upload, PartNumber=part_number, Body=sent, **checksum_params(checksum))
+        return part_receipt(answer, part_number, len(body))
+
+    def copy_part(
+        self,
+        key: str,
+        upload_id: str,
+        part_number: int,
+        source_key: str,
+        offset: int,
+        size: int,
+        *,
+        source_if_match: str | None = None,
+    ) -> PartReceipt:
+        """See :meth:`~worker.stores.store.Store.copy_part`."""
+        with s3_errors(
+            f"copy part {part_number} of", bucket=self.bucket, key=key, upload_id=upload_id, source_key=source_key
+        ):
+            answer = self._client.upload_part_copy(
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload_id,
+                PartNumber=part_number,
+                CopySource=self._source(source_key),
+                CopySourceRange=f"bytes={offset}-{offset + size - 1}",
+                **present(CopySourceIfMatch=source_if_match),
+            )
+        return part_receipt(answer.get("CopyPartResult", {}), part_number, size)
+
+    def list_parts(self, key: str, upload_id: str) -> Iterator[PartReceipt]:
+        """See :meth:`~worker.stores.store.Store.list_parts`."""
+        marker = 0
+        while True:
+            with s3_errors("list the parts of", bucket=self.bucket, key=key, upload_id=upload_id):
+                answer = self._client.list_parts(
+                    Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumberMarker=marker
+                )
+            for item in answer.get("Parts", []):
+                yield part_receipt(item, item["PartNumber"], item["Size"])
+                marker = item["PartNumber"]  # not the answer's own marker, which some stores leave out
+            if not answer.get("IsTruncated") or not answer.get("Parts"):
+                return
+
+    def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[PartReceipt],
+        *,
+        checksum: str | None = None,
+        size: int | None = None,
+        condition: Condition | None = None,
+    ) -> PutReceipt:
+        """See :meth:`~worker.stores.store.Store.complete_upload`."""
+        listed = sum(part.size for part in parts)
+        if size is not None and listed != size:
+            raise InvalidStoreRequestError(f"s3: the parts of {key!r} hold {listed} bytes instead of {size}")
+        params = guard_params(self._algorithm, checksum, size) | condition_params(condition)
+        wanted = {"Parts": [part_params(part, self._algorithm) for part in parts]}
+        with s3_errors("complete", bucket=self.bucket, key=key, upload_id=upload_id, condition=condition):
+            answer = self._client.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload_id, MultipartUpload=wanted, **params
+            )
+        return put_receipt(answer)
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """See :meth:`~worker.stores.store.Store.abort_upload`."""
+        with s3_errors("abort the upload to", bucket=self.bucket, key=key, upload_id=upload_id):
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
+
+    def list_uploads(self, prefix: str = "") -> Iterator[UploadEntry]:
+        """See :meth:`~worker.stores.store.Store.list_uploads`."""
+        markers: Params = {}
+        while True:
+            with s3_errors("list uploads under", bucket=self.bucket, key=prefix):
+                answer = self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **markers)
+            for item in answer.get("Uploads", []):
+                yield UploadEntry(item["Key"], item["UploadId"], item["Initiated"])
+                markers = {"KeyMarker": item["Key"], "UploadIdMarker": item["UploadId"]}
+            if not answer.get("IsTruncated") or not answer.get("Uploads"):
+                return

@@ -1,0 +1,179 @@
+"""The checkpoint protocol: what a transfer writes down as it goes, so that another process can go on.
+
+Jobs keep theirs in SQL (``worker.checkpoint``), plain driver calls and tests in memory. A checkpoint belongs to one
+destination. Each method commits before it returns and raises LeaseLostError once another run owns the job.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import uuid4
+
+from blobferry.contract import UploadState
+from worker.errors import SourceChangedError
+from worker.stores.store import BlobHead
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What readers see at the destination at one moment: a version of a blob, or nothing."""
+
+    etag: str = ""  #: "" for an absent blob
+    mod_time: datetime | None = None
+
+    @property
+    def is_absent(self) -> bool:
+        """True if nothing is there."""
+        return not self.etag
+
+    @classmethod
+    def of(cls, head: BlobHead | None) -> "Base":
+        """The base that a head shows; None is an absent blob."""
+        return cls(head.etag, head.mod_time) if head else cls()
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """A part that the store holds: bytes ``[offset, offset + size)`` of the blob."""
+
+    part_number: int
+    offset: int
+    size: int
+    etag: str
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedUpload:
+    """An upload as it was written down. A blob small enough for one put has one too, without ``part_size``."""
+
+    key: str
+    size: int
+    part_size: int | None
+    base: Base  #: what was visible when it was opened; once completing, right before it was published
+    opened_at: datetime
+    state: UploadState = UploadState.OPENING
+    upload_id: str | None = None
+    parts: Mapping[int, SentPart] = field(default_factory=dict)
+    etag: str | None = None  #: of the blob, once completed
+
+
+class Checkpoint(Protocol):
+    """Where a transfer writes down how far it is."""
+
+    mark: str  #: goes into the blob's metadata: by it the job knows its own blob
+
+    def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
+        """Remember the source, or raise SourceChangedError if another one was remembered."""
+        ...
+
+    def load(self) -> SavedUpload | None:
+        """The upload to go on with."""
+        ...
+
+    def opening(self, key: str, *, size: int, part_size: int | None, base: Base) -> None:
+        """Write down an upload before the store hears of it."""
+        ...
+
+    def opened(self, upload_id: str) -> None:
+        """The store has given it an id."""
+        ...
+
+    def record(self, parts: Sequence[SentPart], *, bytes_sent: int) -> None:
+        """The store holds these parts. Fewer bytes were sent if some were found there."""
+        ...
+
+    def drop(self, part_numbers: Collection[int]) -> None:
+        """The store does not hold these parts after all."""
+        ...
+
+    def completing(self, base: Base) -> None:
+        """The point of no return, right before a publishing call. Raises Interrupted if a cancel came first."""
+        ...
+
+    def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
+        """Readers see the blob."""
+        ...
+
+    def abandon(self, *, gone: bool) -> None:
+        """Begin again from byte 0: the upload is gone, or is to be aborted. Raises TooManyRestartsError."""
+        ...
+
+    def known_upload_ids(self, key: str) -> set[str]:
+        """Ids of uploads at the key that somebody has written down."""
+        ...
+
+
+class MemoryCheckpoint:
+    """A checkpoint that dies with its process."""
+
+    def __init__(self, mark: str = "") -> None:
+        self.mark = mark or uuid4().hex
+        self.upload: SavedUpload | None = None
+        self.abandoned: list[SavedUpload] = []
+        self.bytes_sent = 0
+        self._fingerprint: Mapping[str, Any] | None = None
+
+    def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
+        """Remember or compare the source."""
+        if self._fingerprint not in (None, fingerprint):
+            raise SourceChangedError(f"the source was {self._fingerprint}, it is {fingerprint}")
+        self._fingerprint = fingerprint
+
+    def load(self) -> SavedUpload | None:
+        """The upload to go on with."""
+        return self.upload
+
+    def opening(self, key: str, *, size: int, part_size: int | None, base: Base) -> None:
+        """Remember an upload that is about to be opened."""
+        self.upload = SavedUpload(key, size, part_size, base, opened_at=datetime.now().astimezone())
+
+    def opened(self, upload_id: str) -> None:
+        """Remember its id."""
+        self._change(upload_id=upload_id, state=UploadState.OPEN)
+
+    def record(self, parts: Sequence[SentPart], *, bytes_sent: int) -> None:
+        """Remember parts."""
+        self.bytes_sent += bytes_sent
+        self._change(parts={**self._upload.parts, **{part.part_number: part for part in parts}})
+
+    def drop(self, part_numbers: Collection[int]) -> None:
+        """Forget parts."""
+        kept = {number: part for number, part in self._upload.parts.items() if number not in part_numbers}
+        self._change(parts=kept)
+
+    def completing(self, base: Base) -> None:
+        """Remember what was visible."""
+        self._change(state=UploadState.COMPLETING, base=base)
+
+    def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
+        """Remember the end."""
+        self.bytes_sent += bytes_sent
+        self._change(state=UploadState.COMPLETED, etag=etag)
+
+    def abandon(self, *, gone: bool) -> None:
+        """Forget the upload; the caller aborts those in ``abandoned``."""
+        if not gone:
+            self.abandoned.append(self._upload)
+        self.upload = None
+
+    def known_upload_ids(self, key: str) -> set[str]:
+        """The ids that this process knows."""
+        return {upload.upload_id for upload in (*self.abandoned, self.upload) if upload and upload.upload_id}
+
+    def unfinished(self) -> list[SavedUpload]:
+        """Uploads that were opened and neither completed nor lost: the caller aborts them."""
+        return [
+            upload
+            for upload in (*self.abandoned, self.upload)
+            if upload and upload.upload_id and upload.state != UploadState.COMPLETED
+        ]
+
+    @property
+    def _upload(self) -> SavedUpload:
+        assert self.upload is not None, "an upload is opened before anything is said of it"
+        return self.upload
+
+    def _change(self, **values: Any) -> None:
+        self.upload = replace(self._upload, **values)

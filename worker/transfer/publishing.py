@@ -1,0 +1,82 @@
+"""Publishing calls: what readers see changes here and nowhere else.
+
+Before each call the checkpoint says that it is about to happen and what is visible now; the call carries that as a
+condition. After any odd answer the store is looked at, because an error may hide a success.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from worker.errors import NotSupportedError, PreconditionFailedError, StoreError, SupersededError
+from worker.stores.store import Condition, PutReceipt, Store
+from worker.transfer.checkpoint import Base, Checkpoint
+from worker.transfer.control import Interrupted, Stop
+from worker.transfer.visible import Expected, look
+
+logger = logging.getLogger(__name__)
+
+TRIES: Final = 3  #: of one publishing call within a run; then the job's own retries take over
+PAUSE: Final = 0.5  #: seconds before the second try, doubling
+
+Call = Callable[[Condition | None], PutReceipt]
+
+
+def publish(
+    store: Store,
+    key: str,
+    call: Call,
+    *,
+    base: Base,
+    expected: Expected,
+    checkpoint: Checkpoint,
+    stop: Stop,
+    sleep: Callable[[float], None] = time.sleep,
+) -> PutReceipt:
+    """Make the call under the condition that readers still see ``base``, and settle whatever it answers by looking.
+
+    Safe to repeat: if our blob is visible already, nothing is sent. Raises SupersededError if another blob has
+    appeared, Interrupted before the call, the store's own error if it had no effect.
+    """
+    for pause in (PAUSE * 2**n for n in range(TRIES)):
+        if stop():
+            raise Interrupted
+        checkpoint.completing(base)
+        try:
+            return _conditionally(call, base)
+        except StoreError as error:
+            published = was_published(store, key, base=base, expected=expected)
+            if published:
+                logger.info("publishing call had worked after all", extra={"key": key, "error": error.code})
+                return published
+            if not (error.transient or isinstance(error, PreconditionFailedError)):
+                raise
+            last = error
+        sleep(pause)
+    raise last
+
+
+def _conditionally(call: Call, base: Base) -> PutReceipt:
+    condition = Condition(if_none_match=True) if base.is_absent else Condition(if_match=base.etag)
+    try:
+        return call(condition)
+    except NotSupportedError:
+        # The store knows no such condition and has done nothing; `look` right before narrows the window.
+        return call(None)
+
+
+def was_published(store: Store, key: str, *, base: Base, expected: Expected) -> PutReceipt | None:
+    """Look whether a publishing call has worked; None if readers still see ``base``, so that it may be repeated.
+
+    ``base`` is compared first: a blob with our very bytes that was there before is not yet ours. Raises
+    SupersededError if readers see something else.
+    """
+    head = look(store, key)
+    if Base.of(head) == base:
+        return None
+    if head is None or expected.difference(head) is not None:
+        raise SupersededError(
+            f"{key}: something else appeared there meanwhile and was left alone: {expected.difference(head)}"
+        )
+    return PutReceipt(head.etag, head.version_id)
