@@ -53,6 +53,12 @@ class Client:
         if self._app is not None:
             self._app.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def write_stream(
         self,
         path: str,

@@ -1,14 +1,13 @@
 """The whole of Blobferry on this machine: broker, database, object store, and workers to start and to kill."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from blobferry import Client
-from dev.process import Service, ServiceProcess, running, wait_until
+from dev.process import Service, ServiceProcess, running
 from dev.s3 import S3Service, create_bucket
 
 CHECKOUT = Path(__file__).parent.parent
@@ -61,10 +60,8 @@ class Stack:
         """Make the bucket, the file root and the tables."""
         self.incoming.mkdir(parents=True, exist_ok=True)
         create_bucket(self.s3, BUCKET)
-        migrate = ServiceProcess(
-            "migrate", _python("migrate"), log=self.directory / "migrate.log", answers=bool, environment=self._import_path()
-        )
-        migrate.run()
+        log = self.directory / "migrate.log"
+        ServiceProcess("migrate", _python("migrate"), log=log, answers=bool, environment=self._import_path()).run()
 
     @contextmanager
     def worker(self, name: str = "worker", *, checkout: Path = CHECKOUT) -> Iterator[Worker]:

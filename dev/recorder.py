@@ -1,0 +1,162 @@
+"""A proxy in front of an S3 server that writes down what it is really sent, cut-off requests included.
+
+Run as ``python -m dev.recorder PORT UPSTREAM LOG``: one JSON line for each request in LOG, once it is answered or broken.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import parse_qs, urlsplit
+
+from dev.process import Service, ServiceProcess, free_port, running
+
+PIECE = 256 * 1024  #: bytes
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, as far as it came. Times are seconds since the epoch."""
+
+    method: str
+    path: str
+    part_number: int | None = None
+    started_at: float = field(default_factory=time.time)
+    ended_at: float = 0.0
+    received: int = 0  #: bytes of body
+    expected: int = 0  #: bytes of body that the header promised
+    status: int = 0  #: 0: no answer went out
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it sends a part."""
+        return self.method == "PUT" and self.part_number is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorder(Service):
+    """A running recorder."""
+
+    endpoint: str
+    log: Path
+
+    def requests(self) -> list[Request]:
+        """What it has seen so far, in the order of their ends."""
+        return [Request(**json.loads(line)) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def recorder(upstream: str, directory: Path) -> Iterator[Recorder]:
+    """A recorder in front of ``upstream``, which logs into the directory."""
+    port = free_port()
+    log = directory / "requests.jsonl"
+    log.touch()
+    process = ServiceProcess(
+        "recorder",
+        [sys.executable, str(Path(__file__).resolve()), str(port), upstream, str(log)],
+        log=directory / "recorder.log",
+        answers=lambda: True,
+        port=port,
+        environment={"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    with running(Recorder(processes=(process,), endpoint=f"http://127.0.0.1:{port}", log=log)) as service:
+        yield service
+
+
+class _Proxy:
+    def __init__(self, host: str, port: int, log: TextIO) -> None:
+        self._upstream = host, port
+        self._log = log
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client's connection, with one of its own to the server."""
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._upstream)
+        except OSError:
+            writer.close()
+            return
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    await self._exchange(reader, writer, server_reader, server_writer)
+        finally:
+            server_writer.close()
+            writer.close()
+
+    async def _exchange(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+        number = parse_qs(urlsplit(target).query).get("partNumber")
+        request = Request(method, urlsplit(target).path, int(number[0]) if number else None)
+        request.expected = int(_header(head, b"content-length") or 0)
+        try:
+            server_writer.write(head)
+            while request.received < request.expected:
+                piece = await reader.read(min(PIECE, request.expected - request.received))
+                if not piece:
+                    raise ConnectionError
+                request.received += len(piece)
+                server_writer.write(piece)
+                await server_writer.drain()
+            answer = await server_reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            if method != "HEAD":
+                await _copy_body(answer, server_reader, writer)
+            await writer.drain()
+            request.status = int(answer.split(b" ", 2)[1])
+        finally:
+            request.ended_at = time.time()
+            self._log.write(json.dumps(asdict(request)) + "\n")
+            self._log.flush()
+
+
+async def _copy_body(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    if b"chunked" in (_header(head, b"transfer-encoding") or b""):
+        size = -1
+        while size:
+            line = await reader.readuntil(b"\r\n")
+            size = int(line, 16)
+            writer.write(line + await reader.readexactly(size + 2))
+        return
+    left = int(_header(head, b"content-length") or 0)
+    while left:
+        piece = await reader.read(min(PIECE, left))
+        if not piece:
+            raise ConnectionError
+        left -= len(piece)
+        writer.write(piece)
+        await writer.drain()
+
+
+def _header(head: bytes, name: bytes) -> bytes | None:
+    for line in head.split(b"\r\n")[1:]:
+        key, _, value = line.partition(b":")
+        if key.strip().lower() == name:
+            return value.strip()
+    return None
+
+
+async def main(port: int, upstream: str, log: Path) -> None:
+    """Serve until killed."""
+    url = urlsplit(upstream)
+    with log.open("a") as lines:
+        proxy = _Proxy(url.hostname or "127.0.0.1", url.port or 80, lines)
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1", port)
+        async with server:
+            await server.serve_forever()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])))
