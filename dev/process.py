@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+
+from dev.waiting import wait_until
 
 # Below the range from which systems take the ports of outgoing connections (Linux 32768, macOS 49152): a port that a
 # client's socket happens to hold while its server is down for a moment could not be listened on again.
@@ -26,34 +27,11 @@ STOP_SECONDS = 10.0  #: seconds that a process has between the polite signal and
 # Settings of the developer's own shell and of a coverage run: not meant for the servers.
 FOREIGN_VARIABLES = ("AWS_", "CELERY", "COVERAGE_", "FLOWER_", "MOTO_", "PG", "PYTHONWARNINGS", "S3_")
 
-Answer = TypeVar("Answer")
 AnyService = TypeVar("AnyService", bound="Service")
 
 
 class ServiceError(RuntimeError):
     """A service did not start, or did not answer in time. The message names it and shows the end of its log."""
-
-
-def wait_until(probe: Callable[[], Answer], timeout: float, what: str) -> Answer:
-    """Call ``probe`` until its answer is true, and return that answer. A probe that raises is asked again.
-
-    Raises:
-        TimeoutError: ``what`` did not come true within ``timeout`` seconds; the probe's last error is the cause.
-    """
-    deadline = time.monotonic() + timeout
-    pause = 0.01
-    while True:
-        error = None
-        try:
-            if answer := probe():
-                return answer
-        except Exception as caught:
-            error = caught
-        if time.monotonic() >= deadline:
-            reason = f": {type(error).__name__}: {error}" if error else ""
-            raise TimeoutError(f"{what}: not within {timeout:g} seconds{reason}") from error
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.25)
 
 
 def free_port() -> int:

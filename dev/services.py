@@ -18,9 +18,10 @@ from pathlib import Path
 import redis
 
 from dev.postgres import Postgres, postgres, postgres_database
-from dev.process import Service, ServiceError, ServiceProcess, free_port, running, wait_until, work_directory
+from dev.process import Service, ServiceError, ServiceProcess, free_port, running, work_directory
 from dev.s3 import S3Service, create_bucket, moto
 from dev.swift import swift
+from dev.waiting import wait_until
 
 __all__ = [
     "Flower",
@@ -52,6 +53,11 @@ class Valkey(Service):
     def pid(self) -> int:
         """Its process id, which changes with a restart."""
         return self.pids[0]
+
+    def flush(self) -> None:
+        """FLUSHALL: lose everything."""
+        with redis.Redis.from_url(self.url, socket_timeout=5) as client:
+            client.flushall()
 
     def answers(self) -> bool:
         """Whether it answers PING."""

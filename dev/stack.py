@@ -1,5 +1,7 @@
 """The whole of Blobferry on this machine: broker, database, object store, and workers to start and to kill."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +64,11 @@ class Stack:
         create_bucket(self.s3, BUCKET)
         log = self.directory / "migrate.log"
         ServiceProcess("migrate", _python("migrate"), log=log, answers=bool, environment=self._import_path()).run()
+
+    def run(self, *command: str, settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ``python -m worker …`` to its end, with other settings if given."""
+        environment = os.environ | self._import_path() | dict(settings or {})
+        return subprocess.run(_python(*command), env=environment, capture_output=True, text=True, timeout=60)
 
     @contextmanager
     def worker(self, name: str = "worker", *, checkout: Path = CHECKOUT) -> Iterator[Worker]:

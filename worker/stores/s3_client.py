@@ -8,6 +8,7 @@ from typing import Any, Final
 import boto3
 from botocore.config import Config
 from botocore.handlers import add_expect_header
+from botocore.utils import is_valid_endpoint_url
 
 from worker.errors import ConfigurationError
 
@@ -35,6 +36,9 @@ class S3Access:
         if (self.access_key is None) != (self.secret_key is None):
             missing = "accesskey" if self.access_key is None else "secretkey"
             raise ConfigurationError(missing, "accesskey and secretkey go together; leave out both for ambient ones")
+        # Not repeated in the message, nor let through to a ledger: it may hold a password.
+        if self.url is not None and ("@" in self.url or not is_valid_endpoint_url(self.url)):
+            raise ConfigurationError("regionendpoint", "must be a URL or a host, without user name and password")
 
     @property
     def url(self) -> str | None:

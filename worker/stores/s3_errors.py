@@ -132,7 +132,7 @@ def s3_errors(
     except boto.ClientError as error:
         answer = _Answer(error)
         error_class = answer.error_class(upload_id=upload_id, source_key=source_key, condition=condition)
-        where = f"{key!r} in bucket {bucket!r}" + (f" from {source_key!r}" if source_key else "")
+        where = _where(bucket, key) + (f" from {source_key!r}" if source_key else "")
         raise error_class(f"s3: cannot {action} {where}: {answer.reason}") from error
     except (boto.BotoCoreError, ResponseParserError, Urllib3Error) as error:
         error_class = next(ours for theirs, ours in S3_EXCEPTIONS if isinstance(error, theirs))
@@ -140,7 +140,11 @@ def s3_errors(
         reason = type(error).__name__
         if error_class is not CredentialsError:
             reason = f"{reason}: {error}"[:_MAX_REASON]
-        raise error_class(f"s3: cannot {action} {key!r} in bucket {bucket!r}: {reason}") from error
+        raise error_class(f"s3: cannot {action} {_where(bucket, key)}: {reason}") from error
+
+
+def _where(bucket: str, key: str) -> str:
+    return f"{key!r} in bucket {bucket!r}" if key else f"bucket {bucket!r}"
 
 
 class _Answer:

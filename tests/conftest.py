@@ -1,0 +1,77 @@
+"""What several folders of tests share: databases, migrated, on SQLite and on a real PostgreSQL."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+from dev import services
+from models import Database
+
+ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
+TABLES = ("jobs", "uploads", "parts", "attempts", "path_locks", "tombstones")
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's configuration for the database; what it prints goes nowhere."""
+    config = Config(str(ALEMBIC_INI))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    return config
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with our tables and no rows, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "blobferry.db"
+    command.upgrade(alembic_config(f"sqlite:///{path}"), "head")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[services.Postgres]:
+    with services.postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: services.Postgres) -> Iterator[Database]:
+    """One database for the session; each test empties it first."""
+    with services.postgres_database(postgres_server) as url:
+        command.upgrade(alembic_config(url), "head")
+        database = Database(url)
+        yield database
+        database.close()
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of this test's own."""
+    path = tmp_path / "blobferry.db"
+    shutil.copyfile(migrated_sqlite, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def sqlite_database(sqlite_url: str) -> Iterator[Database]:
+    database = Database(sqlite_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def postgres_database(migrated_postgres: Database) -> Database:
+    with migrated_postgres.begin() as session:
+        session.execute(text(f"TRUNCATE {', '.join(f'blobferry_{table}' for table in TABLES)} RESTART IDENTITY CASCADE"))
+    return migrated_postgres
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """A migrated, empty database of each kind."""
+    found = request.getfixturevalue(f"{request.param}_database")
+    assert isinstance(found, Database)
+    return found

@@ -1,0 +1,396 @@
+"""The only doubles of these tests: real stores, checkpoints and databases, wrapped so that they fail, lag, lie or tell.
+
+A death is a BaseException that nothing in the code under test may catch; once a process is dead, nothing that it still
+tries has any effect.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy.orm import Session
+
+from models import Database
+from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
+from worker.stores.memory import MemoryStore
+from worker.stores.store import BlobHead, Limits, Store
+from worker.transfer.checkpoint import Checkpoint
+
+Answer = TypeVar("Answer")
+When = Literal["before", "after"]
+
+TINY = Limits(min_part_size=1)  #: parts as small as a test likes
+PUBLISHING = frozenset({"put", "copy", "complete_upload"})
+
+
+class DeathError(BaseException):
+    """The process is dead: SIGKILL, as far as a test within one process can show it."""
+
+
+class Fuse:
+    """Blows at the ``fail_at``-th call, before or after that has had its effect; from then on every call is dead."""
+
+    def __init__(self, fail_at: int = 0, when: When = "before") -> None:
+        self.calls: list[str] = []
+        self.blown = False
+        self._fail_at = fail_at
+        self._when = when
+        self._lock = threading.Lock()
+
+    def call(self, name: str, work: Callable[[], Answer]) -> Answer:
+        """Do the work, unless the process has died."""
+        with self.around(name):
+            return work()
+
+    @contextmanager
+    def around(self, name: str) -> Iterator[None]:
+        """The same for the body of a with statement."""
+        with self._lock:
+            self._check()
+            self.calls.append(name)
+            mine = len(self.calls) == self._fail_at
+            self.blown = mine and self._when == "before"
+            self._check()
+        yield
+        with self._lock:
+            self.blown = self.blown or mine
+            self._check()
+
+    def _check(self) -> None:
+        if self.blown:
+            raise DeathError(self.calls[-1])
+
+
+# --- stores --------------------------------------------------------------------------------------------------------
+
+
+class WrappedStore:
+    """A store that passes everything on; what a double changes goes through ``_do``."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.name, self.bucket, self.endpoint = store.name, store.bucket, store.endpoint
+        self.limits, self.checksum = store.limits, store.checksum
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        return getattr(self.store, name)(*args, **keywords)
+
+    def put(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("put", args, keywords)
+
+    def get(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("get", args, keywords)
+
+    def head(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("head", args, keywords)
+
+    def options_of(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("options_of", args, keywords)
+
+    def list_page(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("list_page", args, keywords)
+
+    def delete_batch(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("delete_batch", args, keywords)
+
+    def copy(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("copy", args, keywords)
+
+    def create_upload(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("create_upload", args, keywords)
+
+    def upload_part(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("upload_part", args, keywords)
+
+    def copy_part(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("copy_part", args, keywords)
+
+    def list_parts(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("list_parts", args, keywords)
+
+    def complete_upload(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("complete_upload", args, keywords)
+
+    def abort_upload(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("abort_upload", args, keywords)
+
+    def list_uploads(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("list_uploads", args, keywords)
+
+    def presign(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("presign", args, keywords)
+
+
+class FaultyStore(WrappedStore):
+    """Raises ``error`` at calls ``fail_at`` to ``fail_at + times - 1`` of the named verbs, before or after their effect."""
+
+    def __init__(
+        self,
+        store: Store,
+        *verbs: str,
+        fail_at: int = 1,
+        times: int = 1,
+        when: When = "before",
+        error: Callable[[], BaseException] = lambda: StoreUnavailableError("injected"),
+    ) -> None:
+        super().__init__(store)
+        self.fired = 0
+        self._verbs = frozenset(verbs)
+        self._failing = range(fail_at, fail_at + times)
+        self._when = when
+        self._error = error
+        self._calls = 0
+        self._lock = threading.Lock()
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        with self._lock:
+            self._calls += name in self._verbs
+            fails = name in self._verbs and self._calls in self._failing
+            self.fired += fails
+        if fails and self._when == "before":
+            raise self._error()
+        answer = super()._do(name, args, keywords)
+        if fails:
+            raise self._error()
+        return answer
+
+
+class HookedStore(WrappedStore):
+    """Calls ``before`` and ``after`` with the name of each verb: somebody else does something at that very moment."""
+
+    def __init__(
+        self, store: Store, *, before: Callable[[str], None] | None = None, after: Callable[[str], None] | None = None
+    ) -> None:
+        super().__init__(store)
+        self._before = before
+        self._after = after
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if self._before:
+            self._before(name)
+        answer = super()._do(name, args, keywords)
+        if self._after:
+            self._after(name)
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a store."""
+
+    verb: str
+    args: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    data: bytes | None = None  #: what a put or a part carried
+
+
+@dataclass
+class RecordingStore(WrappedStore):
+    """Remembers every call, with the bytes that went out."""
+
+    store: Store
+    calls: list[Call] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.store)
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        body = {"put": 1, "upload_part": 3}.get(name)
+        data = None
+        if body is not None:
+            data = read_all(args[body])
+            args = (*args[:body], data, *args[body + 1 :])
+        self.calls.append(Call(name, args, keywords, data))
+        return super()._do(name, args, keywords)
+
+    def named(self, *verbs: str) -> list[Call]:
+        """The calls of these verbs."""
+        return [call for call in self.calls if call.verb in verbs]
+
+    def sent(self) -> list[tuple[int, bytes]]:
+        """The parts that went out: number and bytes, by number."""
+        return sorted((call.args[2], call.data or b"") for call in self.named("upload_part"))
+
+
+class FusedStore(WrappedStore):
+    """Every call may be the last of this process. ``allowed`` are the blobs that a reader may see at any moment."""
+
+    def __init__(self, store: Store, fuse: Fuse, *, key: str, allowed: set[bytes | None]) -> None:
+        super().__init__(store)
+        self.torn: list[tuple[str, bytes | None]] = []  #: what a reader saw that nobody may see, and after which verb
+        self._fuse = fuse
+        self._key = key
+        self._allowed = allowed
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        do = super()._do
+
+        def work() -> Any:
+            try:
+                return do(name, args, keywords)
+            finally:
+                if (seen := blob(self.store, self._key)) not in self._allowed:
+                    self.torn.append((name, seen))
+
+        return self._fuse.call(name, work)
+
+
+class LaggingStore(WrappedStore):
+    """After each publishing call, ``head`` goes on showing what was there before, for so many looks."""
+
+    def __init__(self, store: Store, looks: int) -> None:
+        super().__init__(store)
+        self.looks_left = 0
+        self._looks = looks
+        self._old: BlobHead | None = None
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if name in PUBLISHING:
+            self._old, self.looks_left = self._head(args[0]), self._looks
+        if name == "head" and self.looks_left > 0:
+            self.looks_left -= 1
+            if self._old is None:
+                raise KeyNotFoundError(f"not yet: {args[0]}")
+            return self._old
+        return super()._do(name, args, keywords)
+
+    def _head(self, key: str) -> BlobHead | None:
+        try:
+            return self.store.head(key)
+        except KeyNotFoundError:
+            return None
+
+
+class LyingStore(WrappedStore):
+    """Shows every blob one byte too small, for ever."""
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        answer = super()._do(name, args, keywords)
+        return replace(answer, size=answer.size - 1) if name == "head" else answer
+
+
+def tiny_store(**settings: Any) -> MemoryStore:
+    """A memory store that takes parts of any size."""
+    return MemoryStore(**{"limits": TINY, **settings})
+
+
+def read_all(body: Any) -> bytes:
+    """The bytes of a body, which is rewound."""
+    if isinstance(body, bytes):
+        return body
+    body.seek(0)
+    data = b"".join(bytes(piece) for piece in iter(lambda: body.read(), b""))
+    body.seek(0)
+    return data
+
+
+def blob(store: Store, key: str) -> bytes | None:
+    """What a reader gets; None for nothing."""
+    try:
+        with store.get(key) as reader:
+            return reader.read()
+    except KeyNotFoundError:
+        return None
+
+
+def unfinished(store: Store) -> list[str]:
+    """The ids of all uploads that the store has not seen end."""
+    return [entry.upload_id for entry in store.list_uploads()]
+
+
+# --- checkpoints, databases, sources -------------------------------------------------------------------------------
+
+
+class FusedCheckpoint:
+    """Every call may be the last of this process."""
+
+    def __init__(self, checkpoint: Checkpoint, fuse: Fuse) -> None:
+        self.mark = checkpoint.mark
+        self._checkpoint = checkpoint
+        self._fuse = fuse
+
+    def _do(self, name: str, *args: Any, **keywords: Any) -> Any:
+        return self._fuse.call(name, lambda: getattr(self._checkpoint, name)(*args, **keywords))
+
+    def pin_source(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("pin_source", *args, **keywords)
+
+    def load(self) -> Any:
+        return self._do("load")
+
+    def opening(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("opening", *args, **keywords)
+
+    def opened(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("opened", *args, **keywords)
+
+    def record(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("record", *args, **keywords)
+
+    def drop(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("drop", *args, **keywords)
+
+    def completing(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("completing", *args, **keywords)
+
+    def completed(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("completed", *args, **keywords)
+
+    def abandon(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("abandon", *args, **keywords)
+
+    def known_upload_ids(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("known_upload_ids", *args, **keywords)
+
+
+class FusedDatabase(Database):
+    """Every transaction may be the last of this process: before it begins, or right after its commit."""
+
+    def __init__(self, url: str, fuse: Fuse) -> None:
+        super().__init__(url)
+        self._fuse = fuse
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        with self._fuse.around("transaction"), super().begin() as session:
+            yield session
+
+
+class BytesSource:
+    """A source in memory. ``replace`` is what an impatient user does to a file that is being sent."""
+
+    url = "memory:source"
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size = len(data)
+        self.fingerprint: Mapping[str, Any] = {"size": len(data), "version": 1}
+        self.version = 1
+
+    def replace(self, data: bytes) -> None:
+        self.data = data
+        self.version += 1
+
+    def again(self) -> "BytesSource":
+        """The source as another run opens it."""
+        source = BytesSource(self.data)
+        source.version = self.version
+        source.fingerprint = {"size": len(self.data), "version": self.version}
+        return source
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        piece = self.data[offset : offset + len(buffer)]
+        if len(piece) < len(buffer):
+            raise SourceChangedError(f"ends at byte {offset + len(piece)}")
+        buffer[:] = piece
+
+    def check(self) -> None:
+        if self.version != self.fingerprint["version"]:
+            raise SourceChangedError(f"is version {self.version} now")
+
+    def close(self) -> None:
+        pass
+
+

@@ -1,0 +1,233 @@
+"""The table of boto's errors is complete, and every kind of failure comes out as the right error of ours."""
+
+import pickle
+
+import botocore.session
+import pytest
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import ProtocolError
+
+from worker.errors import (
+    BucketNotFoundError,
+    ChecksumMismatchError,
+    CredentialsError,
+    InvalidPartError,
+    InvalidStoreRequestError,
+    KeyNotFoundError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    RangeNotSatisfiableError,
+    SlowDownError,
+    StoreError,
+    StoreUnavailableError,
+    UploadNotFoundError,
+)
+from worker.stores.s3_errors import S3_ERRORS, S3_EXCEPTIONS, s3_errors
+from worker.stores.store import Condition
+
+OPERATIONS = """
+    AbortMultipartUpload CompleteMultipartUpload CopyObject CreateMultipartUpload DeleteObject DeleteObjects GetObject
+    GetObjectTagging HeadObject ListMultipartUploads ListObjectsV2 ListParts PutObject UploadPart UploadPartCopy
+""".split()  # noqa: SIM905  a word list reads better than a page of quotes
+
+# Source: Amazon S3 API Reference, "Error responses", "List of error codes" and "List of Tagging-related error codes",
+# docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html. Left out: codes of operations that are never called here
+# (buckets, policies, logging, POST forms, SOAP, SELECT, replication, Object Lambda, Outposts, tables).
+DOCUMENTED = """
+    AccessDenied AccountProblem AllAccessDisabled AuthorizationHeaderMalformed BadDigest ConditionalRequestConflict
+    EntityTooLarge EntityTooSmall ExpiredToken IllegalLocationConstraintException IncompleteBody InternalError
+    InvalidAccessKeyId InvalidArgument InvalidBucketName InvalidBucketState InvalidDigest
+    InvalidEncryptionAlgorithmError InvalidLocationConstraint InvalidObjectState InvalidPart InvalidPartOrder
+    InvalidPayer InvalidRange InvalidRequest InvalidSecurity InvalidStorageClass InvalidTag InvalidToken InvalidURI
+    KeyTooLongError KMS.DisabledException KMS.InvalidKeyUsageException KMS.KMSInvalidStateException
+    KMS.NotFoundException MalformedXML MaxMessageLengthExceeded MetadataTooLarge MethodNotAllowed MissingContentLength
+    MissingRequestBodyError MissingSecurityHeader NoSuchBucket NoSuchKey NoSuchUpload NoSuchVersion NotImplemented
+    NotSignedUp OperationAborted PermanentRedirect PreconditionFailed Redirect RequestTimeout RequestTimeTooSkewed
+    ServiceUnavailable SignatureDoesNotMatch SlowDown TemporaryRedirect TokenRefreshRequired UnauthorizedAccess
+    UnexpectedContent XAmzContentSHA256Mismatch
+""".split()  # noqa: SIM905  a word list reads better than a page of quotes
+
+
+def refusal(
+    code: str, status: int = 400, *, message: str = "said the store", retries: int = 0, operation: str = "PutObject"
+) -> boto.ClientError:
+    metadata = {"HTTPStatusCode": status, "RetryAttempts": retries, "RequestId": "R123"}
+    return boto.ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}, operation)
+
+
+def translated(error: Exception, **context: object) -> StoreError:
+    with pytest.raises(StoreError) as caught, s3_errors("put", bucket="videos", key="7.mp4", **context):
+        raise error
+    assert caught.value.__cause__ is error
+    return caught.value
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_error_shape_of_the_operations_called_is_in_the_table(operation: str) -> None:
+    model = botocore.session.get_session().get_service_model("s3").operation_model(operation)
+
+    assert {shape.name for shape in model.error_shapes} <= S3_ERRORS.keys()
+
+
+@pytest.mark.parametrize("code", DOCUMENTED)
+def test_every_documented_code_is_in_the_table(code: str) -> None:
+    assert code in S3_ERRORS
+
+
+def test_every_exception_of_botocore_has_a_class_of_ours() -> None:
+    known = tuple(theirs for theirs, _ in S3_EXCEPTIONS)
+    found = [
+        value for value in vars(boto).values()
+        if isinstance(value, type) and issubclass(value, boto.BotoCoreError)
+    ]  # fmt: skip
+
+    assert len(found) > 80
+    assert all(issubclass(value, known) for value in found)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("NoSuchKey", KeyNotFoundError),
+        ("NoSuchUpload", UploadNotFoundError),
+        ("NoSuchBucket", BucketNotFoundError),
+        ("AccessDenied", PermissionDeniedError),
+        ("SignatureDoesNotMatch", PermissionDeniedError),
+        ("InvalidAccessKeyId", PermissionDeniedError),
+        ("RequestTimeTooSkewed", PermissionDeniedError),
+        ("ExpiredToken", CredentialsError),
+        ("SlowDown", SlowDownError),
+        ("ThrottlingException", SlowDownError),
+        ("RequestLimitExceeded", SlowDownError),
+        ("BadDigest", ChecksumMismatchError),
+        ("InvalidDigest", ChecksumMismatchError),
+        ("XAmzContentSHA256Mismatch", ChecksumMismatchError),
+        ("InvalidPart", InvalidPartError),
+        ("InvalidPartOrder", InvalidPartError),
+        ("EntityTooSmall", InvalidPartError),
+        ("PreconditionFailed", PreconditionFailedError),
+        ("ConditionalRequestConflict", StoreUnavailableError),
+        ("OperationAborted", StoreUnavailableError),
+        ("InternalError", StoreUnavailableError),
+        ("NotImplemented", NotSupportedError),
+        ("InvalidRange", RangeNotSatisfiableError),
+        ("MetadataTooLarge", InvalidStoreRequestError),
+    ],
+)
+def test_a_code_decides_whatever_the_status(code: str, expected: type[StoreError]) -> None:
+    assert type(translated(refusal(code, 418))) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, InvalidStoreRequestError),
+        (401, PermissionDeniedError),
+        (403, PermissionDeniedError),
+        (404, KeyNotFoundError),
+        (408, StoreUnavailableError),
+        (409, StoreUnavailableError),
+        (411, InvalidStoreRequestError),
+        (412, PreconditionFailedError),
+        (416, RangeNotSatisfiableError),
+        (418, InvalidStoreRequestError),
+        (429, SlowDownError),
+        (500, StoreUnavailableError),
+        (501, NotSupportedError),
+        (503, StoreUnavailableError),
+        (599, StoreUnavailableError),
+    ],
+)
+@pytest.mark.parametrize("code", ["the status", "", "SomethingNew"])
+def test_a_status_decides_where_the_code_is_unknown(code: str, status: int, expected: type[StoreError]) -> None:
+    assert type(translated(refusal(str(status) if code == "the status" else code, status))) is expected
+
+
+def test_not_found_of_an_upload_means_the_upload() -> None:
+    assert type(translated(refusal("404", 404), upload_id="u1")) is UploadNotFoundError
+    assert type(translated(refusal("NoSuchKey", 404), upload_id="u1")) is UploadNotFoundError
+
+
+def test_no_such_key_of_a_copied_part_means_the_source_but_a_bare_404_the_upload() -> None:
+    assert type(translated(refusal("NoSuchKey", 404), upload_id="u1", source_key="s")) is KeyNotFoundError
+    assert type(translated(refusal("404", 404), upload_id="u1", source_key="s")) is UploadNotFoundError
+
+
+def test_no_such_bucket_is_never_taken_for_a_key_or_an_upload() -> None:
+    assert type(translated(refusal("NoSuchBucket", 404), upload_id="u1", source_key="s")) is BucketNotFoundError
+
+
+def test_no_such_key_of_a_put_with_if_match_is_a_failed_precondition() -> None:
+    condition = Condition(if_match='"1"')
+
+    assert type(translated(refusal("NoSuchKey", 404), condition=condition)) is PreconditionFailedError
+
+
+def test_a_failed_precondition_of_a_request_sent_twice_is_not_believed() -> None:
+    condition = Condition(if_none_match=True)
+    error = translated(refusal("PreconditionFailed", 412, retries=1), condition=condition)
+
+    assert type(error) is StoreUnavailableError
+    assert "sent 2 times" in str(error)
+    assert type(translated(refusal("PreconditionFailed", 412), condition=condition)) is PreconditionFailedError
+    assert type(translated(refusal("PreconditionFailed", 412, retries=1))) is PreconditionFailedError
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (boto.NoCredentialsError(), CredentialsError),
+        (boto.PartialCredentialsError(provider="env", cred_var="x"), CredentialsError),
+        (boto.CredentialRetrievalError(provider="process", error_msg="x"), CredentialsError),
+        (boto.EndpointConnectionError(endpoint_url="http://s3"), StoreUnavailableError),
+        (boto.ConnectTimeoutError(endpoint_url="http://s3"), StoreUnavailableError),
+        (boto.ReadTimeoutError(endpoint_url="http://s3"), StoreUnavailableError),
+        (boto.ConnectionClosedError(endpoint_url="http://s3"), StoreUnavailableError),
+        (boto.SSLError(endpoint_url="http://s3", error="x"), StoreUnavailableError),
+        (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), StoreUnavailableError),
+        (boto.ResponseStreamingError(error="x"), StoreUnavailableError),
+        (ResponseParserError("x"), StoreUnavailableError),
+        (ProtocolError("x"), StoreUnavailableError),
+        (boto.ParamValidationError(report="x"), InvalidStoreRequestError),
+        (boto.NoRegionError(), InvalidStoreRequestError),
+    ],
+)
+def test_an_exception_of_botocore_or_urllib3_is_told_as_ours(error: Exception, expected: type[StoreError]) -> None:
+    assert type(translated(error)) is expected
+
+
+def test_an_error_of_nobody_we_know_is_left_alone() -> None:
+    with pytest.raises(ZeroDivisionError), s3_errors("put", bucket="videos", key="7.mp4"):
+        raise ZeroDivisionError
+
+
+def test_a_message_says_what_was_attempted_on_which_key_of_which_bucket() -> None:
+    assert str(translated(refusal("SlowDown", 503))) == (
+        "s3: cannot put '7.mp4' in bucket 'videos': SlowDown: said the store (HTTP 503, request R123)"
+    )
+
+
+def test_a_message_of_a_copy_names_the_source() -> None:
+    assert "'7.mp4' in bucket 'videos' from '6.mp4'" in str(translated(refusal("NoSuchKey", 404), source_key="6.mp4"))
+
+
+def test_a_skewed_clock_is_told_in_plain_words() -> None:
+    assert "set this machine's clock" in str(translated(refusal("RequestTimeTooSkewed", 403)))
+
+
+def test_a_message_about_credentials_does_not_quote_what_a_credential_process_printed() -> None:
+    error = translated(boto.CredentialRetrievalError(provider="process", error_msg="my secret is hunter2"))
+
+    assert "hunter2" not in str(error)
+
+
+def test_an_essay_of_a_store_is_cut() -> None:
+    assert len(str(translated(refusal("InvalidRequest", message="x" * 10_000)))) < 500
+
+
+def test_an_error_survives_pickle() -> None:
+    error = translated(refusal("SlowDown", 503))
+
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

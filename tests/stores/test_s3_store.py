@@ -1,0 +1,585 @@
+"""What the S3 store really sends, and what it makes of answers that no well-behaved server gives."""
+
+import base64
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from dev.services import S3Service
+from worker.errors import (
+    BucketNotFoundError,
+    ConfigurationError,
+    InvalidStoreRequestError,
+    KeyNotFoundError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    SlowDownError,
+    StoreError,
+    StoreUnavailableError,
+    UploadNotFoundError,
+)
+from worker.stores.s3 import S3Access, S3Store
+from worker.stores.store import BlobOptions, Condition, PartReceipt
+
+CRC64 = "CRC64NVME:AAAAAAAAAAA="
+PARTS = [PartReceipt(1, 5, '"e1"', CRC64), PartReceipt(2, 3, '"e2"')]
+ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>told by the test</Message></Error>'
+CREATED = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
+COMPLETED = "<CompleteMultipartUploadResult><Key>k</Key>{}</CompleteMultipartUploadResult>"
+COPIED = b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
+HEAD = {"ETag": '"e"', "Last-Modified": "Mon, 23 Nov 2026 00:00:00 GMT", "Content-Length": "5"}
+
+
+def refused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# --- construction, reachability, credentials ---------------------------------------------------------------------
+
+
+def test_constructing_a_store_sends_no_request(server: Any) -> None:
+    server.store()
+
+    assert server.requests == []
+
+
+def test_signing_a_url_sends_no_request(server: Any) -> None:
+    url = server.store().presign("GET", "a b", 60)
+
+    assert url.startswith(f"{server.endpoint}/bucket/a%20b?")
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
+    assert "X-Amz-Expires=60" in url
+    assert server.requests == []
+
+
+def test_an_unreachable_endpoint_is_store_unavailable_at_the_first_verb_and_not_before() -> None:
+    access = S3Access(
+        region="us-east-1", endpoint=f"http://127.0.0.1:{refused_port()}", access_key="a", secret_key="b",
+        path_style=True, max_attempts=1,
+    )  # fmt: skip
+    store = S3Store(access, "bucket")
+
+    with pytest.raises(StoreUnavailableError, match="'k' in bucket 'bucket'"):
+        store.head("k")
+
+
+def test_a_server_that_keeps_silent_is_store_unavailable(server: Any, answer: Any) -> None:
+    server.script(answer(headers=HEAD, delay=1))
+
+    with pytest.raises(StoreUnavailableError):
+        server.store(read_timeout=0.2).head("k")
+
+
+def test_a_server_that_hangs_up_is_store_unavailable(server: Any, answer: Any) -> None:
+    server.script(answer(hang_up=True))
+
+    with pytest.raises(StoreUnavailableError):
+        server.store().put("k", b"hello")
+
+
+def test_a_wrong_secret_is_permission_denied(swift_service: S3Service, make_s3_store: Callable[..., S3Store]) -> None:
+    store = make_s3_store(swift_service, secret_key="not-the-secret")
+
+    with pytest.raises(PermissionDeniedError, match="SignatureDoesNotMatch") as caught:
+        store.put("k", b"hello")
+    assert "not-the-secret" not in str(caught.value)
+    with pytest.raises(PermissionDeniedError):
+        store.head("k")
+
+
+@pytest.mark.parametrize("service", ["moto_service", "swift_service"])
+def test_a_missing_bucket_is_bucket_not_found(
+    request: pytest.FixtureRequest, make_s3_store: Callable[..., S3Store], service: str
+) -> None:
+    store = make_s3_store(request.getfixturevalue(service), "no-such-bucket")
+
+    with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
+        store.put("k", b"hello")
+    with pytest.raises(BucketNotFoundError):
+        store.list_page("")
+
+
+def test_missing_credentials_are_a_credentials_error(tmp_path: Path) -> None:
+    # In a process of its own: boto3 reads the environment, and this one's belongs to all tests.
+    program = (
+        "from worker.errors import CredentialsError\n"
+        "from worker.stores.s3 import S3Access, S3Store\n"
+        "try:\n    S3Store(S3Access(region='us-east-1', endpoint='http://127.0.0.1:9'), 'bucket').head('k')\n"
+        "except CredentialsError as error:\n    print(error)\n"
+    )
+    environment = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+
+    assert "s3: cannot look at 'k' in bucket 'bucket': NoCredentialsError" in done.stdout
+
+
+def test_an_access_key_without_its_secret_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="secretkey"):
+        S3Access(access_key="a")
+    with pytest.raises(ConfigurationError, match="accesskey"):
+        S3Access(secret_key="a")
+
+
+@pytest.mark.parametrize("endpoint", ["http://", "http://a b", "https://user:hunter2@s3.example.org", "http://_@"])
+def test_an_endpoint_that_is_no_url_or_holds_a_password_is_refused_and_not_repeated(endpoint: str) -> None:
+    with pytest.raises(ConfigurationError, match="regionendpoint") as caught:
+        S3Access(endpoint=endpoint)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_unknown_checksum_setting_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="checksum"):
+        S3Store(S3Access(), "bucket", checksum="sha1")
+
+
+def test_secrets_do_not_show_in_a_repr() -> None:
+    shown = repr(S3Access(access_key="AKID", secret_key="s3cr3t", session_token="t0k3n"))
+
+    assert "s3cr3t" not in shown
+    assert "t0k3n" not in shown
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "secure", "url"),
+    [
+        ("", True, None),
+        ("s3.example.org", True, "https://s3.example.org"),
+        ("s3.example.org:9000", False, "http://s3.example.org:9000"),
+        ("https://s3.example.org", False, "https://s3.example.org"),
+    ],
+)
+def test_an_endpoint_without_a_scheme_is_given_one(endpoint: str, secure: bool, url: str | None) -> None:
+    access = S3Access(endpoint=endpoint, secure=secure)
+
+    assert access.url == url
+    assert S3Store(access, "bucket").endpoint == (url or "")
+
+
+# --- what is sent ------------------------------------------------------------------------------------------------
+
+
+def test_a_part_goes_out_unsigned_unframed_and_without_asking_first(
+    server: Any, answer: Any, reused_buffer: Callable[[bytes], Any]
+) -> None:
+    server.script(answer(headers={"ETag": '"e"'}))
+    data = os.urandom(300_001)
+    server.store().upload_part("k", "u1", 1, reused_buffer(data), checksum=CRC64)
+    (request,) = server.requests
+
+    assert request.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+    assert request.headers["x-amz-checksum-crc64nvme"] == "AAAAAAAAAAA="
+    assert request.headers["content-length"] == "300001"
+    assert {"expect", "transfer-encoding", "content-encoding", "x-amz-trailer"}.isdisjoint(request.headers)
+    assert not [name for name in request.headers if name.startswith(("x-amz-checksum-crc32", "x-amz-sdk-checksum"))]
+    assert request.body == data
+
+
+def test_bytes_go_out_without_asking_first_too(server: Any, answer: Any) -> None:
+    server.script(answer(headers={"ETag": '"e"'}))
+    server.store().put("k", b"hello")
+
+    assert "expect" not in server.requests[0].headers
+
+
+def test_a_payload_is_signed_where_the_store_demands_it(
+    server: Any, answer: Any, reused_buffer: Callable[[bytes], Any]
+) -> None:
+    server.script(answer(headers={"ETag": '"e"'}))
+    data = os.urandom(300_001)
+    server.store(sign_payload=True).put("k", reused_buffer(data))
+    (request,) = server.requests
+
+    assert request.headers["x-amz-content-sha256"] == hashlib.sha256(data).hexdigest()
+    assert request.body == data
+
+
+@pytest.mark.parametrize("service", ["moto_service", "swift_service"])
+@pytest.mark.parametrize("sign_payload", [False, True])
+def test_signed_and_unsigned_payloads_both_arrive_over_http(
+    request: pytest.FixtureRequest,
+    make_s3_store: Callable[..., S3Store],
+    service: str,
+    sign_payload: bool,
+    prefix: str,
+    reused_buffer: Callable[[bytes], Any],
+) -> None:
+    store = make_s3_store(request.getfixturevalue(service), sign_payload=sign_payload)
+    data = os.urandom(300_001)
+    store.put(prefix + "put", reused_buffer(data))
+    upload_id = store.create_upload(prefix + "upload")
+    part = store.upload_part(prefix + "upload", upload_id, 1, reused_buffer(data))
+    store.complete_upload(prefix + "upload", upload_id, [part])
+
+    for name in ("put", "upload"):
+        with store.get(prefix + name) as reader:
+            assert reader.read() == data
+
+
+@pytest.mark.parametrize("checksum", ["crc64nvme", "crc32c", "md5", "none"])
+@pytest.mark.parametrize("service", ["moto_service", "swift_service"])
+def test_an_upload_works_with_every_checksum_setting(
+    request: pytest.FixtureRequest, make_s3_store: Callable[..., S3Store], service: str, checksum: str, prefix: str
+) -> None:
+    store = make_s3_store(request.getfixturevalue(service), checksum=checksum)
+    upload_id = store.create_upload(prefix + "a")
+    part = store.upload_part(prefix + "a", upload_id, 1, b"hello")
+    store.complete_upload(prefix + "a", upload_id, [part], size=5)
+
+    assert store.head(prefix + "a").size == 5
+    assert store.delete_batch([prefix + "a"]) == []
+
+
+@pytest.mark.parametrize(
+    ("checksum", "header"),
+    [
+        ("CRC64NVME:AAAAAAAAAAA=", "x-amz-checksum-crc64nvme"),
+        ("CRC32C:AAAAAA==", "x-amz-checksum-crc32c"),
+        ("MD5:AAAAAAAAAAAAAAAAAAAAAA==", "content-md5"),
+    ],
+)
+def test_a_checksum_goes_out_as_a_header(server: Any, answer: Any, checksum: str, header: str) -> None:
+    server.script(answer(headers={"ETag": '"e"'}))
+    server.store().put("k", b"hello", checksum=checksum)
+
+    assert server.requests[0].headers[header] == checksum.partition(":")[2]
+
+
+def test_an_upload_declares_its_algorithm_of_the_full_object(server: Any, answer: Any) -> None:
+    server.script(answer(body=CREATED))
+    assert server.store(checksum="crc32c").create_upload("k") == "u1"
+
+    assert server.requests[0].headers["x-amz-checksum-algorithm"] == "CRC32C"
+    assert server.requests[0].headers["x-amz-checksum-type"] == "FULL_OBJECT"
+
+
+@pytest.mark.parametrize("checksum", ["md5", "none"])
+def test_a_store_without_the_newer_checksums_is_told_nothing_of_them(server: Any, answer: Any, checksum: str) -> None:
+    store = server.store(checksum=checksum)
+    server.script(answer(body=CREATED))
+    store.create_upload("k")
+    server.script(answer(body=COMPLETED.format("").encode()))
+    store.complete_upload("k", "u1", PARTS, checksum=CRC64, size=8)
+    server.script(answer(headers=HEAD))
+    store.head("k")
+
+    for request in server.requests:
+        assert not [name for name in request.headers if name.startswith(("x-amz-checksum", "x-amz-mp", "x-amz-sdk"))]
+        assert b"Checksum" not in request.body
+
+
+def test_completion_sends_parts_checksums_size_and_condition(server: Any, answer: Any) -> None:
+    server.script(answer(body=COMPLETED.format('<ETag>"e-2"</ETag>').encode(), headers={"x-amz-version-id": "v1"}))
+    condition = Condition(if_none_match=True)
+    receipt = server.store().complete_upload("k", "u1", PARTS, checksum=CRC64, size=8, condition=condition)
+    (request,) = server.requests
+
+    assert (receipt.etag, receipt.version_id) == ('"e-2"', "v1")
+    assert request.headers["x-amz-checksum-crc64nvme"] == "AAAAAAAAAAA="
+    assert request.headers["x-amz-checksum-type"] == "FULL_OBJECT"
+    assert request.headers["x-amz-mp-object-size"] == "8"
+    assert request.headers["if-none-match"] == "*"
+    assert request.body.count(b"<Part>") == 2
+    assert request.body.count(b"<ChecksumCRC64NVME>AAAAAAAAAAA=</ChecksumCRC64NVME>") == 1
+    assert re.search(rb"<ETag>(\"|&quot;)e1(\"|&quot;)</ETag>", request.body)
+
+
+def test_a_size_that_the_parts_do_not_add_up_to_is_refused_before_anything_is_sent(server: Any) -> None:
+    with pytest.raises(InvalidStoreRequestError, match="8 bytes instead of 9"):
+        server.store().complete_upload("k", "u1", PARTS, size=9)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers"),
+    [
+        ({}, {}),
+        ({"encrypt": True}, {"x-amz-server-side-encryption": "AES256"}),
+        (
+            {"encrypt": True, "keyid": "key-1", "storageclass": "STANDARD_IA"},
+            {
+                "x-amz-server-side-encryption": "aws:kms",
+                "x-amz-server-side-encryption-aws-kms-key-id": "key-1",
+                "x-amz-storage-class": "STANDARD_IA",
+            },
+        ),
+    ],
+)
+def test_encryption_and_storage_class_go_with_put_create_and_copy(
+    server: Any, answer: Any, settings: dict[str, Any], headers: dict[str, str]
+) -> None:
+    store = server.store(**settings)
+    server.script(answer(headers={"ETag": '"e"'}))
+    store.put("k", b"hello")
+    server.script(answer(body=CREATED))
+    store.create_upload("k")
+    server.script(answer(body=COPIED))
+    store.copy("s", "k", options=BlobOptions())
+
+    assert len(server.requests) == 3
+    for request in server.requests:
+        sent = {n: v for n, v in request.headers.items() if n.startswith(("x-amz-server-side", "x-amz-storage"))}
+        assert sent == headers
+
+
+def test_a_copy_keeps_the_storage_class_and_encryption_of_its_source(server: Any, answer: Any) -> None:
+    own = {"x-amz-storage-class": "GLACIER_IR", "x-amz-server-side-encryption": "AES256"}
+    server.script(answer(headers=HEAD | own), answer(body=COPIED))
+    server.store().copy("s", "k")
+
+    assert own.items() <= server.requests[-1].headers.items()
+
+
+def test_the_source_of_a_copy_is_percent_encoded(server: Any, answer: Any) -> None:
+    server.script(answer(headers=HEAD), answer(body=COPIED))
+    server.store().copy("a b+c%20ü/d?e", "k", source_if_match='"e"')
+    sent = server.requests[-1].headers
+
+    assert sent["x-amz-copy-source"] == "bucket/a%20b%2Bc%2520%C3%BC/d%3Fe"
+    assert sent["x-amz-copy-source-if-match"] == '"e"'
+
+
+def test_a_copied_part_names_its_range_by_its_last_byte(server: Any, answer: Any) -> None:
+    server.script(answer(body=b"<CopyPartResult><ETag>&quot;e&quot;</ETag></CopyPartResult>"))
+    part = server.store().copy_part("k", "u1", 3, "s", 10, 5)
+
+    assert part == PartReceipt(3, 5, '"e"')
+    assert server.requests[0].headers["x-amz-copy-source-range"] == "bytes=10-14"
+
+
+def test_a_batch_of_deletes_carries_content_md5_as_every_store_knows_it(server: Any, answer: Any) -> None:
+    server.script(answer(body=b"<DeleteResult/>"))
+    server.store().delete_batch(["a&b", "c"])
+    (request,) = server.requests
+
+    assert request.headers["content-md5"] == base64.b64encode(hashlib.md5(request.body).digest()).decode()
+    assert not [name for name in request.headers if name.startswith(("x-amz-checksum", "x-amz-sdk-checksum"))]
+
+
+def test_a_session_token_is_sent(server: Any, answer: Any) -> None:
+    server.script(answer(headers=HEAD))
+    server.store(session_token="t0k3n").head("k")
+
+    assert server.requests[0].headers["x-amz-security-token"] == "t0k3n"
+
+
+def test_a_body_is_sent_from_its_start_again_after_a_server_error(
+    server: Any, answer: Any, reused_buffer: Callable[[bytes], Any]
+) -> None:
+    data = os.urandom(200_000)
+    server.script(answer(503, ERROR.format("SlowDown").encode()), answer(headers={"ETag": '"e"'}))
+    server.store(max_attempts=2).upload_part("k", "u1", 1, reused_buffer(data))
+
+    assert [request.body for request in server.requests] == [data, data]
+
+
+# --- what is made of odd answers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "expected"), [("InternalError", StoreUnavailableError), ("SlowDown", SlowDownError)])
+def test_a_200_with_an_error_in_its_body_is_an_error(
+    server: Any, answer: Any, code: str, expected: type[StoreError]
+) -> None:
+    store = server.store()
+    server.script(
+        answer(200, b"\n   \n" + ERROR.format(code).encode().removeprefix(b'<?xml version="1.0" encoding="UTF-8"?>'))
+    )
+    calls: list[Callable[[], object]] = [
+        lambda: store.complete_upload("k", "u1", PARTS),
+        lambda: store.copy("s", "k", options=BlobOptions()),
+        lambda: store.copy_part("k", "u1", 1, "s", 0, 5),
+    ]
+
+    for call in calls:
+        with pytest.raises(expected, match=code):
+            call()
+
+
+def test_completion_answered_by_an_empty_200_has_no_etag(server: Any, answer: Any) -> None:
+    server.script(answer(200, b""))
+
+    assert server.store().complete_upload("k", "u1", PARTS).etag is None
+
+
+@pytest.mark.parametrize(
+    ("element", "etag"),
+    [
+        ("<ETag>&quot;e-2&quot;</ETag>", '"e-2"'),
+        ("<ETag>e-2</ETag>", "e-2"),
+        ("<ETag></ETag>", None),
+        ("", None),
+    ],
+)
+def test_an_etag_is_kept_as_sent_and_may_be_missing(server: Any, answer: Any, element: str, etag: str | None) -> None:
+    server.script(answer(body=COMPLETED.format(element).encode()))
+
+    assert server.store().complete_upload("k", "u1", PARTS).etag == etag
+
+
+def test_a_part_without_an_etag_has_an_empty_one(server: Any, answer: Any) -> None:
+    server.script(answer())
+
+    assert server.store().upload_part("k", "u1", 1, b"hello") == PartReceipt(1, 5, "")
+
+
+def test_a_checksum_that_the_store_echoes_is_in_the_receipt(server: Any, answer: Any) -> None:
+    server.script(answer(headers={"ETag": '"e"', "x-amz-checksum-crc64nvme": "AAAAAAAAAAA="}))
+
+    assert server.store().upload_part("k", "u1", 1, b"hello").checksum == CRC64
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("FULL_OBJECT", "CRC32C:AAAAAA=="), ("COMPOSITE", None)])
+def test_a_checksum_made_of_checksums_is_not_taken_for_one_of_the_blob(
+    server: Any, answer: Any, kind: str, kept: str | None
+) -> None:
+    checksum = {"x-amz-checksum-crc32c": "AAAAAA==", "x-amz-checksum-type": kind}
+    server.script(answer(headers=HEAD | checksum))
+
+    assert server.store().head("k").checksum == kept
+
+
+def test_a_stream_that_breaks_off_is_store_unavailable_and_never_short(server: Any, answer: Any) -> None:
+    server.script(answer(body=b"0123456789", cut=4))
+
+    with server.store().get("k") as reader:
+        assert reader.read(5) == b"01234"
+        with pytest.raises(StoreUnavailableError, match="'k' in bucket 'bucket'"):
+            reader.read(5)
+
+
+def test_a_stream_that_falls_silent_is_store_unavailable(server: Any) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    access = S3Access(
+        region="us-east-1", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}", access_key="a", secret_key="b",
+        path_style=True, read_timeout=0.3, max_attempts=1,
+    )  # fmt: skip
+    store = S3Store(access, "bucket")
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+            connection.recv(1)
+
+    thread = Thread(target=serve)
+    thread.start()
+    with listener, store.get("k") as reader, pytest.raises(StoreUnavailableError):
+        reader.read()
+    thread.join()
+
+
+def test_a_range_that_the_store_ignores_is_not_supported(server: Any, answer: Any) -> None:
+    server.script(answer(body=b"0123456789"))
+
+    with pytest.raises(NotSupportedError, match="ignored the range"):
+        server.store().get("k", 5)
+
+
+def test_a_bare_404_is_key_not_found_and_of_an_upload_upload_not_found(server: Any, answer: Any) -> None:
+    server.script(answer(404))
+    store = server.store()
+
+    with pytest.raises(KeyNotFoundError):
+        store.head("k")
+    with pytest.raises(UploadNotFoundError):
+        store.abort_upload("k", "u1")
+
+
+def test_a_bare_403_to_head_is_permission_denied(server: Any, answer: Any) -> None:
+    server.script(answer(403))
+
+    with pytest.raises(PermissionDeniedError):
+        server.store().head("k")
+
+
+def test_list_parts_answering_no_such_key_is_upload_not_found(server: Any, answer: Any) -> None:
+    server.script(answer(404, ERROR.format("NoSuchKey").encode()))
+
+    with pytest.raises(UploadNotFoundError):
+        list(server.store().list_parts("k", "u1"))
+
+
+def test_a_condition_answered_by_501_is_not_supported(server: Any, answer: Any) -> None:
+    server.script(answer(501))
+
+    with pytest.raises(NotSupportedError):
+        server.store().put("k", b"hello", condition=Condition(if_match='"e"'))
+
+
+def test_412_after_a_lost_answer_is_not_believed(server: Any, answer: Any) -> None:
+    server.script(answer(hang_up=True), answer(412, ERROR.format("PreconditionFailed").encode()))
+
+    with pytest.raises(StoreUnavailableError, match="sent 2 times"):
+        server.store(max_attempts=2).put("k", b"hello", condition=Condition(if_none_match=True))
+
+
+def test_412_at_once_is_a_failed_precondition(server: Any, answer: Any) -> None:
+    server.script(answer(412, ERROR.format("PreconditionFailed").encode()))
+
+    with pytest.raises(PreconditionFailedError):
+        server.store(max_attempts=2).put("k", b"hello", condition=Condition(if_none_match=True))
+
+
+def test_requests_are_sent_as_often_as_configured_and_no_more(server: Any, answer: Any) -> None:
+    server.script(answer(503, ERROR.format("SlowDown").encode()))
+
+    with pytest.raises(SlowDownError):
+        server.store(max_attempts=2).put("k", b"hello")
+    assert len(server.requests) == 2
+
+
+def test_a_key_that_a_batch_could_not_delete_is_told_but_a_missing_one_is_not(server: Any, answer: Any) -> None:
+    failures = "".join(
+        f"<Error><Key>{key}</Key><Code>{code}</Code><Message>why</Message></Error>"
+        for key, code in (("a", "AccessDenied"), ("b", "NoSuchKey"))
+    )
+    server.script(answer(body=f"<DeleteResult>{failures}</DeleteResult>".encode()))
+    (failure,) = server.store().delete_batch(["a", "b", "c"])
+
+    assert (failure.key, failure.code, failure.message) == ("a", "AccessDenied", "why")
+
+
+def test_parts_are_listed_over_all_pages(server: Any, answer: Any) -> None:
+    def page(number: int, truncated: str) -> bytes:
+        part = f"<Part><PartNumber>{number}</PartNumber><ETag>e{number}</ETag><Size>{number}</Size></Part>"
+        return f"<ListPartsResult><IsTruncated>{truncated}</IsTruncated>{part}</ListPartsResult>".encode()
+
+    server.script(answer(body=page(1, "true")), answer(body=page(2, "true")), answer(body=page(3, "false")))
+
+    assert [part.part_number for part in server.store().list_parts("k", "u1")] == [1, 2, 3]
+    assert ["part-number-marker=1" in request.path for request in server.requests] == [False, True, False]
+
+
+def test_uploads_are_listed_over_all_pages(server: Any, answer: Any) -> None:
+    def page(name: str, truncated: str) -> bytes:
+        upload = f"<Key>{name}</Key><UploadId>u{name}</UploadId><Initiated>2026-11-23T00:00:00Z</Initiated>"
+        content = f"<IsTruncated>{truncated}</IsTruncated><Upload>{upload}</Upload>"
+        return f"<ListMultipartUploadsResult>{content}</ListMultipartUploadsResult>".encode()
+
+    server.script(answer(body=page("a", "true")), answer(body=page("b", "false")))
+
+    assert [entry.upload_id for entry in server.store().list_uploads()] == ["ua", "ub"]
+    assert "key-marker=a" in server.requests[1].path
+    assert "upload-id-marker=ua" in server.requests[1].path
+
+
+def test_no_message_holds_a_credential(server: Any, answer: Any) -> None:
+    server.script(answer(403, ERROR.format("SignatureDoesNotMatch").encode()), answer(hang_up=True))
+    store = server.store(session_token="t0k3n")
+
+    for call in (lambda: store.put("k", b"hello"), lambda: store.head("k")):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert not re.search("AKIDTEST|s3cr3t-test|t0k3n", f"{caught.value}{caught.value!r}{caught.value.__cause__}")

@@ -1,0 +1,36 @@
+"""Looking at a running stack from outside."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import create_engine, text
+
+from blobferry import Client, Job
+from blobferry.database import parse_url
+
+
+class Rows:
+    """The tables, looked at from outside."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(parse_url(url))
+
+    def select(self, statement: str, **values: Any) -> list[Any]:
+        with self._engine.connect() as connection:
+            return list(connection.execute(text(statement), values).mappings())
+
+    def execute(self, statement: str, **values: Any) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(text(statement), values)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def wait_for(client: Client, job_id: str, condition: Callable[[Job], Any], timeout: float = 60) -> Job:
+    deadline = time.monotonic() + timeout
+    while not condition(job := client.get(job_id)):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.005)
+    return job
