@@ -52,6 +52,7 @@ clean:  ## remove what tools and tests leave behind, but not .venv
 
 $(INSTALLED): requirements-dev.txt | .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv:

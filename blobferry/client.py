@@ -113,7 +113,7 @@ class Client:
         raise AssertionError("watch ends with a final job or raises")
 
     def watch(self, job_id: str, timeout: float | None = None) -> Iterator[Job]:
-        """The job now, then whenever it has changed, until it is final. Raises TimeoutError after ``timeout`` seconds."""
+        """The job now, then after each change until it is final. Raises TimeoutError after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         seen: Job | None = None
         while True:

@@ -77,7 +77,7 @@ def publish(app: Celery, message: Message) -> bool:
             ignore_result=False,
             **message.options,
         )
-    except Exception as error:  # noqa: BLE001  whatever the broker's client raises, the row is safe
+    except Exception as error:  # whatever the broker's client raises, the row is safe
         logger.warning("message not published", extra={"job_id": message.job_id, "reason": repr(error)})
         return False
     return True

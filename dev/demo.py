@@ -1,11 +1,13 @@
 """``make demo``: a file goes up, its worker is killed on the way, another one finishes it.
 
-Everything is real and on this machine: Valkey, an S3 server, Flower, SQLite, Celery workers, SIGKILL. Nothing stays behind.
+Everything is real and on this machine: Valkey, an S3 server, Flower, SQLite, Celery workers, SIGKILL.
+Nothing stays behind.
 """
 
 import argparse
 import hashlib
 import os
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -114,6 +116,7 @@ def main() -> None:
     given = parser.parse_args().file
     if given is not None and not given.is_file():
         raise SystemExit(f"make demo: there is no file {given}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     console = Console(highlight=False, soft_wrap=True)
     with ExitStack() as services, work_directory("demo") as directory:
         console.print("Blobferry: starting Valkey, an S3 server (moto), Flower and a worker …")

@@ -1,6 +1,6 @@
 """A proxy in front of an S3 server that writes down what it is really sent, cut-off requests included.
 
-Run as ``python -m dev.recorder PORT UPSTREAM LOG``: one JSON line for each request in LOG, once it is answered or broken.
+Run as ``python -m dev.recorder PORT UPSTREAM LOG``: one JSON line in LOG for each request, once it has ended.
 """
 
 import asyncio

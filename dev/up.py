@@ -47,7 +47,7 @@ worker log  {log}
 In another terminal, here in the checkout:
 
 {exports}
-  .venv/bin/python -m blobferry.cli write README.md /docs/readme.md --wait
+  .venv/bin/blobferry write README.md /docs/readme.md --wait
 
 The worker reads files below your home and this directory. Ctrl-C ends everything."""
 

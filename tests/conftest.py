@@ -65,7 +65,9 @@ def sqlite_database(sqlite_url: str) -> Iterator[Database]:
 @pytest.fixture
 def postgres_database(migrated_postgres: Database) -> Database:
     with migrated_postgres.begin() as session:
-        session.execute(text(f"TRUNCATE {', '.join(f'blobferry_{table}' for table in TABLES)} RESTART IDENTITY CASCADE"))
+        session.execute(
+            text(f"TRUNCATE {', '.join(f'blobferry_{table}' for table in TABLES)} RESTART IDENTITY CASCADE")
+        )
     return migrated_postgres
 
 

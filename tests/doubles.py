@@ -7,7 +7,7 @@ tries has any effect.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy.orm import Session
@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from models import Database
 from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
 from worker.stores.memory import MemoryStore
-from worker.stores.store import BlobHead, Limits, Store
+from worker.stores.store import Store
+from worker.stores.values import BlobHead, Limits
 from worker.transfer.checkpoint import Checkpoint
 
 Answer = TypeVar("Answer")
@@ -186,15 +187,12 @@ class Call:
     data: bytes | None = None  #: what a put or a part carried
 
 
-@dataclass
 class RecordingStore(WrappedStore):
     """Remembers every call, with the bytes that went out."""
 
-    store: Store
-    calls: list[Call] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__(self.store)
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.calls: list[Call] = []
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         body = {"put": 1, "upload_part": 3}.get(name)
@@ -392,5 +390,3 @@ class BytesSource:
 
     def close(self) -> None:
         pass
-
-

@@ -49,10 +49,10 @@ class JobTask(Task):  # type: ignore[misc]
             time.sleep(REQUEUE_PAUSE)
             raise Reject(str(error), requeue=True) from error  # the message is all there is of this job
         match outcome:
-            case Ended(error=None, result=result):
+            case Ended(error=BlobferryError() as failure):
+                raise failure
+            case Ended(result=result):
                 return result
-            case Ended(error=BlobferryError() as error):
-                raise error
             case Again(reason, when):
                 raise Retry(reason, when=when)
             case _:

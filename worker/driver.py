@@ -10,13 +10,15 @@ from worker.parameters import DriverParameters
 from worker.stores.memory import MemoryStore
 from worker.stores.s3 import S3Store
 from worker.stores.s3_client import S3Access
-from worker.stores.store import MIB, BlobHead, BlobOptions, Store, UploadEntry
+from worker.stores.store import Store
+from worker.stores.values import BlobHead, BlobOptions, UploadEntry
 from worker.transfer.aborting import abort_upload
 from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
 from worker.transfer.control import Stop, never
 from worker.transfer.engine import Engine
 from worker.transfer.sources import Source
 from worker.transfer.visible import look
+from worker.units import MIB
 
 DEFAULT_CHUNK_SIZE = 16 * MIB  #: bytes; the part size of a driver that is given no engine
 

@@ -3,4 +3,4 @@
 from blobferry import errors as _errors
 from blobferry.errors import *  # noqa: F403  one tree, two doors: the very same objects
 
-__all__ = [name for name, value in vars(_errors).items() if isinstance(value, type)]  # noqa: PLE0605
+__all__ = [name for name, value in vars(_errors).items() if isinstance(value, type)]

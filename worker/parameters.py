@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from worker.errors import ConfigurationError
-from worker.stores.store import GIB, MIB
+from worker.units import GIB, MIB
 
 
 def _boolean(value: Any) -> Any:

@@ -20,7 +20,7 @@ from worker.ledger import abort_given_up
 from worker.logs import job_context
 from worker.retry import GiveUp, decide
 from worker.runtime import Runtime
-from worker.stores.store import BlobOptions
+from worker.stores.values import BlobOptions
 from worker.transfer.control import Interrupted
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from blobferry.database import parse_url
 from worker.errors import ConfigurationError
 from worker.parameters import DriverParameters, configuration_error
-from worker.stores.store import GIB, MIB
+from worker.units import GIB, MIB
 
 PREFIX: Final = "BLOBFERRY_"
 #: Set by Kubernetes for a service named blobferry, or by others; none of them is ours.

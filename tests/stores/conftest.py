@@ -22,32 +22,6 @@ KINDS = ("memory", "moto", "swift")
 _numbers = count(1)
 
 
-class ReusedBuffer:
-    """A body as the transfer engine hands it in: every read gives a view of one and the same buffer."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position = 0
-        self._buffer = bytearray(64 * 1024)
-
-    def read(self, size: int = -1, /) -> memoryview:
-        left = len(self._data) - self._position
-        count = min(len(self._buffer), left if size < 0 else size, left)
-        self._buffer[:count] = self._data[self._position : self._position + count]
-        self._position += count
-        return memoryview(self._buffer)[:count]
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._position = offset + (0, self._position, len(self._data))[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One scripted HTTP answer. ``cut`` bytes of the announced body are never sent."""
@@ -96,8 +70,10 @@ class ScriptedServer:
         self._answers = deque(answers)
 
     def store(self, **settings: Any) -> S3Store:
-        access = {"max_attempts": 1} | {name: settings.pop(name) for name in list(settings) if name in ACCESS_FIELDS}
-        credentials = {"access_key": "AKIDTEST", "secret_key": "s3cr3t-test"}
+        access: dict[str, Any] = {"max_attempts": 1} | {
+            name: settings.pop(name) for name in list(settings) if name in ACCESS_FIELDS
+        }
+        credentials: dict[str, Any] = {"access_key": "AKIDTEST", "secret_key": "s3cr3t-test"}
         return S3Store(
             S3Access(region="us-east-1", endpoint=self.endpoint, path_style=True, **credentials, **access),
             "bucket",
@@ -139,7 +115,7 @@ def swift_service() -> Iterator[S3Service]:
 
 
 def s3_store(service: S3Service, bucket: str = BUCKET, **settings: Any) -> S3Store:
-    access = {
+    access: dict[str, Any] = {
         "region": service.region,
         "endpoint": service.endpoint,
         "access_key": service.access_key,
@@ -198,8 +174,3 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.fixture
 def answer() -> type[Answer]:
     return Answer
-
-
-@pytest.fixture
-def reused_buffer() -> type[ReusedBuffer]:
-    return ReusedBuffer

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from awscrt import checksums
 
+from tests.stores.bodies import ReusedBuffer
 from worker.errors import (
     ChecksumMismatchError,
     InvalidPartError,
@@ -30,7 +31,9 @@ from worker.errors import (
     StoreUnavailableError,
     UploadNotFoundError,
 )
-from worker.stores.store import MIB, BlobOptions, Condition, PartReceipt, Store
+from worker.stores.store import Store
+from worker.stores.values import BlobOptions, Condition, PartReceipt
+from worker.units import MIB
 
 DEVIATIONS: dict[str, dict[str, str]] = {
     "memory": {
@@ -75,11 +78,12 @@ def deviates(kind: str) -> Callable[[str], bool]:
 
 
 def checksum(algorithm: str, data: bytes) -> str:
-    digest = {
+    digests: dict[str, Callable[[], bytes]] = {
         "CRC64NVME": lambda: checksums.crc64nvme(data).to_bytes(8, "big"),
         "CRC32C": lambda: checksums.crc32c(data).to_bytes(4, "big"),
         "MD5": lambda: hashlib.md5(data).digest(),
-    }[algorithm]()
+    }
+    digest = digests[algorithm]()
     return f"{algorithm}:{base64.b64encode(digest).decode()}"
 
 
@@ -129,23 +133,21 @@ def test_a_put_replaces_the_whole_blob(store: Store, prefix: str) -> None:
     assert content(store, prefix + "a") == b"short"
 
 
-def test_a_body_whose_reads_share_one_buffer_is_stored_whole(
-    store: Store, prefix: str, reused_buffer: Callable[[bytes], object]
-) -> None:
+def test_a_body_whose_reads_share_one_buffer_is_stored_whole(store: Store, prefix: str) -> None:
     data = os.urandom(300_001)
-    store.put(prefix + "a", reused_buffer(data))
+    store.put(prefix + "a", ReusedBuffer(data))
 
     assert content(store, prefix + "a") == data
 
 
-def test_an_empty_body_is_an_empty_blob(store: Store, prefix: str, reused_buffer: Callable[[bytes], object]) -> None:
-    store.put(prefix + "a", reused_buffer(b""))
+def test_an_empty_body_is_an_empty_blob(store: Store, prefix: str) -> None:
+    store.put(prefix + "a", ReusedBuffer(b""))
 
     assert store.head(prefix + "a").size == 0
 
 
-def test_an_error_of_the_body_comes_out_as_it_was_raised(store: Store, prefix: str, reused_buffer: type) -> None:
-    class Broken(reused_buffer):
+def test_an_error_of_the_body_comes_out_as_it_was_raised(store: Store, prefix: str) -> None:
+    class Broken(ReusedBuffer):
         def read(self, size: int = -1, /) -> memoryview:
             if self.tell() >= 128 * 1024:
                 raise SourceUnavailableError("the source went away")
@@ -754,11 +756,9 @@ def test_a_part_of_an_upload_may_be_left_out(store: Store, prefix: str) -> None:
     assert content(store, prefix + "a") == LAST
 
 
-def test_a_part_whose_reads_share_one_buffer_is_stored_whole(
-    store: Store, prefix: str, reused_buffer: Callable[[bytes], object]
-) -> None:
+def test_a_part_whose_reads_share_one_buffer_is_stored_whole(store: Store, prefix: str) -> None:
     upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, reused_buffer(FIRST))
+    part = store.upload_part(prefix + "a", upload_id, 1, ReusedBuffer(FIRST))
     store.complete_upload(prefix + "a", upload_id, [part])
 
     assert part.size == len(FIRST)

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.stores.bodies import ReusedBuffer
 from worker.errors import InvalidPartError, InvalidStoreRequestError, PreconditionFailedError, UploadNotFoundError
 from worker.stores.memory import MemoryStore
-from worker.stores.store import BlobOptions, Condition, Limits
+from worker.stores.values import BlobOptions, Condition, Limits
 
 SMALL = Limits(min_part_size=4, max_part_size=8, max_parts=3, max_delete=2)
 
@@ -112,8 +113,8 @@ def test_a_part_named_twice_completes_nothing() -> None:
         store.complete_upload("a", upload_id, [part, part])
 
 
-def test_a_body_that_lies_about_its_size_stores_nothing(reused_buffer: type) -> None:
-    class Liar(reused_buffer):
+def test_a_body_that_lies_about_its_size_stores_nothing() -> None:
+    class Liar(ReusedBuffer):
         def __len__(self) -> int:
             return 3
 

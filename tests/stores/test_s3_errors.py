@@ -1,6 +1,7 @@
 """The table of boto's errors is complete, and every kind of failure comes out as the right error of ours."""
 
 import pickle
+from typing import Any
 
 import botocore.session
 import pytest
@@ -25,7 +26,7 @@ from worker.errors import (
     UploadNotFoundError,
 )
 from worker.stores.s3_errors import S3_ERRORS, S3_EXCEPTIONS, s3_errors
-from worker.stores.store import Condition
+from worker.stores.values import Condition
 
 OPERATIONS = """
     AbortMultipartUpload CompleteMultipartUpload CopyObject CreateMultipartUpload DeleteObject DeleteObjects GetObject
@@ -57,7 +58,7 @@ def refusal(
     return boto.ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}, operation)
 
 
-def translated(error: Exception, **context: object) -> StoreError:
+def translated(error: Exception, **context: Any) -> StoreError:
     with pytest.raises(StoreError) as caught, s3_errors("put", bucket="videos", key="7.mp4", **context):
         raise error
     assert caught.value.__cause__ is error

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service
+from tests.stores.bodies import ReusedBuffer
 from worker.errors import (
     BucketNotFoundError,
     ConfigurationError,
@@ -29,7 +30,7 @@ from worker.errors import (
     UploadNotFoundError,
 )
 from worker.stores.s3 import S3Access, S3Store
-from worker.stores.store import BlobOptions, Condition, PartReceipt
+from worker.stores.values import BlobOptions, Condition, PartReceipt
 
 CRC64 = "CRC64NVME:AAAAAAAAAAA="
 PARTS = [PartReceipt(1, 5, '"e1"', CRC64), PartReceipt(2, 3, '"e2"')]
@@ -170,12 +171,10 @@ def test_an_endpoint_without_a_scheme_is_given_one(endpoint: str, secure: bool, 
 # --- what is sent ------------------------------------------------------------------------------------------------
 
 
-def test_a_part_goes_out_unsigned_unframed_and_without_asking_first(
-    server: Any, answer: Any, reused_buffer: Callable[[bytes], Any]
-) -> None:
+def test_a_part_goes_out_unsigned_unframed_and_without_asking_first(server: Any, answer: Any) -> None:
     server.script(answer(headers={"ETag": '"e"'}))
     data = os.urandom(300_001)
-    server.store().upload_part("k", "u1", 1, reused_buffer(data), checksum=CRC64)
+    server.store().upload_part("k", "u1", 1, ReusedBuffer(data), checksum=CRC64)
     (request,) = server.requests
 
     assert request.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
@@ -193,12 +192,10 @@ def test_bytes_go_out_without_asking_first_too(server: Any, answer: Any) -> None
     assert "expect" not in server.requests[0].headers
 
 
-def test_a_payload_is_signed_where_the_store_demands_it(
-    server: Any, answer: Any, reused_buffer: Callable[[bytes], Any]
-) -> None:
+def test_a_payload_is_signed_where_the_store_demands_it(server: Any, answer: Any) -> None:
     server.script(answer(headers={"ETag": '"e"'}))
     data = os.urandom(300_001)
-    server.store(sign_payload=True).put("k", reused_buffer(data))
+    server.store(sign_payload=True).put("k", ReusedBuffer(data))
     (request,) = server.requests
 
     assert request.headers["x-amz-content-sha256"] == hashlib.sha256(data).hexdigest()
@@ -213,13 +210,12 @@ def test_signed_and_unsigned_payloads_both_arrive_over_http(
     service: str,
     sign_payload: bool,
     prefix: str,
-    reused_buffer: Callable[[bytes], Any],
 ) -> None:
     store = make_s3_store(request.getfixturevalue(service), sign_payload=sign_payload)
     data = os.urandom(300_001)
-    store.put(prefix + "put", reused_buffer(data))
+    store.put(prefix + "put", ReusedBuffer(data))
     upload_id = store.create_upload(prefix + "upload")
-    part = store.upload_part(prefix + "upload", upload_id, 1, reused_buffer(data))
+    part = store.upload_part(prefix + "upload", upload_id, 1, ReusedBuffer(data))
     store.complete_upload(prefix + "upload", upload_id, [part])
 
     for name in ("put", "upload"):
@@ -374,12 +370,10 @@ def test_a_session_token_is_sent(server: Any, answer: Any) -> None:
     assert server.requests[0].headers["x-amz-security-token"] == "t0k3n"
 
 
-def test_a_body_is_sent_from_its_start_again_after_a_server_error(
-    server: Any, answer: Any, reused_buffer: Callable[[bytes], Any]
-) -> None:
+def test_a_body_is_sent_from_its_start_again_after_a_server_error(server: Any, answer: Any) -> None:
     data = os.urandom(200_000)
     server.script(answer(503, ERROR.format("SlowDown").encode()), answer(headers={"ETag": '"e"'}))
-    server.store(max_attempts=2).upload_part("k", "u1", 1, reused_buffer(data))
+    server.store(max_attempts=2).upload_part("k", "u1", 1, ReusedBuffer(data))
 
     assert [request.body for request in server.requests] == [data, data]
 
@@ -579,7 +573,8 @@ def test_no_message_holds_a_credential(server: Any, answer: Any) -> None:
     server.script(answer(403, ERROR.format("SignatureDoesNotMatch").encode()), answer(hang_up=True))
     store = server.store(session_token="t0k3n")
 
-    for call in (lambda: store.put("k", b"hello"), lambda: store.head("k")):
+    calls: list[Callable[[], object]] = [lambda: store.put("k", b"hello"), lambda: store.head("k")]
+    for call in calls:
         with pytest.raises(StoreError) as caught:
             call()
         assert not re.search("AKIDTEST|s3cr3t-test|t0k3n", f"{caught.value}{caught.value!r}{caught.value.__cause__}")

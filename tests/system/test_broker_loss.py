@@ -25,7 +25,7 @@ def test_a_job_whose_published_message_was_flushed_is_published_again(stack: Sta
         job = client.write_stream("/flush/published", file)
         # What a caretaker does, 31 seconds ago; its message went with the flush.
         rows.execute(
-            "update blobferry_jobs set publish_seq = 7, published_at = clock_timestamp() - interval '31 s' where id = :id",
+            "update blobferry_jobs set publish_seq = 7, published_at = now() - interval '31 s' where id = :id",
             id=job.id,
         )
         broker.flush()

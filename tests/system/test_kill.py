@@ -125,7 +125,7 @@ def test_twenty_kills_lose_nothing_and_send_nothing_twice(stack: Stack, broker: 
             victim.kill9()
             killed_at = time.time()
             saved = rows.select(
-                "select part_number from blobferry_parts p join blobferry_uploads u on u.id = p.upload where job_id = :id",
+                "select part_number from blobferry_parts join blobferry_uploads u on u.id = upload where job_id = :id",
                 id=job.id,
             )
             job = wait_for(client, job.id, lambda job: job.is_final)

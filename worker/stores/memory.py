@@ -10,17 +10,8 @@ from worker.errors import InvalidStoreRequestError, NotSupportedError, RangeNotS
 from worker.stores.memory_bucket import normal
 from worker.stores.memory_checks import check_key, checksum_of, etag_of, received
 from worker.stores.memory_uploads import MemoryUploads
-from worker.stores.store import (
-    BlobHead,
-    BlobOptions,
-    Body,
-    Condition,
-    DeleteFailure,
-    KeyEntry,
-    Page,
-    PutReceipt,
-    Reader,
-)
+from worker.stores.store import Body, Reader
+from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
 
 _KEPT: Final = {"crc64nvme": "CRC64NVME", "crc32c": "CRC32C"}
 

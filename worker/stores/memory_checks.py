@@ -8,7 +8,9 @@ from typing import Final
 from awscrt import checksums
 
 from worker.errors import ChecksumMismatchError, InvalidPartError, InvalidStoreRequestError
-from worker.stores.store import KIB, Body, Limits, PartReceipt
+from worker.stores.store import Body
+from worker.stores.values import Limits, PartReceipt
+from worker.units import KIB
 
 _READ_SIZE: Final = 128 * KIB
 _MAX_KEY: Final = 1024  # bytes. Source: S3 user guide, "Creating object key names"

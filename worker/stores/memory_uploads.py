@@ -14,7 +14,8 @@ from worker.stores.memory_checks import (
     etag_of_parts,
     received,
 )
-from worker.stores.store import BlobOptions, Body, Condition, PartReceipt, PutReceipt, UploadEntry
+from worker.stores.store import Body
+from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 
 
 class MemoryUploads(MemoryBucket):

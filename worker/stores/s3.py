@@ -18,16 +18,8 @@ from worker.stores.s3_values import (
     present,
     put_receipt,
 )
-from worker.stores.store import (
-    BlobHead,
-    BlobOptions,
-    Body,
-    Condition,
-    DeleteFailure,
-    KeyEntry,
-    Page,
-    PutReceipt,
-)
+from worker.stores.store import Body
+from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
 
 __all__ = ["CHECKSUMS", "S3Access", "S3Store"]
 

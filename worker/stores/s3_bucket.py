@@ -7,7 +7,7 @@ from worker.errors import ConfigurationError
 from worker.stores.s3_client import S3Access, make_client
 from worker.stores.s3_errors import s3_errors
 from worker.stores.s3_values import FULL_OBJECT_ALGORITHMS, Params, present
-from worker.stores.store import BlobOptions, Limits
+from worker.stores.values import BlobOptions, Limits
 
 CHECKSUMS: Final = ("crc64nvme", "crc32c", "md5", "none")
 

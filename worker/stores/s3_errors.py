@@ -28,7 +28,7 @@ from worker.errors import (
     StoreUnavailableError,
     UploadNotFoundError,
 )
-from worker.stores.store import Condition
+from worker.stores.values import Condition
 
 _BY_CLASS: Final[dict[type[StoreError], str]] = {
     KeyNotFoundError: "NoSuchKey NoSuchVersion",

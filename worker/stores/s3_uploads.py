@@ -17,7 +17,8 @@ from worker.stores.s3_values import (
     present,
     put_receipt,
 )
-from worker.stores.store import BlobOptions, Body, Condition, PartReceipt, PutReceipt, UploadEntry
+from worker.stores.store import Body
+from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 
 
 class S3Uploads(S3Bucket):

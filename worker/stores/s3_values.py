@@ -4,7 +4,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from worker.errors import InvalidStoreRequestError
-from worker.stores.store import BlobHead, BlobOptions, Condition, PartReceipt, PutReceipt
+from worker.stores.values import BlobHead, BlobOptions, Condition, PartReceipt, PutReceipt
 
 Params = dict[str, Any]
 

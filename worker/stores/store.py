@@ -5,119 +5,21 @@ A store belongs to one bucket. Constructing one sends no request. Every method m
 ETags are opaque and kept as sent, quotes included. Sizes and offsets are bytes; ranges are ``[offset, offset + size)``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
-KIB: Final = 1024
-MIB: Final = 1024 * KIB
-GIB: Final = 1024 * MIB
-TIB: Final = 1024 * GIB
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a multipart upload may look like. Source: S3 user guide, "Amazon S3 multipart upload limits"."""
-
-    min_part_size: int = 5 * MIB  #: bytes; the last part may be smaller
-    max_part_size: int = 5 * GIB  #: bytes; also the most that one put or one copy may hold
-    max_parts: int = 10_000  #: parts of one upload, numbered from 1
-    max_delete: int = 1_000  #: keys of one delete_batch
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What a publishing call demands of the key at the moment it takes effect: at most one of the two is set."""
-
-    if_match: str | None = None  #: the ETag that must be there, as sent by the store
-    if_none_match: bool = False  #: True: nothing may be there
-
-
-@dataclass(frozen=True, slots=True)
-class BlobOptions:
-    """What a blob carries beside its bytes."""
-
-    content_type: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)  #: user metadata; names are lower case
-    tags: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(
-        default_factory=dict
-    )  #: Cache-Control, Content-Disposition, -Encoding, -Language
-    storage_class: str | None = None  #: a store that is configured with its own uses that
-    encryption: str | None = None  #: "AES256", "aws:kms"; a store that is configured to encrypt uses its own
-    encryption_key: str | None = None  #: the KMS key id that goes with "aws:kms"
-
-
-@dataclass(frozen=True, slots=True)
-class BlobHead:
-    """What a reader would see under a key now."""
-
-    key: str
-    size: int
-    etag: str
-    mod_time: datetime  #: aware, UTC, the store's clock
-    content_type: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    version_id: str | None = None
-    checksum: str | None = None  #: "ALGORITHM:base64" of the whole object, if the store keeps one
-    storage_class: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PutReceipt:
-    """The store's answer to a call that published a blob. Any of it may be missing on some stores."""
-
-    etag: str | None = None
-    version_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PartReceipt:
-    """A part as the store holds it."""
-
-    part_number: int
-    size: int
-    etag: str
-    checksum: str | None = None  #: "ALGORITHM:base64", where the store echoes it
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """One key of a listing."""
-
-    key: str
-    size: int
-    mod_time: datetime
-    etag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a listing, in byte order of the keys."""
-
-    entries: Sequence[KeyEntry]
-    prefixes: Sequence[str]  #: common prefixes, delimiter included; empty without a delimiter
-    next_token: str | None  #: opaque; None on the last page
-
-
-@dataclass(frozen=True, slots=True)
-class UploadEntry:
-    """One unfinished multipart upload."""
-
-    key: str
-    upload_id: str
-    opened_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteFailure:
-    """A key that a batch did not delete, and why. A key that was not there is no failure."""
-
-    key: str
-    code: str  #: the store's own error code
-    message: str
+from worker.stores.values import (
+    BlobHead,
+    BlobOptions,
+    Condition,
+    DeleteFailure,
+    Limits,
+    Page,
+    PartReceipt,
+    PutReceipt,
+    UploadEntry,
+)
 
 
 class Body(Protocol):
@@ -126,17 +28,31 @@ class Body(Protocol):
     ``read(n)`` may return a memoryview that is only valid until the next call. ``__len__`` is the size in bytes.
     """
 
-    def read(self, size: int = -1, /) -> bytes | memoryview: ...
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-    def tell(self) -> int: ...
+    def read(self, size: int = -1, /) -> bytes | memoryview:
+        """Up to ``size`` bytes."""
+        ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move; a request that is sent again rewinds."""
+        ...
+
+    def tell(self) -> int:
+        """The position."""
+        ...
+
     def __len__(self) -> int: ...
 
 
 class Reader(Protocol):
     """The bytes of one get. Reading past the end gives ``b""``; a connection that breaks off raises StoreError."""
 
-    def read(self, size: int = -1, /) -> bytes: ...
-    def close(self) -> None: ...
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back."""
+        ...
 
 
 class Store(Protocol):

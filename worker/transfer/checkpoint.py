@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from blobferry.contract import UploadState
 from worker.errors import SourceChangedError
-from worker.stores.store import BlobHead
+from worker.stores.values import BlobHead
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Stop = Callable[[], bool]
 """Asked before each part and each publishing call: True asks to stop. It raises LeaseLostError to stop at once."""
 
 
-class Interrupted(Exception):  # noqa: N818  control, not an error
+class Interrupted(Exception):
     """The transfer stopped because it was asked to; everything that it had in hand is checkpointed."""
 
 

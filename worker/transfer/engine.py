@@ -12,7 +12,8 @@ from typing import Final
 
 from blobferry.contract import UploadState
 from worker.errors import BlobExistsError, OutcomeUnknownError, SupersededError, UploadNotFoundError
-from worker.stores.store import BlobOptions, Condition, PartReceipt, PutReceipt, Store
+from worker.stores.store import Store
+from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload, SentPart
 from worker.transfer.checksums import checksum_of, join_checksums, md5_etag_of, multipart_etag

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from worker.errors import PlanError
-from worker.stores.store import MIB, Limits
+from worker.stores.values import Limits
+from worker.units import MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.errors import NotSupportedError, PreconditionFailedError, StoreError, SupersededError
-from worker.stores.store import Condition, PutReceipt, Store
+from worker.stores.store import Store
+from worker.stores.values import Condition, PutReceipt
 from worker.transfer.checkpoint import Base, Checkpoint
 from worker.transfer.control import Interrupted, Stop
 from worker.transfer.visible import Expected, look

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from worker.stores.store import PartReceipt
+from worker.stores.values import PartReceipt
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, SentPart
 from worker.transfer.checksums import checksum_of, md5_etag_of

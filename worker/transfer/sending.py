@@ -10,10 +10,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import Final
 
-from worker.stores.store import MIB
 from worker.transfer.checkpoint import Checkpoint, SentPart
 from worker.transfer.control import Interrupted, Stop
 from worker.transfer.plan import PartRange
+from worker.units import MIB
 
 MAX_BUFFER: Final = 64 * MIB  #: bytes; a larger part is streamed in windows
 CHECKPOINT_INTERVAL: Final = 0.5  #: seconds; what is lost in between is found in the store again

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from worker.errors import KeyNotFoundError
-from worker.stores.store import BlobHead, Store
+from worker.stores.store import Store
+from worker.stores.values import BlobHead
 
 MARK_NAME: Final = "blobferry-job"  #: the metadata name that carries the mark
 

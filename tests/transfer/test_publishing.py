@@ -1,0 +1,234 @@
+"""Publishing calls: whatever the store answers, what readers see decides, and nothing of others is overwritten."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
+from worker.errors import (
+    InvalidPartError,
+    LeaseLostError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+    SupersededError,
+)
+from worker.stores.memory import MemoryStore
+from worker.stores.store import BlobOptions, Condition, PutReceipt, Store
+from worker.transfer.checkpoint import Base, MemoryCheckpoint
+from worker.transfer.control import Interrupted, never
+from worker.transfer.publishing import TRIES, publish, was_published
+from worker.transfer.visible import MARK_NAME, Expected, look
+
+NEW = b"the new blob"
+EXPECTED = Expected(len(NEW), "ours")
+
+
+def put_new(store: Store) -> Callable[[Condition | None], PutReceipt]:
+    options = BlobOptions(metadata={MARK_NAME: "ours"})
+    return lambda condition: store.put("key", NEW, condition=condition, options=options)
+
+
+def checkpoint_for(base: Base) -> MemoryCheckpoint:
+    checkpoint = MemoryCheckpoint("ours")
+    checkpoint.opening("key", size=len(NEW), part_size=None, base=base)
+    return checkpoint
+
+
+class Publishing:
+    """One call of publish, with what it slept and wrote down."""
+
+    def __init__(self, store: Store, base: Base | None = None) -> None:
+        self.store = store
+        self.base = Base.of(look(store, "key")) if base is None else base
+        self.checkpoint = checkpoint_for(self.base)
+        self.slept: list[float] = []
+
+    def run(self, stop: Callable[[], bool] = never) -> PutReceipt:
+        return publish(
+            self.store,
+            "key",
+            put_new(self.store),
+            base=self.base,
+            expected=EXPECTED,
+            checkpoint=self.checkpoint,
+            stop=stop,
+            sleep=self.slept.append,
+        )
+
+
+@pytest.fixture(params=[False, True], ids=["new", "over an old blob"])
+def memory(request: pytest.FixtureRequest) -> MemoryStore:
+    store = tiny_store()
+    if request.param:
+        store.put("key", b"old blob")
+    return store
+
+
+def test_a_call_carries_what_was_visible_before_as_its_condition(memory: MemoryStore) -> None:
+    store = RecordingStore(memory)
+    publishing = Publishing(store)
+    receipt = publishing.run()
+    (call,) = store.named("put")
+    expected = Condition(if_none_match=True) if publishing.base.is_absent else Condition(if_match=publishing.base.etag)
+    assert call.keywords["condition"] == expected
+    assert blob(store, "key") == NEW
+    assert receipt.etag == store.head("key").etag
+    assert publishing.slept == []
+
+
+def test_the_point_of_no_return_is_written_down_before_the_call(memory: MemoryStore) -> None:
+    states: list[str] = []
+    publishing = Publishing(memory)
+
+    def before(verb: str) -> None:
+        upload = publishing.checkpoint.upload
+        assert upload is not None
+        states.append(f"{verb}: {upload.state}, base {upload.base == publishing.base}")
+
+    publishing.store = HookedStore(memory, before=before)
+    publishing.run()
+    assert states == ["put: completing, base True"]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, PermissionDeniedError, PreconditionFailedError, StoreError])
+def test_an_error_that_hides_a_success_is_a_success(memory: MemoryStore, error: type[StoreError]) -> None:
+    store = FaultyStore(memory, "put", when="after", error=lambda: error("odd answer"))
+    publishing = Publishing(store)
+    receipt = publishing.run()
+    assert store.fired == 1
+    assert receipt.etag == memory.head("key").etag
+    assert blob(memory, "key") == NEW
+    assert publishing.slept == []
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, PreconditionFailedError])
+def test_a_call_without_effect_is_repeated_while_readers_still_see_the_base(
+    memory: MemoryStore, error: type[StoreError]
+) -> None:
+    store = FaultyStore(memory, "put", times=TRIES - 1, error=lambda: error("try again"))
+    publishing = Publishing(store)
+    publishing.run()
+    assert blob(memory, "key") == NEW
+    assert publishing.slept == [0.5, 1.0]
+
+
+def test_a_store_that_stays_down_ends_in_its_own_error_with_the_base_visible(memory: MemoryStore) -> None:
+    before = blob(memory, "key")
+    store = FaultyStore(memory, "put", times=100)
+    publishing = Publishing(store)
+    with pytest.raises(StoreUnavailableError):
+        publishing.run()
+    assert store.fired == TRIES
+    assert blob(memory, "key") == before
+
+
+def test_a_permanent_error_without_effect_is_not_repeated(memory: MemoryStore) -> None:
+    store = FaultyStore(memory, "put", times=100, error=lambda: InvalidPartError("bad part"))
+    with pytest.raises(InvalidPartError):
+        Publishing(store).run()
+    assert store.fired == 1
+
+
+def test_a_blob_that_somebody_else_published_is_left_alone(memory: MemoryStore) -> None:
+    publishing = Publishing(RecordingStore(memory))
+    memory.put("key", b"theirs now!!", options=BlobOptions(metadata={MARK_NAME: "theirs"}))
+    assert len(b"theirs now!!") == len(NEW)
+    with pytest.raises(SupersededError):
+        publishing.run()
+    assert blob(memory, "key") == b"theirs now!!"
+    assert isinstance(publishing.store, RecordingStore)
+    assert len(publishing.store.named("put")) == 1  # not sent again
+
+
+def test_a_base_that_was_deleted_meanwhile_is_not_replaced() -> None:
+    memory = tiny_store()
+    memory.put("key", b"old blob")
+    publishing = Publishing(memory)
+    memory.delete_batch(["key"])
+    with pytest.raises(SupersededError, match="nothing is there"):
+        publishing.run()
+    assert blob(memory, "key") is None
+
+
+def test_an_error_that_hides_a_blob_of_others_is_superseded() -> None:
+    """Our call failed; what appeared is not ours, however alike its size."""
+    memory = tiny_store()
+
+    def theirs(verb: str) -> None:
+        if verb == "put":
+            memory.put("key", b"x" * len(NEW))
+
+    store = FaultyStore(HookedStore(memory, before=theirs), "put")
+    # FaultyStore raises before the hook would run, so the other writer comes with the look.
+    store = FaultyStore(HookedStore(memory, before=lambda verb: theirs("put") if verb == "head" else None), "put")
+    publishing = Publishing(store, base=Base())
+    with pytest.raises(SupersededError):
+        publishing.run()
+
+
+def test_the_same_bytes_of_somebody_else_are_ours_only_by_mark_checksum_or_etag() -> None:
+    memory = tiny_store(checksum="none")
+    memory.put("key", NEW, options=BlobOptions(metadata={MARK_NAME: "theirs"}))
+    with pytest.raises(SupersededError):
+        was_published(memory, "key", base=Base(), expected=EXPECTED)
+    etag = memory.head("key").etag.strip('"')
+    by_etag = Expected(len(NEW), "ours", etags=frozenset({etag}))
+    assert was_published(memory, "key", base=Base(), expected=by_etag)
+
+
+def test_a_blob_with_our_very_bytes_that_was_there_before_is_not_yet_ours() -> None:
+    memory = tiny_store()
+    memory.put("key", NEW, options=BlobOptions(metadata={MARK_NAME: "ours"}))
+    base = Base.of(memory.head("key"))
+    assert was_published(memory, "key", base=base, expected=EXPECTED) is None
+
+
+def test_a_store_without_conditions_is_called_without_one(memory: MemoryStore) -> None:
+    recording = RecordingStore(memory)
+
+    def refuse(verb: str) -> None:
+        if verb == "put" and recording.named("put")[-1].keywords["condition"] is not None:
+            raise NotSupportedError("no conditions here")
+
+    # The recording store outside sees both calls; the hook inside refuses the conditional one.
+    recording.store = HookedStore(memory, before=refuse)
+    Publishing(recording).run()
+    assert [call.keywords["condition"] is None for call in recording.named("put")] == [False, True]
+    assert blob(memory, "key") == NEW
+
+
+def test_a_stop_before_the_call_prevents_it(memory: MemoryStore) -> None:
+    store = RecordingStore(memory)
+    publishing = Publishing(store)
+    with pytest.raises(Interrupted):
+        publishing.run(lambda: True)
+    assert store.named("put") == []
+    assert publishing.checkpoint.upload is not None
+    assert publishing.checkpoint.upload.state == "opening"  # not past the point of no return
+
+
+def test_a_lost_lease_prevents_the_call_and_each_repetition(memory: MemoryStore) -> None:
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        if len(asked) == 2:
+            raise LeaseLostError("taken over")
+        return False
+
+    store = FaultyStore(memory, "put", times=100)
+    with pytest.raises(LeaseLostError):
+        Publishing(store).run(stop)
+    assert store.fired == 1
+
+
+def test_a_look_that_fails_after_a_failed_call_is_the_error_and_nothing_is_repeated(memory: MemoryStore) -> None:
+    publishing = Publishing(memory)
+    store = FaultyStore(FaultyStore(memory, "head", times=100), "put", when="after")
+    publishing.store = store
+    with pytest.raises(StoreUnavailableError):
+        publishing.run()
+    assert store.fired == 1

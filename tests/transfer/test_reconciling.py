@@ -1,0 +1,163 @@
+"""Reconciling rows with what the store really holds: nothing is sent twice, and nothing wrong is taken for ours."""
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.doubles import BytesSource
+from worker.errors import SourceChangedError
+from worker.stores.store import PartReceipt
+from worker.transfer.body import PartBody
+from worker.transfer.checkpoint import Base, MemoryCheckpoint, SentPart
+from worker.transfer.checksums import checksum_of
+from worker.transfer.plan import PartPlan
+from worker.transfer.reconciling import reconcile
+from worker.transfer.sending import PartThreads
+
+BLOB = bytes(range(35))
+PLAN = PartPlan(35, 10)
+
+
+@pytest.fixture
+def threads() -> Iterator[PartThreads]:
+    threads = PartThreads(1, 4)
+    yield threads
+    threads.close()
+
+
+def piece(number: int) -> bytes:
+    part = PLAN.part(number)
+    return BLOB[part.offset : part.offset + part.size]
+
+
+def etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
+
+
+def checksum(number: int, algorithm: str = "crc64nvme") -> str | None:
+    return checksum_of(PartBody(BytesSource(BLOB), PLAN.part(number), memoryview(bytearray(4))), algorithm)
+
+
+def row(number: int, **changes: object) -> SentPart:
+    part = PLAN.part(number)
+    values = {"size": part.size, "etag": etag(piece(number)), "checksum": checksum(number)} | changes
+    return SentPart(number, part.offset, **values)  # type: ignore[arg-type]
+
+
+def held(number: int, **changes: object) -> PartReceipt:
+    values = {"size": PLAN.part(number).size, "etag": etag(piece(number)), "checksum": checksum(number)} | changes
+    return PartReceipt(number, **values)  # type: ignore[arg-type]
+
+
+def result(
+    threads: PartThreads, rows: list[SentPart], listed: list[PartReceipt], *, algorithm: str = "crc64nvme"
+) -> tuple[dict[int, SentPart], MemoryCheckpoint]:
+    checkpoint = MemoryCheckpoint()
+    checkpoint.opening("key", size=35, part_size=10, base=Base())
+    checkpoint.opened("id")
+    checkpoint.record(rows, bytes_sent=7)
+    upload = checkpoint.load()
+    assert upload is not None
+    parts = reconcile(
+        upload, PLAN, listed, source=BytesSource(BLOB), algorithm=algorithm, threads=threads, checkpoint=checkpoint
+    )
+    now = checkpoint.load()
+    assert now is not None
+    assert now.parts == parts  # the checkpoint says the same
+    assert checkpoint.bytes_sent == 7  # adopting sends nothing
+    return parts, checkpoint
+
+
+def test_rows_that_the_store_agrees_with_are_kept(threads: PartThreads) -> None:
+    parts, _ = result(threads, [row(1), row(4)], [held(1), held(4)])
+    assert parts == {1: row(1), 4: row(4)}
+
+
+def test_quotes_around_an_etag_make_no_difference(threads: PartThreads) -> None:
+    parts, _ = result(threads, [row(1)], [held(1, etag=etag(piece(1)).strip('"'))])
+    assert set(parts) == {1}
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [],
+        [held(2)],
+        [held(1, etag='"0123"', checksum=None)],
+        [held(1, size=9)],
+    ],
+    ids=["nothing", "another part", "another etag", "another size"],
+)
+def test_a_row_whose_part_the_store_does_not_show_is_dropped(threads: PartThreads, listed: list[PartReceipt]) -> None:
+    parts, _ = result(threads, [row(1)], listed)
+    assert 1 not in parts
+
+
+def test_a_row_with_an_opaque_etag_is_kept_if_the_store_shows_the_same(threads: PartThreads) -> None:
+    parts, _ = result(threads, [row(1, etag='"kms-1"')], [held(1, etag='"kms-1"')])
+    assert set(parts) == {1}
+
+
+def test_a_part_without_a_row_is_adopted_by_its_checksum(threads: PartThreads) -> None:
+    parts, _ = result(threads, [], [held(2, etag='"opaque"')])
+    assert parts == {2: row(2, etag='"opaque"')}
+
+
+def test_a_part_without_a_row_is_adopted_by_its_md5_etag_where_the_store_echoes_no_checksum(
+    threads: PartThreads,
+) -> None:
+    parts, _ = result(threads, [], [held(4, checksum=None)])
+    assert parts == {4: row(4)}
+
+
+def test_a_part_without_a_row_is_adopted_by_its_etag_where_there_are_no_checksums(threads: PartThreads) -> None:
+    parts, _ = result(threads, [], [held(4, checksum=None)], algorithm="none")
+    assert parts == {4: row(4, checksum=None)}
+
+
+def test_a_checksum_of_another_algorithm_says_nothing_and_the_etag_decides(threads: PartThreads) -> None:
+    ours, _ = result(threads, [], [held(1, checksum=checksum(1, "crc32c"))])
+    theirs, _ = result(threads, [], [held(1, checksum=checksum(1, "crc32c"), etag='"opaque"')])
+    assert set(ours) == {1}
+    assert theirs == {}
+
+
+@pytest.mark.parametrize(
+    "receipt",
+    [
+        held(1, checksum=checksum(2), etag=etag(piece(2))),
+        held(1, checksum=checksum(2)),
+        held(1, checksum=None, etag=etag(piece(2))),
+        held(1, checksum=None, etag='"opaque"'),
+        held(1, size=9),
+        PartReceipt(5, 10, etag(piece(1)), checksum(1)),
+    ],
+    ids=["other bytes", "other checksum", "other md5", "nothing to compare", "other size", "beyond the plan"],
+)
+def test_a_part_that_is_not_surely_ours_is_sent_again(threads: PartThreads, receipt: PartReceipt) -> None:
+    parts, _ = result(threads, [], [receipt])
+    assert parts == {}
+
+
+def test_a_dropped_row_whose_part_holds_the_right_bytes_after_all_is_adopted(threads: PartThreads) -> None:
+    """The row was of an earlier sending of the part; the later one landed, and its row was lost."""
+    parts, _ = result(threads, [row(1, etag='"earlier"')], [held(1)])
+    assert parts == {1: row(1)}
+
+
+def test_a_source_that_became_shorter_is_noticed_while_adopting(threads: PartThreads) -> None:
+    checkpoint = MemoryCheckpoint()
+    checkpoint.opening("key", size=35, part_size=10, base=Base())
+    upload = checkpoint.load()
+    assert upload is not None
+    with pytest.raises(SourceChangedError):
+        reconcile(
+            upload,
+            PLAN,
+            [held(4)],
+            source=BytesSource(BLOB[:31]),
+            algorithm="crc64nvme",
+            threads=threads,
+            checkpoint=checkpoint,
+        )
