@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up test check format migration lock clean
+.PHONY: help install demo up memory test check format migration lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ demo: $(INSTALLED)  ## watch a transfer survive its worker; FILE=… takes a fil
 
 up: $(INSTALLED)  ## start everything on this machine, without Docker, until Ctrl-C
 	$(PYTHON) -m dev.up
+
+memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 GiB, about 2 minutes
+	$(PYTHON) -m dev.memory
 
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
 	$(PYTHON) -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

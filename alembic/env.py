@@ -36,7 +36,7 @@ def migrate(connection: Connection) -> None:
         include_name=include_name,
         render_as_batch=connection.dialect.name == "sqlite",
         transaction_per_migration=True,
-        user_module_prefix="tables.",
+        user_module_prefix="clock.",
     )
     with context.begin_transaction():
         context.run_migrations()

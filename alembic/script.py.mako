@@ -6,7 +6,7 @@ Create an index on a table with rows with postgresql_concurrently, outside of a 
 
 import sqlalchemy as sa
 from alembic import op
-from blobferry import tables
+from blobferry import clock
 ${imports if imports else ""}
 
 revision: str = ${repr(up_revision)}

@@ -9,14 +9,18 @@ from typing import Any, Final, Self
 
 from celery import Celery
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 from blobferry import messages, submission
-from blobferry.contract import check_job_id, check_request
+from blobferry.checks import check_job_id
+from blobferry.contract import JobState, check_request
 from blobferry.database import open_engine, reachable
-from blobferry.errors import ConfigurationError, JobNotFoundError
+from blobferry.errors import ConfigurationError, InvalidRequestError, JobNotFoundError
 from blobferry.tables import jobs
 from blobferry.values import Job
+
+#: What a job may be submitted in: the app's own transaction.
+Transaction = Session | scoped_session[Session] | Connection
 
 POLL_INTERVAL: Final = 0.2  #: seconds between two looks at the row in ``wait`` and ``watch``
 
@@ -34,6 +38,7 @@ class Client:
     ) -> None:
         if (database_url is None) == (engine is None):
             raise ConfigurationError("database_url", "give either database_url or engine")
+        self._owns_engine = engine is None
         self._engine = engine if engine is not None else open_engine(str(database_url))
         self._app: Celery | None = messages.client_app(broker_url) if broker_url else None
 
@@ -45,11 +50,15 @@ class Client:
             raise ConfigurationError(
                 "BLOBFERRY_DATABASE_URL", "is not set: the URL of the database that holds the jobs"
             )
-        return cls(database_url=url, broker_url=environ.get("BLOBFERRY_BROKER_URL") or None)
+        try:
+            return cls(database_url=url, broker_url=environ.get("BLOBFERRY_BROKER_URL") or None)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"BLOBFERRY_{error.name.upper()}", error.problem) from None
 
     def close(self) -> None:
-        """Close the connections that this client opened. It may be used again afterwards."""
-        self._engine.dispose()
+        """Close the connections that this client opened, not the app's own engine. It may be used again afterwards."""
+        if self._owns_engine:
+            self._engine.dispose()
         if self._app is not None:
             self._app.close()
 
@@ -73,7 +82,7 @@ class Client:
         deadline: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
-        session: Session | Connection | None = None,
+        session: Transaction | None = None,
     ) -> Job:
         """Submit a job that writes the source, a URL as the **worker** sees it, to the path of the storage.
 
@@ -127,17 +136,22 @@ class Client:
             seen = job
             time.sleep(POLL_INTERVAL)
 
-    def _submit(self, operation: str, arguments: Mapping[str, Any], session: Session | Connection | None) -> Job:
+    def _submit(self, operation: str, arguments: Mapping[str, Any], session: Transaction | None) -> Job:
         request = check_request(operation, arguments)
+        if isinstance(session, scoped_session):
+            session = session()
         if session is None:
             with reachable(), self._engine.begin() as connection:
                 row = submission.insert_job(connection, request)
             self._publisher(row)()
         elif isinstance(session, Session):
-            row = submission.insert_job(session.connection(), request)
-            submission.after_commit(session, self._publisher(row))
-        else:  # nobody tells after a Connection's commit, only before it: the caretaker publishes
+            connection = session.connection()
+            row = submission.insert_job(connection, request)
+            submission.after_commit(session, connection, self._publisher(row))
+        elif isinstance(session, Connection):  # it tells nobody of its commit: the caretaker publishes
             row = submission.insert_job(session, request)
+        else:
+            raise InvalidRequestError(f"session: needs a Session or a Connection, got {type(session).__name__}")
         return Job.from_row(row)
 
     def _publisher(self, row: Mapping[str, Any]) -> Callable[[], None]:
@@ -146,7 +160,8 @@ class Client:
                 self._app is not None
                 and row["publish_seq"] == 0
                 and row["published_at"] is None
-                and row["state"] == "queued"
+                and row["run_at"] is None
+                and row["state"] == JobState.QUEUED
             ):
                 messages.publish(self._app, messages.Message.from_row(row))
 

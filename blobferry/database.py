@@ -8,7 +8,15 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from blobferry.errors import ConfigurationError, UnreachableError
 
@@ -25,17 +33,18 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
     writes later would otherwise fail with SQLITE_BUSY no matter how long it may wait. Safe across fork.
     """
     parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT})
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
+    if not is_sqlite:
+        timeouts = {"connect_timeout": CONNECT_TIMEOUT, "keepalives_idle": 10, "keepalives_interval": 5}
+        options = {"pool_size": pool_size, "pool_pre_ping": True, "connect_args": timeouts}
+    try:
+        engine = create_engine(parsed, **options)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("database_url", f"{parsed.drivername} needs the package {error.name}") from error
+    if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediate)
-    else:
-        engine = create_engine(
-            parsed,
-            pool_size=pool_size,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT, "keepalives_idle": 10, "keepalives_interval": 5},
-        )
     _engines.add(engine)
     return engine
 
@@ -46,10 +55,10 @@ def parse_url(url: str) -> URL:
         parsed = make_url(url)
         if parsed.drivername in ("postgres", "postgresql"):
             parsed = parsed.set(drivername="postgresql+psycopg")
-        parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise ConfigurationError("database_url", "needs a SQLAlchemy URL for PostgreSQL or SQLite") from error
-    if parsed.get_backend_name() not in ("postgresql", "sqlite"):
+        is_async = parsed.get_dialect().is_async
+    except (ArgumentError, NoSuchModuleError, ValueError):  # the cause may show a piece of the password
+        raise ConfigurationError("database_url", "needs a SQLAlchemy URL for PostgreSQL or SQLite") from None
+    if parsed.get_backend_name() not in ("postgresql", "sqlite") or is_async:
         raise ConfigurationError("database_url", f"{parsed.drivername}: only PostgreSQL and SQLite are supported")
     return parsed
 
@@ -59,15 +68,17 @@ def reachable() -> Iterator[None]:
     """Turn a database that is away, or empty, into UnreachableError with what to do about it."""
     try:
         yield
-    except (OperationalError, ProgrammingError) as error:
-        reason = str(error.orig).strip().splitlines()[0]
+    except DBAPIError as error:
+        # DatabaseError itself: SQLite says it of a file that is no database
+        away = isinstance(error, (OperationalError, ProgrammingError)) or type(error) is DatabaseError
+        if not away and not error.connection_invalidated:
+            raise
+        reason = (str(error.orig).strip() or repr(error.orig)).splitlines()[0]
         if "blobferry_" in reason:
             reason += " (has `python -m worker migrate` been run on this database?)"
         raise UnreachableError(f"database: {reason}") from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise UnreachableError(f"database: {error.orig}") from error
-        raise
+    except PoolTimeoutError as error:
+        raise UnreachableError(f"database: no connection of the pool fell free: {error}") from error
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from celery import Celery
 
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, TASK_PREFIX
+from blobferry.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +17,8 @@ KEPT_OPTIONS: Final = ("link", "link_error", "chain", "chord", "group_id", "grou
 PUBLISH_RETRY: Final = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.3}
 #: Seconds; without them a publish on a half-open connection waits for ever.
 BROKER_TIMEOUTS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
+#: The same for whoever only publishes: a web request waits, up to three times; the caretaker makes good what is lost.
+CLIENT_TIMEOUTS: Final = {"socket_timeout": 1.2, "socket_connect_timeout": 1.2, "socket_keepalive": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +50,28 @@ class Message:
 
 
 def client_app(broker_url: str) -> Celery:
-    """A Celery app that only publishes. It opens no connection and is nobody's current app."""
-    app = Celery("blobferry-client", broker=broker_url, backend=broker_url, set_as_current=False)
+    """A Celery app that only publishes. It opens no connection and is nobody's current app.
+
+    It has no result backend: with one, Celery would subscribe to the result of each task that it sends, and a broker
+    that is away would hold every submit for the twenty seconds of that subscription's own retries.
+    """
+    app = Celery("blobferry-client", broker=broker_url, backend="disabled://", set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
-        result_serializer="json",
-        broker_transport_options=BROKER_TIMEOUTS,
-        redis_socket_timeout=BROKER_TIMEOUTS["socket_timeout"],
-        redis_socket_connect_timeout=BROKER_TIMEOUTS["socket_connect_timeout"],
+        broker_transport_options=CLIENT_TIMEOUTS,
         broker_connection_timeout=2,
         task_publish_retry_policy=PUBLISH_RETRY,
         task_send_sent_event=True,
     )
+    try:
+        if "://" not in broker_url:  # Celery would take it for a host of RabbitMQ
+            raise ValueError(broker_url)
+        app.connection_for_write().get_transport_cls()
+    except (ImportError, KeyError, ValueError):  # which may show a piece of the password
+        raise ConfigurationError(
+            "broker_url", "needs a URL such as redis://:password@host:6379/0, the password percent-encoded"
+        ) from None
     return app
 
 

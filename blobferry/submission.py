@@ -1,18 +1,20 @@
 """Submitting: one INSERT in somebody's transaction, and a message after its commit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, and_, event, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from blobferry.contract import Request
 from blobferry.errors import ConflictError
 from blobferry.tables import jobs
 
 _PENDING: Final = "blobferry_pending"
+_TRIES: Final = 3  #: how often a row may vanish between the insert that met it and the look at it
 
 
 def insert_job(
@@ -39,45 +41,71 @@ def insert_job(
         "deadline": request.deadline,
     }
     insert = dialect.insert(jobs).values(**values | columns).on_conflict_do_nothing().returning(*jobs.c)
-    row = connection.execute(insert).mappings().one_or_none()
-    return dict(row) if row is not None else _existing(connection, values)
+    for _ in range(_TRIES):
+        row = connection.execute(insert).mappings().one_or_none()
+        if row is not None:
+            return dict(row)
+        existing = _existing(connection, values)
+        if existing is not None:
+            return existing
+    # It is there and cannot be seen: the caller's snapshot is older (REPEATABLE READ).
+    raise ConflictError(request.idempotency_key or "", str(values["id"]))
 
 
-def _existing(connection: Connection, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    same_key = (
-        (jobs.c.storage == values["storage"])
-        & (jobs.c.operation == values["operation"])
-        & (jobs.c.idempotency_key == values["idempotency_key"])
-    )
-    row = connection.execute(select(jobs).where((jobs.c.id == values["id"]) | same_key)).mappings().first()
-    if row is None:  # inserted by a transaction that rolled back or was pruned in between: ours is free now
-        raise ConflictError(values["idempotency_key"] or "", values["id"])
+def _existing(connection: Connection, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row with the id or the key; None if it has been deleted since."""
+    same = jobs.c.id == values["id"]
+    if values["idempotency_key"] is not None:
+        key = ("storage", "operation", "idempotency_key")
+        same |= and_(*(jobs.c[name] == values[name] for name in key))
+    row = connection.execute(select(jobs).where(same)).mappings().first()
+    if row is None:
+        return None
     asked = ("operation", "storage", "request", "priority", "not_before", "deadline", "labels")
     if row["id"] != values["id"] and any(row[name] != values[name] for name in asked):
         raise ConflictError(values["idempotency_key"], row["id"])
     return dict(row)
 
 
-def after_commit(session: Session, publish: Callable[[], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A message that waits for the commit of the transaction, or savepoint, in which its job was submitted."""
+
+    transaction: SessionTransaction
+    connection: Connection
+    publish: Callable[[], None]
+
+    def lineage(self) -> Iterator[SessionTransaction]:
+        """The transaction and all around it; the last one is the outermost."""
+        transaction: SessionTransaction | None = self.transaction
+        while transaction is not None:
+            yield transaction
+            transaction = transaction.parent
+
+
+def after_commit(session: Session, connection: Connection, publish: Callable[[], None]) -> None:
     """Call ``publish`` once the session's outermost transaction has committed; never if it rolls back.
 
-    SQLAlchemy fires ``after_commit`` for a released savepoint as well, when the row is not yet there to be found.
+    SQLAlchemy fires ``after_commit`` also when a savepoint is released, and when a session that joined somebody's
+    transaction on a connection ends its part of it: the row is not yet there to be found. The connection knows.
     """
     if _PENDING not in session.info:
         session.info[_PENDING] = []
         event.listen(session, "after_commit", _publish_pending)
         event.listen(session, "after_soft_rollback", _drop_pending)
-    session.info[_PENDING].append(publish)
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    assert transaction is not None, "the insert has begun one"
+    session.info[_PENDING].append(_Pending(transaction, connection, publish))
 
 
 def _publish_pending(session: Session) -> None:
-    if session.in_nested_transaction():
-        return
-    pending, session.info[_PENDING] = session.info[_PENDING], []
-    for publish in pending:
-        publish()
+    # What an earlier transaction left behind, closed without a commit or joined to somebody's, is not ours to send.
+    ours = [waiting for waiting in session.info[_PENDING] if session.get_transaction() in waiting.lineage()]
+    session.info[_PENDING] = [waiting for waiting in ours if waiting.connection.in_transaction()]
+    for waiting in ours:
+        if waiting not in session.info[_PENDING]:
+            waiting.publish()
 
 
-def _drop_pending(session: Session, transaction: Any) -> None:
-    if transaction.parent is None:
-        session.info[_PENDING] = []
+def _drop_pending(session: Session, transaction: SessionTransaction) -> None:
+    session.info[_PENDING] = [waiting for waiting in session.info[_PENDING] if transaction not in waiting.lineage()]

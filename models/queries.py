@@ -11,9 +11,9 @@ from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, u
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from blobferry.clock import db_now
 from blobferry.contract import CLAIMABLE_STATES, FINAL_STATES, JobState, Phase, UploadState
 from blobferry.errors import BlobferryError, LeaseLostError, WorkerDiedError
-from blobferry.tables import db_now
 from models.attempt import Attempt
 from models.job import Job
 from models.part import Part
@@ -73,7 +73,7 @@ def extend_lease(session: Session, job_id: str, token: int, lease_seconds: float
     """Renew the lease; return (cancel_requested, pause_requested), or None if another run owns the job."""
     statement = (
         update(Job)
-        .where(Job.id == job_id, Job.token == token)
+        .where(Job.id == job_id, Job.token == token, Job.lease_expires_at.is_not(None))  # null: the run has ended
         .values(lease_expires_at=db_now(lease_seconds))
         .returning(Job.cancel_requested, Job.pause_requested)
     )
@@ -365,7 +365,7 @@ def _claimable() -> list[ColumnElement[bool]]:
         Job.state.in_(CLAIMABLE_STATES),
         Job.lease_expires_at.is_(None),
         or_(Job.run_at.is_(None), Job.run_at <= db_now()),
-        or_(Job.deadline.is_(None), Job.deadline >= db_now()),
+        or_(_past_return(), Job.deadline.is_(None), Job.deadline >= db_now()),
         or_(_past_return(), ~Job.cancel_requested & ~Job.pause_requested),
     ]
 

@@ -54,10 +54,12 @@ class Fuse:
             mine = len(self.calls) == self._fail_at
             self.blown = mine and self._when == "before"
             self._check()
-        yield
-        with self._lock:
-            self.blown = self.blown or mine
-            self._check()
+        try:
+            yield
+        finally:  # an error that is the answer goes down with the process as well
+            with self._lock:
+                self.blown = self.blown or mine
+                self._check()
 
     def _check(self) -> None:
         if self.blown:

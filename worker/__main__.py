@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from alembic import command as alembic
-from alembic.config import Config
 
+from blobferry.database import reachable
 from blobferry.messages import Message, client_app, publish
 from worker.caretaker import Caretaker
 from worker.errors import BlobferryError, ConfigurationError
@@ -39,18 +38,25 @@ def run(concurrency: int | None, loglevel: str) -> None:
     # Configures Celery when imported, from settings that are known to be good by now.
     from worker.app import QUEUES, app  # noqa: PLC0415
 
-    slots = ["--concurrency", str(concurrency)] if concurrency else []
-    app.worker_main(
-        ["worker", "--queues", ",".join(QUEUES), "--loglevel", loglevel, "--without-gossip", "--without-mingle", *slots]
+    # Not app.worker_main: Celery's whole command line would be one more thing that each child inherits.
+    worker = app.Worker(
+        queues=QUEUES, loglevel=loglevel, concurrency=concurrency, without_gossip=True, without_mingle=True
     )
+    worker.start()
+    sys.exit(worker.exitcode)
 
 
 @main.command()
 @click.option("--revision", default="head", show_default=True)
 def migrate(revision: str) -> None:
     """Create the tables, or bring them up to date. Safe to run at any time, also twice at once."""
+    # Ten MiB that the children of `run` need not inherit.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
     load_settings()
-    alembic.upgrade(Config(str(ALEMBIC_INI)), revision)
+    with reachable():
+        command.upgrade(Config(str(ALEMBIC_INI)), revision)
 
 
 @main.command()

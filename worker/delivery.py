@@ -12,7 +12,8 @@ from typing import Any, Final
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 
-from blobferry.contract import FINAL_STATES, JOBS_QUEUE, ROW_HEADER, SEQ_HEADER, check_job_id, check_request
+from blobferry.checks import check_job_id
+from blobferry.contract import FINAL_STATES, JOBS_QUEUE, ROW_HEADER, SEQ_HEADER, check_request
 from blobferry.messages import KEPT_OPTIONS, Message, publish
 from blobferry.submission import insert_job
 from models import queries

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from blobferry.contract import MAX_KEY_BYTES, check_path
+from blobferry.checks import MAX_KEY_BYTES, check_path
 from blobferry.values import FileInfo
 from worker.errors import InvalidOffsetError, InvalidPathError, NotSupportedError, PathNotFoundError
 from worker.parameters import DriverParameters

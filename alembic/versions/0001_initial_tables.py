@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from blobferry import tables
+from blobferry import clock
 
 revision: str = "0001"
 down_revision: str | None = None
@@ -35,26 +35,26 @@ def upgrade() -> None:
         sa.Column("tenant", sa.String(length=128), nullable=True),
         sa.Column("idempotency_key", sa.String(length=255), nullable=True),
         sa.Column("priority", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("not_before", tables.UtcDateTime(timezone=True), nullable=True),
-        sa.Column("deadline", tables.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("not_before", clock.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("deadline", clock.UtcDateTime(timezone=True), nullable=True),
         sa.Column("queue", sa.String(length=64), server_default="blobferry", nullable=False),
         sa.Column("message_options", JSON, nullable=True),
         sa.Column("parent_id", sa.String(length=155), nullable=True),
         sa.Column("root_id", sa.String(length=155), nullable=True),
         sa.Column("publish_seq", BIG, server_default=sa.text("0"), nullable=False),
-        sa.Column("published_at", tables.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("published_at", clock.UtcDateTime(timezone=True), nullable=True),
         sa.Column("state", sa.String(length=16), server_default="queued", nullable=False),
         sa.Column("phase", sa.String(length=32), nullable=True),
-        sa.Column("run_at", tables.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("run_at", clock.UtcDateTime(timezone=True), nullable=True),
         sa.Column("cancel_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
-        sa.Column("created_at", tables.UtcDateTime(timezone=True), server_default=tables.db_now(), nullable=False),
-        sa.Column("updated_at", tables.UtcDateTime(timezone=True), server_default=tables.db_now(), nullable=False),
-        sa.Column("started_at", tables.UtcDateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", tables.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("created_at", clock.UtcDateTime(timezone=True), server_default=clock.db_now(), nullable=False),
+        sa.Column("updated_at", clock.UtcDateTime(timezone=True), server_default=clock.db_now(), nullable=False),
+        sa.Column("started_at", clock.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", clock.UtcDateTime(timezone=True), nullable=True),
         sa.Column("token", BIG, server_default=sa.text("0"), nullable=False),
         sa.Column("worker", sa.String(length=255), nullable=True),
-        sa.Column("lease_expires_at", tables.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("lease_expires_at", clock.UtcDateTime(timezone=True), nullable=True),
         sa.Column("attempt", BIG, server_default=sa.text("0"), nullable=False),
         sa.Column("failures", BIG, server_default=sa.text("0"), nullable=False),
         sa.Column("crashes", BIG, server_default=sa.text("0"), nullable=False),
@@ -68,7 +68,7 @@ def upgrade() -> None:
         sa.Column("base_etag", sa.Text(), nullable=True),
         sa.Column("etag", sa.Text(), nullable=True),
         sa.Column("version_id", sa.Text(), nullable=True),
-        sa.Column("verify_until", tables.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("verify_until", clock.UtcDateTime(timezone=True), nullable=True),
         sa.Column("error_code", sa.String(length=64), nullable=True),
         sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("result", JSON, nullable=True),
@@ -86,7 +86,7 @@ def upgrade() -> None:
     op.create_table(
         "blobferry_tombstones",
         sa.Column("id", sa.String(length=155), nullable=False),
-        sa.Column("finished_at", tables.UtcDateTime(timezone=True), server_default=tables.db_now(), nullable=False),
+        sa.Column("finished_at", clock.UtcDateTime(timezone=True), server_default=clock.db_now(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_blobferry_tombstones")),
     )
     op.create_index("ix_blobferry_tombstones_finished_at", "blobferry_tombstones", ["finished_at"])
@@ -96,8 +96,8 @@ def upgrade() -> None:
         sa.Column("job_id", sa.String(length=155), nullable=False),
         sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("worker", sa.String(length=255), nullable=True),
-        sa.Column("started_at", tables.UtcDateTime(timezone=True), server_default=tables.db_now(), nullable=False),
-        sa.Column("finished_at", tables.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("started_at", clock.UtcDateTime(timezone=True), server_default=clock.db_now(), nullable=False),
+        sa.Column("finished_at", clock.UtcDateTime(timezone=True), nullable=True),
         sa.Column("outcome", sa.String(length=16), nullable=True),
         sa.Column("error_code", sa.String(length=64), nullable=True),
         sa.Column("error_message", sa.Text(), nullable=True),
@@ -131,11 +131,11 @@ def upgrade() -> None:
         sa.Column("size", BIG, nullable=True),
         sa.Column("part_size", BIG, nullable=True),
         sa.Column("state", sa.String(length=16), server_default="opening", nullable=False),
-        sa.Column("opened_at", tables.UtcDateTime(timezone=True), server_default=tables.db_now(), nullable=False),
-        sa.Column("updated_at", tables.UtcDateTime(timezone=True), server_default=tables.db_now(), nullable=False),
+        sa.Column("opened_at", clock.UtcDateTime(timezone=True), server_default=clock.db_now(), nullable=False),
+        sa.Column("updated_at", clock.UtcDateTime(timezone=True), server_default=clock.db_now(), nullable=False),
         sa.Column("base_etag", sa.Text(), nullable=True),
-        sa.Column("base_mod_time", tables.UtcDateTime(timezone=True), nullable=True),
-        sa.Column("recheck_at", tables.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("base_mod_time", clock.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("recheck_at", clock.UtcDateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["job_id"], ["blobferry_jobs.id"], name=op.f("fk_blobferry_uploads_job_id"), ondelete="CASCADE"
         ),

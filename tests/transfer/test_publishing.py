@@ -125,6 +125,13 @@ def test_a_store_that_stays_down_ends_in_its_own_error_with_the_base_visible(mem
     assert blob(memory, "key") == before
 
 
+def test_nobody_waits_after_the_last_try(memory: MemoryStore) -> None:
+    publishing = Publishing(FaultyStore(memory, "put", times=100))
+    with pytest.raises(StoreUnavailableError):
+        publishing.run()
+    assert publishing.slept == [0.5, 1.0]
+
+
 def test_a_permanent_error_without_effect_is_not_repeated(memory: MemoryStore) -> None:
     store = FaultyStore(memory, "put", times=100, error=lambda: InvalidPartError("bad part"))
     with pytest.raises(InvalidPartError):
@@ -153,20 +160,19 @@ def test_a_base_that_was_deleted_meanwhile_is_not_replaced() -> None:
     assert blob(memory, "key") is None
 
 
-def test_an_error_that_hides_a_blob_of_others_is_superseded() -> None:
+def test_an_error_during_which_somebody_else_published_is_superseded() -> None:
     """Our call failed; what appeared is not ours, however alike its size."""
     memory = tiny_store()
 
     def theirs(verb: str) -> None:
-        if verb == "put":
+        if verb == "head":
             memory.put("key", b"x" * len(NEW))
 
     store = FaultyStore(HookedStore(memory, before=theirs), "put")
-    # FaultyStore raises before the hook would run, so the other writer comes with the look.
-    store = FaultyStore(HookedStore(memory, before=lambda verb: theirs("put") if verb == "head" else None), "put")
-    publishing = Publishing(store, base=Base())
     with pytest.raises(SupersededError):
-        publishing.run()
+        Publishing(store, base=Base()).run()
+    assert store.fired == 1
+    assert blob(memory, "key") == b"x" * len(NEW)
 
 
 def test_the_same_bytes_of_somebody_else_are_ours_only_by_mark_checksum_or_etag() -> None:

@@ -1,0 +1,55 @@
+"""Times in the database: aware, UTC, and by the database's own clock on PostgreSQL and SQLite alike."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime on every database; SQLite keeps it as sortable text with microseconds."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Refuse naive times: nobody can tell what they mean."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time needs a zone: {value!r}")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Give the zone back that SQLite cannot keep."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class db_now(FunctionElement[datetime]):
+    """The database's clock now, plus ``seconds``. Unlike ``now()`` it moves on within a transaction."""
+
+    type = UtcDateTime()
+    inherit_cache = False
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = float(seconds)
+
+
+@compiles(db_now)
+def _postgresql_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
+    if not element.seconds:
+        return "clock_timestamp()"
+    return f"(clock_timestamp() + make_interval(secs => {element.seconds!r}))"
+
+
+@compiles(db_now, "sqlite")
+def _sqlite_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
+    # SQLite counts milliseconds; the zeros make its text sort and compare with bound microseconds.
+    return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', '{element.seconds:+f} seconds'))"

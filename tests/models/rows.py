@@ -1,0 +1,102 @@
+"""Rows as tests need them, and looks at them: by the same statements as the client's, or by plain SQL."""
+
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+from sqlalchemy import select, text, update
+
+from blobferry.contract import check_request
+from blobferry.submission import insert_job
+from blobferry.tables import db_now
+from models import Attempt, Database, Job, Part, Tombstone, Upload, queries
+
+LEASE = 30.0
+
+_numbers = count(1)
+
+
+def submit(database: Database, *, arguments: Mapping[str, Any] | None = None, **columns: Any) -> str:
+    """A job as a client submits it, of 30 bytes; ``columns`` are set on its row. Returns its id."""
+    columns = {"size": 30} | columns
+    request = check_request("write_stream", {"path": "/a", "source": "file:///srv/a", **(arguments or {})})
+    job_id = str(columns.pop("job_id", f"job-{next(_numbers)}"))
+    with database.begin() as session:
+        insert_job(session.connection(), request, job_id=job_id, **columns)
+    return job_id
+
+
+def claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> Job:
+    """The job, claimed."""
+    job = try_claim(database, job_id, publish_seq=publish_seq, worker=worker)
+    assert job is not None, f"{job_id} was not to be had"
+    return job
+
+
+def try_claim(
+    database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1"
+) -> Job | None:
+    with database.begin() as session:
+        return queries.claim_job(session, job_id, worker=worker, lease_seconds=LEASE, publish_seq=publish_seq)
+
+
+def job_row(database: Database, job_id: str) -> Job:
+    with database.begin() as session:
+        return session.scalars(select(Job).where(Job.id == job_id)).one()
+
+
+def attempts(database: Database, job_id: str) -> list[Attempt]:
+    with database.begin() as session:
+        return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)))
+
+
+def outcomes(database: Database, job_id: str) -> list[str | None]:
+    return [attempt.outcome for attempt in attempts(database, job_id)]
+
+
+def uploads(database: Database, job_id: str) -> list[Upload]:
+    with database.begin() as session:
+        return list(session.scalars(select(Upload).where(Upload.job_id == job_id).order_by(Upload.id)))
+
+
+def part_rows(database: Database, upload: int) -> list[Part]:
+    with database.begin() as session:
+        return list(queries.parts_of(session, upload))
+
+
+def tombstones(database: Database) -> set[str]:
+    with database.begin() as session:
+        return set(session.scalars(select(Tombstone.id)))
+
+
+def change(database: Database, job_id: str, **values: Any) -> None:
+    """Change the row behind everybody's back."""
+    with database.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(**values))
+
+
+def ago(seconds: float) -> Any:
+    """The database's time so many seconds ago."""
+    return db_now(-seconds)
+
+
+def expire_lease(database: Database, job_id: str) -> None:
+    """The run's worker has been dead for a while."""
+    change(database, job_id, lease_expires_at=ago(1))
+
+
+def add_upload(database: Database, job_id: str, **columns: Any) -> int:
+    upload = Upload(**{"job_id": job_id, "key": "a", "size": 30, "part_size": 10, "state": "open"} | columns)
+    with database.begin() as session:
+        session.add(upload)
+    return upload.id
+
+
+def change_upload(database: Database, upload: int, **values: Any) -> None:
+    with database.begin() as session:
+        session.execute(update(Upload).where(Upload.id == upload).values(**values))
+
+
+def count_rows(database: Database, table: str) -> int:
+    with database.begin() as session:
+        return int(session.scalar(text(f"SELECT count(*) FROM {table}")) or 0)
