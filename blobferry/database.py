@@ -36,7 +36,12 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
     is_sqlite = parsed.get_backend_name() == "sqlite"
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
     if not is_sqlite:
-        timeouts = {"connect_timeout": CONNECT_TIMEOUT, "keepalives_idle": 10, "keepalives_interval": 5}
+        timeouts = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "tcp_user_timeout": 15_000,
+        }
         options = {"pool_size": pool_size, "pool_pre_ping": True, "connect_args": timeouts}
     try:
         engine = create_engine(parsed, **options)

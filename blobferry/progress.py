@@ -71,6 +71,8 @@ class _Bar:
             self._task = self._bar.add_task("", total=job.size, completed=job.bytes_done, job=job)
         if self._last is not None and problem(job) not in ("", problem(self._last)) and not job.is_final:
             self._bar.console.print(Text(f"attempt {self._last.attempt} ended: {problem(job)}"), soft_wrap=True)
+        if self._last is not None and job.attempt != self._last.attempt:
+            self._bar.reset(self._task, total=job.size, completed=job.bytes_done, job=job)  # the pause is no speed
         self._last = job
         says_something = job.size is not None or not job.is_final
         self._bar.update(self._task, total=job.size, completed=job.bytes_done, visible=says_something, job=job)

@@ -91,7 +91,7 @@ jobs = Table(
     Column("message_options", _Json),  # link, link_error, chain, chord: sent again with each publish
     Column("parent_id", String(155)),
     Column("root_id", String(155)),
-    _count("publish_seq"),  # number of the newest message; older ones are dropped
+    _count("publish_seq"),  # the number that a message must carry; each claim raises it
     _time("published_at"),  # null: nobody has published it since it last became claimable
     # its life
     _words("state", 16, "queued"),

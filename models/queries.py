@@ -47,6 +47,7 @@ def claim_job(
         .where(*wanted)
         .values(
             token=Job.token + 1,
+            publish_seq=Job.publish_seq + 1,  # messages sent before this claim are old from now on
             attempt=Job.attempt + case((again, 1), else_=0),
             state=case((Job.state == JobState.VERIFYING, JobState.VERIFYING), else_=JobState.RUNNING),
             worker=worker,
@@ -256,10 +257,11 @@ def add_bytes_sent(session: Session, job: Job, sent: int) -> None:
 
 
 def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[Job]:
-    """Number and stamp the next-best claimable jobs, so that ``limit`` of them have a message on its way.
+    """Stamp the next-best claimable jobs, so that ``limit`` of them have a message on its way; the caller sends it.
 
     Highest priority first, then the oldest; every fifth pick (counted from ``turn``) is the oldest whatever its
-    priority, so that nothing starves. Jobs whose message was not claimed within 30 s are published again.
+    priority, so that nothing starves. Jobs whose message was not claimed within 30 s are published again, under the
+    same number: the first message may only be waiting in a long queue, and whichever comes first is good.
     """
     lost = db_now(-REPUBLISH_AFTER)
     waiting = select(func.count()).select_from(Job).where(*_claimable(), Job.published_at >= lost)
@@ -274,11 +276,9 @@ def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[Job]
     picked = pick_fairly(best, oldest, limit=limit, turn=turn)
     ids = [job.id for job in picked]
     session.execute(
-        update(Job).where(Job.id.in_(ids)).values(publish_seq=Job.publish_seq + 1, published_at=db_now()),
+        update(Job).where(Job.id.in_(ids)).values(published_at=db_now()),
         execution_options={"synchronize_session": False},
     )
-    for job in picked:
-        session.refresh(job, ["publish_seq", "published_at"])
     return picked
 
 

@@ -40,8 +40,9 @@ def configure(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,
         "worker_concurrency": settings.concurrency,
-        # SQL decides what a lost worker means; a second authority would run jobs twice.
+        # SQL decides what a lost child means. Celery only says RETRY instead of FAILURE; its message is one more nudge.
         "task_reject_on_worker_lost": False,
+        "task_retry_on_worker_lost": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Slices are far shorter than the visibility timeout, which thus redelivers lost messages only.
         "broker_transport_options": {

@@ -32,6 +32,7 @@ class JobTask(Task):  # type: ignore[misc]
     abstract = True
     acks_late = True
     max_retries = None
+    default_retry_delay = 1  # seconds; of Celery's own retry when a child is lost, ours are in SQL
     typing = False  # arguments are checked by the contract, which names what is wrong
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:

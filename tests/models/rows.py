@@ -8,7 +8,7 @@ from sqlalchemy import select, text, update
 
 from blobferry.contract import check_request
 from blobferry.submission import insert_job
-from blobferry.tables import db_now
+from blobferry.clock import db_now
 from models import Attempt, Database, Job, Part, Tombstone, Upload, queries
 
 LEASE = 30.0

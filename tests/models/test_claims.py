@@ -140,6 +140,15 @@ def test_an_old_message_claims_nothing(database: Database) -> None:
     assert claim(database, job_id, publish_seq=3).token == 1
 
 
+def test_messages_that_were_sent_before_a_claim_are_old_after_it(database: Database) -> None:
+    job_id = submit(database)
+    job = claim(database, job_id, publish_seq=0)
+    with database.begin() as session:
+        queries.release_job(session, job, JobState.QUEUED)
+    assert try_claim(database, job_id, publish_seq=0) is None
+    assert claim(database, job_id, publish_seq=1)
+
+
 def test_a_claim_takes_the_job_out_of_the_published_ones(database: Database) -> None:
     job_id = submit(database, published_at=datetime.now(UTC))
     assert claim(database, job_id).published_at is None

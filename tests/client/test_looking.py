@@ -1,0 +1,114 @@
+"""Looking at jobs: get, wait and watch see what the worker has written."""
+
+import json
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from blobferry import Client, Job
+from blobferry.contract import check_request
+from blobferry.errors import InvalidRequestError, JobNotFoundError
+from blobferry.submission import insert_job
+from blobferry.tables import jobs
+
+SOURCE = "file:///srv/incoming/7.mp4"
+
+
+def change(asked: Any, job: Job, **values: Any) -> None:
+    with asked.database.begin() as session:
+        session.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+
+
+def test_get_of_an_unknown_job_says_so(ferry: Client) -> None:
+    with pytest.raises(JobNotFoundError, match="nobody"):
+        ferry.get("nobody")
+
+
+@pytest.mark.parametrize("job_id", ["", "a" * 156, None])
+def test_an_id_that_no_job_can_have_is_refused(ferry: Client, job_id: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="job id"):
+        ferry.get(job_id)
+
+
+def test_wait_for_an_unknown_job_does_not_wait(ferry: Client) -> None:
+    with pytest.raises(JobNotFoundError):
+        ferry.wait("nobody", timeout=60)
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+def test_wait_returns_the_job_in_any_final_state(ferry: Client, asked: Any, state: str) -> None:
+    job = ferry.write_stream("/a", SOURCE)
+    change(asked, job, state=state)
+    assert ferry.wait(job.id, timeout=60).state == state
+
+
+def test_wait_gives_up_in_time_and_says_where_the_job_is(ferry: Client) -> None:
+    job = ferry.write_stream("/a", SOURCE)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match=f"{job.id} is still queued"):
+        ferry.wait(job.id, timeout=0.3)
+    assert 0.3 <= time.monotonic() - started < 2
+
+
+def test_wait_with_no_time_looks_once(ferry: Client, asked: Any) -> None:
+    job = ferry.write_stream("/a", SOURCE)
+    with pytest.raises(TimeoutError):
+        ferry.wait(job.id, timeout=0)
+    change(asked, job, state="succeeded")
+    assert ferry.wait(job.id, timeout=0).is_final
+
+
+def test_an_end_is_seen_within_half_a_second(ferry: Client, asked: Any) -> None:
+    job = ferry.write_stream("/a", SOURCE)
+    ended = []
+
+    def finish() -> None:
+        change(asked, job, state="succeeded")
+        ended.append(time.monotonic())
+
+    timer = threading.Timer(0.3, finish)
+    timer.start()
+    ferry.wait(job.id, timeout=30)
+    seen = time.monotonic()
+    timer.join()
+    assert seen - ended[0] < 0.5
+
+
+def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, asked: Any) -> None:
+    job = ferry.write_stream("/a", SOURCE)
+    steps = iter(
+        [
+            {"state": "running", "size": 10, "attempt": 1},
+            {"bytes_done": 5},
+            {"state": "succeeded", "bytes_done": 10},
+        ]
+    )
+    seen = []
+    for now in ferry.watch(job.id, timeout=30):
+        seen.append((str(now.state), now.bytes_done))
+        if not now.is_final:
+            change(asked, job, **next(steps))
+    assert seen == [("queued", 0), ("running", 0), ("running", 5), ("succeeded", 10)]
+
+
+def test_a_job_says_all_of_itself_in_json(ferry: Client) -> None:
+    job = ferry.write_stream("/a", SOURCE, labels={"a": "b"})
+    said = json.loads(json.dumps(job.as_json()))
+    assert said["id"] == job.id
+    assert said["labels"] == {"a": "b"}
+    assert said["created_at"] == job.created_at.isoformat()
+    assert job.created_at.utcoffset() == timedelta()
+
+
+def test_an_id_met_again_finds_its_own_row_among_others_without_a_key(asked: Any) -> None:
+    """A bare message that is delivered twice inserts twice; other jobs have no key either."""
+    request = check_request("write_stream", {"path": "/a", "source": SOURCE})
+    with asked.database.begin() as session:
+        for job_id in ("1", "2", "3"):
+            insert_job(session.connection(), request, job_id=job_id)
+        assert insert_job(session.connection(), request, job_id="3")["id"] == "3"
+    assert asked.rows() == 3

@@ -1,0 +1,138 @@
+"""Submitting inside the app's own transaction: the row is part of it, the message waits for its commit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from blobferry import Client
+from blobferry.errors import ConflictError
+
+SOURCE = "file:///srv/incoming/7.mp4"
+
+
+@pytest.fixture
+def session(asked: Any) -> Iterator[Session]:
+    with Session(asked.database.engine) as session:
+        yield session
+
+
+def test_the_message_leaves_after_the_commit(ferry: Client, asked: Any, session: Session) -> None:
+    job = ferry.write_stream("/a", SOURCE, session=session)
+    assert (asked.messages(), job.state) == ([], "queued")
+    session.flush()
+    assert asked.messages() == []
+    session.commit()
+    assert asked.message_ids() == [job.id]
+    assert ferry.get(job.id) == job
+
+
+def test_a_commit_sends_once(ferry: Client, asked: Any, session: Session) -> None:
+    jobs = [ferry.write_stream(f"/a/{number}", SOURCE, session=session).id for number in range(3)]
+    session.commit()
+    session.commit()
+    another = ferry.write_stream("/a/3", SOURCE, session=session).id
+    session.commit()
+    assert sorted(asked.message_ids()) == sorted([*jobs, another])
+
+
+def test_a_rollback_leaves_no_row_and_no_message(ferry: Client, asked: Any, session: Session) -> None:
+    ferry.write_stream("/a", SOURCE, session=session)
+    session.rollback()
+    kept = ferry.write_stream("/b", SOURCE, session=session)
+    session.commit()
+    assert (asked.rows(), asked.message_ids()) == (1, [kept.id])
+
+
+def test_a_session_closed_without_a_commit_sends_nothing_later(ferry: Client, asked: Any, session: Session) -> None:
+    ferry.write_stream("/a", SOURCE, session=session)
+    session.close()
+    kept = ferry.write_stream("/b", SOURCE, session=session)
+    session.commit()
+    assert (asked.rows(), asked.message_ids()) == (1, [kept.id])
+
+
+def test_a_released_savepoint_is_no_commit(ferry: Client, asked: Any, session: Session) -> None:
+    with session.begin():
+        with session.begin_nested():
+            job = ferry.write_stream("/a", SOURCE, session=session)
+            with session.begin_nested():
+                inner = ferry.write_stream("/b", SOURCE, session=session)
+        with session.begin_nested():
+            pass
+        assert asked.messages() == []
+    assert sorted(asked.message_ids()) == sorted([job.id, inner.id])
+
+
+def test_a_savepoint_that_rolls_back_takes_its_messages_along(ferry: Client, asked: Any, session: Session) -> None:
+    with session.begin():
+        before = ferry.write_stream("/a", SOURCE, session=session)
+        savepoint = session.begin_nested()
+        ferry.write_stream("/b", SOURCE, session=session)
+        with session.begin_nested():
+            ferry.write_stream("/c", SOURCE, session=session)
+        savepoint.rollback()
+        after = ferry.write_stream("/d", SOURCE, session=session)
+    assert sorted(asked.message_ids()) == sorted([before.id, after.id])
+    assert asked.rows() == 2
+
+
+@pytest.mark.parametrize("mode", ["conditional_savepoint", "create_savepoint", "control_fully"])
+def test_a_session_joined_to_an_outer_transaction_sends_no_message_before_that_commits(
+    ferry: Client, asked: Any, mode: Any
+) -> None:
+    """Nobody tells when the outer one commits, so the caretaker publishes."""
+    with asked.database.engine.connect() as connection:
+        outer = connection.begin()
+        with Session(connection, join_transaction_mode=mode) as session:
+            ferry.write_stream("/a", SOURCE, session=session)
+            session.commit()
+        if mode == "control_fully":  # there the session's commit is the outer one
+            assert (len(asked.messages()), asked.rows()) == (1, 1)
+            return
+        assert asked.messages() == []
+        outer.rollback()
+    assert (asked.rows(), asked.messages()) == (0, [])
+
+
+def test_what_a_joined_session_left_behind_is_not_sent_with_its_next_commit(ferry: Client, asked: Any) -> None:
+    with asked.database.engine.connect() as connection, Session(connection) as session:
+        outer = connection.begin()
+        ferry.write_stream("/a", SOURCE, session=session)
+        session.commit()
+        outer.rollback()
+        kept = ferry.write_stream("/b", SOURCE, session=session)
+        session.commit()
+        assert asked.message_ids() == [kept.id]
+    assert asked.rows() == 1
+
+
+def test_a_connection_takes_the_row_into_its_transaction(ferry: Client, asked: Any) -> None:
+    with asked.database.engine.connect() as connection:
+        ferry.write_stream("/a", SOURCE, session=connection)
+        connection.rollback()
+        ferry.write_stream("/b", SOURCE, session=connection)
+        connection.commit()
+    assert (asked.rows(), asked.messages()) == (1, [])
+
+
+def test_a_scoped_session_is_the_session_behind_it(ferry: Client, asked: Any) -> None:
+    scoped = scoped_session(sessionmaker(asked.database.engine))
+    job = ferry.write_stream("/a", SOURCE, session=scoped)
+    assert asked.messages() == []
+    scoped.commit()
+    scoped.remove()
+    assert asked.message_ids() == [job.id]
+
+
+def test_a_known_key_does_not_break_the_callers_transaction(ferry: Client, asked: Any, session: Session) -> None:
+    first = ferry.write_stream("/a", SOURCE, idempotency_key="k")
+    with session.begin():
+        other = ferry.write_stream("/b", SOURCE, session=session)
+        assert ferry.write_stream("/a", SOURCE, idempotency_key="k", session=session).id == first.id
+        with pytest.raises(ConflictError):
+            ferry.write_stream("/c", SOURCE, idempotency_key="k", session=session)
+        last = ferry.write_stream("/d", SOURCE, session=session)
+    assert asked.rows() == 3
+    assert {first.id, other.id, last.id} == set(asked.message_ids())

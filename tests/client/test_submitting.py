@@ -1,0 +1,341 @@
+"""Submitting: a row, then a message; the broker makes it fast, the database makes it safe."""
+
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import create_engine, event, text
+
+from blobferry import Client
+from blobferry.database import _begin_immediate, _configure_sqlite, open_engine
+from blobferry.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidPathError,
+    InvalidRequestError,
+    UnreachableError,
+)
+from dev.process import free_port
+
+SOURCE = "file:///srv/incoming/7.mp4"
+PATIENCE = 5.0  #: seconds that a submit may take while the broker is away
+
+
+def test_submit_writes_the_row(ferry: Client) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    job = ferry.write_stream("/videos/7.mp4", SOURCE, labels={"user": "5"}, deadline=later, idempotency_key="video-7")
+    assert (job.path, job.source, job.operation, job.storage) == ("/videos/7.mp4", SOURCE, "write_stream", "default")
+    assert (job.state, job.attempt, job.bytes_done, job.size) == ("queued", 0, 0, None)
+    assert (job.labels, job.idempotency_key) == ({"user": "5"}, "video-7")
+    assert abs(datetime.now(UTC) - job.created_at) < timedelta(minutes=1)
+    assert ferry.get(job.id) == job
+
+
+def test_submit_sends_a_message_that_says_it_has_a_row(ferry: Client, asked: Any) -> None:
+    job = ferry.write_stream("/videos/7.mp4", SOURCE, metadata={"a": "b"}, storage="archive")
+    (message,) = asked.messages()
+    assert (message["id"], message["task"]) == (job.id, "blobferry.write_stream")
+    assert (message["blobferry_row"], message["publish_seq"]) == (True, 0)
+    assert message["ignore_result"] is False
+    args, arguments, _ = message["body"]
+    assert args == []
+    assert arguments == {
+        "path": "/videos/7.mp4",
+        "source": SOURCE,
+        "overwrite": True,
+        "metadata": {"a": "b"},
+        "storage": "archive",
+    }
+
+
+def test_a_path_object_becomes_an_absolute_url_with_its_odd_letters_encoded(ferry: Client, tmp_path: Path) -> None:
+    job = ferry.write_stream("/a", tmp_path / "a b#?%.bin")
+    assert job.source == f"file://{tmp_path}/a%20b%23%3F%25.bin"
+
+
+def test_publishing_subscribes_to_nothing(ferry: Client, asked: Any) -> None:
+    """A web app that submits for weeks must not gather a subscription for each job."""
+    for _ in range(3):
+        ferry.write_stream("/a", SOURCE)
+    with redis.Redis.from_url(asked.broker_url) as connection:
+        assert connection.pubsub_channels() == []
+
+
+def test_a_job_for_later_is_not_published_now(ferry: Client, asked: Any) -> None:
+    ferry.write_stream("/a", SOURCE, not_before=datetime.now(UTC) + timedelta(hours=1))
+    assert (asked.rows(), asked.messages()) == (1, [])
+
+
+def test_without_a_broker_url_the_row_is_all(asked: Any) -> None:
+    with Client(database_url=asked.url) as client:
+        client.write_stream("/a", SOURCE)
+    assert (asked.rows(), asked.messages()) == (1, [])
+
+
+def test_a_broker_that_refuses_does_not_hold_a_submit(asked: Any) -> None:
+    check_submit_is_quick(asked, free_port())
+
+
+def test_a_broker_that_never_answers_does_not_hold_a_submit(asked: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        check_submit_is_quick(asked, silent.getsockname()[1])
+
+
+def check_submit_is_quick(asked: Any, port: int) -> None:
+    with Client(database_url=asked.url, broker_url=f"redis://127.0.0.1:{port}/0") as client:
+        for number in range(2):
+            started = time.monotonic()
+            job = client.write_stream(f"/a/{number}", SOURCE)
+            assert time.monotonic() - started < PATIENCE
+            assert client.get(job.id).state == "queued"
+
+
+def test_a_broker_that_was_restarted_gets_the_next_message(asked: Any) -> None:
+    from dev.services import valkey  # noqa: PLC0415
+
+    with valkey() as own, Client(database_url=asked.url, broker_url=own.url) as client:
+        client.write_stream("/a", SOURCE)
+        own.kill9()
+        client.write_stream("/b", SOURCE)
+        own.restart()
+        client.write_stream("/c", SOURCE)
+        with redis.Redis.from_url(own.url) as connection:
+            assert connection.llen("blobferry") == 1
+    assert asked.rows() == 3
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://blobferry:s3cret@127.0.0.1:{port}/blobferry", "sqlite:///{directory}/none/blobferry.db"]
+)
+def test_a_database_out_of_reach_is_one_clear_error(url: str, tmp_path: Path) -> None:
+    with Client(database_url=url.format(port=free_port(), directory=tmp_path)) as client:
+        with pytest.raises(UnreachableError, match="^database: ") as caught:
+            client.write_stream("/a", SOURCE)
+        with pytest.raises(UnreachableError, match="^database: "):
+            client.get("1")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no database at all" * 100)
+    with (
+        Client(database_url=f"sqlite:///{tmp_path}/notes.txt") as client,
+        pytest.raises(UnreachableError, match="database: file is not a database"),
+    ):
+        client.get("1")
+
+
+def test_a_database_without_tables_says_what_to_run(tmp_path: Path, postgres_server: Any) -> None:
+    from dev.services import postgres_database  # noqa: PLC0415
+
+    with postgres_database(postgres_server) as postgres_url:
+        for url in (postgres_url, f"sqlite:///{tmp_path}/empty.db"):
+            with (
+                Client(database_url=url) as client,
+                pytest.raises(UnreachableError, match=r"blobferry_jobs.*python -m worker migrate"),
+            ):
+                client.write_stream("/a", SOURCE)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"source": "http://example.org/a"}, "source"),
+    ({"source": "/srv/a"}, "source"),
+    ({"source": 5}, "source"),
+    ({"storage": "Not A Name"}, "storage"),
+    ({"overwrite": "no"}, "overwrite"),
+    ({"metadata": {"A B": "c"}}, "metadata"),
+    ({"metadata": {"a": "c" * 2048}}, "metadata"),
+    ({"content_type": ""}, "content_type"),
+    ({"priority": 10}, "priority"),
+    ({"priority": True}, "priority"),
+    ({"not_before": datetime(2030, 1, 1)}, "not_before"),  # noqa: DTZ001
+    ({"deadline": "soon"}, "deadline"),
+    ({"labels": {"a": 1}}, "labels"),
+    ({"idempotency_key": ""}, "idempotency_key"),
+    ({"idempotency_key": "a\0"}, "idempotency_key"),
+    ({"session": object()}, "session"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_argument_is_named_and_leaves_no_row(asked_sqlite: Any, arguments: dict[str, Any], named: str) -> None:
+    with (
+        Client(database_url=asked_sqlite.url, broker_url=asked_sqlite.broker_url) as client,
+        pytest.raises(InvalidRequestError, match=named),
+    ):
+        client.write_stream("/a", **{"source": SOURCE} | arguments)
+    assert (asked_sqlite.rows(), asked_sqlite.messages()) == (0, [])
+
+
+@pytest.mark.parametrize("path", ["", "a", "/", "/a/", "/a//b", "/a/../b", "/a\n", "/ä", "/" + "a" * 1024])
+def test_a_wrong_path_is_an_invalid_path_and_leaves_no_row(asked_sqlite: Any, path: str) -> None:
+    with Client(database_url=asked_sqlite.url) as client, pytest.raises(InvalidPathError):
+        client.write_stream(path, SOURCE)
+    assert asked_sqlite.rows() == 0
+
+
+# --- idempotency keys ----------------------------------------------------------------------------------------------
+
+
+def test_the_same_request_with_the_same_key_is_the_first_job(ferry: Client, asked: Any) -> None:
+    options: dict[str, Any] = {
+        "idempotency_key": "k",
+        "metadata": {"b": "1", "a": "2"},
+        "labels": {"x": "y"},
+        "not_before": datetime(2030, 1, 1, 12, tzinfo=UTC),
+        "deadline": datetime(2031, 1, 1, 12, 0, 0, 123456, tzinfo=UTC),
+    }
+    first = ferry.write_stream("/a", SOURCE, **options)
+    second = ferry.write_stream("/a", SOURCE, **options | {"metadata": {"a": "2", "b": "1"}})
+    assert (first.id, asked.rows()) == (second.id, 1)
+
+
+@pytest.mark.parametrize("other", [{"path": "/b"}, {"priority": 3}, {"labels": {"a": "b"}}, {"overwrite": False}])
+def test_another_request_with_the_same_key_is_a_conflict(ferry: Client, asked: Any, other: dict[str, Any]) -> None:
+    first = ferry.write_stream("/a", SOURCE, idempotency_key="k")
+    with pytest.raises(ConflictError) as caught:
+        ferry.write_stream(**{"path": "/a", "source": SOURCE, "idempotency_key": "k"} | other)
+    assert (caught.value.idempotency_key, caught.value.job_id) == ("k", first.id)
+    assert asked.rows() == 1
+
+
+def test_a_key_belongs_to_one_storage(ferry: Client, asked: Any) -> None:
+    ferry.write_stream("/a", SOURCE, idempotency_key="k")
+    ferry.write_stream("/a", SOURCE, idempotency_key="k", storage="archive")
+    assert asked.rows() == 2
+
+
+def test_the_same_key_at_once_makes_one_job(ferry: Client, asked: Any) -> None:
+    together = threading.Barrier(8)
+
+    def submit(number: int) -> str:
+        together.wait()
+        return ferry.write_stream("/a", SOURCE, idempotency_key="k").id
+
+    with ThreadPoolExecutor(8) as threads:
+        ids = set(threads.map(submit, range(8)))
+    assert (len(ids), asked.rows()) == (1, 1)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_key_in_an_open_transaction_is_waited_for(asked_postgres: Any, commits: bool) -> None:
+    with (
+        Client(database_url=asked_postgres.url) as client,
+        asked_postgres.database.engine.connect() as connection,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        first = client.write_stream("/a", SOURCE, idempotency_key="k", session=connection)
+        second = thread.submit(client.write_stream, "/a", SOURCE, idempotency_key="k")
+        with asked_postgres.database.engine.connect() as other:
+            blocked = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            while not other.execution_options(isolation_level="AUTOCOMMIT").scalar(blocked):
+                time.sleep(0.01)
+        connection.commit() if commits else connection.rollback()
+        assert (second.result(10).id == first.id) is commits
+    assert asked_postgres.rows() == 1
+
+
+# --- threads, forks, engines ---------------------------------------------------------------------------------------
+
+
+def test_threads_may_share_a_client(ferry: Client, asked: Any) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        ids = set(threads.map(lambda number: ferry.write_stream(f"/a/{number}", SOURCE).id, range(40)))
+    assert (len(ids), asked.rows()) == (40, 40)
+    assert set(asked.message_ids()) == ids
+
+
+FORK = """
+    import os, sys
+    from blobferry import Client
+
+    with Client.from_env() as client:
+        client.write_stream("/a/before", "file:///a")
+        for number in range(3):
+            child = os.fork()
+            if not child:
+                job = client.write_stream(f"/a/child{number}", "file:///a")
+                os._exit(client.get(job.id).path != f"/a/child{number}")
+            job = client.write_stream(f"/a/parent{number}", "file:///a")
+            assert client.get(job.id).path == f"/a/parent{number}"
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+def test_a_forked_child_and_its_parent_both_go_on(asked: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(FORK)],
+        env=asked.environment(),
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (asked.rows(), len(set(asked.message_ids()))) == (7, 7)
+
+
+def test_the_apps_own_engine_is_left_as_it_is(asked: Any) -> None:
+    engine = create_engine(asked.url)
+    with engine.connect() as connection, Client(engine=engine, broker_url=asked.broker_url) as client:
+        job = client.write_stream("/a", SOURCE)
+        assert client.get(job.id) == job
+        pool = engine.pool
+        client.close()
+        assert engine.pool is pool
+        assert connection.scalar(text("SELECT 1")) == 1
+    assert not event.contains(engine, "connect", _configure_sqlite)
+    assert not event.contains(engine, "begin", _begin_immediate)
+    engine.dispose()
+
+
+def test_a_closed_client_may_be_used_again(ferry: Client, asked: Any) -> None:
+    ferry.write_stream("/a", SOURCE)
+    ferry.close()
+    ferry.write_stream("/b", SOURCE)
+    assert (asked.rows(), len(asked.messages())) == (2, 2)
+
+
+# --- configuration -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({}, "BLOBFERRY_DATABASE_URL"),
+        ({"BLOBFERRY_DATABASE_URL": ""}, "BLOBFERRY_DATABASE_URL"),
+        ({"BLOBFERRY_DATABASE_URL": "nonsense"}, "BLOBFERRY_DATABASE_URL"),
+        ({"BLOBFERRY_DATABASE_URL": "mysql://u:s3cret@h/d"}, "BLOBFERRY_DATABASE_URL"),
+        ({"BLOBFERRY_DATABASE_URL": "postgresql://u:s3cret/x@h/d"}, "BLOBFERRY_DATABASE_URL"),
+        ({"BLOBFERRY_DATABASE_URL": "postgresql+asyncpg://u:s3cret@h/d"}, "BLOBFERRY_DATABASE_URL"),
+        ({"BLOBFERRY_DATABASE_URL": "postgresql+pg8000://u:s3cret@h/d"}, "BLOBFERRY_DATABASE_URL.*pg8000"),
+        ({"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "nonsense"}, "BLOBFERRY_BROKER_URL"),
+        ({"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "rdis://:s3cret@h"}, "BLOBFERRY_BROKER_URL"),
+        (
+            {"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "redis://:s3cret/x@h"},
+            "BLOBFERRY_BROKER_URL",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_named_and_no_password_shown(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        Client.from_env(environment)
+    assert "s3cret" not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
+
+
+def test_a_client_needs_one_database() -> None:
+    with pytest.raises(ConfigurationError, match="database_url"):
+        Client()
+    engine = open_engine("sqlite://")
+    with pytest.raises(ConfigurationError, match="database_url"):
+        Client(database_url="sqlite://", engine=engine)
