@@ -72,6 +72,7 @@ class ServiceProcess:
         environment: Mapping[str, str] | None = None,
         owner: int | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        stop_group: bool = True,
         timeout: float = 60.0,
     ) -> None:
         """Describe the process; :meth:`start` starts it.
@@ -86,6 +87,7 @@ class ServiceProcess:
             environment: Variables on top of the inherited ones.
             owner: The user and group id to run as; our own by default.
             stop_signal: What asks it to end.
+            stop_group: Whether its children get that signal too, or only it.
             timeout: Seconds it may take to answer.
         """
         self.name = name
@@ -96,6 +98,7 @@ class ServiceProcess:
         self._environment = environment or {}
         self._owner = owner
         self._stop_signal = stop_signal
+        self._stop_group = stop_group
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -162,7 +165,7 @@ class ServiceProcess:
         if self._process is None:
             return
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, self._stop_signal)
+            (os.killpg if self._stop_group else os.kill)(self._process.pid, self._stop_signal)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
         self.kill9()

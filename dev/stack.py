@@ -80,13 +80,16 @@ class Stack:
             [*_python("run"), "--loglevel", "INFO"],
             log=log,
             answers=lambda: _ready(log) > ready_before,
+            stop_group=False,  # Celery's children are the parent's to end
             environment=self._import_path(checkout),
         )
         with running(Worker(processes=(process,), log=log)) as worker:
             yield worker
 
     def _import_path(self, checkout: Path = CHECKOUT) -> dict[str, str]:
-        return self.environment() | {"PYTHONPATH": str(checkout)}
+        # A worker is the code under test, unlike the services: a coverage run follows it.
+        coverage = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        return coverage | self.environment() | {"PYTHONPATH": str(checkout)}
 
 
 def _python(*command: str) -> list[str]:

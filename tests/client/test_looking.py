@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_an_end_is_seen_within_half_a_second(ferry: Client, asked: Any) -> None:
 
 def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, asked: Any) -> None:
     job = ferry.write_stream("/a", SOURCE)
-    steps = iter(
+    steps: Iterator[dict[str, Any]] = iter(
         [
             {"state": "running", "size": 10, "attempt": 1},
             {"bytes_done": 5},

@@ -24,7 +24,7 @@ from blobferry.errors import (
     InvalidRequestError,
     UnreachableError,
 )
-from dev.process import free_port
+from dev.services import free_port, postgres_database, valkey, wait_until
 
 SOURCE = "file:///srv/incoming/7.mp4"
 PATIENCE = 5.0  #: seconds that a submit may take while the broker is away
@@ -100,8 +100,6 @@ def check_submit_is_quick(asked: Any, port: int) -> None:
 
 
 def test_a_broker_that_was_restarted_gets_the_next_message(asked: Any) -> None:
-    from dev.services import valkey  # noqa: PLC0415
-
     with valkey() as own, Client(database_url=asked.url, broker_url=own.url) as client:
         client.write_stream("/a", SOURCE)
         own.kill9()
@@ -118,9 +116,9 @@ def test_a_broker_that_was_restarted_gets_the_next_message(asked: Any) -> None:
 )
 def test_a_database_out_of_reach_is_one_clear_error(url: str, tmp_path: Path) -> None:
     with Client(database_url=url.format(port=free_port(), directory=tmp_path)) as client:
-        with pytest.raises(UnreachableError, match="^database: ") as caught:
+        with pytest.raises(UnreachableError, match=r"^database: ") as caught:
             client.write_stream("/a", SOURCE)
-        with pytest.raises(UnreachableError, match="^database: "):
+        with pytest.raises(UnreachableError, match=r"^database: "):
             client.get("1")
     assert "s3cret" not in str(caught.value)
 
@@ -135,8 +133,6 @@ def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_database_without_tables_says_what_to_run(tmp_path: Path, postgres_server: Any) -> None:
-    from dev.services import postgres_database  # noqa: PLC0415
-
     with postgres_database(postgres_server) as postgres_url:
         for url in (postgres_url, f"sqlite:///{tmp_path}/empty.db"):
             with (
@@ -228,18 +224,21 @@ def test_the_same_key_at_once_makes_one_job(ferry: Client, asked: Any) -> None:
 
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_key_in_an_open_transaction_is_waited_for(asked_postgres: Any, commits: bool) -> None:
+    engine = asked_postgres.database.engine
+    somebody_waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     with (
         Client(database_url=asked_postgres.url) as client,
-        asked_postgres.database.engine.connect() as connection,
         ThreadPoolExecutor(1) as thread,
+        engine.connect() as connection,
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other,
     ):
         first = client.write_stream("/a", SOURCE, idempotency_key="k", session=connection)
         second = thread.submit(client.write_stream, "/a", SOURCE, idempotency_key="k")
-        with asked_postgres.database.engine.connect() as other:
-            blocked = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-            while not other.execution_options(isolation_level="AUTOCOMMIT").scalar(blocked):
-                time.sleep(0.01)
-        connection.commit() if commits else connection.rollback()
+        wait_until(lambda: other.scalar(somebody_waits), 10, "the second submit waits")
+        if commits:
+            connection.commit()
+        else:
+            connection.rollback()
         assert (second.result(10).id == first.id) is commits
     assert asked_postgres.rows() == 1
 
@@ -308,6 +307,8 @@ def test_a_closed_client_may_be_used_again(ferry: Client, asked: Any) -> None:
 
 # --- configuration -------------------------------------------------------------------------------------------------
 
+SQLITE = {"BLOBFERRY_DATABASE_URL": "sqlite://"}
+
 
 @pytest.mark.parametrize(
     ("environment", "named"),
@@ -319,8 +320,8 @@ def test_a_closed_client_may_be_used_again(ferry: Client, asked: Any) -> None:
         ({"BLOBFERRY_DATABASE_URL": "postgresql://u:s3cret/x@h/d"}, "BLOBFERRY_DATABASE_URL"),
         ({"BLOBFERRY_DATABASE_URL": "postgresql+asyncpg://u:s3cret@h/d"}, "BLOBFERRY_DATABASE_URL"),
         ({"BLOBFERRY_DATABASE_URL": "postgresql+pg8000://u:s3cret@h/d"}, "BLOBFERRY_DATABASE_URL.*pg8000"),
-        ({"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "nonsense"}, "BLOBFERRY_BROKER_URL"),
-        ({"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "rdis://:s3cret@h"}, "BLOBFERRY_BROKER_URL"),
+        (SQLITE | {"BLOBFERRY_BROKER_URL": "nonsense"}, "BLOBFERRY_BROKER_URL"),
+        (SQLITE | {"BLOBFERRY_BROKER_URL": "rdis://:s3cret@h"}, "BLOBFERRY_BROKER_URL"),
         (
             {"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "redis://:s3cret/x@h"},
             "BLOBFERRY_BROKER_URL",

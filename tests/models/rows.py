@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import select, text, update
 
+from blobferry.clock import db_now
 from blobferry.contract import check_request
 from blobferry.submission import insert_job
-from blobferry.clock import db_now
 from models import Attempt, Database, Job, Part, Tombstone, Upload, queries
 
 LEASE = 30.0
@@ -33,9 +33,7 @@ def claim(database: Database, job_id: str, *, publish_seq: int | None = None, wo
     return job
 
 
-def try_claim(
-    database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1"
-) -> Job | None:
+def try_claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> Job | None:
     with database.begin() as session:
         return queries.claim_job(session, job_id, worker=worker, lease_seconds=LEASE, publish_seq=publish_seq)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from blobferry.contract import JobState
 from models import Database, Job, queries
 from models.queries import REPUBLISH_AFTER, pick_fairly
 from tests.models.rows import (
@@ -222,7 +223,7 @@ def test_a_job_that_is_ended_between_two_slices_ends_its_attempt_too(database: D
     job_id = submit(database)
     job = claim(database, job_id)
     with database.begin() as session:
-        queries.release_job(session, job, queries.JobState.QUEUED)
+        queries.release_job(session, job, JobState.QUEUED)
     change(database, job_id, cancel_requested=True)
     end_idle(database)
     (attempt,) = attempts(database, job_id)

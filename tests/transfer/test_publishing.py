@@ -16,7 +16,8 @@ from worker.errors import (
     SupersededError,
 )
 from worker.stores.memory import MemoryStore
-from worker.stores.store import BlobOptions, Condition, PutReceipt, Store
+from worker.stores.store import Store
+from worker.stores.values import BlobOptions, Condition, PutReceipt
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
 from worker.transfer.control import Interrupted, never
 from worker.transfer.publishing import TRIES, publish, was_published

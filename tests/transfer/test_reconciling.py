@@ -7,7 +7,7 @@ import pytest
 
 from tests.doubles import BytesSource
 from worker.errors import SourceChangedError
-from worker.stores.store import PartReceipt
+from worker.stores.values import PartReceipt
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, MemoryCheckpoint, SentPart
 from worker.transfer.checksums import checksum_of
