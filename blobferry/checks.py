@@ -32,7 +32,7 @@ def check_path(path: Any) -> str:
 
 def check_job_id(job_id: Any) -> str:
     """Return the id if it can be a job's: 1 to 155 characters."""
-    if not isinstance(job_id, str) or not 0 < len(job_id) <= MAX_JOB_ID:
+    if not isinstance(job_id, str) or not 0 < len(job_id) <= MAX_JOB_ID or not _is_storable(job_id):
         raise InvalidRequestError(f"job id: needs 1 to {MAX_JOB_ID} characters, got {job_id!r:.200}")
     return job_id
 
@@ -60,9 +60,13 @@ def check_offset(name: str, value: Any) -> int:
 
 def check_source(name: str, value: Any) -> str:
     """The URL of a source."""
-    if not isinstance(value, str):
-        raise InvalidRequestError(f"{name}: needs a URL, got {value!r:.200}")
-    url = urlsplit(value)
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        # urlsplit would drop some of these characters without a word, and another file would be read.
+        raise InvalidRequestError(f"{name}: needs a URL, with other than plain characters as %XX, got {value!r:.200}")
+    try:
+        url = urlsplit(value)
+    except ValueError as error:
+        raise InvalidRequestError(f"{name}: needs a URL, got {value!r:.200}: {error}") from error
     if url.scheme != "file":
         raise InvalidRequestError(f"{name}: needs a file: URL such as 'file:///srv/incoming/7.mp4', got {value!r:.200}")
     if url.netloc not in ("", "localhost") or not url.path.startswith("/") or url.query or url.fragment:
@@ -122,8 +126,10 @@ def check_content_type(name: str, value: Any) -> str:
 
 def check_strings(name: str, value: Any) -> dict[str, str]:
     """Strings by name."""
-    if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
-        raise InvalidRequestError(f"{name}: needs a mapping of strings to strings, got {value!r:.200}")
+    if not isinstance(value, Mapping) or not all(_is_storable(text) for pair in value.items() for text in pair):
+        raise InvalidRequestError(
+            f"{name}: needs a mapping of strings to strings (no zero bytes, valid Unicode), got {value!r:.200}"
+        )
     return dict(value)
 
 
@@ -144,3 +150,8 @@ def check_metadata(name: str, value: Any) -> dict[str, str]:
 def check_optional(check: Check) -> Check:
     """None, or what ``check`` allows."""
     return lambda name, value: None if value is None else check(name, value)
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether every database can keep the text: PostgreSQL refuses zero bytes and lone surrogates."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)

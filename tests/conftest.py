@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic import command
@@ -12,6 +11,7 @@ from sqlalchemy import event, text
 
 from dev import services
 from models import Database
+from tests.doubles import do_not_wait_for_the_disk
 
 ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
 
@@ -58,7 +58,7 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def sqlite_database(sqlite_url: str) -> Iterator[Database]:
     database = Database(sqlite_url)
-    event.listen(database.engine, "connect", _do_not_wait_for_the_disk)
+    event.listen(database.engine, "connect", do_not_wait_for_the_disk)
     yield database
     database.close()
 
@@ -77,7 +77,3 @@ def database(request: pytest.FixtureRequest) -> Database:
     found = request.getfixturevalue(f"{request.param}_database")
     assert isinstance(found, Database)
     return found
-
-
-def _do_not_wait_for_the_disk(connection: Any, record: Any) -> None:
-    connection.execute("PRAGMA synchronous = OFF")

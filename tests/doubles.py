@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from models import Database
@@ -127,7 +128,7 @@ class WrappedStore:
 
 
 class FaultyStore(WrappedStore):
-    """Raises ``error`` at calls ``fail_at`` to ``fail_at + times - 1`` of the named verbs, before or after their effect."""
+    """Raises ``error`` at ``times`` calls of the named verbs from the ``fail_at``-th on, before or after their effect."""
 
     def __init__(
         self,
@@ -345,11 +346,17 @@ class FusedCheckpoint:
         return self._do("known_upload_ids", *args, **keywords)
 
 
+def do_not_wait_for_the_disk(connection: Any, record: Any) -> None:
+    """For SQLite: a test dies as a process, not as a machine."""
+    connection.execute("PRAGMA synchronous = OFF")
+
+
 class FusedDatabase(Database):
     """Every transaction may be the last of this process: before it begins, or right after its commit."""
 
     def __init__(self, url: str, fuse: Fuse) -> None:
         super().__init__(url)
+        event.listen(self.engine, "connect", do_not_wait_for_the_disk)
         self._fuse = fuse
 
     @contextmanager

@@ -52,28 +52,33 @@ def run_on_a_terminal(
     variables: Mapping[str, str], *words: str, meanwhile: Callable[[str, int], None] = lambda screen, pid: None
 ) -> tuple[int, str]:
     """Exit status and all that appeared on a terminal of 100 columns, without colours and cursor movements."""
-    pid, terminal = pty.fork()
-    if not pid:
-        os.chdir(CHECKOUT)
-        os.execve(COMMAND[0], [*COMMAND, *words], environment_with(variables))
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, *words],
+        env=environment_with(variables),
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+    )
+    os.close(inside)
     seen = b""
     ends_at = time.monotonic() + 90
-    while time.monotonic() < ends_at:
-        ready, _, _ = select.select([terminal], [], [], 0.1)
-        try:
-            chunk = os.read(terminal, 65536) if ready else None
-        except OSError:  # Linux says so at the end
-            break
-        if chunk == b"":
-            break
-        seen += chunk or b""
-        meanwhile(seen.decode(errors="replace"), pid)
-    else:
-        os.kill(pid, signal.SIGKILL)
-    os.close(terminal)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return status, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
+    with process, open(terminal, "rb", buffering=0) as screen:
+        while time.monotonic() < ends_at:
+            ready, _, _ = select.select([screen], [], [], 0.1)
+            try:
+                chunk = screen.read(65536) if ready else None
+            except OSError:  # Linux says so at the end
+                break
+            if chunk == b"":
+                break
+            seen += chunk or b""
+            meanwhile(seen.decode(errors="replace"), process.pid)
+        else:
+            process.kill()
+    return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
 
 
 @pytest.fixture

@@ -302,7 +302,7 @@ def test_an_aborted_upload_is_looked_at_once_more_and_then_never_again(database:
     assert to_abort(database) == []
 
 
-# --- pruning -----------------------------------------------------------------------------------------------------------
+# --- pruning -------------------------------------------------------------------------------------------------------
 
 
 def prune(database: Database, *, keep: float = 3600, tombstone: float = 7200, limit: int = 100) -> int:

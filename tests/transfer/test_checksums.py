@@ -3,6 +3,7 @@
 import hashlib
 from base64 import b64decode, b64encode
 from io import BytesIO
+from itertools import pairwise
 
 import pytest
 from awscrt import checksums as crt
@@ -47,7 +48,7 @@ def test_the_etag_of_one_piece_is_its_md5() -> None:
 @given(data=st.binary(min_size=1, max_size=400), cuts=st.lists(st.integers(0, 400), max_size=8))
 def test_parts_join_to_the_checksum_of_the_whole(algorithm: str, data: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    pieces = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]  # some of them empty
+    pieces = [data[start:end] for start, end in pairwise(edges)]  # some of them empty
     parts = [(checksum_of(body(piece), algorithm), len(piece)) for piece in pieces]
     assert join_checksums(parts) == checksum_of(body(data), algorithm)
 

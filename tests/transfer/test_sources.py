@@ -195,3 +195,12 @@ def test_closing_gives_the_descriptor_back(file: Path, root: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     FileSource.open(file.as_uri(), [root]).close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("kind", ["a name that is too long", "a symlink onto itself"])
+def test_a_path_that_no_retry_will_ever_open_is_a_permanent_error(kind: str, root: Path) -> None:
+    (root / "loop").symlink_to(root / "loop")
+    name = "a" * 300 if kind.startswith("a name") else "loop"
+    with pytest.raises(SourceError) as caught:
+        FileSource.open((root / name).as_uri(), [root])
+    assert not caught.value.transient

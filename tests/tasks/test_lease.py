@@ -1,0 +1,120 @@
+"""The lease: kept by a heartbeat, lost to another owner, and not trusted near its end."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from dev.services import wait_until
+from models import Database, Job
+from tests.models.rows import ago, change, claim, expire_lease, job_row, submit
+from worker.errors import LeaseLostError, UnreachableError
+from worker.lease import Lease, lease_clock
+from worker.settings import Lease as Settings
+
+
+class FlakyDatabase:
+    """The database, while it can be reached."""
+
+    def __init__(self, database: Database) -> None:
+        self.away = False
+        self.asked = threading.Event()
+        self._database = database
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        self.asked.set()
+        if self.away:
+            raise UnreachableError("database: away")
+        with self._database.begin() as session:
+            yield session
+
+
+@pytest.fixture
+def job(sqlite_database: Database) -> Job:
+    return claim(sqlite_database, submit(sqlite_database))
+
+
+def lease(database: Any, job: Job, *, age: float = 0.0, **settings: float) -> Lease:
+    values = {"seconds": 30, "heartbeat_seconds": 0.02, "margin_seconds": 5} | settings
+    return Lease(database, job, Settings(**values), taken_at=lease_clock() - age)
+
+
+def expiry(database: Database, job: Job) -> Any:
+    return job_row(database, job.id).lease_expires_at
+
+
+def lost(lease: Lease) -> bool:
+    try:
+        lease.check()
+    except LeaseLostError:
+        return True
+    return False
+
+
+def test_the_heartbeat_renews_the_lease(sqlite_database: Database, job: Job) -> None:
+    change(sqlite_database, job.id, lease_expires_at=ago(-1))
+    before = expiry(sqlite_database, job)
+    with lease(sqlite_database, job) as held:
+        wait_until(lambda: (expiry(sqlite_database, job) - before).total_seconds() > 20, 5, "the lease is renewed")
+        held.check()
+
+
+def test_the_heartbeat_ends_with_its_run(sqlite_database: Database, job: Job) -> None:
+    with lease(sqlite_database, job):
+        assert any(thread.name == "heartbeat" for thread in threading.enumerate())
+    assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
+
+
+def test_the_heartbeat_brings_back_cancel_and_pause(sqlite_database: Database, job: Job) -> None:
+    with lease(sqlite_database, job) as held:
+        assert (held.cancel_requested, held.pause_requested) == (False, False)
+        change(sqlite_database, job.id, cancel_requested=True)
+        wait_until(lambda: held.cancel_requested, 5, "the cancel is seen")
+        change(sqlite_database, job.id, pause_requested=True)
+        wait_until(lambda: held.pause_requested, 5, "the pause is seen")
+
+
+def test_a_wish_that_was_there_at_the_claim_is_seen_at_once(sqlite_database: Database) -> None:
+    job_id = submit(sqlite_database)
+    change(sqlite_database, job_id, cancel_requested=True, phase="completing")
+    assert lease(sqlite_database, claim(sqlite_database, job_id)).cancel_requested
+
+
+def test_a_lease_is_lost_once_another_run_has_the_job(sqlite_database: Database, job: Job) -> None:
+    with lease(sqlite_database, job) as held:
+        held.check()
+        expire_lease(sqlite_database, job.id)
+        claim(sqlite_database, job.id, worker="host:2")
+        taken = expiry(sqlite_database, job)
+        wait_until(lambda: lost(held), 5, "the loss is seen")
+        time.sleep(0.1)
+        assert expiry(sqlite_database, job) == taken  # the other one's lease is not touched
+
+
+@pytest.mark.parametrize(("age", "is_lost"), [(0, False), (24, False), (25.5, True), (1000, True)])
+def test_a_lease_that_was_not_renewed_is_not_trusted_near_its_end(
+    age: float, is_lost: bool, sqlite_database: Database, job: Job
+) -> None:
+    """The machine was suspended, or the database was away; nothing new is begun then."""
+    assert lost(lease(sqlite_database, job, age=age)) == is_lost
+
+
+def test_a_database_that_is_away_costs_the_lease_only_near_its_end(sqlite_database: Database, job: Job) -> None:
+    flaky = FlakyDatabase(sqlite_database)
+    flaky.away = True
+    with lease(flaky, job, seconds=2, margin_seconds=1.5) as held:
+        assert flaky.asked.wait(5)
+        held.check()
+        wait_until(lambda: lost(held), 5, "the lease is not trusted any more")
+        flaky.away = False
+        wait_until(lambda: not lost(held), 5, "the late heartbeat got through")  # the token decides
+
+
+def test_the_clock_of_a_lease_only_goes_forward() -> None:
+    first = lease_clock()
+    assert lease_clock() >= first

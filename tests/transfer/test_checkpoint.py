@@ -1,0 +1,337 @@
+"""The checkpoint contract: what a transfer may rely on, whether it writes to memory or to SQL.
+
+And what only SQL can know: that the job belongs to another run by now.
+"""
+
+from base64 import b64encode
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from blobferry.contract import Phase, UploadState
+from models import Database, Job
+from tests.doubles import tiny_store
+from tests.models.rows import (
+    attempts,
+    change,
+    claim,
+    expire_lease,
+    job_row,
+    part_rows,
+    submit,
+    uploads,
+)
+from worker.checkpoint import SqlCheckpoint, mark_of
+from worker.errors import LeaseLostError, SourceChangedError, TooManyRestartsError
+from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint, SavedUpload, SentPart
+from worker.transfer.control import Interrupted
+
+BASE = Base('"old"', datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
+NEWER = Base('"newer"', datetime(2026, 2, 3, tzinfo=UTC))
+FINGERPRINT = {"size": 35, "mtime_ns": 1_790_000_000_123_456_789}
+PARTS = [SentPart(n, (n - 1) * 10, 10, f'"{n}"', f"CRC64NVME:{b64encode(bytes(8)).decode()}") for n in (1, 2, 3)]
+
+KINDS = ["memory", "sqlite", "postgres"]
+Reopen = Callable[[], Checkpoint]
+
+
+class SqlJob:
+    """A claimed job, and the checkpoints of its run."""
+
+    def __init__(self, database: Database, *, max_restarts: int = 3) -> None:
+        self.database = database
+        self.store = tiny_store()
+        self.max_restarts = max_restarts
+        self.job_id = submit(database, size=None)
+        self.job = claim(database, self.job_id)
+
+    def open(self) -> SqlCheckpoint:
+        """The checkpoint of this run."""
+        return SqlCheckpoint(self.database, self.job, self.store, max_restarts=self.max_restarts)
+
+    def next_run(self) -> SqlCheckpoint:
+        """The checkpoint of another worker, after this one has died."""
+        expire_lease(self.database, self.job_id)
+        self.job = claim(self.database, self.job_id)
+        return self.open()
+
+    def row(self) -> Job:
+        return job_row(self.database, self.job_id)
+
+
+@pytest.fixture(params=KINDS)
+def reopen(request: pytest.FixtureRequest) -> Reopen:
+    """Gives the checkpoint; called again, as another process would have it."""
+    if request.param == "memory":
+        checkpoint = MemoryCheckpoint()
+        return lambda: checkpoint
+    job: list[SqlJob] = []
+
+    def open_() -> Checkpoint:
+        if job:
+            return job[0].next_run()
+        job.append(SqlJob(request.getfixturevalue(f"{request.param}_database")))
+        return job[0].open()
+
+    return open_
+
+
+@pytest.fixture
+def sql(database: Database) -> SqlJob:
+    return SqlJob(database)
+
+
+def opened(checkpoint: Checkpoint, upload_id: str | None = "id-1") -> Checkpoint:
+    checkpoint.pin_source(35, FINGERPRINT)
+    checkpoint.opening("videos/7.mp4", size=35, part_size=10, base=BASE)
+    if upload_id:
+        checkpoint.opened(upload_id)
+    return checkpoint
+
+
+def loaded(checkpoint: Checkpoint) -> SavedUpload:
+    upload = checkpoint.load()
+    assert upload is not None
+    return upload
+
+
+# --- the contract -------------------------------------------------------------------------------------------------
+
+
+def test_a_new_checkpoint_has_nothing_to_go_on_with(reopen: Reopen) -> None:
+    assert reopen().load() is None
+
+
+def test_an_upload_is_written_down_before_it_has_an_id(reopen: Reopen) -> None:
+    opened(reopen(), upload_id=None)
+    upload = loaded(reopen())
+    assert (upload.key, upload.size, upload.part_size, upload.base) == ("videos/7.mp4", 35, 10, BASE)
+    assert (upload.state, upload.upload_id, dict(upload.parts), upload.etag) == (UploadState.OPENING, None, {}, None)
+    assert abs(upload.opened_at - datetime.now(UTC)) < timedelta(seconds=10)
+
+
+def test_an_upload_has_its_id_once_the_store_has_answered(reopen: Reopen) -> None:
+    opened(reopen())
+    upload = loaded(reopen())
+    assert (upload.state, upload.upload_id) == (UploadState.OPEN, "id-1")
+
+
+def test_a_put_is_written_down_without_a_part_size(reopen: Reopen) -> None:
+    checkpoint = reopen()
+    checkpoint.pin_source(5, FINGERPRINT)
+    checkpoint.opening("a", size=5, part_size=None, base=Base())
+    upload = loaded(reopen())
+    assert (upload.part_size, upload.size) == (None, 5)
+    assert upload.base.is_absent
+
+
+def test_recorded_parts_are_there_for_another_process(reopen: Reopen) -> None:
+    checkpoint = opened(reopen())
+    checkpoint.record(PARTS[1:], bytes_sent=20)
+    checkpoint.record(PARTS[:1], bytes_sent=10)
+    assert loaded(reopen()).parts == {part.part_number: part for part in PARTS}
+
+
+def test_a_part_that_is_recorded_again_has_its_newer_values(reopen: Reopen) -> None:
+    checkpoint = opened(reopen())
+    checkpoint.record(PARTS, bytes_sent=30)
+    again = SentPart(2, 10, 10, '"again"', None)
+    checkpoint.record([again], bytes_sent=10)
+    assert loaded(reopen()).parts == {1: PARTS[0], 2: again, 3: PARTS[2]}
+
+
+def test_dropped_parts_are_gone(reopen: Reopen) -> None:
+    checkpoint = opened(reopen())
+    checkpoint.record(PARTS, bytes_sent=30)
+    checkpoint.drop([1, 3])
+    assert set(loaded(reopen()).parts) == {2}
+
+
+def test_the_point_of_no_return_remembers_what_was_visible(reopen: Reopen) -> None:
+    checkpoint = opened(reopen())
+    checkpoint.completing(NEWER)
+    upload = loaded(reopen())
+    assert (upload.state, upload.base) == (UploadState.COMPLETING, NEWER)
+
+
+def test_the_point_of_no_return_can_be_passed_again(reopen: Reopen) -> None:
+    checkpoint = opened(reopen())
+    checkpoint.completing(BASE)
+    checkpoint.completing(Base())
+    assert loaded(reopen()).base == Base()
+
+
+def test_a_completed_upload_says_so_and_keeps_its_parts(reopen: Reopen) -> None:
+    checkpoint = opened(reopen())
+    checkpoint.record(PARTS, bytes_sent=30)
+    checkpoint.completing(BASE)
+    checkpoint.completed('"new"', "v1")
+    upload = loaded(reopen())
+    assert (upload.state, upload.etag, set(upload.parts)) == (UploadState.COMPLETED, '"new"', {1, 2, 3})
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_an_abandoned_upload_is_not_gone_on_with_and_the_next_has_no_parts(gone: bool, reopen: Reopen) -> None:
+    checkpoint = opened(reopen())
+    checkpoint.record(PARTS, bytes_sent=30)
+    checkpoint.abandon(gone=gone)
+    assert checkpoint.load() is None
+    checkpoint = reopen()
+    assert checkpoint.load() is None
+    opened(checkpoint, "id-2")
+    upload = loaded(reopen())
+    assert (upload.upload_id, dict(upload.parts)) == ("id-2", {})
+
+
+def test_ids_are_known_once_they_are_written_down_and_stay_known_while_they_may_be_open(reopen: Reopen) -> None:
+    checkpoint = opened(reopen(), upload_id=None)
+    assert checkpoint.known_upload_ids("videos/7.mp4") == set()
+    checkpoint.opened("id-1")
+    assert checkpoint.known_upload_ids("videos/7.mp4") == {"id-1"}
+    checkpoint.abandon(gone=False)
+    opened(checkpoint, "id-2")
+    assert checkpoint.known_upload_ids("videos/7.mp4") == {"id-1", "id-2"}
+
+
+def test_the_same_source_can_be_pinned_again_and_another_one_not(reopen: Reopen) -> None:
+    reopen().pin_source(35, FINGERPRINT)
+    checkpoint = reopen()
+    checkpoint.pin_source(35, dict(FINGERPRINT))
+    for change_ in ({"size": 36}, {"mtime_ns": 1}):
+        with pytest.raises(SourceChangedError):
+            checkpoint.pin_source(35, FINGERPRINT | change_)
+    with pytest.raises(SourceChangedError):
+        reopen().pin_source(35, FINGERPRINT | {"mtime_ns": 2})
+
+
+def test_the_mark_is_the_same_in_every_run_and_another_for_every_job(reopen: Reopen) -> None:
+    mark = reopen().mark
+    assert reopen().mark == mark
+    assert mark
+    assert mark not in (MemoryCheckpoint().mark, mark_of("another"))
+
+
+# --- only SQL --------------------------------------------------------------------------------------------------------
+
+
+def test_the_mark_of_any_job_id_can_be_sent_in_a_header() -> None:
+    for job_id in ("a", "ä\n☃" * 50):
+        assert mark_of(job_id).isascii()
+        assert mark_of(job_id).isalnum()
+        assert mark_of(job_id) == mark_of(job_id)
+
+
+def test_the_row_counts_bytes_done_and_sent_and_the_history_its_own(sql: SqlJob) -> None:
+    checkpoint = opened(sql.open())
+    assert isinstance(checkpoint, SqlCheckpoint)
+    assert not checkpoint.progressed
+    checkpoint.record(PARTS[:1], bytes_sent=0)  # adopted
+    assert not checkpoint.progressed
+    checkpoint.record(PARTS[1:], bytes_sent=20)
+    assert checkpoint.progressed
+    assert (sql.row().bytes_done, sql.row().bytes_sent) == (30, 20)
+    checkpoint.drop([3])
+    assert (sql.row().bytes_done, sql.row().bytes_sent) == (20, 20)
+    checkpoint = sql.next_run()
+    checkpoint.load()
+    checkpoint.record(PARTS[2:], bytes_sent=10)
+    checkpoint.completing(BASE)
+    checkpoint.completed('"new"', "v1")
+    row = sql.row()
+    assert (row.bytes_done, row.bytes_sent, row.phase, row.etag, row.version_id) == (35, 30, "verifying", '"new"', "v1")
+    assert [attempt.bytes_sent for attempt in attempts(sql.database, sql.job_id)] == [20, 10]
+
+
+def test_a_part_that_is_recorded_again_counts_once_as_done(sql: SqlJob) -> None:
+    checkpoint = opened(sql.open())
+    checkpoint.record(PARTS, bytes_sent=30)
+    checkpoint.drop([2])
+    checkpoint.record([PARTS[1]], bytes_sent=10)
+    assert (sql.row().bytes_done, sql.row().bytes_sent) == (30, 40)
+
+
+def test_a_cancel_that_came_first_wins_over_the_point_of_no_return(sql: SqlJob) -> None:
+    checkpoint = opened(sql.open())
+    change(sql.database, sql.job_id, cancel_requested=True)
+    with pytest.raises(Interrupted):
+        checkpoint.completing(NEWER)
+    (upload,) = uploads(sql.database, sql.job_id)
+    assert (upload.state, upload.base_etag) == ("open", '"old"')
+    assert sql.row().phase == Phase.UPLOADING
+
+
+def test_an_abandoned_upload_is_aborting_or_gone_and_the_job_begins_at_byte_0(sql: SqlJob) -> None:
+    for gone, state in ((False, "aborting"), (True, "gone")):
+        checkpoint = opened(sql.open())
+        checkpoint.record(PARTS, bytes_sent=30)
+        checkpoint.abandon(gone=gone)
+        assert uploads(sql.database, sql.job_id)[-1].state == state
+        assert (sql.row().bytes_done, sql.row().phase) == (0, "uploading")
+    assert sql.row().restarts == 2
+
+
+def test_an_upload_that_never_had_an_id_does_not_count_as_a_restart(sql: SqlJob) -> None:
+    checkpoint = opened(sql.open(), upload_id=None)
+    checkpoint.abandon(gone=True)
+    assert sql.row().restarts == 0
+
+
+def test_too_many_restarts_end_it_with_the_upload_still_to_be_found(database: Database) -> None:
+    sql = SqlJob(database, max_restarts=1)
+    checkpoint = opened(sql.open())
+    checkpoint.abandon(gone=True)
+    opened(checkpoint, "id-2")
+    with pytest.raises(TooManyRestartsError):
+        checkpoint.abandon(gone=False)
+    assert [upload.state for upload in uploads(database, sql.job_id)] == ["gone", "open"]
+
+
+def test_what_stat_has_to_show_is_the_same_in_every_run(sql: SqlJob) -> None:
+    checkpoint = opened(sql.open())
+    checkpoint.record(PARTS, bytes_sent=30)
+    checkpoint.completing(BASE)
+    checkpoint.completed('"new"', None)
+    expected = sql.next_run().expected()
+    assert (expected.size, expected.mark) == (35, mark_of(sql.job_id))
+    assert "new" in expected.etags
+
+
+WRITES: dict[str, Callable[[SqlCheckpoint], Any]] = {
+    "pin_source": lambda checkpoint: checkpoint.pin_source(35, FINGERPRINT),
+    "opening": lambda checkpoint: checkpoint.opening("a", size=1, part_size=None, base=Base()),
+    "opened": lambda checkpoint: checkpoint.opened("id-9"),
+    "record": lambda checkpoint: checkpoint.record(PARTS[:1], bytes_sent=10),
+    "drop": lambda checkpoint: checkpoint.drop([1]),
+    "completing": lambda checkpoint: checkpoint.completing(NEWER),
+    "completed": lambda checkpoint: checkpoint.completed('"new"', None),
+    "abandon": lambda checkpoint: checkpoint.abandon(gone=False),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_run_without_its_lease_writes_nothing(name: str, sql: SqlJob) -> None:
+    checkpoint = opened(sql.open())
+    checkpoint.record(PARTS[1:], bytes_sent=20)
+    stale = sql.open()
+    stale.load()
+    expire_lease(sql.database, sql.job_id)
+    claim(sql.database, sql.job_id, worker="host:2")
+    before = sql.row().as_row()
+    ledger = [(upload.id, upload.state, upload.upload_id, upload.base_etag) for upload in uploads(sql.database, sql.job_id)]  # fmt: skip
+    with pytest.raises(LeaseLostError):
+        WRITES[name](stale)
+    assert sql.row().as_row() == before
+    assert ledger == [
+        (upload.id, upload.state, upload.upload_id, upload.base_etag) for upload in uploads(sql.database, sql.job_id)
+    ]
+    assert {row.part_number for row in part_rows(sql.database, ledger[0][0])} == {2, 3}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_run_whose_lease_is_late_but_still_its_own_may_write(name: str, sql: SqlJob) -> None:
+    checkpoint = opened(sql.open())
+    assert isinstance(checkpoint, SqlCheckpoint)
+    expire_lease(sql.database, sql.job_id)
+    WRITES[name](checkpoint)

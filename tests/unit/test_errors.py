@@ -1,0 +1,94 @@
+"""The error tree: every class keeps its attributes on every way that an error travels."""
+
+import json
+import pickle
+import re
+
+import pytest
+from celery import Celery
+from celery.backends.base import Backend
+
+import worker.errors
+from blobferry import errors
+from blobferry.errors import BlobferryError
+
+# Arguments of the classes that take more than a message.
+ARGUMENTS: dict[str, tuple[object, ...]] = {
+    "ConfigurationError": ("transfer.part_size", "needs at least 5 MiB"),
+    "InvalidPathError": ("/a//b", "s3"),
+    "InvalidOffsetError": ("/a", -1, "s3"),
+    "UnsupportedMethodError": ("PUT", "s3"),
+    "PathNotFoundError": ("/a", "s3"),
+    "JobNotFoundError": ("job-1",),
+    "ConflictError": ("key-1", "job-1"),
+}
+
+
+def tree(root: type[BlobferryError]) -> list[type[BlobferryError]]:
+    return [root, *(found for child in root.__subclasses__() for found in tree(child) if found.__module__ == root.__module__)]  # fmt: skip
+
+
+CLASSES = tree(BlobferryError)
+
+
+def example(kind: type[BlobferryError]) -> BlobferryError:
+    return kind(*ARGUMENTS.get(kind.__name__, ("what happened: ä ☃",)))
+
+
+every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+
+
+@every_class
+def test_an_error_survives_pickle_with_its_attributes(kind: type[BlobferryError]) -> None:
+    error = example(kind)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert type(again) is kind
+        assert (again.args, vars(again), str(again)) == (error.args, vars(error), str(error))
+
+
+@every_class
+def test_an_error_survives_celerys_json_results(kind: type[BlobferryError]) -> None:
+    app = Celery("test", set_as_current=False, broker="memory://", backend="cache+memory://")
+    backend = Backend(app, serializer="json")
+    error = example(kind)
+    stored = json.loads(json.dumps(backend.prepare_exception(error, serializer="json")))
+    again = backend.exception_to_python(stored)
+    assert type(again) is kind
+    assert (again.args, vars(again), str(again)) == (error.args, vars(error), str(error))
+
+
+@every_class
+def test_an_error_says_what_it_was_given(kind: type[BlobferryError]) -> None:
+    for argument in example(kind).args:
+        assert str(argument) in str(example(kind))
+
+
+@every_class
+def test_the_workers_errors_are_the_very_same_classes(kind: type[BlobferryError]) -> None:
+    assert getattr(worker.errors, kind.__name__) is kind
+    assert kind.__name__ in worker.errors.__all__
+
+
+def test_every_code_is_its_own_and_fits_its_column() -> None:
+    codes = [kind.code for kind in CLASSES]
+    assert len(codes) == len(set(codes))
+    assert all(re.fullmatch(r"[a-z][a-z_]{0,63}", code) for code in codes)
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    """Every class, at its depth, with its star."""
+    drawn = re.findall(r"^    ([│├└─ ]*)(\w+Error)( \*)?(?:\s|$)", errors.__doc__ or "", re.MULTILINE)
+    shown = [(len(indent) // 4, name, bool(star)) for indent, name, star in drawn]
+
+    def really(kind: type[BlobferryError], depth: int) -> list[tuple[int, str, bool]]:
+        children = [row for child in kind.__subclasses__() if child in CLASSES for row in really(child, depth + 1)]
+        return [(depth, kind.__name__, kind.transient), *children]
+
+    assert sorted(shown) == sorted(really(BlobferryError, 0))
+    assert [name for depth, name, _ in shown if depth == 1] == [kind.__name__ for kind in BlobferryError.__subclasses__() if kind in CLASSES]  # fmt: skip
+
+
+def test_a_path_that_breaks_the_rules_is_an_invalid_request_too() -> None:
+    """So a caller who only asks whether the request was wrong need not know the kinds."""
+    assert issubclass(errors.InvalidPathError, errors.InvalidRequestError)

@@ -1,0 +1,51 @@
+"""The retry decision: what follows an error, and when."""
+
+import pytest
+
+from worker.errors import (
+    CredentialsError,
+    PermissionDeniedError,
+    SlowDownError,
+    SourceChangedError,
+    StoreUnavailableError,
+    SupersededError,
+    UnexpectedError,
+)
+from worker.retry import GiveUp, RetryIn, decide
+from worker.settings import Retry
+
+SETTINGS = Retry(max_attempts=4, base_seconds=2, max_seconds=10)
+
+
+@pytest.mark.parametrize("error", [PermissionDeniedError, SourceChangedError, SupersededError])
+@pytest.mark.parametrize("progressed", [False, True])
+def test_a_permanent_error_ends_the_job_with_nothing_to_go_on_with(error: type[Exception], progressed: bool) -> None:
+    assert decide(error("x"), failures=0, progressed=progressed, settings=SETTINGS) == GiveUp(resumable=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, SlowDownError, CredentialsError, UnexpectedError])
+def test_a_transient_error_is_tried_again_until_the_attempts_are_over(error: type[Exception]) -> None:
+    for failures in range(3):
+        decision = decide(error("x"), failures=failures, progressed=False, settings=SETTINGS)  # type: ignore[arg-type]
+        assert isinstance(decision, RetryIn)
+        assert decision.failures == failures + 1
+    assert decide(error("x"), failures=3, progressed=False, settings=SETTINGS) == GiveUp(resumable=True)  # type: ignore[arg-type]
+
+
+def test_progress_starts_counting_and_backoff_anew() -> None:
+    decision = decide(StoreUnavailableError("x"), failures=3, progressed=True, settings=SETTINGS)
+    assert isinstance(decision, RetryIn)
+    assert decision.failures == 1
+    assert decision.delay <= 2
+
+
+def test_the_backoff_doubles_has_jitter_and_an_end() -> None:
+    settings = Retry(max_attempts=100, base_seconds=2, max_seconds=10)
+    for failures, most in ((0, 2), (1, 4), (2, 8), (3, 10), (50, 10)):
+        delays = set()
+        for _ in range(300):
+            decision = decide(StoreUnavailableError("x"), failures=failures, progressed=False, settings=settings)
+            assert isinstance(decision, RetryIn)
+            delays.add(decision.delay)
+        assert 0 <= min(delays) < max(delays) <= most
+        assert max(delays) > most * 0.6
