@@ -60,9 +60,9 @@ def check_offset(name: str, value: Any) -> int:
 
 def check_source(name: str, value: Any) -> str:
     """The URL of a source."""
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
-        # urlsplit would drop some of these characters without a word, and another file would be read.
-        raise InvalidRequestError(f"{name}: needs a URL, with other than plain characters as %XX, got {value!r:.200}")
+    if not isinstance(value, str) or not value.isprintable() or value != value.strip():
+        # urlsplit would drop line ends and outer blanks without a word, and another file would be read.
+        raise InvalidRequestError(f"{name}: needs a URL (write odd characters as %XX), got {value!r:.200}")
     try:
         url = urlsplit(value)
     except ValueError as error:

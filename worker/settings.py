@@ -23,7 +23,7 @@ FOREIGN: Final = re.compile(r"BLOBFERRY_(SERVICE_.*|PORT.*|CONFIG|TEST_.*)")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 def _absolute(roots: tuple[Path, ...]) -> tuple[Path, ...]:

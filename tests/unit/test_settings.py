@@ -45,8 +45,13 @@ def test_a_database_is_all_that_has_to_be_said(load: Load) -> None:
     assert settings.storages == {}
 
 
-def test_settings_are_read_once_in_a_process() -> None:
-    assert load_settings.cache_info().maxsize is None  # functools.cache: read once
+def test_settings_are_read_once_in_a_process(load: Load) -> None:
+    load()
+    load_settings.cache_clear()
+    first = load_settings()
+    os.environ["BLOBFERRY_CONCURRENCY"] = "7"
+    assert load_settings() is first
+    load_settings.cache_clear()
 
 
 def test_a_file_is_read_and_variables_go_over_it(load: Load) -> None:
