@@ -77,7 +77,7 @@ class Stack:
         ready_before = _ready(log)
         process = ServiceProcess(
             name,
-            [*_python("run"), "--loglevel", "INFO"],
+            _python("run", "--name", name),
             log=log,
             answers=lambda: _ready(log) > ready_before,
             stop_group=False,  # Celery's children are the parent's to end

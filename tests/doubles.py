@@ -128,7 +128,7 @@ class WrappedStore:
 
 
 class FaultyStore(WrappedStore):
-    """Raises ``error`` at ``times`` calls of the named verbs from the ``fail_at``-th on, before or after their effect."""
+    """Raises ``error`` at ``times`` calls of the verbs from the ``fail_at``-th on, before or after their effect."""
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import click
@@ -26,8 +27,9 @@ def main() -> None:
 
 @main.command()
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time; overrides the setting.")
+@click.option("--name", help="Its name in Flower; two workers on one host need different ones.")
 @click.option("--loglevel", default="INFO", show_default=True)
-def run(concurrency: int | None, loglevel: str) -> None:
+def run(concurrency: int | None, name: str | None, loglevel: str) -> None:
     """Run jobs until SIGTERM, which lets running ones reach their next checkpoint first."""
     settings = load_settings()
     for name, parameters in settings.storages.items():
@@ -40,7 +42,12 @@ def run(concurrency: int | None, loglevel: str) -> None:
 
     # Not app.worker_main: Celery's whole command line would be one more thing that each child inherits.
     worker = app.Worker(
-        queues=QUEUES, loglevel=loglevel, concurrency=concurrency, without_gossip=True, without_mingle=True
+        hostname=f"{name}@{gethostname()}" if name else None,
+        queues=QUEUES,
+        loglevel=loglevel,
+        concurrency=concurrency,
+        without_gossip=True,
+        without_mingle=True,
     )
     worker.start()
     sys.exit(worker.exitcode)

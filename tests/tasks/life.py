@@ -60,7 +60,7 @@ class World:
             engine.close()
             runtime.engine.close()
 
-    def run(self, job_id: str, store: Store | None = None, **sections: Mapping[str, Any]) -> Outcome:
+    def run(self, job_id: str, store: Store | None = None, **sections: Any) -> Outcome:
         """One run of the job, in a worker of its own."""
         with self.worker(store, **sections) as runtime:
             return run_job(runtime, job_id)

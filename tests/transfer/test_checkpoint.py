@@ -310,6 +310,10 @@ WRITES: dict[str, Callable[[SqlCheckpoint], Any]] = {
 }
 
 
+def ledger_of(sql: SqlJob) -> list[tuple[Any, ...]]:
+    return [(row.id, row.state, row.upload_id, row.base_etag) for row in uploads(sql.database, sql.job_id)]
+
+
 @pytest.mark.parametrize("name", WRITES)
 def test_a_run_without_its_lease_writes_nothing(name: str, sql: SqlJob) -> None:
     checkpoint = opened(sql.open())
@@ -319,13 +323,11 @@ def test_a_run_without_its_lease_writes_nothing(name: str, sql: SqlJob) -> None:
     expire_lease(sql.database, sql.job_id)
     claim(sql.database, sql.job_id, worker="host:2")
     before = sql.row().as_row()
-    ledger = [(upload.id, upload.state, upload.upload_id, upload.base_etag) for upload in uploads(sql.database, sql.job_id)]  # fmt: skip
+    ledger = ledger_of(sql)
     with pytest.raises(LeaseLostError):
         WRITES[name](stale)
     assert sql.row().as_row() == before
-    assert ledger == [
-        (upload.id, upload.state, upload.upload_id, upload.base_etag) for upload in uploads(sql.database, sql.job_id)
-    ]
+    assert ledger_of(sql) == ledger
     assert {row.part_number for row in part_rows(sql.database, ledger[0][0])} == {2, 3}
 
 

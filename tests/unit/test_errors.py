@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -13,7 +14,7 @@ from blobferry import errors
 from blobferry.errors import BlobferryError
 
 # Arguments of the classes that take more than a message.
-ARGUMENTS: dict[str, tuple[object, ...]] = {
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ConfigurationError": ("transfer.part_size", "needs at least 5 MiB"),
     "InvalidPathError": ("/a//b", "s3"),
     "InvalidOffsetError": ("/a", -1, "s3"),
@@ -25,7 +26,8 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
 
 
 def tree(root: type[BlobferryError]) -> list[type[BlobferryError]]:
-    return [root, *(found for child in root.__subclasses__() for found in tree(child) if found.__module__ == root.__module__)]  # fmt: skip
+    children = [child for child in root.__subclasses__() if child.__module__ == root.__module__]
+    return [root, *(found for child in children for found in tree(child))]
 
 
 CLASSES = tree(BlobferryError)
@@ -86,7 +88,6 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
         return [(depth, kind.__name__, kind.transient), *children]
 
     assert sorted(shown) == sorted(really(BlobferryError, 0))
-    assert [name for depth, name, _ in shown if depth == 1] == [kind.__name__ for kind in BlobferryError.__subclasses__() if kind in CLASSES]  # fmt: skip
 
 
 def test_a_path_that_breaks_the_rules_is_an_invalid_request_too() -> None:

@@ -198,7 +198,7 @@ def test_a_wrong_database_is_named_without_its_password(url: str, load: Load) ->
 
 
 def test_a_file_that_is_not_there_is_named(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="none.toml") as caught:
+    with pytest.raises(ConfigurationError, match=r"none\.toml") as caught:
         load({"BLOBFERRY_CONFIG": str(tmp_path / "none.toml")})
     assert caught.value.name == "BLOBFERRY_CONFIG"
 
@@ -209,7 +209,7 @@ def test_a_file_that_is_no_toml_is_named(load: Load) -> None:
 
 
 def test_a_list_that_is_no_json_names_its_setting(load: Load) -> None:
-    with pytest.raises(ConfigurationError, match="sources|file_roots|SOURCES"):
+    with pytest.raises(ConfigurationError, match="sources"):
         load({"BLOBFERRY_SOURCES__FILE_ROOTS": "/srv/incoming"})
 
 
