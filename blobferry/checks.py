@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -10,7 +10,10 @@ from blobferry.errors import InvalidPathError, InvalidRequestError
 
 MAX_JOB_ID: Final = 155  #: characters; what Celery's own result tables allow a task id
 MAX_KEY_BYTES: Final = 1024  #: Source: S3 user guide, "Creating object key names"
-MAX_METADATA_BYTES: Final = 2048  #: Source: S3 user guide, "User-defined object metadata"
+#: The name of the metadata entry by which a job knows its own blob; its value has 32 characters.
+MARK_NAME: Final = "blobferry-job"
+#: S3 allows 2,048, the mark included. Source: S3 user guide, "User-defined object metadata"
+MAX_METADATA_BYTES: Final = 2048 - len(MARK_NAME) - 32
 MAX_PRIORITY: Final = 9
 
 Check = Callable[[str, Any], Any]
@@ -97,7 +100,9 @@ def check_time(name: str, value: Any) -> str:
     """A time with a zone, in ISO 8601."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    except ValueError:
+        if isinstance(moment, datetime):
+            moment.astimezone(UTC)  # the first and the last day of all times have none in some zones
+    except (ValueError, OverflowError):
         moment = None
     if not isinstance(moment, datetime) or moment.tzinfo is None:
         raise InvalidRequestError(
@@ -136,6 +141,8 @@ def check_strings(name: str, value: Any) -> dict[str, str]:
 def check_metadata(name: str, value: Any) -> dict[str, str]:
     """The user metadata of a blob, as S3 takes it."""
     metadata = check_strings(name, value)
+    if MARK_NAME in metadata:
+        raise InvalidRequestError(f"{name}: {MARK_NAME!r} is Blobferry's own")
     for key, text in metadata.items():
         if not _HEADER_NAME.fullmatch(key) or not (text.isascii() and text.isprintable()):
             raise InvalidRequestError(
@@ -143,7 +150,7 @@ def check_metadata(name: str, value: Any) -> dict[str, str]:
                 "values printable ASCII"
             )
     if sum(len(key) + len(text) for key, text in metadata.items()) > MAX_METADATA_BYTES:
-        raise InvalidRequestError(f"{name}: holds more than the {MAX_METADATA_BYTES} bytes that S3 allows")
+        raise InvalidRequestError(f"{name}: holds more than the {MAX_METADATA_BYTES} bytes that S3 leaves to it")
     return metadata
 
 

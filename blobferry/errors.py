@@ -12,6 +12,7 @@
     │   ├── ConflictError               one idempotency key, two different requests
     │   ├── LeaseLostError              another run owns the job now
     │   ├── WorkerDiedError             the job killed its worker too often
+    │   ├── DeadlineExceededError
     │   ├── UnexpectedError *           a bug, or a library's surprise
     │   └── UnreachableError *          database, broker or worker
     ├── SourceError
@@ -189,6 +190,12 @@ class WorkerDiedError(JobError):
     """The job's worker died too often for it to be tried again."""
 
     code = "worker_died"
+
+
+class DeadlineExceededError(JobError):
+    """The job was not finished by its deadline."""
+
+    code = "deadline"
 
 
 class UnexpectedError(JobError):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
 from blobferry.contract import CLAIMABLE_STATES, FINAL_STATES, JobState, Phase, UploadState
-from blobferry.errors import BlobferryError, LeaseLostError, WorkerDiedError
+from blobferry.errors import BlobferryError, DeadlineExceededError, LeaseLostError, WorkerDiedError
 from models.attempt import Attempt
 from models.job import Job
 from models.part import Part
@@ -302,9 +302,12 @@ def end_idle(session: Session, *, limit: int) -> list[Job]:
     ended = []
     for job, is_overdue in session.execute(statement.with_for_update(skip_locked=True)):
         if job.deadline and is_overdue and not job.cancel_requested:
-            job.error_code, job.error_message = "deadline", f"not finished by its deadline {job.deadline.isoformat()}"
+            error = DeadlineExceededError(f"not finished by its deadline {job.deadline.isoformat()}")
+            job.error_code, job.error_message = error.code, str(error)
+            _close_attempt(session, job.id, job.attempt, outcome="failed", error=error)
             _end(session, job, JobState.FAILED)
         else:
+            _close_attempt(session, job.id, job.attempt, outcome="cancelled", error=None)
             _end(session, job, JobState.CANCELLED)
         ended.append(job)
     session.flush()
@@ -384,7 +387,7 @@ def _close_attempt(session: Session, job_id: str, attempt: int, *, outcome: str,
     code, message = (error.code, str(error)) if error else (None, None)
     session.execute(
         update(Attempt)
-        .where(Attempt.job_id == job_id, Attempt.attempt == attempt)
+        .where(Attempt.job_id == job_id, Attempt.attempt == attempt, Attempt.outcome.is_(None))
         .values(outcome=outcome, error_code=code, error_message=message, finished_at=db_now())
     )
 

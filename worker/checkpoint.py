@@ -26,6 +26,7 @@ class SqlCheckpoint:
     def __init__(self, database: Database, job: Job, store: Store, *, max_restarts: int) -> None:
         self.mark = mark_of(job.id)
         self.progressed = False  #: bytes went out in this run
+        self.past_return = job.phase in (Phase.COMPLETING, Phase.VERIFYING)  #: readers may see the blob any moment
         self._database = database
         self._job = job
         self._store = store
@@ -117,6 +118,7 @@ class SqlCheckpoint:
                 queries.update_upload(session, self._upload.id, **values)
         if not won:
             raise Interrupted
+        self.past_return = True
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
         """Readers see the blob; what is left is to look."""
@@ -141,6 +143,7 @@ class SqlCheckpoint:
         if restarts > self._max_restarts:
             raise TooManyRestartsError(f"{self._upload.key}: the upload was lost {restarts} times")
         self._job.restarts = restarts
+        self.past_return = False
         self._write(
             upload={"state": UploadState.GONE if gone else UploadState.ABORTING},
             restarts=restarts,

@@ -6,9 +6,8 @@ from models import Upload, queries
 from worker.errors import BlobferryError, UnreachableError
 from worker.runtime import Runtime
 from worker.stores.store import Store
-from worker.transfer.aborting import abort_upload
+from worker.transfer.aborting import abort_upload, lost_uploads
 from worker.transfer.checkpoint import Base, SavedUpload
-from worker.transfer.engine import lost_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -54,4 +53,4 @@ def _lost(runtime: Runtime, store: Store, upload: Upload) -> list[str]:
     with runtime.database.begin() as session:
         known = queries.known_upload_ids(session, upload.storage, upload.key)
     saved = SavedUpload(upload.key, upload.size or 0, upload.part_size, Base(), upload.opened_at)
-    return list(lost_uploads(store, saved, known))
+    return lost_uploads(store, saved, known)

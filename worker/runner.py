@@ -144,13 +144,16 @@ class _Run:
         return bool(self._stop_reason())
 
     def _stop_reason(self) -> str:
-        if self._lease.cancel_requested:
-            return "cancel"
-        if self._lease.pause_requested:
-            return "pause"
+        checkpoint = self._checkpoint
+        if checkpoint is None or not checkpoint.past_return:  # beyond it a cancel is too late: readers may see the blob
+            if self._lease.cancel_requested:
+                return "cancel"
+            if self._lease.pause_requested:
+                return "pause"
         if drain.is_draining():
             return "the worker is shutting down"
-        return "the slice is over" if time.monotonic() > self._ends_at else ""
+        slice_is_over = time.monotonic() > self._ends_at and checkpoint is not None and checkpoint.progressed
+        return "the slice is over" if slice_is_over else ""
 
     def _hand_over(self) -> Outcome:
         reason = self._stop_reason() or "cancel"  # only a cancel can refuse a publishing call unseen

@@ -28,9 +28,14 @@ class _Section(BaseModel):
 
 def _absolute(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     for root in roots:
-        if not root.is_absolute():
-            raise ValueError(f"{root} is not an absolute path")
+        _absolute_path(root)
     return roots
+
+
+def _absolute_path(path: Path | None) -> Path | None:
+    if path is not None and not path.is_absolute():
+        raise ValueError(f"{path} is not an absolute path")
+    return path
 
 
 class Sources(_Section):
@@ -38,6 +43,15 @@ class Sources(_Section):
 
     #: Directories below which ``file:`` sources may lie. None: no file may be read.
     file_roots: Annotated[tuple[Path, ...], AfterValidator(_absolute)] = ()
+    http_allow_private: bool = False  #: whether ``http(s):`` sources may lead to addresses that are not public
+    http_max_size: int | None = Field(default=None, ge=0)  #: None: as large as a blob may be
+    http_max_redirects: int = Field(default=5, ge=0, le=20)
+    http_connect_seconds: float = Field(default=5, gt=0)
+    http_read_seconds: float = Field(default=30, gt=0)  #: without a byte
+    #: Holds what a server gives only from beginning to end; not in memory (tmpfs).
+    http_spool_directory: Annotated[Path, AfterValidator(_absolute_path)] = Path("/var/tmp")
+    #: Certificate authorities that are trusted beside the system's.
+    http_ca_file: Annotated[Path | None, AfterValidator(_absolute_path)] = None
 
 
 class Transfer(_Section):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from blobferry.checks import MARK_NAME
 from blobferry.contract import UploadState
 from tests.doubles import (
     BytesSource,
@@ -34,10 +35,10 @@ from worker.errors import (
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
 from worker.stores.values import BlobOptions, Limits
+from worker.transfer.aborting import CLOCK_TOLERANCE
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
 from worker.transfer.control import Interrupted, Stop, never
-from worker.transfer.engine import CLOCK_TOLERANCE, Engine
-from worker.transfer.visible import MARK_NAME
+from worker.transfer.engine import Engine
 
 PART = 10
 THREADS = 2

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from blobferry.checks import MARK_NAME
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
 from worker.errors import (
     InvalidPartError,
@@ -21,7 +22,7 @@ from worker.stores.values import BlobOptions, Condition, PutReceipt
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
 from worker.transfer.control import Interrupted, never
 from worker.transfer.publishing import TRIES, publish, was_published
-from worker.transfer.visible import MARK_NAME, Expected, look
+from worker.transfer.visible import Expected, look
 
 NEW = b"the new blob"
 EXPECTED = Expected(len(NEW), "ours")

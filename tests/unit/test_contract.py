@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobferry.checks import MAX_METADATA_BYTES, check_job_id, check_path
+from blobferry.checks import MARK_NAME, MAX_METADATA_BYTES, check_job_id, check_path
 from blobferry.contract import (
     CLAIMABLE_STATES,
     FINAL_STATES,
@@ -20,7 +20,6 @@ from blobferry.contract import (
 )
 from blobferry.errors import InvalidPathError, InvalidRequestError
 from worker.checkpoint import mark_of
-from worker.transfer.visible import MARK_NAME
 
 GOOD: dict[str, Any] = {"path": "/videos/7.mp4", "source": "file:///srv/incoming/7.mp4"}
 

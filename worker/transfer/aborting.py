@@ -1,9 +1,16 @@
-"""Aborting an upload for good: a part that was in flight may land after the abort, and is billed until the next one."""
+"""Aborting uploads for good: a part that was in flight may land after the abort, and is billed until the next one."""
 
+import logging
+from datetime import timedelta
 from typing import Final
 
-from worker.errors import StoreUnavailableError, UploadNotFoundError
+from worker.errors import NotSupportedError, PermissionDeniedError, StoreUnavailableError, UploadNotFoundError
 from worker.stores.store import Store
+from worker.transfer.checkpoint import SavedUpload
+
+logger = logging.getLogger(__name__)
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=15)  #: between the store's clock and the checkpoint's
 
 ROUNDS: Final = 10  #: of abort and look
 
@@ -21,3 +28,29 @@ def abort_upload(store: Store, key: str, upload_id: str) -> None:
         except UploadNotFoundError:
             return
     raise StoreUnavailableError(f"{key}: upload still has parts after {ROUNDS} aborts")
+
+
+def lost_uploads(store: Store, upload: SavedUpload, known: set[str]) -> list[str]:
+    """Ids of uploads that this one, whose id was never written down, may have been given.
+
+    Only those at its very key, opened about then, without a row and without a part: no part is ever sent before
+    the id is written down, so anything else is another program's. Where the store cannot or may not list uploads, the
+    bucket's lifecycle rule is what is left.
+    """
+    try:
+        near = [
+            entry.upload_id
+            for entry in store.list_uploads(upload.key)
+            if entry.key == upload.key and abs(entry.opened_at - upload.opened_at) <= CLOCK_TOLERANCE
+        ]
+    except (NotSupportedError, PermissionDeniedError) as error:
+        logger.warning("uploads cannot be listed", extra={"key": upload.key, "reason": str(error)})
+        return []
+    return [upload_id for upload_id in near if upload_id not in known and _is_empty(store, upload.key, upload_id)]
+
+
+def _is_empty(store: Store, key: str, upload_id: str) -> bool:
+    try:
+        return not any(True for _ in store.list_parts(key, upload_id))
+    except UploadNotFoundError:
+        return False

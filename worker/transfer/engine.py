@@ -5,15 +5,14 @@ the store. The order of steps, and what a crash after each one means, is in docs
 """
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Final
 
+from blobferry.checks import MARK_NAME
 from blobferry.contract import UploadState
 from worker.errors import BlobExistsError, OutcomeUnknownError, SupersededError, UploadNotFoundError
 from worker.stores.store import Store
 from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt
+from worker.transfer.aborting import abort_upload, lost_uploads
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload, SentPart
 from worker.transfer.checksums import checksum_of, join_checksums, md5_etag_of, multipart_etag
@@ -23,11 +22,9 @@ from worker.transfer.publishing import Call, publish, was_published
 from worker.transfer.reconciling import reconcile
 from worker.transfer.sending import MAX_BUFFER, PartThreads
 from worker.transfer.sources import Source
-from worker.transfer.visible import MARK_NAME, Expected, look
+from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
-
-CLOCK_TOLERANCE: Final = timedelta(minutes=15)  #: between the store's clock and the checkpoint's
 
 
 class Engine:
@@ -230,20 +227,4 @@ class _Write:
     def _abort_lost_uploads(self, upload: SavedUpload) -> None:
         """Abort what a run opened without living to write its id down: no parts, and nobody else's row."""
         for upload_id in lost_uploads(self.store, upload, self.checkpoint.known_upload_ids(self.key)):
-            self.store.abort_upload(self.key, upload_id)
-
-
-def lost_uploads(store: Store, upload: SavedUpload, known: set[str]) -> Iterator[str]:
-    """Ids of uploads that this one, whose id was never written down, may have been given.
-
-    Only those at its very key, opened about then, without a row and without a part: no part is ever sent before
-    the id is written down, so anything else is another program's.
-    """
-    for entry in store.list_uploads(upload.key):
-        near = abs(entry.opened_at - upload.opened_at) <= CLOCK_TOLERANCE
-        if entry.key == upload.key and entry.upload_id not in known and near:
-            try:
-                if not any(True for _ in store.list_parts(entry.key, entry.upload_id)):
-                    yield entry.upload_id
-            except UploadNotFoundError:
-                continue
+            abort_upload(self.store, self.key, upload_id)

@@ -40,7 +40,9 @@ def publish(
     Safe to repeat: if our blob is visible already, nothing is sent. Raises SupersededError if another blob has
     appeared, Interrupted before the call, the store's own error if it had no effect.
     """
-    for pause in (PAUSE * 2**n for n in range(TRIES)):
+    for number in range(TRIES):
+        if number:
+            sleep(PAUSE * 2 ** (number - 1))
         if stop():
             raise Interrupted
         checkpoint.completing(base)
@@ -54,7 +56,6 @@ def publish(
             if not (error.transient or isinstance(error, PreconditionFailedError)):
                 raise
             last = error
-        sleep(pause)
     raise last
 
 

@@ -1,12 +1,13 @@
 """Sources: bytes that can be read again at any offset, from several threads, and that tell when they have changed."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from socket import gethostname
 from typing import Any, Protocol, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from worker.errors import SourceChangedError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
 
@@ -51,21 +52,23 @@ class FileSource:
         Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError; each names the host, because the
         path is one that the worker sees, not the caller.
         """
-        path = unquote(urlsplit(url).path)
+        path = os.fsdecode(unquote_to_bytes(urlsplit(url).path))  # a name need not be UTF-8
         roots = [Path(os.path.realpath(root)) for root in roots]
-        _refuse_outside(path, Path(os.path.realpath(path)), roots)
+        _refuse_outside(url, Path(os.path.realpath(path)), roots)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would block for ever
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise SourceNotFoundError(f"{path}: no such file on worker host {gethostname()}") from error
+            raise SourceNotFoundError(f"{url}: no such file on worker host {gethostname()}") from error
         except PermissionError as error:
-            raise SourceNotAllowedError(f"{path}: not readable for the worker on host {gethostname()}") from error
+            raise SourceNotAllowedError(f"{url}: not readable for the worker on host {gethostname()}") from error
         except OSError as error:
-            raise SourceUnavailableError(f"{path}: {error.strerror} on worker host {gethostname()}") from error
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise SourceNotFoundError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
+            raise SourceUnavailableError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
         try:
-            _refuse_outside(path, Path(os.readlink(f"/proc/self/fd/{descriptor}")), roots)
+            _refuse_outside(url, Path(os.readlink(f"/proc/self/fd/{descriptor}")), roots)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise SourceNotAllowedError(f"{path}: not a regular file on worker host {gethostname()}")
+                raise SourceNotAllowedError(f"{url}: not a regular file on worker host {gethostname()}")
             return cls(url, descriptor)
         except BaseException:
             os.close(descriptor)
@@ -97,9 +100,9 @@ class FileSource:
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _refuse_outside(path: str, real: Path, roots: Iterable[Path]) -> None:
+def _refuse_outside(url: str, real: Path, roots: Iterable[Path]) -> None:
     if not any(real.is_relative_to(root) for root in roots):
         allowed = ", ".join(map(str, roots)) or "none are configured (sources.file_roots)"
         raise SourceNotAllowedError(
-            f"{path}: lies outside of the allowed roots on worker host {gethostname()} (symlinks resolved): {allowed}"
+            f"{url}: lies outside of the allowed roots on worker host {gethostname()} (symlinks resolved): {allowed}"
         )

@@ -5,13 +5,11 @@ gave when it published, or the one that S3's rule for multipart uploads gives fo
 """
 
 from dataclasses import dataclass
-from typing import Final
 
+from blobferry.checks import MARK_NAME
 from worker.errors import KeyNotFoundError
 from worker.stores.store import Store
 from worker.stores.values import BlobHead
-
-MARK_NAME: Final = "blobferry-job"  #: the metadata name that carries the mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,91 @@
+"""A blob of a store as a source, tied to the version first seen. Holds a store and a key, never a Driver."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from worker.errors import (
+    BucketNotFoundError,
+    ChecksumMismatchError,
+    CredentialsError,
+    KeyNotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    RangeNotSatisfiableError,
+    SourceChangedError,
+    SourceError,
+    SourceNotAllowedError,
+    SourceNotFoundError,
+    SourceUnavailableError,
+    StoreError,
+    StoreUnavailableError,
+)
+from worker.stores.store import Store
+from worker.transfer.resuming import fill
+from worker.units import MIB
+
+_TRANSIENT: Final = (StoreUnavailableError, CredentialsError, ChecksumMismatchError)
+_PIECE: Final = MIB  #: bytes; at most
+
+
+class BlobSource:
+    """The blob under a key. ``url`` is what messages call it.
+
+    Every error of its store comes out as a SourceError: a transfer must not take it for one of the destination's.
+    """
+
+    def __init__(self, store: Store, key: str, url: str) -> None:
+        """Look at the blob. Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError."""
+        self.url = url
+        self._store = store
+        self._key = key
+        with self._store_errors(KeyNotFoundError, absent=SourceNotFoundError):
+            head = store.head(key)
+        self.size = head.size
+        self.fingerprint: Mapping[str, Any] = {"size": head.size, "etag": head.etag}
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer from ``offset``."""
+        if offset + len(buffer) > self.size:
+            raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
+        fill(buffer, offset, self._pieces)
+
+    def check(self) -> None:
+        """Raise SourceChangedError if another blob is there, or none."""
+        with self._store_errors(KeyNotFoundError):
+            head = self._store.head(self._key)
+        if (now := {"size": head.size, "etag": head.etag}) != self.fingerprint:
+            raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
+
+    def close(self) -> None:
+        """Nothing is held: the store belongs to its driver."""
+
+    def _pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        with (
+            self._store_errors(KeyNotFoundError, PreconditionFailedError, RangeNotSatisfiableError),
+            self._store.get(self._key, offset, size, if_match=self.fingerprint["etag"]) as reader,
+        ):
+            left = size
+            while left:
+                piece = reader.read(min(left, _PIECE))
+                if not piece:
+                    raise SourceUnavailableError(f"{self.url}: the answer ended {left} bytes before its end")
+                left -= len(piece)
+                yield piece
+
+    @contextmanager
+    def _store_errors(self, *gone: type[StoreError], absent: type[SourceError] = SourceChangedError) -> Iterator[None]:
+        """Turn errors of the store into those of a source; ``gone`` say that the version is not there."""
+        try:
+            yield
+        except StoreError as error:
+            kind: type[SourceError] = SourceError
+            if isinstance(error, gone):
+                kind = absent
+            elif isinstance(error, PermissionDeniedError):
+                kind = SourceNotAllowedError
+            elif isinstance(error, BucketNotFoundError):
+                kind = SourceNotFoundError
+            elif isinstance(error, _TRANSIENT):
+                kind = SourceUnavailableError
+            raise kind(f"{self.url}: {error}") from error

@@ -1,0 +1,124 @@
+"""Where an ``http(s):`` source may lead: to public addresses. Connections that refuse every other one.
+
+The address is judged that the socket is connected to, before a byte of the request or of a TLS handshake is sent, so a
+name that resolves differently from one moment to the next gains nothing. It is judged before connecting as well, so
+that nobody learns from our errors what listens inside. No proxy: that would connect to whatever it likes.
+"""
+
+import socket
+import ssl
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Final
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util.connection import create_connection
+
+from worker.errors import SourceNotAllowedError
+
+#: Source: IANA IPv4 Special-Purpose Address Registry, and one address that Azure's metadata service answers at.
+_REFUSED_V4: Final = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",  # carrier-grade NAT; Alibaba's metadata service
+            "127.0.0.0/8",
+            "168.63.129.16/32",  # Azure
+            "169.254.0.0/16",  # link-local; most metadata services
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.88.99.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/4",
+            "240.0.0.0/4",
+        ),
+    )
+)
+#: Outside of it lie loopback, private, link-local, multicast, IPv4-mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96).
+_UNICAST_V6: Final = IPv6Network("2000::/3")
+#: Source: IANA IPv6 Special-Purpose Address Registry. 2001::/23 has Teredo in it; it and 6to4 lead to IPv4 addresses.
+_REFUSED_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+
+_IDLE: Final = 64  #: connections kept for the next request: as many as there can be part threads
+
+
+def is_public(address: str) -> bool:
+    """True if the numeric IPv4 or IPv6 address belongs to the public internet."""
+    found = ip_address(address.partition("%")[0])
+    if found.version == 4:
+        return not any(found in network for network in _REFUSED_V4)
+    return found in _UNICAST_V6 and not any(found in network for network in _REFUSED_V6)
+
+
+def connection_pools(*, allow_private: bool, ca_file: Path | None) -> PoolManager:
+    """The pools of one source. Certificates are checked against the system's authorities and those of ``ca_file``."""
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    pools = PoolManager(num_pools=8, maxsize=_IDLE, block=False, ssl_context=context)
+    if not allow_private:
+        pools.pool_classes_by_scheme = {"http": _PublicPool, "https": _PublicTlsPool}
+    return pools
+
+
+class PublicConnection(HTTPConnection):
+    """A connection to a public address."""
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the first public address that answers. Raises SourceNotAllowedError if there is no public one."""
+        addresses = self._addresses()
+        public = [address for address in addresses if is_public(address)]
+        if not public:
+            raise _refusal(self.host, *addresses)
+        connected = self._connect(public)
+        try:
+            if not is_public(peer := connected.getpeername()[0]):
+                raise _refusal(self.host, peer)
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
+    def _addresses(self) -> list[str]:
+        try:
+            found = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise NewConnectionError(self, f"no address of {self.host} found: {error}") from error
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    def _connect(self, addresses: list[str]) -> socket.socket:
+        for address in addresses:
+            try:
+                return create_connection((address, self.port), self.timeout, socket_options=self.socket_options)
+            except TimeoutError as error:
+                failure: Exception = error
+                shown = ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s")
+            except OSError as error:
+                failure = error
+                shown = NewConnectionError(self, f"no connection to {self.host}: {error}")
+        raise shown from failure
+
+
+class PublicTlsConnection(PublicConnection, HTTPSConnection):
+    """The same with TLS, which begins after the address has been judged."""
+
+
+class _PublicPool(HTTPConnectionPool):
+    ConnectionCls = PublicConnection
+
+
+class _PublicTlsPool(HTTPSConnectionPool):
+    ConnectionCls = PublicTlsConnection
+
+
+def _refusal(host: str, *addresses: str) -> SourceNotAllowedError:
+    shown = ", ".join(addresses)
+    return SourceNotAllowedError(f"{host}: {shown} is no public address (sources.http_allow_private would allow it)")

@@ -1,0 +1,200 @@
+"""GET requests for one URL: redirects, credentials, statuses and what may be shown of a URL. Knows no sources.
+
+The user part of a URL is sent as Basic authentication, to its own host only. It and the query, where presigned URLs
+have their signature, stand in no message, log line or repr.
+"""
+
+import logging
+import re
+import ssl
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.client import HTTPException
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import unquote_to_bytes, urljoin
+
+from urllib3 import BaseHTTPResponse, Timeout
+from urllib3.exceptions import HTTPError, LocationValueError, SSLError
+from urllib3.util import Url, parse_url
+
+from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
+from worker.transfer.http_addresses import connection_pools
+
+_PORTS: Final = {"http": 80, "https": 443}
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_ANSWERS: Final = frozenset({200, 206, 412, 416})
+_STATUS_ERRORS: Final[Mapping[int, type[SourceError]]] = {
+    401: SourceNotAllowedError,
+    403: SourceNotAllowedError,
+    404: SourceNotFoundError,
+    410: SourceNotFoundError,
+    408: SourceUnavailableError,
+    425: SourceUnavailableError,
+    429: SourceUnavailableError,
+}
+#: What a redirect's target answers once its signature has run out.
+_EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
+_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "blobferry"}
+_SECRET: Final = re.compile(r"\?\S*")
+
+
+def redacted(url: str) -> str:
+    """The URL as it may be shown: without user part, query and fragment."""
+    try:
+        parts = parse_url(url)
+    except LocationValueError:
+        return "(malformed URL)"
+    if parts.scheme is None or (not parts.host and parts.scheme != "file"):
+        return "(malformed URL)"
+    return Url(parts.scheme, host=parts.host, port=parts.port, path=parts.path).url
+
+
+class HttpClient:
+    """Sends requests for one URL from any number of threads, through connections that are kept."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        allow_private: bool,
+        connect_timeout: float,
+        read_timeout: float,
+        max_redirects: int,
+        ca_file: Path | None = None,
+    ) -> None:
+        self.url = redacted(url)  #: for messages
+        self._first = self._last = _Target.parse(url)
+        self._timeout = Timeout(connect=connect_timeout, read=read_timeout)
+        self._max_redirects = max_redirects
+        self._pools = connection_pools(allow_private=allow_private, ca_file=ca_file)
+        logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)  # adding it twice does nothing
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pools.clear()
+
+    @contextmanager
+    def get(self, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
+        """The answer to a GET, redirects followed: 200, 206, 412 or 416, with a body that is not encoded.
+
+        What has been redirected goes straight to its target the next time, and the whole way again once that refuses.
+        Raises SourceError for another status and for what goes wrong within the block.
+        """
+        with self._network_errors():
+            target, response = self._follow(self._last, headers)
+            if response.status in _EXPIRED and self._last != self._first:
+                response.close()
+                target, response = self._follow(self._first, headers)
+            try:
+                self._check(response)
+                self._last = target
+                yield response
+            finally:
+                _give_back(response)
+
+    def _follow(self, target: "_Target", headers: Mapping[str, str]) -> tuple["_Target", BaseHTTPResponse]:
+        for _ in range(self._max_redirects + 1):
+            response = self._send(target, headers)
+            if response.status not in _REDIRECTS:
+                return target, response
+            _give_back(response)
+            target = target.redirected(response.headers.get("Location"), self.url)
+        raise SourceError(f"{self.url}: redirects more than {self._max_redirects} times")
+
+    def _send(self, target: "_Target", headers: Mapping[str, str]) -> BaseHTTPResponse:
+        credentials = {"Authorization": target.authorization} if target.authorization else {}
+        return self._pools.connection_from_host(target.host, target.port, target.scheme).urlopen(
+            "GET",
+            target.request,
+            headers={**_HEADERS, **headers, **credentials},
+            retries=False,
+            redirect=False,
+            timeout=self._timeout,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def _check(self, response: BaseHTTPResponse) -> None:
+        status = response.status
+        if status not in _ANSWERS:
+            kind = _STATUS_ERRORS.get(status, SourceUnavailableError if status >= 500 else SourceError)
+            raise kind(f"{self.url}: the server answers {status} {response.reason or ''}".rstrip())
+        for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+            encoding = response.headers.get(name, "").strip().lower()
+            if encoding not in ("", plain):
+                raise SourceError(f"{self.url}: the server sends {name} {encoding!r}, which was not asked for")
+
+    @contextmanager
+    def _network_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SSLError as error:
+            if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
+                problem = error.args[0].verify_message
+                raise SourceError(f"{self.url}: the server's certificate is not trusted: {problem}") from error
+            raise SourceUnavailableError(f"{self.url}: {error}") from error
+        except LocationValueError:
+            raise SourceError(f"{self.url}: the host's name is malformed") from None  # the cause would show the URL
+        except (HTTPError, HTTPException, OSError) as error:
+            raise SourceUnavailableError(f"{self.url}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where one request goes."""
+
+    scheme: str
+    host: str
+    port: int
+    request: str = field(repr=False)  #: path and query
+    authorization: str | None = field(repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        try:
+            parts = parse_url(url)
+        except LocationValueError:
+            raise SourceError("malformed URL") from None  # the cause would show it
+        if parts.scheme not in _PORTS:
+            raise SourceNotAllowedError(f"{redacted(url)}: neither an http nor an https URL")
+        if not parts.host:
+            raise SourceError(f"{redacted(url)}: has no host")
+        authorization = None
+        if parts.auth is not None:
+            user, _, password = parts.auth.partition(":")
+            pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+            authorization = f"Basic {b64encode(pair).decode()}"
+        return cls(parts.scheme, parts.host, parts.port or _PORTS[parts.scheme], parts.request_uri, authorization)
+
+    def redirected(self, location: str | None, shown: str) -> Self:
+        """The target that the Location of a redirect names, with the credentials if it is the same host."""
+        if not location:
+            raise SourceError(f"{shown}: redirects to nowhere")
+        try:
+            raw = location.encode("latin-1").decode(errors="replace")  # a header is read as Latin-1 and mostly UTF-8
+            joined = urljoin(f"{self.scheme}://{self.host}:{self.port}{self.request}", raw)
+        except ValueError:
+            raise SourceError(f"{shown}: redirects to a malformed URL") from None
+        target = self.parse(joined)
+        if (self.scheme, target.scheme) == ("https", "http"):
+            raise SourceNotAllowedError(f"{shown}: redirects from https to http, to {redacted(joined)}")
+        same_port = self.port == target.port or (self.port, target.port) == (80, 443)
+        if target.authorization is None and target.host == self.host and same_port:
+            return replace(target, authorization=self.authorization)
+        return target
+
+
+def _give_back(response: BaseHTTPResponse) -> None:
+    if response.length_remaining == 0:
+        response.read1(1, decode_content=False)  # at the end: the connection goes back to its pool
+    response.close()  # anywhere else: the connection is closed
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """A log filter: urllib3 logs each request with its query when it is told to log everything."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(_SECRET.sub("", arg) if isinstance(arg, str) else arg for arg in record.args)
+    return True

@@ -1,0 +1,202 @@
+"""Sources behind ``http:`` and ``https:`` URLs that are read in ranges, each one tied to the version first seen."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from urllib3 import BaseHTTPResponse
+
+from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
+from worker.transfer.control import Stop, never
+from worker.transfer.http_client import HttpClient
+from worker.transfer.http_spool import SpooledSource
+from worker.transfer.resuming import fill
+from worker.units import MIB
+
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.IGNORECASE)
+_STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # source: RFC 9110, 8.8.3
+_PIECE: Final = MIB  #: bytes; at most
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """One version of what the URL names, told by a validator that is good enough to join ranges by."""
+
+    size: int
+    etag: str | None
+    last_modified: str | None  #: where there is no ETag
+
+    @classmethod
+    def of(cls, response: BaseHTTPResponse, size: int) -> Self | None:
+        """The version of an answer; None without a strong validator. Source: RFC 9110, 8.8.2.2 and 13.1.5."""
+        headers = response.headers
+        if (etag := headers.get("ETag")) is not None:
+            return cls(size, etag, None) if _STRONG_ETAG.fullmatch(etag) else None
+        age = _age(headers)
+        return cls(size, None, headers["Last-Modified"]) if age and age >= timedelta(seconds=1) else None
+
+    @property
+    def validator(self) -> str:
+        return self.etag or self.last_modified or ""
+
+    def differs(self, response: BaseHTTPResponse, size: int | None) -> str:
+        """In what the answer differs; "" if it may be of this version."""
+        etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+        if size != self.size:
+            return f"it had {self.size} bytes and has {'an unknown number' if size is None else size} now"
+        if etag != self.etag:
+            return f"its ETag was {self.etag or 'absent'} and is {etag or 'absent'} now"
+        if self.last_modified and last_modified not in (None, self.last_modified):  # a 206 need not repeat it
+            return f"it was last modified {self.last_modified} and {last_modified} now"
+        return ""
+
+
+class HttpSource:
+    """What a server gives in ranges.
+
+    Each request asks for the version that was seen first (If-Range) and each answer is held against it. A connection
+    that drops is made again at the byte it had reached.
+    """
+
+    def __init__(self, client: HttpClient, version: _Version) -> None:
+        self.url = client.url  #: for messages, without secrets
+        self.size = version.size
+        self.fingerprint: Mapping[str, Any] = {"size": version.size} | (
+            {"etag": version.etag} if version.etag else {"last_modified": version.last_modified}
+        )
+        self._client = client
+        self._version = version
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        allow_private: bool,
+        max_size: int | None = None,
+        connect_timeout: float = 5,
+        read_timeout: float = 30,
+        max_redirects: int = 5,
+        spool_directory: Path = Path("/var/tmp"),
+        ca_file: Path | None = None,
+        stop: Stop = never,
+    ) -> "HttpSource | SpooledSource":
+        """Open an ``http(s):`` URL. Times are seconds, sizes bytes.
+
+        Without ranges, or without a strong validator to join them by, all of it is first read into a temporary file
+        in ``spool_directory``; only that asks ``stop`` and raises Interrupted, and begins anew the next time: a caller
+        must not count it as part of a slice. Raises SourceError.
+        """
+        client = HttpClient(
+            url,
+            allow_private=allow_private,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            max_redirects=max_redirects,
+            ca_file=ca_file,
+        )
+        try:
+            with client.get({"Range": "bytes=0-0"}) as response:
+                version = _ranged_version(response)
+                if response.status == 200:
+                    return SpooledSource.of(client, response, spool_directory, max_size=max_size, stop=stop)
+                is_fresh = version is None and _is_fresh(response)
+            if is_fresh:  # modified in this very second, and perhaps once more: a second later the date is reliable
+                time.sleep(1)
+                with client.get({"Range": "bytes=0-0"}) as response:
+                    version = _ranged_version(response)
+            if version is None:
+                with client.get({}) as response:
+                    return SpooledSource.of(client, response, spool_directory, max_size=max_size, stop=stop)
+            if max_size is not None and version.size > max_size:
+                raise SourceNotAllowedError(f"{client.url}: {version.size} bytes are more than the {max_size} allowed")
+            return cls(client, version)
+        except BaseException:
+            client.close()
+            raise
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer from ``offset``."""
+        if offset + len(buffer) > self.size:
+            raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
+        fill(buffer, offset, self._pieces)
+
+    def check(self) -> None:
+        """Ask for one byte of the version first seen. Raises SourceChangedError."""
+        for _ in self._pieces(0, 1):
+            pass
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """Bytes from ``offset``: at least one, and perhaps fewer than asked for."""
+        asked = {"Range": f"bytes={offset}-{offset + size - 1}", "If-Range": self._version.validator}
+        with self._client.get(asked) as response:
+            left = self._check(response, offset, size)
+            while left:
+                piece = response.read1(min(left, _PIECE), decode_content=False)
+                if not piece:
+                    raise SourceUnavailableError(f"{self.url}: the answer ended {left} bytes before its end")
+                left -= len(piece)
+                yield piece
+
+    def _check(self, response: BaseHTTPResponse, offset: int, size: int) -> int:
+        """How many bytes from ``offset`` the answer has."""
+        if response.status != 206:
+            if response.status == 200 and not self._version.differs(response, response.length_remaining):
+                raise SourceUnavailableError(f"{self.url}: the server gives no ranges any more")
+            raise SourceChangedError(
+                f"{self.url}: changed while it was read: the server answers {response.status} to the old version"
+            )
+        answered = _content_range(response)
+        if answered is None:
+            raise SourceError(f"{self.url}: the server answers 206 without a Content-Range that can be understood")
+        first, last, total = answered
+        if difference := self._version.differs(response, total):
+            raise SourceChangedError(f"{self.url}: changed while it was read: {difference}")
+        count = last - first + 1
+        if first != offset or not 1 <= count <= size or response.length_remaining not in (None, count):
+            raise SourceError(
+                f"{self.url}: bytes {offset}-{offset + size - 1} were asked for, the server answers "
+                f"{response.headers['Content-Range']} with Content-Length {response.headers.get('Content-Length')}"
+            )
+        return count
+
+
+def _ranged_version(response: BaseHTTPResponse) -> _Version | None:
+    """The version of an answer to ``bytes=0-0``; None if it shows that ranges cannot be relied on."""
+    answered = _content_range(response) if response.status == 206 else None
+    if answered is None or answered[:2] != (0, 0):
+        return None
+    response.read1(1, decode_content=False)  # the connection may then be used again
+    return _Version.of(response, answered[2])
+
+
+def _content_range(response: BaseHTTPResponse) -> tuple[int, int, int] | None:
+    """First byte, last byte and size of the whole. None if one is missing."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def _is_fresh(response: BaseHTTPResponse) -> bool:
+    return response.status == 206 and "ETag" not in response.headers and _age(response.headers) == timedelta(0)
+
+
+def _age(headers: Mapping[str, str]) -> timedelta | None:
+    """How long before the answer, by the server's own clock, the last modification was."""
+    dates: list[datetime] = []
+    for name in ("Date", "Last-Modified"):
+        try:
+            dates.append(parsedate_to_datetime(headers[name]))
+        except (KeyError, ValueError):
+            return None
+    if any(date.tzinfo is None for date in dates):
+        return None
+    return dates[0] - dates[1]

@@ -1,0 +1,132 @@
+"""What a server gives only from beginning to end, kept in a temporary file so that it can be read at any offset."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from socket import gethostname
+from typing import IO, Any, Final, Self
+
+from urllib3 import BaseHTTPResponse
+
+from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
+from worker.transfer.control import Interrupted, Stop
+from worker.transfer.http_client import HttpClient
+from worker.units import MIB
+
+_PIECE: Final = MIB  #: bytes; at most
+
+
+class SpooledSource:
+    """The body of one answer in a file without a name, which is gone with its process.
+
+    The fingerprint holds a checksum of the bytes: a server that gives others the next time is noticed even if it
+    sends no validator at all. A Last-Modified or weak ETag would add nothing but changes that are none.
+    """
+
+    def __init__(self, client: HttpClient, file: IO[bytes], fingerprint: Mapping[str, Any]) -> None:
+        self.url = client.url  #: for messages, without secrets
+        self.fingerprint = fingerprint
+        self.size: int = fingerprint["size"]
+        self._client = client
+        self._file = file
+
+    @classmethod
+    def of(
+        cls, client: HttpClient, response: BaseHTTPResponse, directory: Path, *, max_size: int | None, stop: Stop
+    ) -> Self:
+        """Read the body to its end. The source closes the client.
+
+        Raises SourceNotAllowedError above ``max_size`` bytes, SourceUnavailableError for a drop and a full disk.
+        """
+        if response.status != 200:
+            raise SourceError(f"{client.url}: the server answers {response.status} to a request for all of it")
+        has_end = response.length_remaining is not None or response.chunked
+        with _disk_errors(client.url, directory):
+            _refuse_too_large(client.url, response.length_remaining, directory, max_size)
+            file = tempfile.TemporaryFile(dir=directory, prefix="blobferry-")  # noqa: SIM115  the source closes it
+        try:
+            size, checksum = 0, hashlib.sha256()
+            for piece in _pieces(response, stop):
+                size += len(piece)
+                if max_size is not None and size > max_size:
+                    raise SourceNotAllowedError(f"{client.url}: more than the {max_size} bytes that are allowed")
+                checksum.update(piece)
+                with _disk_errors(client.url, directory):
+                    file.write(piece)
+            with _disk_errors(client.url, directory):
+                file.flush()
+            digest = f"SHA-256:{checksum.hexdigest()}"
+            if not has_end and _read_again(client, size, stop) != digest:
+                raise SourceUnavailableError(
+                    f"{client.url}: two answers without a length ended differently: a connection dropped, or it changed"
+                )
+        except BaseException:
+            file.close()
+            raise
+        etag = response.headers.get("ETag")
+        strong = {"etag": etag} if etag and not etag.startswith("W/") else {}
+        return cls(client, file, {"size": size, "checksum": digest, **strong})
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer from ``offset``."""
+        filled = 0
+        while filled < len(buffer):
+            try:
+                count = os.preadv(self._file.fileno(), [buffer[filled:]], offset + filled)
+            except OSError as error:
+                raise SourceUnavailableError(f"{self.url}: cannot be read back: {error.strerror}") from error
+            if count == 0:
+                raise SourceChangedError(f"{self.url}: ends at byte {offset + filled}, more was expected")
+            filled += count
+
+    def check(self) -> None:
+        """Nothing can have changed: the bytes are here."""
+
+    def close(self) -> None:
+        """Drop the file and close the connections."""
+        self._file.close()
+        self._client.close()
+
+
+def _pieces(response: BaseHTTPResponse, stop: Stop) -> Iterator[bytes]:
+    while piece := response.read1(_PIECE, decode_content=False):
+        if stop():
+            raise Interrupted()
+        yield piece
+
+
+def _read_again(client: HttpClient, size: int, stop: Stop) -> str:
+    """The checksum of a second answer, which tells a body that ended from one that broke off."""
+    seen, checksum = 0, hashlib.sha256()
+    with client.get({}) as response:
+        for piece in _pieces(response, stop):
+            seen += len(piece)
+            if seen > size:
+                break
+            checksum.update(piece)
+    return f"SHA-256:{checksum.hexdigest()}" if seen == size else ""
+
+
+def _refuse_too_large(url: str, size: int | None, directory: Path, max_size: int | None) -> None:
+    if max_size is not None and size is not None and size > max_size:
+        raise SourceNotAllowedError(f"{url}: {size} bytes are more than the {max_size} allowed")
+    if (free := shutil.disk_usage(directory).free) < (size or 0):
+        raise SourceUnavailableError(
+            f"{url}: cannot be read in ranges, and {directory} on worker host {gethostname()} has {free} bytes free "
+            f"for {size}"
+        )
+
+
+@contextmanager
+def _disk_errors(url: str, directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceUnavailableError(
+            f"{url}: cannot be read in ranges, and kept in {directory} on worker host {gethostname()} neither: "
+            f"{error.strerror}"
+        ) from error
