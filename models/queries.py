@@ -65,6 +65,11 @@ def claim_job(
     return job
 
 
+def find_job(session: Session, job_id: str) -> Job | None:
+    """The job as it is now."""
+    return session.scalars(select(Job).where(Job.id == job_id)).one_or_none()
+
+
 def is_pruned(session: Session, job_id: str) -> bool:
     """True if there was such a job, long finished."""
     return session.get(Tombstone, job_id) is not None
@@ -401,7 +406,8 @@ def _end(session: Session, job: Job, state: JobState) -> None:
     _release(job, state)
     job.phase = None
     session.flush()
-    session.execute(update(Job).where(Job.id == job.id).values(finished_at=db_now()))
+    finish = update(Job).where(Job.id == job.id).values(finished_at=db_now())
+    session.execute(finish, execution_options={"synchronize_session": False})  # callers read the job afterwards
     _give_up_uploads(session, job.id, keep_seconds=0.0)
 
 

@@ -7,14 +7,15 @@ rows are taken with SKIP LOCKED, and each step is safe to repeat.
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from sqlalchemy.orm import Session
 
+from blobferry.contract import FINAL_STATES
 from blobferry.messages import Message
-from models import queries
+from models import Job, queries
 from worker.errors import BlobferryError
 from worker.ledger import abort_given_up
 from worker.runtime import Runtime
@@ -88,10 +89,20 @@ class Caretaker:
             return 0
 
     def _requeue(self) -> int:
-        return self._in_transaction(lambda session: len(queries.requeue_expired(session, limit=BATCH)))
+        expired = self._in_transaction(lambda session: queries.requeue_expired(session, limit=BATCH))
+        self._tell_celery(expired)
+        return len(expired)
 
     def _end_idle(self) -> int:
-        return self._in_transaction(lambda session: len(queries.end_idle(session, limit=BATCH)))
+        ended = self._in_transaction(lambda session: queries.end_idle(session, limit=BATCH))
+        self._tell_celery(ended)
+        return len(ended)
+
+    def _tell_celery(self, jobs: Sequence[Job]) -> None:
+        """Whoever waits for the result of a job that ended without a run hears of it from a run that finds it ended."""
+        for job in jobs:
+            if job.state in FINAL_STATES:
+                self._publish(Message.from_row(job.as_row()))
 
     def _publish_due(self) -> int:
         limit = AHEAD * self._runtime.settings.concurrency

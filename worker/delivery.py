@@ -9,20 +9,22 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from celery import Task
+from celery import Task, states
 from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks import check_job_id
-from blobferry.contract import FINAL_STATES, JOBS_QUEUE, ROW_HEADER, SEQ_HEADER, check_request
+from blobferry.contract import FINAL_STATES, JOBS_QUEUE, ROW_HEADER, SEQ_HEADER, JobState, check_request
 from blobferry.messages import KEPT_OPTIONS, Message, publish
 from blobferry.submission import insert_job
 from models import queries
-from worker.errors import BlobferryError, UnreachableError
-from worker.runner import Again, Ended, run_job
+from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
+from worker.runner import Again, Ended, Nothing, Outcome, run_job
 from worker.runtime import Runtime, current_runtime
 
 logger = logging.getLogger(__name__)
 
+#: The errors with which the caretaker ends jobs.
+ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
 REQUEUE_PAUSE: Final = 1.0  #: seconds before a message that could not be written down goes back to the queue
 
 
@@ -44,6 +46,8 @@ class JobTask(Task):  # type: ignore[misc]
                 raise Ignore
             has_row = True
             outcome = run_job(runtime, request.id, request.get(SEQ_HEADER))
+            if isinstance(outcome, Nothing):
+                outcome = self._ended_without_a_run(runtime)
         except UnreachableError as error:
             logger.warning("database is away", extra={"job_id": request.id, "reason": str(error)})
             if has_row:
@@ -59,6 +63,19 @@ class JobTask(Task):  # type: ignore[misc]
                 raise Retry(reason, when=when)
             case _:
                 raise Ignore
+
+    def _ended_without_a_run(self, runtime: Runtime) -> Outcome:
+        """How the job ended, if the caretaker ended it and Celery does not know yet."""
+        with runtime.database.begin() as session:
+            job = queries.find_job(session, self.request.id)
+        newest = job is not None and job.publish_seq == self.request.get(SEQ_HEADER)
+        if job is None or not newest or job.state not in FINAL_STATES:
+            return Nothing()
+        if self.backend.get_state(job.id) in states.READY_STATES:
+            return Nothing()
+        if job.state == JobState.FAILED:
+            return Ended(error=ENDINGS.get(job.error_code or "", JobError)(job.error_message or ""))
+        return Ended(result=job.result or {"state": job.state})
 
     def after_return(self, *args: Any, **kwargs: Any) -> None:
         """Publish what may run next. Only now has Celery stored how this run ended; a later RETRY would hide it."""

@@ -6,6 +6,7 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from blobferry import Job
+from blobferry.errors import DeadlineExceededError
 from dev.recorder import Recorder, recorder
 from dev.services import S3Service, Valkey, swift
 from dev.stack import BUCKET, Stack
@@ -108,3 +110,15 @@ def test_a_store_that_is_killed_and_comes_back_gets_only_what_it_lacks(stack: St
         assert job.attempt > 1
         assert parts_sent_twice(requests) == 0
         assert_blob_is(file, job, store)
+
+
+def test_a_job_that_ends_without_a_run_is_not_left_pending_in_celery(stack: Stack, broker: Valkey) -> None:
+    file = random_file(stack.incoming / "late.bin", 1)
+    app = Celery(broker=broker.url, backend=broker.url, set_as_current=False)
+    with stack.client() as client:
+        late = client.write_stream("/late/blob", file, deadline=datetime.now(UTC))
+        with stack.worker():
+            assert client.wait(late.id, timeout=30).error_code == "deadline"
+            with pytest.raises(DeadlineExceededError, match="not finished by its deadline"):
+                AsyncResult(late.id, app=app).get(timeout=8)
+    app.close()
