@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from worker.errors import KeyNotFoundError, PreconditionFailedError, StoreUnavailableError
+from worker.errors import KeyNotFoundError, PreconditionFailedError, StoreError, StoreUnavailableError
 from worker.stores.local_digests import KEPT, Staged
 from worker.stores.local_files import closing_fd, directory, prune, remove, unnamed_file
 from worker.stores.local_names import key_bytes, locate
@@ -85,7 +85,8 @@ class LocalBucket:
     def _recover(self, root: int, lock: int) -> None:
         text = os.pread(lock, _MAX_INTENT, 0)
         if text:
-            with suppress(ValueError):  # it was killed while it wrote this, and had done nothing yet
+            # Not JSON: it was killed while it wrote this. Else: no trouble with that key may keep others from theirs.
+            with suppress(ValueError, OSError, StoreError):
                 key, versions = json.loads(text)
                 self._tidy(root, key, versions)
             os.ftruncate(lock, 0)

@@ -72,15 +72,17 @@ def connection_pools(*, allow_private: bool, ca_file: Path | None) -> PoolManage
 class PublicConnection(HTTPConnection):
     """A connection to a public address."""
 
+    allows = staticmethod(is_public)
+
     def _new_conn(self) -> socket.socket:
         """Connect to the first public address that answers. Raises SourceNotAllowedError if there is no public one."""
         addresses = self._addresses()
-        public = [address for address in addresses if is_public(address)]
+        public = [address for address in addresses if self.allows(address)]
         if not public:
             raise _refusal(self.host, *addresses)
         connected = self._connect(public)
         try:
-            if not is_public(peer := connected.getpeername()[0]):
+            if not self.allows(peer := connected.getpeername()[0]):
                 raise _refusal(self.host, peer)
         except BaseException:
             connected.close()

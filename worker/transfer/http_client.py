@@ -12,16 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
-from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes, urljoin
 
-from urllib3 import BaseHTTPResponse, Timeout
+from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError, LocationValueError, SSLError
 from urllib3.util import Url, parse_url
 
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
-from worker.transfer.http_addresses import connection_pools
 
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -55,21 +53,12 @@ def redacted(url: str) -> str:
 class HttpClient:
     """Sends requests for one URL from any number of threads, through connections that are kept."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        allow_private: bool,
-        connect_timeout: float,
-        read_timeout: float,
-        max_redirects: int,
-        ca_file: Path | None = None,
-    ) -> None:
+    def __init__(self, url: str, pools: PoolManager, *, timeout: Timeout, max_redirects: int) -> None:
         self.url = redacted(url)  #: for messages
         self._first = self._last = _Target.parse(url)
-        self._timeout = Timeout(connect=connect_timeout, read=read_timeout)
+        self._pools = pools
+        self._timeout = timeout
         self._max_redirects = max_redirects
-        self._pools = connection_pools(allow_private=allow_private, ca_file=ca_file)
         logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)  # adding it twice does nothing
 
     def close(self) -> None:

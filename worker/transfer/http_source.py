@@ -9,10 +9,11 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from urllib3 import BaseHTTPResponse
+from urllib3 import BaseHTTPResponse, Timeout
 
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
 from worker.transfer.control import Stop, never
+from worker.transfer.http_addresses import connection_pools
 from worker.transfer.http_client import HttpClient
 from worker.transfer.http_spool import SpooledSource
 from worker.transfer.resuming import fill
@@ -94,11 +95,9 @@ class HttpSource:
         """
         client = HttpClient(
             url,
-            allow_private=allow_private,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
+            connection_pools(allow_private=allow_private, ca_file=ca_file),
+            timeout=Timeout(connect=connect_timeout, read=read_timeout),
             max_redirects=max_redirects,
-            ca_file=ca_file,
         )
         try:
             with client.get({"Range": "bytes=0-0"}) as response:
