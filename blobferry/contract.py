@@ -85,6 +85,7 @@ class Operation:
     name: str
     required: Mapping[str, Check]
     optional: Mapping[str, Check] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  #: stored too, so that equal requests are equal
 
     @property
     def task_name(self) -> str:
@@ -116,6 +117,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
                 "metadata": checks.check_optional(checks.check_metadata),
                 "content_type": checks.check_optional(checks.check_content_type),
             },
+            defaults={"offset": 0, "overwrite": True},
         ),
     )
 }
@@ -138,12 +140,12 @@ def check_request(operation: str, arguments: Mapping[str, Any]) -> Request:
     for name, check in known.items():  # in this order: the path is checked before the offset
         if name in arguments:
             values[name] = check(name, arguments[name])
-    own = {name: value for name, value in values.items() if name not in JOB_OPTIONS and value is not None}
+    given = {name: value for name, value in values.items() if name not in JOB_OPTIONS and value is not None}
     return Request(
         operation=operation,
         storage=values.get("storage", "default"),
         path=values["path"],
-        arguments=own,
+        arguments={**spec.defaults, **given},
         labels=values.get("labels"),
         idempotency_key=values.get("idempotency_key"),
         priority=values.get("priority", 0),

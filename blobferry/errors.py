@@ -34,7 +34,7 @@
         ├── PermissionDeniedError
         ├── PreconditionFailedError
         ├── ChecksumMismatchError *
-        ├── InvalidPartError
+        ├── InvalidPartError *
         ├── InvalidStoreRequestError
         ├── RangeNotSatisfiableError
         ├── NotSupportedError           the store lacks a feature
@@ -341,6 +341,7 @@ class InvalidPartError(StoreError):
     """A part named at completion is not what the store holds, or is too small."""
 
     code = "invalid_part"
+    transient = True  # an old owner's part may have replaced ours: the next run reconciles
 
 
 class InvalidStoreRequestError(StoreError):

@@ -6,7 +6,7 @@ the database's clock (:class:`db_now`), because the clocks of workers may be hou
 """
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -57,6 +57,13 @@ def _flag(name: str) -> Column[bool]:
 
 def _of_job() -> Column[str]:
     return Column("job_id", String(155), ForeignKey("blobferry_jobs.id", ondelete="CASCADE"), nullable=False)
+
+
+_WAITING: Final = "lease_expires_at IS NULL AND state IN ('queued', 'retrying', 'verifying')"
+
+
+def _only(condition: str) -> dict[str, Any]:
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
 
 metadata = MetaData(
@@ -129,7 +136,12 @@ jobs = Table(
     Column("error_message", Text),
     Column("result", _Json),
     UniqueConstraint("storage", "operation", "idempotency_key"),
-    Index("ix_blobferry_jobs_pick", "state", "priority", "seq"),
+    # For the caretaker, among any number of finished jobs. The conditions are those of its statements, word for word.
+    Index("ix_blobferry_jobs_best", text("priority DESC"), "seq", **_only(_WAITING)),
+    Index("ix_blobferry_jobs_oldest", "seq", **_only(_WAITING)),
+    Index("ix_blobferry_jobs_published_at", "published_at", **_only(_WAITING)),
+    Index("ix_blobferry_jobs_run_at", "run_at", **_only(_WAITING)),
+    Index("ix_blobferry_jobs_deadline", "deadline", **_only("cancel_requested OR deadline IS NOT NULL")),
     Index("ix_blobferry_jobs_lease_expires_at", "lease_expires_at"),
     Index("ix_blobferry_jobs_finished_at", "finished_at"),
     sqlite_autoincrement=True,
@@ -154,7 +166,9 @@ uploads = Table(
     _time("base_mod_time"),  # of that blob, by the store's clock
     _time("recheck_at"),  # an aborted upload is looked at once more: a part in flight may have landed
     Index("ix_blobferry_uploads_job_id", "job_id"),
+    Index("ix_blobferry_uploads_key", "key"),
     Index("ix_blobferry_uploads_state", "state"),
+    Index("ix_blobferry_uploads_recheck_at", "recheck_at", **_only("recheck_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )
 

@@ -5,15 +5,35 @@ nobody owns, with SKIP LOCKED where the database knows it. Lease times are the d
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    ScalarSelect,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
-from blobferry.contract import CLAIMABLE_STATES, FINAL_STATES, JobState, Phase, UploadState
-from blobferry.errors import BlobferryError, DeadlineExceededError, LeaseLostError, WorkerDiedError
+from blobferry.contract import CLAIMABLE_STATES, FINAL_STATES, OPERATIONS, JobState, Phase, UploadState
+from blobferry.errors import (
+    BlobferryError,
+    DeadlineExceededError,
+    LeaseLostError,
+    StoreError,
+    TransferError,
+    WorkerDiedError,
+)
 from models.attempt import Attempt
 from models.job import Job
 from models.part import Part
@@ -22,7 +42,9 @@ from models.upload import Upload
 
 MAX_CRASH_STREAK: Final = 5  #: workers that may die with one job in a row
 MAX_CRASHES: Final = 20  #: workers that may die with one job in all
+PUBLISHER_LOCK: Final = 0x626C6F62_66657272  #: any constant; "blobferr"
 REPUBLISH_AFTER: Final = 30.0  #: seconds after which an unclaimed message counts as lost
+AMBIGUOUS_KEPT: Final = 24 * 3600.0  #: seconds before an upload is aborted whose completion may yet take effect
 _UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
 
 
@@ -65,6 +87,13 @@ def claim_job(
     return job
 
 
+def find_ended(session: Session, job_id: str, seconds: float) -> tuple[Job | None, bool]:
+    """The job if it is final, and whether it has been for ``seconds``."""
+    settled = Job.finished_at < _now(-seconds)
+    row = session.execute(select(Job, settled).where(Job.id == job_id, Job.state.in_(FINAL_STATES))).one_or_none()
+    return (row[0], bool(row[1])) if row else (None, False)
+
+
 def find_job(session: Session, job_id: str) -> Job | None:
     """The job as it is now."""
     return session.scalars(select(Job).where(Job.id == job_id)).one_or_none()
@@ -92,9 +121,10 @@ def update_owned(session: Session, job_id: str, token: int, **values: Any) -> No
 
     Every transaction of a run begins with this, also when it is about other tables: it locks the row.
     """
-    statement = update(Job).where(Job.id == job_id, Job.token == token).values(updated_at=db_now(), **values)
+    owned = (Job.id == job_id, Job.token == token, Job.lease_expires_at.is_not(None))  # null: the run has ended
+    statement = update(Job).where(*owned).values(updated_at=db_now(), **values)
     if session.execute(statement, execution_options={"synchronize_session": False}).rowcount != 1:  # type: ignore[attr-defined]
-        raise LeaseLostError(f"job {job_id} has a newer token than {token}")
+        raise LeaseLostError(f"job {job_id} is no longer run with token {token}")
 
 
 def requeue_expired(session: Session, *, limit: int, job_id: str | None = None) -> list[Job]:
@@ -102,7 +132,7 @@ def requeue_expired(session: Session, *, limit: int, job_id: str | None = None) 
 
     A job that has killed its worker too often ends failed instead. Raising the token fences a run that is only slow.
     """
-    statement = select(Job).where(Job.lease_expires_at < db_now()).order_by(Job.lease_expires_at).limit(limit)
+    statement = select(Job).where(Job.lease_expires_at < _now()).order_by(Job.lease_expires_at).limit(limit)
     if job_id is not None:
         statement = statement.where(Job.id == job_id)
     expired = list(session.scalars(statement.with_for_update(skip_locked=True)))
@@ -184,7 +214,9 @@ def _finish(
         **values,
     )
     _close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
-    _give_up_uploads(session, job.id, keep_upload_seconds)
+    # What the store or a look at it has decided is certain; any other error may hide a completion that still works.
+    certain = error is None or isinstance(error, StoreError | TransferError)
+    _give_up_uploads(session, job.id, keep_upload_seconds, certain=certain)
 
 
 def poll_again(session: Session, job: Job, verify_seconds: float) -> bool:
@@ -246,9 +278,10 @@ def begin_completing(session: Session, job: Job, *, base_etag: str) -> bool:
     return session.scalar(statement) is not None
 
 
-def known_upload_ids(session: Session, storage: str, key: str) -> set[str]:
-    """The ids of all uploads at a key that some row speaks of, whosever job it is."""
-    statement = select(Upload.upload_id).where(Upload.storage == storage, Upload.key == key)
+def known_upload_ids(session: Session, bucket: str, endpoint: str, key: str) -> set[str]:
+    """The ids of all uploads at a key that some row speaks of, whosever job it is and through whichever storage."""
+    there = (Upload.bucket == bucket, Upload.endpoint == endpoint, Upload.key == key)
+    statement = select(Upload.upload_id).where(*there)
     return {upload_id for upload_id in session.scalars(statement) if upload_id is not None}
 
 
@@ -268,7 +301,9 @@ def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[Job]
     priority, so that nothing starves. Jobs whose message was not claimed within 30 s are published again, under the
     same number: the first message may only be waiting in a long queue, and whichever comes first is good.
     """
-    lost = db_now(-REPUBLISH_AFTER)
+    if not _is_sole_publisher(session):
+        return []
+    lost = _now(-REPUBLISH_AFTER)
     waiting = select(func.count()).select_from(Job).where(*_claimable(), Job.published_at >= lost)
     limit -= session.scalar(waiting) or 0
     if limit <= 0:
@@ -302,7 +337,7 @@ def pick_fairly(best: Sequence[Job], oldest: Sequence[Job], *, limit: int, turn:
 def end_idle(session: Session, *, limit: int) -> list[Job]:
     """Apply cancel and deadline to jobs that nobody runs."""
     idle = (Job.lease_expires_at.is_(None), Job.state.not_in(FINAL_STATES), ~_past_return())
-    overdue = Job.deadline < db_now()
+    overdue = Job.deadline < _now()
     statement = select(Job, overdue.label("overdue")).where(*idle, or_(Job.cancel_requested, overdue)).limit(limit)
     ended = []
     for job, is_overdue in session.execute(statement.with_for_update(skip_locked=True)):
@@ -321,10 +356,17 @@ def end_idle(session: Session, *, limit: int) -> list[Job]:
 
 def uploads_to_abort(session: Session, *, limit: int) -> Sequence[Upload]:
     """Uploads to abort now: those given up, and aborted ones that are due for their second look."""
-    retention_is_over = (Upload.state.in_(_UNFINISHED_UPLOADS), Upload.recheck_at < db_now())
+    retention_is_over = (Upload.state.in_(_UNFINISHED_UPLOADS), Upload.recheck_at < _now())
     session.execute(update(Upload).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
-    due = or_(Upload.state == UploadState.ABORTING, (Upload.state == UploadState.GONE) & (Upload.recheck_at < db_now()))
-    return session.scalars(select(Upload).where(due).order_by(Upload.id).limit(limit)).all()
+    not_put_off = or_(Upload.recheck_at.is_(None), Upload.recheck_at < _now())
+    second_look = (Upload.state == UploadState.GONE) & (Upload.recheck_at < _now())
+    due = or_((Upload.state == UploadState.ABORTING) & not_put_off, second_look)
+    return session.scalars(select(Upload).where(due).limit(limit)).all()
+
+
+def put_off_abort(session: Session, upload: int, seconds: float) -> None:
+    """It cannot be aborted now; others are not to wait behind it."""
+    update_upload(session, upload, recheck_at=db_now(seconds))
 
 
 def upload_is_gone(session: Session, upload: int, *, recheck_seconds: float | None) -> None:
@@ -335,8 +377,7 @@ def upload_is_gone(session: Session, upload: int, *, recheck_seconds: float | No
 
 def seconds_to_next_run(session: Session) -> float | None:
     """Seconds until the next job may be claimed that may not be yet; None if there is none."""
-    waiting = (Job.state.in_(CLAIMABLE_STATES), Job.lease_expires_at.is_(None), Job.run_at > db_now())
-    row = session.execute(select(func.min(Job.run_at), select(db_now()).scalar_subquery()).where(*waiting)).one()
+    row = session.execute(select(func.min(Job.run_at), _now()).where(*_waiting(), Job.run_at > _now())).one()
     return (row[0] - row[1]).total_seconds() if row[0] else None
 
 
@@ -345,20 +386,21 @@ def prune(session: Session, *, keep_seconds: float, tombstone_seconds: float, li
 
     A job with an upload that is not yet known to be finished or gone stays: its rows are the only trace of it.
     """
-    session.execute(delete(Tombstone).where(Tombstone.finished_at < db_now(-tombstone_seconds)))
+    session.execute(delete(Tombstone).where(Tombstone.finished_at < _now(-tombstone_seconds)))
     open_uploads = select(Upload.id).where(
         Upload.job_id == Job.id, Upload.state.not_in((UploadState.COMPLETED, UploadState.GONE))
     )
     old = (
         select(Job.id, Job.finished_at)
-        .where(Job.state.in_(FINAL_STATES), Job.finished_at < db_now(-keep_seconds), ~open_uploads.exists())
+        .where(Job.state.in_(FINAL_STATES), Job.finished_at < _now(-keep_seconds), ~open_uploads.exists())
         .order_by(Job.finished_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
     rows = session.execute(old).all()
     if rows:
-        session.execute(insert(Tombstone), [{"id": row.id, "finished_at": row.finished_at} for row in rows])
+        stones = [{"id": row.id, "finished_at": row.finished_at} for row in rows]
+        session.execute(_dialect(session).insert(Tombstone).on_conflict_do_nothing(), stones)
         session.execute(delete(Job).where(Job.id.in_([row.id for row in rows])))
     return len(rows)
 
@@ -370,12 +412,30 @@ _NOBODY: Final[Mapping[str, None]] = {"worker": None, "lease_expires_at": None, 
 
 def _claimable() -> list[ColumnElement[bool]]:
     return [
-        Job.state.in_(CLAIMABLE_STATES),
-        Job.lease_expires_at.is_(None),
-        or_(Job.run_at.is_(None), Job.run_at <= db_now()),
-        or_(_past_return(), Job.deadline.is_(None), Job.deadline >= db_now()),
+        *_waiting(),
+        or_(Job.run_at.is_(None), Job.run_at <= _now()),
+        or_(_past_return(), Job.deadline.is_(None), Job.deadline >= _now()),
         or_(_past_return(), ~Job.cancel_requested & ~Job.pause_requested),
     ]
+
+
+def _waiting() -> list[ColumnElement[bool]]:
+    # The states stand in the statement itself, so that PostgreSQL sees that the partial indexes serve it. Jobs of an
+    # operation that this version does not know are left to workers that do.
+    states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
+    return [Job.state.in_(states), Job.lease_expires_at.is_(None), Job.operation.in_(tuple(OPERATIONS))]
+
+
+def _now(seconds: float = 0.0) -> ScalarSelect[datetime]:
+    # As a subquery it is evaluated once, so that an index can be searched for it; the clock alone is volatile.
+    return select(db_now(seconds)).scalar_subquery()
+
+
+def _is_sole_publisher(session: Session) -> bool:
+    # Two at once would each see too few on their way. SQLite lets only one write at a time anyway.
+    if session.get_bind().dialect.name != "postgresql":
+        return True
+    return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": PUBLISHER_LOCK}))
 
 
 def _past_return() -> ColumnElement[bool]:
@@ -408,16 +468,19 @@ def _end(session: Session, job: Job, state: JobState) -> None:
     session.flush()
     finish = update(Job).where(Job.id == job.id).values(finished_at=db_now())
     session.execute(finish, execution_options={"synchronize_session": False})  # callers read the job afterwards
-    _give_up_uploads(session, job.id, keep_seconds=0.0)
+    _give_up_uploads(session, job.id, keep_seconds=0.0, certain=False)
 
 
-def _give_up_uploads(session: Session, job_id: str, keep_seconds: float) -> None:
-    unfinished = (Upload.job_id == job_id, Upload.state.in_(_UNFINISHED_UPLOADS))
+def _give_up_uploads(session: Session, job_id: str, keep_seconds: float, *, certain: bool) -> None:
+    unfinished = update(Upload).where(Upload.job_id == job_id, Upload.state.in_(_UNFINISHED_UPLOADS))
+    if not keep_seconds and not certain:  # never abort on an ambiguous failure
+        ambiguous = unfinished.where(Upload.state == UploadState.COMPLETING)
+        session.execute(ambiguous.values(recheck_at=db_now(AMBIGUOUS_KEPT)))
+        unfinished = unfinished.where(Upload.state != UploadState.COMPLETING)
     if keep_seconds:
-        values: dict[str, Any] = {"recheck_at": db_now(keep_seconds)}
+        session.execute(unfinished.values(recheck_at=db_now(keep_seconds)))
     else:
-        values = {"state": UploadState.ABORTING, "recheck_at": None}
-    session.execute(update(Upload).where(*unfinished).values(**values))
+        session.execute(unfinished.values(state=UploadState.ABORTING, recheck_at=None))
 
 
 def _dialect(session: Session) -> Any:

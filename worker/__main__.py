@@ -26,17 +26,15 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time; overrides the setting.")
 @click.option("--name", help="Its name in Flower; two workers on one host need different ones.")
 @click.option("--loglevel", default="INFO", show_default=True)
-def run(concurrency: int | None, name: str | None, loglevel: str) -> None:
+def run(name: str | None, loglevel: str) -> None:
     """Run jobs until SIGTERM, which lets running ones reach their next checkpoint first."""
     settings = load_settings()
-    for name, parameters in settings.storages.items():
+    for storage, parameters in settings.storages.items():
         if parameters.driver == "memory":
-            raise ConfigurationError(
-                f"storages.{name}.driver", "a worker cannot serve from memory: children share none"
-            )
+            problem = "a worker cannot serve from memory: children share none"
+            raise ConfigurationError(f"storages.{storage}.driver", problem)
     # Configures Celery when imported, from settings that are known to be good by now.
     from worker.app import QUEUES, app  # noqa: PLC0415
 
@@ -45,7 +43,6 @@ def run(concurrency: int | None, name: str | None, loglevel: str) -> None:
         hostname=f"{name}@{gethostname()}" if name else None,
         queues=QUEUES,
         loglevel=loglevel,
-        concurrency=concurrency,
         without_gossip=True,
         without_mingle=True,
     )

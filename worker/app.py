@@ -61,14 +61,13 @@ def configure(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": PUBLISH_RETRY,
-        # A hung library call is the last thing that these limits are for; parts have timeouts of their own.
-        "task_time_limit": slice_seconds + 300,
         # Memory that a library leaks is given back between two slices.
         "worker_max_tasks_per_child": 200,
         # The row is the truth; the result is for chains, chords and Flower.
         "result_expires": DAY,
         "result_extended": True,
-        "task_track_started": True,
+        # STARTED would overwrite FAILURE whenever a second message of a job arrives. Flower knows it from events.
+        "task_track_started": False,
         "worker_send_task_events": True,
         "task_send_sent_event": True,
         "worker_hijack_root_logger": False,

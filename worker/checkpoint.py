@@ -3,16 +3,19 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
+from blobferry.clock import db_now
 from blobferry.contract import Phase, UploadState
 from models import Database, Job, Upload, queries
-from worker.errors import SourceChangedError, TooManyRestartsError
+from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Base, SavedUpload, SentPart
-from worker.transfer.checksums import join_checksums, multipart_etag
 from worker.transfer.control import Interrupted
+from worker.transfer.settling import expected_blob
 from worker.transfer.visible import Expected
+
+LATE_CREATE: Final = 3600.0  #: seconds after which a lost Create is looked for once more
 
 
 def mark_of(job_id: str) -> str:
@@ -46,9 +49,13 @@ class SqlCheckpoint:
     def load(self) -> SavedUpload | None:
         """The newest upload that is neither gone nor being aborted, with its parts."""
         with self._database.begin() as session:
+            queries.update_owned(session, self._job.id, self._job.token)
             row = self._row = queries.newest_upload(session, self._job.id)
             if row is None:
                 return None
+            if (row.bucket, row.endpoint) != (self._store.bucket, self._store.endpoint):
+                problem = f"this job's upload is in bucket {row.bucket!r}, the storage now names {self._store.bucket!r}"
+                raise ConfigurationError(f"storages.{row.storage}", problem)
             parts = queries.parts_of(session, row.id)
         return SavedUpload(
             key=row.key,
@@ -144,8 +151,11 @@ class SqlCheckpoint:
             raise TooManyRestartsError(f"{self._upload.key}: the upload was lost {restarts} times")
         self._job.restarts = restarts
         self.past_return = False
+        upload: dict[str, Any] = {"state": UploadState.GONE if gone else UploadState.ABORTING}
+        if gone and self._upload.upload_id is None:  # a Create may still be on its way to the store
+            upload["recheck_at"] = db_now(LATE_CREATE)
         self._write(
-            upload={"state": UploadState.GONE if gone else UploadState.ABORTING},
+            upload=upload,
             restarts=restarts,
             bytes_done=0,
             phase=Phase.UPLOADING,
@@ -154,16 +164,13 @@ class SqlCheckpoint:
     def known_upload_ids(self, key: str) -> set[str]:
         """Ids in the ledger, of any job."""
         with self._database.begin() as session:
-            return queries.known_upload_ids(session, self._job.storage, key)
+            return queries.known_upload_ids(session, self._store.bucket, self._store.endpoint, key)
 
     def expected(self) -> Expected:
         """The blob that Stat has to show, once the upload is completed."""
         upload = self.load()
         assert upload is not None, "a job that is verifying has an upload"
-        parts = [part for _, part in sorted(upload.parts.items())]
-        etags = {etag for etag in (self._job.etag, multipart_etag(part.etag for part in parts)) if etag}
-        checksum = join_checksums((part.checksum, part.size) for part in parts)
-        return Expected(upload.size, self.mark, checksum, frozenset(etag.strip('"') for etag in etags))
+        return expected_blob(upload, self.mark, self._job.etag)
 
     @property
     def _upload(self) -> Upload:

@@ -13,18 +13,19 @@ from celery import Task, states
 from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks import check_job_id
-from blobferry.contract import FINAL_STATES, JOBS_QUEUE, ROW_HEADER, SEQ_HEADER, JobState, check_request
+from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState, check_request
 from blobferry.messages import KEPT_OPTIONS, Message, publish
 from blobferry.submission import insert_job
 from models import queries
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
-from worker.runner import Again, Ended, Nothing, Outcome, run_job
-from worker.runtime import Runtime, current_runtime
+from worker.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
+from worker.runtime import Runtime, current_runtime, started_runtime
 
 logger = logging.getLogger(__name__)
 
 #: The errors with which the caretaker ends jobs.
 ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
+UNTOLD_AFTER: Final = 10.0  #: seconds after its end from when on nobody else is about to tell Celery of a job
 REQUEUE_PAUSE: Final = 1.0  #: seconds before a message that could not be written down goes back to the queue
 
 
@@ -47,7 +48,7 @@ class JobTask(Task):  # type: ignore[misc]
             has_row = True
             outcome = run_job(runtime, request.id, request.get(SEQ_HEADER))
             if isinstance(outcome, Nothing):
-                outcome = self._ended_without_a_run(runtime)
+                outcome = self._ended_untold(runtime)
         except UnreachableError as error:
             logger.warning("database is away", extra={"job_id": request.id, "reason": str(error)})
             if has_row:
@@ -60,34 +61,45 @@ class JobTask(Task):  # type: ignore[misc]
             case Ended(result=result):
                 return result
             case Again(reason, when):
-                raise Retry(reason, when=when)
+                raise Retry(reason, exc=JobError(reason), when=when)
+            case Cancelled():
+                self.backend.mark_as_revoked(request.id, "cancelled", request=request)
+                raise Ignore
             case _:
                 raise Ignore
 
-    def _ended_without_a_run(self, runtime: Runtime) -> Outcome:
-        """How the job ended, if the caretaker ended it and Celery does not know yet."""
+    def _ended_untold(self, runtime: Runtime) -> Outcome:
+        """How the job ended, if Celery was never told: the caretaker ended it, or its worker died in between.
+
+        A run that has just ended is about to tell it itself; only a message newer than that run need not wait.
+        """
         with runtime.database.begin() as session:
-            job = queries.find_job(session, self.request.id)
-        newest = job is not None and job.publish_seq == self.request.get(SEQ_HEADER)
-        if job is None or not newest or job.state not in FINAL_STATES:
+            job, is_settled = queries.find_ended(session, self.request.id, UNTOLD_AFTER)
+        if job is None or not (is_settled or job.publish_seq == self.request.get(SEQ_HEADER)):
             return Nothing()
         if self.backend.get_state(job.id) in states.READY_STATES:
             return Nothing()
         if job.state == JobState.FAILED:
             return Ended(error=ENDINGS.get(job.error_code or "", JobError)(job.error_message or ""))
-        return Ended(result=job.result or {"state": job.state})
+        return Cancelled() if job.state == JobState.CANCELLED else Ended(result=job.result)
 
     def after_return(self, *args: Any, **kwargs: Any) -> None:
         """Publish what may run next. Only now has Celery stored how this run ended; a later RETRY would hide it."""
-        publish_next(current_runtime(), self.app)
+        publish_next(self.app)
 
     def on_retry(self, *args: Any, **kwargs: Any) -> None:
         """The same after a run that was not the last."""
-        publish_next(current_runtime(), self.app)
+        publish_next(self.app)
 
 
-def publish_next(runtime: Runtime, app: Any) -> None:
-    """Publish the next-best job, so that a slot that falls free need not wait for the caretaker. Never raises."""
+def publish_next(app: Any) -> None:
+    """Publish the next-best jobs, so that a slot that falls free need not wait for the caretaker. Never raises.
+
+    Celery also calls it in the parent, when a child was lost. The parent has no runtime and must not get one.
+    """
+    runtime = started_runtime()
+    if runtime is None:
+        return
     try:
         with runtime.database.begin() as session:
             jobs = queries.jobs_to_publish(session, limit=runtime.settings.concurrency)
@@ -99,14 +111,11 @@ def publish_next(runtime: Runtime, app: Any) -> None:
 
 
 def _make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[str, Any]) -> bool:
-    """Give a bare task its row, on arrival. False if its job is over, pruned, or was asked for something else."""
+    """Give a bare task its row, on arrival. False if its job was pruned, or asked for something else."""
     job_id = check_job_id(request.id)
     asked = check_request(operation, arguments)
     options = {name: value for name, value in _options(request).items() if value}
     with runtime.database.begin() as session:
-        if queries.is_pruned(session, job_id):
-            logger.info("message of a pruned job dropped", extra={"job_id": job_id})
-            return False
         row = insert_job(
             session.connection(),
             asked,
@@ -114,15 +123,18 @@ def _make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping
             message_options=options or None,
             parent_id=request.parent_id,
             root_id=request.root_id,
-            queue=(request.delivery_info or {}).get("routing_key") or JOBS_QUEUE,
         )
+        if queries.is_pruned(session, job_id):  # asked after the insert: pruning may commit in between
+            session.rollback()
+            logger.info("message of a pruned job dropped", extra={"job_id": job_id})
+            return False
     if row["id"] != job_id:
         logger.info("idempotency key belongs to another job", extra={"job_id": job_id, "other": row["id"]})
         return False
     if row["request"] != dict(asked.arguments) or row["storage"] != asked.storage:
         logger.warning("same job id with other arguments ignored", extra={"job_id": job_id})
         return False
-    return bool(row["state"] not in FINAL_STATES)
+    return True
 
 
 def _options(request: Any) -> Mapping[str, Any]:

@@ -1,24 +1,28 @@
 """Driver: the storage operations with exact semantics, on top of a store. It knows paths; the store knows keys."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 from blobferry.checks import MAX_KEY_BYTES, check_path
 from blobferry.values import FileInfo
-from worker.errors import InvalidOffsetError, InvalidPathError, NotSupportedError, PathNotFoundError
+from worker.errors import InvalidOffsetError, InvalidPathError, NotSupportedError, PathNotFoundError, StoreError
 from worker.parameters import DriverParameters
 from worker.stores.memory import MemoryStore
 from worker.stores.s3 import S3Store
 from worker.stores.s3_client import S3Access
 from worker.stores.store import Store
 from worker.stores.values import BlobHead, BlobOptions, UploadEntry
-from worker.transfer.aborting import abort_upload
+from worker.transfer.aborting import abort_upload, lost_uploads
 from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
 from worker.transfer.control import Stop, never
 from worker.transfer.engine import Engine
 from worker.transfer.sources import Source
 from worker.transfer.visible import look
 from worker.units import MIB
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_CHUNK_SIZE = 16 * MIB  #: bytes; the part size of a driver that is given no engine
 
@@ -61,22 +65,15 @@ class Driver:
             raise InvalidOffsetError(path, offset, self.store.name)
         if offset > 0:
             raise NotSupportedError(f"{self.store.name}: write_stream at offset {offset}: only 0 so far")
-        own = MemoryCheckpoint() if checkpoint is None else None
-        try:
+        with self._aborting_what_is_left(MemoryCheckpoint()) if checkpoint is None else nullcontext(checkpoint) as used:
             self._engine.write(
-                self.store,
-                key,
-                reader,
-                checkpoint=checkpoint or own or MemoryCheckpoint(),
-                stop=stop,
-                options=options,
-                overwrite=overwrite,
+                self.store, key, reader, checkpoint=used, stop=stop, options=options, overwrite=overwrite
             )
-        finally:
-            if own is not None:
-                for upload in own.unfinished():
-                    abort_upload(self.store, upload.key, upload.upload_id or "")
         return reader.size
+
+    def settle(self, path: str, checkpoint: Checkpoint) -> bool:
+        """Whether a write that an earlier run had begun to publish is there; needs no source. See Engine.settle."""
+        return self._engine.settle(self.store, self.key(path), checkpoint)
 
     def stat(self, path: str) -> FileInfo:
         """What is at the path: the blob, else the directory. Raises PathNotFoundError."""
@@ -91,6 +88,19 @@ class Driver:
     def look(self, path: str) -> BlobHead | None:
         """What readers see at the path, with ETag, checksum and metadata; None for nothing."""
         return look(self.store, self.key(path))
+
+    @contextmanager
+    def _aborting_what_is_left(self, checkpoint: MemoryCheckpoint) -> Iterator[MemoryCheckpoint]:
+        try:
+            yield checkpoint
+        finally:
+            for upload in checkpoint.unfinished():
+                known = [upload.upload_id] if upload.upload_id else lost_uploads(self.store, upload, set)
+                try:
+                    for upload_id in known:
+                        abort_upload(self.store, upload.key, upload_id)
+                except StoreError as error:  # must not hide the error that brought us here
+                    logger.warning("upload not aborted", extra={"key": upload.key, "reason": str(error)})
 
     def warm_up(self) -> None:
         """Make the store's client now. Sends no request."""

@@ -1,9 +1,12 @@
 """The ledger's other end: what was opened and given up is aborted, until the store shows nothing of it."""
 
 import logging
+from contextlib import suppress
+from typing import Final
 
+from blobferry.contract import UploadState
 from models import Upload, queries
-from worker.errors import BlobferryError, UnreachableError
+from worker.errors import BlobferryError, ConfigurationError, UnreachableError
 from worker.runtime import Runtime
 from worker.stores.store import Store
 from worker.transfer.aborting import abort_upload, lost_uploads
@@ -11,7 +14,8 @@ from worker.transfer.checkpoint import Base, SavedUpload
 
 logger = logging.getLogger(__name__)
 
-BATCH = 50  #: uploads of one sweep
+BATCH: Final = 50  #: uploads of one sweep
+PUT_OFF: Final = 60.0  #: seconds before an abort that failed is tried again
 
 
 def abort_given_up(runtime: Runtime) -> int:
@@ -31,6 +35,7 @@ def abort_given_up(runtime: Runtime) -> int:
             _abort(runtime, upload)
             done += 1
         except BlobferryError as error:
+            _put_off(runtime, upload)
             logger.warning(
                 "upload not aborted", extra={"job_id": upload.job_id, "key": upload.key, "reason": str(error)}
             )
@@ -39,8 +44,10 @@ def abort_given_up(runtime: Runtime) -> int:
 
 def _abort(runtime: Runtime, upload: Upload) -> None:
     store = runtime.driver(upload.storage).store
+    if (store.bucket, store.endpoint) != (upload.bucket, upload.endpoint):
+        raise ConfigurationError(f"storages.{upload.storage}", f"names bucket {upload.bucket!r} no longer")
     opened = upload.part_size is not None  # else it was a single put, which leaves nothing
-    first_look = upload.recheck_at is None
+    first_look = upload.state == UploadState.ABORTING
     if opened:
         for upload_id in [upload.upload_id] if upload.upload_id else _lost(runtime, store, upload):
             abort_upload(store, upload.key, upload_id)
@@ -50,7 +57,14 @@ def _abort(runtime: Runtime, upload: Upload) -> None:
 
 
 def _lost(runtime: Runtime, store: Store, upload: Upload) -> list[str]:
-    with runtime.database.begin() as session:
-        known = queries.known_upload_ids(session, upload.storage, upload.key)
+    def known_ids() -> set[str]:
+        with runtime.database.begin() as session:
+            return queries.known_upload_ids(session, upload.bucket, upload.endpoint, upload.key)
+
     saved = SavedUpload(upload.key, upload.size or 0, upload.part_size, Base(), upload.opened_at)
-    return lost_uploads(store, saved, known)
+    return lost_uploads(store, saved, known_ids)
+
+
+def _put_off(runtime: Runtime, upload: Upload) -> None:
+    with suppress(UnreachableError), runtime.database.begin() as session:
+        queries.put_off_abort(session, upload.id, PUT_OFF)

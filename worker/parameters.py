@@ -44,7 +44,7 @@ class DriverParameters(BaseModel):
     sessiontoken: SecretStr | None = None
     secure: Flag = True
     forcepathstyle: Flag = False
-    rootdirectory: str = ""  #: prefix of every key; a policy that allows only ``root/*`` suffices
+    rootdirectory: str = ""  #: prefix of every key
     encrypt: Flag = False
     keyid: str | None = None  #: of the KMS key
     storageclass: str | None = None

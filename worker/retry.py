@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from celery.utils.time import get_exponential_backoff_interval
 
-from worker.errors import BlobferryError
+from worker.errors import BlobferryError, ConfigurationError
 from worker.settings import Retry
 
 
@@ -23,9 +23,13 @@ class GiveUp:
     resumable: bool
 
 
-def decide(error: BlobferryError, *, failures: int, progressed: bool, settings: Retry) -> RetryIn | GiveUp:
+def decide(
+    error: BlobferryError, *, failures: int, progressed: bool, settings: Retry, past_return: bool = False
+) -> RetryIn | GiveUp:
     """Decide after a run that ended in ``error``. Progress starts the counting, and the backoff, anew."""
-    if not error.transient:
+    # Past the point of no return, a worker that lacks the storage knows less than the one that was there.
+    elsewhere = past_return and isinstance(error, ConfigurationError)
+    if not (error.transient or elsewhere):
         return GiveUp(resumable=False)
     failures = 1 if progressed else failures + 1
     if failures >= settings.max_attempts:

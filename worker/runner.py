@@ -14,7 +14,13 @@ from blobferry.contract import JobState, Phase
 from models import Job, queries
 from worker import drain
 from worker.checkpoint import SqlCheckpoint
-from worker.errors import BlobferryError, LeaseLostError, UnexpectedError, UnreachableError, VerificationError
+from worker.errors import (
+    BlobferryError,
+    LeaseLostError,
+    UnexpectedError,
+    UnreachableError,
+    VerificationError,
+)
 from worker.lease import Lease, lease_clock
 from worker.ledger import abort_given_up
 from worker.logs import job_context
@@ -50,7 +56,12 @@ class Ended:
     error: BlobferryError | None = None
 
 
-Outcome = Nothing | Again | Ended
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The job is final: it was cancelled in time."""
+
+
+Outcome = Nothing | Again | Ended | Cancelled
 
 
 def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Outcome:
@@ -123,6 +134,8 @@ class _Run:
         """Bring the source to the path; the checkpoint then says ``completed``."""
         request = self._job.request or {}
         driver = self._runtime.driver(self._job.storage)
+        if driver.settle(request["path"], checkpoint):  # before the source is opened: it may be gone by now
+            return
         source = self._runtime.open_source(request["source"])
         try:
             driver.write_stream(
@@ -167,7 +180,7 @@ class _Run:
         if reason != "cancel":
             return Again(reason, datetime.now(UTC))
         abort_given_up(self._runtime)
-        return Ended(result={"state": JobState.CANCELLED.value})
+        return Cancelled()
 
     def _verify(self, checkpoint: SqlCheckpoint) -> Outcome:
         """One look of the Stat poll. Between two looks the job holds no slot."""
@@ -176,10 +189,9 @@ class _Run:
         difference = expected.difference(head)
         if difference is None and head is not None:
             result = {"path": job.path, "size": head.size, "etag": head.etag, "version_id": head.version_id}
-            with self._runtime.database.begin() as session:
-                queries.finish_job(session, job, result)
+            self._finish(result)
             return Ended(result=result)
-        delay = min(FIRST_POLL_DELAY * 2**job.polls, LONGEST_POLL_DELAY)
+        delay = min(FIRST_POLL_DELAY * 2 ** min(job.polls, 10), LONGEST_POLL_DELAY)
         seconds = self._runtime.settings.transfer.verify_seconds
         with self._runtime.database.begin() as session:
             if queries.poll_again(session, job, seconds):
@@ -187,10 +199,24 @@ class _Run:
                 return Again(f"Stat does not show the blob yet: {difference}", _after(delay))
         raise VerificationError(f"{job.path}: Stat did not show what was sent within {seconds:g} s: {difference}")
 
+    def _finish(self, result: Mapping[str, Any]) -> None:
+        try:
+            with self._runtime.database.begin() as session:
+                queries.finish_job(session, self._job, result)
+        except UnreachableError:  # the COMMIT may have worked and only its answer been lost
+            with self._runtime.database.begin() as session:
+                row = queries.find_job(session, self._job.id)
+            if row is None or (row.token, row.state) != (self._job.token, JobState.SUCCEEDED):
+                raise
+
     def _failed(self, error: BlobferryError) -> Outcome:
         progressed = self._checkpoint is not None and self._checkpoint.progressed
         decision = decide(
-            error, failures=self._job.failures, progressed=progressed, settings=self._runtime.settings.retry
+            error,
+            failures=self._job.failures,
+            progressed=progressed,
+            settings=self._runtime.settings.retry,
+            past_return=self._job.phase in (Phase.COMPLETING, Phase.VERIFYING),
         )
         if isinstance(decision, GiveUp):
             kept = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0

@@ -65,6 +65,11 @@ def start_runtime(runtime: Runtime | None = None) -> Runtime:
     return _current
 
 
+def started_runtime() -> Runtime | None:
+    """This process's runtime, if it has one."""
+    return _current
+
+
 def current_runtime() -> Runtime:
     """This process's runtime, made on first use."""
     return _current or start_runtime()

@@ -17,6 +17,12 @@ depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+WAITING = "lease_expires_at IS NULL AND state IN ('queued', 'retrying', 'verifying')"
+
+
+def only(condition: str) -> dict[str, sa.TextClause]:
+    """A partial index, on both databases."""
+    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
 
 def upgrade() -> None:
@@ -81,7 +87,15 @@ def upgrade() -> None:
     )
     op.create_index("ix_blobferry_jobs_finished_at", "blobferry_jobs", ["finished_at"])
     op.create_index("ix_blobferry_jobs_lease_expires_at", "blobferry_jobs", ["lease_expires_at"])
-    op.create_index("ix_blobferry_jobs_pick", "blobferry_jobs", ["state", "priority", "seq"])
+    for name, columns in {
+        "best": [sa.text("priority DESC"), "seq"],
+        "oldest": ["seq"],
+        "published_at": ["published_at"],
+        "run_at": ["run_at"],
+    }.items():
+        op.create_index(f"ix_blobferry_jobs_{name}", "blobferry_jobs", columns, **only(WAITING))
+    with_end = only("cancel_requested OR deadline IS NOT NULL")
+    op.create_index("ix_blobferry_jobs_deadline", "blobferry_jobs", ["deadline"], **with_end)
 
     op.create_table(
         "blobferry_tombstones",
@@ -143,7 +157,10 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_blobferry_uploads_job_id", "blobferry_uploads", ["job_id"])
+    op.create_index("ix_blobferry_uploads_key", "blobferry_uploads", ["key"])
     op.create_index("ix_blobferry_uploads_state", "blobferry_uploads", ["state"])
+    rechecked = only("recheck_at IS NOT NULL")
+    op.create_index("ix_blobferry_uploads_recheck_at", "blobferry_uploads", ["recheck_at"], **rechecked)
 
     op.create_table(
         "blobferry_parts",
@@ -163,19 +180,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop all tables."""
     op.drop_table("blobferry_parts")
-    op.drop_index("ix_blobferry_uploads_state", "blobferry_uploads")
-    op.drop_index("ix_blobferry_uploads_job_id", "blobferry_uploads")
-
     op.drop_table("blobferry_uploads")
-    op.drop_index("ix_blobferry_path_locks_job_id", "blobferry_path_locks")
-
     op.drop_table("blobferry_path_locks")
     op.drop_table("blobferry_attempts")
-    op.drop_index("ix_blobferry_tombstones_finished_at", "blobferry_tombstones")
-
     op.drop_table("blobferry_tombstones")
-    op.drop_index("ix_blobferry_jobs_pick", "blobferry_jobs")
-    op.drop_index("ix_blobferry_jobs_lease_expires_at", "blobferry_jobs")
-    op.drop_index("ix_blobferry_jobs_finished_at", "blobferry_jobs")
-
     op.drop_table("blobferry_jobs")

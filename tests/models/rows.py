@@ -84,7 +84,9 @@ def expire_lease(database: Database, job_id: str) -> None:
 
 
 def add_upload(database: Database, job_id: str, **columns: Any) -> int:
-    upload = Upload(**{"job_id": job_id, "key": "a", "size": 30, "part_size": 10, "state": "open"} | columns)
+    upload = Upload(
+        **{"job_id": job_id, "bucket": "memory", "key": "a", "size": 30, "part_size": 10, "state": "open"} | columns
+    )
     with database.begin() as session:
         session.add(upload)
     return upload.id

@@ -98,16 +98,17 @@ def test_an_upload_that_is_given_up_is_not_gone_on_with(database: Database, stat
 
 
 def test_ids_in_the_ledger_are_known_whosever_job_they_are(database: Database) -> None:
-    for storage, key, upload_id in (
-        ("default", "a", "one"),
-        ("default", "a", "two"),
-        ("default", "a", None),
-        ("default", "b", "three"),
-        ("other", "a", "four"),
+    for storage, bucket, key, upload_id in (
+        ("default", "videos", "a", "one"),
+        ("other", "videos", "a", "two"),  # the same bucket under another name
+        ("default", "videos", "a", None),
+        ("default", "videos", "b", "three"),
+        ("default", "archive", "a", "four"),
     ):
-        add_upload(database, submit(database), storage=storage, key=key, upload_id=upload_id, state="gone")
+        place = {"storage": storage, "bucket": bucket, "key": key}
+        add_upload(database, submit(database), upload_id=upload_id, state="gone", **place)
     with database.begin() as session:
-        assert queries.known_upload_ids(session, "default", "a") == {"one", "two"}
+        assert queries.known_upload_ids(session, "videos", "", "a") == {"one", "two"}
 
 
 def test_a_change_of_an_upload_moves_its_time(database: Database) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
+from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
 from worker.stores.s3 import S3Access, S3Store
 from worker.stores.store import Store
 
 BUCKET = "contract-suite"
-KINDS = ("memory", "moto", "swift")
+KINDS = ("memory", "local", "moto", "swift")
 _numbers = count(1)
 
 
@@ -133,12 +134,16 @@ def make_s3_store() -> Any:
 
 
 @pytest.fixture(scope="session")
-def stores(request: pytest.FixtureRequest) -> Callable[[str], Store]:
+def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Store]:
     """One store a kind for the whole session; its server is started when it is first asked for."""
 
     @cache
     def make(kind: str) -> Store:
-        return MemoryStore() if kind == "memory" else s3_store(request.getfixturevalue(f"{kind}_service"))
+        if kind == "memory":
+            return MemoryStore()
+        if kind == "local":
+            return LocalStore(tmp_path_factory.mktemp("local") / "bucket")
+        return s3_store(request.getfixturevalue(f"{kind}_service"))
 
     return make
 

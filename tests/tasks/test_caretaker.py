@@ -68,7 +68,8 @@ def test_a_job_that_nobody_published_is_published_with_all_that_a_worker_needs(
     assert caretaker.sweep() == Swept(published=1)
     (message,) = sent
     assert (message.job_id, message.operation, message.queue, message.seq) == (job_id, "write_stream", "blobferry", 0)
-    assert message.arguments == {"path": "/videos/7.mp4", "source": world.file.as_uri(), "storage": "default"}
+    own = {"path": "/videos/7.mp4", "source": world.file.as_uri(), "offset": 0, "overwrite": True}
+    assert message.arguments == own | {"storage": "default"}
     assert (message.options, message.parent_id, message.root_id) == (link, "parent", "root")
     assert caretaker.sweep() == Swept()
 
@@ -169,6 +170,9 @@ def test_an_upload_that_cannot_be_aborted_stays_in_the_ledger_and_does_not_stop_
         caretaker = Caretaker(runtime, lambda message: True)
         assert caretaker.sweep().aborted == 1
         assert len(unfinished(world.memory)) == 1
+        assert caretaker.sweep().aborted == 0, "the one that failed is put off, so that others need not wait behind it"
+        for upload in uploads(world.database, job_id)[:2]:
+            change_upload(world.database, upload.id, recheck_at=None if upload.state == "gone" else ago(1))
         assert caretaker.sweep().aborted == 1
     assert unfinished(world.memory) == []
     assert [upload.state for upload in uploads(world.database, job_id)] == ["gone", "gone", "aborting"]

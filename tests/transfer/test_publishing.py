@@ -7,7 +7,7 @@ import pytest
 from blobferry.checks import MARK_NAME
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
 from worker.errors import (
-    InvalidPartError,
+    InvalidStoreRequestError,
     LeaseLostError,
     NotSupportedError,
     PermissionDeniedError,
@@ -135,8 +135,8 @@ def test_nobody_waits_after_the_last_try(memory: MemoryStore) -> None:
 
 
 def test_a_permanent_error_without_effect_is_not_repeated(memory: MemoryStore) -> None:
-    store = FaultyStore(memory, "put", times=100, error=lambda: InvalidPartError("bad part"))
-    with pytest.raises(InvalidPartError):
+    store = FaultyStore(memory, "put", times=100, error=lambda: InvalidStoreRequestError("bad part"))
+    with pytest.raises(InvalidStoreRequestError):
         Publishing(store).run()
     assert store.fired == 1
 

@@ -30,7 +30,7 @@ def ask(**arguments: Any) -> Request:
 
 def test_the_least_request_has_every_default() -> None:
     request = ask()
-    assert request == Request("write_stream", "default", "/videos/7.mp4", GOOD)
+    assert request == Request("write_stream", "default", "/videos/7.mp4", GOOD | {"offset": 0, "overwrite": True})
     assert request.source == GOOD["source"]
 
 

@@ -1,109 +1,27 @@
-"""What the local store holds, and the one place where what readers see changes.
+"""What the local store holds, and the one place where what readers see changes."""
 
-Whoever publishes to a key or deletes it holds the key's lock, one of 256 files in ``locks``. Before it touches the
-key's files it writes into the lock file what it is about to: if it is killed, the next owner of that lock removes what
-was left behind. The kernel frees a lock with its process.
-"""
-
-import fcntl
-import json
 import os
 import secrets
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
-from worker.errors import KeyNotFoundError, PreconditionFailedError, StoreError, StoreUnavailableError
-from worker.stores.local_digests import KEPT, Staged
-from worker.stores.local_files import closing_fd, directory, prune, remove, unnamed_file
+from worker.errors import KeyNotFoundError, PreconditionFailedError, StoreUnavailableError
+from worker.stores.local_digests import Staged
+from worker.stores.local_files import directory, fill_directory, remove
 from worker.stores.local_names import key_bytes, locate
 from worker.stores.local_records import Record
-from worker.stores.local_slots import clear, open_bytes, place, read_record, tidy
-from worker.stores.values import BlobOptions, Condition, Limits, PutReceipt
+from worker.stores.local_root import BLOBS, LocalRoot
+from worker.stores.local_slots import clear, open_bytes, place, read_record
+from worker.stores.values import BlobOptions, Condition, PutReceipt
 
-BLOBS: Final = "blobs"
 UPLOADS: Final = "uploads"
 UPLOAD_RECORD: Final = "upload.json"
-_LOCKS: Final = "locks"
-_LOCK_COUNT: Final = 256
-_MAX_INTENT: Final = 16_384  # bytes
-_TRIES: Final = 100  # each failure takes another process that removes an empty directory at that very moment
 
 
-class LocalBucket:
-    """A bucket in a directory. Any number of threads and processes of one host may share it."""
-
-    name = "local"
-    endpoint = ""
-
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        limits: Limits | None = None,
-        checksum: str = "crc64nvme",
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        """The directory is made at the first write. ``now`` is the store's clock; a key's times only ever grow."""
-        self.bucket = str(directory)
-        self.limits = limits or Limits()
-        self.checksum = checksum
-        self._kept = KEPT.get(checksum)
-        self._now = now
-
-    # --- files -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _root(self, *, create: bool = False) -> Iterator[int]:
-        """The store's own directory; it alone may be reached by a symbolic link. Raises FileNotFoundError."""
-        if create:
-            os.makedirs(self.bucket, exist_ok=True)
-        with closing_fd(os.open(self.bucket, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-            yield root
-
-    @contextmanager
-    def _unnamed_file(self) -> Iterator[int]:
-        with self._root(create=True) as root:
-            file = unnamed_file(root)
-        with closing_fd(file):
-            yield file
-
-    @contextmanager
-    def _locked(self, root: int, name: str) -> Iterator[int]:
-        """The lock of a name, free of what a killed owner left; yields the open lock file."""
-        with directory(root, [_LOCKS], create=True) as fd:
-            number = zlib.crc32(key_bytes(name)) % _LOCK_COUNT
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            lock = os.open(f"{number:02x}", flags, 0o666, dir_fd=fd)
-        with closing_fd(lock), flocked(lock, fcntl.LOCK_EX):
-            self._recover(root, lock)
-            yield lock
-
-    def _recover(self, root: int, lock: int) -> None:
-        text = os.pread(lock, _MAX_INTENT, 0)
-        if text:
-            # Not JSON: it was killed while it wrote this. Else: no trouble with that key may keep others from theirs.
-            with suppress(ValueError, OSError, StoreError):
-                key, versions = json.loads(text)
-                self._tidy(root, key, versions)
-            os.ftruncate(lock, 0)
-
-    def _tidy(self, root: int, key: str, versions: Iterable[str]) -> None:
-        directories, name = locate(key_bytes(key))
-        names = [BLOBS, *directories]
-        try:
-            with directory(root, names) as fd:
-                occupied = tidy(fd, name, versions)
-        except FileNotFoundError:
-            occupied = False
-        if not occupied:
-            with directory(root, names[:1]) as blobs:
-                prune(blobs, directories)
-
-    # --- blobs -------------------------------------------------------------------------------------------------------
+class LocalBucket(LocalRoot):
+    """A bucket in a directory. A blob is replaced in one step, and open readers keep the old bytes."""
 
     def _record(self, key: str) -> Record | None:
         """What is visible under a key now."""
@@ -143,16 +61,18 @@ class LocalBucket:
         upload_id: str | None = None,
     ) -> PutReceipt:
         """The one place where readers come to see something else."""
+        directories, name = locate(key_bytes(key))
         os.fsync(staged.file)
         with self._root(create=True) as root, self._locked(root, key) as lock:
             old = self._record(key)
             check_condition(condition, key, old)
-            record = self._new_record(staged, options, old, upload_id)
+            kept = {name: value for name, value in staged.checksums.items() if name == self._kept}
+            record = self._new_record(replace(staged, checksums=kept), options, old, upload_id)
             self._intend(lock, key, old, record)
             try:
                 if old is not None:
                     self._drop_upload_of(root, old)
-                self._place(root, key, staged.file, record)
+                fill_directory(root, [BLOBS, *directories], lambda fd: place(fd, name, staged.file, record))
             finally:
                 self._settle(root, lock, key, old, record)
         return PutReceipt(record.etag)
@@ -171,16 +91,6 @@ class LocalBucket:
             upload_id=upload_id,
         )
 
-    def _place(self, root: int, key: str, file: int, record: Record) -> None:
-        directories, name = locate(key_bytes(key))
-        for attempt in range(_TRIES):
-            try:
-                with directory(root, [BLOBS, *directories], create=True) as fd:
-                    return place(fd, name, file, record)
-            except FileNotFoundError:  # a directory was empty until now, and the last delete in it removed it
-                if attempt == _TRIES - 1:
-                    raise
-
     def _delete(self, key: str, if_match: str | None) -> None:
         if self._record(key) is None:
             return
@@ -196,14 +106,6 @@ class LocalBucket:
             with directory(root, [BLOBS, *directories]) as fd:
                 clear(fd, name)
             self._settle(root, lock, key, old)
-
-    def _intend(self, lock: int, key: str, *records: Record | None) -> None:
-        os.pwrite(lock, json.dumps([key, [record.version for record in records if record]]).encode(), 0)
-
-    def _settle(self, root: int, lock: int, key: str, *records: Record | None) -> None:
-        with suppress(OSError):  # what readers see is decided; the next owner of the lock tries this again
-            self._tidy(root, key, [record.version for record in records if record])
-            os.ftruncate(lock, 0)
 
     # --- uploads that have become blobs ------------------------------------------------------------------------------
 
@@ -224,16 +126,6 @@ class LocalBucket:
                 os.rmdir(upload_id, dir_fd=uploads)
         except FileNotFoundError:
             return
-
-
-@contextmanager
-def flocked(fd: int, how: int) -> Iterator[None]:
-    """Hold the lock of an open file. Unlocked by name, for a child that was forked meanwhile has it open too."""
-    fcntl.flock(fd, how)
-    try:
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def check_condition(condition: Condition | None, key: str, there: Record | None) -> None:

@@ -24,7 +24,7 @@ class Staged:
     file: int
     size: int
     etag: str
-    checksums: Mapping[str, str]  #: ``"ALGORITHM:base64"`` by algorithm; the one to show first
+    checksums: dict[str, str]  #: ``"ALGORITHM:base64"`` by algorithm; the one to show first
 
 
 class Digests:
@@ -60,7 +60,7 @@ class Digests:
 
 def algorithms(*checksums: str | None) -> list[str]:
     """The algorithms of checksums, each once. Raises InvalidStoreRequestError for one that is not known."""
-    names = list(dict.fromkeys(checksum.partition(":")[0] for checksum in checksums if checksum))
+    names = list(dict.fromkeys(checksum.partition(":")[0] for checksum in checksums if checksum is not None))
     for name in names:
         if name not in _CRCS and name != "MD5":
             raise InvalidStoreRequestError(f"local: unknown checksum algorithm {name!r}")
@@ -77,20 +77,24 @@ def digest_file(file: int, size: int, digests: Digests) -> Digests:
     return digests
 
 
-def check_checksum(found: str, wanted: str | None, key: str) -> None:
-    """Refuse bytes other than those that the checksum was made of."""
-    if wanted is not None and found != wanted:
-        raise ChecksumMismatchError(f"local: {key!r} has the checksum {found}, not {wanted}")
+def check_checksum(found: Mapping[str, str], wanted: str | None, key: str) -> None:
+    """Refuse bytes other than those that the checksum was made of, if one of its algorithm was found."""
+    if wanted is not None and found.get(wanted.partition(":")[0], wanted) != wanted:
+        raise ChecksumMismatchError(f"local: {key!r} has the checksum {found[wanted.partition(':')[0]]}, not {wanted}")
 
 
-def joined_checksum(algorithm: str, parts: Sequence[tuple[str, int]]) -> str:
-    """The CRC of all parts in a row, out of each one's own and its size."""
-    _, combine, width = _CRCS[algorithm]
+def join_checksums(names: Iterable[str], parts: Sequence[tuple[Mapping[str, str], int]]) -> dict[str, str]:
+    """The CRCs of all parts in a row, out of each one's own and its size: of those algorithms that all of them have."""
+    return {name: _joined(name, parts) for name in names if name in _CRCS and all(name in part for part, _ in parts)}
+
+
+def _joined(name: str, parts: Sequence[tuple[Mapping[str, str], int]]) -> str:
+    _, combine, width = _CRCS[name]
     whole = 0
-    for checksum, size in parts:
-        value = int.from_bytes(base64.b64decode(checksum.partition(":")[2]), "big")
+    for checksums, size in parts:
+        value = int.from_bytes(base64.b64decode(checksums[name].partition(":")[2]), "big")
         whole = combine(whole, value, size)
-    return _encoded(algorithm, whole.to_bytes(width, "big"))
+    return _encoded(name, whole.to_bytes(width, "big"))
 
 
 def etag_of_parts(etags: Sequence[str]) -> str:

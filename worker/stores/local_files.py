@@ -5,7 +5,7 @@ Knows no keys and no stores. Raises OSError as it comes.
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -14,6 +14,7 @@ from worker.units import MIB
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not make us wait
 _COPY_STEP: Final = 128 * MIB  # a multiple of any block size, so that a file system may share blocks; soon interrupted
+_TRIES: Final = 100  # each failure takes another process that removes the directory at that very moment
 #: What a file system answers that cannot copy in the kernel, or not between these two files.
 _NO_COPY: Final = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -51,6 +52,21 @@ def _enter(fd: int, name: str, create: bool) -> int:
         os.mkdir(name, dir_fd=fd)
         os.fsync(fd)
     return os.open(name, _DIRECTORY, dir_fd=fd)
+
+
+def fill_directory(top: int, names: Sequence[str], fill: Callable[[int], None]) -> None:
+    """Do what gives the directory its first file. Safe to repeat while nothing is in it.
+
+    Again if it is gone: it was empty until now, and a :func:`prune` elsewhere had every right to remove it.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            with directory(top, names, create=True) as fd:
+                fill(fd)
+            return
+        except FileNotFoundError:
+            if not left:
+                raise
 
 
 def unnamed_file(fd: int) -> int:

@@ -1,7 +1,6 @@
 """What the local store writes down beside bytes: one JSON record for each blob, part and upload."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,7 +17,7 @@ class Record:
     size: int
     etag: str
     mod_time: datetime
-    checksums: Mapping[str, str] = field(default_factory=dict)  #: by algorithm, the one to show first
+    checksums: dict[str, str] = field(default_factory=dict)  #: by algorithm, the one to show first
     options: BlobOptions = field(default_factory=BlobOptions)
     upload_id: str | None = None  #: the upload that this blob was made of
 

@@ -4,7 +4,7 @@ import threading
 from typing import Any, Final
 
 from worker.errors import ConfigurationError
-from worker.stores.s3_client import S3Access, make_client
+from worker.stores.s3_client import S3Access, S3Clients, make_clients
 from worker.stores.s3_errors import s3_errors
 from worker.stores.s3_values import FULL_OBJECT_ALGORITHMS, Params, present
 from worker.stores.values import BlobOptions, Limits
@@ -47,15 +47,19 @@ class S3Bucket:
         self._storageclass = storageclass
         self._access = access
         self._lock = threading.Lock()
-        self._made_client: Any = None
+        self._made_clients: S3Clients | None = None
+
+    @property
+    def _clients(self) -> S3Clients:
+        with self._lock:
+            if self._made_clients is None:
+                with s3_errors("make a client for", bucket=self.bucket):
+                    self._made_clients = make_clients(self._access)
+            return self._made_clients
 
     @property
     def _client(self) -> Any:
-        with self._lock:
-            if self._made_client is None:
-                with s3_errors("make a client for", bucket=self.bucket):
-                    self._made_client = make_client(self._access)
-            return self._made_client
+        return self._clients.patient
 
     def _head(self, key: str) -> Params:
         # Stores that know no checksums may refuse the header that asks for them.

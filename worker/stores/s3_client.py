@@ -48,22 +48,36 @@ class S3Access:
         return f"{'https' if self.secure else 'http'}://{self.endpoint}"
 
 
-def make_client(access: S3Access) -> Any:
-    """A boto3 S3 client. Sends nothing, unless ambient credentials have to be looked up."""
+@dataclass(frozen=True, slots=True)
+class S3Clients:
+    """Two boto3 S3 clients that share their credentials."""
+
+    patient: Any  #: repeats requests by itself
+    #: Never does. For Create: a repeated one, whose first answer was lost, leaves an upload that nobody knows of.
+    once: Any
+
+
+def make_clients(access: S3Access) -> S3Clients:
+    """The clients of a store. Sends nothing, unless ambient credentials have to be looked up."""
     session = boto3.session.Session(
         aws_access_key_id=access.access_key,
         aws_secret_access_key=access.secret_key,
         aws_session_token=access.session_token,
         region_name=access.region,
     )
-    client = session.client("s3", endpoint_url=access.url, use_ssl=access.secure, config=_config(access))
+    return S3Clients(*(_make_client(session, access, attempts) for attempts in (access.max_attempts, 1)))
+
+
+def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
+    config = _config(access, max_attempts)
+    client = session.client("s3", endpoint_url=access.url, use_ssl=access.secure, config=config)
     # botocore asks "Expect: 100-continue" for every file-like body: one more round trip for each part.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
     return client
 
 
-def _config(access: S3Access) -> Config:
+def _config(access: S3Access, max_attempts: int) -> Config:
     return Config(
         signature_version=SIGNATURE_VERSION,
         s3={
@@ -74,7 +88,7 @@ def _config(access: S3Access) -> Config:
         # The other value adds CRC32 trailers, which compatible stores refuse or, worse, store as content.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": access.max_attempts},
+        retries={"mode": "standard", "total_max_attempts": max_attempts},
         max_pool_connections=access.max_pool_connections,
         connect_timeout=access.connect_timeout,
         read_timeout=access.read_timeout,

@@ -30,7 +30,7 @@ class S3Uploads(S3Bucket):
         if self._algorithm is not None:
             params |= {"ChecksumAlgorithm": self._algorithm, "ChecksumType": "FULL_OBJECT"}
         with s3_errors("open an upload to", bucket=self.bucket, key=key):
-            answer = self._client.create_multipart_upload(Bucket=self.bucket, Key=key, **params)
+            answer = self._clients.once.create_multipart_upload(Bucket=self.bucket, Key=key, **params)
         upload_id: str = answer["UploadId"]
         return upload_id
 

@@ -1,6 +1,7 @@
 """Aborting uploads for good: a part that was in flight may land after the abort, and is billed until the next one."""
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -30,7 +31,7 @@ def abort_upload(store: Store, key: str, upload_id: str) -> None:
     raise StoreUnavailableError(f"{key}: upload still has parts after {ROUNDS} aborts")
 
 
-def lost_uploads(store: Store, upload: SavedUpload, known: set[str]) -> list[str]:
+def lost_uploads(store: Store, upload: SavedUpload, known_ids: Callable[[], set[str]]) -> list[str]:
     """Ids of uploads that this one, whose id was never written down, may have been given.
 
     Only those at its very key, opened about then, without a row and without a part: no part is ever sent before
@@ -46,6 +47,7 @@ def lost_uploads(store: Store, upload: SavedUpload, known: set[str]) -> list[str
     except (NotSupportedError, PermissionDeniedError) as error:
         logger.warning("uploads cannot be listed", extra={"key": upload.key, "reason": str(error)})
         return []
+    known = known_ids()  # asked after the store, so that no row is younger than the listing
     return [upload_id for upload_id in near if upload_id not in known and _is_empty(store, upload.key, upload_id)]
 
 

@@ -167,7 +167,7 @@ class MemoryCheckpoint:
         return [
             upload
             for upload in (*self.abandoned, self.upload)
-            if upload and upload.upload_id and upload.state != UploadState.COMPLETED
+            if upload and upload.part_size is not None and upload.state != UploadState.COMPLETED
         ]
 
     @property

@@ -9,18 +9,26 @@ from dataclasses import dataclass, replace
 
 from blobferry.checks import MARK_NAME
 from blobferry.contract import UploadState
-from worker.errors import BlobExistsError, OutcomeUnknownError, SupersededError, UploadNotFoundError
+from worker.errors import (
+    BlobExistsError,
+    ConfigurationError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    SupersededError,
+    UploadNotFoundError,
+)
 from worker.stores.store import Store
 from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt
 from worker.transfer.aborting import abort_upload, lost_uploads
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload, SentPart
-from worker.transfer.checksums import checksum_of, join_checksums, md5_etag_of, multipart_etag
+from worker.transfer.checksums import checksum_of, join_checksums, md5_etag_of
 from worker.transfer.control import Stop, never
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
-from worker.transfer.publishing import Call, publish, was_published
+from worker.transfer.publishing import Call, publish
 from worker.transfer.reconciling import reconcile
 from worker.transfer.sending import MAX_BUFFER, PartThreads
+from worker.transfer.settling import expected_blob, settle
 from worker.transfer.sources import Source
 from worker.transfer.visible import Expected, look
 
@@ -37,6 +45,16 @@ class Engine:
     def close(self) -> None:
         """End the threads."""
         self.threads.close()
+
+    def settle(self, store: Store, key: str, checkpoint: Checkpoint) -> bool:
+        """Look whether an earlier run's publishing call has worked: True, and the checkpoint says ``completed``.
+
+        Needs no source: that may be gone once readers see the blob. Raises SupersededError, StoreError.
+        """
+        upload = checkpoint.load()
+        if upload is None or upload.state not in (UploadState.COMPLETING, UploadState.COMPLETED):
+            return False
+        return upload.state == UploadState.COMPLETED or settle(store, key, upload, checkpoint)
 
     def write(
         self,
@@ -83,7 +101,10 @@ class _Write:
             return False
         if upload.state == UploadState.COMPLETED:
             return True
-        if upload.state == UploadState.COMPLETING and self._was_published(upload):
+        if upload.key != self.key:
+            problem = f"this job's upload is at {upload.key!r}, the path is now at {self.key!r}"
+            raise ConfigurationError("rootdirectory", problem)
+        if upload.state == UploadState.COMPLETING and settle(self.store, self.key, upload, self.checkpoint):
             return True
         if upload.part_size is None:
             return self._put(upload)
@@ -100,28 +121,18 @@ class _Write:
             self.checkpoint.opening(self.key, size=self.source.size, part_size=None, base=base)
             return
         self.checkpoint.opening(self.key, size=self.source.size, part_size=plan.part_size, base=base)
-        self.checkpoint.opened(self.store.create_upload(self.key, options=self.options))
+        upload_id = self.store.create_upload(self.key, options=self.options)
+        try:
+            self.checkpoint.opened(upload_id)
+        except LeaseLostError:  # nobody else will ever know this id
+            abort_upload(self.store, self.key, upload_id)
+            raise
 
     def _base(self) -> Base:
         base = Base.of(look(self.store, self.key))
         if not self.overwrite and not base.is_absent:
             raise BlobExistsError(f"{self.key}: a blob is there already, and overwrite is off")
         return base
-
-    # --- a publishing call may have happened -----------------------------------------------------------------------
-
-    def _was_published(self, upload: SavedUpload) -> bool:
-        """Look whether an earlier run's publishing call worked. Raises SupersededError."""
-        receipt = was_published(self.store, self.key, base=upload.base, expected=self._expected(upload))
-        if receipt:
-            self.checkpoint.completed(receipt.etag, receipt.version_id)
-        return receipt is not None
-
-    def _expected(self, upload: SavedUpload, *etags: str | None) -> Expected:
-        parts = [upload.parts[number] for number in sorted(upload.parts)]
-        checksum = join_checksums((part.checksum, part.size) for part in parts)
-        known = {etag for etag in (*etags, multipart_etag(part.etag for part in parts)) if etag}
-        return Expected(upload.size, self.checkpoint.mark, checksum, frozenset(known))
 
     # --- small blobs -----------------------------------------------------------------------------------------------
 
@@ -130,7 +141,7 @@ class _Write:
             body = PartBody(self.source, part, buffer)
             checksum = checksum_of(body, self.store.checksum)
             self.source.check()
-            expected = replace(self._expected(upload, md5_etag_of(body)), checksum=checksum)
+            expected = replace(expected_blob(upload, self.checkpoint.mark, md5_etag_of(body)), checksum=checksum)
             receipt = self._publish(
                 lambda condition: self.store.put(
                     self.key, body, checksum=checksum, condition=condition, options=self.options
@@ -162,7 +173,9 @@ class _Write:
             return False
         upload = replace(upload, parts=parts)
         try:
-            receipt = self._publish(self._complete_call(upload, upload_id), base, self._expected(upload))
+            receipt = self._publish(
+                self._complete_call(upload, upload_id), base, expected_blob(upload, self.checkpoint.mark)
+            )
         except UploadNotFoundError as error:
             return self._begin_again(replace(upload, state=UploadState.COMPLETING, base=base), error)
         self.checkpoint.completed(receipt.etag, receipt.version_id)
@@ -215,6 +228,8 @@ class _Write:
 
     def _begin_again(self, upload: SavedUpload, error: UploadNotFoundError) -> bool:
         """The upload id is gone. Raises OutcomeUnknownError if the blob may have been published, then deleted."""
+        if upload.state == UploadState.COMPLETING and settle(self.store, self.key, upload, self.checkpoint):
+            return True  # an earlier call took effect between the last look and now
         if upload.state == UploadState.COMPLETING and upload.base.is_absent:
             raise OutcomeUnknownError(
                 f"{self.key}: the upload is gone and no blob is there; it may have been completed and then deleted, "
@@ -226,5 +241,5 @@ class _Write:
 
     def _abort_lost_uploads(self, upload: SavedUpload) -> None:
         """Abort what a run opened without living to write its id down: no parts, and nobody else's row."""
-        for upload_id in lost_uploads(self.store, upload, self.checkpoint.known_upload_ids(self.key)):
+        for upload_id in lost_uploads(self.store, upload, lambda: self.checkpoint.known_upload_ids(self.key)):
             abort_upload(self.store, self.key, upload_id)

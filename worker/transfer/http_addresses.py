@@ -13,7 +13,7 @@ from typing import Final
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NewConnectionError
 from urllib3.util.connection import create_connection
 
 from worker.errors import SourceNotAllowedError
@@ -92,7 +92,9 @@ class PublicConnection(HTTPConnection):
     def _addresses(self) -> list[str]:
         try:
             found = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except UnicodeError as error:
+            raise LocationParseError(self.host) from error
+        except OSError as error:
             raise NewConnectionError(self, f"no address of {self.host} found: {error}") from error
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 

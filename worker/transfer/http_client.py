@@ -82,14 +82,14 @@ class HttpClient:
                 self._last = target
                 yield response
             finally:
-                _give_back(response)
+                response.close()  # with its connection, unless it was read to its end
 
     def _follow(self, target: "_Target", headers: Mapping[str, str]) -> tuple["_Target", BaseHTTPResponse]:
         for _ in range(self._max_redirects + 1):
             response = self._send(target, headers)
             if response.status not in _REDIRECTS:
                 return target, response
-            _give_back(response)
+            response.close()
             target = target.redirected(response.headers.get("Location"), self.url)
         raise SourceError(f"{self.url}: redirects more than {self._max_redirects} times")
 
@@ -174,12 +174,6 @@ class _Target:
         if target.authorization is None and target.host == self.host and same_port:
             return replace(target, authorization=self.authorization)
         return target
-
-
-def _give_back(response: BaseHTTPResponse) -> None:
-    if response.length_remaining == 0:
-        response.read1(1, decode_content=False)  # at the end: the connection goes back to its pool
-    response.close()  # anywhere else: the connection is closed
 
 
 def _without_queries(record: logging.LogRecord) -> bool:

@@ -47,7 +47,7 @@ class SpooledSource:
         has_end = response.length_remaining is not None or response.chunked
         with _disk_errors(client.url, directory):
             _refuse_too_large(client.url, response.length_remaining, directory, max_size)
-            file = tempfile.TemporaryFile(dir=directory, prefix="blobferry-")  # noqa: SIM115  the source closes it
+            file = tempfile.TemporaryFile(buffering=0, dir=directory, prefix="blobferry-")  # noqa: SIM115  see close
         try:
             size, checksum = 0, hashlib.sha256()
             for piece in _pieces(response, stop):
@@ -56,9 +56,7 @@ class SpooledSource:
                     raise SourceNotAllowedError(f"{client.url}: more than the {max_size} bytes that are allowed")
                 checksum.update(piece)
                 with _disk_errors(client.url, directory):
-                    file.write(piece)
-            with _disk_errors(client.url, directory):
-                file.flush()
+                    _write(file, piece)
             digest = f"SHA-256:{checksum.hexdigest()}"
             if not has_end and _read_again(client, size, stop) != digest:
                 raise SourceUnavailableError(
@@ -90,6 +88,12 @@ class SpooledSource:
         """Drop the file and close the connections."""
         self._file.close()
         self._client.close()
+
+
+def _write(file: IO[bytes], piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:  # an almost full disk takes some of it first
+        left = left[file.write(left) :]
 
 
 def _pieces(response: BaseHTTPResponse, stop: Stop) -> Iterator[bytes]:

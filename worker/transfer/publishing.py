@@ -79,6 +79,6 @@ def was_published(store: Store, key: str, *, base: Base, expected: Expected) -> 
         return None
     if head is None or expected.difference(head) is not None:
         raise SupersededError(
-            f"{key}: something else appeared there meanwhile and was left alone: {expected.difference(head)}"
+            f"{key}: the path changed meanwhile, so nothing was sent again: {expected.difference(head)}"
         )
     return PutReceipt(head.etag, head.version_id)

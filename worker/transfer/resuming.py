@@ -24,4 +24,4 @@ def fill(buffer: memoryview, offset: int, pieces: Pieces) -> None:
             drops += 1
             if drops == _TRIES:
                 raise
-            time.sleep(0.05 * 2**drops)
+            time.sleep(0.02 * 2**drops)

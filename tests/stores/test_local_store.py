@@ -1,0 +1,965 @@
+"""What the local store promises beyond the contract that all stores share: it is killed here at every step it takes."""
+
+import base64
+import errno
+import hashlib
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from awscrt import checksums
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.stores.bodies import ReusedBuffer
+from worker.errors import (
+    InvalidPartError,
+    InvalidStoreRequestError,
+    KeyNotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    StoreUnavailableError,
+    UploadNotFoundError,
+)
+from worker.stores.local import LocalStore
+from worker.stores.local_errors import LOCAL_ERRORS, local_errors
+from worker.stores.memory import MemoryStore
+from worker.stores.store import Store
+from worker.stores.values import BlobOptions, Condition, Limits, PartReceipt
+from worker.units import GIB, KIB, MIB
+
+SMALL = Limits(min_part_size=4, max_part_size=8, max_parts=3, max_delete=2)
+FREE = Limits(min_part_size=1)
+OLD, NEW = b"old bytes", b"NEW"
+NASTY_KEYS = [
+    "..", ".", "../x", "../../../../etc/passwd", "/etc/passwd", "a/../b", "a/./b", "a/..", "..a", "/", "//", "a//b",
+    "a", "a/", "a/b", "a-", "a.b", "a0", "a@", "a@new", "a@0123456789abcdef", "a+", "a%", "a%2Fb", "%", "%%", "@", "+",
+    "nul\0", "new\nline", "tab\t", "\\", "~", "*?[", "ü", "\u2028", "\U0001f600", "upload.json", "blobs", " ", "-",
+    *("x" * size for size in (*range(198, 258), 400, 1_024)),
+    "x" * 200 + "/", "x" * 200 + "/y", "x" * 200 + "-", "x" * 200 + "0", "x" * 200 + "+", "x" * 199 + "ü",
+    "ü" * 100, "ü" * 512, "." * 200, "." * 201 + "/" + "." * 202, "x" * 200 + ".", "x" * 200 + "..", "x" * 200 + "../y",
+    "/" * 1_024, "d/" * 512,
+]  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "not made yet" / "bucket"
+    # A thousand directories deep is too deep for shutil.rmtree, by which pytest removes what older runs have left.
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
+@pytest.fixture
+def store(path: Path) -> LocalStore:
+    return LocalStore(path, limits=FREE)
+
+
+def content(store: Store, key: str) -> bytes:
+    with store.get(key) as reader:
+        return reader.read()
+
+
+def crc64(data: bytes) -> str:
+    return f"CRC64NVME:{base64.b64encode(checksums.crc64nvme(data).to_bytes(8, 'big')).decode()}"
+
+
+def all_keys(store: Store, **arguments: Any) -> list[str]:
+    found: list[str] = []
+    token = None
+    while True:
+        page = store.list_page(arguments.get("prefix", ""), token=token, limit=arguments.get("limit", 1_000))
+        found += [entry.key for entry in page.entries]
+        token = page.next_token
+        if token is None:
+            return found
+
+
+def files(path: Path) -> list[str]:
+    """All that is in the directory except locks."""
+    found = (file.relative_to(path) for file in path.rglob("*"))
+    return sorted(str(file) for file in found if file.parts[0] != "locks" and len(file.parts) > 1)
+
+
+def upload(store: Store, key: str, *pieces: bytes) -> tuple[str, list[PartReceipt]]:
+    upload_id = store.create_upload(key, options=BlobOptions(metadata={"made": "in parts"}))
+    return upload_id, [store.upload_part(key, upload_id, number, piece) for number, piece in enumerate(pieces, 1)]
+
+
+def in_child(run: Callable[[], object]) -> int:
+    """Run it in a forked child; its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        run()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def status(pid: int) -> int:
+    """The exit code of a child, negative if a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def test_constructing_makes_no_file_and_reading_makes_none_either(store: LocalStore, path: Path) -> None:
+    assert (store.name, store.bucket, store.endpoint) == ("local", str(path), "")
+    assert list(store.list_page("").entries) == []
+    assert list(store.list_uploads()) == []
+    assert store.delete_batch(["a"]) == []
+    with pytest.raises(KeyNotFoundError):
+        store.get("a")
+    assert not path.exists()
+
+
+def test_a_blob_is_a_plain_file_beside_its_record(store: LocalStore, path: Path) -> None:
+    store.put("a/b/c.txt", b"hello")
+    data, record = sorted((path / "blobs/a/b").iterdir(), key=lambda file: len(file.name), reverse=True)
+
+    assert data.read_bytes() == b"hello"
+    assert record.name == "c.txt@"
+    assert data.name == f"c.txt@{json.loads(record.read_text())['version']}"
+
+
+def test_a_directory_that_was_copied_elsewhere_is_the_same_bucket(store: LocalStore, path: Path) -> None:
+    store.put("a/b", b"hello", options=BlobOptions(metadata={"m": "1"}, tags={"t": "2"}))
+    shutil.copytree(path, path.parent / "copy")
+    copy = LocalStore(path.parent / "copy")
+
+    assert content(copy, "a/b") == b"hello"
+    assert (copy.head("a/b").mod_time, copy.options_of("a/b")) == (store.head("a/b").mod_time, store.options_of("a/b"))
+
+
+def test_nothing_is_left_of_blobs_that_are_deleted(store: LocalStore, path: Path) -> None:
+    for key in ("a", "a/b", "a/b/c", "a/b/c"):
+        store.put(key, b"x")
+    upload_id, parts = upload(store, "a/b", b"1", b"2")
+    store.complete_upload("a/b", upload_id, parts)
+    store.abort_upload("a/b/c", upload(store, "a/b/c", b"1")[0])
+    store.delete_batch(["a", "a/b", "a/b/c"])
+
+    assert files(path) == []
+
+
+def test_everything_is_on_the_disk_before_it_is_visible(store: LocalStore) -> None:
+    store.put("a", OLD)
+    calls: list[str] = []
+
+    def note(frame: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and function.__name__ in {"fsync", "link", "rename", "unlink"}:
+            calls.append(function.__name__)
+
+    sys.setprofile(note)
+    try:
+        store.put("a", NEW)
+    finally:
+        sys.setprofile(None)
+
+    # The bytes, their name; the record, its name. (An unlink before it looks for a draft, those after it tidy up.)
+    assert calls[:7] == ["fsync", "link", "fsync", "unlink", "fsync", "rename", "fsync"]
+    assert set(calls[7:]) == {"unlink"}
+
+
+def test_file_descriptors_are_given_back(store: LocalStore) -> None:
+    def use() -> None:
+        store.put("a/b", OLD, options=BlobOptions())
+        content(store, "a/b")
+        store.copy("a/b", "c")
+        upload_id, parts = upload(store, "u", b"1", b"2")
+        store.copy_part("u", upload_id, 3, "c", 0, 3)
+        store.complete_upload("u", upload_id, parts)
+        for refused in (lambda: store.get("a/b", 100), lambda: store.get("nothing"), lambda: store.head("a/x")):
+            with pytest.raises((InvalidStoreRequestError, KeyNotFoundError, Exception)):
+                refused()
+        all_keys(store)
+        store.delete_batch(["a/b", "c", "u"])
+
+    use()
+    before = os.listdir("/proc/self/fd")
+    use()
+
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+# --- keys and listings -------------------------------------------------------------------------------------------
+
+
+def test_no_key_leaves_the_directory_or_meets_another(store: LocalStore, path: Path) -> None:
+    for key in NASTY_KEYS:
+        store.put(key, key.encode())
+
+    assert all_keys(store, limit=7) == sorted(NASTY_KEYS, key=str.encode)
+    assert all(content(store, key) == key.encode() for key in NASTY_KEYS)
+    assert os.listdir(path.parent) == ["bucket"]
+    assert sorted(os.listdir(path)) == ["blobs", "locks"]
+    for key in NASTY_KEYS:
+        store.delete_batch([key])
+    assert files(path) == []
+
+
+@pytest.mark.parametrize("upload_id", ["..", "", "../blobs", "0" * 31, "0" * 32 + "\n", "/" + "0" * 31])
+def test_no_upload_id_leaves_the_directory(store: LocalStore, upload_id: str) -> None:
+    store.put("a", b"hello")
+
+    with pytest.raises(UploadNotFoundError):
+        store.abort_upload("a", upload_id)
+    with pytest.raises(UploadNotFoundError):
+        store.upload_part("a", upload_id, 1, b"x")
+
+
+def test_a_key_that_is_no_text_is_refused(store: LocalStore) -> None:
+    with pytest.raises(InvalidStoreRequestError):
+        store.put("\ud800", b"")
+
+
+PIECES = st.sampled_from(["a", "b", "/", "-", ".", "..", "0", "+", "@", "%", "ü", "\U0001f600", "x" * 199, "x" * 200])
+KEYS = st.lists(PIECES, min_size=1, max_size=5).map("".join).filter(lambda key: len(key.encode()) <= 1_024)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    keys=st.sets(KEYS, max_size=12),
+    prefix=st.one_of(st.just(""), KEYS),
+    delimiter=st.sampled_from(["", "/", "-", "a", "..", "x/"]),
+    limit=st.integers(1, 5),
+)
+def test_listings_are_those_of_the_memory_store(keys: set[str], prefix: str, delimiter: str, limit: int) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        local, memory = LocalStore(Path(place)), MemoryStore()
+        for key in keys:
+            local.put(key, key.encode())
+            memory.put(key, key.encode())
+        tokens: tuple[str | None, str | None] = (None, None)
+        while True:
+            found = local.list_page(prefix, delimiter=delimiter, token=tokens[0], limit=limit)
+            right = memory.list_page(prefix, delimiter=delimiter, token=tokens[1], limit=limit)
+            assert [(e.key, e.size, e.etag) for e in found.entries] == [(e.key, e.size, e.etag) for e in right.entries]
+            assert (found.prefixes, found.next_token is None) == (right.prefixes, right.next_token is None)
+            tokens = (found.next_token, right.next_token)
+            if found.next_token is None:
+                break
+
+
+def test_what_we_did_not_make_is_not_listed(store: LocalStore, path: Path) -> None:
+    store.put("a/b", b"hello")
+    for name in ("plain", "a/%", "a/%zz@", "a/ü@", "a/b@new", "a/.hidden", os.fsdecode(b"\xff@")):
+        (path / "blobs" / name).write_bytes(b"x")
+    for name in ("empty/deeper", "a/a b", "with@/x", "dir@"):
+        (path / "blobs" / name).mkdir(parents=True)
+
+    assert all_keys(store) == ["a/b"]
+    assert list(store.list_page("", delimiter="/").prefixes) == ["a/"]
+
+
+def test_a_page_of_a_large_directory_takes_little_memory(store: LocalStore, path: Path) -> None:
+    store.put("d/0", b"x")
+    record = (path / "blobs/d/0@").read_bytes()
+    for number in range(1, 20_000):
+        (path / f"blobs/d/{number}@").write_bytes(record)
+    store.list_page("", limit=10)
+    tracemalloc.start()
+    page = store.list_page("d/", limit=10, token=store.list_page("d/", limit=10).next_token)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert [entry.key for entry in page.entries] == [f"d/{number}" for number in sorted(map(str, range(20_000)))[10:20]]
+    assert peak < 300 * KIB
+
+
+def test_a_token_that_is_none_is_refused(store: LocalStore) -> None:
+    store.put("a", b"x")
+    with pytest.raises(InvalidStoreRequestError):
+        store.list_page("", token="ä!")
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["replaced", "deleted", "deleted and replaced"])
+def test_a_reader_keeps_the_bytes_that_it_was_opened_on(store: LocalStore, how: str) -> None:
+    store.put("d/a", OLD)
+
+    with store.get("d/a", 1) as reader:
+        assert reader.read(2) == b"ld"
+        if "deleted" in how:
+            store.delete_batch(["d/a"])
+        if "replaced" in how:
+            store.put("d/a", NEW)
+        assert reader.read() == b" bytes"
+
+
+def test_a_blob_that_other_hands_cut_short_is_never_a_short_stream(store: LocalStore, path: Path) -> None:
+    store.put("a", OLD)
+    with store.get("a") as reader:
+        (data,) = path.glob("blobs/a@?*")
+        os.truncate(data, 3)
+        with pytest.raises(StoreUnavailableError, match="cut short"):
+            reader.read()
+    with pytest.raises(StoreUnavailableError, match="its record says 9"):
+        store.get("a")
+    data.unlink()
+    with pytest.raises(StoreUnavailableError, match="lost its bytes"):
+        store.get("a")
+    (path / "blobs/a@").write_text("{}")
+    with pytest.raises(StoreUnavailableError, match="damaged"):
+        store.head("a")
+
+
+def test_times_of_a_key_grow_even_if_the_clock_goes_back(path: Path) -> None:
+    moments = (datetime(2026, 1, 1, tzinfo=UTC) - timedelta(hours=number) for number in count())
+    store = LocalStore(path, now=lambda: next(moments))
+    times = []
+    for _ in range(5):
+        store.put("a", b"")
+        times.append(store.head("a").mod_time)
+
+    assert times == sorted(set(times))
+
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+
+def test_sizes_and_numbers_follow_the_limits(path: Path) -> None:
+    store = LocalStore(path, limits=SMALL)
+    upload_id, parts = upload(store, "a", b"123", b"12345678", b"")
+    refused: list[Callable[[], object]] = [
+        lambda: store.put("a", b"123456789"),
+        lambda: store.upload_part("a", upload_id, 1, b"123456789"),
+        lambda: store.upload_part("a", upload_id, 4, b""),
+        lambda: store.copy_part("a", upload_id, 0, "a", 0, 1),
+        lambda: store.copy_part("a", upload_id, 1, "a", 0, 9),
+        lambda: store.delete_batch(["a", "b", "c"]),
+    ]
+    for call in refused:
+        with pytest.raises(InvalidStoreRequestError):
+            call()
+    with pytest.raises(InvalidPartError, match="part 1 of 'a' has 3 bytes"):
+        store.complete_upload("a", upload_id, parts)
+    with pytest.raises(InvalidPartError):
+        store.complete_upload("a", upload_id, [parts[1], parts[1]])
+    parts[0] = store.upload_part("a", upload_id, 1, b"1234")
+    store.complete_upload("a", upload_id, parts)
+    with pytest.raises(InvalidStoreRequestError, match="12 bytes for 'a'"):
+        store.copy("a", "b")
+
+
+@pytest.mark.parametrize("size", [0, 9, 11])
+def test_a_body_that_lies_about_its_size_stores_nothing(store: LocalStore, path: Path, size: int) -> None:
+    class Liar(ReusedBuffer):
+        def __len__(self) -> int:
+            return size
+
+    with pytest.raises(InvalidStoreRequestError, match=f"and says {size}"):
+        store.put("a", Liar(bytes(10)))
+    assert files(path) == []
+
+
+@pytest.mark.parametrize(("checksum", "kept"), [("crc64nvme", "CRC64NVME"), ("crc32c", "CRC32C"), ("none", None)])
+def test_the_checksum_that_is_kept_is_that_of_the_whole_blob(path: Path, checksum: str, kept: str | None) -> None:
+    store = LocalStore(path, checksum=checksum, limits=FREE)
+    store.put("whole", b"hello world")
+    md5 = "MD5:" + base64.b64encode(hashlib.md5(b"hello ").digest()).decode()
+    upload_id = store.create_upload("joined")
+    parts = [
+        store.upload_part("joined", upload_id, 1, b"hello ", checksum=md5),
+        store.copy_part("joined", upload_id, 2, "whole", 6, 5),
+    ]
+    whole = store.head("whole").checksum
+    store.complete_upload("joined", upload_id, parts, checksum=whole or crc64(b"hello world"))
+    store.copy("joined", "copied")
+
+    assert parts[0].checksum == md5
+    assert store.head("joined").checksum == store.head("copied").checksum == whole
+    assert (whole is None) if kept is None else (whole or "").startswith(kept)
+    assert store.head("copied").etag == store.head("whole").etag
+
+
+def test_a_checksum_that_parts_do_not_have_is_made_of_the_joined_bytes(store: LocalStore) -> None:
+    upload_id, parts = upload(store, "a", b"hello ", b"world")
+    digest = hashlib.md5(b"hello world").digest()
+    with pytest.raises(InvalidStoreRequestError):
+        store.complete_upload("a", upload_id, parts, checksum="ADLER32:AAAAAA==")
+    store.complete_upload("a", upload_id, parts, checksum="MD5:" + base64.b64encode(digest).decode())
+
+    assert store.head("a").checksum == crc64(b"hello world")
+    assert content(store, "a") == b"hello world"
+
+
+def test_a_part_named_with_another_checksum_completes_nothing(store: LocalStore) -> None:
+    upload_id, (part,) = upload(store, "a", b"hello")
+    named = PartReceipt(1, part.size, part.etag, crc64(b"other"))
+
+    with pytest.raises(InvalidPartError):
+        store.complete_upload("a", upload_id, [named])
+
+
+def test_a_copy_onto_itself_may_change_what_it_carries(store: LocalStore) -> None:
+    options = BlobOptions(storage_class="GLACIER", encryption="aws:kms", encryption_key="key-1")
+    store.put("a", b"hello")
+    store.copy("a", "a", options=options)
+
+    assert store.options_of("a").encryption_key == "key-1"
+    assert store.head("a").storage_class == "GLACIER"
+    assert content(store, "a") == b"hello"
+
+
+# --- several processes -------------------------------------------------------------------------------------------
+
+
+def test_of_many_processes_that_create_a_blob_exactly_one_wins(store: LocalStore) -> None:
+    for number in range(10):
+        start = time.monotonic() + 0.03
+
+        def create(key: str = f"d/{number}", start: float = start) -> None:
+            time.sleep(max(0.0, start - time.monotonic()))
+            try:
+                store.put(key, str(os.getpid()).encode(), condition=Condition(if_none_match=True))
+            except PreconditionFailedError:
+                os._exit(7)
+
+        pids = [in_child(create) for _ in range(4)]
+        codes = {pid: status(pid) for pid in pids}
+
+        assert sorted(codes.values()) == [0, 7, 7, 7]
+        assert codes[int(content(store, f"d/{number}"))] == 0
+
+
+def test_no_step_is_lost_that_processes_make_with_if_match(store: LocalStore) -> None:
+    store.put("d/counter", b"0")
+
+    def add() -> None:
+        for _ in range(15):
+            while True:
+                etag = store.head("d/counter").etag
+                try:
+                    with store.get("d/counter", if_match=etag) as reader:
+                        number = int(reader.read())
+                    store.put("d/counter", str(number + 1).encode(), condition=Condition(if_match=etag))
+                    break
+                except PreconditionFailedError:
+                    continue
+
+    assert [status(pid) for pid in [in_child(add) for _ in range(4)]] == [0] * 4
+    assert content(store, "d/counter") == b"60"
+
+
+def test_of_many_processes_that_complete_an_upload_exactly_one_does(store: LocalStore, path: Path) -> None:
+    upload_id, parts = upload(store, "a", os.urandom(MIB), b"2")
+
+    def complete() -> None:
+        try:
+            store.complete_upload("a", upload_id, parts)
+        except UploadNotFoundError:
+            os._exit(7)
+
+    assert sorted(status(pid) for pid in [in_child(complete) for _ in range(4)]) == [0, 7, 7, 7]
+    assert [name for name in files(path) if name.startswith("uploads")] == []
+
+
+def test_puts_and_deletes_next_to_each_other_do_not_take_away_each_others_directory(store: LocalStore) -> None:
+    def come_and_go() -> None:
+        for _ in range(40):
+            store.put(f"d/e/{os.getpid()}", b"x")
+            assert content(store, f"d/e/{os.getpid()}") == b"x"
+            store.delete_batch([f"d/e/{os.getpid()}"])
+
+    assert [status(pid) for pid in [in_child(come_and_go) for _ in range(4)]] == [0] * 4
+    assert all_keys(store) == []
+
+
+@pytest.mark.parametrize("place", ["blobs/d/e", "uploads"])
+def test_a_directory_that_goes_in_front_of_its_first_file_is_made_again(
+    store: LocalStore, path: Path, place: str
+) -> None:
+    store.put("d/f", b"x")
+    removed = 0
+
+    def remove(frame: FrameType, event: str, function: Any) -> None:
+        """Do what another process may: remove a directory that is empty, between our making and our filling it."""
+        nonlocal removed
+        if event == "c_call" and function.__name__ == "link" and removed < 3:
+            sys.setprofile(None)
+            for directory in path.glob(place + "/*" * (place == "uploads")):
+                directory.rmdir()
+                removed += 1
+            sys.setprofile(remove)
+
+    sys.setprofile(remove)
+    try:
+        if place == "uploads":
+            store.create_upload("a")
+        else:
+            store.put("d/e/f", NEW)
+    finally:
+        sys.setprofile(None)
+
+    assert removed == 3
+    assert all_keys(store) == (["d/f"] if place == "uploads" else ["d/e/f", "d/f"])
+    assert [entry.key for entry in store.list_uploads()] == (["a"] if place == "uploads" else [])
+
+
+# --- killed processes --------------------------------------------------------------------------------------------
+
+
+def kill_after(steps: int, run: Callable[[], object]) -> bool:
+    """Run it in a child that is killed (-9) in front of its next system call after ``steps``; False: it ended first."""
+
+    def step(frame: FrameType, event: str, function: Any) -> None:
+        nonlocal steps
+        if event == "c_call" and getattr(function, "__module__", "") in {"posix", "fcntl", "_io"}:
+            if steps == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            steps -= 1
+
+    def child() -> None:
+        sys.setprofile(step)
+        run()
+        sys.setprofile(None)
+
+    code = status(in_child(child))
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def kill_everywhere(path: Path, prepare: Callable[[LocalStore], Any], run: Callable[[LocalStore, Any], object]) -> Any:
+    """Each time a fresh bucket whose user was killed one step later; ends after the time that it was not."""
+    for steps in count():
+        store = LocalStore(path / str(steps), limits=FREE)
+        prepared = prepare(store)
+        killed = kill_after(steps, lambda store=store, prepared=prepared: run(store, prepared))  # type: ignore[misc]
+        yield killed, store, prepared
+        if not killed:
+            assert steps > 10
+            return
+
+
+def check_blob(store: LocalStore, key: str) -> bytes | None:
+    """What is there, if it agrees with its record."""
+    try:
+        head = store.head(key)
+    except KeyNotFoundError:
+        assert key not in all_keys(store)
+        return None
+    data = content(store, key)
+    assert (head.size, head.checksum) == (len(data), crc64(data))
+    assert "-" in head.etag or head.etag == f'"{hashlib.md5(data).hexdigest()}"'
+    assert key in all_keys(store)
+    return data
+
+
+def nothing_is_left(store: LocalStore) -> bool:
+    """Delete and abort what is there: whoever is next tidies up after a killed process."""
+    keys = {*all_keys(store), "d/a", "d/b"}
+    for key in keys:
+        store.put(key, b"")
+    store.delete_batch(list(keys))
+    for entry in store.list_uploads():
+        store.abort_upload(entry.key, entry.upload_id)
+    return files(Path(store.bucket)) == []
+
+
+@pytest.mark.parametrize("before", [None, OLD], ids=["creates", "replaces"])
+def test_a_killed_put_has_put_all_or_nothing(path: Path, before: bytes | None) -> None:
+    found = []
+    for killed, store, _ in kill_everywhere(
+        path,
+        lambda store: before is not None and store.put("d/a", before),
+        lambda store, _: store.put("d/a", NEW),
+    ):
+        found.append(check_blob(store, "d/a"))
+        assert killed or found[-1] == NEW
+        assert nothing_is_left(store)
+
+    assert set(found) == {before, NEW}
+    assert found == sorted(found, key=lambda data: data == NEW)
+
+
+def test_a_killed_copy_has_copied_all_or_nothing(path: Path) -> None:
+    def prepare(store: LocalStore) -> None:
+        store.put("d/a", NEW)
+        store.put("d/b", OLD)
+
+    found = []
+    for _, store, _ in kill_everywhere(path, prepare, lambda store, _: store.copy("d/a", "d/b")):
+        found.append(check_blob(store, "d/b"))
+        assert check_blob(store, "d/a") == NEW
+        assert nothing_is_left(store)
+
+    assert set(found) == {OLD, NEW}
+
+
+def test_a_killed_delete_has_deleted_all_or_nothing(path: Path) -> None:
+    def prepare(store: LocalStore) -> None:
+        upload_id, parts = upload(store, "d/a", b"old ", b"bytes")
+        store.complete_upload("d/a", upload_id, parts)
+
+    found = []
+    for killed, store, _ in kill_everywhere(path, prepare, lambda store, _: store.delete_batch(["d/a"])):
+        found.append(check_blob(store, "d/a"))
+        assert killed or found[-1] is None
+        assert nothing_is_left(store)
+
+    assert set(found) == {OLD, None}
+
+
+@pytest.mark.parametrize("before", [None, b"first try"], ids=["creates", "replaces"])
+def test_a_killed_part_can_be_sent_again(path: Path, before: bytes | None) -> None:
+    def prepare(store: LocalStore) -> str:
+        return upload(store, "d/a", *([] if before is None else [before]))[0]
+
+    for _, store, upload_id in kill_everywhere(
+        path, prepare, lambda store, upload_id: store.upload_part("d/a", upload_id, 1, NEW)
+    ):
+        listed = list(store.list_parts("d/a", upload_id))
+        assert [part.size for part in listed] in ([] if before is None else [len(before)], [len(NEW)])
+        listed = [store.upload_part("d/a", upload_id, 1, OLD)]
+        store.complete_upload("d/a", upload_id, listed)
+        assert check_blob(store, "d/a") == OLD
+        assert nothing_is_left(store)
+
+
+@pytest.mark.parametrize("pieces", [[NEW], [b"N", b"E", b"W"]], ids=["one part", "three parts"])
+def test_a_killed_completion_is_done_or_can_be_done(path: Path, pieces: list[bytes]) -> None:
+    def prepare(store: LocalStore) -> tuple[str, list[PartReceipt]]:
+        store.put("d/a", OLD)
+        return upload(store, "d/a", *pieces)
+
+    found = []
+    for _, store, (upload_id, parts) in kill_everywhere(
+        path, prepare, lambda store, made: store.complete_upload("d/a", *made, checksum=crc64(NEW), size=3)
+    ):
+        found.append(check_blob(store, "d/a"))
+        if found[-1] == NEW:
+            made = store.head("d/a").mod_time
+            with pytest.raises(UploadNotFoundError):
+                store.complete_upload("d/a", upload_id, parts)
+            assert store.head("d/a").mod_time == made
+        else:
+            assert [entry.upload_id for entry in store.list_uploads()] == [upload_id]
+            assert list(store.list_parts("d/a", upload_id)) == parts
+            store.complete_upload("d/a", upload_id, parts)
+            assert check_blob(store, "d/a") == NEW
+        assert store.options_of("d/a").metadata == {"made": "in parts"}
+        assert list(store.list_uploads()) == []
+        assert nothing_is_left(store)
+
+    assert set(found) == {OLD, NEW}
+
+
+def test_an_upload_that_was_completed_stays_so_when_its_blob_is_replaced_at_once(path: Path) -> None:
+    for _, store, (upload_id, parts) in kill_everywhere(
+        path, lambda store: upload(store, "d/a", b"1", b"2"), lambda store, made: store.complete_upload("d/a", *made)
+    ):
+        completed = check_blob(store, "d/a") is not None
+        store.put("d/a", OLD)
+        if completed:
+            with pytest.raises(UploadNotFoundError):
+                store.complete_upload("d/a", upload_id, parts)
+            assert check_blob(store, "d/a") == OLD
+        assert nothing_is_left(store)
+
+
+def test_a_killed_opening_or_abortion_leaves_an_upload_or_none(path: Path) -> None:
+    for _, store, _ in kill_everywhere(path, lambda store: None, lambda store, _: store.create_upload("d/a")):
+        for entry in store.list_uploads():
+            store.complete_upload("d/a", entry.upload_id, [store.upload_part("d/a", entry.upload_id, 1, NEW)])
+        assert nothing_is_left(store)
+    for killed, store, upload_id in kill_everywhere(
+        path / "aborted",
+        lambda store: upload(store, "d/a", b"1", b"2")[0],
+        lambda store, upload_id: store.abort_upload("d/a", upload_id),
+    ):
+        assert killed or list(store.list_uploads()) == []
+        if list(store.list_uploads()):
+            store.abort_upload("d/a", upload_id)
+        assert nothing_is_left(store)
+
+
+def test_writers_that_are_killed_at_any_moment_never_show_half_a_blob(store: LocalStore) -> None:
+    chance = random.Random(17)
+    store.put("d/a", b"0" * MIB)
+    store.put("d/b", b"0" * MIB)
+
+    def write() -> None:
+        for number in count():
+            data = bytes([48 + number % 10]) * (MIB + number)
+            store.put("d/a", data)
+            store.copy("d/a", "d/b")
+            upload_id, parts = upload(store, "d/a", data, data[:3])
+            parts.append(store.copy_part("d/a", upload_id, 3, "d/b", 5, 1_000))
+            store.complete_upload("d/a", upload_id, parts)
+
+    for _ in range(40):
+        pids = [in_child(write) for _ in range(2)]
+        until = time.monotonic() + chance.uniform(0.01, 0.08)
+        while time.monotonic() < until:
+            check_blob_against_itself(store, "d/a")
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert {status(pid) for pid in pids} == {-signal.SIGKILL}
+        assert check_blob(store, "d/a")
+        assert check_blob(store, "d/b")
+
+    assert nothing_is_left(store)
+
+
+def check_blob_against_itself(store: LocalStore, key: str) -> None:
+    """While others write: what a get pinned to a head reads is what the head says, or a refusal."""
+    head = store.head(key)
+    try:
+        with store.get(key, if_match=head.etag) as reader:
+            assert crc64(reader.read()) == head.checksum
+    except PreconditionFailedError:
+        return
+
+
+# --- symbolic links ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    place = tmp_path / "outside"
+    place.mkdir()
+    (place / "secret@").write_text("secret")
+    (place / "secret").write_text("secret")
+    return place
+
+
+@pytest.mark.parametrize("planted", ["blobs", "blobs/d", "blobs/d/secret@"])
+def test_no_symbolic_link_is_followed_to_a_blob(store: LocalStore, path: Path, outside: Path, planted: str) -> None:
+    (path / planted).parent.mkdir(parents=True)
+    (path / planted).symlink_to(outside / "secret@" if planted.endswith("@") else outside)
+    key = "d/secret" if "d" in planted[5:] else "secret"
+    attempts: list[Callable[[], object]] = [
+        lambda: store.head(key),
+        lambda: store.get(key),
+        lambda: store.put(key, NEW),
+        lambda: store.copy(key, "b"),
+        lambda: store.delete_batch([key], if_match='"0123"'),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PermissionDeniedError, match="symbolic link"):
+            attempt()
+    assert [failure.code for failure in store.delete_batch([key])] == ["permission_denied"]
+    if planted != "blobs":
+        assert all_keys(store) == []
+    assert sorted(os.listdir(outside)) == ["secret", "secret@"]
+    assert (outside / "secret").read_text() == "secret"
+
+
+def test_no_symbolic_link_is_followed_to_bytes_an_upload_or_a_lock(
+    store: LocalStore, path: Path, outside: Path
+) -> None:
+    store.put("a", NEW)
+    (data,) = path.glob("blobs/a@?*")
+    data.unlink()
+    data.symlink_to(outside / "secret")
+    with pytest.raises(PermissionDeniedError):
+        store.get("a")
+
+    upload_id, parts = upload(store, "b", NEW)
+    shutil.move(path / "uploads" / upload_id, outside / upload_id)
+    (path / "uploads" / upload_id).symlink_to(outside / upload_id)
+    with pytest.raises(PermissionDeniedError):
+        store.complete_upload("b", upload_id, parts)
+
+    for lock in path.glob("locks/*"):
+        lock.unlink()
+        lock.symlink_to(outside / "secret")
+    with pytest.raises(PermissionDeniedError):
+        store.put("a", OLD)
+    assert (outside / "secret").read_text() == "secret"
+
+
+def test_the_directory_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    LocalStore(tmp_path / "link").put("a", b"hello")
+
+    assert content(LocalStore(tmp_path / "real"), "a") == b"hello"
+
+
+# --- disks that refuse -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[None]:
+    path.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", path], check=False).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs: the limit on file sizes below stands in for it")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def test_a_full_disk_is_told_and_nothing_is_left_half_written(store: LocalStore, path: Path) -> None:
+    with small_disk(path):
+        store.put("a", OLD)
+        upload_id, parts = upload(store, "u", bytes(2 * MIB), b"2")
+        before = files(path)
+        full: list[Callable[[], object]] = [
+            lambda: store.put("a", bytes(5 * MIB)),
+            lambda: store.put("d/b", ReusedBuffer(bytes(5 * MIB))),
+            lambda: store.upload_part("u", upload_id, 3, bytes(5 * MIB)),
+            lambda: store.complete_upload("u", upload_id, parts),
+            lambda: store.copy_part("u", upload_id, 3, "filler", 0, MIB),
+        ]
+        store.put("filler", bytes(MIB))
+        for call in full:
+            with pytest.raises(StoreUnavailableError, match="disk is full"):
+                call()
+        store.delete_batch(["filler"])
+
+        assert files(path) == before
+        assert content(store, "a") == OLD
+        store.upload_part("u", upload_id, 1, b"1")
+        store.complete_upload("u", upload_id, list(store.list_parts("u", upload_id)))
+        assert content(store, "u") == b"12"
+
+
+def test_a_disk_without_a_free_byte_still_lets_blobs_be_deleted(store: LocalStore, path: Path) -> None:
+    with small_disk(path):
+        for number in range(3):
+            store.put(f"d/{number}", bytes(MIB))
+        with suppress(OSError), (path / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4 * KIB))
+        with pytest.raises(StoreUnavailableError, match="disk is full"):
+            store.put("d/0", NEW)
+        assert store.delete_batch(["d/0", "d/1"]) == []
+        store.put("d/2", NEW)
+
+        assert all_keys(store) == ["d/2"]
+        assert len(files(path)) == 3  # the directory d, a record and its bytes
+
+
+def test_a_disk_that_is_read_only_reads(store: LocalStore, path: Path) -> None:
+    with small_disk(path):
+        store.put("a", OLD)
+        subprocess.run(["mount", "-o", "remount,ro", path], check=True)
+
+        assert content(store, "a") == OLD
+        assert all_keys(store) == ["a"]
+        with pytest.raises(PermissionDeniedError, match="read-only"):
+            store.put("a", NEW)
+        assert [failure.code for failure in store.delete_batch(["a"])] == ["permission_denied"]
+
+
+def test_a_limit_on_file_sizes_is_told_and_nothing_is_left_half_written(store: LocalStore, path: Path) -> None:
+    store.put("a", OLD)
+    upload_id, parts = upload(store, "u", bytes(MIB), b"2")
+    before = files(path)
+
+    def write() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
+        for call in (
+            lambda: store.put("a", bytes(5 * MIB)),
+            lambda: store.upload_part("u", upload_id, 3, ReusedBuffer(bytes(5 * MIB))),
+            lambda: store.complete_upload("u", upload_id, parts),
+        ):
+            with pytest.raises(InvalidStoreRequestError, match="no file of this size"):
+                call()
+
+    assert status(in_child(write)) == 0
+    assert files(path) == before
+    assert content(store, "a") == OLD
+    store.complete_upload("u", upload_id, parts)
+
+
+def test_a_directory_of_somebody_elses_is_permission_denied() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        store = LocalStore(Path(place))
+        store.put("a", OLD)
+        for directory in (Path(place), *Path(place).rglob("*")):
+            directory.chmod(0o555)
+
+        def write() -> None:
+            if os.geteuid() == 0:
+                os.setuid(65_534)
+            with pytest.raises(PermissionDeniedError):
+                store.put("a", NEW)
+            with pytest.raises(PermissionDeniedError):
+                store.create_upload("a")
+            assert content(store, "a") == OLD
+            assert len(store.delete_batch(["a"])) == 1
+
+        assert status(in_child(write)) == 0
+        for directory in (Path(place), *Path(place).rglob("*")):
+            directory.chmod(0o755)
+
+
+@pytest.mark.parametrize("number", [*LOCAL_ERRORS, errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENAMETOOLONG])
+def test_errors_of_the_kernel_come_out_as_ours(number: int) -> None:
+    expected = LOCAL_ERRORS.get(number, StoreUnavailableError)
+
+    with (
+        pytest.raises(expected, match=re.escape("local: cannot put 'a' in '/bucket': ")) as raised,
+        local_errors("put", "/bucket", "a"),
+    ):
+        raise OSError(number, os.strerror(number))
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+# --- large blobs -------------------------------------------------------------------------------------------------
+
+
+class Zeros(ReusedBuffer):
+    """A body of zeros that is not in memory."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._at = 0
+        self._piece = memoryview(bytes(MIB))
+
+    def read(self, size: int = -1, /) -> memoryview:
+        wanted = min(MIB, self._size - self._at, size if size >= 0 else MIB)
+        self._at += wanted
+        return self._piece[:wanted]
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = offset
+        return offset
+
+    def __len__(self) -> int:
+        return self._size
+
+
+@pytest.mark.slow
+def test_two_gibibytes_are_joined_without_passing_through_python(store: LocalStore) -> None:
+    upload_id = store.create_upload("large")
+    parts = [store.upload_part("large", upload_id, number, Zeros(GIB // 2)) for number in range(1, 5)]
+    tracemalloc.start()
+    began = time.perf_counter()
+    store.complete_upload("large", upload_id, parts, size=2 * GIB)
+    took = time.perf_counter() - began
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    sys.stdout.write(f"2 GiB completed in {took:.1f} s, {2048 / took:.0f} MiB/s\n")
+
+    assert peak < MIB
+    assert store.head("large").size == 2 * GIB
+    with store.get("large", 2 * GIB - 3) as reader:
+        assert reader.read() == bytes(3)
+    store.delete_batch(["large"])

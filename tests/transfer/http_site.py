@@ -1,0 +1,199 @@
+"""A web server of a test's own on a loopback address: it answers as told, and remembers what it was asked."""
+
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+
+OLD = "Wed, 01 Jan 2020 00:00:00 GMT"
+
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: "_Server"
+    timeout = 20
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        site = self.server.site
+        with site.lock:
+            site.requests.append((self.path, self.headers))
+            answer = site.script.popleft() if site.script else site.routes.get(self.path, give)
+        answer(self)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    site: "Site"
+
+    def handle_error(self, *args: Any) -> None:
+        pass  # a client that has gone, mostly
+
+
+class Site:
+    """What is served at every path, unless the script or a route says otherwise. ``script`` is used up in order."""
+
+    def __init__(self, url: str, data: bytes) -> None:
+        self.url = url
+        self.data = data
+        self.etag: str | None = '"one"'
+        self.last_modified: str | None = OLD
+        self.ranges = True
+        self.framing: Literal["length", "chunked", "close"] = "length"
+        self.headers: dict[str, str] = {}
+        self.routes: dict[str, Answer] = {}
+        self.script: deque[Answer] = deque()
+        self.requests: list[tuple[str, Message]] = []
+        self.lock = threading.Lock()
+
+    def asked(self, name: str) -> list[str | None]:
+        """One header of all requests."""
+        return [headers[name] for _, headers in self.requests]
+
+
+def give(handler: Handler) -> None:
+    """The data, as a well-behaved server gives them."""
+    site = handler.server.site
+    found = handler.headers["Range"]
+    condition = handler.headers["If-Range"]
+    if site.ranges and found and condition in (None, site.etag or site.last_modified):
+        first, last = (int(number) for number in found.removeprefix("bytes=").split("-"))
+        if first >= len(site.data):
+            send(handler, 416, {"Content-Range": f"bytes */{len(site.data)}"})
+            return
+        body = site.data[first : last + 1]
+        send(handler, 206, {"Content-Range": f"bytes {first}-{first + len(body) - 1}/{len(site.data)}"}, body)
+    else:
+        send(handler, 200, {}, site.data, framing=site.framing)
+
+
+def send(
+    handler: Handler,
+    status: int,
+    headers: dict[str, str],
+    body: bytes = b"",
+    *,
+    framing: Literal["length", "chunked", "close"] = "length",
+    only: int | None = None,
+) -> None:
+    """An answer; ``only`` so many bytes of its body, and then the connection is gone."""
+    site = handler.server.site
+    handler.send_response(status)
+    told: dict[str, str | None] = {"ETag": site.etag, "Last-Modified": site.last_modified}
+    if framing == "length":
+        told["Content-Length"] = str(len(body))
+    elif framing == "chunked":
+        told["Transfer-Encoding"] = "chunked"
+    else:
+        told["Connection"] = "close"
+    for name, value in {**told, **site.headers, **headers}.items():
+        if value:
+            handler.send_header(name, value)
+    handler.end_headers()
+    if framing == "chunked":
+        pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+        body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    handler.wfile.write(body[:only])
+    if only is not None or framing == "close":
+        handler.close_connection = True
+
+
+def status(code: int, **headers: str) -> Answer:
+    return lambda handler: send(handler, code, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def redirect(url: str, code: int = 302) -> Answer:
+    return status(code, Location=url)
+
+
+def hang_up(handler: Handler) -> None:
+    """No answer at all."""
+    handler.close_connection = True
+
+
+def drop_after(count: int) -> Answer:
+    """The right answer, which breaks off after so many bytes of its body."""
+
+    def answer(handler: Handler) -> None:
+        site = handler.server.site
+        if not site.ranges:
+            send(handler, 200, {}, site.data, framing=site.framing, only=count)
+            return
+        first, last = (int(number) for number in handler.headers["Range"].removeprefix("bytes=").split("-"))
+        body = site.data[first : last + 1]
+        span = f"bytes {first}-{first + len(body) - 1}/{len(site.data)}"
+        send(handler, 206, {"Content-Range": span}, body, only=count)
+
+    return answer
+
+
+def tell(code: int, headers: dict[str, str], body: bytes = b"") -> Answer:
+    """Whatever a server should not say."""
+    return lambda handler: send(handler, code, headers, body)
+
+
+@contextmanager
+def serving(
+    data: bytes, *, address: str = "127.0.0.1", host: str | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Site]:
+    """A site that serves the data, on a port of its own."""
+    server = _Server((address, 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    url = f"{'https' if tls else 'http'}://{host or address}:{server.server_address[1]}"
+    server.site = Site(url, data)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server.site
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Listener:
+    """Accepts connections and writes down what comes in."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []  #: of each connection that has ended
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            connection, _ = self._socket.accept()
+            with connection:
+                connection.settimeout(2)
+                data = b""
+                try:
+                    while piece := connection.recv(1000):
+                        data += piece
+                except TimeoutError:
+                    data += b"(still open)"
+            if data == b"the end":
+                return
+            self.heard.append(data)
+
+    def close(self) -> None:
+        """End, after all connections so far have been heard. Doing it again does nothing."""
+        if not self._thread.is_alive():
+            return
+        with socket.create_connection(("127.0.0.1", self.port)) as last:
+            last.sendall(b"the end")
+        self._thread.join()
+        self._socket.close()
