@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from blobferry.errors import InvalidPathError, InvalidRequestError
 
@@ -70,16 +70,33 @@ def check_source(name: str, value: Any) -> str:
         url = urlsplit(value)
     except ValueError as error:
         raise InvalidRequestError(f"{name}: needs a URL, got {value!r:.200}: {error}") from error
-    if url.scheme != "file":
-        raise InvalidRequestError(f"{name}: needs a file: URL such as 'file:///srv/incoming/7.mp4', got {value!r:.200}")
+    check = _SOURCES.get(url.scheme)
+    if check is None:
+        raise InvalidRequestError(
+            f"{name}: needs a URL such as 'file:///srv/incoming/7.mp4' or 'blob://storage/path', got {value!r:.200}"
+        )
+    check(name, url)
+    return value
+
+
+def _check_file(name: str, url: SplitResult) -> None:
     if url.netloc not in ("", "localhost") or not url.path.startswith("/") or url.query or url.fragment:
         raise InvalidRequestError(
             f"{name}: a file: URL holds an absolute path and nothing else (write '#' as %23, '?' as %3F), "
-            f"got {value!r:.200}"
+            f"got {url.geturl()!r:.200}"
         )
     if "\0" in unquote(url.path):
         raise InvalidRequestError(f"{name}: a file name cannot hold a zero byte")
-    return value
+
+
+def _check_blob(name: str, url: SplitResult) -> None:
+    check_storage(f"{name}: the storage in blob://storage/path", url.netloc)
+    check_path(url.path)
+    if url.query or url.fragment:
+        raise InvalidRequestError(f"{name}: a blob: URL holds a storage and a path and nothing else")
+
+
+_SOURCES: Final[Mapping[str, Callable[[str, SplitResult], None]]] = {"file": _check_file, "blob": _check_blob}
 
 
 def check_boolean(name: str, value: Any) -> bool:

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Self
 
 from blobferry.checks import MAX_KEY_BYTES, check_path
 from blobferry.values import FileInfo
 from worker.errors import InvalidOffsetError, InvalidPathError, NotSupportedError, PathNotFoundError, StoreError
 from worker.parameters import DriverParameters
+from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
 from worker.stores.s3 import S3Store
 from worker.stores.s3_client import S3Access
@@ -41,7 +43,14 @@ class Driver:
         if not isinstance(parameters, DriverParameters):
             parameters = DriverParameters.parse(parameters)
         engine = engine or Engine(part_size=parameters.chunksize or DEFAULT_CHUNK_SIZE, part_threads=1)
-        store = _s3_store(parameters, engine.threads.count) if parameters.driver == "s3" else MemoryStore()
+        match parameters.driver:
+            case "s3":
+                store: Store = _s3_store(parameters, engine.threads.count)
+            case "local":
+                directory = Path(parameters.rootdirectory)
+                return cls(LocalStore(directory, checksum=parameters.checksum), engine=engine)
+            case "memory":
+                store = MemoryStore(checksum=parameters.checksum)
         return cls(store, root=parameters.rootdirectory, engine=engine)
 
     def write_stream(

@@ -35,7 +35,7 @@ class DriverParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    driver: Literal["s3", "memory"] = "s3"
+    driver: Literal["s3", "local", "memory"] = "s3"
     bucket: str = ""
     region: str | None = None
     regionendpoint: str = ""  #: a custom endpoint; "" is AWS
@@ -44,7 +44,9 @@ class DriverParameters(BaseModel):
     sessiontoken: SecretStr | None = None
     secure: Flag = True
     forcepathstyle: Flag = False
-    rootdirectory: str = ""  #: prefix of every key
+    rootdirectory: str = (
+        ""  #: prefix of every key; for ``local`` the absolute path of the directory that holds the blobs
+    )
     encrypt: Flag = False
     keyid: str | None = None  #: of the KMS key
     storageclass: str | None = None
@@ -60,6 +62,8 @@ class DriverParameters(BaseModel):
             raise ValueError("bucket: is missing")
         if self.driver == "s3" and not self.region and not self.regionendpoint:
             raise ValueError("region: is missing (or give a regionendpoint)")
+        if self.driver == "local" and not self.rootdirectory.startswith("/"):
+            raise ValueError("rootdirectory: needs the absolute path of a directory")
         if (self.accesskey is None) != (self.secretkey is None):
             raise ValueError("accesskey, secretkey: give both, or none for boto3's ambient credentials")
         if self.keyid and not self.encrypt:

@@ -6,11 +6,13 @@ Made once in each child, after the fork: clients, connections and threads do not
 import os
 from collections.abc import Mapping
 from socket import gethostname
+from urllib.parse import urlsplit
 
 from models import Database
 from worker.driver import Driver
 from worker.errors import ConfigurationError
 from worker.settings import Settings, load_settings
+from worker.transfer.blob_source import BlobSource
 from worker.transfer.engine import Engine
 from worker.transfer.sources import FileSource, Source
 
@@ -42,6 +44,10 @@ class Runtime:
 
     def open_source(self, url: str) -> Source:
         """The source of a URL, opened. The caller closes it."""
+        parts = urlsplit(url)
+        if parts.scheme == "blob":
+            driver = self.driver(parts.netloc)
+            return BlobSource(driver.store, driver.key(parts.path), url)
         return FileSource.open(url, self.settings.sources.file_roots)
 
     def warm_up(self) -> None:

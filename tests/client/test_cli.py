@@ -128,6 +128,7 @@ def test_write_hands_every_option_on(variables: dict[str, str], client: Client, 
     assert row["request"] == {
         "path": "/x",
         "source": SOURCE,
+        "offset": 0,
         "overwrite": False,
         "content_type": "video/mp4",
         "metadata": {"a": "b=c", "d": ""},
@@ -380,4 +381,4 @@ def test_a_real_transfer_is_shown_on_a_terminal_in_a_pipe_and_in_json(stack: Sta
 
         done = run(variables, "write", "/etc/passwd", "/p", "--wait")
         assert done.returncode == 1
-        assert re.fullmatch(r"failed: source_not_allowed: /etc/passwd: .*\n", done.stderr)
+        assert re.fullmatch(r"failed: source_not_allowed: file:///etc/passwd: .*\n", done.stderr)

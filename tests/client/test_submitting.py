@@ -51,6 +51,7 @@ def test_submit_sends_a_message_that_says_it_has_a_row(ferry: Client, asked: Any
     assert arguments == {
         "path": "/videos/7.mp4",
         "source": SOURCE,
+        "offset": 0,
         "overwrite": True,
         "metadata": {"a": "b"},
         "storage": "archive",

@@ -40,6 +40,7 @@ from worker.errors import (
 )
 from worker.stores.local import LocalStore
 from worker.stores.local_errors import LOCAL_ERRORS, local_errors
+from worker.stores.local_files import copy_range
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
 from worker.stores.values import BlobOptions, Condition, Limits, PartReceipt
@@ -920,6 +921,16 @@ def test_errors_of_the_kernel_come_out_as_ours(number: int) -> None:
     ):
         raise OSError(number, os.strerror(number))
     assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_where_the_kernel_cannot_copy_between_two_files_it_sends_one_to_the_other(tmp_path: Path) -> None:
+    source = os.memfd_create("source")  # in no file system that tmp_path could be in
+    with open(source, "w+b", buffering=0) as there, (tmp_path / "here").open("w+b", buffering=0) as here:
+        there.write(b"0123456789")
+        copy_range(there.fileno(), 2, here.fileno(), 3, 5)
+        assert (tmp_path / "here").read_bytes() == bytes(3) + b"23456"
+        with pytest.raises(OSError, match="shorter than its record"):
+            copy_range(there.fileno(), 8, here.fileno(), 0, 5)
 
 
 # --- large blobs -------------------------------------------------------------------------------------------------

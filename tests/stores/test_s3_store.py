@@ -578,3 +578,42 @@ def test_no_message_holds_a_credential(server: Any, answer: Any) -> None:
         with pytest.raises(StoreError) as caught:
             call()
         assert not re.search("AKIDTEST|s3cr3t-test|t0k3n", f"{caught.value}{caught.value!r}{caught.value.__cause__}")
+
+
+# --- what is repeated ----------------------------------------------------------------------------------------------
+
+
+def test_opening_an_upload_is_never_repeated_by_itself(server: Any, answer: Any) -> None:
+    """The answer may have been lost: a second Create would leave the first one's upload to nobody."""
+    server.script(answer(hang_up=True), answer(body=CREATED))
+
+    with pytest.raises(StoreUnavailableError):
+        server.store(max_attempts=3).create_upload("k")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_opening_an_upload_is_not_repeated_after_an_error_of_the_server_either(
+    server: Any, answer: Any, status: int
+) -> None:
+    server.script(answer(status, ERROR.format("InternalError").encode()), answer(body=CREATED))
+
+    with pytest.raises(StoreError):
+        server.store(max_attempts=3).create_upload("k")
+    assert len(server.requests) == 1
+
+
+def test_other_requests_are_repeated_by_themselves(server: Any, answer: Any) -> None:
+    store = server.store(max_attempts=3)
+
+    calls: list[tuple[Callable[[], object], Any]] = [
+        (lambda: store.head("k"), answer(headers=HEAD)),
+        (lambda: store.put("k", b"hello"), answer(headers={"ETag": '"e"'})),
+        (lambda: store.upload_part("k", "u1", 1, b"hello"), answer(headers={"ETag": '"e"'})),
+        (lambda: store.abort_upload("k", "u1"), answer(204)),
+    ]
+    for call, good in calls:
+        server.requests.clear()
+        server.script(answer(hang_up=True), good)
+        call()
+        assert len(server.requests) == 2
