@@ -80,12 +80,11 @@ def test_booleans_and_numbers_may_be_words() -> None:
 
 
 def test_secrets_do_not_show() -> None:
-    parameters = DriverParameters.parse(
-        S3 | {"accesskey": "AKIDCANARY", "secretkey": "s3cr3t", "sessiontoken": "t0k3n"}
-    )
+    secrets = {"accesskey": "AKIDCANARY", "secretkey": "s3cr3t", "sessiontoken": "t0k3n"}
+    parameters = DriverParameters.parse(S3 | secrets)
     driver = Driver.from_parameters(parameters)
-    assert not {"AKIDCANARY", "s3cr3t", "t0k3n"} & set(repr(parameters).replace("'", " ").split())
-    assert "s3cr3t" not in repr(vars(driver)) + repr(vars(driver.store))
+    shown = repr(parameters) + repr(vars(driver)) + repr(vars(driver.store))
+    assert not [secret for secret in secrets.values() if secret in shown]
 
 
 def test_making_a_driver_sends_no_request() -> None:
