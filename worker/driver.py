@@ -149,6 +149,8 @@ def _s3_store(parameters: DriverParameters, threads: int) -> S3Store:
         session_token=reveal("sessiontoken"),
         path_style=parameters.forcepathstyle,
         secure=parameters.secure,
+        # AWS takes unsigned bodies over TLS only; compatible stores take them anywhere.
+        sign_payload=not parameters.secure and not parameters.regionendpoint,
         max_pool_connections=threads + 2,  # the engine's own thread looks and lists meanwhile
     )
     return S3Store(
