@@ -104,8 +104,8 @@ class Driver:
             yield checkpoint
         finally:
             for upload in checkpoint.unfinished():
-                known = [upload.upload_id] if upload.upload_id else lost_uploads(self.store, upload, set)
                 try:
+                    known = [upload.upload_id] if upload.upload_id else lost_uploads(self.store, upload, set)
                     for upload_id in known:
                         abort_upload(self.store, upload.key, upload_id)
                 except StoreError as error:  # must not hide the error that brought us here

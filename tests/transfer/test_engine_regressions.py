@@ -13,7 +13,6 @@ from worker.errors import (
     PermissionDeniedError,
     SlowDownError,
     StoreUnavailableError,
-    SupersededError,
 )
 from worker.stores.memory import MemoryStore
 from worker.transfer.checkpoint import MemoryCheckpoint
@@ -62,7 +61,6 @@ def test_a_plain_write_aborts_an_upload_whose_create_lost_its_answer(engine: Eng
     assert unfinished(memory) == []
 
 
-@pytest.mark.xfail(raises=SlowDownError, reason="Driver looks for lost uploads outside of its try")
 @pytest.mark.parametrize("verb", ["list_uploads", "list_parts"])
 def test_a_look_for_lost_uploads_that_fails_does_not_hide_why_a_plain_write_failed(
     verb: str, engine: Engine, memory: MemoryStore
@@ -116,7 +114,6 @@ def test_an_upload_at_another_key_is_not_gone_on_with(engine: Engine, memory: Me
     assert blob(memory, "elsewhere") is None
 
 
-@pytest.mark.xfail(raises=SupersededError, reason="Engine.settle does not compare the upload's key with its own")
 def test_a_completion_in_doubt_at_another_key_is_not_judged_by_what_is_there(
     engine: Engine, memory: MemoryStore
 ) -> None:

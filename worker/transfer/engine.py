@@ -11,7 +11,6 @@ from blobferry.checks import MARK_NAME
 from blobferry.contract import UploadState
 from worker.errors import (
     BlobExistsError,
-    ConfigurationError,
     LeaseLostError,
     OutcomeUnknownError,
     SupersededError,
@@ -28,7 +27,7 @@ from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.publishing import Call, publish
 from worker.transfer.reconciling import reconcile
 from worker.transfer.sending import MAX_BUFFER, PartThreads
-from worker.transfer.settling import expected_blob, settle
+from worker.transfer.settling import expected_blob, refuse_other_key, settle
 from worker.transfer.sources import Source
 from worker.transfer.visible import Expected, look
 
@@ -54,6 +53,7 @@ class Engine:
         upload = checkpoint.load()
         if upload is None or upload.state not in (UploadState.COMPLETING, UploadState.COMPLETED):
             return False
+        refuse_other_key(upload, key)
         return upload.state == UploadState.COMPLETED or settle(store, key, upload, checkpoint)
 
     def write(
@@ -101,9 +101,7 @@ class _Write:
             return False
         if upload.state == UploadState.COMPLETED:
             return True
-        if upload.key != self.key:
-            problem = f"this job's upload is at {upload.key!r}, the path is now at {self.key!r}"
-            raise ConfigurationError("rootdirectory", problem)
+        refuse_other_key(upload, self.key)
         if upload.state == UploadState.COMPLETING and settle(self.store, self.key, upload, self.checkpoint):
             return True
         if upload.part_size is None:

@@ -1,5 +1,6 @@
 """Settling: what became of a publishing call of an earlier run, found out by looking. Needs no source."""
 
+from worker.errors import ConfigurationError
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload
 from worker.transfer.checksums import join_checksums, multipart_etag
@@ -13,6 +14,13 @@ def settle(store: Store, key: str, upload: SavedUpload, checkpoint: Checkpoint) 
     if receipt:
         checkpoint.completed(receipt.etag, receipt.version_id)
     return receipt is not None
+
+
+def refuse_other_key(upload: SavedUpload, key: str) -> None:
+    """Raise ConfigurationError if the path now has another key: what is there says nothing about the upload."""
+    if upload.key != key:
+        problem = f"this job's upload is at key {upload.key!r}, its path is now at {key!r}"
+        raise ConfigurationError("rootdirectory", problem)
 
 
 def expected_blob(upload: SavedUpload, mark: str, *etags: str | None) -> Expected:
