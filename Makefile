@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up memory test check format migration lock clean
+.PHONY: help install demo up memory test test-long check format migration lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,11 @@ memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 
 	$(PYTHON) -m dev.memory
 
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
-	$(PYTHON) -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal --cov --cov-report= --cov-fail-under=0 --ignore tests/system $(ARGS)
+	$(PYTHON) -m pytest --cov --cov-append --cov-report=term-missing:skip-covered tests/system $(ARGS)
+
+test-long: $(INSTALLED)  ## run the tests that are too long for every run
+	$(PYTHON) -m pytest -m long $(ARGS)
 
 check: $(INSTALLED)  ## check format, style, types, import directions and migrations
 	$(BIN)/ruff format --check .

@@ -159,7 +159,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"labels": {"a": 1}}, "labels"),
     ({"idempotency_key": ""}, "idempotency_key"),
     ({"idempotency_key": "a\0"}, "idempotency_key"),
-    ({"session": object()}, "session"),
+    ({"session": 7}, "session"),
 ]
 
 

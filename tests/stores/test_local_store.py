@@ -957,7 +957,7 @@ class Zeros(ReusedBuffer):
         return self._size
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_gibibytes_are_joined_without_passing_through_python(store: LocalStore) -> None:
     upload_id = store.create_upload("large")
     parts = [store.upload_part("large", upload_id, number, Zeros(GIB // 2)) for number in range(1, 5)]
