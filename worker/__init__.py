@@ -8,5 +8,6 @@ runtime | lease | retry | drain | checkpoint
 driver                                   storage operations on paths
 transfer/                                bytes: plan, engine, sources, publishing calls. Knows no jobs
 stores/                                  object stores. Know keys, no paths
-settings | logs, parameters, errors
+settings | logs
+parameters, errors, units
 """

@@ -564,14 +564,14 @@ def test_a_lost_upload_that_somebody_else_aborts_at_the_same_moment_is_no_error(
 
 @pytest.fixture
 def driver_on(engine: Engine) -> Callable[[Store], Driver]:
-    return lambda store: Driver(store, root="/root/", engine=engine)
+    return lambda store: Driver(store, root="/top/", engine=engine)
 
 
 def test_a_driver_writes_below_its_root_and_returns_the_bytes_read(
     driver_on: Callable[[Store], Driver], memory: MemoryStore
 ) -> None:
     assert driver_on(memory).write_stream("/a/b", 0, BytesSource(BLOB)) == 95
-    assert blob(memory, "root/a/b") == BLOB
+    assert blob(memory, "top/a/b") == BLOB
 
 
 @pytest.mark.parametrize("verb", ["create_upload", "upload_part", "complete_upload"])
@@ -579,11 +579,11 @@ def test_a_driver_writes_below_its_root_and_returns_the_bytes_read(
 def test_a_driver_call_that_fails_leaves_the_old_blob_and_no_upload(
     verb: str, error: type[Exception], driver_on: Callable[[Store], Driver], memory: MemoryStore
 ) -> None:
-    memory.put("root/a", OLD)
+    memory.put("top/a", OLD)
     store = FaultyStore(memory, verb, times=100, error=lambda: error("down"))
     with pytest.raises(error):
         driver_on(store).write_stream("/a", 0, BytesSource(BLOB))
-    assert blob(memory, "root/a") == OLD
+    assert blob(memory, "top/a") == OLD
     assert unfinished(memory) == []
 
 
@@ -591,11 +591,11 @@ def test_a_driver_call_over_a_changing_destination_leaves_no_upload(
     driver_on: Callable[[Store], Driver], memory: MemoryStore
 ) -> None:
     def change(verb: str) -> None:
-        if verb == "upload_part" and blob(memory, "root/a") is None:
-            memory.put("root/a", OLD)
+        if verb == "upload_part" and blob(memory, "top/a") is None:
+            memory.put("top/a", OLD)
 
     driver_on(HookedStore(memory, before=change)).write_stream("/a", 0, BytesSource(BLOB))
-    assert blob(memory, "root/a") == BLOB
+    assert blob(memory, "top/a") == BLOB
     assert unfinished(memory) == []
 
 
@@ -608,7 +608,7 @@ def test_a_driver_call_with_a_checkpoint_of_the_callers_keeps_its_upload(
         driver_on(memory).write_stream("/a", 0, BytesSource(BLOB), checkpoint=checkpoint, stop=stop)
     assert len(unfinished(memory)) == 1
     driver_on(memory).write_stream("/a", 0, BytesSource(BLOB), checkpoint=checkpoint, stop=never)
-    assert blob(memory, "root/a") == BLOB
+    assert blob(memory, "top/a") == BLOB
 
 
 def test_a_driver_refuses_offsets_that_it_cannot_write_at(
@@ -618,4 +618,4 @@ def test_a_driver_refuses_offsets_that_it_cannot_write_at(
         driver_on(memory).write_stream("/a", -1, BytesSource(BLOB))
     with pytest.raises(NotSupportedError):
         driver_on(memory).write_stream("/a", 1, BytesSource(BLOB))
-    assert blob(memory, "root/a") is None
+    assert blob(memory, "top/a") is None
