@@ -114,7 +114,7 @@ def _make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping
     """Give a bare task its row, on arrival. False if its job was pruned, or asked for something else."""
     job_id = check_job_id(request.id)
     asked = check_request(operation, arguments)
-    options = {name: value for name, value in _options(request).items() if value}
+    options = _options(request)
     with runtime.database.begin() as session:
         row = insert_job(
             session.connection(),
@@ -146,4 +146,5 @@ def _options(request: Any) -> Mapping[str, Any]:
         "group_id": request.group,
         "group_index": request.group_index,
     }
-    return {name: found[name] for name in KEPT_OPTIONS}
+    # The first of a group has the index 0.
+    return {name: found[name] for name in KEPT_OPTIONS if found[name] not in (None, [])}

@@ -519,6 +519,15 @@ def test_a_bare_task_and_a_client_with_one_idempotency_key_are_one_job(first: st
     assert job_row(world.database, job.id).idempotency_key == "K"
 
 
+def test_the_first_member_of_a_group_keeps_its_place(world: World) -> None:
+    with world.worker() as runtime:
+        arguments = {"path": PATH, "source": world.file.as_uri()}
+        assert _make_row(
+            runtime, Context(id="first", group="g", group_index=0, callbacks=[]), "write_stream", arguments
+        )
+    assert job_row(world.database, "first").message_options == {"group_id": "g", "group_index": 0}
+
+
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 
