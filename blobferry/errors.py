@@ -20,6 +20,10 @@
     │   ├── SourceNotAllowedError
     │   ├── SourceChangedError
     │   └── SourceUnavailableError *
+    ├── DestinationError                a file that a blob is to be written to
+    │   ├── DestinationNotAllowedError
+    │   ├── DestinationUnavailableError *
+    │   └── DestinationFullError *      the disk is full
     ├── TransferError
     │   ├── PlanError                   no part plan can hold this many bytes
     │   ├── BlobExistsError             and overwriting was not allowed
@@ -38,6 +42,7 @@
         ├── InvalidStoreRequestError
         ├── RangeNotSatisfiableError
         ├── NotSupportedError           the store lacks a feature
+        ├── DeleteIncompleteError       some keys of many were not deleted; transient if trying again may help
         ├── CredentialsError *          expired or missing
         └── StoreUnavailableError *     network, timeout, 5xx
             └── SlowDownError *
@@ -56,6 +61,8 @@ class BlobferryError(Exception):
 
     code: ClassVar[str] = "error"
     transient: ClassVar[bool] = False
+    #: Bytes that ``write_stream`` had read from its reader. Where to go on is what ``stat`` says, never this.
+    total_read: int = 0
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -117,17 +124,18 @@ class InvalidOffsetError(InvalidRequestError):
 
 
 class UnsupportedMethodError(InvalidRequestError):
-    """``url_for`` signs GET and HEAD only."""
+    """``url_for`` signs GET and HEAD only, and nothing where blobs have no URLs."""
 
     code = "unsupported_method"
 
-    def __init__(self, method: str, driver: str = "") -> None:
-        Exception.__init__(self, method, driver)
+    def __init__(self, method: str, driver: str = "", reason: str = "use 'GET' or 'HEAD'") -> None:
+        Exception.__init__(self, method, driver, reason)
         self.method = method
         self.driver = driver
+        self.reason = reason
 
     def __str__(self) -> str:
-        return f"{_named(self.driver)}unsupported method {self.method!r}: use 'GET' or 'HEAD'"
+        return f"{_named(self.driver)}unsupported method {self.method!r}: {self.reason}"
 
 
 class PathNotFoundError(BlobferryError):
@@ -246,6 +254,35 @@ class SourceUnavailableError(SourceError):
     transient = True
 
 
+# --- destinations --------------------------------------------------------------------------------------------------
+
+
+class DestinationError(BlobferryError):
+    """The file that a blob is to be written to cannot be written."""
+
+    code = "destination"
+
+
+class DestinationNotAllowedError(DestinationError):
+    """The file lies outside of what the worker may write, or is no regular file."""
+
+    code = "destination_not_allowed"
+
+
+class DestinationUnavailableError(DestinationError):
+    """The file cannot be written at the moment."""
+
+    code = "destination_unavailable"
+    transient = True
+
+
+class DestinationFullError(DestinationError):
+    """The disk is full; what was written of the blob is kept, to go on with."""
+
+    code = "destination_full"
+    transient = True
+
+
 # --- transfers -----------------------------------------------------------------------------------------------------
 
 
@@ -360,6 +397,30 @@ class NotSupportedError(StoreError):
     """The store does not implement what was asked."""
 
     code = "not_supported"
+
+
+class DeleteIncompleteError(StoreError):
+    """Some of many keys were not deleted; all others were.
+
+    ``failures`` holds ``[path, code]`` of the first ones, with the codes of the store.
+    """
+
+    code = "delete_incomplete"
+
+    def __init__(self, path: str, failures: list[list[str]], driver: str = "", count: int | None = None) -> None:
+        Exception.__init__(self, path, failures, driver, count)
+        self.path = path
+        self.failures = failures
+        self.driver = driver
+        self.count = len(failures) if count is None else count
+        passing = {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
+        # The retry decision asks the instance: one key that may yet go is worth another try.
+        self.transient = any(code in passing for _, code in failures)  # type: ignore[misc]
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{path} ({code})" for path, code in self.failures[:10])
+        more = f" and {self.count - 10} more" if self.count > 10 else ""
+        return f"{_named(self.driver)}not all of {self.path} was deleted: {named}{more}"
 
 
 class CredentialsError(StoreError):

@@ -85,6 +85,7 @@ jobs = Table(
     _words("storage", 64, "default"),
     Column("path", String(1024)),
     Column("source", Text),
+    Column("dest", Text),  # of a read_stream: the file: URL
     Column("request", _Json),  # the arguments of the operation, as the task takes them
     Column("request_version", Integer, nullable=False, server_default=text("1")),
     Column("labels", _Json),
@@ -131,6 +132,9 @@ jobs = Table(
     Column("etag", Text),
     Column("version_id", Text),
     _time("verify_until"),
+    # what a delete must not forget
+    _time("cutoff"),  # by the store's clock: nothing newer goes
+    _flag("deleted_any"),
     # how it ended
     Column("error_code", String(64)),
     Column("error_message", Text),
@@ -159,6 +163,8 @@ uploads = Table(
     Column("key", Text, nullable=False, server_default=""),
     Column("size", _BigInt),
     Column("part_size", _BigInt),
+    _count("head"),  # bytes at the beginning that are copied within the store
+    _count("head_parts"),  # in so many parts
     _words("state", 16, "opening"),
     _clock("opened_at"),
     _clock("updated_at"),

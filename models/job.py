@@ -20,6 +20,7 @@ class Job(Base):
     storage: Mapped[str]
     path: Mapped[str | None]
     source: Mapped[str | None]
+    dest: Mapped[str | None]
     request: Mapped[dict[str, Any] | None]
     request_version: Mapped[int]
     labels: Mapped[dict[str, str] | None]
@@ -66,6 +67,8 @@ class Job(Base):
     etag: Mapped[str | None]
     version_id: Mapped[str | None]
     verify_until: Mapped[datetime | None]
+    cutoff: Mapped[datetime | None]
+    deleted_any: Mapped[bool]
 
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]

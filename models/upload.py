@@ -22,6 +22,8 @@ class Upload(Base):
     key: Mapped[str]
     size: Mapped[int | None]
     part_size: Mapped[int | None]
+    head: Mapped[int]
+    head_parts: Mapped[int]
     state: Mapped[str]
     opened_at: Mapped[datetime]
     updated_at: Mapped[datetime]

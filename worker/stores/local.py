@@ -58,7 +58,8 @@ class LocalStore(LocalUploads):
             os.close(file)
             raise RangeNotSatisfiableError(f"local: {key!r} has {record.size} bytes and none at {offset}")
         left = record.size - offset
-        return closing(LocalReader(file, offset, left if size is None else min(size, left), self.bucket, key))
+        size = left if size is None else min(size, left)
+        return closing(LocalReader(file, offset, size, record.etag, self.bucket, key))
 
     def head(self, key: str) -> BlobHead:
         """See :meth:`~worker.stores.store.Store.head`."""

@@ -39,7 +39,8 @@ def _pieces(body: Body | bytes) -> Iterator[bytes | memoryview]:
 class LocalReader:
     """A range of an open file, which no later call changes."""
 
-    def __init__(self, file: int, offset: int, size: int, bucket: str, key: str) -> None:
+    def __init__(self, file: int, offset: int, size: int, etag: str, bucket: str, key: str) -> None:
+        self.etag = etag
         self._file = FileIO(file)
         self._file.seek(offset)
         self._left = size

@@ -16,6 +16,14 @@ from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure
 _KEPT: Final = {"crc64nvme": "CRC64NVME", "crc32c": "CRC32C"}
 
 
+class MemoryReader(BytesIO):
+    """The bytes of one get."""
+
+    def __init__(self, data: bytes, etag: str) -> None:
+        super().__init__(data)
+        self.etag = etag
+
+
 class MemoryStore(MemoryUploads):
     """Whole blobs and listings; uploads and what is stored are in its bases."""
 
@@ -42,7 +50,8 @@ class MemoryStore(MemoryUploads):
         blob = self._blob(key, if_match)
         if size != 0 and offset >= len(blob.data) and (offset, size) != (0, None):
             raise RangeNotSatisfiableError(f"memory: {key!r} has {len(blob.data)} bytes and none at {offset}")
-        return closing(BytesIO(blob.data[offset:] if size is None else blob.data[offset : offset + size]))
+        end = None if size is None else offset + size
+        return closing(MemoryReader(blob.data[offset:end], blob.etag))
 
     def head(self, key: str) -> BlobHead:
         """See :meth:`~worker.stores.store.Store.head`."""
@@ -99,14 +108,14 @@ class MemoryStore(MemoryUploads):
             if item == last:
                 continue
             if len(entries) + len(prefixes) >= limit:
-                return Page(entries, prefixes, last)
+                return Page(entries, prefixes, last, self._now())
             if end < 0:
                 blob = blobs[key]
                 entries.append(KeyEntry(key, len(blob.data), blob.mod_time, blob.etag))
             else:
                 prefixes.append(item)
             last = item
-        return Page(entries, prefixes, None)
+        return Page(entries, prefixes, None, self._now())
 
     def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
         """See :meth:`~worker.stores.store.Store.delete_batch`."""

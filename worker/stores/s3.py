@@ -17,6 +17,7 @@ from worker.stores.s3_values import (
     option_params,
     present,
     put_receipt,
+    served_at,
 )
 from worker.stores.store import Body
 from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
@@ -55,10 +56,12 @@ class S3Store(S3Uploads):
         asked = None if offset == 0 and size is None else f"bytes={offset}-{'' if size is None else offset + size - 1}"
         with s3_errors("get", bucket=self.bucket, key=key):
             if size == 0:  # HTTP has no range for it
-                self._client.head_object(Bucket=self.bucket, Key=key, **present(IfMatch=if_match))
-                return S3Reader(None, 0, bucket=self.bucket, key=key)
+                answer = self._client.head_object(Bucket=self.bucket, Key=key, **present(IfMatch=if_match))
+                return S3Reader(None, 0, answer.get("ETag") or "", bucket=self.bucket, key=key)
             answer = self._client.get_object(Bucket=self.bucket, Key=key, **present(Range=asked, IfMatch=if_match))
-        reader = S3Reader(answer["Body"], answer["ContentLength"], bucket=self.bucket, key=key)
+        reader = S3Reader(
+            answer["Body"], answer["ContentLength"], answer.get("ETag") or "", bucket=self.bucket, key=key
+        )
         if asked is not None and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
             reader.close()
             raise NotSupportedError(f"s3: the store ignored the range {asked!r} of {key!r} in bucket {self.bucket!r}")
@@ -114,6 +117,7 @@ class S3Store(S3Uploads):
             ],
             prefixes=[item["Prefix"] for item in answer.get("CommonPrefixes", [])],
             next_token=answer.get("NextContinuationToken") if answer.get("IsTruncated") else None,
+            served_at=served_at(answer),
         )
 
     def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:

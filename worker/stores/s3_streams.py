@@ -60,7 +60,8 @@ def sending(body: Body | bytes) -> Iterator[SentBody | bytes]:
 class S3Reader:
     """The bytes of one get. Never ends early without an error. Without a stream there is nothing to read."""
 
-    def __init__(self, stream: Any, size: int, *, bucket: str, key: str) -> None:
+    def __init__(self, stream: Any, size: int, etag: str, *, bucket: str, key: str) -> None:
+        self.etag = etag
         self._stream = stream
         self._left = size
         self._bucket = bucket

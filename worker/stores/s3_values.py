@@ -1,5 +1,7 @@
 """Between our values and boto3's dictionaries. Pure: no request is made here."""
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -87,6 +89,15 @@ def put_receipt(answer: Params) -> PutReceipt:
 def part_receipt(answer: Params, part_number: int, size: int) -> PartReceipt:
     """A part as the store echoed it."""
     return PartReceipt(part_number, size, answer.get("ETag") or "", kept_checksum(answer))
+
+
+def served_at(answer: Params) -> datetime:
+    """The store's clock when it answered, in whole seconds; this machine's if the answer has no date."""
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return parsedate_to_datetime(date).astimezone(UTC)
+    except ValueError:
+        return datetime.now(UTC)
 
 
 def blob_head(key: str, answer: Params) -> BlobHead:

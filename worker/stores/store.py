@@ -46,6 +46,8 @@ class Body(Protocol):
 class Reader(Protocol):
     """The bytes of one get. Reading past the end gives ``b""``; a connection that breaks off raises StoreError."""
 
+    etag: str  #: of the blob that is read
+
     def read(self, size: int = -1, /) -> bytes:
         """Up to ``size`` bytes."""
         ...

@@ -5,7 +5,7 @@ ETags are opaque and kept as sent, quotes included. Sizes are bytes, times aware
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from worker.units import GIB, MIB
 
@@ -93,6 +93,7 @@ class Page:
     entries: Sequence[KeyEntry]
     prefixes: Sequence[str]  #: common prefixes, delimiter included; empty without a delimiter
     next_token: str | None  #: opaque; None on the last page
+    served_at: datetime = field(default_factory=lambda: datetime.now(UTC))  #: by the store's clock; some give seconds
 
 
 @dataclass(frozen=True, slots=True)
