@@ -25,7 +25,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
-from blobferry.contract import CLAIMABLE_STATES, FINAL_STATES, OPERATIONS, JobState, Phase, UploadState
+from blobferry.contract import (
+    CLAIMABLE_STATES,
+    FINAL_STATES,
+    OPERATIONS,
+    PAST_RETURN,
+    JobState,
+    Phase,
+    UploadState,
+)
 from blobferry.errors import (
     BlobferryError,
     DeadlineExceededError,
@@ -439,7 +447,7 @@ def _is_sole_publisher(session: Session) -> bool:
 
 
 def _past_return() -> ColumnElement[bool]:
-    return func.coalesce(Job.phase, "").in_((Phase.COMPLETING, Phase.VERIFYING))
+    return func.coalesce(Job.phase, "").in_(sorted(PAST_RETURN))
 
 
 def _open_attempt(session: Session, job: Job) -> None:

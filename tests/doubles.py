@@ -19,6 +19,10 @@ from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
 from worker.stores.values import BlobHead, Limits
 from worker.transfer.checkpoint import Checkpoint
+from worker.transfer.copying import Copying, Head
+from worker.transfer.engine import Engine
+from worker.transfer.sources import Source
+from worker.transfer.target import Target
 
 Answer = TypeVar("Answer")
 When = Literal["before", "after"]
@@ -285,6 +289,21 @@ def read_all(body: Any) -> bytes:
     data = b"".join(bytes(piece) for piece in iter(lambda: body.read(), b""))
     body.seek(0)
     return data
+
+
+def write(
+    engine: Engine,
+    store: Store,
+    key: str,
+    source: Source,
+    *,
+    checkpoint: Checkpoint,
+    head: Head | None = None,
+    copying: Copying | None = None,
+    **target: Any,
+) -> None:
+    """One call of the engine."""
+    engine.write(Target(store=store, key=key, checkpoint=checkpoint, **target), source, head=head, copying=copying)
 
 
 def blob(store: Store, key: str) -> bytes | None:

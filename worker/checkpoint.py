@@ -3,13 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from blobferry.clock import db_now
-from blobferry.contract import Phase, UploadState
+from blobferry.contract import PAST_RETURN, Phase, UploadState
 from models import Database, Job, Upload, queries
 from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
-from worker.stores.store import Store
 from worker.transfer.checkpoint import Base, SavedUpload, SentPart
 from worker.transfer.control import Interrupted
 from worker.transfer.settling import expected_blob
@@ -23,16 +22,27 @@ def mark_of(job_id: str) -> str:
     return sha256(job_id.encode()).hexdigest()[:32]
 
 
+class Place(Protocol):
+    """Where uploads lie: a store, or the directory of a file."""
+
+    bucket: str
+    endpoint: str
+
+
 class SqlCheckpoint:
     """The checkpoint of one run. Every method raises LeaseLostError once another run owns the job."""
 
-    def __init__(self, database: Database, job: Job, store: Store, *, max_restarts: int) -> None:
+    def __init__(
+        self, database: Database, job: Job, place: Place, *, storage: str | None = None, max_restarts: int
+    ) -> None:
+        """``storage`` is the name of the storage that is written to, if that is not the job's own."""
         self.mark = mark_of(job.id)
         self.progressed = False  #: bytes went out in this run
-        self.past_return = job.phase in (Phase.COMPLETING, Phase.VERIFYING)  #: readers may see the blob any moment
+        self.past_return = job.phase in PAST_RETURN  #: readers may see the blob any moment
         self._database = database
         self._job = job
-        self._store = store
+        self._place = place
+        self._storage = storage or job.storage
         self._max_restarts = max_restarts
         self._row: Upload | None = None
 
@@ -53,8 +63,8 @@ class SqlCheckpoint:
             row = self._row = queries.newest_upload(session, self._job.id)
             if row is None:
                 return None
-            if (row.bucket, row.endpoint) != (self._store.bucket, self._store.endpoint):
-                problem = f"this job's upload is in bucket {row.bucket!r}, the storage now names {self._store.bucket!r}"
+            if (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint):
+                problem = f"this job's upload is in bucket {row.bucket!r}, the storage now names {self._place.bucket!r}"
                 raise ConfigurationError(f"storages.{row.storage}", problem)
             parts = queries.parts_of(session, row.id)
         return SavedUpload(
@@ -70,18 +80,24 @@ class SqlCheckpoint:
                 for part in parts
             },
             etag=self._job.etag,
+            head=row.head,
+            head_parts=row.head_parts,
         )
 
-    def opening(self, key: str, *, size: int, part_size: int | None, base: Base) -> None:
+    def opening(
+        self, key: str, *, size: int, part_size: int | None, base: Base, head: int = 0, head_parts: int = 0
+    ) -> None:
         """The ledger's row, before the store hears of the upload."""
         row = Upload(
             job_id=self._job.id,
-            storage=self._job.storage,
-            bucket=self._store.bucket,
-            endpoint=self._store.endpoint,
+            storage=self._storage,
+            bucket=self._place.bucket,
+            endpoint=self._place.endpoint,
             key=key,
             size=size,
             part_size=part_size,
+            head=head,
+            head_parts=head_parts,
             state=UploadState.OPENING,
             base_etag=base.etag,
             base_mod_time=base.mod_time,
@@ -95,9 +111,9 @@ class SqlCheckpoint:
         """The store has answered."""
         self._write(upload={"upload_id": upload_id, "state": UploadState.OPEN})
 
-    def record(self, parts: Sequence[SentPart], *, bytes_sent: int) -> None:
+    def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
         """Rows for parts that the store holds."""
-        self.progressed = self.progressed or bytes_sent > 0
+        self.progressed = self.progressed or progressed
         with self._database.begin() as session:
             queries.update_owned(
                 session,
@@ -164,13 +180,17 @@ class SqlCheckpoint:
     def known_upload_ids(self, key: str) -> set[str]:
         """Ids in the ledger, of any job."""
         with self._database.begin() as session:
-            return queries.known_upload_ids(session, self._store.bucket, self._store.endpoint, key)
+            return queries.known_upload_ids(session, self._place.bucket, self._place.endpoint, key)
 
     def expected(self) -> Expected:
         """The blob that Stat has to show, once the upload is completed."""
         upload = self.load()
         assert upload is not None, "a job that is verifying has an upload"
         return expected_blob(upload, self.mark, self._job.etag)
+
+    def deleting_source(self) -> None:
+        """Stat has shown the copy of a move: from now on a source that is gone is no error."""
+        self._write(phase=Phase.DELETING_SOURCE)
 
     @property
     def _upload(self) -> Upload:

@@ -1,163 +1,235 @@
-"""Driver: the storage operations with exact semantics, on top of a store. It knows paths; the store knows keys."""
+"""Driver: the nine storage operations with exact semantics, on top of a store. It knows paths; the store knows keys."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, Final, Self
 
-from blobferry.checks import MAX_KEY_BYTES, check_path
-from blobferry.values import FileInfo
-from worker.errors import InvalidOffsetError, InvalidPathError, NotSupportedError, PathNotFoundError, StoreError
+from worker.errors import (
+    VerificationError,
+)
 from worker.parameters import DriverParameters
-from worker.stores.local import LocalStore
+from worker.reads import Reads
 from worker.stores.memory import MemoryStore
+from worker.stores.opening import open_store
 from worker.stores.s3 import S3Store
-from worker.stores.s3_client import S3Access
 from worker.stores.store import Store
-from worker.stores.values import BlobHead, BlobOptions, UploadEntry
-from worker.transfer.aborting import abort_upload, lost_uploads
-from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
+from worker.stores.values import BlobHead, BlobOptions
+from worker.transfer.aborting import aborting_what_is_left
+from worker.transfer.blob_source import BlobSource
+from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
 from worker.transfer.control import Stop, never
+from worker.transfer.copying import Copying, Head
+from worker.transfer.deleting import Deletion, MemoryDeletion, delete_tree
 from worker.transfer.engine import Engine
-from worker.transfer.sources import Source
+from worker.transfer.moving import delete_unchanged
+from worker.transfer.reader_stream import Readable, ReaderStream
+from worker.transfer.settling import expected_blob
+from worker.transfer.sources import MemorySource, Source, as_bytes
+from worker.transfer.splice import Splice
+from worker.transfer.target import Target
 from worker.transfer.visible import look
 from worker.units import MIB
 
-logger = logging.getLogger(__name__)
+DEFAULT_CHUNK_SIZE: Final = 16 * MIB  #: bytes; the part size of a driver that is given no engine
+DEFAULT_THREADS: Final = 4  #: of the same
 
-DEFAULT_CHUNK_SIZE = 16 * MIB  #: bytes; the part size of a driver that is given no engine
 
+class Driver(Reads):
+    """One storage. Constructing it sends no request. Thread-safe.
 
-class Driver:
-    """One storage. Constructing it sends no request."""
+    Every operation checks its paths first, and raises InvalidPathError without a request; then PathNotFoundError where
+    there is nothing, or a StoreError: permissions, buckets and networks have their own. A call that has failed has
+    changed nothing, unless it says so, and may be repeated.
+    """
 
-    def __init__(self, store: Store, *, root: str = "", engine: Engine | None = None) -> None:
-        self.store = store
-        self._root = root.strip("/")
-        self._engine = engine or Engine(part_size=DEFAULT_CHUNK_SIZE, part_threads=1)
+    def __init__(
+        self, store: Store, *, root: str = "", engine: Engine | None = None, copying: Copying | None = None
+    ) -> None:
+        super().__init__(store, root=root)
+        self._engine = engine or Engine(part_size=DEFAULT_CHUNK_SIZE, part_threads=DEFAULT_THREADS)
+        self._copying = copying or Copying()
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any] | DriverParameters, *, engine: Engine | None = None) -> Self:
         """A driver from the registry's parameter names. Raises ConfigurationError naming a wrong or missing one."""
         if not isinstance(parameters, DriverParameters):
             parameters = DriverParameters.parse(parameters)
-        engine = engine or Engine(part_size=parameters.chunksize or DEFAULT_CHUNK_SIZE, part_threads=1)
-        match parameters.driver:
-            case "s3":
-                store: Store = _s3_store(parameters, engine.threads.count)
-            case "local":
-                directory = Path(parameters.rootdirectory)
-                return cls(LocalStore(directory, checksum=parameters.checksum), engine=engine)
-            case "memory":
-                store = MemoryStore(checksum=parameters.checksum)
-        return cls(store, root=parameters.rootdirectory, engine=engine)
+        engine = engine or Engine(part_size=parameters.chunksize or DEFAULT_CHUNK_SIZE, part_threads=DEFAULT_THREADS)
+        copying = Copying(
+            parameters.multipartcopythresholdsize,
+            parameters.multipartcopychunksize,
+            parameters.multipartcopymaxconcurrency,
+        )
+        # Beside the parts, the engine's own thread looks and lists.
+        store = open_store(parameters, connections=max(engine.threads.count, copying.threads) + 2)
+        root = "" if parameters.driver == "local" else parameters.rootdirectory
+        return cls(store, root=root, engine=engine, copying=copying)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def put_content(
+        self,
+        path: str,
+        contents: Any,
+        *,
+        overwrite: bool = True,
+        options: BlobOptions | None = None,
+        checkpoint: Checkpoint | None = None,
+        stop: Stop = never,
+    ) -> None:
+        """Make the bytes-like contents the blob, all of it. Raises TypeError for anything else."""
+        key, source = self.key(path), MemorySource(as_bytes(contents))
+        with self._checkpoint(checkpoint) as used:
+            self._engine.write(self._target(key, used, stop, overwrite, options), source)
 
     def write_stream(
         self,
         path: str,
         offset: int,
-        reader: Source,
+        reader: Source | Readable,
         *,
         overwrite: bool = True,
         options: BlobOptions | None = None,
         checkpoint: Checkpoint | None = None,
         stop: Stop = never,
     ) -> int:
-        """Write the reader's bytes to the path and return how many there were.
+        """Make ``old[:offset] + zeros(up to offset) + data`` the blob; return how many bytes of data there were.
 
         Atomic: on any failure the blob is what it was. With a ``checkpoint`` of the caller's, an upload that failed
-        stays open, to go on with; without, it is aborted. Only whole blobs (offset 0) so far.
+        stays open, to go on with; without, it is aborted. Data is a source, or a reader that is read once, in order.
+        What the old blob carries is kept at an offset, except for what ``options`` say anew. The exception carries
+        ``total_read``. Raises SupersededError or SourceChangedError if the blob is replaced meanwhile by somebody else.
         """
         key = self.key(path)
-        if offset < 0:
-            raise InvalidOffsetError(path, offset, self.store.name)
-        if offset > 0:
-            raise NotSupportedError(f"{self.store.name}: write_stream at offset {offset}: only 0 so far")
-        with self._aborting_what_is_left(MemoryCheckpoint()) if checkpoint is None else nullcontext(checkpoint) as used:
-            self._engine.write(
-                self.store, key, reader, checkpoint=used, stop=stop, options=options, overwrite=overwrite
-            )
-        return reader.size
+        self._check_offset(path, offset)
+        data = reader if isinstance(reader, Source) else ReaderStream.of(reader, path)
+        try:
+            with self._checkpoint(checkpoint) as used:
+                self._write(self._target(key, used, stop, overwrite, options), path, offset, data)
+        except Exception as error:
+            error.total_read = data.total_read if isinstance(data, ReaderStream) else 0  # type: ignore[attr-defined]
+            raise
+        return data.total_read if isinstance(data, ReaderStream) else data.size
+
+    def _write(self, target: Target, path: str, offset: int, data: Source | ReaderStream) -> None:
+        old = head = None
+        if offset:
+            seen = look(self.store, target.key)
+            target = replace(target, onto=Base.of(seen))
+            if seen is not None:
+                old, head = BlobSource(self.store, target.key, path, head=seen), Head.of(seen, offset)
+                kept = self.store.options_of(target.key)
+                target = replace(target, options=kept.updated(target.options))
+        if isinstance(data, ReaderStream):
+            before = Splice(old, offset, MemorySource(b""))
+            self._engine.write_reader(target, data, before, head=head, copying=self._copying)
+        else:
+            source = Splice(old, offset, data) if offset else data
+            self._engine.write(target, source, head=head, copying=self._copying)
 
     def settle(self, path: str, checkpoint: Checkpoint) -> bool:
         """Whether a write that an earlier run had begun to publish is there; needs no source. See Engine.settle."""
         return self._engine.settle(self.store, self.key(path), checkpoint)
 
-    def stat(self, path: str) -> FileInfo:
-        """What is at the path: the blob, else the directory. Raises PathNotFoundError."""
+    def move(
+        self,
+        source_path: str,
+        dest_path: str,
+        *,
+        dest: "Driver | None" = None,
+        overwrite: bool = True,
+    ) -> None:
+        """Make the blob visible at ``dest_path``, of the storage ``dest`` if given, then delete it at its source.
+
+        Only once the destination has been seen, and if the source is still what was copied; children of the source's
+        path stay. Onto itself: the blob is kept. Raises SourceChangedError, with the blob at both places, if the source
+        changed meanwhile; else a call that failed has left the source as it was, and may be repeated.
+        """
+        dest = dest or self
+        with aborting_what_is_left(dest.store) as used:
+            moved = self.copy(source_path, dest_path, dest=dest, overwrite=overwrite, checkpoint=used)
+            if moved is not None:
+                dest._verify(dest_path, used)
+                self.delete_moved(source_path, moved.etag)
+
+    def copy(
+        self,
+        source_path: str,
+        dest_path: str,
+        *,
+        dest: "Driver | None" = None,
+        overwrite: bool = True,
+        checkpoint: Checkpoint,
+        stop: Stop = never,
+    ) -> BlobHead | None:
+        """The first half of a move: the blob, as it is at the source, at its destination. None if that is the source.
+
+        Within a storage the store copies, with all that the blob carries; to another one, its bytes are streamed.
+        """
+        dest = dest or self
+        source_key, dest_key = self.key(source_path), dest.key(dest_path)
+        with self._not_found(source_path):
+            head = self.store.head(source_key)
+        if (*self._place(), source_key) == (*dest._place(), dest_key):
+            return None
+        whole = Head.of(head)
+        if dest.store is not self.store:
+            options: BlobOptions | None = self.store.options_of(source_key).elsewhere()
+        elif self._copying.is_one_call(whole, checkpoint.mark) and not checkpoint.mark:
+            options = None  # the store carries them along
+        else:
+            options = self.store.options_of(source_key)
+        target = dest._target(dest_key, checkpoint, stop, overwrite, options)
+        source = BlobSource(self.store, source_key, source_path, head=head)
+        near = whole if dest.store is self.store else None
+        dest._engine.write(target, source, head=near, copying=self._copying)
+        return head
+
+    def delete_moved(self, path: str, etag: str) -> None:
+        """The second half: delete the source, if it is still what was copied. See delete_unchanged."""
+        delete_unchanged(self.store, self.key(path), etag, path)
+
+    def delete(self, path: str, *, deletion: Deletion | None = None, stop: Stop = never) -> None:
+        """Delete the blob and everything under ``path/``, never a sibling.
+
+        Raises DeleteIncompleteError, which names what is left, after everything else is gone. Safe to repeat.
+        """
         key = self.key(path)
-        head = look(self.store, key)
-        if head is not None:
-            return FileInfo(path, head.size, head.mod_time, is_dir=False)
-        if self.store.list_page(key + "/", limit=1).entries:
-            return FileInfo(path, 0, None, is_dir=True)
-        raise PathNotFoundError(path, self.store.name)
-
-    def look(self, path: str) -> BlobHead | None:
-        """What readers see at the path, with ETag, checksum and metadata; None for nothing."""
-        return look(self.store, self.key(path))
-
-    @contextmanager
-    def _aborting_what_is_left(self, checkpoint: MemoryCheckpoint) -> Iterator[MemoryCheckpoint]:
-        try:
-            yield checkpoint
-        finally:
-            for upload in checkpoint.unfinished():
-                try:
-                    known = [upload.upload_id] if upload.upload_id else lost_uploads(self.store, upload, set)
-                    for upload_id in known:
-                        abort_upload(self.store, upload.key, upload_id)
-                except StoreError as error:  # must not hide the error that brought us here
-                    logger.warning("upload not aborted", extra={"key": upload.key, "reason": str(error)})
+        with self._not_found(path):
+            delete_tree(self.store, key, path, deletion=deletion or MemoryDeletion(), stop=stop)
 
     def warm_up(self) -> None:
         """Make the store's client now. Sends no request."""
         if isinstance(self.store, S3Store):
             self.store.warm_up()
 
-    def unfinished_uploads(self, path: str) -> list[UploadEntry]:
-        """Multipart uploads that the store says are open at exactly this path."""
-        key = self.key(path)
-        return [entry for entry in self.store.list_uploads(key) if entry.key == key]
+    # --- shared parts ------------------------------------------------------------------------------------------------
 
-    def key(self, path: str) -> str:
-        """The key of a path, below the root directory. Raises InvalidPathError."""
-        key = "/".join(filter(None, (self._root, _checked(path, self.store.name)[1:])))
-        if len(key.encode()) > MAX_KEY_BYTES:
-            raise InvalidPathError(path, self.store.name)
-        return key
+    def _place(self) -> tuple[object, ...]:
+        """What two drivers of one bucket have in common."""
+        store = self.store
+        return (store,) if isinstance(store, MemoryStore) else (store.name, store.endpoint, store.bucket)
 
+    def _target(
+        self, key: str, checkpoint: Checkpoint, stop: Stop, overwrite: bool, options: BlobOptions | None
+    ) -> Target:
+        return Target(
+            store=self.store,
+            key=key,
+            checkpoint=checkpoint,
+            stop=stop,
+            options=options,
+            overwrite=overwrite,
+            is_last_writer=isinstance(checkpoint, MemoryCheckpoint),
+        )
 
-def _checked(path: str, driver: str) -> str:
-    try:
-        return check_path(path)
-    except InvalidPathError as error:
-        raise InvalidPathError(error.path, driver) from None
+    def _checkpoint(self, checkpoint: Checkpoint | None) -> AbstractContextManager[Checkpoint]:
+        return aborting_what_is_left(self.store) if checkpoint is None else nullcontext(checkpoint)
 
-
-def _s3_store(parameters: DriverParameters, threads: int) -> S3Store:
-    def reveal(name: str) -> str | None:
-        secret = getattr(parameters, name)
-        return None if secret is None else secret.get_secret_value()
-
-    access = S3Access(
-        region=parameters.region,
-        endpoint=parameters.regionendpoint,
-        access_key=reveal("accesskey"),
-        secret_key=reveal("secretkey"),
-        session_token=reveal("sessiontoken"),
-        path_style=parameters.forcepathstyle,
-        secure=parameters.secure,
-        # AWS takes unsigned bodies over TLS only; compatible stores take them anywhere.
-        sign_payload=not parameters.secure and not parameters.regionendpoint,
-        max_pool_connections=threads + 2,  # the engine's own thread looks and lists meanwhile
-    )
-    return S3Store(
-        access,
-        parameters.bucket,
-        checksum=parameters.checksum,
-        encrypt=parameters.encrypt,
-        keyid=parameters.keyid,
-        storageclass=parameters.storageclass,
-    )
+    def _verify(self, path: str, checkpoint: MemoryCheckpoint) -> None:
+        upload = checkpoint.load()
+        assert upload is not None, "it has just been completed"
+        difference = expected_blob(upload, checkpoint.mark, upload.etag).difference(self.look(path))
+        if difference is not None:
+            raise VerificationError(f"{self.store.name}: {path}: the copy cannot be seen: {difference}")

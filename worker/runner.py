@@ -5,15 +5,14 @@ The runner knows jobs and no bytes. A run that finds itself without its lease wr
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from blobferry.contract import JobState, Phase
+from blobferry.contract import PAST_RETURN, JobState, Phase
 from models import Job, queries
 from worker import drain
-from worker.checkpoint import SqlCheckpoint
 from worker.errors import (
     BlobferryError,
     LeaseLostError,
@@ -24,9 +23,9 @@ from worker.errors import (
 from worker.lease import Lease, lease_clock
 from worker.ledger import abort_given_up
 from worker.logs import job_context
+from worker.operations import OPERATIONS, NotShownError, Operation, Result
 from worker.retry import GiveUp, decide
 from worker.runtime import Runtime
-from worker.stores.values import BlobOptions
 from worker.transfer.control import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -95,7 +94,7 @@ class _Run:
         self._job = job
         self._lease = lease
         self._ends_at = time.monotonic() + runtime.settings.transfer.slice_seconds
-        self._checkpoint: SqlCheckpoint | None = None
+        self._operation: Operation | None = None
 
     def outcome(self) -> Outcome:
         try:
@@ -117,38 +116,10 @@ class _Run:
         return Nothing()
 
     def _go(self) -> Outcome:
-        driver = self._runtime.driver(self._job.storage)
-        self._checkpoint = SqlCheckpoint(
-            self._runtime.database,
-            self._job,
-            driver.store,
-            max_restarts=self._runtime.settings.retry.max_restarts,
-        )
-        if self._job.phase != Phase.VERIFYING:
-            OPERATIONS[self._job.operation](self, self._checkpoint)
-        return self._verify(self._checkpoint)
-
-    # --- operations ------------------------------------------------------------------------------------------------
-
-    def write_stream(self, checkpoint: SqlCheckpoint) -> None:
-        """Bring the source to the path; the checkpoint then says ``completed``."""
-        request = self._job.request or {}
-        driver = self._runtime.driver(self._job.storage)
-        if driver.settle(request["path"], checkpoint):  # before the source is opened: it may be gone by now
-            return
-        source = self._runtime.open_source(request["source"])
-        try:
-            driver.write_stream(
-                request["path"],
-                request.get("offset", 0),
-                source,
-                overwrite=request.get("overwrite", True),
-                options=BlobOptions(request.get("content_type"), request.get("metadata") or {}),
-                checkpoint=checkpoint,
-                stop=self._stop,
-            )
-        finally:
-            source.close()
+        operation = self._operation = OPERATIONS[self._job.operation](self._runtime, self._job, self._stop)
+        if self._job.phase not in (Phase.VERIFYING, Phase.DELETING_SOURCE):
+            operation.bring()
+        return self._verify(operation)
 
     # --- how it ends -----------------------------------------------------------------------------------------------
 
@@ -157,15 +128,15 @@ class _Run:
         return bool(self._stop_reason())
 
     def _stop_reason(self) -> str:
-        checkpoint = self._checkpoint
-        if checkpoint is None or not checkpoint.past_return:  # beyond it a cancel is too late: readers may see the blob
+        operation = self._operation
+        if operation is None or not operation.past_return:  # beyond it a cancel is too late: readers may see the blob
             if self._lease.cancel_requested:
                 return "cancel"
             if self._lease.pause_requested:
                 return "pause"
         if drain.is_draining():
             return "the worker is shutting down"
-        slice_is_over = time.monotonic() > self._ends_at and checkpoint is not None and checkpoint.progressed
+        slice_is_over = time.monotonic() > self._ends_at and operation is not None and operation.progressed
         return "the slice is over" if slice_is_over else ""
 
     def _hand_over(self) -> Outcome:
@@ -182,24 +153,24 @@ class _Run:
         abort_given_up(self._runtime)
         return Cancelled()
 
-    def _verify(self, checkpoint: SqlCheckpoint) -> Outcome:
+    def _verify(self, operation: Operation) -> Outcome:
         """One look of the Stat poll. Between two looks the job holds no slot."""
-        job, expected = self._job, checkpoint.expected()
-        head = self._runtime.driver(job.storage).look(str(job.path))
-        difference = expected.difference(head)
-        if difference is None and head is not None:
-            result = {"path": job.path, "size": head.size, "etag": head.etag, "version_id": head.version_id}
+        job, seconds = self._job, self._runtime.settings.transfer.verify_seconds
+        try:
+            result = operation.confirm()
+        except NotShownError as error:
+            difference = str(error)
+        else:
             self._finish(result)
             return Ended(result=result)
         delay = min(FIRST_POLL_DELAY * 2 ** min(job.polls, 10), LONGEST_POLL_DELAY)
-        seconds = self._runtime.settings.transfer.verify_seconds
         with self._runtime.database.begin() as session:
             if queries.poll_again(session, job, seconds):
                 queries.release_job(session, job, JobState.VERIFYING, delay=delay)
-                return Again(f"Stat does not show the blob yet: {difference}", _after(delay))
-        raise VerificationError(f"{job.path}: Stat did not show what was sent within {seconds:g} s: {difference}")
+                return Again(f"Stat does not show the outcome yet: {difference}", _after(delay))
+        raise VerificationError(f"{job.path}: Stat did not show the outcome within {seconds:g} s: {difference}")
 
-    def _finish(self, result: Mapping[str, Any]) -> None:
+    def _finish(self, result: Result) -> None:
         try:
             with self._runtime.database.begin() as session:
                 queries.finish_job(session, self._job, result)
@@ -210,13 +181,13 @@ class _Run:
                 raise
 
     def _failed(self, error: BlobferryError) -> Outcome:
-        progressed = self._checkpoint is not None and self._checkpoint.progressed
+        progressed = self._operation is not None and self._operation.progressed
         decision = decide(
             error,
             failures=self._job.failures,
             progressed=progressed,
             settings=self._runtime.settings.retry,
-            past_return=self._job.phase in (Phase.COMPLETING, Phase.VERIFYING),
+            past_return=self._job.phase in PAST_RETURN,
         )
         if isinstance(decision, GiveUp):
             kept = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0
@@ -229,9 +200,6 @@ class _Run:
             queries.retry_job(session, self._job, error, delay=decision.delay, failures=decision.failures)
         logger.warning("job will be retried", extra={"error_code": error.code, "error": str(error)})
         return Again(f"{error.code}: {error}", _after(decision.delay))
-
-
-OPERATIONS: Final[Mapping[str, Callable[[_Run, SqlCheckpoint], None]]] = {"write_stream": _Run.write_stream}
 
 
 def _after(seconds: float) -> datetime:

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from socket import gethostname
 from urllib.parse import urlsplit
 
-from models import Database
+from models import Database, Job
+from worker.checkpoint import Place, SqlCheckpoint
 from worker.driver import Driver
 from worker.errors import ConfigurationError
 from worker.settings import Settings, load_settings
 from worker.transfer.blob_source import BlobSource
+from worker.transfer.control import Stop, never
 from worker.transfer.engine import Engine
+from worker.transfer.http_source import HttpSource
 from worker.transfer.sources import FileSource, Source
 
 
@@ -42,13 +45,31 @@ class Runtime:
             problem = f"no such storage is configured on worker host {gethostname()}; there are: {known}"
             raise ConfigurationError(f"storages.{storage}", problem) from None
 
-    def open_source(self, url: str) -> Source:
-        """The source of a URL, opened. The caller closes it."""
-        parts = urlsplit(url)
-        if parts.scheme == "blob":
-            driver = self.driver(parts.netloc)
-            return BlobSource(driver.store, driver.key(parts.path), url)
-        return FileSource.open(url, self.settings.sources.file_roots)
+    def open_source(self, url: str, stop: Stop = never) -> Source:
+        """The source of a URL, opened. The caller closes it. Raises Interrupted if that takes long and is to stop."""
+        parts, sources = urlsplit(url), self.settings.sources
+        match parts.scheme:
+            case "blob":
+                driver = self.driver(parts.netloc)
+                return BlobSource(driver.store, driver.key(parts.path), url)
+            case "http" | "https":
+                return HttpSource.open(
+                    url,
+                    allow_private=sources.http_allow_private,
+                    max_size=sources.http_max_size,
+                    connect_timeout=sources.http_connect_seconds,
+                    read_timeout=sources.http_read_seconds,
+                    max_redirects=sources.http_max_redirects,
+                    spool_directory=sources.http_spool_directory,
+                    ca_file=sources.http_ca_file,
+                    stop=stop,
+                )
+            case _:
+                return FileSource.open(url, sources.file_roots)
+
+    def checkpoint(self, job: Job, place: Place, *, storage: str | None = None) -> SqlCheckpoint:
+        """The checkpoint of a job that this process has claimed."""
+        return SqlCheckpoint(self.database, job, place, storage=storage, max_restarts=self.settings.retry.max_restarts)
 
     def warm_up(self) -> None:
         """Do now what the first job would wait for: import boto3 and make the clients. Sends no request."""

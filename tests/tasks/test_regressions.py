@@ -442,7 +442,7 @@ def test_a_completion_in_doubt_is_not_given_up_because_the_root_directory_was_ch
 def test_rows_of_an_unknown_operation_are_left_to_workers_that_know_it(world: World) -> None:
     unknown = [world.submit() for _ in range(8)]
     for job_id in unknown:
-        change(world.database, job_id, operation="move", priority=5)
+        change(world.database, job_id, operation="teleport", priority=5)
     known = world.submit()
     sent: list[Message] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import FaultyStore, RecordingStore, WrappedStore, blob, tiny_store
+from tests.doubles import FaultyStore, RecordingStore, WrappedStore, blob, tiny_store, write
 from worker.errors import (
     BucketNotFoundError,
     ChecksumMismatchError,
@@ -191,6 +191,6 @@ def test_a_blob_that_is_replaced_between_a_drop_and_the_resume_never_gives_two_h
 def test_a_transfer_from_store_to_store(store: MemoryStore) -> None:
     other = tiny_store()
     engine = Engine(part_size=7_000, part_threads=4)
-    engine.write(other, "b", BlobSource(store, "a", URL), checkpoint=MemoryCheckpoint())
+    write(engine, other, "b", BlobSource(store, "a", URL), checkpoint=MemoryCheckpoint())
     engine.close()
     assert blob(other, "b") == DATA

@@ -19,6 +19,7 @@ from tests.doubles import (
     blob,
     tiny_store,
     unfinished,
+    write,
 )
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
@@ -66,7 +67,7 @@ class World:
         if scene.old is not None:
             self.memory.put(KEY, scene.old)
         self.recording = RecordingStore(self.memory)
-        self.checkpoint = MemoryCheckpoint()
+        self.checkpoint = MemoryCheckpoint("the mark of this job")
         self.torn: list[tuple[str, bytes | None]] = []
 
     def live(self, fuse: Fuse) -> bool:
@@ -84,7 +85,7 @@ class World:
 
     def _write(self, engine: Engine, store: Store, fuse: Fuse) -> None:
         checkpoint = FusedCheckpoint(self.checkpoint, fuse)
-        engine.write(store, KEY, BytesSource(self.scene.new), checkpoint=checkpoint)
+        write(engine, store, KEY, BytesSource(self.scene.new), checkpoint=checkpoint)
 
     def assert_all_is_well(self, deaths: int) -> None:
         assert self.torn == []

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import BytesSource, FaultyStore, WrappedStore, blob, tiny_store, unfinished
+from tests.doubles import BytesSource, FaultyStore, WrappedStore, blob, tiny_store, unfinished, write
 from worker.driver import Driver
 from worker.errors import (
     ConfigurationError,
@@ -83,7 +83,7 @@ class LosingCheckpoint(MemoryCheckpoint):
 
 def test_a_run_that_lost_its_lease_while_it_opened_an_upload_aborts_it(engine: Engine, memory: MemoryStore) -> None:
     with pytest.raises(LeaseLostError):
-        engine.write(memory, KEY, BytesSource(BLOB), checkpoint=LosingCheckpoint())
+        write(engine, memory, KEY, BytesSource(BLOB), checkpoint=LosingCheckpoint())
     assert unfinished(memory) == []
 
 
@@ -91,11 +91,11 @@ def test_a_run_that_lost_its_lease_while_it_opened_an_upload_aborts_it(engine: E
 def test_an_engine_settles_without_a_source_what_an_earlier_run_has_published(
     data: bytes, engine: Engine, memory: MemoryStore
 ) -> None:
-    checkpoint = MemoryCheckpoint()
+    checkpoint = MemoryCheckpoint("job")
     assert not engine.settle(memory, KEY, checkpoint)
     store = FaultyStore(memory, "put", "complete_upload", when="after", error=LookupError)
     with pytest.raises(LookupError):
-        engine.write(store, KEY, BytesSource(data), checkpoint=checkpoint)
+        write(engine, store, KEY, BytesSource(data), checkpoint=checkpoint)
     assert engine.settle(memory, KEY, checkpoint)
     assert engine.settle(memory, KEY, checkpoint), "as often as one likes"
     assert blob(memory, KEY) == data
@@ -105,12 +105,12 @@ def test_an_engine_settles_without_a_source_what_an_earlier_run_has_published(
 
 
 def test_an_upload_at_another_key_is_not_gone_on_with(engine: Engine, memory: MemoryStore) -> None:
-    checkpoint = MemoryCheckpoint()
+    checkpoint = MemoryCheckpoint("job")
     asked = iter([False, False])
     with pytest.raises(Interrupted):
-        engine.write(memory, KEY, BytesSource(BLOB), checkpoint=checkpoint, stop=lambda: next(asked, True))
+        write(engine, memory, KEY, BytesSource(BLOB), checkpoint=checkpoint, stop=lambda: next(asked, True))
     with pytest.raises(ConfigurationError, match="rootdirectory"):
-        engine.write(memory, "elsewhere", BytesSource(BLOB), checkpoint=checkpoint)
+        write(engine, memory, "elsewhere", BytesSource(BLOB), checkpoint=checkpoint)
     assert blob(memory, "elsewhere") is None
 
 
@@ -119,8 +119,8 @@ def test_a_completion_in_doubt_at_another_key_is_not_judged_by_what_is_there(
 ) -> None:
     """The root directory was changed: what readers see at the new key says nothing about the old one."""
     memory.put(KEY, OLD)
-    checkpoint = MemoryCheckpoint()
+    checkpoint = MemoryCheckpoint("job")
     with pytest.raises(StoreUnavailableError):
-        engine.write(FaultyStore(memory, "complete_upload", times=99), KEY, BytesSource(BLOB), checkpoint=checkpoint)
+        write(engine, FaultyStore(memory, "complete_upload", times=99), KEY, BytesSource(BLOB), checkpoint=checkpoint)
     with pytest.raises(ConfigurationError, match="rootdirectory"):
         engine.settle(memory, "elsewhere", checkpoint)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import blob, tiny_store
+from tests.doubles import blob, tiny_store, write
 from tests.transfer.http_site import Handler, Site, drop_after, give, hang_up, send, serving, status, tell
 from worker.errors import (
     SourceChangedError,
@@ -569,8 +569,8 @@ def test_a_transfer_survives_a_second_attempt_and_makes_the_blob(ranges: bool, s
     engine = Engine(part_size=7_000, part_threads=4)
     calls = iter(range(1000))
     with pytest.raises(Interrupted):
-        engine.write(store, "a", open_(site), checkpoint=checkpoint, stop=lambda: next(calls) > 5)
-    engine.write(store, "a", open_(site), checkpoint=checkpoint)
+        write(engine, store, "a", open_(site), checkpoint=checkpoint, stop=lambda: next(calls) > 5)
+    write(engine, store, "a", open_(site), checkpoint=checkpoint)
     engine.close()
     assert blob(store, "a") == DATA
 
@@ -582,10 +582,10 @@ def test_a_source_that_changed_between_two_attempts_makes_no_blob(ranges: bool, 
     engine = Engine(part_size=7_000, part_threads=4)
     calls = iter(range(1000))
     with pytest.raises(Interrupted):
-        engine.write(store, "a", open_(site), checkpoint=checkpoint, stop=lambda: next(calls) > 5)
+        write(engine, store, "a", open_(site), checkpoint=checkpoint, stop=lambda: next(calls) > 5)
     replace(site)
     with pytest.raises(SourceChangedError):
-        engine.write(store, "a", open_(site), checkpoint=checkpoint)
+        write(engine, store, "a", open_(site), checkpoint=checkpoint)
     engine.close()
     assert blob(store, "a") is None
 
@@ -601,7 +601,7 @@ def test_a_source_that_changes_during_a_transfer_makes_no_blob(site: Site, open_
 
     site.script.extend([give, give, give, change])
     with pytest.raises(SourceChangedError):
-        engine.write(store, "a", source, checkpoint=MemoryCheckpoint())
+        write(engine, store, "a", source, checkpoint=MemoryCheckpoint())
     engine.close()
     assert blob(store, "a") is None
 

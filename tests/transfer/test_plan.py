@@ -1,12 +1,14 @@
 """The part plan: every byte is in exactly one part, and what cannot be planned fails before the first byte."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import PlanError
 from worker.stores.values import Limits
-from worker.transfer.plan import PartPlan, PartRange, plan_parts
+from worker.transfer.plan import Ladder, PartPlan, PartRange, plan_parts
 from worker.units import GIB, MIB, TIB
 
 LIMITS = Limits()
@@ -75,3 +77,62 @@ def test_a_wished_part_size_is_kept_within_the_limits(wished: int, given_: int) 
 def test_a_part_that_is_not_in_the_plan_is_an_index_error(number: int) -> None:
     with pytest.raises(IndexError):
         PartPlan(25, 10).part(number)
+
+
+@given(
+    size=st.integers(0, 50 * TIB),
+    head=st.integers(0, 50 * TIB),
+    part_size=st.integers(1, 6 * GIB),
+    copy_size=st.integers(5 * MIB, 5 * GIB),
+)
+def test_a_plan_with_a_head_copies_it_in_parts_that_s3_takes_and_sends_the_rest(
+    size: int, head: int, part_size: int, copy_size: int
+) -> None:
+    size, head = max(size, head), min(size, head)
+    try:
+        plan = plan_parts(size, part_size=part_size, limits=LIMITS, head=head, copy_size=copy_size)
+    except PlanError:
+        fewest = -(-head // LIMITS.max_part_size)
+        assert size - head > (LIMITS.max_parts - fewest) * LIMITS.max_part_size or fewest > LIMITS.max_parts
+        return
+    assert plan.count <= LIMITS.max_parts
+    edges = [1, plan.head_parts, plan.head_parts + 1, plan.count]
+    for number in {number for number in edges if 1 <= number <= plan.count}:
+        part, is_last = plan.part(number), number == plan.count
+        assert 0 < part.size <= LIMITS.max_part_size
+        assert is_last or part.size >= min(LIMITS.min_part_size, head or LIMITS.min_part_size)
+        assert (part.offset + part.size == size) == is_last
+        assert (part.offset < head) == (number <= plan.head_parts)
+    if plan.head_parts > 0:
+        last = plan.part(plan.head_parts)
+        assert last.offset + last.size == head
+
+
+def test_copied_parts_are_of_about_the_wished_size_and_none_is_too_small() -> None:
+    plan = plan_parts(100 * MIB + 1, part_size=16 * MIB, limits=LIMITS, head=100 * MIB, copy_size=32 * MIB)
+    copied = [part.size for part in plan.copied()]
+    assert (len(copied), sum(copied)) == (3, 100 * MIB)
+    assert max(copied) - min(copied) <= 1
+    assert [(part.number, part.size) for part in plan.sent()] == [(4, 1)]
+
+
+def test_copies_give_way_where_part_numbers_are_scarce() -> None:
+    head, sent = 100 * GIB, 9_990 * 5 * GIB - 95 * GIB
+    plan = plan_parts(head + sent, part_size=16 * MIB, limits=LIMITS, head=head, copy_size=32 * MIB)
+    assert plan.count <= 10_000
+    assert plan.head_parts == 20
+
+
+def test_the_ladder_holds_12_tib_with_no_tuning() -> None:
+    parts = list(Ladder(16 * MIB, LIMITS).parts(0))
+    assert [parts[index].size // MIB for index in (0, 999, 1000, 1999, 7999, 8000, 8999, 9999)] == [
+        16, 16, 32, 32, 2048, 4096, 4096, 5120,
+    ]  # fmt: skip
+    assert parts[-1].number == 10_000
+    assert parts[-1].offset + parts[-1].size > 12 * TIB
+    assert all(after.offset == before.offset + before.size for before, after in pairwise(parts))
+
+
+def test_the_ladder_goes_on_after_the_copied_parts() -> None:
+    parts = list(Ladder(16 * MIB, LIMITS, head_parts=9_990).parts(7 * GIB))
+    assert (parts[0].number, parts[0].offset, len(parts), parts[-1].number) == (9_991, 7 * GIB, 10, 10_000)

@@ -4,7 +4,7 @@ ETags are opaque and kept as sent, quotes included. Sizes are bytes, times aware
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from worker.units import GIB, MIB
@@ -41,6 +41,18 @@ class BlobOptions:
     storage_class: str | None = None  #: a store that is configured with its own uses that
     encryption: str | None = None  #: "AES256", "aws:kms"; a store that is configured to encrypt uses its own
     encryption_key: str | None = None  #: the KMS key id that goes with "aws:kms"
+
+    def updated(self, newer: "BlobOptions | None") -> "BlobOptions":
+        """These, with the content type and the metadata that ``newer`` gives instead."""
+        if newer is None:
+            return self
+        return replace(
+            self, content_type=newer.content_type or self.content_type, metadata=newer.metadata or self.metadata
+        )
+
+    def elsewhere(self) -> "BlobOptions":
+        """What of these means the same in another store: its storage classes and keys are its own."""
+        return replace(self, storage_class=None, encryption=None, encryption_key=None)
 
 
 @dataclass(frozen=True, slots=True)

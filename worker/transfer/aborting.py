@@ -1,13 +1,20 @@
 """Aborting uploads for good: a part that was in flight may land after the abort, and is billed until the next one."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
-from worker.errors import NotSupportedError, PermissionDeniedError, StoreUnavailableError, UploadNotFoundError
+from worker.errors import (
+    NotSupportedError,
+    PermissionDeniedError,
+    StoreError,
+    StoreUnavailableError,
+    UploadNotFoundError,
+)
 from worker.stores.store import Store
-from worker.transfer.checkpoint import SavedUpload
+from worker.transfer.checkpoint import MemoryCheckpoint, SavedUpload
 
 logger = logging.getLogger(__name__)
 
@@ -56,3 +63,18 @@ def _is_empty(store: Store, key: str, upload_id: str) -> bool:
         return not any(True for _ in store.list_parts(key, upload_id))
     except UploadNotFoundError:
         return False
+
+
+@contextmanager
+def aborting_what_is_left(store: Store) -> Iterator[MemoryCheckpoint]:
+    """A checkpoint for one call, whose uploads are aborted at its end unless they were completed."""
+    checkpoint = MemoryCheckpoint()
+    try:
+        yield checkpoint
+    finally:
+        for upload in checkpoint.unfinished():
+            try:
+                for upload_id in [upload.upload_id] if upload.upload_id else lost_uploads(store, upload, set):
+                    abort_upload(store, upload.key, upload_id)
+            except StoreError as error:  # must not hide the error that brought us here
+                logger.warning("upload not aborted", extra={"key": upload.key, "reason": str(error)})

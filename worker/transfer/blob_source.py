@@ -21,6 +21,7 @@ from worker.errors import (
     StoreUnavailableError,
 )
 from worker.stores.store import Store
+from worker.stores.values import BlobHead
 from worker.transfer.resuming import fill
 from worker.units import MIB
 
@@ -34,13 +35,17 @@ class BlobSource:
     Every error of its store comes out as a SourceError: a transfer must not take it for one of the destination's.
     """
 
-    def __init__(self, store: Store, key: str, url: str) -> None:
-        """Look at the blob. Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError."""
+    def __init__(self, store: Store, key: str, url: str, *, head: BlobHead | None = None) -> None:
+        """Look at the blob, unless the ``head`` of the wanted version is given.
+
+        Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError.
+        """
         self.url = url
         self._store = store
         self._key = key
-        with self._store_errors(KeyNotFoundError, absent=SourceNotFoundError):
-            head = store.head(key)
+        if head is None:
+            with self._store_errors(KeyNotFoundError, absent=SourceNotFoundError):
+                head = store.head(key)
         self.size = head.size
         self.fingerprint: Mapping[str, Any] = {"size": head.size, "etag": head.etag}
 

@@ -1,7 +1,16 @@
 """The bytes of one part, read from its source through a reused buffer."""
 
+from typing import Protocol
+
 from worker.transfer.plan import PartRange
-from worker.transfer.sources import Source
+
+
+class Readable(Protocol):
+    """What a body reads: a source, or a part of one that was put aside."""
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer from ``offset`` of the blob."""
+        ...
 
 
 class PartBody:
@@ -12,19 +21,20 @@ class PartBody:
     what it returned is valid until the next call. One thread at a time.
     """
 
-    def __init__(self, source: Source, part: PartRange, buffer: memoryview) -> None:
+    def __init__(self, source: Readable, part: PartRange, buffer: memoryview, *, filled: int = 0) -> None:
+        """``filled``: so many bytes from the part's beginning are in the buffer already."""
+        self.part = part
         self._source = source
-        self._part = part
         self._buffer = buffer
-        self._window = range(0)  # the part's bytes that the buffer holds
+        self._window = range(filled)  # the part's bytes that the buffer holds
         self._position = 0
 
     def __len__(self) -> int:
-        return self._part.size
+        return self.part.size
 
     def read(self, size: int = -1, /) -> bytes | memoryview:
         """Up to ``size`` bytes, at most to the end of the window."""
-        if self._position >= self._part.size or size == 0:
+        if self._position >= self.part.size or size == 0:
             return b""
         if self._position not in self._window:
             self._fill()
@@ -35,7 +45,7 @@ class PartBody:
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move within the part; botocore rewinds to send a part again."""
-        self._position = (0, self._position, self._part.size)[whence] + offset
+        self._position = (0, self._position, self.part.size)[whence] + offset
         return self._position
 
     def tell(self) -> int:
@@ -43,6 +53,6 @@ class PartBody:
         return self._position
 
     def _fill(self) -> None:
-        size = min(len(self._buffer), self._part.size - self._position)
-        self._source.readinto(self._part.offset + self._position, self._buffer[:size])
+        size = min(len(self._buffer), self.part.size - self._position)
+        self._source.readinto(self.part.offset + self._position, self._buffer[:size])
         self._window = range(self._position, self._position + size)

@@ -7,12 +7,13 @@ destination. Each method commits before it returns and raises LeaseLostError onc
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Protocol
-from uuid import uuid4
+from typing import Any, Final, Protocol
 
 from blobferry.contract import UploadState
-from worker.errors import SourceChangedError
+from worker.errors import SourceChangedError, TooManyRestartsError
 from worker.stores.values import BlobHead
+
+MAX_RESTARTS: Final = 3  #: of a transfer that only memory knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,15 @@ class SavedUpload:
 
     key: str
     size: int
-    part_size: int | None
+    part_size: int | None  #: of the parts that are sent
     base: Base  #: what was visible when it was opened; once completing, right before it was published
     opened_at: datetime
     state: UploadState = UploadState.OPENING
     upload_id: str | None = None
     parts: Mapping[int, SentPart] = field(default_factory=dict)
     etag: str | None = None  #: of the blob, once completed
+    head: int = 0  #: bytes at the beginning that the store copies itself
+    head_parts: int = 0  #: in so many parts; 0 with a head: all of it in one publishing call
 
 
 class Checkpoint(Protocol):
@@ -72,7 +75,9 @@ class Checkpoint(Protocol):
         """The upload to go on with."""
         ...
 
-    def opening(self, key: str, *, size: int, part_size: int | None, base: Base) -> None:
+    def opening(
+        self, key: str, *, size: int, part_size: int | None, base: Base, head: int = 0, head_parts: int = 0
+    ) -> None:
         """Write down an upload before the store hears of it."""
         ...
 
@@ -80,8 +85,8 @@ class Checkpoint(Protocol):
         """The store has given it an id."""
         ...
 
-    def record(self, parts: Sequence[SentPart], *, bytes_sent: int) -> None:
-        """The store holds these parts. Fewer bytes were sent if some were found there."""
+    def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
+        """The store holds these parts. Some may have been copied; found there, they are no progress of this run."""
         ...
 
     def drop(self, part_numbers: Collection[int]) -> None:
@@ -109,10 +114,11 @@ class MemoryCheckpoint:
     """A checkpoint that dies with its process."""
 
     def __init__(self, mark: str = "") -> None:
-        self.mark = mark or uuid4().hex
+        self.mark = mark  #: "": the blob is not marked, and known by its checksum or ETag alone
         self.upload: SavedUpload | None = None
         self.abandoned: list[SavedUpload] = []
         self.bytes_sent = 0
+        self._restarts = 0
         self._fingerprint: Mapping[str, Any] | None = None
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
@@ -125,15 +131,18 @@ class MemoryCheckpoint:
         """The upload to go on with."""
         return self.upload
 
-    def opening(self, key: str, *, size: int, part_size: int | None, base: Base) -> None:
+    def opening(
+        self, key: str, *, size: int, part_size: int | None, base: Base, head: int = 0, head_parts: int = 0
+    ) -> None:
         """Remember an upload that is about to be opened."""
-        self.upload = SavedUpload(key, size, part_size, base, opened_at=datetime.now().astimezone())
+        now = datetime.now().astimezone()
+        self.upload = SavedUpload(key, size, part_size, base, opened_at=now, head=head, head_parts=head_parts)
 
     def opened(self, upload_id: str) -> None:
         """Remember its id."""
         self._change(upload_id=upload_id, state=UploadState.OPEN)
 
-    def record(self, parts: Sequence[SentPart], *, bytes_sent: int) -> None:
+    def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
         """Remember parts."""
         self.bytes_sent += bytes_sent
         self._change(parts={**self._upload.parts, **{part.part_number: part for part in parts}})
@@ -154,6 +163,9 @@ class MemoryCheckpoint:
 
     def abandon(self, *, gone: bool) -> None:
         """Forget the upload; the caller aborts those in ``abandoned``."""
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            raise TooManyRestartsError(f"{self._upload.key}: begun again {self._restarts} times")
         if not gone:
             self.abandoned.append(self._upload)
         self.upload = None

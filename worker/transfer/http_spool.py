@@ -1,20 +1,19 @@
 """What a server gives only from beginning to end, kept in a temporary file so that it can be read at any offset."""
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from socket import gethostname
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 from urllib3 import BaseHTTPResponse
 
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
 from worker.transfer.control import Interrupted, Stop
 from worker.transfer.http_client import HttpClient
+from worker.transfer.spool import Spool
 from worker.units import MIB
 
 _PIECE: Final = MIB  #: bytes; at most
@@ -27,12 +26,12 @@ class SpooledSource:
     sends no validator at all. A Last-Modified or weak ETag would add nothing but changes that are none.
     """
 
-    def __init__(self, client: HttpClient, file: IO[bytes], fingerprint: Mapping[str, Any]) -> None:
+    def __init__(self, client: HttpClient, spool: Spool, fingerprint: Mapping[str, Any]) -> None:
         self.url = client.url  #: for messages, without secrets
         self.fingerprint = fingerprint
         self.size: int = fingerprint["size"]
         self._client = client
-        self._file = file
+        self._spool = spool
 
     @classmethod
     def of(
@@ -47,7 +46,7 @@ class SpooledSource:
         has_end = response.length_remaining is not None or response.chunked
         with _disk_errors(client.url, directory):
             _refuse_too_large(client.url, response.length_remaining, directory, max_size)
-            file = tempfile.TemporaryFile(buffering=0, dir=directory, prefix="blobferry-")  # noqa: SIM115  see close
+            spool = Spool(directory)
         try:
             size, checksum = 0, hashlib.sha256()
             for piece in _pieces(response, stop):
@@ -56,44 +55,35 @@ class SpooledSource:
                     raise SourceNotAllowedError(f"{client.url}: more than the {max_size} bytes that are allowed")
                 checksum.update(piece)
                 with _disk_errors(client.url, directory):
-                    _write(file, piece)
+                    spool.append(piece)
             digest = f"SHA-256:{checksum.hexdigest()}"
             if not has_end and _read_again(client, size, stop) != digest:
                 raise SourceUnavailableError(
                     f"{client.url}: two answers without a length ended differently: a connection dropped, or it changed"
                 )
         except BaseException:
-            file.close()
+            spool.close()
             raise
         etag = response.headers.get("ETag")
         strong = {"etag": etag} if etag and not etag.startswith("W/") else {}
-        return cls(client, file, {"size": size, "checksum": digest, **strong})
+        return cls(client, spool, {"size": size, "checksum": digest, **strong})
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from ``offset``."""
-        filled = 0
-        while filled < len(buffer):
-            try:
-                count = os.preadv(self._file.fileno(), [buffer[filled:]], offset + filled)
-            except OSError as error:
-                raise SourceUnavailableError(f"{self.url}: cannot be read back: {error.strerror}") from error
-            if count == 0:
-                raise SourceChangedError(f"{self.url}: ends at byte {offset + filled}, more was expected")
-            filled += count
+        try:
+            filled = self._spool.readinto(offset, buffer)
+        except OSError as error:
+            raise SourceUnavailableError(f"{self.url}: cannot be read back: {error.strerror}") from error
+        if filled < len(buffer):
+            raise SourceChangedError(f"{self.url}: ends at byte {offset + filled}, more was expected")
 
     def check(self) -> None:
         """Nothing can have changed: the bytes are here."""
 
     def close(self) -> None:
         """Drop the file and close the connections."""
-        self._file.close()
+        self._spool.close()
         self._client.close()
-
-
-def _write(file: IO[bytes], piece: bytes) -> None:
-    left = memoryview(piece)
-    while left:  # an almost full disk takes some of it first
-        left = left[file.write(left) :]
 
 
 def _pieces(response: BaseHTTPResponse, stop: Stop) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from worker.transfer.visible import Expected, look
 logger = logging.getLogger(__name__)
 
 TRIES: Final = 3  #: of one publishing call within a run; then the job's own retries take over
+MAX_REPLACED: Final = 100  #: replacements by others that a last writer puts up with
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
 Call = Callable[[Condition | None], PutReceipt]
@@ -33,30 +34,39 @@ def publish(
     expected: Expected,
     checkpoint: Checkpoint,
     stop: Stop,
+    is_last_writer: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PutReceipt:
     """Make the call under the condition that readers still see ``base``, and settle whatever it answers by looking.
 
     Safe to repeat: if our blob is visible already, nothing is sent. Raises SupersededError if another blob has
-    appeared, Interrupted before the call, the store's own error if it had no effect.
+    appeared, unless ``is_last_writer``: that is then replaced; Interrupted before the call; the store's own error if
+    it had no effect.
     """
-    for number in range(TRIES):
-        if number:
-            sleep(PAUSE * 2 ** (number - 1))
+    failures = replaced = 0
+    while True:
         if stop():
             raise Interrupted
         checkpoint.completing(base)
         try:
             return _conditionally(call, base)
         except StoreError as error:
-            published = was_published(store, key, base=base, expected=expected)
+            try:
+                published = was_published(store, key, base=base, expected=expected)
+            except SupersededError:
+                # "Precondition failed" is certain: our call had no effect, and may be made on top of what is there.
+                replaced += 1
+                if not (is_last_writer and isinstance(error, PreconditionFailedError)) or replaced == MAX_REPLACED:
+                    raise
+                base = Base.of(look(store, key))
+                continue
             if published:
                 logger.info("publishing call had worked after all", extra={"key": key, "error": error.code})
                 return published
-            if not (error.transient or isinstance(error, PreconditionFailedError)):
+            failures += 1
+            if failures == TRIES or not (error.transient or isinstance(error, PreconditionFailedError)):
                 raise
-            last = error
-    raise last
+        sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _conditionally(call: Call, base: Base) -> PutReceipt:

@@ -25,6 +25,7 @@ def reconcile(
 
     A row whose part the store lacks, or shows with another size or ETag, is dropped. A part without a row (its commit
     was still to come) is adopted if its checksum or ETag is that of the source's bytes there, re-read but not re-sent.
+    A copied part without a row is copied again: that costs less than reading it.
     """
     held = {receipt.part_number: receipt for receipt in listed}
     wrong = [number for number, part in upload.parts.items() if not _same(part, held.get(number))]
@@ -32,7 +33,7 @@ def reconcile(
         checkpoint.drop(wrong)
     have = {number: part for number, part in upload.parts.items() if number not in wrong}
     for number, receipt in held.items():
-        if number in have or number > plan.count or receipt.size != plan.part(number).size:
+        if number in have or not plan.head_parts < number <= plan.count or receipt.size != plan.part(number).size:
             continue
 
         def compare(part: PartRange, buffer: memoryview, receipt: PartReceipt = receipt) -> SentPart:
@@ -44,7 +45,7 @@ def reconcile(
         adopted = threads.run(compare, plan.part(number))
         if adopted.etag:
             have[number] = adopted
-            checkpoint.record([adopted], bytes_sent=0)
+            checkpoint.record([adopted], bytes_sent=0, progressed=False)
     return have
 
 

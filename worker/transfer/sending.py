@@ -1,12 +1,14 @@
 """Sending parts: a few threads, each with one buffer, and a checkpoint every few parts.
 
-A slot is taken before its part is read, so memory is bounded by ``part_threads`` buffers. Threads touch the store;
-the caller's own thread writes the checkpoint.
+A buffer is taken before its part is read, so memory is bounded by ``part_threads`` buffers. Threads touch the store;
+the caller's own thread takes the buffers, reads what can only be read in order, and writes the checkpoint. Nothing in
+the pool waits for a buffer: any number of transfers may share it.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import Final
 
@@ -18,69 +20,113 @@ from worker.units import MIB
 MAX_BUFFER: Final = 64 * MIB  #: bytes; a larger part is streamed in windows
 CHECKPOINT_INTERVAL: Final = 0.5  #: seconds; what is lost in between is found in the store again
 
+Task = Callable[[], SentPart]
+"""What one thread does for one part."""
+Prepare = Callable[[PartRange], Task | None]
+"""Makes the task of a part, in the caller's own thread; None: there is nothing more to send."""
 Send = Callable[[PartRange, memoryview], SentPart]
+Record = Callable[[list[SentPart]], None]
+"""Checkpoints some parts."""
+
+
+def run_all(
+    executor: Executor, count: int, parts: Iterable[PartRange], prepare: Prepare, record: Record, stop: Stop
+) -> list[SentPart]:
+    """Run a task for each part, ``count`` at a time, and record what they sent; return it, in no order.
+
+    Raises the first error of a part, or Interrupted, after the other parts in hand have been recorded too.
+    """
+    pending = set[Future[SentPart]]()
+    sent: list[SentPart] = []
+    saved = 0  # how many of them are recorded
+    failure: BaseException | None = None
+    saved_at = time.monotonic()
+    todo = iter(parts)
+    try:
+        while True:
+            while failure is None and len(pending) < count and (part := next(todo, None)):
+                if stop():
+                    failure = Interrupted()
+                    break
+                try:
+                    task = prepare(part)
+                except Exception as error:
+                    failure = error
+                    break
+                if task is None:
+                    todo = iter(())
+                else:
+                    pending.add(executor.submit(task))
+            due = len(sent) - saved >= count or time.monotonic() - saved_at > CHECKPOINT_INTERVAL
+            if len(sent) > saved and (due or not pending):
+                record(sent[saved:])
+                saved, saved_at = len(sent), time.monotonic()
+            if not pending:
+                break
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                problem = future.exception()
+                if problem is None:
+                    sent.append(future.result())
+                failure = failure or problem
+    finally:
+        wait(pending)  # no thread may go on using a buffer, or the source, after this returns
+    if failure is not None:
+        raise failure
+    return sent
 
 
 class PartThreads:
-    """The threads and buffers of one worker child, used by one transfer at a time. Starts no thread until needed."""
+    """The threads and buffers of one worker child. Thread-safe; starts no thread until needed."""
 
     def __init__(self, count: int, part_size: int) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="part")
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix="part")
         self._buffers: SimpleQueue[memoryview] = SimpleQueue()
         self._buffer_size = min(part_size, MAX_BUFFER)
         self._spare = count
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Wait for the threads and end them."""
-        self._pool.shutdown()
+        self.executor.shutdown()
+
+    def take_buffer(self) -> memoryview:
+        """A buffer, as soon as one is free. For a caller's own thread only, which then holds no other."""
+        with self._lock:
+            if self._buffers.empty() and self._spare > 0:
+                self._spare -= 1  # made on first use: a child that only moves small blobs stays small
+                return memoryview(bytearray(self._buffer_size))
+        return self._buffers.get()
+
+    def give_buffer(self, buffer: memoryview) -> None:
+        """Give it back."""
+        self._buffers.put(buffer)
 
     def run(self, send: Send, part: PartRange) -> SentPart:
-        """Send one part with a buffer of this child's, in the calling thread."""
-        buffer = self._take_buffer()
-        try:
-            return send(part, buffer)
-        finally:
-            self._buffers.put(buffer)
+        """Send one part in the calling thread."""
+        return self.task(send, part, self.take_buffer())()
+
+    def task(self, send: Send, part: PartRange, buffer: memoryview) -> Task:
+        """The task that sends a part from a buffer that was taken, and gives it back."""
+
+        def work() -> SentPart:
+            try:
+                return send(part, buffer)
+            finally:
+                self.give_buffer(buffer)
+
+        return work
 
     def send_all(self, parts: Iterable[PartRange], send: Send, checkpoint: Checkpoint, stop: Stop) -> list[SentPart]:
-        """Send the parts and checkpoint them; return what was sent, in no order.
+        """Send parts that can be read at any offset. Raises as :func:`run_all` does."""
 
-        Raises the first error of a part, or Interrupted, after the other parts in hand have been checkpointed too.
-        """
-        todo, pending = iter(parts), set[Future[SentPart]]()
-        sent: list[SentPart] = []
-        saved = 0  # how many of them the checkpoint has
-        failure: BaseException | None = None
-        saved_at = time.monotonic()
-        try:
-            while True:
-                while failure is None and len(pending) < self.count and (part := next(todo, None)):
-                    if stop():
-                        failure = Interrupted()
-                    else:
-                        pending.add(self._pool.submit(self.run, send, part))
-                due = len(sent) - saved >= self.count or time.monotonic() - saved_at > CHECKPOINT_INTERVAL
-                if len(sent) > saved and (due or not pending):
-                    fresh = sent[saved:]
-                    checkpoint.record(fresh, bytes_sent=sum(part.size for part in fresh))
-                    saved, saved_at = len(sent), time.monotonic()
-                if not pending:
-                    break
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    error = future.exception()
-                    if error is None:
-                        sent.append(future.result())
-                    failure = failure or error
-        finally:
-            wait(pending)  # no thread may go on using a buffer, or the source, after this returns
-        if failure is not None:
-            raise failure
-        return sent
+        def prepare(part: PartRange) -> Task:
+            return self.task(send, part, self.take_buffer())
 
-    def _take_buffer(self) -> memoryview:
-        if self._buffers.empty() and self._spare > 0:
-            self._spare -= 1  # made on first use: a child that only moves small blobs stays small
-            return memoryview(bytearray(self._buffer_size))
-        return self._buffers.get()
+        return run_all(self.executor, self.count, parts, prepare, recording(checkpoint), stop)
+
+
+def recording(checkpoint: Checkpoint) -> Record:
+    """How parts are recorded whose bytes went out."""
+    return lambda parts: checkpoint.record(parts, bytes_sent=sum(part.size for part in parts))

@@ -1,0 +1,74 @@
+"""Copies within a store: bytes that nobody has to send."""
+
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from worker.errors import KeyNotFoundError, PreconditionFailedError, SourceChangedError
+from worker.stores.values import BlobHead
+from worker.transfer.checkpoint import SentPart
+from worker.transfer.plan import PartRange
+from worker.transfer.sending import Task, run_all
+from worker.transfer.target import Target
+from worker.units import MIB
+
+_MD5: Final = re.compile(r'"?[0-9a-f]{32}"?')
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """How a store copies. The defaults are the distribution registry's, found by trying."""
+
+    threshold: int = 32 * MIB  #: bytes; a larger blob is copied in parts
+    part_size: int = 32 * MIB  #: bytes, about
+    threads: int = 100  #: parts at once: they cost the store's time, not this machine's
+
+    def is_one_call(self, head: "Head", mark: str) -> bool:
+        """Whether all of a blob is copied in one call: a small one, if its copy can be told from other blobs."""
+        is_known = bool(mark or head.checksum or _MD5.fullmatch(head.etag))
+        return head.is_whole and is_known and 0 < head.size <= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first ``size`` bytes of a version of a blob in the same bucket, which the store can copy itself."""
+
+    key: str
+    etag: str
+    size: int
+    is_whole: bool = False  #: the new blob is all of it and nothing else
+    checksum: str | None = None  #: of the whole, where the store shows one
+
+    @classmethod
+    def of(cls, blob: BlobHead, size: int | None = None) -> "Head":
+        """All of a blob, or its first ``size`` bytes."""
+        if size is None:
+            return cls(blob.key, blob.etag, blob.size, is_whole=True, checksum=blob.checksum)
+        return cls(blob.key, blob.etag, min(size, blob.size))
+
+
+def copy_parts(target: Target, upload_id: str, head: Head, parts: Iterable[PartRange], threads: int) -> list[SentPart]:
+    """Copy ranges of the head into parts of the upload, ``threads`` at once; return what was copied, in no order.
+
+    Raises SourceChangedError if another blob is there now, else as :func:`~worker.transfer.sending.run_all` does.
+    """
+
+    def prepare(part: PartRange) -> Task:
+        def copy() -> SentPart:
+            receipt = target.store.copy_part(
+                target.key, upload_id, part.number, head.key, part.offset, part.size, source_if_match=head.etag
+            )
+            return SentPart(part.number, part.offset, part.size, receipt.etag, receipt.checksum)
+
+        return copy
+
+    def record(copied: list[SentPart]) -> None:
+        target.checkpoint.record(copied, bytes_sent=0)
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="copy") as executor:
+        try:
+            return run_all(executor, threads, parts, prepare, record, target.stop)
+        except (KeyNotFoundError, PreconditionFailedError) as error:
+            raise SourceChangedError(f"{head.key}: changed while it was copied: {error}") from error

@@ -1,0 +1,35 @@
+"""Directories, which a store does not have: what its keys look like from above."""
+
+from worker.stores.store import Store
+
+
+def children(store: Store, prefix: str, path: str) -> list[str] | None:
+    """The paths of a directory's direct children, once each, in byte order; None if nothing is under the prefix.
+
+    ``prefix`` ends with a slash, or is empty for the root of a bucket. A key that is the prefix itself marks the
+    directory and is no child; neither is what lies below an empty name, ``a//b``.
+    """
+    names: set[str] = set()
+    found = False
+    token = None
+    while True:
+        page = store.list_page(prefix, delimiter="/", token=token)
+        found = found or bool(page.entries or page.prefixes)
+        names.update(entry.key[len(prefix) :] for entry in page.entries)
+        names.update(inner[len(prefix) : -1] for inner in page.prefixes)
+        token = page.next_token
+        if token is None:
+            break
+    names.discard("")
+    above = path.rstrip("/")
+    return [f"{above}/{name}" for name in sorted(names, key=str.encode)] if found else None
+
+
+def is_directory(store: Store, prefix: str) -> bool:
+    """Whether anything is under the prefix."""
+    token = None
+    while True:
+        page = store.list_page(prefix, token=token, limit=1)
+        if page.entries or page.next_token is None:
+            return bool(page.entries)
+        token = page.next_token  # a page may be empty and yet not the last

@@ -1,0 +1,76 @@
+"""A caller's reader as a stream: short reads are gathered, and its errors keep their own names."""
+
+from typing import Any, Final, Protocol, Self
+
+from worker.errors import SourceUnavailableError
+from worker.units import MIB
+
+_PIECE: Final = MIB  #: bytes asked for at once
+
+
+class Readable(Protocol):
+    """What ``write_stream`` takes: a binary file, or anything with its ``read``."""
+
+    def read(self, size: int, /) -> Any:
+        """Up to ``size`` bytes, ``b""`` at the end."""
+        ...
+
+
+class ReaderStream:
+    """The bytes of a reader, each of them read once and counted."""
+
+    def __init__(self, reader: Readable, path: str) -> None:
+        self.total_read = 0
+        self._reader = reader
+        self._path = path
+        self._ahead = memoryview(b"")  # read and not yet given out
+        self._ended = False
+
+    @classmethod
+    def of(cls, reader: Any, path: str) -> Self:
+        """The stream of a reader. Raises TypeError for what is none."""
+        if not callable(getattr(reader, "read", None)):
+            raise TypeError(f"{path}: needs a reader with read(size), or a source, got {type(reader).__name__}")
+        return cls(reader, path)
+
+    def whole(self, size: int) -> bytearray | None:
+        """All there is, if that is at most ``size`` bytes; else None, and what was read is given out later."""
+        data = bytearray()
+        while len(data) <= size and (piece := self._next(min(size + 1 - len(data), _PIECE))):
+            data += piece
+        if len(data) <= size:
+            return data
+        self._ahead = memoryview(data)
+        return None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer, less only at the end; return how many bytes."""
+        filled = 0
+        while filled < len(buffer):
+            piece = self._ahead or self._next(min(len(buffer) - filled, _PIECE))
+            if not piece:
+                break
+            fits = piece[: len(buffer) - filled]
+            buffer[filled : filled + len(fits)] = fits
+            filled += len(fits)
+            self._ahead = piece[len(fits) :]
+        return filled
+
+    def _next(self, size: int) -> memoryview:
+        if self._ended:
+            return memoryview(b"")
+        try:
+            data = self._reader.read(size)
+        except Exception as error:
+            raise SourceUnavailableError(
+                f"{self._path}: the reader failed after {self.total_read} bytes: {type(error).__name__}: {error}"
+            ) from error
+        try:
+            piece = memoryview(data).cast("B")
+        except TypeError:
+            raise TypeError(
+                f"{self._path}: the reader's read() must return bytes, it returned {type(data).__name__}"
+            ) from None
+        self.total_read += len(piece)
+        self._ended = not piece
+        return piece

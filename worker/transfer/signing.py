@@ -1,0 +1,44 @@
+"""Signing URLs: what may be asked of one, and for how long."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Any, Final, Literal
+
+from worker.errors import InvalidRequestError, NotSupportedError, UnsupportedMethodError
+from worker.stores.store import Store
+
+DEFAULT_LIFE: Final = timedelta(minutes=20)
+LONGEST_LIFE: Final = timedelta(days=7)  #: Source: S3 user guide, "Sharing objects with presigned URLs"
+
+
+def sign(store: Store, key: str, path: str, options: Mapping[str, Any]) -> str:
+    """A URL for the key. Raises UnsupportedMethodError, InvalidRequestError; ``options`` are those of url_for."""
+    for name in options:
+        if name not in ("method", "expiry"):
+            raise InvalidRequestError(f"{store.name}: {path}: unknown option {name!r:.200}; there are method, expiry")
+    method = _method(options.get("method", "GET"), store)
+    seconds = _seconds(options.get("expiry"), store, path)
+    try:
+        return store.presign(method, key, seconds)
+    except NotSupportedError as error:
+        raise UnsupportedMethodError(method, store.name, "blobs have no URLs here") from error
+
+
+def _method(method: Any, store: Store) -> Literal["GET", "HEAD"]:
+    if method == "GET" or method == "HEAD":
+        return "GET" if method == "GET" else "HEAD"
+    raise UnsupportedMethodError(method if isinstance(method, str) else repr(method), store.name)
+
+
+def _seconds(expiry: Any, store: Store, path: str) -> int:
+    if expiry is None:
+        return int(DEFAULT_LIFE.total_seconds())
+    if not isinstance(expiry, datetime) or expiry.tzinfo is None:
+        raise InvalidRequestError(f"{store.name}: {path}: expiry: needs an aware datetime, got {expiry!r:.200}")
+    life = expiry - datetime.now(UTC)
+    if not timedelta(0) < life <= LONGEST_LIFE:
+        raise InvalidRequestError(
+            f"{store.name}: {path}: expiry: needs to lie within 7 days from now, got {expiry.isoformat()}"
+        )
+    return min(ceil(life.total_seconds()), int(LONGEST_LIFE.total_seconds()))

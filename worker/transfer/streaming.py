@@ -1,0 +1,132 @@
+"""Writing bytes that come in order and once, their number unknown: the parts grow as the ladder says."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from worker.errors import PlanError, SourceUnavailableError, SupersededError, UploadNotFoundError
+from worker.transfer.body import PartBody
+from worker.transfer.checkpoint import SentPart
+from worker.transfer.checksums import checksum_of
+from worker.transfer.copying import Copying, Head, copy_parts
+from worker.transfer.plan import Ladder, PartRange, plan_parts
+from worker.transfer.sending import PartThreads, Task, recording, run_all
+from worker.transfer.sources import MemorySource
+from worker.transfer.splice import Stream
+from worker.transfer.spool import Spool
+from worker.transfer.target import Target
+
+SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: holds parts that no buffer holds; /tmp is often memory
+
+
+def write_stream(
+    target: Target, stream: Stream, head: Head | None, *, threads: PartThreads, copying: Copying, part_size: int
+) -> None:
+    """Make the head and the stream's bytes the blob. A stream cannot be read again, so that any failure is final.
+
+    Raises SourceError, StoreError, TransferError; PlanError if there are more bytes than a blob can have.
+    """
+    limits, base, kept = target.store.limits, target.base(), head.size if head else 0
+    plan = plan_parts(kept, part_size=part_size, limits=limits, head=kept, copy_size=copying.part_size)
+    target.open_upload(plan, base)
+    upload = target.checkpoint.load()
+    assert upload is not None, "it has just been opened"
+    upload_id = str(upload.upload_id)
+    parts = copy_parts(target, upload_id, head, plan.copied(), copying.threads) if head else []
+    parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.head_parts).parts(kept), threads)
+    if target.base() != base:
+        raise SupersededError(f"{target.key}: was replaced by somebody else meanwhile; it was left alone")
+    size = sum(part.size for part in parts)
+    upload = replace(upload, size=size, parts={part.part_number: part for part in parts})
+    if not target.complete(upload, upload_id, base):
+        raise UploadNotFoundError(f"{target.key}: the upload has vanished, and its bytes cannot be read again")
+
+
+def _send(
+    target: Target, upload_id: str, stream: Stream, parts: Iterator[PartRange], threads: PartThreads
+) -> list[SentPart]:
+    store = target.store
+
+    def prepare(part: PartRange) -> Task | None:
+        buffer = threads.take_buffer()
+        try:
+            taken = _take(part, stream, buffer, target.key)
+        except BaseException:
+            threads.give_buffer(buffer)
+            raise
+        if taken is None:
+            threads.give_buffer(buffer)
+            return None
+
+        def send(part: PartRange, buffer: memoryview) -> SentPart:
+            with taken as body:
+                checksum = checksum_of(body, store.checksum)
+                receipt = store.upload_part(target.key, upload_id, part.number, body, checksum=checksum)
+            return SentPart(part.number, part.offset, len(body), receipt.etag, checksum)
+
+        return threads.task(send, part, buffer)
+
+    sent = run_all(threads.executor, threads.count, parts, prepare, recording(target.checkpoint), target.stop)
+    if stream.readinto(memoryview(bytearray(1))):
+        raise PlanError(f"{target.key}: the reader has more bytes than fit into {store.limits.max_parts} parts")
+    return sent
+
+
+def _take(part: PartRange, stream: Stream, buffer: memoryview, key: str) -> AbstractContextManager[PartBody] | None:
+    """The next part of the stream, in the buffer or, if it is larger, in a file; None at the end."""
+    count = stream.readinto(buffer[: part.size])
+    if not count:
+        return None
+    if part.size <= len(buffer) or count < len(buffer):
+        return nullcontext(PartBody(MemorySource(b""), replace(part, size=count), buffer, filled=count))
+    spooled = _SpooledPart(part.offset, key)
+    try:
+        while count:
+            spooled.append(buffer[:count])
+            count = stream.readinto(buffer[: part.size - spooled.size])
+    except BaseException:
+        spooled.close()
+        raise
+    return spooled.body(replace(part, size=spooled.size), buffer)
+
+
+class _SpooledPart:
+    """A part that is larger than a buffer, put aside: the store may want to hear it twice."""
+
+    def __init__(self, offset: int, key: str) -> None:
+        self.size = 0
+        self._offset = offset
+        self._key = key
+        with self._disk_errors():
+            self._spool = Spool(SPOOL_DIRECTORY)
+
+    def append(self, piece: memoryview) -> None:
+        with self._disk_errors():
+            self._spool.append(piece)
+        self.size += len(piece)
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        with self._disk_errors():
+            self._spool.readinto(offset - self._offset, buffer)
+
+    @contextmanager
+    def body(self, part: PartRange, buffer: memoryview) -> Iterator[PartBody]:
+        try:
+            yield PartBody(self, part, buffer)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._spool.close()
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SourceUnavailableError(
+                f"{self._key}: a part that is too large for memory cannot be kept in {SPOOL_DIRECTORY}: "
+                f"{error.strerror}"
+            ) from error

@@ -1,0 +1,124 @@
+"""The target: the key that a transfer makes visible, and the conditions under which it does."""
+
+import logging
+from dataclasses import dataclass, replace
+
+from blobferry.checks import MARK_NAME
+from blobferry.contract import UploadState
+from worker.errors import BlobExistsError, LeaseLostError, OutcomeUnknownError, SupersededError, UploadNotFoundError
+from worker.stores.store import Store
+from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt
+from worker.transfer.aborting import abort_upload, lost_uploads
+from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload
+from worker.transfer.checksums import join_checksums
+from worker.transfer.control import Stop, never
+from worker.transfer.plan import PartPlan
+from worker.transfer.publishing import Call, publish
+from worker.transfer.settling import expected_blob, settle
+from worker.transfer.visible import Expected, look
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One key of a store, and one transfer that writes it."""
+
+    store: Store
+    key: str
+    checkpoint: Checkpoint
+    stop: Stop = never
+    options: BlobOptions | None = None
+    overwrite: bool = True
+    #: The version that the new blob builds on: with another one there, nothing is published.
+    onto: Base | None = None
+    #: Whether a replacement by somebody else in between is simply replaced: a plain call is the last writer.
+    is_last_writer: bool = False
+
+    @property
+    def marked_options(self) -> BlobOptions | None:
+        """The options, with the mark by which a job knows its own blob."""
+        if not self.checkpoint.mark:
+            return self.options
+        options = self.options or BlobOptions()
+        return replace(options, metadata={**options.metadata, MARK_NAME: self.checkpoint.mark})
+
+    def base(self) -> Base:
+        """What readers see at the key now. Raises BlobExistsError, SupersededError if it must not be replaced."""
+        base = Base.of(look(self.store, self.key))
+        if self.onto not in (None, base):
+            raise SupersededError(f"{self.key}: was replaced while something was written onto it; it was left alone")
+        if not self.overwrite and not base.is_absent:
+            raise BlobExistsError(f"{self.key}: a blob is there already, and overwrite is off")
+        return base
+
+    def open_upload(self, plan: PartPlan, base: Base) -> None:
+        """Open an upload; the checkpoint then knows its id."""
+        self.checkpoint.opening(
+            self.key, size=plan.size, part_size=plan.part_size, base=base, head=plan.head, head_parts=plan.head_parts
+        )
+        upload_id = self.store.create_upload(self.key, options=self.marked_options)
+        try:
+            self.checkpoint.opened(upload_id)
+        except LeaseLostError:  # nobody else will ever know this id
+            abort_upload(self.store, self.key, upload_id)
+            raise
+
+    def complete(self, upload: SavedUpload, upload_id: str, base: Base) -> bool:
+        """Publish the upload, all of whose parts are in the store. False if it is gone and has to be begun again."""
+        receipts = [
+            PartReceipt(part.part_number, part.size, part.etag, part.checksum)
+            for _, part in sorted(upload.parts.items())
+        ]
+        checksum = join_checksums((part.checksum, part.size) for part in receipts)
+
+        def call(condition: Condition | None) -> PutReceipt:
+            return self.store.complete_upload(
+                self.key, upload_id, receipts, checksum=checksum, size=upload.size, condition=condition
+            )
+
+        try:
+            receipt = self.publish(call, base, expected_blob(upload, self.checkpoint.mark))
+        except UploadNotFoundError as error:
+            return self.is_there_after_all(replace(upload, state=UploadState.COMPLETING, base=base), error)
+        self.checkpoint.completed(receipt.etag, receipt.version_id)
+        return True
+
+    def publish(self, call: Call, base: Base, expected: Expected) -> PutReceipt:
+        """Make a publishing call. Raises as :func:`~worker.transfer.publishing.publish` does, and BlobExistsError."""
+        try:
+            return publish(
+                self.store,
+                self.key,
+                call,
+                base=base,
+                expected=expected,
+                checkpoint=self.checkpoint,
+                stop=self.stop,
+                is_last_writer=self.is_last_writer and self.overwrite and self.onto is None,
+            )
+        except SupersededError as error:
+            if self.overwrite:
+                raise
+            raise BlobExistsError(f"{self.key}: a blob appeared there, and overwrite is off") from error
+
+    def is_there_after_all(self, upload: SavedUpload, error: UploadNotFoundError) -> bool:
+        """The upload id is gone: True if its blob is visible; False, and the upload is abandoned: begin again.
+
+        Raises OutcomeUnknownError if the blob may have been published and then deleted.
+        """
+        if upload.state == UploadState.COMPLETING and settle(self.store, self.key, upload, self.checkpoint):
+            return True  # an earlier call took effect between the last look and now
+        if upload.state == UploadState.COMPLETING and upload.base.is_absent:
+            raise OutcomeUnknownError(
+                f"{self.key}: the upload is gone and no blob is there; it may have been completed and then deleted, "
+                "so it was not sent again"
+            ) from error
+        logger.warning("upload is gone, beginning again from byte 0", extra={"key": self.key})
+        self.checkpoint.abandon(gone=True)
+        return False
+
+    def abort_lost_uploads(self, upload: SavedUpload) -> None:
+        """Abort what a run opened without living to write its id down: no parts, and nobody else's row."""
+        for upload_id in lost_uploads(self.store, upload, lambda: self.checkpoint.known_upload_ids(self.key)):
+            abort_upload(self.store, self.key, upload_id)

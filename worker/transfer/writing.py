@@ -1,0 +1,153 @@
+"""One write of bytes that can be read again at any offset: it goes on from whatever its checkpoint says."""
+
+import logging
+from dataclasses import dataclass, replace
+
+from blobferry.contract import UploadState
+from worker.errors import KeyNotFoundError, PreconditionFailedError, UploadNotFoundError
+from worker.stores.values import Condition, PutReceipt
+from worker.transfer.body import PartBody
+from worker.transfer.checkpoint import SavedUpload, SentPart
+from worker.transfer.checksums import checksum_of, md5_etag_of
+from worker.transfer.copying import Copying, Head, copy_parts
+from worker.transfer.plan import PartPlan, PartRange, plan_parts
+from worker.transfer.reconciling import reconcile
+from worker.transfer.sending import MAX_BUFFER, PartThreads
+from worker.transfer.settling import expected_blob, refuse_other_key, settle
+from worker.transfer.sources import Source
+from worker.transfer.target import Target
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What is written, where, and with what."""
+
+    target: Target
+    source: Source
+    head: Head | None
+    threads: PartThreads
+    copying: Copying
+    part_size: int
+
+    def advance(self) -> bool:
+        """Go on from what the checkpoint says; False if it has to be read again."""
+        target = self.target
+        upload = target.checkpoint.load()
+        if upload is None:
+            self._open()
+            return False
+        if upload.state == UploadState.COMPLETED:
+            return True
+        refuse_other_key(upload, target.key)
+        if upload.state == UploadState.COMPLETING and settle(target.store, target.key, upload, target.checkpoint):
+            return True
+        if upload.part_size is None:
+            return self._copy(upload, self.head) if upload.head and self.head else self._put(upload)
+        if upload.upload_id is None:
+            target.abort_lost_uploads(upload)
+            target.checkpoint.abandon(gone=True)
+            return False
+        return self._upload(upload, upload.upload_id)
+
+    def _open(self) -> None:
+        target, size, limits = self.target, self.source.size, self.target.store.limits
+        base = target.base()
+        head = self.head.size if self.head and self._is_copied(self.head) else 0
+        plan = plan_parts(size, part_size=self.part_size, limits=limits, head=head, copy_size=self.copying.part_size)
+        if self.head and self.copying.is_one_call(self.head, target.checkpoint.mark):
+            target.checkpoint.opening(target.key, size=size, part_size=None, base=base, head=size)
+        elif not head and plan.count <= 1 and size <= MAX_BUFFER:
+            target.checkpoint.opening(target.key, size=size, part_size=None, base=base)
+        else:
+            target.open_upload(plan, base)
+
+    def _is_copied(self, head: Head) -> bool:
+        return head.size > 0 and (head.is_whole or head.size >= self.target.store.limits.min_part_size)
+
+    # --- one call --------------------------------------------------------------------------------------------------
+
+    def _put(self, upload: SavedUpload) -> bool:
+        target, store = self.target, self.target.store
+
+        def send(part: PartRange, buffer: memoryview) -> SentPart:
+            body = PartBody(self.source, part, buffer)
+            checksum = checksum_of(body, store.checksum)
+            self.source.check()
+            expected = expected_blob(upload, target.checkpoint.mark, md5_etag_of(body))
+            receipt = target.publish(
+                lambda condition: store.put(
+                    target.key, body, checksum=checksum, condition=condition, options=target.marked_options
+                ),
+                target.base(),
+                replace(expected, checksum=checksum),
+            )
+            target.checkpoint.completed(receipt.etag, receipt.version_id, bytes_sent=part.size)
+            return SentPart(part.number, part.offset, part.size, receipt.etag or "", checksum)
+
+        self.threads.run(send, PartRange(1, 0, upload.size))
+        return True
+
+    def _copy(self, upload: SavedUpload, head: Head) -> bool:
+        target = self.target
+        options = target.marked_options if target.checkpoint.mark else None  # else the store carries all of them along
+
+        def call(condition: Condition | None) -> PutReceipt:
+            return target.store.copy(
+                head.key, target.key, source_if_match=head.etag, condition=condition, options=options
+            )
+
+        expected = replace(expected_blob(upload, target.checkpoint.mark, head.etag), checksum=head.checksum)
+        try:
+            receipt = target.publish(call, target.base(), expected)
+        except (KeyNotFoundError, PreconditionFailedError):
+            self.source.check()
+            raise
+        target.checkpoint.completed(receipt.etag, receipt.version_id)
+        return True
+
+    # --- multipart uploads -----------------------------------------------------------------------------------------
+
+    def _upload(self, upload: SavedUpload, upload_id: str) -> bool:
+        target = self.target
+        try:
+            parts = self._bring_missing(upload, upload_id)
+        except UploadNotFoundError as error:
+            return target.is_there_after_all(upload, error)
+        self.source.check()
+        base = target.base()
+        if base != upload.base:
+            # A versioned bucket dates a blob by the opening of its upload: completing ours would hide it.
+            logger.info("destination changed since the upload was opened", extra={"key": target.key})
+            target.checkpoint.abandon(gone=False)
+            return False
+        return target.complete(replace(upload, parts=parts), upload_id, base)
+
+    def _bring_missing(self, upload: SavedUpload, upload_id: str) -> dict[int, SentPart]:
+        target, store = self.target, self.target.store
+        assert upload.part_size is not None, "a put has no parts"
+        plan = PartPlan(upload.size, upload.part_size, upload.head, upload.head_parts)
+        parts = reconcile(
+            upload,
+            plan,
+            store.list_parts(target.key, upload_id),
+            source=self.source,
+            algorithm=store.checksum,
+            threads=self.threads,
+            checkpoint=target.checkpoint,
+        )
+
+        def send(part: PartRange, buffer: memoryview) -> SentPart:
+            body = PartBody(self.source, part, buffer)
+            checksum = checksum_of(body, store.checksum)
+            receipt = store.upload_part(target.key, upload_id, part.number, body, checksum=checksum)
+            return SentPart(part.number, part.offset, part.size, receipt.etag, checksum)
+
+        brought: list[SentPart] = []
+        if self.head is not None:
+            missing = (part for part in plan.copied() if part.number not in parts)
+            brought += copy_parts(target, upload_id, self.head, missing, self.copying.threads)
+        missing = (part for part in plan.sent() if part.number not in parts)
+        brought += self.threads.send_all(missing, send, target.checkpoint, target.stop)
+        return parts | {part.part_number: part for part in brought}
