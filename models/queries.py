@@ -53,6 +53,8 @@ MAX_CRASHES: Final = 20  #: workers that may die with one job in all
 PUBLISHER_LOCK: Final = 0x626C6F62_66657272  #: any constant; "blobferr"
 REPUBLISH_AFTER: Final = 30.0  #: seconds after which an unclaimed message counts as lost
 AMBIGUOUS_KEPT: Final = 24 * 3600.0  #: seconds before an upload is aborted whose completion may yet take effect
+FILES: Final = "file://"  #: with it the endpoint of a partial file begins; what follows is its host
+HOST_GONE: Final = 7 * 24 * 3600.0  #: seconds after which nobody waits any more for a host to remove its partial file
 _UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
 
 
@@ -362,14 +364,20 @@ def end_idle(session: Session, *, limit: int) -> list[Job]:
     return ended
 
 
-def uploads_to_abort(session: Session, *, limit: int) -> Sequence[Upload]:
-    """Uploads to abort now: those given up, and aborted ones that are due for their second look."""
+def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence[Upload]:
+    """Uploads to abort now: those given up, and aborted ones that are due for their second look.
+
+    Partial files are left to their own host, which calls itself ``files_of``; after some days, to anybody.
+    """
     retention_is_over = (Upload.state.in_(_UNFINISHED_UPLOADS), Upload.recheck_at < _now())
     session.execute(update(Upload).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
     not_put_off = or_(Upload.recheck_at.is_(None), Upload.recheck_at < _now())
     second_look = (Upload.state == UploadState.GONE) & (Upload.recheck_at < _now())
     due = or_((Upload.state == UploadState.ABORTING) & not_put_off, second_look)
-    return session.scalars(select(Upload).where(due).limit(limit)).all()
+    in_reach = or_(
+        ~Upload.endpoint.startswith(FILES), Upload.endpoint == files_of, Upload.updated_at < _now(-HOST_GONE)
+    )
+    return session.scalars(select(Upload).where(due, in_reach).limit(limit)).all()
 
 
 def put_off_abort(session: Session, upload: int, seconds: float) -> None:

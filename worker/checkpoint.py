@@ -33,9 +33,20 @@ class SqlCheckpoint:
     """The checkpoint of one run. Every method raises LeaseLostError once another run owns the job."""
 
     def __init__(
-        self, database: Database, job: Job, place: Place, *, storage: str | None = None, max_restarts: int
+        self,
+        database: Database,
+        job: Job,
+        place: Place,
+        *,
+        max_restarts: int,
+        storage: str | None = None,
+        begins_again_elsewhere: bool = False,
     ) -> None:
-        """``storage`` is the name of the storage that is written to, if that is not the job's own."""
+        """``storage`` is the name of the storage that is written to, if that is not the job's own.
+
+        An upload of another place is begun again if ``begins_again_elsewhere``, as for a file on another host; else it
+        is an error, for it must not be forgotten.
+        """
         self.mark = mark_of(job.id)
         self.progressed = False  #: bytes went out in this run
         self.past_return = job.phase in PAST_RETURN  #: readers may see the blob any moment
@@ -44,6 +55,7 @@ class SqlCheckpoint:
         self._place = place
         self._storage = storage or job.storage
         self._max_restarts = max_restarts
+        self._begins_again_elsewhere = begins_again_elsewhere
         self._row: Upload | None = None
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
@@ -63,10 +75,14 @@ class SqlCheckpoint:
             row = self._row = queries.newest_upload(session, self._job.id)
             if row is None:
                 return None
-            if (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint):
+            is_elsewhere = (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint)
+            if is_elsewhere and not self._begins_again_elsewhere:
                 problem = f"this job's upload is in bucket {row.bucket!r}, the storage now names {self._place.bucket!r}"
                 raise ConfigurationError(f"storages.{row.storage}", problem)
             parts = queries.parts_of(session, row.id)
+        if is_elsewhere:
+            self.abandon(gone=False)
+            return None
         return SavedUpload(
             key=row.key,
             size=row.size or 0,

@@ -5,9 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Final, Self
 
-from worker.errors import (
-    VerificationError,
-)
+from worker.errors import InvalidOffsetError, VerificationError
 from worker.parameters import DriverParameters
 from worker.reads import Reads
 from worker.stores.memory import MemoryStore
@@ -102,7 +100,9 @@ class Driver(Reads):
         ``total_read``. Raises SupersededError or SourceChangedError if the blob is replaced meanwhile by somebody else.
         """
         key = self.key(path)
-        self._check_offset(path, offset)
+        limits = self.store.limits
+        if not 0 <= offset <= limits.max_parts * limits.max_part_size:
+            raise InvalidOffsetError(path, offset, self.store.name)
         data = reader if isinstance(reader, Source) else ReaderStream.of(reader, path)
         try:
             with self._checkpoint(checkpoint) as used:

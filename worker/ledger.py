@@ -6,11 +6,14 @@ from typing import Final
 
 from blobferry.contract import UploadState
 from models import Upload, queries
+from models.queries import FILES
 from worker.errors import BlobferryError, ConfigurationError, UnreachableError
 from worker.runtime import Runtime
 from worker.stores.store import Store
 from worker.transfer.aborting import abort_upload, lost_uploads
 from worker.transfer.checkpoint import Base, SavedUpload
+from worker.transfer.destinations import host_endpoint
+from worker.transfer.partials import remove_partial
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +28,7 @@ def abort_given_up(runtime: Runtime) -> int:
     """
     try:
         with runtime.database.begin() as session:
-            uploads = queries.uploads_to_abort(session, limit=BATCH)
+            uploads = queries.uploads_to_abort(session, limit=BATCH, files_of=host_endpoint())
     except UnreachableError as error:
         logger.warning("ledger not read", extra={"reason": str(error)})
         return 0
@@ -43,6 +46,9 @@ def abort_given_up(runtime: Runtime) -> int:
 
 
 def _abort(runtime: Runtime, upload: Upload) -> None:
+    if upload.endpoint.startswith(FILES):
+        _remove_partial(runtime, upload)
+        return
     store = runtime.driver(upload.storage).store
     if (store.bucket, store.endpoint) != (upload.bucket, upload.endpoint):
         raise ConfigurationError(f"storages.{upload.storage}", f"names bucket {upload.bucket!r} no longer")
@@ -54,6 +60,17 @@ def _abort(runtime: Runtime, upload: Upload) -> None:
     recheck = runtime.settings.retention.abort_recheck_seconds if opened and first_look else None
     with runtime.database.begin() as session:
         queries.upload_is_gone(session, upload.id, recheck_seconds=recheck)
+
+
+def _remove_partial(runtime: Runtime, upload: Upload) -> None:
+    """A partial file goes; one of a host that has not been seen for days is only forgotten."""
+    if upload.endpoint != host_endpoint():
+        extra = {"job_id": upload.job_id, "host": upload.endpoint, "key": upload.key}
+        logger.warning("partial file left behind: its host has gone", extra=extra)
+    elif upload.upload_id:
+        remove_partial(upload.key, upload.upload_id)
+    with runtime.database.begin() as session:
+        queries.upload_is_gone(session, upload.id, recheck_seconds=None)
 
 
 def _lost(runtime: Runtime, store: Store, upload: Upload) -> list[str]:

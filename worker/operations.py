@@ -15,7 +15,11 @@ from worker.driver import Driver
 from worker.errors import PathNotFoundError
 from worker.runtime import Runtime
 from worker.stores.values import BlobHead, BlobOptions
+from worker.transfer.blob_source import BlobSource
 from worker.transfer.control import Stop
+from worker.transfer.destinations import FileDestination
+from worker.transfer.downloading import download
+from worker.transfer.file_target import FileTarget
 
 Result = Mapping[str, Any]
 
@@ -45,6 +49,10 @@ class Operation(Protocol):
         """The job's result, once readers see the outcome. Raises NotShownError, BlobferryError."""
         ...
 
+    def close(self) -> None:
+        """Give back what the run needed."""
+        ...
+
 
 class _Transfer:
     """What operations have in common that make a blob or a file visible."""
@@ -67,6 +75,9 @@ class _Transfer:
     @property
     def past_return(self) -> bool:
         return self._checkpoint.past_return
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _shown(self, driver: Driver, path: str) -> BlobHead:
         head = driver.look(path)
@@ -148,6 +159,45 @@ class Move(_Transfer):
         return result_of(dest_path, head)
 
 
+class ReadStream(_Transfer):
+    """A blob to a file of this host, renamed into place: who sees the file sees all of it."""
+
+    def _open_checkpoint(self) -> SqlCheckpoint:
+        roots = self._runtime.settings.sources.file_roots
+        self._destination = FileDestination.open(self._request["dest"], roots)
+        return self._runtime.checkpoint(self._job, self._destination, begins_again_elsewhere=True)
+
+    def bring(self) -> None:
+        """See :class:`Operation`."""
+        target = FileTarget(
+            destination=self._destination,
+            checkpoint=self._checkpoint,
+            token=self._job.token,
+            threads=self._runtime.engine.threads,
+            overwrite=self._request.get("overwrite", True),
+            stop=self._stop,
+        )
+        if target.settle():
+            return
+        path = self._request["path"]
+        head = self._driver.look(path)
+        if head is None:
+            raise PathNotFoundError(path, self._driver.store.name)
+        source = BlobSource(self._driver.store, head.key, path, head=head)
+        part_size = self._runtime.engine.part_size
+        download(target, source, self._request.get("offset", 0), part_size=part_size, checksum=head.checksum)
+
+    def confirm(self) -> Result:
+        """It had the right size and checksum when it was renamed; whoever waited for it may have taken it by now."""
+        fingerprint = self._job.source_fingerprint or {}
+        dest, etag = self._request["dest"], fingerprint.get("etag")
+        return {"path": self._request["path"], "dest": dest, "size": self._job.size, "etag": etag}
+
+    def close(self) -> None:
+        """Close the directory."""
+        self._destination.close()
+
+
 class Delete:
     """A path and everything under it. It is its own memory: see :class:`~worker.transfer.deleting.Deletion`."""
 
@@ -173,6 +223,9 @@ class Delete:
         if head is not None and self.cutoff is not None and head.mod_time <= self.cutoff:
             raise NotShownError("the blob is still there")
         return {"path": self._path}
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     # --- what it must not forget -----------------------------------------------------------------------------------
 
@@ -204,6 +257,7 @@ def result_of(path: str, head: BlobHead) -> Result:
 OPERATIONS: Final[Mapping[str, Callable[[Runtime, Job, Stop], Operation]]] = {
     "write_stream": WriteStream,
     "put_content": PutContent,
+    "read_stream": ReadStream,
     "move": Move,
     "delete": Delete,
 }

@@ -37,7 +37,8 @@ class Reads:
         connection that drops is made again at the byte it had reached. Never ends early without an error.
         """
         key = self.key(path)
-        self._check_offset(path, offset)
+        if offset < 0:
+            raise InvalidOffsetError(path, offset, self.store.name)
         with self._not_found(path):
             return open_reader(self.store, key, offset, path)
 
@@ -95,11 +96,6 @@ class Reads:
         if path == "/":
             return f"{self._root}/" if self._root else ""
         return self.key(path) + "/"
-
-    def _check_offset(self, path: str, offset: int) -> None:
-        limits = self.store.limits
-        if not 0 <= offset <= limits.max_parts * limits.max_part_size:
-            raise InvalidOffsetError(path, offset, self.store.name)
 
     @contextmanager
     def _not_found(self, path: str) -> Iterator[None]:

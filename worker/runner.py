@@ -6,6 +6,7 @@ The runner knows jobs and no bytes. A run that finds itself without its lease wr
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -117,9 +118,10 @@ class _Run:
 
     def _go(self) -> Outcome:
         operation = self._operation = OPERATIONS[self._job.operation](self._runtime, self._job, self._stop)
-        if self._job.phase not in (Phase.VERIFYING, Phase.DELETING_SOURCE):
-            operation.bring()
-        return self._verify(operation)
+        with closing(operation):
+            if self._job.phase not in (Phase.VERIFYING, Phase.DELETING_SOURCE):
+                operation.bring()
+            return self._verify(operation)
 
     # --- how it ends -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Made once in each child, after the fork: clients, connections and threads do not
 import os
 from collections.abc import Mapping
 from socket import gethostname
+from typing import Any
 from urllib.parse import urlsplit
 
 from models import Database, Job
@@ -67,9 +68,9 @@ class Runtime:
             case _:
                 return FileSource.open(url, sources.file_roots)
 
-    def checkpoint(self, job: Job, place: Place, *, storage: str | None = None) -> SqlCheckpoint:
-        """The checkpoint of a job that this process has claimed."""
-        return SqlCheckpoint(self.database, job, place, storage=storage, max_restarts=self.settings.retry.max_restarts)
+    def checkpoint(self, job: Job, place: Place, **how: Any) -> SqlCheckpoint:
+        """The checkpoint of a job that this process has claimed. ``how`` as SqlCheckpoint takes it."""
+        return SqlCheckpoint(self.database, job, place, max_restarts=self.settings.retry.max_restarts, **how)
 
     def warm_up(self) -> None:
         """Do now what the first job would wait for: import boto3 and make the clients. Sends no request."""

@@ -265,7 +265,7 @@ def test_every_job_that_is_not_final_is_claimable_later_running_paused_or_ended_
 
 def to_abort(database: Database) -> list[int]:
     with database.begin() as session:
-        return [upload.id for upload in queries.uploads_to_abort(session, limit=100)]
+        return [upload.id for upload in queries.uploads_to_abort(session, limit=100, files_of="file://here")]
 
 
 def gone(database: Database, upload: int, recheck_seconds: float | None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
-from worker.errors import DeleteIncompleteError, KeyNotFoundError, PermissionDeniedError
+from worker.errors import DeleteIncompleteError, KeyNotFoundError
 from worker.stores.store import Store
 from worker.stores.values import KeyEntry, Page
 from worker.transfer.control import Interrupted, Stop
@@ -58,8 +58,7 @@ def delete_tree(store: Store, key: str, path: str, *, deletion: Deletion, stop: 
     """Delete exactly the key and all keys under ``key/``; ``path`` is what messages call it.
 
     Safe to repeat, by anybody who has the same ``deletion``. Raises KeyNotFoundError if nothing is there and never was;
-    Interrupted between two batches; DeleteIncompleteError, or PermissionDeniedError if that is all, once everything
-    else is gone.
+    Interrupted between two batches; DeleteIncompleteError once everything else is gone.
     """
     head = look(store, key)
     first = store.list_page(key + "/")
@@ -100,9 +99,6 @@ class _Tree:
             self._flush()
         if not self.saw_any and not self.deletion.deleted_any:
             raise KeyNotFoundError(f"{self.store.name}: nothing is stored at {self.key!r}, nor under it")
-        if self.failures and all(code == "AccessDenied" for _, code in self.failures):
-            named = ", ".join(path for path, _ in self.failures[:10])
-            raise PermissionDeniedError(f"{self.store.name}: may not delete {self.failed} keys, such as {named}")
         if self.failures:
             raise DeleteIncompleteError(self.path, self.failures, self.store.name, self.failed)
 

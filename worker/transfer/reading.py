@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from worker.errors import (
+    BlobferryError,
     KeyNotFoundError,
     PreconditionFailedError,
     RangeNotSatisfiableError,
@@ -27,7 +28,8 @@ def open_reader(store: Store, key: str, offset: int, path: str) -> io.BufferedRe
 class BlobReader(io.RawIOBase):
     """The bytes of the version that was there first.
 
-    Reading raises SourceChangedError once that is gone, StoreError if the store stays out of reach. Never ends early.
+    Reading raises SourceChangedError once that is gone, StoreError if the store stays out of reach; from then on it
+    raises nothing else, for whoever read on would miss what was lost with the error. Never ends early.
     """
 
     def __init__(self, store: Store, key: str, offset: int, path: str) -> None:
@@ -39,6 +41,7 @@ class BlobReader(io.RawIOBase):
         self._connection: AbstractContextManager[Reader] | None = None
         self._reader: Reader | None = None
         self._ended = False
+        self._error: BlobferryError | None = None
         try:
             self._connect()
         except RangeNotSatisfiableError:
@@ -50,21 +53,35 @@ class BlobReader(io.RawIOBase):
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         """Fill the buffer, or what there is of it; 0 at the end."""
-        if self.closed:
-            raise ValueError("read of a closed blob")
         view = memoryview(buffer).cast("B")
-        if self._ended or not view:
-            return 0
-        data = self._read(min(len(view), _BUFFER))
+        data = self._next(min(len(view), _BUFFER))
         view[: len(data)] = data
-        self._position += len(data)
-        self._ended = not data
         return len(data)
+
+    def readall(self) -> bytes:
+        """All that is left, in larger steps than the standard library's."""
+        return b"".join(iter(lambda: self._next(_BUFFER), b""))
 
     def close(self) -> None:
         """Give the connection back."""
         self._disconnect()
         super().close()
+
+    def _next(self, size: int) -> bytes:
+        if self.closed:
+            raise ValueError("read of a closed blob")
+        if self._error is not None:
+            raise self._error
+        if self._ended or not size:
+            return b""
+        try:
+            data = self._read(size)
+        except BlobferryError as error:
+            self._error = error
+            raise
+        self._position += len(data)
+        self._ended = not data
+        return data
 
     def _read(self, size: int) -> bytes:
         for number in range(_TRIES):
@@ -75,16 +92,21 @@ class BlobReader(io.RawIOBase):
                 return self._reader.read(size)
             except StoreError as error:
                 self._disconnect()
-                if not error.transient or number == _TRIES - 1:
+                # Without an ETag nobody could tell whether the next connection brings the same version.
+                if not error.transient or number == _TRIES - 1 or self._etag is None:
                     raise
             time.sleep(0.02 * 2**number)
         raise AssertionError("the last try returns or raises")
 
     def _reconnect(self) -> None:
+        replaced = f"{self._store.name}: {self._path}: was replaced while it was read"
         try:
             self._connect()
         except (KeyNotFoundError, PreconditionFailedError, RangeNotSatisfiableError) as error:
-            raise SourceChangedError(f"{self._store.name}: {self._path}: was replaced while it was read") from error
+            raise SourceChangedError(replaced) from error
+        if self._reader is not None and self._reader.etag != self._etag:  # some stores ignore If-Match
+            self._disconnect()
+            raise SourceChangedError(replaced)
 
     def _connect(self) -> None:
         connection = self._store.get(self._key, self._position, if_match=self._etag)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from worker.errors import InvalidRequestError, NotSupportedError, UnsupportedMethodError
 from worker.stores.store import Store
 
-DEFAULT_LIFE: Final = timedelta(minutes=20)
+_DEFAULT_SECONDS: Final = 20 * 60
 LONGEST_LIFE: Final = timedelta(days=7)  #: Source: S3 user guide, "Sharing objects with presigned URLs"
 
 
@@ -18,7 +18,7 @@ def sign(store: Store, key: str, path: str, options: Mapping[str, Any]) -> str:
         if name not in ("method", "expiry"):
             raise InvalidRequestError(f"{store.name}: {path}: unknown option {name!r:.200}; there are method, expiry")
     method = _method(options.get("method", "GET"), store)
-    seconds = _seconds(options.get("expiry"), store, path)
+    seconds = _seconds(options["expiry"], store, path) if "expiry" in options else _DEFAULT_SECONDS
     try:
         return store.presign(method, key, seconds)
     except NotSupportedError as error:
@@ -32,8 +32,6 @@ def _method(method: Any, store: Store) -> Literal["GET", "HEAD"]:
 
 
 def _seconds(expiry: Any, store: Store, path: str) -> int:
-    if expiry is None:
-        return int(DEFAULT_LIFE.total_seconds())
     if not isinstance(expiry, datetime) or expiry.tzinfo is None:
         raise InvalidRequestError(f"{store.name}: {path}: expiry: needs an aware datetime, got {expiry!r:.200}")
     life = expiry - datetime.now(UTC)

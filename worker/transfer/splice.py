@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from worker.errors import SourceChangedError, SourceError, StoreError
 from worker.transfer.sources import Source
 from worker.units import MIB
 
@@ -35,7 +36,7 @@ class Splice:
         while buffer:
             if offset < self.kept and self._old is not None:
                 count = min(len(buffer), self.kept - offset)
-                self._old.readinto(offset, buffer[:count])
+                _read_old(self._old, offset, buffer[:count])
             elif offset < self._offset:
                 count = min(len(buffer), self._offset - offset, len(_ZEROS))
                 buffer[:count] = _ZEROS[:count]
@@ -51,6 +52,15 @@ class Splice:
     def close(self) -> None:
         """Close the data."""
         self._data.close()
+
+
+def _read_old(old: Source, offset: int, buffer: memoryview) -> None:
+    try:
+        old.readinto(offset, buffer)
+    except SourceChangedError:
+        raise
+    except SourceError as error:  # it is the destination's store that says so: nothing is wrong with the data
+        raise (error.__cause__ if isinstance(error.__cause__, StoreError) else error) from None
 
 
 class Stream(Protocol):
