@@ -1,12 +1,14 @@
 """Checks of single request values. Each returns the value in its JSON form, or raises an error that names it."""
 
 import re
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
 
-from blobferry.errors import InvalidPathError, InvalidRequestError
+from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, UnsupportedMethodError
+from blobferry.redaction import shown
 
 MAX_JOB_ID: Final = 155  #: characters; what Celery's own result tables allow a task id
 MAX_KEY_BYTES: Final = 1024  #: Source: S3 user guide, "Creating object key names"
@@ -15,6 +17,9 @@ MARK_NAME: Final = "blobferry-job"
 #: S3 allows 2,048, the mark included. Source: S3 user guide, "User-defined object metadata"
 MAX_METADATA_BYTES: Final = 2048 - len(MARK_NAME) - 32
 MAX_PRIORITY: Final = 9
+MAX_CONTENT: Final = 1024 * 1024  #: bytes that a message or a result carries
+#: Bytes; ten thousand parts of 5 GiB. Source: S3 user guide, "Amazon S3 multipart upload limits"
+MAX_OFFSET: Final = 10_000 * 5 * 1024**3
 
 Check = Callable[[str, Any], Any]
 """``check(name, value)`` returns the value in its JSON form or raises InvalidRequestError naming it."""
@@ -27,7 +32,7 @@ _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 def check_path(path: Any) -> str:
     """Return the path if it names a blob: absolute, plain components, none of them ``.`` or ``..``."""
     if not isinstance(path, str) or not _PATH.fullmatch(path) or len(path) > MAX_KEY_BYTES:
-        raise InvalidPathError(path if isinstance(path, str) else repr(path))
+        raise InvalidPathError(path if isinstance(path, str) else shown(path))
     if any(component in (".", "..") for component in path.split("/")):
         raise InvalidPathError(path)
     return path
@@ -36,7 +41,7 @@ def check_path(path: Any) -> str:
 def check_job_id(job_id: Any) -> str:
     """Return the id if it can be a job's: 1 to 155 characters."""
     if not isinstance(job_id, str) or not 0 < len(job_id) <= MAX_JOB_ID or not _is_storable(job_id):
-        raise InvalidRequestError(f"job id: needs 1 to {MAX_JOB_ID} characters, got {job_id!r:.200}")
+        raise InvalidRequestError(f"job id: needs 1 to {MAX_JOB_ID} characters, got {shown(job_id)}")
     return job_id
 
 
@@ -45,71 +50,99 @@ def check_path_value(name: str, value: Any) -> str:
     return check_path(value)
 
 
+def check_path_or_root(name: str, value: Any) -> str:
+    """The path of a blob or a directory; ``/`` is the whole storage."""
+    return value if isinstance(value, str) and value == "/" else check_path(value)
+
+
 def check_storage(name: str, value: Any) -> str:
     """The name of a storage."""
     if not isinstance(value, str) or not _STORAGE.fullmatch(value):
         raise InvalidRequestError(
-            f"{name}: the name of a configured storage (lower-case letters, digits, '_'), got {value!r:.200}"
+            f"{name}: the name of a configured storage (lower-case letters, digits, '_'), got {shown(value)}"
         )
     return value
 
 
 def check_offset(name: str, value: Any) -> int:
-    """A byte offset."""
-    if not isinstance(value, int) or isinstance(value, bool) or value != 0:
-        raise InvalidRequestError(f"{name}: this version writes whole blobs, so only 0 works, got {value!r:.200}")
+    """A byte offset. Its range is checked beside the path, which the error names."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidRequestError(f"{name}: needs a whole number of bytes, got {shown(value)}")
     return value
 
 
-def check_source(name: str, value: Any) -> str:
-    """The URL of a source."""
-    if not isinstance(value, str) or not value.isprintable() or value != value.strip():
-        # urlsplit would drop line ends and outer blanks without a word, and another file would be read.
-        raise InvalidRequestError(f"{name}: needs a URL (write odd characters as %XX), got {value!r:.200}")
+def check_offset_range(path: str, offset: int) -> None:
+    """Raise InvalidOffsetError unless a blob can have a byte at the offset."""
+    if not 0 <= offset <= MAX_OFFSET:
+        if abs(offset) >= 10**100:  # the error could not be printed
+            raise InvalidRequestError(f"offset: has too many digits; at most {MAX_OFFSET} works")
+        raise InvalidOffsetError(path, offset)
+
+
+def check_contents(name: str, value: Any) -> dict[str, str]:
+    """The bytes of a whole blob: bytes-like, or ``{"base64": "…"}``, which is their JSON form."""
+    if isinstance(value, str):
+        raise InvalidRequestError(f"{name}: needs bytes and got a string; encode it, as in contents.encode()")
+    if isinstance(value, Mapping):
+        contents = _decoded(name, value)
+    else:
+        try:
+            with memoryview(value) as view:
+                _check_size(name, view.nbytes)
+                contents = view.tobytes()
+        except (TypeError, ValueError, BufferError):
+            kind = type(value).__name__
+            raise InvalidRequestError(f'{name}: needs bytes or {{"base64": "…"}}, got a {kind}') from None
+    return {"base64": b64encode(contents).decode()}
+
+
+def _decoded(name: str, value: Mapping[str, Any]) -> bytes:
+    text = value.get("base64")
+    if len(value) != 1 or not isinstance(text, str):
+        raise InvalidRequestError(f'{name}: needs bytes or {{"base64": "…"}}, got another mapping')
+    _check_size(name, len(text) // 4 * 3 - text[-2:].count("="))
     try:
-        url = urlsplit(value)
+        contents = a2b_base64(text.encode(), strict_mode=True)
     except ValueError as error:
-        raise InvalidRequestError(f"{name}: needs a URL, got {value!r:.200}: {error}") from error
-    check = _SOURCES.get(url.scheme)
-    if check is None:
+        raise InvalidRequestError(f"{name}: is no base64: {error}") from None
+    return contents
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_CONTENT:
         raise InvalidRequestError(
-            f"{name}: needs a URL such as 'file:///srv/incoming/7.mp4' or 'blob://storage/path', got {value!r:.200}"
+            f"{name}: {size} bytes are more than the {MAX_CONTENT} that a message carries; use write_stream"
         )
-    check(name, url)
-    return value
 
 
-def _check_file(name: str, url: SplitResult) -> None:
-    if url.netloc not in ("", "localhost") or not url.path.startswith("/") or url.query or url.fragment:
-        raise InvalidRequestError(
-            f"{name}: a file: URL holds an absolute path and nothing else (write '#' as %23, '?' as %3F), "
-            f"got {url.geturl()!r:.200}"
-        )
-    if "\0" in unquote(url.path):
-        raise InvalidRequestError(f"{name}: a file name cannot hold a zero byte")
-
-
-def _check_blob(name: str, url: SplitResult) -> None:
-    check_storage(f"{name}: the storage in blob://storage/path", url.netloc)
-    check_path(url.path)
-    if url.query or url.fragment:
-        raise InvalidRequestError(f"{name}: a blob: URL holds a storage and a path and nothing else")
-
-
-_SOURCES: Final[Mapping[str, Callable[[str, SplitResult], None]]] = {"file": _check_file, "blob": _check_blob}
+def check_url_options(name: str, value: Any) -> dict[str, str]:
+    """What a URL is to allow: ``method`` and ``expiry``."""
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError(f"{name}: needs a mapping with 'method' and 'expiry', got {shown(value)}")
+    for option in value:
+        if option not in ("method", "expiry"):
+            raise InvalidRequestError(f"{name}: unknown option {shown(option)}; there are 'method' and 'expiry'")
+    options = {}
+    if (method := value.get("method")) is not None:
+        if method not in ("GET", "HEAD"):
+            raise UnsupportedMethodError(method if isinstance(method, str) else shown(method))
+        options["method"] = method
+    if (expiry := value.get("expiry")) is not None:
+        options["expiry"] = check_time(f"{name}: expiry", expiry)
+    return options
 
 
 def check_boolean(name: str, value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):
-        raise InvalidRequestError(f"{name}: needs true or false, got {value!r:.200}")
+        raise InvalidRequestError(f"{name}: needs true or false, got {shown(value)}")
     return value
 
 
 def check_priority(name: str, value: Any) -> int:
     """0 to 9."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_PRIORITY:
-        raise InvalidRequestError(f"{name}: needs a whole number from 0 to {MAX_PRIORITY}, got {value!r:.200}")
+        raise InvalidRequestError(f"{name}: needs a whole number from 0 to {MAX_PRIORITY}, got {shown(value)}")
     return value
 
 
@@ -123,7 +156,7 @@ def check_time(name: str, value: Any) -> str:
         moment = None
     if not isinstance(moment, datetime) or moment.tzinfo is None:
         raise InvalidRequestError(
-            f"{name}: needs a time with a zone (ISO 8601 or an aware datetime), got {value!r:.200}"
+            f"{name}: needs a time with a zone (ISO 8601 or an aware datetime), got {shown(value)}"
         )
     return moment.isoformat()
 
@@ -133,7 +166,7 @@ def check_text(limit: int) -> Check:
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or not 0 < len(value) <= limit or not value.isprintable():
-            raise InvalidRequestError(f"{name}: needs 1 to {limit} printable characters, got {value!r:.200}")
+            raise InvalidRequestError(f"{name}: needs 1 to {limit} printable characters, got {shown(value)}")
         return value
 
     return check
@@ -142,7 +175,7 @@ def check_text(limit: int) -> Check:
 def check_content_type(name: str, value: Any) -> str:
     """A media type."""
     if not isinstance(value, str) or not 0 < len(value) <= 255 or not (value.isascii() and value.isprintable()):
-        raise InvalidRequestError(f"{name}: needs a media type such as 'video/mp4', got {value!r:.200}")
+        raise InvalidRequestError(f"{name}: needs a media type such as 'video/mp4', got {shown(value)}")
     return value
 
 
@@ -150,7 +183,7 @@ def check_strings(name: str, value: Any) -> dict[str, str]:
     """Strings by name."""
     if not isinstance(value, Mapping) or not all(_is_storable(text) for pair in value.items() for text in pair):
         raise InvalidRequestError(
-            f"{name}: needs a mapping of strings to strings (no zero bytes, valid Unicode), got {value!r:.200}"
+            f"{name}: needs a mapping of strings to strings (no zero bytes, valid Unicode), got {shown(value)}"
         )
     return dict(value)
 
@@ -163,7 +196,7 @@ def check_metadata(name: str, value: Any) -> dict[str, str]:
     for key, text in metadata.items():
         if not _HEADER_NAME.fullmatch(key) or not (text.isascii() and text.isprintable()):
             raise InvalidRequestError(
-                f"{name}: {key!r:.200} cannot be sent: names are lower-case letters, digits, '.', '_', '-', "
+                f"{name}: {shown(key)} cannot be sent: names are lower-case letters, digits, '.', '_', '-', "
                 "values printable ASCII"
             )
     if sum(len(key) + len(text) for key, text in metadata.items()) > MAX_METADATA_BYTES:

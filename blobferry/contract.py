@@ -10,9 +10,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from blobferry import checks
+from blobferry import checks, url_checks
 from blobferry.checks import Check
 from blobferry.errors import InvalidRequestError
+from blobferry.redaction import redacted, shown
 
 JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
@@ -45,6 +46,12 @@ class Phase(StrEnum):
     UPLOADING = "uploading"
     COMPLETING = "completing"  #: the point of no return: readers may see the blob any moment
     VERIFYING = "verifying"  #: published; Stat has yet to confirm it
+    DELETING_SOURCE = "deleting_source"  #: of a move: Stat showed the copy; a source that is gone is no error any more
+    DELETING = "deleting"  #: of a delete: it knows what may go
+
+
+#: Phases in which readers may see the outcome: a cancel is too late.
+PAST_RETURN: Final = frozenset({Phase.COMPLETING, Phase.VERIFYING, Phase.DELETING_SOURCE})
 
 
 class UploadState(StrEnum):
@@ -64,7 +71,7 @@ class Request:
 
     operation: str
     storage: str
-    path: str
+    path: str  #: of what is written, read or deleted; of a move, the destination
     arguments: Mapping[str, Any]
     labels: Mapping[str, str] | None = None
     idempotency_key: str | None = None
@@ -74,8 +81,14 @@ class Request:
 
     @property
     def source(self) -> str | None:
-        """The URL or path that the bytes come from."""
-        return self.arguments.get("source")
+        """Where the bytes come from: a URL, to be shown and thus without its secrets, or the path that is moved."""
+        url = self.arguments.get("source")
+        return redacted(url) if url is not None else self.arguments.get("source_path")
+
+    @property
+    def dest(self) -> str | None:
+        """The ``file:`` URL that a blob is read into."""
+        return self.arguments.get("dest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,41 +99,85 @@ class Operation:
     required: Mapping[str, Check]
     optional: Mapping[str, Check] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)  #: stored too, so that equal requests are equal
+    path: str = "path"  #: the argument that names the blob, or what becomes of it
+    queue: str = JOBS_QUEUE
 
     @property
     def task_name(self) -> str:
         """The Celery task that runs it."""
         return TASK_PREFIX + self.name
 
+    @property
+    def options(self) -> Mapping[str, Check]:
+        """The arguments that it has in common with others of its kind."""
+        return JOB_OPTIONS if self.queue == JOBS_QUEUE else READ_OPTIONS
+
 
 # --- operations ----------------------------------------------------------------------------------------------------
 
+READ_OPTIONS: Final[Mapping[str, Check]] = {"storage": checks.check_storage}
 #: Arguments that every job takes; they are columns of its row.
 JOB_OPTIONS: Final[Mapping[str, Check]] = {
-    "storage": checks.check_storage,
+    **READ_OPTIONS,
     "idempotency_key": checks.check_optional(checks.check_text(255)),
     "priority": checks.check_priority,
     "not_before": checks.check_optional(checks.check_time),
     "deadline": checks.check_optional(checks.check_time),
     "labels": checks.check_optional(checks.check_strings),
 }
-
-OPERATIONS: Final[Mapping[str, Operation]] = {
-    operation.name: operation
-    for operation in (
-        Operation(
-            "write_stream",
-            required={"path": checks.check_path_value, "source": checks.check_source},
-            optional={
-                "offset": checks.check_offset,
-                "overwrite": checks.check_boolean,
-                "metadata": checks.check_optional(checks.check_metadata),
-                "content_type": checks.check_optional(checks.check_content_type),
-            },
-            defaults={"offset": 0, "overwrite": True},
-        ),
-    )
+_OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": checks.check_boolean}
+_BLOB: Final[Mapping[str, Check]] = {
+    "metadata": checks.check_optional(checks.check_metadata),
+    "content_type": checks.check_optional(checks.check_content_type),
 }
+
+
+def _by_name(*operations: Operation) -> Mapping[str, Operation]:
+    return {operation.name: operation for operation in operations}
+
+
+#: The operations that are jobs: each has a row, and survives its worker.
+OPERATIONS: Final = _by_name(
+    Operation(
+        "put_content",
+        required={"path": checks.check_path_value, "contents": checks.check_contents},
+        optional={**_OVERWRITE, **_BLOB},
+        defaults={"overwrite": True},
+    ),
+    Operation(
+        "write_stream",
+        required={"path": checks.check_path_value, "source": url_checks.check_source},
+        optional={"offset": checks.check_offset, **_OVERWRITE, **_BLOB},
+        defaults={"offset": 0, "overwrite": True},
+    ),
+    Operation(
+        "read_stream",
+        required={"path": checks.check_path_value, "dest": url_checks.check_dest},
+        optional={"offset": checks.check_offset, **_OVERWRITE},
+        defaults={"offset": 0, "overwrite": True},
+    ),
+    Operation(
+        "move",
+        required={"source_path": checks.check_path_value, "dest_path": checks.check_path_value},
+        optional={"dest_storage": checks.check_optional(checks.check_storage), **_OVERWRITE},
+        defaults={"overwrite": True},
+        path="dest_path",
+    ),
+    Operation("delete", required={"path": checks.check_path_value}),
+)
+
+#: The operations whose answer is the result of their task. They have no row.
+READS: Final = _by_name(
+    Operation("get_content", required={"path": checks.check_path_value}, queue=READS_QUEUE),
+    Operation("stat", required={"path": checks.check_path_or_root}, queue=READS_QUEUE),
+    Operation("list", required={"path": checks.check_path_or_root}, queue=READS_QUEUE),
+    Operation(
+        "url_for",
+        required={"path": checks.check_path_value},
+        optional={"options": checks.check_optional(checks.check_url_options)},
+        queue=READS_QUEUE,
+    ),
+)
 
 
 def check_request(operation: str, arguments: Mapping[str, Any]) -> Request:
@@ -128,11 +185,11 @@ def check_request(operation: str, arguments: Mapping[str, Any]) -> Request:
 
     Raises InvalidRequestError naming the first argument that is unknown, missing, of the wrong type or too large.
     """
-    spec = OPERATIONS[operation]
-    known = {**spec.required, **spec.optional, **JOB_OPTIONS}
+    spec = OPERATIONS.get(operation) or READS[operation]
+    known = {**spec.required, **spec.optional, **spec.options}
     for name in arguments:
         if name not in known:
-            raise InvalidRequestError(f"{operation}: unknown argument {name!r:.200}; it takes {', '.join(known)}")
+            raise InvalidRequestError(f"{operation}: unknown argument {shown(name)}; it takes {', '.join(known)}")
     for name in spec.required:
         if name not in arguments:
             raise InvalidRequestError(f"{operation}: argument {name!r} is missing")
@@ -140,11 +197,13 @@ def check_request(operation: str, arguments: Mapping[str, Any]) -> Request:
     for name, check in known.items():  # in this order: the path is checked before the offset
         if name in arguments:
             values[name] = check(name, arguments[name])
-    given = {name: value for name, value in values.items() if name not in JOB_OPTIONS and value is not None}
+    if "offset" in values:
+        checks.check_offset_range(values["path"], values["offset"])
+    given = {name: value for name, value in values.items() if name not in spec.options and value is not None}
     return Request(
         operation=operation,
         storage=values.get("storage", "default"),
-        path=values["path"],
+        path=values[spec.path],
         arguments={**spec.defaults, **given},
         labels=values.get("labels"),
         idempotency_key=values.get("idempotency_key"),

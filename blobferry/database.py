@@ -44,7 +44,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         }
         options = {"pool_size": pool_size, "pool_pre_ping": True, "connect_args": timeouts}
     try:
-        engine = create_engine(parsed, **options)
+        engine = create_engine(parsed, hide_parameters=True, **options)  # a source URL may hold a signature
     except ModuleNotFoundError as error:
         raise ConfigurationError("database_url", f"{parsed.drivername} needs the package {error.name}") from error
     if is_sqlite:

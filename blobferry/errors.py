@@ -120,7 +120,7 @@ class InvalidOffsetError(InvalidRequestError):
         self.driver = driver
 
     def __str__(self) -> str:
-        return f"{_named(self.driver)}invalid offset {self.offset} for {self.path!r}: it must be 0 or more"
+        return f"{_named(self.driver)}invalid offset {self.offset} for {self.path!r}: it must be 0 to 48.8 TiB"
 
 
 class UnsupportedMethodError(InvalidRequestError):

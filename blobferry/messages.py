@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from celery import Celery
 
-from blobferry.contract import ROW_HEADER, SEQ_HEADER, TASK_PREFIX
-from blobferry.errors import ConfigurationError
+from blobferry.contract import READS_QUEUE, ROW_HEADER, SEQ_HEADER, TASK_PREFIX, Request
+from blobferry.errors import ConfigurationError, UnreachableError
+from blobferry.redaction import redacted_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,9 @@ PUBLISH_RETRY: Final = {"max_retries": 1, "interval_start": 0.1, "interval_step"
 BROKER_TIMEOUTS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
 #: The same for whoever only publishes: a web request waits, up to three times; the caretaker makes good what is lost.
 CLIENT_TIMEOUTS: Final = {"socket_timeout": 1.2, "socket_connect_timeout": 1.2, "socket_keepalive": True}
+#: Seconds that a read is worth doing after nobody waits for it any more, so that clocks may differ by as much. A worker
+#: whose clock is further off is refused by S3 anyway. Source: S3 API reference, error RequestTimeTooSkewed
+CLOCK_SKEW: Final = 15 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Message:
     job_id: str
     operation: str
     queue: str
-    arguments: Mapping[str, Any]  #: for people who look at Flower; the worker reads the row
+    arguments: Mapping[str, Any]  #: for people who look at Flower, without secrets; the worker reads the row
     seq: int
     options: Mapping[str, Any]
     parent_id: str | None = None
@@ -41,7 +45,7 @@ class Message:
             job_id=row["id"],
             operation=row["operation"],
             queue=row["queue"],
-            arguments={**(row["request"] or {}), "storage": row["storage"]},
+            arguments={**redacted_arguments(row["request"] or {}), "storage": row["storage"]},
             seq=row["publish_seq"],
             options=row["message_options"] or {},
             parent_id=row["parent_id"],
@@ -93,3 +97,18 @@ def publish(app: Celery, message: Message) -> bool:
         logger.warning("message not published", extra={"job_id": message.job_id, "reason": repr(error)})
         return False
     return True
+
+
+def send_read(app: Celery, request: Request, task_id: str, timeout: float) -> None:
+    """Send a read that somebody waits for so many seconds. Raises UnreachableError if the broker is."""
+    try:
+        app.send_task(
+            TASK_PREFIX + request.operation,
+            kwargs={**request.arguments, "storage": request.storage},
+            task_id=task_id,
+            queue=READS_QUEUE,
+            expires=timeout + CLOCK_SKEW,
+            ignore_result=False,
+        )
+    except Exception as error:  # whatever the broker's client raises
+        raise UnreachableError(f"broker: {error}") from error

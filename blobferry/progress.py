@@ -53,7 +53,7 @@ class _Lines:
         self._last = now
         attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
         why = f": {problem(job)}" if job.state == JobState.RETRYING else ""
-        done = f"  {progress(job)}" if job.size is not None else ""
+        done = f"  {progress(job)}".rstrip() if job.size is not None else ""
         click.echo(f"{datetime.now().astimezone():%H:%M:%S}  {briefly(job)}{attempt}{why}{done}")
 
 

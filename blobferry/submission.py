@@ -5,16 +5,41 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, and_, event, select
+from sqlalchemy import Connection, Engine, and_, event, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from blobferry.contract import Request
-from blobferry.errors import ConflictError
+from blobferry.database import reachable
+from blobferry.errors import ConflictError, InvalidRequestError
 from blobferry.tables import jobs
+
+#: What a job may be submitted in: the app's own transaction.
+Transaction = Session | scoped_session[Session] | Connection
+Publish = Callable[[Mapping[str, Any]], None]
+"""Sends the message of a row that has been committed."""
 
 _PENDING: Final = "blobferry_pending"
 _TRIES: Final = 3  #: how often a row may vanish between the insert that met it and the look at it
+
+
+def submit(engine: Engine, request: Request, transaction: Transaction | None, publish: Publish) -> Mapping[str, Any]:
+    """Insert the job's row, in the caller's transaction or one of its own; ``publish`` is called after the commit."""
+    if isinstance(transaction, scoped_session):
+        transaction = transaction()
+    if transaction is None:
+        with reachable(), engine.begin() as connection:
+            row = insert_job(connection, request)
+        publish(row)
+    elif isinstance(transaction, Session):
+        connection = transaction.connection()
+        row = insert_job(connection, request)
+        after_commit(transaction, connection, lambda: publish(row))
+    elif isinstance(transaction, Connection):  # it tells nobody of its commit: the caretaker publishes
+        row = insert_job(transaction, request)
+    else:
+        raise InvalidRequestError(f"session: needs a Session or a Connection, got {type(transaction).__name__}")
+    return row
 
 
 def insert_job(
@@ -32,6 +57,7 @@ def insert_job(
         "storage": request.storage,
         "path": request.path,
         "source": request.source,
+        "dest": request.dest,
         "request": dict(request.arguments),
         "labels": request.labels,
         "idempotency_key": request.idempotency_key,

@@ -18,6 +18,17 @@ class FileInfo:
     mod_time: datetime | None  #: aware, UTC; None for a directory
     is_dir: bool
 
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> Self:
+        """What the task ``blobferry.stat`` answered."""
+        mod_time = answer["mod_time"]
+        moment = None if mod_time is None else datetime.fromisoformat(mod_time)
+        return cls(answer["path"], answer["size"], moment, answer["is_dir"])
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict that ``json.dumps`` takes; the time is ISO 8601 with zone."""
+        return _as_json(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -26,10 +37,12 @@ class Job:
     id: str
     operation: str
     storage: str
-    path: str | None  #: the destination
-    source: str | None
+    path: str | None  #: of the blob; of a move, the destination
+    source: str | None  #: the URL that is read, without its secrets, or the path that is moved
+    dest: str | None  #: the file: URL that a blob is read into
+    dest_storage: str | None  #: of a move to another storage
     state: JobState
-    phase: str | None  #: what a running job is at: uploading, completing, verifying
+    phase: str | None  #: what a running job is at: uploading, completing, verifying, …
     size: int | None  #: bytes of the blob, as soon as the worker has seen the source
     bytes_done: int  #: bytes that need not be sent again
     attempt: int  #: 0 before the first; slices do not count
@@ -53,12 +66,17 @@ class Job:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """The job in a row of ``blobferry_jobs``."""
-        values = {field.name: row[field.name] for field in dataclasses.fields(cls)}
-        return cls(**values | {"state": JobState(row["state"])})
+        request = row["request"] or {}
+        found = {**row, "state": JobState(row["state"]), "dest_storage": request.get("dest_storage")}
+        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls)})
 
     def as_json(self) -> dict[str, Any]:
         """A dict that ``json.dumps`` takes; times are ISO 8601 with zone."""
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        }
+        return _as_json(self)
+
+
+def _as_json(value: FileInfo | Job) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    }

@@ -4,8 +4,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from blobferry.contract import JobState, Phase
-from blobferry.values import Job
+from blobferry.values import FileInfo, Job
 
+#: What a running job is at.
+_DOING: Final = {"read_stream": "downloading", "move": "copying", "delete": "deleting"}
+_SENT: Final = "sent; it is done when Stat shows the blob"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -42,7 +45,9 @@ def clock(moment: datetime) -> str:
 
 
 def progress(job: Job) -> str:
-    """How much of the blob is where it belongs."""
+    """How much of the blob is where it belongs; "" for a delete, which moves no bytes."""
+    if job.operation == "delete":
+        return ""
     if job.size is None:
         return f"{in_bytes(job.bytes_done)} of a size that is not known yet"
     part = job.bytes_done / job.size if job.size else float(job.state == JobState.SUCCEEDED)
@@ -62,8 +67,10 @@ def briefly(job: Job) -> str:
             return f"not before {clock(job.run_at)}"
         case JobState.RUNNING if job.phase == Phase.COMPLETING:
             return "completing"
+        case JobState.RUNNING if job.phase == Phase.DELETING_SOURCE:
+            return "deleting the source"
         case JobState.RUNNING:
-            return "uploading"
+            return _DOING.get(job.operation, "uploading")
         case JobState.RETRYING if due and job.run_at:
             seconds = (job.run_at - datetime.now(UTC)).total_seconds()
             return f"retrying at {clock(job.run_at)} (in {seconds:.0f} s)"
@@ -84,10 +91,10 @@ def situation(job: Job) -> str:
             return "waits for a slot of a worker"
         case JobState.RUNNING:
             since = f", started {clock(job.started_at)}" if job.started_at else ""
-            done = "completing the upload" if job.phase == Phase.COMPLETING else progress(job)
-            return f"on {printable(job.worker or 'a worker')}{since}: {done}"
+            return f"on {printable(job.worker or 'a worker')}{since}: {_at(job)}"
         case JobState.VERIFYING:
-            return "sent; it is done when Stat shows the blob" + (f", next look at {due}" if due else "")
+            sent = "deleted; it is done when Stat shows nothing" if job.operation == "delete" else _SENT
+            return sent + (f", next look at {due}" if due else "")
         case JobState.RETRYING:
             return (f"at {due}" if due else "as soon as a worker has a free slot") + why
         case JobState.PAUSED:
@@ -95,10 +102,35 @@ def situation(job: Job) -> str:
         case JobState.FAILED:
             return problem(job)
         case JobState.CANCELLED:
-            return "nothing more will be sent"
+            return "nothing more will be done"
         case JobState.SUCCEEDED:
-            return f"Stat shows {in_bytes(job.size or 0)} at {job.path}"
+            return _outcome(job)
     raise AssertionError(job.state)
+
+
+def _at(job: Job) -> str:
+    """What a running job is at."""
+    match job.phase:
+        case Phase.COMPLETING:
+            return "completing the file" if job.operation == "read_stream" else "completing the upload"
+        case Phase.DELETING_SOURCE:
+            return f"Stat shows the copy; deleting {job.source}"
+        case _:
+            return progress(job) or f"deleting {job.path}"
+
+
+def _outcome(job: Job) -> str:
+    """What a job that succeeded has left behind."""
+    size = in_bytes(job.size or 0)
+    match job.operation:
+        case "delete":
+            return f"nothing is left of {job.path} and what was under it"
+        case "read_stream":
+            return f"{size} of {job.path} are in {job.dest}"
+        case "move":
+            return f"moved from {job.source}; Stat shows {size} at {job.path}"
+        case _:
+            return f"Stat shows {size} at {job.path}"
 
 
 def ending(job: Job) -> str:
@@ -107,7 +139,21 @@ def ending(job: Job) -> str:
         return f"{job.state}: {situation(job)}"
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
     attempts = f", attempt {job.attempt}" if job.attempt > 1 else ""
-    return f"succeeded: {job.path}, {in_bytes(job.size or 0)} in {took:.1f} s{attempts}"
+    match job.operation:
+        case "delete":
+            done = f"{job.path} deleted"
+        case "read_stream":
+            done = f"{job.path} is in {job.dest}, {in_bytes(job.size or 0)}"
+        case "move":
+            done = f"{job.source} is {_place(job)} now, {in_bytes(job.size or 0)}"
+        case _:
+            done = f"{job.path}, {in_bytes(job.size or 0)}"
+    return printable(f"succeeded: {done} in {took:.1f} s{attempts}")
+
+
+def _place(job: Job) -> str:
+    """The path; with its storage, where that is not the job's own."""
+    return f"{job.path} on storage {job.dest_storage}" if job.dest_storage else str(job.path)
 
 
 def table(job: Job) -> list[tuple[str, str]]:
@@ -116,8 +162,9 @@ def table(job: Job) -> list[tuple[str, str]]:
         ("job", job.id),
         ("state", f"{job.state}: {situation(job)}"),
         ("operation", job.operation),
-        ("source", job.source or ""),
-        ("path", f"{job.path} on storage {job.storage}"),
+        ("source", f"{job.source} on storage {job.storage}" if job.operation == "move" else job.source or ""),
+        ("path", f"{job.path} on storage {job.dest_storage or job.storage}"),
+        ("file", job.dest or ""),
         ("progress", progress(job)),
         ("attempt", str(job.attempt) if job.attempt else "none yet"),
         ("last error", "" if job.state in (JobState.FAILED, JobState.RETRYING) else problem(job)),
@@ -128,3 +175,15 @@ def table(job: Job) -> list[tuple[str, str]]:
         ("finished", local(job.finished_at) if job.finished_at else ""),
     ]
     return [(label, printable(value)) for label, value in rows if value]
+
+
+def file_table(info: FileInfo) -> list[tuple[str, str]]:
+    """What Stat shows of a path, as labels and values."""
+    if info.is_dir:
+        return [("path", printable(info.path)), ("kind", "directory")]
+    return [
+        ("path", printable(info.path)),
+        ("kind", "blob"),
+        ("size", f"{in_bytes(info.size)} ({info.size:,} bytes)"),
+        ("modified", local(info.mod_time) if info.mod_time else ""),
+    ]

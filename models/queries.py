@@ -186,7 +186,7 @@ def retry_job(session: Session, job: Job, error: BlobferryError, *, delay: float
 
 def finish_job(session: Session, job: Job, result: Mapping[str, Any]) -> None:
     """The job is done: Stat has shown it."""
-    _finish(session, job, JobState.SUCCEEDED, "succeeded", None, result=dict(result), bytes_done=job.size)
+    _finish(session, job, JobState.SUCCEEDED, "succeeded", None, result=dict(result), bytes_done=job.size or 0)
 
 
 def fail_job(session: Session, job: Job, error: BlobferryError, *, keep_upload_seconds: float = 0.0) -> None:

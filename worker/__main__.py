@@ -27,9 +27,13 @@ def main() -> None:
 
 @main.command()
 @click.option("--name", help="Its name in Flower; two workers on one host need different ones.")
+@click.option("--only", type=click.Choice(["jobs", "reads"]), help="Serve jobs only, or reads only; else both.")
 @click.option("--loglevel", default="INFO", show_default=True)
-def run(name: str | None, loglevel: str) -> None:
-    """Run jobs until SIGTERM, which lets running ones reach their next checkpoint first."""
+def run(name: str | None, only: str | None, loglevel: str) -> None:
+    """Run jobs until SIGTERM, which lets running ones reach their next checkpoint first.
+
+    Where all slots may be busy with jobs for minutes, a second worker with --only reads keeps stat and list quick.
+    """
     settings = load_settings()
     for storage, parameters in settings.storages.items():
         if parameters.driver == "memory":
@@ -41,7 +45,7 @@ def run(name: str | None, loglevel: str) -> None:
     # Not app.worker_main: Celery's whole command line would be one more thing that each child inherits.
     worker = app.Worker(
         hostname=f"{name}@{gethostname()}" if name else None,
-        queues=QUEUES,
+        queues=QUEUES[only],
         loglevel=loglevel,
         without_gossip=True,
         without_mingle=True,

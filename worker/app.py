@@ -3,6 +3,7 @@
 Why each setting is what it is stands beside it. Tasks are named by string, so that nothing here imports ``tasks``.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from celery import Celery, signals
@@ -26,7 +27,7 @@ def configure(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": broker,
         "result_backend": backend,
-        "include": ["tasks.transfers"],
+        "include": ["tasks.transfers", "tasks.reads"],
         # No pickle anywhere.
         "accept_content": ["json"],
         "task_serializer": "json",
@@ -79,8 +80,12 @@ app = Celery("blobferry")
 app.conf.update(configure(load_settings()))
 app.steps["worker"].add(CaretakerStep)
 
-#: The queues that a worker consumes.
-QUEUES: Final = (JOBS_QUEUE, READS_QUEUE)
+#: The queues that a worker consumes, by what it was told to serve.
+QUEUES: Final[Mapping[str | None, tuple[str, ...]]] = {
+    None: (JOBS_QUEUE, READS_QUEUE),
+    "jobs": (JOBS_QUEUE,),
+    "reads": (READS_QUEUE,),
+}
 
 
 @signals.setup_logging.connect(weak=False)

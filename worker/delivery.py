@@ -13,7 +13,7 @@ from celery import Task, states
 from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks import check_job_id
-from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState, check_request
+from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState, Request, check_request
 from blobferry.messages import KEPT_OPTIONS, Message, publish
 from blobferry.submission import insert_job
 from models import queries
@@ -131,10 +131,14 @@ def _make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping
     if row["id"] != job_id:
         logger.info("idempotency key belongs to another job", extra={"job_id": job_id, "other": row["id"]})
         return False
-    if row["request"] != dict(asked.arguments) or row["storage"] != asked.storage:
+    if any(row[name] != value for name, value in _asked(asked).items()):
         logger.warning("same job id with other arguments ignored", extra={"job_id": job_id})
         return False
     return True
+
+
+def _asked(request: Request) -> Mapping[str, Any]:
+    return {"operation": request.operation, "storage": request.storage, "request": dict(request.arguments)}
 
 
 def _options(request: Any) -> Mapping[str, Any]:

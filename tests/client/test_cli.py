@@ -156,7 +156,7 @@ def test_a_broker_out_of_reach_is_a_remark(variables: dict[str, str], asked_sqli
 
 USAGE = {
     "bad path": ["write", SOURCE, "x"],
-    "bad source": ["write", "http://example.org/x", "/x"],
+    "bad source": ["write", "ftp://example.org/x", "/x"],
     "bad storage": ["write", SOURCE, "/x", "--storage", "A B"],
     "bad label": ["write", SOURCE, "/x", "--label", "a"],
     "label twice": ["write", SOURCE, "/x", "--label", "a=b", "--label", "a=c"],
@@ -165,7 +165,8 @@ USAGE = {
     "bad time": ["write", SOURCE, "/x", "--not-before", "tomorrow"],
     "time without zone": ["write", SOURCE, "/x", "--deadline", "2030-01-01T00:00:00"],
     "timeout without wait": ["write", SOURCE, "/x", "--timeout", "5"],
-    "standard input": ["write", "-", "/x"],
+    "offset of standard input": ["write", "-", "/x", "--offset", "0"],
+    "job option without a job": ["read", "/x", "-", "--priority", "1"],
     "no path": ["write", SOURCE],
     "no such job": ["status", "nobody"],
     "no such job to watch": ["watch", "nobody"],

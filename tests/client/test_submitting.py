@@ -144,9 +144,11 @@ def test_a_database_without_tables_says_what_to_run(tmp_path: Path, postgres_ser
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"source": "http://example.org/a"}, "source"),
+    ({"source": "ftp://example.org/a"}, "source"),
     ({"source": "/srv/a"}, "source"),
     ({"source": 5}, "source"),
+    ({"offset": -1}, "offset"),
+    ({"sauce": SOURCE}, "unknown argument 'sauce'"),
     ({"storage": "Not A Name"}, "storage"),
     ({"overwrite": "no"}, "overwrite"),
     ({"metadata": {"A B": "c"}}, "metadata"),
@@ -309,6 +311,7 @@ def test_a_closed_client_may_be_used_again(ferry: Client, asked: Any) -> None:
 # --- configuration -------------------------------------------------------------------------------------------------
 
 SQLITE = {"BLOBFERRY_DATABASE_URL": "sqlite://"}
+REDIS = SQLITE | {"BLOBFERRY_BROKER_URL": "redis://127.0.0.1"}
 
 
 @pytest.mark.parametrize(
@@ -324,6 +327,10 @@ SQLITE = {"BLOBFERRY_DATABASE_URL": "sqlite://"}
         (SQLITE | {"BLOBFERRY_BROKER_URL": "nonsense"}, "BLOBFERRY_BROKER_URL"),
         (SQLITE | {"BLOBFERRY_BROKER_URL": "rdis://:s3cret@h"}, "BLOBFERRY_BROKER_URL"),
         (SQLITE | {"BLOBFERRY_BROKER_URL": "redis://:s3cret/x@h"}, "BLOBFERRY_BROKER_URL"),
+        (REDIS | {"BLOBFERRY_RESULT_BACKEND": "nonsense"}, "BLOBFERRY_RESULT_BACKEND"),
+        (REDIS | {"BLOBFERRY_RESULT_BACKEND": "rdis://:s3cret@h"}, "BLOBFERRY_RESULT_BACKEND"),
+        (REDIS | {"BLOBFERRY_RESULT_BACKEND": "rpc://"}, "BLOBFERRY_RESULT_BACKEND"),
+        (REDIS | {"BLOBFERRY_RESULT_BACKEND": "rediss://:s3cret@h"}, "BLOBFERRY_RESULT_BACKEND"),
     ],
 )
 def test_a_wrong_variable_is_named_and_no_password_shown(environment: dict[str, str], named: str) -> None:

@@ -16,10 +16,17 @@ LEASE = 30.0
 _numbers = count(1)
 
 
-def submit(database: Database, *, arguments: Mapping[str, Any] | None = None, **columns: Any) -> str:
+def submit(
+    database: Database,
+    *,
+    operation: str = "write_stream",
+    arguments: Mapping[str, Any] | None = None,
+    **columns: Any,
+) -> str:
     """A job as a client submits it, of 30 bytes; ``columns`` are set on its row. Returns its id."""
     columns = {"size": 30} | columns
-    request = check_request("write_stream", {"path": "/a", "source": "file:///srv/a", **(arguments or {})})
+    usual = {"path": "/a", "source": "file:///srv/a"} if operation == "write_stream" else {}
+    request = check_request(operation, {**usual, **(arguments or {})})
     job_id = str(columns.pop("job_id", f"job-{next(_numbers)}"))
     with database.begin() as session:
         insert_job(session.connection(), request, job_id=job_id, **columns)

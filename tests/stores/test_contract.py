@@ -129,6 +129,14 @@ def test_an_empty_blob_is_read_back_as_nothing(store: Store, prefix: str) -> Non
     assert store.head(prefix + "a").size == 0
 
 
+def test_a_body_may_be_put_again_by_another_call(store: Store, prefix: str) -> None:
+    """It is at its end by then: whoever does not rewind it announces bytes that never come."""
+    body = ReusedBuffer(b"x" * 100_000)
+    for name in ("a", "b"):
+        store.put(prefix + name, body)
+        assert content(store, prefix + name) == b"x" * 100_000
+
+
 def test_a_put_replaces_the_whole_blob(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"a long blob")
     store.put(prefix + "a", b"short")
@@ -249,6 +257,28 @@ def test_a_get_may_be_pinned_to_an_etag(store: Store, prefix: str) -> None:
 
     with store.get(prefix + "a", 1, if_match=etag) as reader:
         assert reader.read() == b"ne"
+
+
+def test_a_reader_tells_the_etag_that_head_shows(store: Store, prefix: str) -> None:
+    store.put(prefix + "a", b"one")
+    upload_id, parts = upload_two_parts(store, prefix + "b")
+    store.complete_upload(prefix + "b", upload_id, parts)
+
+    for name, size in (("a", None), ("a", 0), ("b", 2)):
+        etag = store.head(prefix + name).etag
+        with store.get(prefix + name, 0, size) as reader:
+            assert reader.etag == etag
+        with store.get(prefix + name, 1, size, if_match=etag) as reader:  # which pins a later connection
+            assert reader.etag == etag
+
+
+def test_a_listing_tells_the_stores_clock(store: Store, prefix: str) -> None:
+    before = store.list_page(prefix).served_at
+    store.put(prefix + "a", b"one")
+    page = store.list_page(prefix)
+
+    assert before <= page.served_at
+    assert abs(page.served_at - page.entries[0].mod_time) <= timedelta(seconds=2)
 
 
 @pytest.mark.parametrize("size", [None, 2, 0])

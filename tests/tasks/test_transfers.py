@@ -4,12 +4,14 @@ import base64
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import redis
+import urllib3
 from celery import Celery
 from celery.result import AsyncResult
 
@@ -18,7 +20,7 @@ from dev.services import moto, valkey, wait_until
 from dev.stack import BUCKET, Stack
 from models import Database, Tombstone
 from tests.models.rows import ago, attempts, change, count_rows, job_row, submit
-from worker.errors import InvalidPathError, InvalidRequestError, SourceNotFoundError
+from worker.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, SourceNotFoundError
 
 MIB = 1024 * 1024
 SETTINGS = {
@@ -141,7 +143,7 @@ def test_any_string_can_be_a_task_id(running: Running) -> None:
     ("arguments", "error", "named"),
     [
         ({"path": "bad"}, InvalidPathError, "'bad'"),
-        ({"offset": 5}, InvalidRequestError, "offset"),
+        ({"offset": -5}, InvalidOffsetError, "offset"),
         ({"pth": "/a"}, InvalidRequestError, "pth"),
         ({"source": "ftp://host/a"}, InvalidRequestError, "source"),
         ({"priority": "high"}, InvalidRequestError, "priority"),
@@ -205,6 +207,16 @@ def test_a_message_with_an_old_number_is_dropped(running: Running) -> None:
     headers = {"headers": {ROW_HEADER: True, SEQ_HEADER: 5}}
     running.send(job_id, path="/old", source=file.as_uri(), options=headers).get(timeout=20)
     assert job_row(running.database, job_id).state == "succeeded"
+
+
+def test_the_same_id_for_another_operation_is_ignored(running: Running) -> None:
+    file = running.file(100)
+    result = running.send(path="/same-id", source=file.as_uri())
+    result.get(timeout=20)
+    before = job_row(running.database, result.id).as_row()
+    running.app.send_task("blobferry.delete", kwargs={"path": "/same-id"}, queue="blobferry", task_id=result.id)
+    running.wait_until_idle()
+    assert job_row(running.database, result.id).as_row() == before
 
 
 def test_the_same_id_with_other_arguments_is_ignored(running: Running) -> None:
@@ -273,6 +285,32 @@ def test_a_link_error_is_called_once_when_the_job_fails(running: Running) -> Non
     running.wait_until_idle()
     assert running.links(queue) == []
     assert len(running.links(queue + "-errors")) == 1
+
+
+def test_a_bare_url_for_is_answered_with_a_url_that_works(running: Running) -> None:
+    running.send(path="/signed", source=running.file(1000).as_uri()).get(timeout=20)
+    expiry = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    arguments = {"path": "/signed", "options": {"method": "GET", "expiry": expiry}}
+    result = running.app.send_task("blobferry.url_for", kwargs=arguments, queue="blobferry.reads")
+    response = urllib3.request("GET", result.get(timeout=20), retries=False)
+    assert (response.status, response.data) == (200, bytes(1000))
+
+
+@pytest.mark.parametrize("name", ["put_content", "move", "delete"])
+def test_a_bare_task_of_another_operation_makes_its_row_and_succeeds_once(name: str, running: Running) -> None:
+    running.send(path="/other/old", source=running.file(1000).as_uri()).get(timeout=20)
+    arguments, answered = {
+        "put_content": ({"path": "/other/new", "contents": b"\0\xff"}, ("/other/new", 2)),
+        "move": ({"source_path": "/other/old", "dest_path": "/other/moved"}, ("/other/moved", 1000)),
+        "delete": ({"path": "/other"}, ("/other", None)),
+    }[name]
+    result = running.app.send_task(f"blobferry.{name}", kwargs=arguments, queue="blobferry")
+    answer = result.get(timeout=30)
+    assert (answer["path"], answer.get("size")) == answered
+    row = job_row(running.database, result.id)
+    assert (row.operation, row.state, row.result) == (name, "succeeded", answer)
+    running.wait_until_idle()
+    assert running.said(result.id, "task-succeeded") == 1
 
 
 def test_nothing_of_ours_lies_in_the_queue_of_an_app_that_shares_the_broker(running: Running) -> None:

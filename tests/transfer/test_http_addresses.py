@@ -18,7 +18,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeou
 from tests.transfer.http_site import Handler, Listener, Site, drop_after, give, redirect, serving, status
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
 from worker.transfer.http_addresses import PublicConnection, PublicTlsConnection, is_public
-from worker.transfer.http_client import HttpClient, redacted
+from worker.transfer.http_client import HttpClient
 from worker.transfer.http_source import HttpSource
 
 DATA = bytes(range(256))
@@ -448,26 +448,6 @@ def test_a_redirect_from_http_to_https_is_followed_without_the_credentials_of_an
 
 
 # --- URLs ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("http://user:pw@host:81/a/b?sig=pw#pw", "http://host:81/a/b"),
-        ("https://host", "https://host"),
-        ("http://[::1]:80/x?pw", "http://[::1]:80/x"),
-        ("file:///srv/a", "file:///srv/a"),
-        ("blob://archive/a/b", "blob://archive/a/b"),
-        ("ftp://user:pw@host/x", "ftp://host/x"),
-        ("user:pw@host/x", "(malformed URL)"),
-        ("//user:pw@host/x", "(malformed URL)"),
-        ("http:user:pw@host", "(malformed URL)"),
-        ("http://user:p/w@host/", "(malformed URL)"),
-        ("", "(malformed URL)"),
-    ],
-)
-def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert redacted(url) == shown
 
 
 @pytest.mark.parametrize(

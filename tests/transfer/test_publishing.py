@@ -1,6 +1,7 @@
 """Publishing calls: whatever the store answers, what readers see decides, and nothing of others is overwritten."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ class Publishing:
         self.checkpoint = checkpoint_for(self.base)
         self.slept: list[float] = []
 
-    def run(self, stop: Callable[[], bool] = never) -> PutReceipt:
+    def run(self, stop: Callable[[], bool] = never, **how: Any) -> PutReceipt:
         return publish(
             self.store,
             "key",
@@ -58,6 +59,7 @@ class Publishing:
             checkpoint=self.checkpoint,
             stop=stop,
             sleep=self.slept.append,
+            **how,
         )
 
 
@@ -106,15 +108,51 @@ def test_an_error_that_hides_a_success_is_a_success(memory: MemoryStore, error: 
     assert publishing.slept == []
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError, PreconditionFailedError])
-def test_a_call_without_effect_is_repeated_while_readers_still_see_the_base(
-    memory: MemoryStore, error: type[StoreError]
-) -> None:
-    store = FaultyStore(memory, "put", times=TRIES - 1, error=lambda: error("try again"))
+def test_a_call_without_effect_is_repeated_while_readers_still_see_the_base(memory: MemoryStore) -> None:
+    store = FaultyStore(memory, "put", times=TRIES - 1)
     publishing = Publishing(store)
     publishing.run()
     assert blob(memory, "key") == NEW
     assert publishing.slept == [0.5, 1.0]
+
+
+def test_a_store_that_refuses_a_condition_which_holds_is_asked_without_it(memory: MemoryStore) -> None:
+    """Some compare a copy's condition with its source, some an ETag with one that they show to nobody."""
+    store = RecordingStore(FaultyStore(memory, "put", times=2, error=lambda: PreconditionFailedError("odd")))
+    publishing = Publishing(store)
+    publishing.run()
+    conditions = [call.keywords["condition"] for call in store.named("put")]
+    assert conditions[0] == conditions[1] != conditions[2]
+    assert conditions[2] is None
+    assert blob(memory, "key") == NEW
+    assert publishing.slept == []
+
+
+def test_a_last_writer_replaces_what_somebody_else_put_in_between(memory: MemoryStore) -> None:
+    others = iter([b"theirs", b"theirs again"])
+
+    def put_first(verb: str) -> None:
+        if verb == "put" and (other := next(others, None)):
+            memory.put("key", other)
+
+    publishing = Publishing(HookedStore(memory, before=put_first))
+    publishing.run(is_last_writer=True)
+    assert blob(memory, "key") == NEW
+    assert publishing.slept == []
+
+
+def test_a_last_writer_whose_answer_is_lost_does_not_write_over_a_later_one(memory: MemoryStore) -> None:
+    store = FaultyStore(memory, "put", when="after")
+    hooked = HookedStore(store, after=lambda verb: None)
+
+    def overwrite(verb: str) -> None:
+        if verb == "head" and store.fired == 1 and blob(memory, "key") == NEW:
+            memory.put("key", b"a later one")
+
+    publishing = Publishing(HookedStore(hooked, before=overwrite))
+    with pytest.raises(SupersededError):
+        publishing.run(is_last_writer=True)
+    assert blob(memory, "key") == b"a later one"
 
 
 def test_a_store_that_stays_down_ends_in_its_own_error_with_the_base_visible(memory: MemoryStore) -> None:

@@ -1,6 +1,8 @@
 """What can be asked: every check says which argument is wrong, and what passes them can be stored and sent."""
 
+import array
 import json
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -8,17 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobferry.checks import MARK_NAME, MAX_METADATA_BYTES, check_job_id, check_path
+from blobferry.checks import MARK_NAME, MAX_CONTENT, MAX_METADATA_BYTES, MAX_OFFSET, check_job_id, check_path
 from blobferry.contract import (
     CLAIMABLE_STATES,
     FINAL_STATES,
-    JOB_OPTIONS,
+    JOBS_QUEUE,
     OPERATIONS,
+    READS,
+    READS_QUEUE,
     JobState,
     Request,
     check_request,
 )
-from blobferry.errors import InvalidPathError, InvalidRequestError
+from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError
+from blobferry.url_checks import MAX_URL
+from tests.refused import REFUSED, Refused
 from worker.checkpoint import mark_of
 
 GOOD: dict[str, Any] = {"path": "/videos/7.mp4", "source": "file:///srv/incoming/7.mp4"}
@@ -64,7 +70,19 @@ def test_none_is_the_same_as_leaving_an_optional_argument_out() -> None:
         ("path", "no/slash"),
         ("path", 7),
         ("path", None),
-        ("source", "http://example.org/a"),
+        ("source", "ftp://example.org/a"),
+        ("source", "http:///a"),
+        ("source", "http://host:port/a"),
+        ("source", "http://host:0/a"),
+        ("source", "http://host/a b"),
+        ("source", "http://host\\@other/a"),
+        ("source", "https://host/a#b"),
+        ("source", "https://host/a\r\nX-Other: 1"),
+        ("source", "https://[::1/a"),
+        ("source", "https://host/" + "a" * MAX_URL),
+        ("source", "blob://Default/a"),
+        ("source", "blob://default/a?b"),
+        ("source", "blob://user@default/a"),
         ("source", "/srv/a"),
         ("source", "file:relative"),
         ("source", "file://other-host/srv/a"),
@@ -76,8 +94,7 @@ def test_none_is_the_same_as_leaving_an_optional_argument_out() -> None:
         ("source", "file:///srv/\ud800"),
         ("source", b"file:///srv/a"),
         ("source", None),
-        ("offset", 1),
-        ("offset", -1),
+        ("offset", -1.5),
         ("offset", "0"),
         ("offset", False),
         ("offset", 0.0),
@@ -187,9 +204,42 @@ def test_a_path_is_good_when_its_components_are(path: str) -> None:
         assert good
 
 
-@pytest.mark.parametrize("url", ["file:///srv/a", "file://localhost/srv/a", "file:/srv/a", "file:///srv/%23%3F%25ä"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("file:///srv/a", "file://localhost/srv/a", "file:/srv/a", "file:///srv/%23%3F%25ä", "file:///srv/a@2x b"),
+        *("blob://archive/a/b", "http://host", "HTTPS://[::1]:8443/a%20b", "https://bücher.example/ä@2x"),
+    ],
+)
 def test_good_sources(url: str) -> None:
-    assert ask(source=url).source == url
+    request = ask(source=url)
+    assert (request.arguments["source"], request.source) == (url, url)
+
+
+def test_a_source_with_secrets_is_shown_without_them_and_kept_with_them() -> None:
+    url = "https://user:s3cret@host/a?X-Amz-Signature=s3cret&partNumber=1"
+    request = ask(source=url)
+    assert request.arguments["source"] == url
+    assert request.source == "https://***@host/a?X-Amz-Signature=***&partNumber=***"
+
+
+@pytest.mark.parametrize("offset", [0, 1, 5 * 1024**3, MAX_OFFSET])
+def test_good_offsets(offset: int) -> None:
+    assert ask(offset=offset).arguments["offset"] == offset
+
+
+@pytest.mark.parametrize("name", ["offset", "priority", "path", "overwrite"])
+def test_a_number_that_cannot_be_printed_is_refused_as_any_other(name: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        ask(**{name: 10**5000})
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("offset", [-1, -(10**30), MAX_OFFSET + 1])
+def test_an_offset_that_no_blob_can_have_is_an_invalid_offset(offset: int) -> None:
+    with pytest.raises(InvalidOffsetError) as caught:
+        ask(offset=offset)
+    assert (caught.value.path, caught.value.offset) == (GOOD["path"], offset)
 
 
 @pytest.mark.parametrize("job_id", ["a", "x" * 155, "any ☃ string", "00000000-0000-4000-8000-000000000000"])
@@ -229,7 +279,136 @@ def test_final_and_claimable_states_do_not_meet() -> None:
     assert set(JobState) - FINAL_STATES - CLAIMABLE_STATES == {JobState.RUNNING, JobState.PAUSED}
 
 
-def test_every_operation_is_a_task_of_its_name() -> None:
-    for name, operation in OPERATIONS.items():
-        assert operation.task_name == f"blobferry.{name}"
-        assert not (set(operation.required) | set(operation.optional)) & set(JOB_OPTIONS)
+def test_every_operation_is_a_task_of_its_name_on_its_queue() -> None:
+    for queue, operations in ((JOBS_QUEUE, OPERATIONS), (READS_QUEUE, READS)):
+        for name, operation in operations.items():
+            assert (operation.task_name, operation.queue) == (f"blobferry.{name}", queue)
+            assert not (set(operation.required) | set(operation.optional)) & set(operation.options)
+    assert [*OPERATIONS, *READS] == (
+        ["put_content", "write_stream", "read_stream", "move", "delete", "get_content", "stat", "list", "url_for"]
+    )
+
+
+# --- the other operations ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=str)
+def test_what_is_refused_is_refused_with_the_error_that_everybody_gives(refused: Refused) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_request(refused.operation, refused.arguments)
+    assert type(caught.value) is refused.error
+    assert refused.says in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+TWO = {"source_path": "/a", "dest_path": "/b"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "given", "added"),
+    [
+        ("put_content", {"path": "/a", "contents": b"ab"}, {"contents": {"base64": "YWI="}, "overwrite": True}),
+        ("read_stream", {"path": "/a", "dest": "file:///b"}, {"offset": 0, "overwrite": True}),
+        ("read_stream", {"path": "/a", "dest": "file:///b", "offset": 9, "overwrite": False}, {}),
+        ("move", TWO, {"overwrite": True}),
+        ("move", TWO | {"dest_storage": "archive", "overwrite": False}, {}),
+        ("delete", {"path": "/a"}, {}),
+        ("get_content", {"path": "/a"}, {}),
+        ("stat", {"path": "/"}, {}),
+        ("list", {"path": "/"}, {}),
+        ("url_for", {"path": "/a", "options": {"method": None}}, {"options": {}}),
+        (
+            "url_for",
+            {"path": "/a", "options": {"method": "HEAD", "expiry": datetime(2030, 1, 1, tzinfo=UTC)}},
+            {"options": {"method": "HEAD", "expiry": "2030-01-01T00:00:00+00:00"}},
+        ),
+    ],
+)
+def test_what_is_accepted_is_kept_in_its_json_form(
+    operation: str, given: dict[str, Any], added: dict[str, Any]
+) -> None:
+    request = check_request(operation, given)
+    assert request.arguments == given | added
+    assert check_request(operation, json.loads(json.dumps(request.arguments))) == request
+
+
+@pytest.mark.parametrize(
+    ("operation", "given", "name"),
+    [("move", TWO, "dest_storage"), ("url_for", {"path": "/a"}, "options"), ("delete", {"path": "/a"}, "labels")],
+)
+def test_none_is_as_good_as_nothing(operation: str, given: dict[str, Any], name: str) -> None:
+    assert check_request(operation, given | {name: None}) == check_request(operation, given)
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [b"", b"\0\xff", bytearray(b"ab"), memoryview(b"abcd")[::2], array.array("H", [1, 2]), bytes(MAX_CONTENT)],
+    ids=lambda contents: type(contents).__name__,
+)
+def test_anything_like_bytes_is_content(contents: Any) -> None:
+    kept = check_request("put_content", {"path": "/a", "contents": contents}).arguments["contents"]
+    assert b64decode(kept["base64"]) == bytes(memoryview(contents).tobytes())
+    assert check_request("put_content", {"path": "/a", "contents": kept}).arguments["contents"] == kept
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        *({}, {"base64": b"AA=="}, {"base64": "AA==", "type": "x"}, {"base64": None}, {"__type__": "bytes"}),
+        *({"base64": text} for text in ("A", "AA", "AA==AA==", "AA==\n", "AA ==", "A-_A", "ä", "\ud800", "=")),
+        {"base64": "AAAA" * (MAX_CONTENT // 3 + 1)},
+        *("", "text", None, 7, 1.5, [b"a"], True, ...),
+    ],
+    ids=lambda contents: ascii(contents)[:30],
+)
+def test_anything_else_is_no_content(contents: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="contents") as caught:
+        check_request("put_content", {"path": "/a", "contents": contents})
+    assert len(str(caught.value)) < 300
+
+
+def test_what_a_request_is_about() -> None:
+    read = check_request("read_stream", {"path": "/a", "dest": "file:///srv/b"})
+    assert (read.path, read.source, read.dest) == ("/a", None, "file:///srv/b")
+    moved = check_request("move", {"source_path": "/a", "dest_path": "/b"})
+    assert (moved.path, moved.source, moved.dest) == ("/b", "/a", None)
+    put = check_request("put_content", {"path": "/a", "contents": b"x"})
+    assert (put.path, put.source, put.dest) == ("/a", None, None)
+
+
+_ODD = st.one_of(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=30) | st.datetimes(),
+    st.text(max_size=20) | st.just("/a") | st.just(10**5000) | st.just(bytearray(b"x")),
+    st.builds("{}://{}".format, st.sampled_from(["file", "http", "HTTPS", "blob", ""]), st.text(max_size=20)),
+    st.from_regex(r"https?://[a-z:@\[\]/?#&=%]{0,20}", fullmatch=True),
+    st.datetimes(timezones=st.just(UTC)),
+    st.lists(st.text(max_size=3), max_size=2),
+    st.dictionaries(
+        st.sampled_from(["base64", "method", "expiry", "a", ""]) | st.text(max_size=3),
+        st.none() | st.integers() | st.text(max_size=9) | st.sampled_from(["AA==", "GET"]),
+        max_size=2,
+    ),
+)
+
+
+@st.composite
+def _asked(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    operation = {**OPERATIONS, **READS}[draw(st.sampled_from([*OPERATIONS, *READS]))]
+    good = {"path": "/a", "source_path": "/a", "dest_path": "/b", "contents": b"x", "source": "file:///a"}
+    arguments: dict[str, Any] = {name: (good | {"dest": "file:///b"})[name] for name in operation.required}
+    names = st.sampled_from([*operation.required, *operation.optional, *operation.options]) | st.text(max_size=3)
+    return operation.name, arguments | draw(st.dictionaries(names, _ODD, max_size=3))
+
+
+@given(_asked())
+def test_whatever_is_asked_is_a_request_that_can_be_kept_or_an_invalid_request(
+    asked: tuple[str, dict[str, Any]],
+) -> None:
+    operation, arguments = asked
+    try:
+        request = check_request(operation, arguments)
+    except InvalidRequestError as error:
+        str(error)  # it can be printed
+    else:
+        again = json.loads(json.dumps(request.arguments))
+        assert check_request(operation, again).arguments == request.arguments

@@ -47,6 +47,7 @@ def sending(body: Body | bytes) -> Iterator[SentBody | bytes]:
     if isinstance(body, bytes):
         yield body
         return
+    body.seek(0)  # an earlier call may have sent it: the server would wait for bytes that never come
     sent = SentBody(body)
     try:
         yield sent

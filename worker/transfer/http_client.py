@@ -17,8 +17,9 @@ from urllib.parse import unquote_to_bytes, urljoin
 
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError, LocationValueError, SSLError
-from urllib3.util import Url, parse_url
+from urllib3.util import parse_url
 
+from blobferry.redaction import redacted
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -37,17 +38,6 @@ _STATUS_ERRORS: Final[Mapping[int, type[SourceError]]] = {
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "blobferry"}
 _SECRET: Final = re.compile(r"\?\S*")
-
-
-def redacted(url: str) -> str:
-    """The URL as it may be shown: without user part, query and fragment."""
-    try:
-        parts = parse_url(url)
-    except LocationValueError:
-        return "(malformed URL)"
-    if parts.scheme is None or (not parts.host and parts.scheme != "file"):
-        return "(malformed URL)"
-    return Url(parts.scheme, host=parts.host, port=parts.port, path=parts.path).url
 
 
 class HttpClient:

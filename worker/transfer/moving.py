@@ -23,24 +23,25 @@ def delete_unchanged(store: Store, key: str, etag: str, path: str) -> None:
 
     Safe to repeat. Raises SourceChangedError if another blob is there, which stays; StoreError.
     """
-    for number in range(TRIES):
-        head = look(store, key)
-        if head is None:
-            return
+    is_conditional, failures = True, 0
+    while (head := look(store, key)) is not None:
         if head.etag != etag:
             raise SourceChangedError(f"{path}: changed since it was copied: it had the ETag {etag}, it has {head.etag}")
         try:
-            _delete(store, key, etag, path)
-            return
-        except PreconditionFailedError as error:
-            raise SourceChangedError(f"{path}: changed since it was copied: {error}") from error
-        except StoreError as error:
-            if not error.transient or number == TRIES - 1:
+            return _delete(store, key, etag if is_conditional else None, path)
+        except PreconditionFailedError:
+            if not is_conditional:
                 raise
-        time.sleep(PAUSE * 2**number)  # the answer may have been lost: look again
+            is_conditional = False  # some stores compare with an ETag that they show to nobody: the next look tells
+        except StoreError as error:
+            failures += 1
+            if not error.transient or failures == TRIES:
+                raise
+            time.sleep(PAUSE * 2 ** (failures - 1))  # the answer may have been lost: look again
+    return None
 
 
-def _delete(store: Store, key: str, etag: str, path: str) -> None:
+def _delete(store: Store, key: str, etag: str | None, path: str) -> None:
     try:
         failures = store.delete_batch([key], if_match=etag)
     except NotSupportedError:  # the look right before narrows the window

@@ -19,6 +19,8 @@ from worker.transfer.visible import Expected, look
 logger = logging.getLogger(__name__)
 
 TRIES: Final = 3  #: of one publishing call within a run; then the job's own retries take over
+#: Refusals of a condition that holds, as a look shows, before the store is taken for one that does not understand it.
+MAX_REFUSED: Final = 2
 MAX_REPLACED: Final = 100  #: replacements by others that a last writer puts up with
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
@@ -43,20 +45,21 @@ def publish(
     appeared, unless ``is_last_writer``: that is then replaced; Interrupted before the call; the store's own error if
     it had no effect.
     """
-    failures = replaced = 0
+    failures = replaced = refused = 0
     while True:
         if stop():
             raise Interrupted
         checkpoint.completing(base)
         try:
-            return _conditionally(call, base)
+            return _conditionally(call, base) if refused < MAX_REFUSED else call(None)
         except StoreError as error:
+            is_refused = isinstance(error, PreconditionFailedError)
             try:
                 published = was_published(store, key, base=base, expected=expected)
             except SupersededError:
                 # "Precondition failed" is certain: our call had no effect, and may be made on top of what is there.
                 replaced += 1
-                if not (is_last_writer and isinstance(error, PreconditionFailedError)) or replaced == MAX_REPLACED:
+                if not (is_last_writer and is_refused) or replaced == MAX_REPLACED:
                     raise
                 base = Base.of(look(store, key))
                 continue
@@ -64,9 +67,11 @@ def publish(
                 logger.info("publishing call had worked after all", extra={"key": key, "error": error.code})
                 return published
             failures += 1
-            if failures == TRIES or not (error.transient or isinstance(error, PreconditionFailedError)):
+            refused += is_refused
+            if failures == TRIES or not (error.transient or is_refused):
                 raise
-        sleep(PAUSE * 2 ** (failures - 1))
+            if not is_refused:
+                sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _conditionally(call: Call, base: Base) -> PutReceipt:

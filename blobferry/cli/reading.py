@@ -1,0 +1,85 @@
+"""Commands that a worker answers at once: stat, list, url."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from blobferry.cli import options
+from blobferry.cli.reporting import open_client, reported
+from blobferry.client import READ_TIMEOUT, Client
+from blobferry.wording import file_table, printable
+
+Answer = TypeVar("Answer")
+
+_patience = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=READ_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up if no worker has answered by then.",
+)
+
+
+@click.command()
+@click.argument("path")
+@options.storage
+@_patience
+@options.as_json
+def stat(path: str, storage: str, timeout: float, as_json: bool) -> None:
+    """Say what is at PATH of the storage: a blob, with size and time, or else a directory."""
+    info = answer(lambda client: client.stat(path, storage=storage, timeout=timeout), as_json)
+    if as_json:
+        print_answer(info.as_json())
+        return
+    for label, value in file_table(info):
+        click.echo(f"{label:11} {value}")
+
+
+@click.command("list")
+@click.argument("path")
+@options.storage
+@_patience
+@options.as_json
+def list_(path: str, storage: str, timeout: float, as_json: bool) -> None:
+    """Print the paths directly under PATH of the storage, one a line; with --json, an array."""
+    children = answer(lambda client: client.list(path, storage=storage, timeout=timeout), as_json)
+    if as_json:
+        print_answer(children)
+        return
+    for child in children:
+        click.echo(printable(child))
+
+
+@click.command()
+@click.argument("path")
+@click.option("--method", type=click.Choice(["GET", "HEAD"]), default="GET", show_default=True, help="What it allows.")
+@click.option(
+    "--expires", callback=options.moment, metavar="TIME", help="ISO 8601 with zone; in 20 minutes if left out."
+)
+@options.storage
+@_patience
+@options.as_json
+def url(path: str, method: str, expires: datetime | None, storage: str, timeout: float, as_json: bool) -> None:
+    """Print a URL for the blob at PATH that needs no credentials; with --json, {"url": …}."""
+    allowed = {"method": method, "expiry": expires}
+    found = answer(lambda client: client.url_for(path, allowed, storage=storage, timeout=timeout), as_json)
+    if as_json:
+        print_answer({"url": found})
+    else:
+        click.echo(found)
+
+
+def answer(ask: Callable[[Client], Answer], as_json: bool) -> Answer:
+    """What the worker answers; its error is reported as any other."""
+    with open_client(as_json) as client, reported(as_json):
+        return ask(client)
+    raise AssertionError("reported leaves the program")
+
+
+def print_answer(value: Any) -> None:
+    """An answer as JSON."""
+    click.echo(json.dumps(value))

@@ -1,0 +1,146 @@
+"""Commands that submit a job: write, read, move, delete. ``-`` is standard input or output, for what is small."""
+
+import re
+import sys
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from blobferry.checks import MAX_CONTENT
+from blobferry.cli import options
+from blobferry.cli.reading import answer, print_answer
+from blobferry.cli.reporting import follow, open_client, reported
+from blobferry.client import Client
+from blobferry.progress import print_json
+from blobferry.values import Job
+from blobferry.wording import printable
+
+STANDARD: Final = "-"
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://.*|file:.*", re.DOTALL | re.IGNORECASE)
+
+
+@click.command()
+@click.argument("source", metavar="FILE|URL|-")
+@click.argument("path")
+@options.offset
+@options.no_overwrite
+@options.of_blob
+@options.of_job
+def write(
+    source: str,
+    path: str,
+    offset: int,
+    no_overwrite: bool,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Write FILE or URL to PATH of the storage; with -, up to 1 MiB of standard input.
+
+    A FILE is made absolute; the worker must see the file under that same path. What the blob holds before --offset
+    stays, what it held after it does not. Prints the id of the job.
+    """
+    how["overwrite"] = not no_overwrite
+    if source == STANDARD:
+        _refuse_given("offset", because="standard input becomes the whole blob; --offset needs a FILE")
+        contents = sys.stdin.buffer.read(MAX_CONTENT + 1)
+        if len(contents) > MAX_CONTENT:
+            raise click.UsageError(
+                f"standard input has more than {MAX_CONTENT} bytes; put them into a file and use: "
+                f"blobferry write FILE {path}"
+            )
+        _submit(lambda client: client.put_content(path, contents, **how), wait, timeout, as_json)
+        return
+    file = _file(source)
+    missing = str(file) if file is not None and not file.exists() else None
+    _submit(lambda client: client.write_stream(path, file or source, offset, **how), wait, timeout, as_json, missing)
+
+
+@click.command()
+@click.argument("path")
+@click.argument("dest", metavar="FILE|-")
+@options.offset
+@options.no_overwrite
+@options.of_job
+def read(
+    path: str, dest: str, offset: int, no_overwrite: bool, wait: bool, timeout: float | None, as_json: bool, **how: Any
+) -> None:
+    """Read the blob at PATH of the storage into FILE; with -, one of up to 1 MiB to standard output.
+
+    A FILE is made absolute; the worker writes it, under that same path. Prints the id of the job; with -, exactly the
+    bytes of the blob, or with --json {"path": …, "base64": …}.
+    """
+    if dest == STANDARD:
+        others = ("offset", "no_overwrite", "labels", "priority", "not_before", "deadline", "idempotency_key", "wait")
+        _refuse_given(*others, because="reading to standard output is no job: it takes --storage, --timeout and --json")
+        patience = {} if timeout is None else {"timeout": timeout}
+        contents = answer(lambda client: client.get_content(path, storage=how["storage"], **patience), as_json)
+        if as_json:
+            print_answer({"path": path, "base64": b64encode(contents).decode()})
+            return
+        stdout = sys.stdout.buffer
+        stdout.write(contents)
+        stdout.flush()
+        return
+    how["overwrite"] = not no_overwrite
+    file = _file(dest)
+    missing = f"directory {file.parent}" if file is not None and not file.parent.is_dir() else None
+    _submit(lambda client: client.read_stream(path, file or dest, offset, **how), wait, timeout, as_json, missing)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("dest")
+@click.option("--dest-storage", metavar="NAME", help="Move to this storage instead of within one.")
+@options.no_overwrite
+@options.of_job
+def move(
+    source: str, dest: str, no_overwrite: bool, wait: bool, timeout: float | None, as_json: bool, **how: Any
+) -> None:
+    """Move the blob at path SOURCE to path DEST. Prints the id of the job."""
+    how["overwrite"] = not no_overwrite
+    _submit(lambda client: client.move(source, dest, **how), wait, timeout, as_json)
+
+
+@click.command()
+@click.argument("path")
+@options.of_job
+def delete(path: str, wait: bool, timeout: float | None, as_json: bool, **how: Any) -> None:
+    """Delete the blob at PATH and everything under it. Prints the id of the job."""
+    _submit(lambda client: client.delete(path, **how), wait, timeout, as_json)
+
+
+def _submit(
+    ask: Callable[[Client], Job], wait: bool, timeout: float | None, as_json: bool, missing: str | None = None
+) -> None:
+    """Submit, say so and what is ``missing`` here, and wait for the end of it if that was asked for."""
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout needs --wait")
+    with open_client(as_json) as client, reported(as_json):
+        job = ask(client)
+    if missing is not None:
+        click.echo(f"note: there is no {printable(missing)} here; the worker must see it under this path", err=True)
+    if as_json and not wait:
+        print_json(job)
+    if not as_json:
+        click.echo(job.id)
+    if wait:
+        follow(job.id, timeout, as_json, every_change=False)
+    elif not as_json:
+        click.echo(f"{job.state}; to watch it: blobferry watch {job.id}", err=True)
+
+
+def _file(word: str) -> Path | None:
+    """The file that was typed, made absolute; None for a URL."""
+    return None if _URL.fullmatch(word) else Path(word).absolute()
+
+
+def _refuse_given(*names: str, because: str) -> None:
+    context = click.get_current_context()
+    if any(context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE for name in names):
+        raise click.UsageError(because)

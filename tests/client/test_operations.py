@@ -1,0 +1,251 @@
+"""Each operation as a job: the row that Client and command leave, and what people may see of it in a message."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import select
+
+from blobferry import Client
+from blobferry.checks import MAX_CONTENT
+from blobferry.cli import main
+from blobferry.contract import OPERATIONS
+from blobferry.errors import ConflictError, InvalidRequestError
+from blobferry.tables import jobs
+from tests.refused import REFUSED, Refused
+
+Submit = Callable[[Client], Any]
+
+URL = "https://user:s3cret@host/a?X-Amz-Signature=s3cret"
+SHOWN = "https://***@host/a?X-Amz-Signature=***"
+
+#: name: (the call, the command, what the row's request holds, columns, what the message says of it)
+ASKED: dict[str, tuple[Submit, list[str], dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "put_content": (
+        lambda client: client.put_content("/a", b"\0\xff", content_type="text/x"),
+        ["write", "-", "/a", "--content-type", "text/x"],
+        {"path": "/a", "contents": {"base64": "AP8="}, "overwrite": True, "content_type": "text/x"},
+        {"path": "/a", "source": None, "dest": None},
+        {"path": "/a", "contents": "<2 bytes>", "overwrite": True, "content_type": "text/x"},
+    ),
+    "write_stream": (
+        lambda client: client.write_stream("/a", URL, 7, metadata={"b": "c"}),
+        ["write", URL, "/a", "--offset", "7", "--metadata", "b=c"],
+        {"path": "/a", "source": URL, "offset": 7, "overwrite": True, "metadata": {"b": "c"}},
+        {"path": "/a", "source": SHOWN, "dest": None},
+        {"path": "/a", "source": SHOWN, "offset": 7, "overwrite": True, "metadata": {"b": "c"}},
+    ),
+    "read_stream": (
+        lambda client: client.read_stream("/a", Path("/srv/out b"), 7, overwrite=False),
+        ["read", "/a", "/srv/out b", "--offset", "7", "--no-overwrite"],
+        {"path": "/a", "dest": "file:///srv/out%20b", "offset": 7, "overwrite": False},
+        {"path": "/a", "source": None, "dest": "file:///srv/out%20b"},
+        {"path": "/a", "dest": "file:///srv/out%20b", "offset": 7, "overwrite": False},
+    ),
+    "move": (
+        lambda client: client.move("/a", "/b", dest_storage="archive", overwrite=False),
+        ["move", "/a", "/b", "--dest-storage", "archive", "--no-overwrite"],
+        {"source_path": "/a", "dest_path": "/b", "dest_storage": "archive", "overwrite": False},
+        {"path": "/b", "source": "/a", "dest": None},
+        {"source_path": "/a", "dest_path": "/b", "dest_storage": "archive", "overwrite": False},
+    ),
+    "delete": (
+        lambda client: client.delete("/a", storage="default"),
+        ["delete", "/a"],
+        {"path": "/a"},
+        {"path": "/a", "source": None, "dest": None},
+        {"path": "/a"},
+    ),
+}
+every_job = pytest.mark.parametrize("name", ASKED)
+
+
+@pytest.fixture
+def client(asked_sqlite: Any) -> Iterator[Client]:
+    with Client.from_env(asked_sqlite.environment()) as client:
+        yield client
+
+
+@pytest.fixture
+def command(asked_sqlite: Any) -> Callable[..., Any]:
+    """The command, in this process."""
+
+    def run(*words: str, stdin: bytes = b"\0\xff") -> Any:
+        return CliRunner().invoke(main, words, input=stdin, env=asked_sqlite.environment())
+
+    return run
+
+
+def rows(asked: Any) -> list[dict[str, Any]]:
+    with asked.database.begin() as session:
+        return [dict(row) for row in session.execute(select(jobs)).mappings()]
+
+
+def test_every_job_is_here() -> None:
+    assert list(ASKED) == list(OPERATIONS)
+
+
+@every_job
+def test_client_and_command_leave_the_same_row_and_message(
+    name: str, client: Client, command: Callable[..., Any], asked_sqlite: Any
+) -> None:
+    call, words, request, columns, said = ASKED[name]
+    job = call(client)
+    done = command(*words, "--json")
+    assert done.exit_code == 0, done.output
+    for row in rows(asked_sqlite):
+        assert (row["operation"], row["request"], row["storage"]) == (name, request, "default")
+        assert {column: row[column] for column in columns} == columns
+    assert len(rows(asked_sqlite)) == 2
+    assert (job.operation, job.path, job.source, job.dest) == (name, *columns.values())
+    shown = json.loads(done.stdout)
+    assert shown["dest_storage"] == job.dest_storage == request.get("dest_storage")
+    assert {message["task"] for message in asked_sqlite.messages()} == {f"blobferry.{name}"}
+    for message in asked_sqlite.messages():
+        assert message["body"][1] == said | {"storage": "default"}
+        assert "s3cret" not in json.dumps(message)
+    assert "s3cret" not in done.output + str(job)
+
+
+@every_job
+def test_every_job_takes_the_options_of_a_job(name: str, client: Client, asked_sqlite: Any) -> None:
+    later = datetime(2031, 1, 1, tzinfo=UTC)
+    options = {
+        "storage": "archive",
+        "priority": 7,
+        "not_before": later,
+        "deadline": later,
+        "labels": {"a": "b"},
+        "idempotency_key": "k",
+    }
+    required: dict[str, Any] = {argument: "/a" for argument in OPERATIONS[name].required}
+    needed = {"contents": b"x", "source": "file:///a", "dest": "file:///b"}
+    required |= {argument: needed[argument] for argument in required if argument in needed}
+    submit = getattr(client, name)
+    job = submit(**required, **options)
+    assert submit(**required, **options).id == job.id
+    (row,) = rows(asked_sqlite)
+    assert {option: row[option] for option in options} == options
+    with pytest.raises(ConflictError):
+        submit(**required, **options | {"priority": 1})
+    with asked_sqlite.database.engine.connect() as connection:
+        submit(**required, session=connection)
+        connection.rollback()
+    assert len(rows(asked_sqlite)) == 1
+
+
+def test_another_secret_is_another_request(client: Client) -> None:
+    client.write_stream("/a", URL, idempotency_key="k")
+    with pytest.raises(ConflictError):
+        client.write_stream("/a", URL + "x", idempotency_key="k")
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=str)
+def test_client_refuses_what_the_contract_refuses(refused: Refused, client: Client, asked_sqlite: Any) -> None:
+    if any(name not in refused.arguments for name in ("path", "contents")) and "missing" in refused.says:
+        return  # Python itself says so
+    if "unknown argument" in refused.says and refused.operation in ("get_content", "stat"):
+        return  # the same
+    with pytest.raises(InvalidRequestError) as caught:
+        getattr(client, refused.operation)(**refused.arguments)
+    assert (type(caught.value), refused.says in str(caught.value)) == (refused.error, True)
+    assert (asked_sqlite.rows(), asked_sqlite.messages()) == (0, [])
+
+
+@pytest.mark.parametrize("refused", [refused for refused in REFUSED if refused.command], ids=str)
+def test_the_command_refuses_what_the_contract_refuses(
+    refused: Refused, command: Callable[..., Any], asked_sqlite: Any
+) -> None:
+    done = command(*(refused.command or []))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("blobferry: ")
+    assert refused.says in done.stderr
+    assert "s3cret" not in done.stderr
+    said = json.loads(command(*(refused.command or []), "--json").stdout)
+    assert said["error"] == refused.error.code
+    assert asked_sqlite.rows() == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, MAX_CONTENT])
+def test_standard_input_becomes_the_blob(size: int, command: Callable[..., Any], asked_sqlite: Any) -> None:
+    contents = (bytes(range(256)) * (size // 256 + 1))[:size]
+    assert command("write", "-", "/a", stdin=contents).exit_code == 0
+    (row,) = rows(asked_sqlite)
+    assert base64.b64decode(row["request"]["contents"]["base64"]) == contents
+
+
+def test_more_on_standard_input_is_an_error_that_says_what_to_do(
+    command: Callable[..., Any], asked_sqlite: Any
+) -> None:
+    done = command("write", "-", "/a", stdin=bytes(MAX_CONTENT + 1))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "more than 1048576 bytes; put them into a file and use: blobferry write FILE /a" in done.stderr
+    assert asked_sqlite.rows() == 0
+
+
+def test_a_directory_that_is_not_here_is_a_remark(command: Callable[..., Any], asked_sqlite: Any) -> None:
+    done = command("read", "/a", "/nowhere/b")
+    assert (done.exit_code, asked_sqlite.rows()) == (0, 1)
+    assert "there is no directory /nowhere here" in done.stderr
+
+
+SAYS = {
+    "put_content": "Stat shows 5 B at /a",
+    "move": "moved from /a; Stat shows 5 B at /b",
+    "read_stream": "5 B of /a are in file:///srv/out%20b",
+    "delete": "nothing is left of /a and what was under it",
+}
+RUNNING = {
+    "put_content": "2 of 5 B",
+    "move": "2 of 5 B",
+    "read_stream": "2 of 5 B",
+    "delete": "deleting /a",
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_status_says_what_the_operation_is_about(
+    name: str, client: Client, command: Callable[..., Any], asked_sqlite: Any
+) -> None:
+    job = ASKED[name][0](client)
+    size = {} if name == "delete" else {"size": 5, "bytes_done": 2}
+    for state, words in (("running", RUNNING[name]), ("succeeded", SAYS[name])):
+        with asked_sqlite.database.begin() as session:
+            session.execute(jobs.update().where(jobs.c.id == job.id).values(state=state, worker="host:7", **size))
+        done = command("status", job.id)
+        assert words in done.stdout
+        assert ("progress" in done.stdout) == (name != "delete")
+    if name == "move":
+        assert "/a on storage default" in done.stdout
+        assert "/b on storage archive" in done.stdout
+    done = command("watch", job.id)
+    assert done.exit_code == 0
+    ending = {
+        "put_content": "/a, 5 B",
+        "move": "/a is /b on storage archive now, 5 B",
+        "read_stream": "/a is in file:///srv/out%20b, 5 B",
+        "delete": "/a deleted",
+    }
+    assert done.stdout.splitlines()[-1].startswith(f"succeeded: {ending[name]} in ")
+
+
+@pytest.mark.parametrize(
+    ("name", "phase", "words"),
+    [
+        ("move", "deleting_source", "Stat shows the copy; deleting /a"),
+        ("read_stream", "completing", "completing the file"),
+        ("put_content", "completing", "completing the upload"),
+    ],
+)
+def test_status_says_what_the_phase_means(
+    name: str, phase: str, words: str, client: Client, command: Callable[..., Any], asked_sqlite: Any
+) -> None:
+    job = ASKED[name][0](client)
+    with asked_sqlite.database.begin() as session:
+        session.execute(jobs.update().values(state="running", phase=phase))
+    assert words in command("status", job.id).stdout

@@ -1,0 +1,109 @@
+"""The second half of a move: only the source that was copied goes, and only it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
+from worker.errors import (
+    DeleteIncompleteError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    SourceChangedError,
+    StoreError,
+    StoreUnavailableError,
+)
+from worker.stores.memory import MemoryStore
+from worker.stores.values import DeleteFailure
+from worker.transfer.moving import delete_unchanged
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    store = tiny_store()
+    for key in ("a", "a/b", "ab"):
+        store.put(key, key.encode())
+    return store
+
+
+def etag(store: MemoryStore) -> str:
+    return store.head("a").etag
+
+
+def others(store: MemoryStore) -> list[bytes | None]:
+    return [blob(store, key) for key in ("a/b", "ab")]
+
+
+def test_exactly_the_source_goes_under_the_condition_that_it_is_what_was_copied(memory: MemoryStore) -> None:
+    store, copied = RecordingStore(memory), etag(memory)
+    delete_unchanged(store, "a", copied, "/a")
+    assert blob(memory, "a") is None
+    assert others(memory) == [b"a/b", b"ab"]
+    (call,) = store.named("delete_batch")
+    assert call.keywords["if_match"] == copied
+    delete_unchanged(store, "a", copied, "/a")  # gone is as good
+
+
+def test_a_source_that_is_another_by_now_stays(memory: MemoryStore) -> None:
+    copied = etag(memory)
+    memory.put("a", b"newer")
+    with pytest.raises(SourceChangedError):
+        delete_unchanged(memory, "a", copied, "/a")
+    assert blob(memory, "a") == b"newer"
+
+
+def test_a_source_that_changes_after_the_look_stays(memory: MemoryStore) -> None:
+    def change(verb: str) -> None:
+        if verb == "delete_batch":
+            memory.put("a", b"newer")
+
+    with pytest.raises(SourceChangedError):
+        delete_unchanged(HookedStore(memory, before=change), "a", etag(memory), "/a")
+    assert blob(memory, "a") == b"newer"
+
+
+@pytest.mark.parametrize("error", [NotSupportedError, PreconditionFailedError])
+def test_a_store_that_cannot_hold_the_condition_deletes_after_a_look(
+    error: type[StoreError], memory: MemoryStore
+) -> None:
+    recording = RecordingStore(FaultyStore(memory, "delete_batch", error=lambda: error("no")))
+    delete_unchanged(recording, "a", etag(memory), "/a")
+    assert [bool(call.keywords.get("if_match")) for call in recording.named("delete_batch")] == [True, False]
+    assert blob(memory, "a") is None
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_delete_whose_answer_is_lost_is_looked_for(when: str, memory: MemoryStore) -> None:
+    store = FaultyStore(memory, "delete_batch", when="before" if when == "before" else "after")
+    delete_unchanged(store, "a", etag(memory), "/a")
+    assert store.fired == 1
+    assert blob(memory, "a") is None
+
+
+def test_a_store_that_stays_down_keeps_the_source(memory: MemoryStore) -> None:
+    with pytest.raises(StoreUnavailableError):
+        delete_unchanged(FaultyStore(memory, "delete_batch", times=9), "a", etag(memory), "/a")
+    assert blob(memory, "a") == b"a"
+
+
+@pytest.mark.parametrize(("code", "kind"), [("AccessDenied", PermissionDeniedError), ("Odd", DeleteIncompleteError)])
+def test_a_key_that_may_not_go_is_named(code: str, kind: type[StoreError], memory: MemoryStore) -> None:
+    class Refusing(HookedStore):
+        def delete_batch(self, *args: object, **keywords: object) -> list[DeleteFailure]:
+            return [DeleteFailure("a", code, "no")]
+
+    with pytest.raises(kind, match="/a"):
+        delete_unchanged(Refusing(memory), "a", etag(memory), "/a")
+    assert blob(memory, "a") == b"a"
+
+
+def test_a_later_refusal_is_not_taken_for_success(memory: MemoryStore) -> None:
+    answers: list[Callable[[], StoreError]] = [
+        lambda: StoreUnavailableError("1"),
+        lambda: StoreUnavailableError("2"),
+        lambda: PreconditionFailedError("3"),
+    ]
+    store = FaultyStore(memory, "delete_batch", times=3, error=lambda: answers.pop(0)())
+    delete_unchanged(store, "a", etag(memory), "/a")
+    assert blob(memory, "a") is None

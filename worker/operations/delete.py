@@ -1,0 +1,61 @@
+"""delete: a path and everything under it."""
+
+from datetime import datetime
+from typing import Any
+
+from blobferry.contract import Phase
+from models import Job, queries
+from worker.operations.operation import NotShownError, Result
+from worker.runtime import Runtime
+from worker.transfer.control import Stop
+
+
+class Delete:
+    """A path and everything under it. It is its own memory: see :class:`~worker.transfer.deleting.Deletion`."""
+
+    past_return = False  # a cancel stops it between two batches
+
+    def __init__(self, runtime: Runtime, job: Job, stop: Stop) -> None:
+        self.progressed = False
+        self.cutoff = job.cutoff
+        self.deleted_any = job.deleted_any
+        self._database = runtime.database
+        self._job = job
+        self._stop = stop
+        self._path = str(job.path)
+        self._driver = runtime.driver(job.storage)
+
+    def bring(self) -> None:
+        """See :class:`Operation`."""
+        self._driver.delete(self._path, deletion=self, stop=self._stop)
+
+    def confirm(self) -> Result:
+        """See :class:`Operation`."""
+        head = self._driver.look(self._path)
+        if head is not None and self.cutoff is not None and head.mod_time <= self.cutoff:
+            raise NotShownError("the blob is still there")
+        return {"path": self._path}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    # --- what it must not forget -----------------------------------------------------------------------------------
+
+    def begin(self, cutoff: datetime) -> None:
+        """Nothing newer goes."""
+        self.cutoff = cutoff
+        self._write(cutoff=cutoff, phase=Phase.DELETING)
+
+    def deleting(self) -> None:
+        """From now on it is no error if nothing is there."""
+        if not self.deleted_any:
+            self.deleted_any = True
+            self._write(deleted_any=True)
+
+    def deleted(self, count: int) -> None:
+        """So many keys are gone."""
+        self.progressed = True
+
+    def _write(self, **values: Any) -> None:
+        with self._database.begin() as session:
+            queries.update_owned(session, self._job.id, self._job.token, **values)

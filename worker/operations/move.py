@@ -1,0 +1,40 @@
+"""move: a blob from one path to another, in two halves."""
+
+from worker.checkpoint import SqlCheckpoint
+from worker.errors import PathNotFoundError
+from worker.operations.operation import Result, Transfer, result_of
+
+
+class Move(Transfer):
+    """From one path to another, perhaps of another storage."""
+
+    def _open_checkpoint(self) -> SqlCheckpoint:
+        name = self._request.get("dest_storage") or self._job.storage
+        self._dest = self._runtime.driver(name)
+        return self._runtime.checkpoint(self._job, self._dest.store, storage=name)
+
+    def bring(self) -> None:
+        """See :class:`Operation`."""
+        source_path, dest_path = self._request["source_path"], self._request["dest_path"]
+        if not self._dest.settle(dest_path, self._checkpoint):
+            self._driver.copy(
+                source_path,
+                dest_path,
+                dest=self._dest,
+                overwrite=self._request.get("overwrite", True),
+                checkpoint=self._checkpoint,
+                stop=self._stop,
+            )
+
+    def confirm(self) -> Result:
+        """See :class:`Operation`."""
+        source_path, dest_path = self._request["source_path"], self._request["dest_path"]
+        if self._checkpoint.load() is None:  # it was moved onto itself
+            head = self._dest.look(dest_path)
+            if head is None:
+                raise PathNotFoundError(source_path, self._driver.store.name)
+            return result_of(dest_path, head)
+        head = self._shown(self._dest, dest_path)
+        self._checkpoint.deleting_source()
+        self._driver.delete_moved(source_path, (self._job.source_fingerprint or {})["etag"])
+        return result_of(dest_path, head)

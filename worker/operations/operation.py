@@ -1,0 +1,83 @@
+"""What the runner knows of an operation, and what those have in common that make a blob or a file visible."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from models import Job
+from worker.checkpoint import SqlCheckpoint
+from worker.driver import Driver
+from worker.runtime import Runtime
+from worker.stores.values import BlobHead
+from worker.transfer.control import Stop
+
+Result = Mapping[str, Any]
+
+
+class NotShownError(Exception):
+    """Stat does not show the outcome yet."""
+
+
+class Operation(Protocol):
+    """One job's operation, for one run."""
+
+    @property
+    def progressed(self) -> bool:
+        """Whether this run has brought the job forward."""
+        ...
+
+    @property
+    def past_return(self) -> bool:
+        """Whether readers may see the outcome already: a cancel is then too late."""
+        ...
+
+    def bring(self) -> None:
+        """Bring it about. Raises Interrupted once the run is to stop, BlobferryError."""
+        ...
+
+    def confirm(self) -> Result:
+        """The job's result, once readers see the outcome. Raises NotShownError, BlobferryError."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the run needed."""
+        ...
+
+
+class Transfer:
+    """What operations have in common that make a blob or a file visible."""
+
+    def __init__(self, runtime: Runtime, job: Job, stop: Stop) -> None:
+        self._runtime = runtime
+        self._job = job
+        self._stop = stop
+        self._request: Mapping[str, Any] = job.request or {}
+        self._driver = runtime.driver(job.storage)
+        self._checkpoint = self._open_checkpoint()
+
+    def _open_checkpoint(self) -> SqlCheckpoint:
+        return self._runtime.checkpoint(self._job, self._driver.store)
+
+    @property
+    def progressed(self) -> bool:
+        """See :class:`Operation`."""
+        return self._checkpoint.progressed
+
+    @property
+    def past_return(self) -> bool:
+        """See :class:`Operation`."""
+        return self._checkpoint.past_return
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _shown(self, driver: Driver, path: str) -> BlobHead:
+        head = driver.look(path)
+        difference = self._checkpoint.expected().difference(head)
+        if head is None or difference is not None:
+            raise NotShownError(difference)
+        return head
+
+
+def result_of(path: str, head: BlobHead) -> Result:
+    """What a job leaves behind that has made a blob visible."""
+    return {"path": path, "size": head.size, "etag": head.etag, "version_id": head.version_id}

@@ -1,0 +1,48 @@
+"""read_stream: a blob to a file."""
+
+from worker.checkpoint import SqlCheckpoint
+from worker.errors import PathNotFoundError
+from worker.operations.operation import Result, Transfer
+from worker.transfer.blob_source import BlobSource
+from worker.transfer.destinations import FileDestination
+from worker.transfer.downloading import download
+from worker.transfer.file_target import FileTarget
+
+
+class ReadStream(Transfer):
+    """A blob to a file of this host, renamed into place: who sees the file sees all of it."""
+
+    def _open_checkpoint(self) -> SqlCheckpoint:
+        roots = self._runtime.settings.sources.file_roots
+        self._destination = FileDestination.open(self._request["dest"], roots)
+        return self._runtime.checkpoint(self._job, self._destination, begins_again_elsewhere=True)
+
+    def bring(self) -> None:
+        """See :class:`Operation`."""
+        target = FileTarget(
+            destination=self._destination,
+            checkpoint=self._checkpoint,
+            token=self._job.token,
+            threads=self._runtime.engine.threads,
+            overwrite=self._request.get("overwrite", True),
+            stop=self._stop,
+        )
+        if target.settle():
+            return
+        path = self._request["path"]
+        head = self._driver.look(path)
+        if head is None:
+            raise PathNotFoundError(path, self._driver.store.name)
+        source = BlobSource(self._driver.store, head.key, path, head=head)
+        part_size = self._runtime.engine.part_size
+        download(target, source, self._request.get("offset", 0), part_size=part_size, checksum=head.checksum)
+
+    def confirm(self) -> Result:
+        """It had the right size and checksum when it was renamed; whoever waited for it may have taken it by now."""
+        fingerprint = self._job.source_fingerprint or {}
+        dest, etag = self._request["dest"], fingerprint.get("etag")
+        return {"path": self._request["path"], "dest": dest, "size": self._job.size, "etag": etag}
+
+    def close(self) -> None:
+        """Close the directory."""
+        self._destination.close()

@@ -1,0 +1,44 @@
+"""write_stream and put_content: bytes from elsewhere to a path."""
+
+from base64 import b64decode
+from typing import Any
+
+from worker.operations.operation import Result, Transfer, result_of
+from worker.stores.values import BlobOptions
+
+
+class WriteStream(Transfer):
+    """A source to a path."""
+
+    def bring(self) -> None:
+        """See :class:`Operation`."""
+        path = self._request["path"]
+        if self._driver.settle(path, self._checkpoint):  # before the source is opened: it may be gone by now
+            return
+        source = self._runtime.open_source(self._request["source"], self._stop)
+        try:
+            self._driver.write_stream(path, self._request.get("offset", 0), source, **self._how())
+        finally:
+            source.close()
+
+    def confirm(self) -> Result:
+        """See :class:`Operation`."""
+        return result_of(self._request["path"], self._shown(self._driver, self._request["path"]))
+
+    def _how(self) -> dict[str, Any]:
+        return {
+            "overwrite": self._request.get("overwrite", True),
+            "options": BlobOptions(self._request.get("content_type"), self._request.get("metadata") or {}),
+            "checkpoint": self._checkpoint,
+            "stop": self._stop,
+        }
+
+
+class PutContent(WriteStream):
+    """Bytes that came with the request."""
+
+    def bring(self) -> None:
+        """See :class:`Operation`."""
+        path = self._request["path"]
+        if not self._driver.settle(path, self._checkpoint):
+            self._driver.put_content(path, b64decode(self._request["contents"]["base64"]), **self._how())
