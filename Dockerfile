@@ -5,7 +5,8 @@ ENV PYTHONPATH=/app \
     PYTHONUNBUFFERED=1
 WORKDIR /app
 RUN groupadd --gid 10001 blobferry \
-    && useradd --uid 10001 --gid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin blobferry
+    && useradd --uid 10001 --gid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin blobferry \
+    && install --directory --owner blobferry --group blobferry /srv/outgoing
 # A layer of its own: it changes with the lock file, not with the code.
 COPY requirements.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore -r requirements.txt

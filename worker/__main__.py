@@ -1,4 +1,4 @@
-"""``python -m worker run | migrate | sweep``: the worker's own command line, for whoever operates it."""
+"""``python -m worker run | migrate | sweep | doctor``: the worker's own command line, for whoever operates it."""
 
 import signal
 import sys
@@ -12,6 +12,7 @@ import click
 from blobferry.database import reachable
 from blobferry.messages import Message, client_app, publish
 from worker.caretaker import Caretaker
+from worker.doctor import examine, exit_status, told, told_as_json
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.runtime import Runtime
@@ -92,6 +93,22 @@ def sweep(loop: bool) -> None:
     signal.signal(signal.SIGINT, end)
     caretaker.loop(ended)
     runtime.close()
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
+def doctor(as_json: bool) -> None:
+    """Try out database, broker and storages, and say what is not guaranteed there.
+
+    Writes small blobs below /.blobferry-doctor-… of each storage, and removes them. Exit status 1 if something has to
+    be mended.
+    """
+    configure_logging("ERROR")
+    runtime = Runtime(load_settings())
+    findings = examine(runtime)
+    runtime.close()
+    click.echo(told_as_json(findings) if as_json else told(findings))
+    sys.exit(exit_status(findings))
 
 
 def entry() -> None:

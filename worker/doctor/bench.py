@@ -6,7 +6,7 @@ from io import BytesIO
 from itertools import count
 from typing import Final
 
-from worker.errors import NotSupportedError, PermissionDeniedError, StoreError
+from worker.errors import NotSupportedError, PermissionDeniedError, PreconditionFailedError, StoreError
 from worker.stores.store import Store
 from worker.stores.values import BlobHead, BlobOptions, Condition, PartReceipt
 from worker.transfer.aborting import abort_upload
@@ -123,7 +123,7 @@ class Bench:
     def _put(self, key: str) -> None:
         try:  # as jobs put it: a bucket's policy may demand the condition
             self.store.put(key, SMALL, condition=ABSENT, options=OPTIONS)
-        except NotSupportedError:
+        except (NotSupportedError, PreconditionFailedError):
             self.store.put(key, SMALL, options=OPTIONS)
 
     def _part(self, key: str, upload_id: str, number: int, content: bytes) -> PartReceipt:

@@ -8,7 +8,7 @@ from worker.doctor import probes
 from worker.doctor.bench import Bench
 from worker.doctor.findings import Finding
 from worker.doctor.probes import Probe
-from worker.errors import BlobferryError, NotSupportedError, PreconditionFailedError
+from worker.errors import BlobferryError, NotSupportedError
 from worker.stores.store import Store
 
 
@@ -41,8 +41,6 @@ def _tried(guarantee: Guarantee, bench: Bench, where: str) -> Finding:
         instead = guarantee.probe(bench)
     except NotSupportedError:
         instead = "the store does not know it"
-    except PreconditionFailedError:
-        return Finding(where, guarantee.what, "broken", "the store refuses it even where it holds")
     except BlobferryError as error:
         return Finding(where, guarantee.what, "broken", str(error))
     if instead is None:

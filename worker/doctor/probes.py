@@ -1,8 +1,7 @@
 """What a store is tried out with. Each probe makes its own blobs on the bench.
 
 A probe returns None if the store does what it should, else what it does instead in a few words. It raises
-NotSupportedError where the store says that it does not know this, PreconditionFailedError where it refuses a condition
-that holds.
+NotSupportedError where the store says that it does not know this, another StoreError where something is broken.
 """
 
 from collections.abc import Callable
@@ -27,6 +26,8 @@ Publish = Callable[[Bench, str, Condition], object]
 MAX_SKEW: Final = 30.0  #: seconds between the store's clock and this machine's
 
 _WRONG: Final = '"00000000000000000000000000000000"'  #: an ETag that no blob here has
+#: Transfers then do without the condition, as where a store does not know it.
+_MISTAKEN: Final = "the store refuses it even where it holds"
 _OTHER: Final = b"These bytes must never be seen by anybody."
 
 
@@ -93,7 +94,10 @@ def if_none_match(publish: Publish) -> Probe:
     """Nothing there: published. Something there: refused."""
 
     def probe(bench: Bench) -> str | None:
-        publish(bench, bench.key(), ABSENT)
+        try:
+            publish(bench, bench.key(), ABSENT)
+        except PreconditionFailedError:
+            return _MISTAKEN
         return _refused(lambda: publish(bench, bench.blob().key, ABSENT), PreconditionFailedError)
 
     return probe
@@ -104,7 +108,10 @@ def if_match(publish: Publish) -> Probe:
 
     def probe(bench: Bench) -> str | None:
         head = bench.blob()
-        publish(bench, head.key, Condition(if_match=head.etag))
+        try:
+            publish(bench, head.key, Condition(if_match=head.etag))
+        except PreconditionFailedError:
+            return _MISTAKEN
         wrong = Condition(if_match=_WRONG)
         return _refused(lambda: publish(bench, head.key, wrong), PreconditionFailedError)
 
@@ -117,8 +124,8 @@ def delete_if_match(bench: Bench) -> str | None:
         first, second = make(), make()
         try:
             bench.store.delete_batch([first.key], if_match=first.etag)
-        except PreconditionFailedError:  # a move then does without
-            return "the store refuses it even where it holds"
+        except PreconditionFailedError:
+            return _MISTAKEN
         delete = partial(bench.store.delete_batch, [second.key], if_match=_WRONG)
         if found := _refused(delete, PreconditionFailedError):
             return found
