@@ -12,7 +12,6 @@ import click
 from blobferry.database import reachable
 from blobferry.messages import Message, client_app, publish
 from worker.caretaker import Caretaker
-from worker.doctor import examine, exit_status, told, told_as_json
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.runtime import Runtime
@@ -103,6 +102,9 @@ def doctor(as_json: bool) -> None:
     Writes small blobs below /.blobferry-doctor-… of each storage, and removes them. Exit status 1 if something has to
     be mended.
     """
+    # Nothing that the children of `run` need to inherit.
+    from worker.doctor import examine, exit_status, told, told_as_json  # noqa: PLC0415
+
     configure_logging("ERROR")
     runtime = Runtime(load_settings())
     findings = examine(runtime)

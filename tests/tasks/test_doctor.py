@@ -191,21 +191,41 @@ def test_a_store_that_knows_no_conditions_is_no_broken_one() -> None:
     assert all(says.startswith("the store does not know it, so ") for says in not_ok(store).values())
 
 
-class StrangeConditionStore(WrappedStore):
-    """Refuses all copies that have a condition: some stores ask it of the source."""
+class MistakenStore(WrappedStore):
+    """Refuses every condition of some verbs, whether it holds or not: some stores compare with something else."""
+
+    def __init__(self, store: Store, *verbs: str) -> None:
+        super().__init__(store)
+        self._verbs = verbs
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if name == "copy" and keywords.get("condition"):
+        conditions = [keywords.get(argument) for argument in ("condition", "if_match", "source_if_match")]
+        if name in self._verbs and any(conditions):
             raise PreconditionFailedError("no")
         return super()._do(name, args, keywords)
 
 
-def test_a_condition_that_is_refused_where_it_holds_is_broken() -> None:
-    found = examined(StrangeConditionStore(tiny_store()))
-    assert {what for what, finding in found.items() if finding.state == "broken"} == {
+def test_a_condition_that_is_refused_where_it_holds_guarantees_nothing() -> None:
+    found = not_ok(MistakenStore(tiny_store(), "put", "copy", "delete_batch"))
+    assert {what for what, says in found.items() if says.startswith(f"{REFUSES}, so ")} == {
+        "If-None-Match on put",
+        "If-Match on put",
         "If-None-Match on copy",
         "If-Match on copy",
+        "If-Match on delete",
     }
+
+
+@pytest.mark.parametrize(
+    ("verb", "what"),
+    [
+        ("get", {"If-Match on get"}),
+        ("copy_part", {"copy of a range"}),
+    ],
+)
+def test_what_cannot_do_without_its_condition_is_broken_where_that_is_refused(verb: str, what: set[str]) -> None:
+    found = examined(MistakenStore(tiny_store(), verb))
+    assert {what for what, finding in found.items() if finding.state == "broken"} == what
 
 
 class AnswerStore(WrappedStore):

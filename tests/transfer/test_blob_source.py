@@ -148,6 +148,8 @@ class BreakingStore(WrappedStore):
 
 
 class Breaking(BytesIO):
+    etag = ""
+
     def __init__(self, data: bytes, error: StoreError | None) -> None:
         super().__init__(data)
         self._error = error
@@ -194,3 +196,16 @@ def test_a_transfer_from_store_to_store(store: MemoryStore) -> None:
     write(engine, other, "b", BlobSource(store, "a", URL), checkpoint=MemoryCheckpoint())
     engine.close()
     assert blob(other, "b") == DATA
+
+
+def test_a_store_that_ignores_the_condition_is_found_out_by_the_etag_of_its_answer() -> None:
+    class Ignoring(WrappedStore):
+        def get(self, *args: Any, if_match: str | None = None) -> Any:
+            return self.store.get(*args)
+
+    store = tiny_store()
+    store.put("a", b"x" * 100)
+    source = BlobSource(Ignoring(store), "a", URL)
+    store.put("a", b"y" * 100)
+    with pytest.raises(SourceChangedError, match="its ETag is"):
+        source.readinto(0, memoryview(bytearray(10)))

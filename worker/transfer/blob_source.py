@@ -70,6 +70,8 @@ class BlobSource:
             self._store_errors(KeyNotFoundError, PreconditionFailedError, RangeNotSatisfiableError),
             self._store.get(self._key, offset, size, if_match=self.fingerprint["etag"]) as reader,
         ):
+            if reader.etag and reader.etag != self.fingerprint["etag"]:  # some stores ignore the condition
+                raise SourceChangedError(f"{self.url}: changed while it was read: its ETag is {reader.etag} now")
             left = size
             while left:
                 piece = reader.read(min(left, _PIECE))

@@ -1,0 +1,139 @@
+"""Streams: bytes that come once and in order, up the ladder; any failure leaves the old blob and no upload."""
+
+import io
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store, unfinished
+from worker.driver import Driver
+from worker.errors import PlanError, SlowDownError, SourceUnavailableError, SupersededError, UploadNotFoundError
+from worker.stores.store import Store
+from worker.stores.values import Limits
+from worker.transfer.engine import Engine
+
+PART = 10
+#: Rungs of two parts; sizes 10, 10, 20, 20, 40, 40, … up to 50.
+LADDER = Limits(min_part_size=1, max_part_size=50, max_parts=20)
+MOST = 2 * (10 + 20 + 40) + 14 * 50
+OLD = b"the old blob, of 30 bytes, as it is"
+
+
+def data(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+@pytest.fixture
+def on() -> Iterator[Callable[[Store], Driver]]:
+    engines: list[Engine] = []
+
+    def make(store: Store) -> Driver:
+        engines.append(Engine(part_size=PART, part_threads=3))
+        return Driver(store, engine=engines[-1])
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 20, 21, 40, 41, 140, 141, MOST - 1, MOST])
+def test_a_stream_becomes_the_blob_in_parts_that_grow(size: int, on: Callable[[Store], Driver]) -> None:
+    store = RecordingStore(tiny_store(limits=LADDER))
+    assert on(store).write_stream("/a", 0, io.BytesIO(data(size))) == size
+    assert blob(store, "a") == data(size)
+    assert unfinished(store) == []
+    sizes = [len(part) for _, part in store.sent()]
+    assert sizes[:-1] == [10, 10, 20, 20, 40, 40, *[50] * 14][: max(len(sizes) - 1, 0)]
+    assert bool(sizes) == (size > PART)
+
+
+def test_one_byte_more_than_fits_is_a_plan_error_and_the_old_blob_stays(on: Callable[[Store], Driver]) -> None:
+    memory = tiny_store(limits=LADDER)
+    memory.put("a", OLD)
+    with pytest.raises(PlanError) as caught:
+        on(memory).write_stream("/a", 0, io.BytesIO(data(MOST + 1)))
+    assert caught.value.total_read == MOST + 1
+    assert blob(memory, "a") == OLD
+    assert unfinished(memory) == []
+
+
+def test_parts_that_no_buffer_holds_are_put_aside_and_may_be_sent_twice(on: Callable[[Store], Driver]) -> None:
+    """The buffers have 10 bytes here; the store asks for some parts twice."""
+
+    class AskingTwice(RecordingStore):
+        def upload_part(self, *args: Any, **keywords: Any) -> Any:
+            super().upload_part(*args, **keywords)
+            return super().upload_part(*args, **keywords)
+
+    store = AskingTwice(tiny_store(limits=LADDER))
+    on(store).write_stream("/a", 0, io.BytesIO(data(500)))
+    assert blob(store, "a") == data(500)
+
+
+@pytest.mark.parametrize("offset", [0, 7, len(OLD), 50])
+@pytest.mark.parametrize("size", [0, 5, 300])
+def test_a_stream_is_written_onto_what_is_there(offset: int, size: int, on: Callable[[Store], Driver]) -> None:
+    store = RecordingStore(tiny_store(limits=LADDER))
+    store.put("a", OLD)
+    assert on(store).write_stream("/a", offset, io.BytesIO(data(size))) == size
+    assert blob(store, "a") == OLD[:offset].ljust(offset, b"\0") + data(size)
+    assert unfinished(store) == []
+    assert bool(store.named("copy_part")) == (offset > 0)
+
+
+def test_a_reader_that_fails_late_leaves_the_old_blob(on: Callable[[Store], Driver]) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() >= 150:
+                raise OSError("unplugged")
+            return super().read(min(size or 0, 7))
+
+    memory = tiny_store(limits=LADDER)
+    memory.put("a", OLD)
+    with pytest.raises(SourceUnavailableError, match="unplugged") as caught:
+        on(memory).write_stream("/a", 0, Failing(data(300)))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.total_read == 150
+    assert blob(memory, "a") == OLD
+    assert unfinished(memory) == []
+
+
+@pytest.mark.parametrize("verb", ["upload_part", "complete_upload", "create_upload"])
+def test_a_store_that_stays_busy_leaves_the_old_blob(verb: str, on: Callable[[Store], Driver]) -> None:
+    memory = tiny_store(limits=LADDER)
+    memory.put("a", OLD)
+    store = FaultyStore(memory, verb, times=99, error=lambda: SlowDownError("busy"))
+    with pytest.raises(SlowDownError) as caught:
+        on(store).write_stream("/a", 0, io.BytesIO(data(300)))
+    assert caught.value.total_read > 0
+    assert blob(memory, "a") == OLD
+    assert unfinished(memory) == []
+
+
+def test_a_blob_that_somebody_else_writes_meanwhile_is_left_alone(on: Callable[[Store], Driver]) -> None:
+    memory = tiny_store(limits=LADDER)
+
+    def write(verb: str) -> None:
+        if verb == "upload_part":
+            memory.put("a", b"theirs")
+
+    with pytest.raises(SupersededError):
+        on(HookedStore(memory, after=write)).write_stream("/a", 0, io.BytesIO(data(300)))
+    assert blob(memory, "a") == b"theirs"
+    assert unfinished(memory) == []
+
+
+def test_an_upload_that_vanishes_at_the_end_cannot_be_begun_again(on: Callable[[Store], Driver]) -> None:
+    memory = tiny_store(limits=LADDER)
+    memory.put("a", OLD)
+
+    def abort(verb: str) -> None:
+        if verb == "complete_upload":
+            for entry in memory.list_uploads():
+                memory.abort_upload(entry.key, entry.upload_id)
+
+    with pytest.raises(UploadNotFoundError, match="cannot be read again"):
+        on(HookedStore(memory, before=abort)).write_stream("/a", 0, io.BytesIO(data(300)))
+    assert blob(memory, "a") == OLD
