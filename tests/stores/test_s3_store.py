@@ -498,6 +498,42 @@ def test_a_bare_403_to_head_is_permission_denied(server: Any, answer: Any) -> No
         server.store().head("k")
 
 
+@pytest.mark.parametrize("verb", ["head", "get"])
+@pytest.mark.parametrize(
+    ("listing", "kind"),
+    [
+        ("", KeyNotFoundError),
+        ("<Contents><Key>a/b</Key><Size>1</Size></Contents>", KeyNotFoundError),
+        ("<Contents><Key>a</Key><Size>1</Size></Contents>", PermissionDeniedError),
+    ],
+    ids=["nothing", "another key", "the key"],
+)
+def test_credentials_that_may_list_a_prefix_only_are_told_what_is_missing(
+    verb: str, listing: str, kind: type[StoreError], server: Any, answer: Any
+) -> None:
+    """S3 says 403 of a missing key to whoever may not list the whole bucket."""
+    body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{listing}</ListBucketResult>".encode()
+    server.script(answer(403, b"" if verb == "head" else ERROR.format("AccessDenied").encode()), answer(body=body))
+    with pytest.raises(kind):
+        getattr(server.store(), verb)("a")
+    assert "prefix=a" in server.requests[1].path
+
+
+def test_credentials_that_may_not_list_either_are_denied(server: Any, answer: Any) -> None:
+    server.script(answer(403))
+    with pytest.raises(PermissionDeniedError, match="look at"):
+        server.store().head("a")
+
+
+def test_a_copy_goes_without_tags_that_may_not_be_read(
+    server: Any, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script(answer(headers=HEAD | {"x-amz-meta-owner": "me"}), answer(403, ERROR.format("AccessDenied").encode()))
+    options = server.store().options_of("a")
+    assert (options.metadata, options.tags) == ({"owner": "me"}, {})
+    assert "tags are not carried along" in caplog.text
+
+
 def test_list_parts_answering_no_such_key_is_upload_not_found(server: Any, answer: Any) -> None:
     server.script(answer(404, ERROR.format("NoSuchKey").encode()))
 

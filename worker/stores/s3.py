@@ -1,9 +1,10 @@
 """The S3 store: one bucket of S3 or of a compatible store, through boto3."""
 
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
-from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError
+from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError, PermissionDeniedError
 from worker.stores.s3_bucket import CHECKSUMS
 from worker.stores.s3_client import S3Access
 from worker.stores.s3_errors import s3_errors
@@ -21,6 +22,8 @@ from worker.stores.s3_values import (
 )
 from worker.stores.store import Body
 from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["CHECKSUMS", "S3Access", "S3Store"]
 
@@ -54,7 +57,7 @@ class S3Store(S3Uploads):
     def get(self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None) -> S3Reader:
         """See :meth:`~worker.stores.store.Store.get`."""
         asked = None if offset == 0 and size is None else f"bytes={offset}-{'' if size is None else offset + size - 1}"
-        with s3_errors("get", bucket=self.bucket, key=key):
+        with self._missing_told(key), s3_errors("get", bucket=self.bucket, key=key):
             if size == 0:  # HTTP has no range for it
                 answer = self._client.head_object(Bucket=self.bucket, Key=key, **present(IfMatch=if_match))
                 return S3Reader(None, 0, answer.get("ETag") or "", bucket=self.bucket, key=key)
@@ -78,6 +81,9 @@ class S3Store(S3Uploads):
             with s3_errors("read the tags of", bucket=self.bucket, key=key):
                 answer = self._client.get_object_tagging(Bucket=self.bucket, Key=key)
         except NotSupportedError:
+            answer = {"TagSet": []}
+        except PermissionDeniedError as error:  # whoever may not read tags could not write them either
+            logger.warning("tags are not carried along", extra={"key": key, "reason": str(error)})
             answer = {"TagSet": []}
         return blob_options(head, {tag["Key"]: tag["Value"] for tag in answer["TagSet"]})
 

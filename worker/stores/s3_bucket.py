@@ -1,9 +1,11 @@
 """What every verb of the S3 store needs: the bucket, its client, and what the store asks for by itself."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, KeyNotFoundError, PermissionDeniedError, StoreError
 from worker.stores.s3_client import S3Access, S3Clients, make_clients
 from worker.stores.s3_errors import s3_errors
 from worker.stores.s3_values import FULL_OBJECT_ALGORITHMS, Params, present
@@ -64,9 +66,28 @@ class S3Bucket:
     def _head(self, key: str) -> Params:
         # Stores that know no checksums may refuse the header that asks for them.
         mode = "ENABLED" if self._algorithm else None
-        with s3_errors("look at", bucket=self.bucket, key=key):
+        with self._missing_told(key), s3_errors("look at", bucket=self.bucket, key=key):
             answer: Params = self._client.head_object(Bucket=self.bucket, Key=key, **present(ChecksumMode=mode))
         return answer
+
+    @contextmanager
+    def _missing_told(self, key: str) -> Iterator[None]:
+        """Raise KeyNotFoundError where S3 only says "denied" of a key that is not there.
+
+        It tells the two apart for whoever may list the whole bucket. Credentials that may list a prefix only have to
+        ask for the key by a listing. Source: S3 API reference, "HeadObject", permissions.
+        """
+        try:
+            yield
+        except PermissionDeniedError as denied:
+            try:
+                with s3_errors("list", bucket=self.bucket, key=key):
+                    answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1)
+            except StoreError:
+                raise denied from None
+            if any(item["Key"] == key for item in answer.get("Contents", [])):
+                raise
+            raise KeyNotFoundError(f"s3: nothing is stored under {key!r} in bucket {self.bucket!r}") from denied
 
     def _source(self, key: str) -> Params:
         return {"Bucket": self.bucket, "Key": key}  # botocore percent-encodes a dict, but takes a str as it is
