@@ -53,7 +53,12 @@ Every class takes its attributes as positional arguments and builds its message 
 back whole from pickle and from Celery's JSON result backend, both of which call ``cls(*args)``.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: What a store says of a key that it did not delete this time.
+PASSING_CODES: Final = frozenset(
+    {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
+)
 
 
 class BlobferryError(Exception):
@@ -413,9 +418,8 @@ class DeleteIncompleteError(StoreError):
         self.failures = failures
         self.driver = driver
         self.count = len(failures) if count is None else count
-        passing = {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
         # The retry decision asks the instance: one key that may yet go is worth another try.
-        self.transient = any(code in passing for _, code in failures)  # type: ignore[misc]
+        self.transient = any(code in PASSING_CODES for _, code in failures)  # type: ignore[misc]
 
     def __str__(self) -> str:
         named = ", ".join(f"{path} ({code})" for path, code in self.failures[:10])

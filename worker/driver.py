@@ -5,7 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Final, Self
 
-from worker.errors import InvalidOffsetError, VerificationError
+from worker.errors import (
+    DeleteIncompleteError,
+    InvalidOffsetError,
+    SourceChangedError,
+    StoreError,
+    VerificationError,
+)
 from worker.parameters import DriverParameters
 from worker.reads import Reads
 from worker.stores.memory import MemoryStore
@@ -149,9 +155,15 @@ class Driver(Reads):
         dest = dest or self
         with aborting_what_is_left(dest.store) as used:
             moved = self.copy(source_path, dest_path, dest=dest, overwrite=overwrite, checkpoint=used)
-            if moved is not None:
+            if moved is None:
+                return
+            try:
                 dest._verify(dest_path, used)
                 self.delete_moved(source_path, moved.etag)
+            except (StoreError, SourceChangedError) as error:
+                if isinstance(error, DeleteIncompleteError):
+                    raise
+                raise type(error)(f"{error} (copied to {dest_path}, not deleted at {source_path})") from error
 
     def copy(
         self,

@@ -603,6 +603,17 @@ def test_a_driver_call_with_a_checkpoint_of_the_callers_keeps_its_upload(
     assert blob(memory, "top/a") == BLOB
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_upload_that_could_not_be_opened_at_once_leaves_no_other_behind(
+    when: When, engine: Engine, memory: MemoryStore
+) -> None:
+    store = FaultyStore(memory, "create_upload", when=when)
+    write(engine, store, KEY, BytesSource(BLOB), checkpoint=MemoryCheckpoint("job"))
+    assert store.fired == 1
+    assert blob(memory, KEY) == BLOB
+    assert unfinished(memory) == []
+
+
 def test_a_driver_refuses_offsets_that_no_blob_can_have(
     driver_on: Callable[[Store], Driver], memory: MemoryStore
 ) -> None:

@@ -128,6 +128,13 @@ def test_a_store_that_refuses_a_condition_which_holds_is_asked_without_it(memory
     assert publishing.slept == []
 
 
+def test_refusals_do_not_use_up_the_tries_that_a_busy_store_is_given(memory: MemoryStore) -> None:
+    answers = [StoreUnavailableError("busy"), PreconditionFailedError("odd"), PreconditionFailedError("odd")]
+    publishing = Publishing(FaultyStore(memory, "put", times=3, error=lambda: answers.pop(0)))
+    publishing.run()
+    assert blob(memory, "key") == NEW
+
+
 def test_a_last_writer_replaces_what_somebody_else_put_in_between(memory: MemoryStore) -> None:
     others = iter([b"theirs", b"theirs again"])
 

@@ -1,16 +1,19 @@
 """Deleting a key and everything under it: in batches, in bounded memory, and never a key that came later."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
+from blobferry.errors import PASSING_CODES
 from worker.errors import DeleteIncompleteError, KeyNotFoundError
 from worker.stores.store import Store
 from worker.stores.values import KeyEntry, Page
 from worker.transfer.control import Interrupted, Stop
 from worker.transfer.visible import look
 
+PAUSE: Final = 0.5  #: seconds before keys are tried once more
 MAX_FAILURES: Final = 100  #: that an error names
 GRAIN: Final = timedelta(seconds=1)  #: of the dates of HTTP, which some stores round up
 
@@ -108,6 +111,11 @@ class _Tree:
         self.deletion.deleting()
         failures = self.store.delete_batch(self.batch)
         self.deletion.deleted(len(self.batch) - len(failures))
+        if again := [failure.key for failure in failures if failure.code in PASSING_CODES]:
+            time.sleep(PAUSE)
+            failures = [failure for failure in failures if failure.code not in PASSING_CODES]
+            failures += (late := self.store.delete_batch(again))
+            self.deletion.deleted(len(again) - len(late))
         self.batch = []
         self.failed += len(failures)
         named = ([self.path + failure.key[len(self.key) :], failure.code] for failure in failures)

@@ -66,12 +66,13 @@ def publish(
             if published:
                 logger.info("publishing call had worked after all", extra={"key": key, "error": error.code})
                 return published
+            if is_refused and refused < MAX_REFUSED:
+                refused += 1
+                continue
             failures += 1
-            refused += is_refused
-            if failures == TRIES or not (error.transient or is_refused):
+            if failures == TRIES or not error.transient:
                 raise
-            if not is_refused:
-                sleep(PAUSE * 2 ** (failures - 1))
+            sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _conditionally(call: Call, base: Base) -> PutReceipt:

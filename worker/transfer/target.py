@@ -1,23 +1,35 @@
 """The target: the key that a transfer makes visible, and the conditions under which it does."""
 
 import logging
+import time
 from dataclasses import dataclass, replace
+from typing import Final
 
 from blobferry.checks import MARK_NAME
 from blobferry.contract import UploadState
-from worker.errors import BlobExistsError, LeaseLostError, OutcomeUnknownError, SupersededError, UploadNotFoundError
+from worker.errors import (
+    BlobExistsError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+    SupersededError,
+    UploadNotFoundError,
+)
 from worker.stores.store import Store
 from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt
 from worker.transfer.aborting import abort_upload, lost_uploads
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload
 from worker.transfer.checksums import join_checksums
-from worker.transfer.control import Stop, never
+from worker.transfer.control import Interrupted, Stop, never
 from worker.transfer.plan import PartPlan
 from worker.transfer.publishing import Call, publish
 from worker.transfer.settling import expected_blob, settle
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
+
+TRIES: Final = 3  #: of opening an upload
+PAUSE: Final = 0.2  #: seconds before the second one; grows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +69,27 @@ class Target:
         self.checkpoint.opening(
             self.key, size=plan.size, part_size=plan.part_size, base=base, head=plan.head, head_parts=plan.head_parts
         )
-        upload_id = self.store.create_upload(self.key, options=self.marked_options)
+        upload_id = self._create_upload()
         try:
             self.checkpoint.opened(upload_id)
         except LeaseLostError:  # nobody else will ever know this id
             abort_upload(self.store, self.key, upload_id)
             raise
+
+    def _create_upload(self) -> str:
+        """Where the answer to the first Create was lost, its upload is looked for before another one is opened."""
+        for number in range(1, TRIES):
+            try:
+                return self.store.create_upload(self.key, options=self.marked_options)
+            except StoreUnavailableError as error:
+                logger.info("upload not opened, trying again", extra={"key": self.key, "error": error.code})
+            if self.stop():
+                raise Interrupted
+            upload = self.checkpoint.load()
+            assert upload is not None, "it is opening"
+            self.abort_lost_uploads(upload)
+            time.sleep(PAUSE * number)
+        return self.store.create_upload(self.key, options=self.marked_options)
 
     def complete(self, upload: SavedUpload, upload_id: str, base: Base) -> bool:
         """Publish the upload, all of whose parts are in the store. False if it is gone and has to be begun again."""
