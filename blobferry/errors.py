@@ -45,7 +45,8 @@
         ├── DeleteIncompleteError       some keys of many were not deleted; transient if trying again may help
         ├── CredentialsError *          expired or missing
         └── StoreUnavailableError *     network, timeout, 5xx
-            └── SlowDownError *
+            ├── SlowDownError *
+            └── WriteConflictError *    two writers of one key at once; this one had no effect
 
 ``*`` is transient: trying again later may help. Only the worker's retry decision reads that.
 
@@ -445,6 +446,12 @@ class SlowDownError(StoreUnavailableError):
     """The store asks for fewer requests."""
 
     code = "slow_down"
+
+
+class WriteConflictError(StoreUnavailableError):
+    """Somebody else wrote the key at the same moment; this call had no effect."""
+
+    code = "write_conflict"
 
 
 def _named(driver: str) -> str:

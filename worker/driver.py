@@ -1,9 +1,11 @@
 """Driver: the nine storage operations with exact semantics, on top of a store. It knows paths; the store knows keys."""
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Final, Self
+from uuid import uuid4
 
 from worker.errors import (
     DeleteIncompleteError,
@@ -14,13 +16,14 @@ from worker.errors import (
 )
 from worker.parameters import DriverParameters
 from worker.reads import Reads
+from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
 from worker.stores.opening import open_store
 from worker.stores.s3 import S3Store
 from worker.stores.store import Store
 from worker.stores.values import BlobHead, BlobOptions
 from worker.transfer.aborting import aborting_what_is_left
-from worker.transfer.blob_source import BlobSource
+from worker.transfer.blob_source import BlobSource, version_of
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
 from worker.transfer.control import Stop, never
 from worker.transfer.copying import Copying, Head
@@ -153,13 +156,15 @@ class Driver(Reads):
         changed meanwhile; else a call that failed has left the source as it was, and may be repeated.
         """
         dest = dest or self
-        with aborting_what_is_left(dest.store) as used:
+        # Two storages may be one bucket under two names: the blob at the source is then the copy, as its mark tells.
+        mark = uuid4().hex if dest.store is not self.store and self.key(source_path) == dest.key(dest_path) else ""
+        with aborting_what_is_left(dest.store, mark) as used:
             moved = self.copy(source_path, dest_path, dest=dest, overwrite=overwrite, checkpoint=used)
             if moved is None:
                 return
             try:
                 dest._verify(dest_path, used)
-                self.delete_moved(source_path, moved.etag)
+                self.delete_moved(source_path, version_of(moved), mark=mark)
             except (StoreError, SourceChangedError) as error:
                 if isinstance(error, DeleteIncompleteError):
                     raise
@@ -181,26 +186,24 @@ class Driver(Reads):
         """
         dest = dest or self
         source_key, dest_key = self.key(source_path), dest.key(dest_path)
-        with self._not_found(source_path):
-            head = self.store.head(source_key)
+        head = self.head(source_path)
         if (*self._place(), source_key) == (*dest._place(), dest_key):
             return None
-        whole = Head.of(head)
-        if dest.store is not self.store:
-            options: BlobOptions | None = self.store.options_of(source_key).elsewhere()
-        elif self._copying.is_one_call(whole, checkpoint.mark) and not checkpoint.mark:
-            options = None  # the store carries them along
-        else:
-            options = self.store.options_of(source_key)
-        target = dest._target(dest_key, checkpoint, stop, overwrite, options)
+        target = dest._target(dest_key, checkpoint, stop, overwrite, None)
+        near = Head.of(head) if dest.store is self.store else None
+        with self._not_found(source_path):
+            # What the store copies in one call keeps its tags without our reading them.
+            in_one = near is not None and self._copying.is_one_call(near, target)
+            if not in_one or checkpoint.mark:
+                options = self.store.options_of(source_key, with_tags=not in_one)
+                target = replace(target, options=options if near else options.elsewhere())
         source = BlobSource(self.store, source_key, source_path, head=head)
-        near = whole if dest.store is self.store else None
         dest._engine.write(target, source, head=near, copying=self._copying)
         return head
 
-    def delete_moved(self, path: str, etag: str) -> None:
+    def delete_moved(self, path: str, version: Mapping[str, Any], *, mark: str = "", stop: Stop = never) -> None:
         """The second half: delete the source, if it is still what was copied. See delete_unchanged."""
-        delete_unchanged(self.store, self.key(path), etag, path)
+        delete_unchanged(self.store, self.key(path), version, path, mark=mark, stop=stop)
 
     def delete(self, path: str, *, deletion: Deletion | None = None, stop: Stop = never) -> None:
         """Delete the blob and everything under ``path/``, never a sibling.
@@ -221,7 +224,10 @@ class Driver(Reads):
     def _place(self) -> tuple[object, ...]:
         """What two drivers of one bucket have in common."""
         store = self.store
-        return (store,) if isinstance(store, MemoryStore) else (store.name, store.endpoint, store.bucket)
+        if isinstance(store, MemoryStore):
+            return (store,)
+        bucket = os.path.realpath(store.bucket) if isinstance(store, LocalStore) else store.bucket
+        return (store.name, store.endpoint.rstrip("/"), bucket)
 
     def _target(
         self, key: str, checkpoint: Checkpoint, stop: Stop, overwrite: bool, options: BlobOptions | None

@@ -74,6 +74,14 @@ class Reads:
         """What readers see at the path, with ETag, checksum and metadata; None for nothing."""
         return look(self.store, self.key(path))
 
+    def head(self, path: str) -> BlobHead:
+        """The same for a blob that has to be there. Raises PathNotFoundError."""
+        head = self.look(path)
+        if head is None:
+            self.store.list_page(self.key(path), limit=1)  # an answer to HEAD does not tell that the bucket is missing
+            raise PathNotFoundError(path, self.store.name)
+        return head
+
     def unfinished_uploads(self, path: str) -> Sequence[UploadEntry]:
         """Multipart uploads that the store says are open at exactly this path."""
         key = self.key(path)

@@ -96,6 +96,7 @@ class _Run:
         self._lease = lease
         self._ends_at = time.monotonic() + runtime.settings.transfer.slice_seconds
         self._operation: Operation | None = None
+        self._stopped = False
 
     def outcome(self) -> Outcome:
         try:
@@ -127,7 +128,8 @@ class _Run:
 
     def _stop(self) -> bool:
         self._lease.check()
-        return bool(self._stop_reason())
+        self._stopped = bool(self._stop_reason())
+        return self._stopped
 
     def _stop_reason(self) -> str:
         operation = self._operation
@@ -138,11 +140,13 @@ class _Run:
                 return "pause"
         if drain.is_draining():
             return "the worker is shutting down"
-        slice_is_over = time.monotonic() > self._ends_at and operation is not None and operation.progressed
+        is_late = time.monotonic() > self._ends_at
+        slice_is_over = is_late and operation is not None and operation.progressed and operation.is_sliced
         return "the slice is over" if slice_is_over else ""
 
     def _hand_over(self) -> Outcome:
-        reason = self._stop_reason() or "cancel"  # only a cancel can refuse a publishing call unseen
+        # What asked to stop may have been taken back; and only a cancel can refuse a publishing call unseen.
+        reason = self._stop_reason() or ("asked to stop" if self._stopped else "cancel")
         with self._runtime.database.begin() as session:
             if reason == "cancel":
                 queries.cancel_job(session, self._job)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from email.header import decode_header
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,6 +20,7 @@ from tests.stores.bodies import ReusedBuffer
 from worker.errors import (
     BucketNotFoundError,
     ConfigurationError,
+    CredentialsError,
     InvalidStoreRequestError,
     KeyNotFoundError,
     NotSupportedError,
@@ -525,13 +527,82 @@ def test_credentials_that_may_not_list_either_are_denied(server: Any, answer: An
         server.store().head("a")
 
 
-def test_a_copy_goes_without_tags_that_may_not_be_read(
-    server: Any, answer: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.script(answer(headers=HEAD | {"x-amz-meta-owner": "me"}), answer(403, ERROR.format("AccessDenied").encode()))
-    options = server.store().options_of("a")
-    assert (options.metadata, options.tags) == ({"owner": "me"}, {})
-    assert "tags are not carried along" in caplog.text
+def test_tags_that_may_not_be_read_are_not_lost_without_a_word(server: Any, answer: Any) -> None:
+    server.script(answer(headers=HEAD), answer(403, ERROR.format("AccessDenied").encode()))
+    with pytest.raises(PermissionDeniedError, match="s3:GetObjectTagging"):
+        server.store().options_of("a")
+
+
+def test_no_tags_answered_by_404_are_no_tags(server: Any, answer: Any) -> None:
+    server.script(answer(headers=HEAD), answer(404, ERROR.format("NoSuchTagSet").encode()))
+    assert server.store().options_of("a").tags == {}
+
+
+def test_a_copy_that_does_not_know_the_tags_has_the_store_carry_them(server: Any, answer: Any) -> None:
+    server.script(answer(headers=HEAD | {"x-amz-meta-owner": "me"}), answer(body=COPIED))
+    store = server.store()
+    options = store.options_of("a", with_tags=False)
+    store.copy("a", "b", options=options)
+    sent = server.requests[-1].headers
+    assert (sent["x-amz-metadata-directive"], sent["x-amz-tagging-directive"]) == ("REPLACE", "COPY")
+    assert sent["x-amz-meta-owner"] == "me"
+
+
+def test_expired_credentials_are_told_by_a_listing_where_head_says_bad_request(server: Any, answer: Any) -> None:
+    server.script(answer(400), answer(400, ERROR.format("ExpiredToken").encode()))
+    with pytest.raises(CredentialsError):
+        server.store().head("a")
+
+
+@pytest.mark.parametrize("value", ["grün", "grün".encode().decode("latin-1"), "漢字"])
+def test_metadata_that_is_not_ascii_goes_out_as_s3_itself_shows_it(value: str, server: Any, answer: Any) -> None:
+    server.script(answer(headers={"ETag": '"e"'}))
+    server.store().put("a", b"x", options=BlobOptions(metadata={"colour": value}))
+    sent = server.requests[0].headers["x-amz-meta-colour"]
+    assert sent.startswith("=?utf-8?")
+    decoded, charset = decode_header(sent)[0]
+    assert decoded.decode(charset) == ("漢字" if value == "漢字" else "grün")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<IsTruncated>true</IsTruncated>",
+        "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>",
+    ],
+)
+def test_a_listing_that_does_not_advance_is_an_error_and_no_loop(page: str, server: Any, answer: Any) -> None:
+    server.script(answer(body=f"<ListBucketResult>{page}</ListBucketResult>".encode()))
+    with pytest.raises(NotSupportedError):
+        server.store().list_page("a", token="t")
+
+
+def test_uploads_and_parts_that_are_listed_again_and_again_are_an_error(server: Any, answer: Any) -> None:
+    part = "<Part><PartNumber>1</PartNumber><Size>5</Size><ETag>e</ETag></Part>"
+    server.script(answer(body=f"<ListPartsResult><IsTruncated>true</IsTruncated>{part}</ListPartsResult>".encode()))
+    with pytest.raises(NotSupportedError):
+        list(server.store().list_parts("a", "u"))
+    upload = "<Upload><Key>a</Key><UploadId>u</UploadId><Initiated>2026-11-23T00:00:00Z</Initiated></Upload>"
+    listed = f"<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>{upload}</ListMultipartUploadsResult>"
+    server.script(answer(body=listed.encode()))
+    with pytest.raises(NotSupportedError):
+        list(server.store().list_uploads("a"))
+
+
+def test_a_key_that_xml_cannot_hold_does_not_keep_the_others_from_going(server: Any, answer: Any) -> None:
+    server.script(answer(204), answer(body=b"<DeleteResult/>"))
+    assert server.store().delete_batch(["a", "b\x01", "c"]) == []
+    assert [(request.method, request.path) for request in server.requests] == [
+        ("DELETE", "/bucket/b%01"),
+        ("POST", "/bucket?delete"),
+    ]
+    assert b"<Key>a</Key>" in server.requests[1].body
+    assert b"\x01" not in server.requests[1].body
+
+
+def test_a_checksum_of_checksums_is_known_by_its_looks_too(server: Any, answer: Any) -> None:
+    server.script(answer(headers=HEAD | {"x-amz-checksum-crc32c": "AAAAAA==-2"}))
+    assert server.store(checksum="crc32c").head("a").checksum is None
 
 
 def test_list_parts_answering_no_such_key_is_upload_not_found(server: Any, answer: Any) -> None:

@@ -8,7 +8,17 @@ import pytest
 
 from blobferry.checks import MARK_NAME
 from blobferry.contract import UploadState
-from tests.doubles import BytesSource, FaultyStore, HookedStore, RecordingStore, blob, tiny_store, unfinished, write
+from tests.doubles import (
+    BytesSource,
+    FaultyStore,
+    HookedStore,
+    RecordingStore,
+    When,
+    blob,
+    tiny_store,
+    unfinished,
+    write,
+)
 from worker.driver import Driver
 from worker.errors import (
     BlobExistsError,

@@ -12,6 +12,7 @@ from worker.errors import (
     LeaseLostError,
     PermissionDeniedError,
     SlowDownError,
+    StoreError,
     StoreUnavailableError,
 )
 from worker.stores.memory import MemoryStore
@@ -55,10 +56,28 @@ def test_an_abort_that_fails_does_not_hide_why_a_plain_write_failed(engine: Engi
 
 def test_a_plain_write_aborts_an_upload_whose_create_lost_its_answer(engine: Engine, memory: MemoryStore) -> None:
     with pytest.raises(StoreUnavailableError):
-        Driver(FaultyStore(memory, "create_upload", when="after"), engine=engine).write_stream(
+        Driver(FaultyStore(memory, "create_upload", times=99, when="after"), engine=engine).write_stream(
             PATH, 0, BytesSource(BLOB)
         )
     assert unfinished(memory) == []
+
+
+@pytest.mark.parametrize("error", [PermissionDeniedError, SlowDownError])
+def test_a_create_that_was_refused_aborts_nobody_elses_upload(
+    error: type[StoreError], engine: Engine, memory: MemoryStore
+) -> None:
+    theirs = memory.create_upload(KEY)  # just opened, its first part is on its way
+    store = FaultyStore(memory, "create_upload", times=99, error=lambda: error("no"))
+    with pytest.raises(error):
+        Driver(store, engine=engine).write_stream(PATH, 0, BytesSource(BLOB))
+    assert unfinished(memory) == [theirs]
+
+
+def test_of_two_uploads_that_may_be_the_lost_one_none_is_aborted(engine: Engine, memory: MemoryStore) -> None:
+    theirs = memory.create_upload(KEY)
+    store = FaultyStore(memory, "create_upload", when="after")
+    Driver(store, engine=engine).write_stream(PATH, 0, BytesSource(BLOB))
+    assert theirs in unfinished(memory)
 
 
 @pytest.mark.parametrize("verb", ["list_uploads", "list_parts"])

@@ -1,9 +1,11 @@
 """The second half of a move: only the source that was copied goes, and only it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from blobferry.checks import MARK_NAME
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
 from worker.errors import (
     DeleteIncompleteError,
@@ -15,7 +17,9 @@ from worker.errors import (
     StoreUnavailableError,
 )
 from worker.stores.memory import MemoryStore
-from worker.stores.values import DeleteFailure
+from worker.stores.values import BlobOptions, DeleteFailure
+from worker.transfer.blob_source import version_of
+from worker.transfer.control import Interrupted
 from worker.transfer.moving import delete_unchanged
 
 
@@ -27,8 +31,8 @@ def memory() -> MemoryStore:
     return store
 
 
-def etag(store: MemoryStore) -> str:
-    return store.head("a").etag
+def version(store: MemoryStore) -> dict[str, Any]:
+    return version_of(store.head("a"))
 
 
 def others(store: MemoryStore) -> list[bytes | None]:
@@ -36,17 +40,17 @@ def others(store: MemoryStore) -> list[bytes | None]:
 
 
 def test_exactly_the_source_goes_under_the_condition_that_it_is_what_was_copied(memory: MemoryStore) -> None:
-    store, copied = RecordingStore(memory), etag(memory)
+    store, copied = RecordingStore(memory), version(memory)
     delete_unchanged(store, "a", copied, "/a")
     assert blob(memory, "a") is None
     assert others(memory) == [b"a/b", b"ab"]
     (call,) = store.named("delete_batch")
-    assert call.keywords["if_match"] == copied
+    assert call.keywords["if_match"] == copied["etag"]
     delete_unchanged(store, "a", copied, "/a")  # gone is as good
 
 
 def test_a_source_that_is_another_by_now_stays(memory: MemoryStore) -> None:
-    copied = etag(memory)
+    copied = version(memory)
     memory.put("a", b"newer")
     with pytest.raises(SourceChangedError):
         delete_unchanged(memory, "a", copied, "/a")
@@ -59,7 +63,7 @@ def test_a_source_that_changes_after_the_look_stays(memory: MemoryStore) -> None
             memory.put("a", b"newer")
 
     with pytest.raises(SourceChangedError):
-        delete_unchanged(HookedStore(memory, before=change), "a", etag(memory), "/a")
+        delete_unchanged(HookedStore(memory, before=change), "a", version(memory), "/a")
     assert blob(memory, "a") == b"newer"
 
 
@@ -68,7 +72,7 @@ def test_a_store_that_cannot_hold_the_condition_deletes_after_a_look(
     error: type[StoreError], memory: MemoryStore
 ) -> None:
     recording = RecordingStore(FaultyStore(memory, "delete_batch", error=lambda: error("no")))
-    delete_unchanged(recording, "a", etag(memory), "/a")
+    delete_unchanged(recording, "a", version(memory), "/a")
     assert [bool(call.keywords.get("if_match")) for call in recording.named("delete_batch")] == [True, False]
     assert blob(memory, "a") is None
 
@@ -76,14 +80,14 @@ def test_a_store_that_cannot_hold_the_condition_deletes_after_a_look(
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_delete_whose_answer_is_lost_is_looked_for(when: str, memory: MemoryStore) -> None:
     store = FaultyStore(memory, "delete_batch", when="before" if when == "before" else "after")
-    delete_unchanged(store, "a", etag(memory), "/a")
+    delete_unchanged(store, "a", version(memory), "/a")
     assert store.fired == 1
     assert blob(memory, "a") is None
 
 
 def test_a_store_that_stays_down_keeps_the_source(memory: MemoryStore) -> None:
     with pytest.raises(StoreUnavailableError):
-        delete_unchanged(FaultyStore(memory, "delete_batch", times=9), "a", etag(memory), "/a")
+        delete_unchanged(FaultyStore(memory, "delete_batch", times=9), "a", version(memory), "/a")
     assert blob(memory, "a") == b"a"
 
 
@@ -94,7 +98,7 @@ def test_a_key_that_may_not_go_is_named(code: str, kind: type[StoreError], memor
             return [DeleteFailure("a", code, "no")]
 
     with pytest.raises(kind, match="/a"):
-        delete_unchanged(Refusing(memory), "a", etag(memory), "/a")
+        delete_unchanged(Refusing(memory), "a", version(memory), "/a")
     assert blob(memory, "a") == b"a"
 
 
@@ -105,5 +109,27 @@ def test_a_later_refusal_is_not_taken_for_success(memory: MemoryStore) -> None:
         lambda: PreconditionFailedError("3"),
     ]
     store = FaultyStore(memory, "delete_batch", times=3, error=lambda: answers.pop(0)())
-    delete_unchanged(store, "a", etag(memory), "/a")
+    delete_unchanged(store, "a", version(memory), "/a")
     assert blob(memory, "a") is None
+
+
+def test_the_same_bytes_put_again_are_another_version_and_stay(memory: MemoryStore) -> None:
+    copied = version(memory)
+    memory.put("a", b"a", options=BlobOptions(metadata={"new": "yes"}))
+    with pytest.raises(SourceChangedError):
+        delete_unchanged(memory, "a", copied, "/a")
+    assert memory.head("a").metadata == {"new": "yes"}
+
+
+def test_a_blob_with_the_mark_of_the_copy_is_the_copy_and_stays(memory: MemoryStore) -> None:
+    memory.put("a", b"a", options=BlobOptions(metadata={MARK_NAME: "ours"}))
+    delete_unchanged(memory, "a", version(memory), "/a", mark="ours")
+    assert blob(memory, "a") == b"a"
+
+
+def test_a_run_that_is_to_stop_deletes_nothing_more(memory: MemoryStore) -> None:
+    asked = iter([False, True])
+    store = FaultyStore(memory, "delete_batch")
+    with pytest.raises(Interrupted):
+        delete_unchanged(store, "a", version(memory), "/a", stop=lambda: next(asked))
+    assert blob(memory, "a") == b"a"

@@ -2,14 +2,24 @@
 
 import io
 import random
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store, unfinished
 from worker.driver import Driver
-from worker.errors import PlanError, SlowDownError, SourceUnavailableError, SupersededError, UploadNotFoundError
+from worker.errors import (
+    PlanError,
+    SlowDownError,
+    SourceChangedError,
+    SourceUnavailableError,
+    SupersededError,
+    UploadNotFoundError,
+)
+from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
 from worker.stores.values import Limits
 from worker.transfer.engine import Engine
@@ -112,17 +122,72 @@ def test_a_store_that_stays_busy_leaves_the_old_blob(verb: str, on: Callable[[St
     assert unfinished(memory) == []
 
 
-def test_a_blob_that_somebody_else_writes_meanwhile_is_left_alone(on: Callable[[Store], Driver]) -> None:
-    memory = tiny_store(limits=LADDER)
-
-    def write(verb: str) -> None:
-        if verb == "upload_part":
+def writing(memory: MemoryStore, verb: str) -> Callable[[str], None]:
+    def write(called: str) -> None:
+        if called == verb:
             memory.put("a", b"theirs")
 
-    with pytest.raises(SupersededError):
-        on(HookedStore(memory, after=write)).write_stream("/a", 0, io.BytesIO(data(300)))
+    return write
+
+
+@pytest.mark.parametrize("verb", ["upload_part", "complete_upload"])
+def test_the_last_writer_of_a_whole_blob_wins(verb: str, on: Callable[[Store], Driver]) -> None:
+    memory = tiny_store(limits=LADDER)
+    on(HookedStore(memory, before=writing(memory, verb))).write_stream("/a", 0, io.BytesIO(data(300)))
+    assert blob(memory, "a") == data(300)
+    assert unfinished(memory) == []
+
+
+def test_a_blob_that_hides_what_was_written_is_said(on: Callable[[Store], Driver]) -> None:
+    """As in a versioned bucket, which dates a blob by the opening of its upload."""
+    memory = tiny_store(limits=LADDER)
+    hiding = HookedStore(memory, before=writing(memory, "upload_part"), after=writing(memory, "complete_upload"))
+    with pytest.raises(SupersededError, match="hides"):
+        on(hiding).write_stream("/a", 0, io.BytesIO(data(300)))
+
+
+@pytest.mark.parametrize("verb", ["upload_part", "complete_upload"])
+def test_what_is_written_onto_a_blob_is_not_mixed_with_another(verb: str, on: Callable[[Store], Driver]) -> None:
+    memory = tiny_store(limits=LADDER)
+    memory.put("a", OLD)
+    with pytest.raises((SupersededError, SourceChangedError)):
+        on(HookedStore(memory, before=writing(memory, verb))).write_stream("/a", 30, io.BytesIO(data(300)))
     assert blob(memory, "a") == b"theirs"
     assert unfinished(memory) == []
+
+
+def test_a_reader_that_never_comes_back_keeps_nobody_waiting(on: Callable[[Store], Driver]) -> None:
+    """As many slow readers as there are buffers, and more."""
+    memory = tiny_store(limits=LADDER)
+    driver, go_on = on(memory), threading.Event()
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 2 * PART:
+                go_on.wait(30)
+            return super().read(size)
+
+    with ThreadPoolExecutor(8) as callers:
+        slow = [callers.submit(driver.write_stream, f"/slow{n}", 0, Slow(data(300))) for n in range(5)]
+        driver.put_content("/quick", b"quick")
+        driver.write_stream("/quick-too", 0, io.BytesIO(data(200)))
+        go_on.set()
+        assert [call.result() for call in slow] == [300] * 5
+    assert blob(memory, "quick-too") == data(200)
+
+
+def test_a_reader_may_recycle_its_buffer(on: Callable[[Store], Driver]) -> None:
+    class Recycling:
+        def __init__(self) -> None:
+            self.left, self.buffer = io.BytesIO(data(300)), bytearray()
+
+        def read(self, size: int) -> bytearray:
+            self.buffer[:] = self.left.read(size)
+            return self.buffer
+
+    memory = tiny_store(limits=LADDER)
+    on(memory).write_stream("/a", 0, Recycling())
+    assert blob(memory, "a") == data(300)
 
 
 def test_an_upload_that_vanishes_at_the_end_cannot_be_begun_again(on: Callable[[Store], Driver]) -> None:

@@ -13,6 +13,7 @@ from worker.transfer.control import Stop
 class Delete:
     """A path and everything under it. It is its own memory: see :class:`~worker.transfer.deleting.Deletion`."""
 
+    is_sliced = True
     past_return = False  # a cancel stops it between two batches
 
     def __init__(self, runtime: Runtime, job: Job, stop: Stop) -> None:
@@ -28,6 +29,7 @@ class Delete:
     def bring(self) -> None:
         """See :class:`Operation`."""
         self._driver.delete(self._path, deletion=self, stop=self._stop)
+        self._write(phase=Phase.VERIFYING)  # from now on it only looks: what appears now came later
 
     def confirm(self) -> Result:
         """See :class:`Operation`."""
@@ -48,13 +50,12 @@ class Delete:
 
     def deleting(self) -> None:
         """From now on it is no error if nothing is there."""
-        if not self.deleted_any:
-            self.deleted_any = True
-            self._write(deleted_any=True)
+        self.deleted_any = True
+        self._write(deleted_any=True)
 
     def deleted(self, count: int) -> None:
         """So many keys are gone."""
-        self.progressed = True
+        self.progressed = self.progressed or count > 0
 
     def _write(self, **values: Any) -> None:
         with self._database.begin() as session:

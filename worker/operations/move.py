@@ -36,5 +36,6 @@ class Move(Transfer):
             return result_of(dest_path, head)
         head = self._shown(self._dest, dest_path)
         self._checkpoint.deleting_source()
-        self._driver.delete_moved(source_path, (self._job.source_fingerprint or {})["etag"])
+        copied = self._job.source_fingerprint or {}
+        self._driver.delete_moved(source_path, copied, mark=self._checkpoint.mark, stop=self._stop)
         return result_of(dest_path, head)

@@ -30,6 +30,11 @@ class Operation(Protocol):
         """Whether readers may see the outcome already: a cancel is then too late."""
         ...
 
+    @property
+    def is_sliced(self) -> bool:
+        """Whether a run may end, once it is long, and another go on: not if that would begin again."""
+        ...
+
     def bring(self) -> None:
         """Bring it about. Raises Interrupted once the run is to stop, BlobferryError."""
         ...
@@ -45,6 +50,8 @@ class Operation(Protocol):
 
 class Transfer:
     """What operations have in common that make a blob or a file visible."""
+
+    is_sliced = True
 
     def __init__(self, runtime: Runtime, job: Job, stop: Stop) -> None:
         self._runtime = runtime

@@ -1,7 +1,7 @@
 """read_stream: a blob to a file."""
 
+from blobferry.contract import Phase
 from worker.checkpoint import SqlCheckpoint
-from worker.errors import PathNotFoundError
 from worker.operations.operation import Result, Transfer
 from worker.transfer.blob_source import BlobSource
 from worker.transfer.destinations import FileDestination
@@ -12,13 +12,18 @@ from worker.transfer.file_target import FileTarget
 class ReadStream(Transfer):
     """A blob to a file of this host, renamed into place: who sees the file sees all of it."""
 
+    _destination: FileDestination | None = None
+
     def _open_checkpoint(self) -> SqlCheckpoint:
+        if self._job.phase == Phase.VERIFYING:  # it is published: nothing is opened that may be gone by now
+            return super()._open_checkpoint()
         roots = self._runtime.settings.sources.file_roots
         self._destination = FileDestination.open(self._request["dest"], roots)
         return self._runtime.checkpoint(self._job, self._destination, begins_again_elsewhere=True)
 
     def bring(self) -> None:
         """See :class:`Operation`."""
+        assert self._destination is not None, "what is published is not brought again"
         target = FileTarget(
             destination=self._destination,
             checkpoint=self._checkpoint,
@@ -30,9 +35,7 @@ class ReadStream(Transfer):
         if target.settle():
             return
         path = self._request["path"]
-        head = self._driver.look(path)
-        if head is None:
-            raise PathNotFoundError(path, self._driver.store.name)
+        head = self._driver.head(path)
         source = BlobSource(self._driver.store, head.key, path, head=head)
         part_size = self._runtime.engine.part_size
         download(target, source, self._request.get("offset", 0), part_size=part_size, checksum=head.checksum)
@@ -45,4 +48,5 @@ class ReadStream(Transfer):
 
     def close(self) -> None:
         """Close the directory."""
-        self._destination.close()
+        if self._destination is not None:
+            self._destination.close()

@@ -5,6 +5,7 @@ from typing import Any
 
 from worker.operations.operation import Result, Transfer, result_of
 from worker.stores.values import BlobOptions
+from worker.transfer.http_spool import SpooledSource
 
 
 class WriteStream(Transfer):
@@ -16,6 +17,7 @@ class WriteStream(Transfer):
         if self._driver.settle(path, self._checkpoint):  # before the source is opened: it may be gone by now
             return
         source = self._runtime.open_source(self._request["source"], self._stop)
+        self.is_sliced = not isinstance(source, SpooledSource)  # the next run would fetch all of it anew
         try:
             self._driver.write_stream(path, self._request.get("offset", 0), source, **self._how())
         finally:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from typing import Final, Literal
 
 from worker.errors import InvalidStoreRequestError, NotSupportedError, RangeNotSatisfiableError, StoreError
@@ -21,7 +22,7 @@ from worker.stores.local_names import check_key, key_bytes
 from worker.stores.local_records import Record
 from worker.stores.local_root import BLOBS
 from worker.stores.local_uploads import LocalUploads
-from worker.stores.memory_bucket import normal
+from worker.stores.memory_bucket import carried, normal
 from worker.stores.store import Body, Reader
 from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, Page, PutReceipt
 
@@ -66,10 +67,11 @@ class LocalStore(LocalUploads):
         with local_errors("look at", self.bucket, key):
             return self._found(key).head(key)
 
-    def options_of(self, key: str) -> BlobOptions:
+    def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
         """See :meth:`~worker.stores.store.Store.options_of`."""
         with local_errors("look at", self.bucket, key):
-            return self._found(key).options
+            options = self._found(key).options
+        return options if with_tags else replace(options, tags=None)
 
     def copy(
         self,
@@ -89,8 +91,7 @@ class LocalStore(LocalUploads):
                     raise InvalidStoreRequestError(f"local: copying {key!r} onto itself would change nothing")
                 check_size(record.size, self.limits, source_key)
                 copy_range(source, 0, file, 0, record.size)
-                carried = record.options if options is None else normal(options)
-                return self._publish(key, self._copied(record, file), condition, carried)
+                return self._publish(key, self._copied(record, file), condition, carried(record.options, options))
 
     def _copied(self, record: Record, file: int) -> Staged:
         """A copy has the MD5 as its ETag, as on S3; what came in parts must be read for it."""

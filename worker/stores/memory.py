@@ -3,11 +3,12 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from io import BytesIO
 from typing import Final, Literal
 
 from worker.errors import InvalidStoreRequestError, NotSupportedError, RangeNotSatisfiableError
-from worker.stores.memory_bucket import normal
+from worker.stores.memory_bucket import carried, normal
 from worker.stores.memory_checks import check_key, checksum_of, etag_of, received
 from worker.stores.memory_uploads import MemoryUploads
 from worker.stores.store import Body, Reader
@@ -68,9 +69,10 @@ class MemoryStore(MemoryUploads):
             storage_class=blob.options.storage_class,
         )
 
-    def options_of(self, key: str) -> BlobOptions:
+    def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
         """See :meth:`~worker.stores.store.Store.options_of`."""
-        return self._blob(key).options
+        options = self._blob(key).options
+        return options if with_tags else replace(options, tags=None)
 
     def copy(
         self,
@@ -89,8 +91,7 @@ class MemoryStore(MemoryUploads):
                 raise InvalidStoreRequestError(f"memory: copying {key!r} onto itself would change nothing")
             if len(source.data) > self.limits.max_part_size:
                 raise InvalidStoreRequestError(f"memory: {source_key!r} is too large for one copy")
-            carried = source.options if options is None else normal(options)
-            return self._publish(key, source.data, etag_of(source.data), condition, carried)
+            return self._publish(key, source.data, etag_of(source.data), condition, carried(source.options, options))
 
     # --- many keys ---------------------------------------------------------------------------------------------------
 

@@ -88,6 +88,13 @@ class MemoryBucket:
             return self._last_time
 
 
+def carried(source: BlobOptions, options: BlobOptions | None) -> BlobOptions:
+    """What a copy carries: all that its source does, or the ``options``, with the source's tags if these have none."""
+    if options is None:
+        return source
+    return normal(options if options.tags is not None else replace(options, tags=source.tags))
+
+
 def normal(options: BlobOptions | None) -> BlobOptions:
     """The options as S3 would hold them, in copies of their own."""
     options = options or BlobOptions()
@@ -95,6 +102,6 @@ def normal(options: BlobOptions | None) -> BlobOptions:
         options,
         content_type=options.content_type or _DEFAULT_CONTENT_TYPE,
         metadata={name.lower(): value for name, value in options.metadata.items()},
-        tags=dict(options.tags),
+        tags=dict(options.tags or {}),
         headers=dict(options.headers),
     )

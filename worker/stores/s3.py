@@ -1,8 +1,8 @@
 """The S3 store: one bucket of S3 or of a compatible store, through boto3."""
 
-import logging
+import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError, PermissionDeniedError
 from worker.stores.s3_bucket import CHECKSUMS
@@ -11,10 +11,12 @@ from worker.stores.s3_errors import s3_errors
 from worker.stores.s3_streams import S3Reader, sending
 from worker.stores.s3_uploads import S3Uploads
 from worker.stores.s3_values import (
+    advanced,
     blob_head,
     blob_options,
     checksum_params,
     condition_params,
+    content_length,
     option_params,
     present,
     put_receipt,
@@ -23,7 +25,7 @@ from worker.stores.s3_values import (
 from worker.stores.store import Body
 from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
 
-logger = logging.getLogger(__name__)
+_NOT_IN_XML: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 __all__ = ["CHECKSUMS", "S3Access", "S3Store"]
 
@@ -62,9 +64,7 @@ class S3Store(S3Uploads):
                 answer = self._client.head_object(Bucket=self.bucket, Key=key, **present(IfMatch=if_match))
                 return S3Reader(None, 0, answer.get("ETag") or "", bucket=self.bucket, key=key)
             answer = self._client.get_object(Bucket=self.bucket, Key=key, **present(Range=asked, IfMatch=if_match))
-        reader = S3Reader(
-            answer["Body"], answer["ContentLength"], answer.get("ETag") or "", bucket=self.bucket, key=key
-        )
+        reader = S3Reader(answer["Body"], content_length(answer), answer.get("ETag") or "", bucket=self.bucket, key=key)
         if asked is not None and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
             reader.close()
             raise NotSupportedError(f"s3: the store ignored the range {asked!r} of {key!r} in bucket {self.bucket!r}")
@@ -74,18 +74,20 @@ class S3Store(S3Uploads):
         """See :meth:`~worker.stores.store.Store.head`."""
         return blob_head(key, self._head(key))
 
-    def options_of(self, key: str) -> BlobOptions:
+    def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
         """See :meth:`~worker.stores.store.Store.options_of`."""
         head = self._head(key)
+        return blob_options(head, self._tags(key) if with_tags else None)
+
+    def _tags(self, key: str) -> dict[str, str]:
         try:
             with s3_errors("read the tags of", bucket=self.bucket, key=key):
                 answer = self._client.get_object_tagging(Bucket=self.bucket, Key=key)
-        except NotSupportedError:
-            answer = {"TagSet": []}
-        except PermissionDeniedError as error:  # whoever may not read tags could not write them either
-            logger.warning("tags are not carried along", extra={"key": key, "reason": str(error)})
-            answer = {"TagSet": []}
-        return blob_options(head, {tag["Key"]: tag["Value"] for tag in answer["TagSet"]})
+        except (NotSupportedError, KeyNotFoundError):  # some stores answer 404 where there are none
+            return {}
+        except PermissionDeniedError as error:
+            raise PermissionDeniedError(f"{error}; without s3:GetObjectTagging its tags would be lost") from error
+        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
 
     def copy(
         self,
@@ -99,7 +101,8 @@ class S3Store(S3Uploads):
         """See :meth:`~worker.stores.store.Store.copy`."""
         params = condition_params(condition) | present(CopySourceIfMatch=source_if_match)
         if options is not None:
-            params |= option_params(options) | {"MetadataDirective": "REPLACE", "TaggingDirective": "REPLACE"}
+            tagging = "COPY" if options.tags is None else "REPLACE"
+            params |= option_params(options) | {"MetadataDirective": "REPLACE", "TaggingDirective": tagging}
         elif not (self._encrypt and self._storageclass):
             # S3 carries metadata and tags along, but neither storage class nor encryption.
             options = blob_options(self._head(source_key), {})
@@ -122,7 +125,7 @@ class S3Store(S3Uploads):
                 for item in answer.get("Contents", [])
             ],
             prefixes=[item["Prefix"] for item in answer.get("CommonPrefixes", [])],
-            next_token=answer.get("NextContinuationToken") if answer.get("IsTruncated") else None,
+            next_token=advanced(answer, answer.get("NextContinuationToken"), token),
             served_at=served_at(answer),
         )
 
@@ -136,7 +139,13 @@ class S3Store(S3Uploads):
             return []
         if len(keys) > self.limits.max_delete:
             raise InvalidStoreRequestError(f"s3: {len(keys)} keys in one delete; at most {self.limits.max_delete}")
-        wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        odd = [key for key in keys if _NOT_IN_XML.search(key)]  # one of them would spoil the whole request
+        for key in odd:
+            with s3_errors("delete", bucket=self.bucket, key=key):
+                self._client.delete_object(Bucket=self.bucket, Key=key)
+        wanted = {"Objects": [{"Key": key} for key in keys if key not in odd], "Quiet": True}
+        if not wanted["Objects"]:
+            return []
         with s3_errors(f"delete {len(keys)} keys, the first", bucket=self.bucket, key=keys[0]):
             answer = self._client.delete_objects(Bucket=self.bucket, Delete=wanted)
         return [

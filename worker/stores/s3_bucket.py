@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from worker.errors import ConfigurationError, KeyNotFoundError, PermissionDeniedError, StoreError
+from worker.errors import (
+    ConfigurationError,
+    CredentialsError,
+    InvalidStoreRequestError,
+    KeyNotFoundError,
+    PermissionDeniedError,
+    StoreError,
+)
 from worker.stores.s3_client import S3Access, S3Clients, make_clients
 from worker.stores.s3_errors import s3_errors
 from worker.stores.s3_values import FULL_OBJECT_ALGORITHMS, Params, present
@@ -72,19 +79,23 @@ class S3Bucket:
 
     @contextmanager
     def _missing_told(self, key: str) -> Iterator[None]:
-        """Raise KeyNotFoundError where S3 only says "denied" of a key that is not there.
+        """Ask by a listing what an answer to HEAD, which has no body, does not tell.
 
-        It tells the two apart for whoever may list the whole bucket. Credentials that may list a prefix only have to
-        ask for the key by a listing. Source: S3 API reference, "HeadObject", permissions.
+        S3 says "denied" of a key that is not there to whoever may not list the whole bucket, but perhaps its prefix;
+        and "bad request" to credentials that have expired. Source: S3 API reference, "HeadObject", permissions.
         """
         try:
             yield
-        except PermissionDeniedError as denied:
+        except (PermissionDeniedError, InvalidStoreRequestError) as denied:
             try:
                 with s3_errors("list", bucket=self.bucket, key=key):
                     answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1)
+            except CredentialsError:
+                raise
             except StoreError:
                 raise denied from None
+            if isinstance(denied, InvalidStoreRequestError):
+                raise
             if any(item["Key"] == key for item in answer.get("Contents", [])):
                 raise
             raise KeyNotFoundError(f"s3: nothing is stored under {key!r} in bucket {self.bucket!r}") from denied

@@ -27,6 +27,7 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
     UploadNotFoundError,
+    WriteConflictError,
 )
 from worker.stores.values import Condition
 
@@ -49,9 +50,10 @@ _BY_CLASS: Final[dict[type[StoreError], str]] = {
         "SlowDown Throttling ThrottlingException ThrottledException RequestThrottled RequestThrottledException "
         "RequestLimitExceeded TooManyRequests TooManyRequestsException BandwidthLimitExceeded"
     ),
+    WriteConflictError: "ConditionalRequestConflict",
     StoreUnavailableError: (
         # A race between two writers: nobody can say from the answer alone which of them won.
-        "ConditionalRequestConflict OperationAborted "
+        "OperationAborted "
         "InternalError InternalFailure ServiceUnavailable ServiceFailure Busy RequestTimeout RequestTimeoutException "
         "IncompleteBody"
     ),

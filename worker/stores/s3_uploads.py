@@ -8,6 +8,7 @@ from worker.stores.s3_errors import s3_errors
 from worker.stores.s3_streams import sending
 from worker.stores.s3_values import (
     Params,
+    advanced,
     checksum_params,
     condition_params,
     guard_params,
@@ -78,11 +79,14 @@ class S3Uploads(S3Bucket):
                 answer = self._client.list_parts(
                     Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumberMarker=marker
                 )
-            for item in answer.get("Parts", []):
+            found = answer.get("Parts", [])
+            for item in found:
                 yield part_receipt(item, item["PartNumber"], item["Size"])
-                marker = item["PartNumber"]  # not the answer's own marker, which some stores leave out
-            if not answer.get("IsTruncated") or not answer.get("Parts"):
+            # Not the answer's own marker, which some stores leave out.
+            following = advanced(answer, found[-1]["PartNumber"] if found else None, marker)
+            if following is None:
                 return
+            marker = following
 
     def complete_upload(
         self,
@@ -117,8 +121,11 @@ class S3Uploads(S3Bucket):
         while True:
             with s3_errors("list uploads under", bucket=self.bucket, key=prefix):
                 answer = self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **markers)
-            for item in answer.get("Uploads", []):
+            found = answer.get("Uploads", [])
+            for item in found:
                 yield UploadEntry(item["Key"], item["UploadId"], item["Initiated"])
-                markers = {"KeyMarker": item["Key"], "UploadIdMarker": item["UploadId"]}
-            if not answer.get("IsTruncated") or not answer.get("Uploads"):
+            last = {"KeyMarker": found[-1]["Key"], "UploadIdMarker": found[-1]["UploadId"]} if found else None
+            following = advanced(answer, last, markers)
+            if following is None:
                 return
+            markers = following

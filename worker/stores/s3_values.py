@@ -1,11 +1,13 @@
 """Between our values and boto3's dictionaries. Pure: no request is made here."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from email.header import Header
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from worker.errors import InvalidStoreRequestError
+from worker.errors import InvalidStoreRequestError, NotSupportedError
 from worker.stores.values import BlobHead, BlobOptions, Condition, PartReceipt, PutReceipt
 
 Params = dict[str, Any]
@@ -61,8 +63,8 @@ def option_params(options: BlobOptions | None) -> Params:
     headers = {_HEADERS[name]: value for name, value in options.headers.items() if name in _HEADERS}
     return headers | present(
         ContentType=options.content_type,
-        Metadata=dict(options.metadata) or None,
-        Tagging=urlencode(options.tags) or None,
+        Metadata={name: _header(value) for name, value in options.metadata.items()} or None,
+        Tagging=urlencode(options.tags or {}) or None,
     )
 
 
@@ -78,7 +80,8 @@ def kept_checksum(answer: Params) -> str | None:
     """The checksum that the store keeps of the bytes; one made of the parts' checksums says nothing of the bytes."""
     if answer.get("ChecksumType") == "COMPOSITE":
         return None
-    return next((f"{name}:{answer[field]}" for name, field in _KEPT.items() if answer.get(field)), None)
+    found = next((f"{name}:{answer[field]}" for name, field in _KEPT.items() if answer.get(field)), None)
+    return None if found is None or "-" in found else found  # some stores do not tell the type; "…==-3" is of 3 parts
 
 
 def put_receipt(answer: Params) -> PutReceipt:
@@ -100,11 +103,28 @@ def served_at(answer: Params) -> datetime:
         return datetime.now(UTC)
 
 
+def advanced(answer: Params, marker: Any, last: Any) -> Any:
+    """Where the next page begins; None after the last. Raises NotSupportedError if it would be the same one again."""
+    if not answer.get("IsTruncated"):
+        return None
+    if not marker or marker == last:
+        raise NotSupportedError("s3: the store says that there is more, and not where")
+    return marker
+
+
+def content_length(answer: Params) -> int:
+    """The size that the store tells. Raises NotSupportedError if it tells none."""
+    size = answer.get("ContentLength")
+    if size is None:
+        raise NotSupportedError("s3: the store tells no Content-Length")
+    return int(size)
+
+
 def blob_head(key: str, answer: Params) -> BlobHead:
     """The answer to HEAD."""
     return BlobHead(
         key=key,
-        size=answer["ContentLength"],
+        size=content_length(answer),
         etag=answer.get("ETag") or "",
         mod_time=answer["LastModified"],
         content_type=answer.get("ContentType"),
@@ -112,10 +132,11 @@ def blob_head(key: str, answer: Params) -> BlobHead:
         version_id=answer.get("VersionId"),
         checksum=kept_checksum(answer),
         storage_class=answer.get("StorageClass"),
+        encryption=answer.get("ServerSideEncryption"),
     )
 
 
-def blob_options(answer: Params, tags: dict[str, str]) -> BlobOptions:
+def blob_options(answer: Params, tags: dict[str, str] | None) -> BlobOptions:
     """The answer to HEAD, as what a copy should carry."""
     return BlobOptions(
         content_type=answer.get("ContentType"),
@@ -126,6 +147,15 @@ def blob_options(answer: Params, tags: dict[str, str]) -> BlobOptions:
         encryption=answer.get("ServerSideEncryption"),
         encryption_key=answer.get("SSEKMSKeyId"),
     )
+
+
+def _header(value: str) -> str:
+    """A value of user metadata as it can be sent: what is not ASCII as S3 itself shows it. Source: RFC 2047."""
+    if value.isascii():
+        return value
+    with suppress(UnicodeError):
+        value = value.encode("latin-1").decode()  # botocore takes every header for Latin-1, and stores send UTF-8
+    return Header(value, "utf-8", maxlinelen=10_000).encode()
 
 
 def _metadata(answer: Params) -> dict[str, str]:

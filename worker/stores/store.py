@@ -98,10 +98,11 @@ class Store(Protocol):
         """What a reader would see. Raises KeyNotFoundError."""
         ...
 
-    def options_of(self, key: str) -> BlobOptions:
-        """What a blob carries beside its bytes, tags included: so that a copy in parts can carry it too.
+    def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
+        """What a blob carries beside its bytes: so that a copy in parts can carry it too.
 
-        Raises KeyNotFoundError.
+        Without tags, ``tags`` is None: ``copy`` then carries those of its source. Raises KeyNotFoundError, also
+        PermissionDeniedError for tags that may not be read: they would be lost.
         """
         ...
 

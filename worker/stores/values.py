@@ -34,7 +34,7 @@ class BlobOptions:
 
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)  #: user metadata; names are lower case
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] | None = field(default_factory=dict)  #: None, of a copy: those of its source
     headers: Mapping[str, str] = field(
         default_factory=dict
     )  #: Cache-Control, Content-Disposition, -Encoding, -Language
@@ -68,6 +68,7 @@ class BlobHead:
     version_id: str | None = None
     checksum: str | None = None  #: "ALGORITHM:base64" of the whole object, if the store keeps one
     storage_class: str | None = None
+    encryption: str | None = None  #: as BlobOptions has it; with a KMS key, the ETag is no MD5
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,16 @@ _TRANSIENT: Final = (StoreUnavailableError, CredentialsError, ChecksumMismatchEr
 _PIECE: Final = MIB  #: bytes; at most
 
 
+def version_of(head: BlobHead) -> dict[str, Any]:
+    """What tells one version of a blob from another, also from one of the same bytes; JSON values."""
+    return {
+        "size": head.size,
+        "etag": head.etag,
+        "mod_time": head.mod_time.isoformat(),
+        "version_id": head.version_id,
+    }
+
+
 class BlobSource:
     """The blob under a key. ``url`` is what messages call it.
 
@@ -47,7 +57,7 @@ class BlobSource:
             with self._store_errors(KeyNotFoundError, absent=SourceNotFoundError):
                 head = store.head(key)
         self.size = head.size
-        self.fingerprint: Mapping[str, Any] = {"size": head.size, "etag": head.etag}
+        self.fingerprint: Mapping[str, Any] = version_of(head)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from ``offset``."""
@@ -59,7 +69,7 @@ class BlobSource:
         """Raise SourceChangedError if another blob is there, or none."""
         with self._store_errors(KeyNotFoundError):
             head = self._store.head(self._key)
-        if (now := {"size": head.size, "etag": head.etag}) != self.fingerprint:
+        if (now := version_of(head)) != self.fingerprint:
             raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
 
     def close(self) -> None:

@@ -25,10 +25,13 @@ class Copying:
     part_size: int = 32 * MIB  #: bytes, about
     threads: int = 100  #: parts at once: they cost the store's time, not this machine's
 
-    def is_one_call(self, head: "Head", mark: str) -> bool:
-        """Whether all of a blob is copied in one call: a small one, if its copy can be told from other blobs."""
-        is_known = bool(mark or head.checksum or _MD5.fullmatch(head.etag))
-        return head.is_whole and is_known and 0 < head.size <= self.threshold
+    def is_one_call(self, head: "Head", target: Target) -> bool:
+        """Whether all of a blob is copied in one call: a small one, if its copy can be told from other blobs.
+
+        Not where nothing may be replaced: fewer stores hold that condition for a copy than for a completion.
+        """
+        is_known = bool(target.checkpoint.mark or head.checksum or head.has_md5)
+        return head.is_whole and target.overwrite and is_known and 0 < head.size <= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,14 @@ class Head:
     size: int
     is_whole: bool = False  #: the new blob is all of it and nothing else
     checksum: str | None = None  #: of the whole, where the store shows one
+    has_md5: bool = False  #: its ETag is the MD5 of its bytes, which a copy has as well
 
     @classmethod
     def of(cls, blob: BlobHead, size: int | None = None) -> "Head":
         """All of a blob, or its first ``size`` bytes."""
         if size is None:
-            return cls(blob.key, blob.etag, blob.size, is_whole=True, checksum=blob.checksum)
+            has_md5 = bool(_MD5.fullmatch(blob.etag)) and not (blob.encryption or "").startswith("aws:kms")
+            return cls(blob.key, blob.etag, blob.size, is_whole=True, checksum=blob.checksum, has_md5=has_md5)
         return cls(blob.key, blob.etag, min(size, blob.size))
 
 

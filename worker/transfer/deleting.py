@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from blobferry.errors import PASSING_CODES
@@ -15,7 +15,6 @@ from worker.transfer.visible import look
 
 PAUSE: Final = 0.5  #: seconds before keys are tried once more
 MAX_FAILURES: Final = 100  #: that an error names
-GRAIN: Final = timedelta(seconds=1)  #: of the dates of HTTP, which some stores round up
 
 
 class Deletion(Protocol):
@@ -29,7 +28,7 @@ class Deletion(Protocol):
         ...
 
     def deleting(self) -> None:
-        """Remember that something was there, before the first of it goes."""
+        """Remember that something was there, before each batch goes. Raises LeaseLostError to stop it."""
         ...
 
     def deleted(self, count: int) -> None:
@@ -67,7 +66,7 @@ def delete_tree(store: Store, key: str, path: str, *, deletion: Deletion, stop: 
     first = store.list_page(key + "/")
     if deletion.cutoff is None:
         shown = [entry.mod_time for entry in first.entries] + ([head.mod_time] if head else [])
-        deletion.begin(max(first.served_at + GRAIN, *shown, first.served_at))
+        deletion.begin(max(first.served_at, *shown, first.served_at))  # some stores round their dates up
     tree = _Tree(store, key, path, deletion, stop)
     if head is not None:
         tree.add(key, head.mod_time)

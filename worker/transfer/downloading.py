@@ -115,7 +115,7 @@ class _Download:
             return SentPart(part.number, part.offset, part.size, "", checksum)
 
         def prepare(part: PartRange) -> Task:
-            return threads.task(fetch, part, threads.take_buffer())
+            return threads.task(fetch, part)
 
         def record_on_disk(parts: list[SentPart]) -> None:
             partial.sync()

@@ -64,8 +64,8 @@ class Engine:
         most = min(max(self.part_size, target.store.limits.min_part_size), MAX_BUFFER)
         data = reader.whole(most)
         if data is not None:
-            source = before.followed_by(MemorySource(memoryview(data)))
-            self.write(target, source, head=head, copying=copying)
+            source = MemorySource(memoryview(data))
+            self.write(target, before.followed_by(source) if before.size else source, head=head, copying=copying)
             return
         if head and head.size < target.store.limits.min_part_size:
             head = None

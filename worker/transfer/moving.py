@@ -1,8 +1,10 @@
 """The second half of a move: the source goes once its copy has been seen, if it is still what was copied."""
 
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+from blobferry.checks import MARK_NAME
 from worker.errors import (
     DeleteIncompleteError,
     NotSupportedError,
@@ -12,23 +14,33 @@ from worker.errors import (
     StoreError,
 )
 from worker.stores.store import Store
+from worker.transfer.blob_source import version_of
+from worker.transfer.control import Interrupted, Stop, never
 from worker.transfer.visible import look
 
 TRIES: Final = 3
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
 
-def delete_unchanged(store: Store, key: str, etag: str, path: str) -> None:
-    """Delete exactly this key, if the blob there has the ETag; one that is gone is as good.
+def delete_unchanged(
+    store: Store, key: str, version: Mapping[str, Any], path: str, *, mark: str = "", stop: Stop = never
+) -> None:
+    """Delete exactly this key, if the blob there is the ``version`` that was copied; one that is gone is as good.
 
-    Safe to repeat. Raises SourceChangedError if another blob is there, which stays; StoreError.
+    A blob that carries the copy's own ``mark`` is the copy: source and destination are one, and it stays. Safe to
+    repeat. Raises SourceChangedError if another blob is there, which stays; Interrupted before a call; StoreError.
     """
     is_conditional, failures = True, 0
     while (head := look(store, key)) is not None:
-        if head.etag != etag:
-            raise SourceChangedError(f"{path}: changed since it was copied: it had the ETag {etag}, it has {head.etag}")
+        if mark and head.metadata.get(MARK_NAME) == mark:
+            return
+        if (now := version_of(head)) != version:
+            raise SourceChangedError(f"{path}: changed since it was copied: {dict(version)} is {now} now")
+        if stop():
+            raise Interrupted
         try:
-            return _delete(store, key, etag if is_conditional else None, path)
+            _delete(store, key, head.etag if is_conditional else None, path)
+            return
         except PreconditionFailedError:
             if not is_conditional:
                 raise
@@ -38,7 +50,6 @@ def delete_unchanged(store: Store, key: str, etag: str, path: str) -> None:
             if not error.transient or failures == TRIES:
                 raise
             time.sleep(PAUSE * 2 ** (failures - 1))  # the answer may have been lost: look again
-    return None
 
 
 def _delete(store: Store, key: str, etag: str | None, path: str) -> None:

@@ -9,7 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from worker.errors import NotSupportedError, PreconditionFailedError, StoreError, SupersededError
+from worker.errors import (
+    KeyNotFoundError,
+    NotSupportedError,
+    PreconditionFailedError,
+    StoreError,
+    SupersededError,
+    WriteConflictError,
+)
 from worker.stores.store import Store
 from worker.stores.values import Condition, PutReceipt
 from worker.transfer.checkpoint import Base, Checkpoint
@@ -21,6 +28,9 @@ logger = logging.getLogger(__name__)
 TRIES: Final = 3  #: of one publishing call within a run; then the job's own retries take over
 #: Refusals of a condition that holds, as a look shows, before the store is taken for one that does not understand it.
 MAX_REFUSED: Final = 2
+#: Certain answers: the call had no effect, and may be made on top of what is there. S3 says "no such key" of a copy
+#: whose destination is gone.
+NO_EFFECT: Final = (PreconditionFailedError, WriteConflictError, KeyNotFoundError)
 MAX_REPLACED: Final = 100  #: replacements by others that a last writer puts up with
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
@@ -37,13 +47,14 @@ def publish(
     checkpoint: Checkpoint,
     stop: Stop,
     is_last_writer: bool = False,
+    may_drop_condition: bool = True,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PutReceipt:
     """Make the call under the condition that readers still see ``base``, and settle whatever it answers by looking.
 
     Safe to repeat: if our blob is visible already, nothing is sent. Raises SupersededError if another blob has
     appeared, unless ``is_last_writer``: that is then replaced; Interrupted before the call; the store's own error if
-    it had no effect.
+    it had no effect. A store that refuses a condition which holds is called without it if ``may_drop_condition``.
     """
     failures = replaced = refused = 0
     while True:
@@ -51,28 +62,35 @@ def publish(
             raise Interrupted
         checkpoint.completing(base)
         try:
-            return _conditionally(call, base) if refused < MAX_REFUSED else call(None)
+            receipt = _conditionally(call, base) if refused < MAX_REFUSED else call(None)
+            return receipt if receipt.etag else _completed(store, key, receipt, expected)
         except StoreError as error:
             is_refused = isinstance(error, PreconditionFailedError)
             try:
                 published = was_published(store, key, base=base, expected=expected)
             except SupersededError:
-                # "Precondition failed" is certain: our call had no effect, and may be made on top of what is there.
                 replaced += 1
-                if not (is_last_writer and is_refused) or replaced == MAX_REPLACED:
+                if not (is_last_writer and isinstance(error, NO_EFFECT)) or replaced == MAX_REPLACED:
                     raise
                 base = Base.of(look(store, key))
                 continue
             if published:
                 logger.info("publishing call had worked after all", extra={"key": key, "error": error.code})
                 return published
-            if is_refused and refused < MAX_REFUSED:
+            if is_refused and may_drop_condition and refused < MAX_REFUSED:
                 refused += 1
                 continue
             failures += 1
             if failures == TRIES or not error.transient:
                 raise
             sleep(PAUSE * 2 ** (failures - 1))
+
+
+def _completed(store: Store, key: str, receipt: PutReceipt, expected: Expected) -> PutReceipt:
+    """The receipt with the ETag that the store left out, if readers see our blob."""
+    head = look(store, key)
+    is_ours = head is not None and expected.difference(head) is None
+    return PutReceipt(head.etag, receipt.version_id or head.version_id) if head and is_ours else receipt
 
 
 def _conditionally(call: Call, base: Base) -> PutReceipt:

@@ -38,6 +38,7 @@ class ReaderStream:
         data = bytearray()
         while len(data) <= size and (piece := self._next(min(size + 1 - len(data), _PIECE))):
             data += piece
+            piece.release()  # it may be a view of the reader's own buffer, which the next read may want to resize
         if len(data) <= size:
             return data
         self._ahead = memoryview(data)
@@ -53,7 +54,9 @@ class ReaderStream:
             fits = piece[: len(buffer) - filled]
             buffer[filled : filled + len(fits)] = fits
             filled += len(fits)
-            self._ahead = piece[len(fits) :]
+            self._ahead = memoryview(bytes(piece[len(fits) :]))
+            fits.release()
+            piece.release()
         return filled
 
     def _next(self, size: int) -> memoryview:

@@ -76,36 +76,26 @@ def run_all(
     return sent
 
 
-class PartThreads:
-    """The threads and buffers of one worker child. Thread-safe; starts no thread until needed."""
+class Buffers:
+    """Up to ``count`` buffers. Thread-safe."""
 
-    def __init__(self, count: int, part_size: int) -> None:
-        self.count = count
-        self.executor = ThreadPoolExecutor(count, thread_name_prefix="part")
-        self._buffers: SimpleQueue[memoryview] = SimpleQueue()
-        self._buffer_size = min(part_size, MAX_BUFFER)
+    def __init__(self, count: int, size: int) -> None:
+        self._size = size
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._spare = count
         self._lock = threading.Lock()
 
-    def close(self) -> None:
-        """Wait for the threads and end them."""
-        self.executor.shutdown()
-
-    def take_buffer(self) -> memoryview:
+    def take(self) -> memoryview:
         """A buffer, as soon as one is free. For a caller's own thread only, which then holds no other."""
         with self._lock:
-            if self._buffers.empty() and self._spare > 0:
+            if self._free.empty() and self._spare > 0:
                 self._spare -= 1  # made on first use: a child that only moves small blobs stays small
-                return memoryview(bytearray(self._buffer_size))
-        return self._buffers.get()
+                return memoryview(bytearray(self._size))
+        return self._free.get()
 
-    def give_buffer(self, buffer: memoryview) -> None:
+    def give(self, buffer: memoryview) -> None:
         """Give it back."""
-        self._buffers.put(buffer)
-
-    def run(self, send: Send, part: PartRange) -> SentPart:
-        """Send one part in the calling thread."""
-        return self.task(send, part, self.take_buffer())()
+        self._free.put(buffer)
 
     def task(self, send: Send, part: PartRange, buffer: memoryview) -> Task:
         """The task that sends a part from a buffer that was taken, and gives it back."""
@@ -114,17 +104,37 @@ class PartThreads:
             try:
                 return send(part, buffer)
             finally:
-                self.give_buffer(buffer)
+                self.give(buffer)
 
         return work
 
+
+class PartThreads:
+    """The threads and buffers of one worker child. Thread-safe; starts no thread until needed."""
+
+    def __init__(self, count: int, part_size: int) -> None:
+        self.count = count
+        self.buffer_size = min(part_size, MAX_BUFFER)
+        self.buffers = Buffers(count, self.buffer_size)
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix="part")
+
+    def close(self) -> None:
+        """Wait for the threads and end them."""
+        self.executor.shutdown()
+
+    def task(self, send: Send, part: PartRange) -> Task:
+        """The task that sends a part, with a buffer that is taken now."""
+        return self.buffers.task(send, part, self.buffers.take())
+
+    def run(self, send: Send, part: PartRange) -> SentPart:
+        """Send one part in the calling thread."""
+        return self.task(send, part)()
+
     def send_all(self, parts: Iterable[PartRange], send: Send, checkpoint: Checkpoint, stop: Stop) -> list[SentPart]:
         """Send parts that can be read at any offset. Raises as :func:`run_all` does."""
-
-        def prepare(part: PartRange) -> Task:
-            return self.task(send, part, self.take_buffer())
-
-        return run_all(self.executor, self.count, parts, prepare, recording(checkpoint), stop)
+        return run_all(
+            self.executor, self.count, parts, lambda part: self.task(send, part), recording(checkpoint), stop
+        )
 
 
 def recording(checkpoint: Checkpoint) -> Record:

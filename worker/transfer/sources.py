@@ -40,13 +40,13 @@ class MemorySource:
 
     def __init__(self, data: bytes | memoryview) -> None:
         """``data`` must not change meanwhile."""
-        self._data = memoryview(data)
-        self.size = len(self._data)
+        self.data = memoryview(data)
+        self.size = len(self.data)
         self.fingerprint: Mapping[str, Any] = {"size": self.size}
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from ``offset``."""
-        buffer[:] = self._data[offset : offset + len(buffer)]
+        buffer[:] = self.data[offset : offset + len(buffer)]
 
     def check(self) -> None:
         """Nothing can have changed."""

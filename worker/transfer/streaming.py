@@ -12,7 +12,7 @@ from worker.transfer.checkpoint import SentPart
 from worker.transfer.checksums import checksum_of
 from worker.transfer.copying import Copying, Head, copy_parts
 from worker.transfer.plan import Ladder, PartRange, plan_parts
-from worker.transfer.sending import PartThreads, Task, recording, run_all
+from worker.transfer.sending import Buffers, PartThreads, Task, recording, run_all
 from worker.transfer.sources import MemorySource
 from worker.transfer.splice import Stream
 from worker.transfer.spool import Spool
@@ -36,11 +36,12 @@ def write_stream(
     upload_id = str(upload.upload_id)
     parts = copy_parts(target, upload_id, head, plan.copied(), copying.threads) if head else []
     parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.head_parts).parts(kept), threads)
-    if target.base() != base:
+    now = target.base()
+    if now != base and not target.replaces_anything:
         raise SupersededError(f"{target.key}: was replaced by somebody else meanwhile; it was left alone")
     size = sum(part.size for part in parts)
     upload = replace(upload, size=size, parts={part.part_number: part for part in parts})
-    if not target.complete(upload, upload_id, base):
+    if not target.complete(upload, upload_id, now):
         raise UploadNotFoundError(f"{target.key}: the upload has vanished, and its bytes cannot be read again")
 
 
@@ -48,16 +49,18 @@ def _send(
     target: Target, upload_id: str, stream: Stream, parts: Iterator[PartRange], threads: PartThreads
 ) -> list[SentPart]:
     store = target.store
+    # Buffers of its own: a reader may keep one waiting for as long as it likes, and nobody else.
+    buffers = Buffers(threads.count, threads.buffer_size)
 
     def prepare(part: PartRange) -> Task | None:
-        buffer = threads.take_buffer()
+        buffer = buffers.take()
         try:
             taken = _take(part, stream, buffer, target.key)
         except BaseException:
-            threads.give_buffer(buffer)
+            buffers.give(buffer)
             raise
         if taken is None:
-            threads.give_buffer(buffer)
+            buffers.give(buffer)
             return None
 
         def send(part: PartRange, buffer: memoryview) -> SentPart:
@@ -66,7 +69,7 @@ def _send(
                 receipt = store.upload_part(target.key, upload_id, part.number, body, checksum=checksum)
             return SentPart(part.number, part.offset, len(body), receipt.etag, checksum)
 
-        return threads.task(send, part, buffer)
+        return buffers.task(send, part, buffer)
 
     sent = run_all(threads.executor, threads.count, parts, prepare, recording(target.checkpoint), target.stop)
     if stream.readinto(memoryview(bytearray(1))):

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 from blobferry.checks import MARK_NAME
@@ -11,13 +12,15 @@ from worker.errors import (
     BlobExistsError,
     LeaseLostError,
     OutcomeUnknownError,
+    SlowDownError,
+    StoreError,
     StoreUnavailableError,
     SupersededError,
     UploadNotFoundError,
 )
 from worker.stores.store import Store
 from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt
-from worker.transfer.aborting import abort_upload, lost_uploads
+from worker.transfer.aborting import abort_upload, lost_upload, lost_uploads
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload
 from worker.transfer.checksums import join_checksums
 from worker.transfer.control import Interrupted, Stop, never
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 TRIES: Final = 3  #: of opening an upload
 PAUSE: Final = 0.2  #: seconds before the second one; grows
+MAX_METADATA: Final = 2048  #: bytes. Source: S3 user guide, "User-defined object metadata"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +54,16 @@ class Target:
     @property
     def marked_options(self) -> BlobOptions | None:
         """The options, with the mark by which a job knows its own blob."""
-        if not self.checkpoint.mark:
-            return self.options
         options = self.options or BlobOptions()
-        return replace(options, metadata={**options.metadata, MARK_NAME: self.checkpoint.mark})
+        metadata = {**options.metadata, MARK_NAME: self.checkpoint.mark}
+        if not self.checkpoint.mark or sum(map(len, chain(*metadata.items()))) > MAX_METADATA:
+            return self.options  # what a moved blob carries may leave no room
+        return replace(options, metadata=metadata)
+
+    @property
+    def replaces_anything(self) -> bool:
+        """Whether a blob that somebody else puts there meanwhile is simply replaced."""
+        return self.is_last_writer and self.overwrite and self.onto is None
 
     def base(self) -> Base:
         """What readers see at the key now. Raises BlobExistsError, SupersededError if it must not be replaced."""
@@ -64,8 +74,8 @@ class Target:
             raise BlobExistsError(f"{self.key}: a blob is there already, and overwrite is off")
         return base
 
-    def open_upload(self, plan: PartPlan, base: Base) -> None:
-        """Open an upload; the checkpoint then knows its id."""
+    def open_upload(self, plan: PartPlan, base: Base) -> str:
+        """Open an upload; the checkpoint then knows its id, which is returned."""
         self.checkpoint.opening(
             self.key, size=plan.size, part_size=plan.part_size, base=base, head=plan.head, head_parts=plan.head_parts
         )
@@ -75,24 +85,36 @@ class Target:
         except LeaseLostError:  # nobody else will ever know this id
             abort_upload(self.store, self.key, upload_id)
             raise
+        return upload_id
 
     def _create_upload(self) -> str:
         """Where the answer to the first Create was lost, its upload is looked for before another one is opened."""
-        for number in range(1, TRIES):
+        number = 0
+        while True:
             try:
                 return self.store.create_upload(self.key, options=self.marked_options)
-            except StoreUnavailableError as error:
+            except StoreError as error:
+                number += 1
+                may_be_open = isinstance(error, StoreUnavailableError) and not isinstance(error, SlowDownError)
+                if number == TRIES or not isinstance(error, StoreUnavailableError):
+                    if self.is_last_writer and not may_be_open:
+                        self.checkpoint.abandon(gone=True)  # nobody need look for it
+                    raise
                 logger.info("upload not opened, trying again", extra={"key": self.key, "error": error.code})
             if self.stop():
                 raise Interrupted
             upload = self.checkpoint.load()
             assert upload is not None, "it is opening"
-            self.abort_lost_uploads(upload)
+            if may_be_open:
+                self.abort_lost_uploads(upload)
             time.sleep(PAUSE * number)
-        return self.store.create_upload(self.key, options=self.marked_options)
 
     def complete(self, upload: SavedUpload, upload_id: str, base: Base) -> bool:
-        """Publish the upload, all of whose parts are in the store. False if it is gone and has to be begun again."""
+        """Publish the upload, all of whose parts are in the store. False if it is gone and has to be begun again.
+
+        A versioned bucket dates a blob by the opening of its upload: one over a later blob may be hidden by that, which
+        is then a SupersededError.
+        """
         receipts = [
             PartReceipt(part.part_number, part.size, part.etag, part.checksum)
             for _, part in sorted(upload.parts.items())
@@ -105,7 +127,10 @@ class Target:
             )
 
         try:
-            receipt = self.publish(call, base, expected_blob(upload, self.checkpoint.mark))
+            expected = expected_blob(upload, self.checkpoint.mark)
+            receipt = self.publish(call, base, expected)
+            if base != upload.base and (hidden := expected.difference(look(self.store, self.key))):
+                raise SupersededError(f"{self.key}: a later blob hides what was written: {hidden}")
         except UploadNotFoundError as error:
             return self.is_there_after_all(replace(upload, state=UploadState.COMPLETING, base=base), error)
         self.checkpoint.completed(receipt.etag, receipt.version_id)
@@ -122,7 +147,8 @@ class Target:
                 expected=expected,
                 checkpoint=self.checkpoint,
                 stop=self.stop,
-                is_last_writer=self.is_last_writer and self.overwrite and self.onto is None,
+                is_last_writer=self.replaces_anything,
+                may_drop_condition=self.overwrite and self.onto is None,
             )
         except SupersededError as error:
             if self.overwrite:
@@ -147,5 +173,9 @@ class Target:
 
     def abort_lost_uploads(self, upload: SavedUpload) -> None:
         """Abort what a run opened without living to write its id down: no parts, and nobody else's row."""
-        for upload_id in lost_uploads(self.store, upload, lambda: self.checkpoint.known_upload_ids(self.key)):
+        if self.is_last_writer:  # a call of its own: nobody writes ids down
+            lost = lost_upload(self.store, upload)
+        else:
+            lost = lost_uploads(self.store, upload, lambda: self.checkpoint.known_upload_ids(self.key))
+        for upload_id in lost:
             abort_upload(self.store, self.key, upload_id)

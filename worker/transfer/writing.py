@@ -1,11 +1,12 @@
 """One write of bytes that can be read again at any offset: it goes on from whatever its checkpoint says."""
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from blobferry.contract import UploadState
-from worker.errors import KeyNotFoundError, PreconditionFailedError, UploadNotFoundError
-from worker.stores.values import Condition, PutReceipt
+from worker.errors import KeyNotFoundError, PermissionDeniedError, PreconditionFailedError, UploadNotFoundError
+from worker.stores.values import Condition, PartReceipt, PutReceipt
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
 from worker.transfer.checksums import checksum_of, md5_etag_of
@@ -14,7 +15,7 @@ from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.reconciling import reconcile
 from worker.transfer.sending import MAX_BUFFER, PartThreads
 from worker.transfer.settling import expected_blob, refuse_other_key, settle
-from worker.transfer.sources import Source
+from worker.transfer.sources import MemorySource, Source
 from worker.transfer.target import Target
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Write:
     threads: PartThreads
     copying: Copying
     part_size: int
+    opened: set[str] = field(default_factory=set)  #: ids of uploads that this very call has opened
 
     def advance(self) -> bool:
         """Go on from what the checkpoint says; False if it has to be read again."""
@@ -56,12 +58,12 @@ class Write:
         base = target.base()
         head = self.head.size if self.head and self._is_copied(self.head) else 0
         plan = plan_parts(size, part_size=self.part_size, limits=limits, head=head, copy_size=self.copying.part_size)
-        if self.head and self.copying.is_one_call(self.head, target.checkpoint.mark):
+        if self.head and self.copying.is_one_call(self.head, target):
             target.checkpoint.opening(target.key, size=size, part_size=None, base=base, head=size)
         elif not head and plan.count <= 1 and size <= MAX_BUFFER:
             target.checkpoint.opening(target.key, size=size, part_size=None, base=base)
         else:
-            target.open_upload(plan, base)
+            self.opened.add(target.open_upload(plan, base))
 
     def _is_copied(self, head: Head) -> bool:
         return head.size > 0 and (head.is_whole or head.size >= self.target.store.limits.min_part_size)
@@ -71,8 +73,8 @@ class Write:
     def _put(self, upload: SavedUpload) -> bool:
         target, store = self.target, self.target.store
 
-        def send(part: PartRange, buffer: memoryview) -> SentPart:
-            body = PartBody(self.source, part, buffer)
+        def send(part: PartRange, buffer: memoryview, filled: int = 0) -> SentPart:
+            body = PartBody(self.source, part, buffer, filled=filled)
             checksum = checksum_of(body, store.checksum)
             self.source.check()
             expected = expected_blob(upload, target.checkpoint.mark, md5_etag_of(body))
@@ -86,7 +88,11 @@ class Write:
             target.checkpoint.completed(receipt.etag, receipt.version_id, bytes_sent=part.size)
             return SentPart(part.number, part.offset, part.size, receipt.etag or "", checksum)
 
-        self.threads.run(send, PartRange(1, 0, upload.size))
+        whole = PartRange(1, 0, upload.size)
+        if isinstance(self.source, MemorySource):  # no other transfer's buffers are waited for
+            send(whole, self.source.data, filled=upload.size)
+        else:
+            self.threads.run(send, whole)
         return True
 
     def _copy(self, upload: SavedUpload, head: Head) -> bool:
@@ -117,12 +123,23 @@ class Write:
             return target.is_there_after_all(upload, error)
         self.source.check()
         base = target.base()
-        if base != upload.base:
+        if base != upload.base and not target.replaces_anything:
             # A versioned bucket dates a blob by the opening of its upload: completing ours would hide it.
             logger.info("destination changed since the upload was opened", extra={"key": target.key})
             target.checkpoint.abandon(gone=False)
             return False
         return target.complete(replace(upload, parts=parts), upload_id, base)
+
+    def _listed(self, upload: SavedUpload, upload_id: str) -> Iterable[PartReceipt]:
+        """The parts that the store holds; as the rows say, where nothing else can be known."""
+        if upload_id in self.opened:
+            return []
+        try:
+            return list(self.target.store.list_parts(self.target.key, upload_id))
+        except PermissionDeniedError as error:
+            logger.warning("parts cannot be listed", extra={"key": self.target.key, "reason": str(error)})
+            parts = upload.parts.values()
+            return [PartReceipt(part.part_number, part.size, part.etag, part.checksum) for part in parts]
 
     def _bring_missing(self, upload: SavedUpload, upload_id: str) -> dict[int, SentPart]:
         target, store = self.target, self.target.store
@@ -131,7 +148,7 @@ class Write:
         parts = reconcile(
             upload,
             plan,
-            store.list_parts(target.key, upload_id),
+            self._listed(upload, upload_id),
             source=self.source,
             algorithm=store.checksum,
             threads=self.threads,
