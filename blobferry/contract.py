@@ -18,6 +18,8 @@ from blobferry.redaction import redacted, shown
 JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
 TASK_PREFIX: Final = "blobferry."
+#: Raised when a request comes to mean what older workers would get wrong: they leave newer ones alone.
+REQUEST_VERSION: Final = 1
 #: Headers of a message that has a row: with them a missing row or an old number is dropped, never created.
 ROW_HEADER: Final = "blobferry_row"
 SEQ_HEADER: Final = "publish_seq"

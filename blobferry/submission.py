@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, and_, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
-from blobferry.contract import Request
+from blobferry.contract import REQUEST_VERSION, Request
 from blobferry.database import reachable
 from blobferry.errors import ConflictError, InvalidRequestError
 from blobferry.tables import jobs
@@ -59,6 +59,7 @@ def insert_job(
         "source": request.source,
         "dest": request.dest,
         "request": dict(request.arguments),
+        "request_version": REQUEST_VERSION,
         "labels": request.labels,
         "idempotency_key": request.idempotency_key,
         "priority": request.priority,

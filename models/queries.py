@@ -30,6 +30,7 @@ from blobferry.contract import (
     FINAL_STATES,
     OPERATIONS,
     PAST_RETURN,
+    REQUEST_VERSION,
     JobState,
     Phase,
     UploadState,
@@ -437,9 +438,10 @@ def _claimable() -> list[ColumnElement[bool]]:
 
 def _waiting() -> list[ColumnElement[bool]]:
     # The states stand in the statement itself, so that PostgreSQL sees that the partial indexes serve it. Jobs of an
-    # operation that this version does not know are left to workers that do.
+    # operation or a request version that this one does not know are left to workers that do.
     states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
-    return [Job.state.in_(states), Job.lease_expires_at.is_(None), Job.operation.in_(tuple(OPERATIONS))]
+    known = (Job.operation.in_(tuple(OPERATIONS)), Job.request_version <= REQUEST_VERSION)
+    return [Job.state.in_(states), Job.lease_expires_at.is_(None), *known]
 
 
 def _now(seconds: float = 0.0) -> ScalarSelect[datetime]:

@@ -3,7 +3,6 @@
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from models import Database
 from tests.doubles import DeathError, Fuse, FusedDatabase, HookedStore, WrappedStore, blob
 from tests.models.rows import change, expire_lease, job_row
 from tests.tasks.life import PATH, QUICK, World, due
-from tests.transfer.http_site import give, serving
+from tests.transfer.http_site import Handler, give, serving
 from worker.answering import ReadTask
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
@@ -113,7 +112,7 @@ def test_a_delete_of_a_key_that_never_goes_ends(world: World) -> None:
 def test_a_source_that_is_read_from_its_beginning_is_fetched_once(world: World) -> None:
     """Were the run to end with its slice, the next one would fetch all of it again."""
 
-    def slowly(handler: BaseHTTPRequestHandler) -> None:
+    def slowly(handler: Handler) -> None:
         time.sleep(0.2)
         give(handler)
 
@@ -188,8 +187,8 @@ def test_the_answer_of_a_read_is_neither_logged_nor_sent_as_an_event(caplog: pyt
     def secret() -> str:
         return "https://bucket/a?X-Amz-Signature=hunter2"
 
-    trace = build_tracer("tests.secret", secret, app=app, propagate=True)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "celery"), caplog.at_level("INFO"):
+        trace = build_tracer("tests.secret", secret, app=app, propagate=True)
         trace("an-id", (), {}, {"id": "an-id", "hostname": "h", "ignore_result": True, "is_eager": False})
     assert "an-id" in caplog.text
     assert "hunter2" not in caplog.text

@@ -11,7 +11,7 @@ from sqlalchemy import event, insert
 from sqlalchemy.orm import Session
 
 from blobferry import Client
-from blobferry.contract import UploadState
+from blobferry.contract import REQUEST_VERSION, UploadState
 from blobferry.messages import Message
 from models import Database, Tombstone, queries
 from tests.doubles import (
@@ -456,6 +456,13 @@ def test_rows_of_an_unknown_operation_are_left_to_workers_that_know_it(world: Wo
     assert try_claim(world.database, unknown[0]) is None
     assert {job_row(world.database, job_id).state for job_id in unknown} == {"queued"}
     assert {job_row(world.database, job_id).published_at for job_id in unknown} == {None}
+
+
+def test_rows_of_a_newer_request_version_are_left_to_workers_that_know_it(world: World) -> None:
+    newer = world.submit(request_version=REQUEST_VERSION + 1)
+    assert try_claim(world.database, newer) is None
+    change(world.database, newer, request_version=REQUEST_VERSION)
+    assert try_claim(world.database, newer) is not None
 
 
 def test_a_tombstone_that_is_there_already_does_not_stop_pruning(world: World) -> None:
