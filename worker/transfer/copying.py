@@ -31,7 +31,8 @@ class Copying:
         Not where nothing may be replaced: fewer stores hold that condition for a copy than for a completion.
         """
         is_known = bool(target.checkpoint.mark or head.checksum or head.has_md5)
-        return head.is_whole and target.overwrite and is_known and 0 < head.size <= self.threshold
+        most = min(self.threshold, target.store.limits.max_part_size)
+        return head.is_whole and target.overwrite and is_known and 0 < head.size <= most
 
 
 @dataclass(frozen=True, slots=True)

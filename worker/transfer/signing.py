@@ -18,7 +18,8 @@ def sign(store: Store, key: str, path: str, options: Mapping[str, Any]) -> str:
         if name not in ("method", "expiry"):
             raise InvalidRequestError(f"{store.name}: {path}: unknown option {name!r:.200}; there are method, expiry")
     method = _method(options.get("method", "GET"), store)
-    seconds = _seconds(options["expiry"], store, path) if "expiry" in options else _DEFAULT_SECONDS
+    expiry = options.get("expiry")
+    seconds = _DEFAULT_SECONDS if expiry is None else _seconds(expiry, store, path)
     try:
         return store.presign(method, key, seconds)
     except NotSupportedError as error:

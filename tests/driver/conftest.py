@@ -1,0 +1,176 @@
+"""Drivers on every store, with tiny parts; a root directory for each test; and the one table of what a server lacks."""
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.services import S3Service, create_bucket, moto, swift
+from tests.doubles import BytesSource
+from tests.driver.exceptions import EXCEPTIONS
+from tests.driver.material import BUCKET, COPYING, KINDS, LIMITS, MIN, PART, ReaderOf, Reading, file_source
+from worker.driver import Driver
+from worker.stores.local import LocalStore
+from worker.stores.memory import MemoryStore
+from worker.stores.s3 import S3Access, S3Store
+from worker.stores.store import Store
+from worker.transfer.engine import Engine
+
+FILES_IN_MEMORY = Path("/dev/shm")
+_numbers = count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A case that a server cannot honour fails, as the table says; one that it has learnt makes the test fail."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            reason = EXCEPTIONS.get((str(item.callspec.params.get("kind")), item.originalname))
+            if reason is not None:
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+@pytest.fixture(scope="session")
+def moto_service() -> Iterator[S3Service]:
+    with moto(min_part_size=MIN) as service:
+        create_bucket(service, BUCKET)
+        yield service
+
+
+@pytest.fixture(scope="session")
+def swift_service() -> Iterator[S3Service]:
+    with swift(min_part_size=MIN) as service:
+        create_bucket(service, BUCKET)
+        yield service
+
+
+@pytest.fixture
+def service(kind: str, request: pytest.FixtureRequest) -> S3Service:
+    """The server behind the store; for those that have one."""
+    found = request.getfixturevalue(f"{kind}_service")
+    assert isinstance(found, S3Service)
+    return found
+
+
+def s3_store(service: S3Service, bucket: str = BUCKET, *, secret_key: str | None = None, **settings: Any) -> S3Store:
+    access = S3Access(
+        region=service.region,
+        endpoint=service.endpoint,
+        access_key=service.access_key,
+        secret_key=secret_key or service.secret_key,
+        path_style=True,
+    )
+    return S3Store(access, bucket, **{"limits": LIMITS, **settings})
+
+
+@pytest.fixture(scope="session")
+def make_s3_store() -> Callable[..., S3Store]:
+    """A constructor of S3 stores from a running service. For the same settings the same one: clients are slow."""
+    made: dict[str, S3Store] = {}
+
+    def make(service: S3Service, *args: Any, **settings: Any) -> S3Store:
+        name = f"{service.endpoint} {args} {sorted(settings.items())}"
+        if name not in made:
+            made[name] = s3_store(service, *args, **settings)
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def local_directory() -> Iterator[Path]:
+    """Files in memory, where there are such: thousands of writes that wait for a disk say nothing about the driver."""
+    with tempfile.TemporaryDirectory(dir=FILES_IN_MEMORY if FILES_IN_MEMORY.is_dir() else None) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def stores(request: pytest.FixtureRequest, local_directory: Path) -> Callable[[str], Store]:
+    """One store a kind for the whole session; its server is started when it is first asked for."""
+
+    @cache
+    def make(kind: str) -> Store:
+        if kind == "memory":
+            return MemoryStore(limits=LIMITS)
+        if kind == "local":
+            return LocalStore(local_directory / "bucket", limits=LIMITS)
+        return s3_store(request.getfixturevalue(f"{kind}_service"))
+
+    return make
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which store the test runs on."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def known_leaks() -> set[str]:
+    """Uploads that an earlier test has answered for."""
+    return set()
+
+
+@pytest.fixture
+def store(kind: str, stores: Callable[[str], Store], known_leaks: set[str]) -> Iterator[Store]:
+    """A store in which the test must leave no unfinished upload."""
+    store = stores(kind)
+    yield store
+    left = {entry.upload_id: entry.key for entry in store.list_uploads() if entry.upload_id not in known_leaks}
+    known_leaks.update(left)
+    assert list(left.values()) == [], "unfinished uploads are left"
+
+
+@pytest.fixture
+def root() -> str:
+    """A root directory of this test's own."""
+    return f"t{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    engine = Engine(part_size=PART, part_threads=2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def on(root: str, engine: Engine) -> Callable[..., Driver]:
+    """A constructor of drivers with tiny parts on any store, at the test's root directory unless another is given."""
+
+    def make(store: Store, root: str = root) -> Driver:
+        return Driver(store, root=root, engine=engine, copying=COPYING)
+
+    return make
+
+
+@pytest.fixture
+def driver(store: Store, on: Callable[..., Driver]) -> Driver:
+    return on(store)
+
+
+@pytest.fixture(params=["reader", "file"])
+def reader_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReaderOf]:
+    """Makes readers: of unknown length, to be read once; or of known length, to be read at any offset."""
+    open_files: list[Any] = []
+
+    def make(content: bytes) -> Any:
+        if request.param == "reader":
+            return Reading(content)
+        open_files.append(file_source(tmp_path, content))
+        return open_files[-1]
+
+    yield make
+    for source in open_files:
+        source.close()
+
+
+@pytest.fixture(params=["reader", "bytes file", "source"])
+def any_reader_of(request: pytest.FixtureRequest) -> ReaderOf:
+    """The same without files."""
+    kinds: dict[str, ReaderOf] = {"reader": Reading, "bytes file": io.BytesIO, "source": BytesSource}
+    return kinds[request.param]

@@ -1,0 +1,161 @@
+"""get_content and put_content: whole blobs, in memory."""
+
+import array
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.doubles import FaultyStore, HookedStore, RecordingStore
+from tests.driver.material import PART, Once, at_home, cases, content, data, identity, keys, put
+from worker.driver import Driver
+from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
+from worker.stores.store import Store
+from worker.stores.values import BlobOptions
+
+
+@cases("size", [0, PART + 1], [1, 2, 32, PART - 1, PART, 3 * PART + 7, 40_000])
+def test_what_was_put_is_got(driver: Driver, size: int) -> None:
+    driver.put_content("/a/b", data(size))
+    assert driver.get_content("/a/b") == data(size)
+    assert isinstance(driver.get_content("/a/b"), bytes)
+
+
+def test_put_content_answers_nothing(driver: Driver) -> None:
+    answer: object = driver.put_content("/a", b"x")  # type: ignore[func-returns-value]
+    assert answer is None
+
+
+def test_bytes_that_are_no_text_survive(driver: Driver) -> None:
+    driver.put_content("/a", b"\x80\x80\x80\x80\0\r\n\xff")
+    assert driver.get_content("/a") == b"\x80\x80\x80\x80\0\r\n\xff"
+
+
+BYTES_LIKE: dict[str, tuple[Callable[[], Any], bytes]] = {
+    "bytes": (lambda: b"hello", b"hello"),
+    "bytearray": (lambda: bytearray(b"hello"), b"hello"),
+    "a view": (lambda: memoryview(b"hello"), b"hello"),
+    "a view with steps": (lambda: memoryview(b"h.e.l.l.o")[::2], b"hello"),
+    "a view backwards": (lambda: memoryview(b"olleh")[::-1], b"hello"),
+    "a view of numbers": (lambda: memoryview(array.array("H", [0x6568, 0x6C6C])), b"hell"),
+    "an array": (lambda: array.array("B", b"hello"), b"hello"),
+    "an empty view": (lambda: memoryview(b""), b""),
+    "a large bytearray": (lambda: bytearray(data(3 * PART)), data(3 * PART)),
+}
+
+
+@at_home
+@pytest.mark.parametrize(("make", "expected"), BYTES_LIKE.values(), ids=BYTES_LIKE)
+def test_anything_like_bytes_is_put(driver: Driver, make: Callable[[], Any], expected: bytes) -> None:
+    driver.put_content("/a", make())
+    assert driver.get_content("/a") == expected
+
+
+def test_what_was_put_may_be_changed_afterwards(driver: Driver) -> None:
+    contents = bytearray(b"hello")
+    driver.put_content("/a", contents)
+    contents[:] = b"other"
+    contents.extend(b"!")  # nobody holds on to it
+    assert driver.get_content("/a") == b"hello"
+
+
+def test_a_mapped_file_is_put(driver: Driver) -> None:
+    with mmap.mmap(-1, 4_096) as mapped:
+        mapped[:] = data(4_096)
+        driver.put_content("/a", mapped)
+    assert driver.get_content("/a") == data(4_096)
+
+
+@at_home
+@pytest.mark.parametrize("contents", ["text", "", None, 5, 1.5, ["a"], {"a": 1}], ids=repr)
+def test_anything_else_is_a_type_error_and_nothing_is_sent(
+    store: Store, on: Callable[..., Driver], contents: Any
+) -> None:
+    recorded = RecordingStore(store)
+    with pytest.raises(TypeError):
+        on(recorded).put_content("/a", contents)
+    assert recorded.calls == []
+
+
+@cases("first, second", [(4_096, 2_048), (10, 0)], [(3 * PART, 10), (10, 3 * PART), (0, 10)])
+def test_a_put_replaces_entirely(driver: Driver, first: int, second: int) -> None:
+    driver.put_content("/a", data(first, seed=1))
+    driver.put_content("/a", data(second, seed=2))
+    assert driver.get_content("/a") == data(second, seed=2)
+
+
+def test_put_content_makes_exactly_one_key(driver: Driver) -> None:
+    driver.put_content("/a/b/c", b"x")
+    assert keys(driver) == ["a/b/c"]
+
+
+@pytest.mark.parametrize("size", [10, 3 * PART])
+def test_options_of_a_put_are_the_blobs(driver: Driver, size: int) -> None:
+    driver.put_content("/a", data(size), options=BlobOptions(content_type="text/css", metadata={"a": "1"}))
+    head = driver.store.head(driver.key("/a"))
+    assert (head.content_type, head.metadata) == ("text/css", {"a": "1"})
+
+
+def test_a_put_without_options_carries_no_metadata(driver: Driver) -> None:
+    driver.put_content("/a", b"x", options=BlobOptions(metadata={"a": "1"}))
+    driver.put_content("/a", b"x")
+    assert driver.store.head(driver.key("/a")).metadata == {}
+
+
+@cases("size", [10, 3 * PART], [0])
+def test_without_overwrite_a_put_leaves_what_is_there(driver: Driver, size: int) -> None:
+    driver.put_content("/a", b"there", overwrite=False)
+    before = identity(driver, "/a")
+    with pytest.raises(BlobExistsError):
+        driver.put_content("/a", data(size), overwrite=False)
+    assert identity(driver, "/a") == before
+
+
+def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(
+    store: Store, on: Callable[..., Driver]
+) -> None:
+    somebody = Once("put", lambda: put(on(store), "/a", b"theirs"))
+    with pytest.raises(BlobExistsError):
+        on(HookedStore(store, before=somebody)).put_content("/a", b"ours", overwrite=False)
+    assert somebody.done
+    assert content(on(store), "/a") == b"theirs"
+
+
+def test_the_last_of_two_puts_wins(store: Store, on: Callable[..., Driver]) -> None:
+    somebody = Once("put", lambda: put(on(store), "/a", b"theirs"))
+    on(HookedStore(store, before=somebody)).put_content("/a", b"ours")
+    assert content(on(store), "/a") == b"ours"
+
+
+@pytest.mark.parametrize("size", [10, 3 * PART])
+def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: Callable[..., Driver], size: int) -> None:
+    put(on(store), "/a", b"there")
+    before = identity(on(store), "/a")
+    faulty = FaultyStore(
+        store, "put", "complete_upload", times=1_000, error=lambda: PermissionDeniedError("no")
+    )  # fmt: skip
+    with pytest.raises(PermissionDeniedError):
+        on(faulty).put_content("/a", data(size))
+    assert identity(on(store), "/a") == before
+
+
+def test_a_put_whose_answer_was_lost_is_a_success(store: Store, on: Callable[..., Driver]) -> None:
+    lost = FaultyStore(store, "put", when="after", error=lambda: StoreUnavailableError("timeout"))
+    on(lost).put_content("/a", b"ours")
+    assert content(on(store), "/a") == b"ours"
+
+
+@pytest.mark.parametrize("path", ["/missing", "/dir"])
+def test_content_of_a_missing_path_or_a_directory_is_path_not_found(driver: Driver, path: str) -> None:
+    put(driver, "/dir/file", b"x")
+    with pytest.raises(PathNotFoundError) as caught:
+        driver.get_content(path)
+    assert caught.value.path == path
+
+
+def test_a_file_and_a_directory_of_one_name_have_the_files_content(driver: Driver) -> None:
+    put(driver, "/a/b", b"below")
+    put(driver, "/a", b"file")
+    assert driver.get_content("/a") == b"file"
+    assert driver.get_content("/a/b") == b"below"

@@ -1,0 +1,204 @@
+"""delete: the key and what lies below ``key/``, nothing else; told by name if some of it would not go."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.doubles import FaultyStore, RecordingStore, WrappedStore
+from tests.driver.material import cases, data, keys, put
+from tests.driver.pages import SmallPages
+from worker.driver import Driver
+from worker.errors import DeleteIncompleteError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
+from worker.stores.store import Store
+from worker.stores.values import DeleteFailure
+
+
+def fill(driver: Driver, *paths: str) -> None:
+    for path in paths:
+        put(driver, path, b"x")
+
+
+# what is stored, what is deleted, what is left
+CASES: dict[str, tuple[list[str], str, list[str]]] = {
+    "a blob": (["/a"], "/a", []),
+    "a sibling that sorts before the slash": (["/a-b", "/a/c"], "/a", ["a-b"]),
+    "the old driver's matrix": (
+        ["/f1", "/f1-2", "/f/1", "/f/2", "/f-v2/1", "/f1/x", "/f12", "/f.1", "/g/1", "/h"],
+        "/f1",
+        ["f-v2/1", "f.1", "f/1", "f/2", "f1-2", "f12", "g/1", "h"],
+    ),
+    "a file and the directory of its name": (["/a", "/a/b", "/a/c/d"], "/a", []),
+    "a directory within another": (["/d/a/1", "/d/a/2", "/d/b"], "/d/a", ["d/b"]),
+}
+MORE: dict[str, tuple[list[str], str, list[str]]] = {
+    "a blob beside others": (["/a", "/b"], "/a", ["b"]),
+    "a directory": (["/d/a", "/d/b", "/d/c"], "/d", []),
+    "a deep directory": (["/d/a/b/c", "/d/e"], "/d", []),
+    "a file keeps its longer sibling": (["/a", "/ab"], "/a", ["ab"]),
+    "a directory keeps its longer sibling": (["/d/a", "/d2/a", "/dd"], "/d", ["d2/a", "dd"]),
+    "many siblings that sort before the slash": (
+        ["/a", "/a-", "/a-b", "/a-b/c", "/a.", "/a.b", "/a/c", "/a0", "/a_"],
+        "/a",
+        ["a-", "a-b", "a-b/c", "a.", "a.b", "a0", "a_"],
+    ),
+    "the last child takes its directory along": (["/d/a"], "/d/a", []),
+}
+
+
+@cases("stored, path, left", CASES, MORE)
+def test_a_delete_takes_the_key_and_what_lies_below_and_no_sibling(
+    driver: Driver, stored: list[str], path: str, left: list[str]
+) -> None:
+    fill(driver, *stored)
+    driver.delete(path)
+    assert keys(driver) == left
+    with pytest.raises(PathNotFoundError):
+        driver.stat(path)
+
+
+@cases("stored", [[], ["/ab"], ["/a-b", "/a.b"]], [["/a-b/c"], ["/b/a"]])
+def test_nothing_there_is_path_not_found_and_siblings_stay(driver: Driver, stored: list[str]) -> None:
+    fill(driver, *stored)
+    with pytest.raises(PathNotFoundError) as caught:
+        driver.delete("/a")
+    assert (caught.value.path, caught.value.driver) == ("/a", driver.store.name)
+    assert keys(driver) == [path[1:] for path in stored]
+
+
+def test_what_is_below_a_file_that_is_not_there_is_path_not_found(driver: Driver) -> None:
+    fill(driver, "/a")
+    with pytest.raises(PathNotFoundError):
+        driver.delete("/a/b")
+    assert keys(driver) == ["a"]
+
+
+def test_a_second_delete_is_path_not_found(driver: Driver) -> None:
+    fill(driver, "/a")
+    driver.delete("/a")
+    with pytest.raises(PathNotFoundError):
+        driver.delete("/a")
+
+
+def test_delete_answers_nothing(driver: Driver) -> None:
+    fill(driver, "/a")
+    answer: object = driver.delete("/a")  # type: ignore[func-returns-value]
+    assert answer is None
+
+
+@pytest.mark.parametrize("stored", [[], ["/m/a", "/m/b/c"]], ids=str)
+def test_a_marker_is_deleted_with_its_directory(driver: Driver, stored: list[str]) -> None:
+    fill(driver, *stored)
+    driver.store.put(driver.key("/m") + "/", b"")
+    driver.store.put(driver.key("/mm") + "/", b"")
+    driver.delete("/m")
+    assert keys(driver) == ["mm/"]
+
+
+def test_what_others_stored_below_goes_as_well(driver: Driver) -> None:
+    fill(driver, "/d/a")
+    for name in ("//b", "/a b", "/ü", "/./c"):
+        driver.store.put(driver.key("/d") + name, b"x")
+    driver.delete("/d")
+    assert keys(driver) == []
+
+
+@cases("size", [3], [1, 2, 5])
+def test_a_tree_of_many_pages_is_deleted_in_batches(store: Store, on: Callable[..., Driver], size: int) -> None:
+    fill(on(store), "/d", *(f"/d/{number}" for number in range(11)), "/d-", "/d0")
+    paged = SmallPages(store, size)
+    on(paged).delete("/d")
+    assert keys(on(store)) == ["d-", "d0"]
+    assert max(paged.batches) <= size
+
+
+@pytest.mark.parametrize("number", [999, 1_000, 1_001, 2_345])
+def test_any_number_of_keys_is_deleted_a_thousand_at_a_time(
+    on: Callable[..., Driver], stores: Callable[..., Store], number: int
+) -> None:
+    recorded = RecordingStore(stores("memory"))
+    driver = on(recorded)
+    fill(driver, *(f"/d/{index}" for index in range(number)), "/d-1")
+    recorded.calls.clear()
+    driver.delete("/d")
+    assert keys(driver) == ["d-1"]
+    batches = [len(call.args[0]) for call in recorded.named("delete_batch")]
+    assert max(batches) <= 1_000
+    assert len(batches) <= number // 1_000 + 2
+
+
+def test_a_directory_does_not_come_back_as_long_as_nobody_writes(driver: Driver) -> None:
+    fill(driver, "/d/a/b", "/d/c")
+    driver.delete("/d")
+    assert driver.list("/") == []
+
+
+class Stubborn(WrappedStore):
+    """Some keys would not go."""
+
+    def __init__(self, store: Store, *kept: str, code: str = "ObjectLocked") -> None:
+        super().__init__(store)
+        self._kept = kept
+        self._code = code
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if name != "delete_batch":
+            return super()._do(name, args, keywords)
+        wanted: Sequence[str] = args[0]
+        kept = [key for key in wanted if key.endswith(self._kept)]
+        failures: list[DeleteFailure] = super()._do(name, ([key for key in wanted if key not in kept],), keywords)
+        return [*failures, *(DeleteFailure(key, self._code, "no") for key in kept)]
+
+
+def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: Callable[..., Driver]) -> None:
+    fill(on(store), *(f"/d/{number}" for number in range(9)))
+    stubborn = Stubborn(SmallPages(store, 4), "/1", "/7")
+    with pytest.raises(DeleteIncompleteError) as caught:
+        on(stubborn).delete("/d")
+    assert caught.value.path == "/d"
+    assert sorted(caught.value.failures) == [["/d/1", "ObjectLocked"], ["/d/7", "ObjectLocked"]]
+    assert "/d/1" in str(caught.value)
+    assert not caught.value.transient
+    assert keys(on(store)) == ["d/1", "d/7"]
+
+
+def test_keys_that_may_yet_go_make_the_error_transient(store: Store, on: Callable[..., Driver]) -> None:
+    fill(on(store), "/d/1", "/d/2")
+    with pytest.raises(DeleteIncompleteError) as caught:
+        on(Stubborn(store, "/1", code="SlowDown")).delete("/d")
+    assert caught.value.transient
+
+
+def test_a_blob_that_would_not_go_is_named(store: Store, on: Callable[..., Driver]) -> None:
+    fill(on(store), "/a", "/a/b")
+    with pytest.raises(DeleteIncompleteError) as caught:
+        on(Stubborn(store, "/a")).delete("/a")
+    assert caught.value.failures == [["/a", "ObjectLocked"]]
+
+
+@pytest.mark.parametrize("verb", ["list_page", "delete_batch"])
+def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: Callable[..., Driver], verb: str) -> None:
+    fill(on(store), "/d/1", "/d/2")
+    faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
+    with pytest.raises(PermissionDeniedError):
+        on(faulty).delete("/d")
+    assert keys(on(store)) == ["d/1", "d/2"]
+
+
+def test_a_delete_that_broke_off_goes_on_when_it_is_called_again(store: Store, on: Callable[..., Driver]) -> None:
+    fill(on(store), *(f"/d/{number}" for number in range(9)))
+    faulty = FaultyStore(
+        SmallPages(store, 2), "delete_batch", fail_at=3, times=1_000, error=lambda: StoreUnavailableError("away")
+    )
+    with pytest.raises(StoreUnavailableError):
+        on(faulty).delete("/d")
+    assert 0 < len(keys(on(store))) < 9
+    on(store).delete("/d")
+    assert keys(on(store)) == []
+
+
+def test_other_blobs_are_still_whole(driver: Driver) -> None:
+    put(driver, "/keep/a", data(5_000))
+    fill(driver, "/d/a", "/d/b")
+    driver.delete("/d")
+    assert driver.get_content("/keep/a") == data(5_000)

@@ -1,0 +1,133 @@
+"""Encryption and storage class, as configured: of every put, every upload and every copy."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dev.services import S3Service
+from tests.driver.material import BUCKET, PART, Reading, content, data, put
+from worker.driver import Driver
+from worker.stores.s3 import S3Store
+from worker.stores.values import BlobOptions
+
+
+@pytest.fixture(params=["moto"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The one server here that knows storage classes and keys."""
+    return str(request.param)
+
+
+@pytest.fixture
+def head(service: S3Service) -> Iterator[Callable[[Driver, str], dict[str, Any]]]:
+    """Looks at a blob without the code under test."""
+    client = service.client()
+
+    def look(driver: Driver, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = client.head_object(Bucket=BUCKET, Key=driver.key(path))
+        return answer
+
+    yield look
+    client.close()
+
+
+def move(size: int) -> Callable[[Driver, Driver], None]:
+    def act(plain: Driver, driver: Driver) -> None:
+        put(plain, "/source", data(size))
+        driver.move("/source", "/a")
+
+    return act
+
+
+def write(old: int, offset: int, size: int) -> Callable[[Driver, Driver], None]:
+    def act(plain: Driver, driver: Driver) -> None:
+        put(plain, "/a", data(old))
+        driver.write_stream("/a", offset, Reading(data(size)))
+
+    return act
+
+
+Act = Callable[[Driver, Driver], None]
+WAYS: dict[str, Act] = {
+    "put": lambda _, driver: driver.put_content("/a", data(10)),
+    "put in parts": lambda _, driver: driver.put_content("/a", data(3 * PART)),
+    "write": write(10, 0, 10),
+    "write in parts": write(10, 0, 3 * PART),
+    "append to a small blob": write(10, 10, 10),
+    "append to a large blob": write(3 * PART, 3 * PART, 10),
+    "cut off": write(3 * PART, PART, 0),
+    "an empty blob": write(10, 0, 0),
+    "move": move(10),
+    "move in parts": move(5 * PART),
+    "move nothing": move(0),
+}
+ways = pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
+
+Make = Callable[..., S3Store]
+Head = Callable[[Driver, str], dict[str, Any]]
+
+
+@ways
+def test_everything_is_encrypted_by_the_stores_key(
+    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+) -> None:
+    act(on(make_s3_store(service)), on(make_s3_store(service, encrypt=True)))
+    assert head(on(make_s3_store(service)), "/a")["ServerSideEncryption"] == "AES256"
+
+
+@ways
+def test_everything_is_encrypted_by_the_named_key(
+    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+) -> None:
+    keyid = "arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012"
+    act(on(make_s3_store(service)), on(make_s3_store(service, encrypt=True, keyid=keyid)))
+    found = head(on(make_s3_store(service)), "/a")
+    assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", keyid)
+
+
+@ways
+def test_everything_has_the_configured_storage_class(
+    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+) -> None:
+    act(on(make_s3_store(service)), on(make_s3_store(service, storageclass="REDUCED_REDUNDANCY")))
+    assert head(on(make_s3_store(service)), "/a")["StorageClass"] == "REDUCED_REDUNDANCY"
+
+
+@ways
+def test_without_configuration_no_encryption_is_asked_for(
+    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+) -> None:
+    driver = on(make_s3_store(service))
+    act(driver, driver)
+    assert "SSEKMSKeyId" not in head(driver, "/a")
+    assert "StorageClass" not in head(driver, "/a")
+
+
+@pytest.mark.parametrize("size", [0, 10, 5 * PART])
+def test_a_move_keeps_the_encryption_of_the_blob(
+    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, size: int
+) -> None:
+    driver = on(make_s3_store(service))
+    put(driver, "/source", data(size), BlobOptions(encryption="aws:kms", encryption_key="mine"))
+    before = head(driver, "/source")
+    driver.move("/source", "/a")
+    found = head(driver, "/a")
+    assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == (
+        before["ServerSideEncryption"],
+        before["SSEKMSKeyId"],
+    )
+    assert found["SSEKMSKeyId"].endswith("mine")
+
+
+@pytest.mark.parametrize("offset", [5, 2 * PART])
+def test_a_write_at_an_offset_keeps_encryption_and_storage_class_of_the_blob(
+    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, offset: int
+) -> None:
+    driver = on(make_s3_store(service))
+    options = BlobOptions(encryption="aws:kms", encryption_key="mine", storage_class="STANDARD_IA")
+    put(driver, "/a", data(3 * PART), options)
+    driver.write_stream("/a", offset, Reading(data(10)))
+    found = head(driver, "/a")
+    assert (found["ServerSideEncryption"], found["StorageClass"]) == ("aws:kms", "STANDARD_IA")
+    assert found["SSEKMSKeyId"].endswith("mine")
+    assert content(driver, "/a") == data(3 * PART)[:offset] + data(10)

@@ -1,0 +1,29 @@
+"""The table of exceptions names tests that exist, and stores that exist."""
+
+import ast
+from pathlib import Path
+
+from tests.driver.exceptions import EXCEPTIONS
+from tests.driver.material import KINDS
+
+
+def test_every_exception_names_a_store_and_a_test_and_gives_a_reason() -> None:
+    tests = {
+        node.name
+        for file in Path(__file__).parent.glob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert [pair for pair in EXCEPTIONS if pair[0] not in KINDS or pair[1] not in tests] == []
+    assert all(EXCEPTIONS.values())
+
+
+def test_no_test_is_skipped_in_any_other_way() -> None:
+    words = ("skip", "xfail", "importorskip")
+    for file in Path(__file__).parent.glob("test_*.py"):
+        marks = {
+            node.attr
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Attribute) and node.attr in words
+        }
+        assert marks == set(), file.name

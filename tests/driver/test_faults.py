@@ -1,0 +1,180 @@
+"""Every operation of the driver, with every fault at every S3 call that it makes: exact bytes, or the right error with
+everything as before.
+
+A choice of the cases runs always, all of them (about 2,500) with ``make test-long``.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import chain, product
+
+import pytest
+
+from dev.faults import Fault
+from dev.services import S3Service, free_port
+from tests.driver.fault_matrix import (
+    KINDS,
+    WAITS,
+    Case,
+    Mode,
+    all_cases,
+    attempt,
+    begin,
+    check,
+    in_words,
+    listed,
+    some,
+)
+from tests.driver.fault_operations import OPERATIONS, Operation
+from tests.driver.lanes import LIMITS, PART, Lanes
+from worker.driver import Driver
+from worker.errors import PermissionDeniedError, StoreUnavailableError
+from worker.stores.s3 import S3Access, S3Store
+from worker.transfer.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def lanes(moto_service: S3Service) -> Iterator[Lanes]:
+    with ExitStack() as resources:
+        yield Lanes(moto_service, resources, patient=6, hasty=10)
+
+
+each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+
+
+@each_operation
+def test_a_fault_is_survived_or_is_the_right_error(operation: Operation, lanes: Lanes) -> None:
+    found = all_cases(lanes, operation, waits=False)
+    check(lanes, [(operation, case) for case in some(found, OPERATIONS.index(operation))])
+
+
+def test_an_answer_that_does_not_come_is_a_fault_like_any_other(lanes: Lanes) -> None:
+    """All operations in one test: nearly all its time goes by with waiting, so they wait together."""
+    found = [
+        (operation, case)
+        for turn, operation in enumerate(OPERATIONS)
+        for case in some(all_cases(lanes, operation, waits=True), turn)
+    ]
+    check(lanes, [(operation, case) for operation, case in found if case.mode == "once"])
+
+
+@pytest.mark.long
+@each_operation
+def test_every_fault_at_every_call_in_every_mode(operation: Operation, lanes: Lanes) -> None:
+    check(lanes, [(operation, case) for waits in (False, True) for case in all_cases(lanes, operation, waits=waits)])
+
+
+# --- what is left is cleaned up --------------------------------------------------------------------------------------
+
+CLEANING = ("abort_upload", "list_parts", "list_uploads")
+
+#: What ends the operation, and the error that it must go on to raise whatever happens to the cleaning up.
+ENDINGS: dict[str, tuple[Fault, type[Exception], tuple[str, ...]]] = {
+    "complete refused": (
+        Fault("complete_upload", "access_denied", times=None),
+        PermissionDeniedError,
+        ("abort_upload",),
+    ),
+    # Its upload has no known id: it must first be found, and seen to be empty.
+    "create unanswered": (
+        Fault("create_upload", "hang_up", times=None, effect=True),
+        StoreUnavailableError,
+        CLEANING,
+    ),
+}
+
+
+def complaints_about_cleaning(lanes: Lanes, operation: Operation, ending: str, call: str, fault: Fault) -> list[str]:
+    """What is wrong after the operation has ended so, with this fault while it cleans up."""
+    fatal, expected, needed = ENDINGS[ending]
+    with lanes.lend() as lane:
+        root = begin(lane, operation)
+        near, far = lane.drivers(root, attempts=2)
+        _, error = attempt(lane, operation, near, far, fatal, fault)
+        found = [] if (call, fault.kind) in lane.proxy.injected() else ["the fault was not met"]
+        lane.proxy.inject()
+        if not isinstance(error, expected):
+            found.append(f"raises {error!r}")
+        if (state := lane.state(root, operation.sides)) != in_words(operation.before):
+            found.append(f"leaves {state}")
+        if left := lane.uploads(root, operation.sides):
+            if call not in needed or not (fault.times is None or fault.kind == "access_denied"):
+                found.append(f"unfinished uploads are left at {left}")
+            elif not listed(left[0], near, far):
+                found.append(f"the driver does not list the unfinished upload at {left}")
+    return [f"{fault}: {one}" for one in found]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", ["write, reader", "move in parts"])
+def test_cleaning_up_survives_faults_and_hides_no_error(name: str, ending: str, lanes: Lanes) -> None:
+    operation = next(one for one in OPERATIONS if one.name == name)
+    fatal = ENDINGS[ending][0]
+    with lanes.lend() as lane:
+        root = begin(lane, operation)
+        attempt(lane, operation, *lane.drivers(root, attempts=2), fatal)
+        seen = [exchange.call.operation for exchange in lane.proxy.exchanges()]
+        assert lane.uploads(root, operation.sides) == []
+    cleaning = seen[len(seen) - seen[::-1].index(fatal.operation) :]
+    chosen = [
+        (call, Fault(call, kind, times, seen.count(call) - cleaning.count(call), effect))
+        for call in CLEANING
+        if call in cleaning
+        for (kind, effect), times in product(KINDS, (1, None))
+        if kind not in {*WAITS, "error_in_200", "cut_request"} and not (call == "abort_upload" and kind == "cut_answer")
+    ]
+    with ThreadPoolExecutor(lanes.count) as executor:
+        found = executor.map(lambda one: complaints_about_cleaning(lanes, operation, ending, *one), chosen)
+        wrong = list(chain.from_iterable(found))
+    assert chosen
+    assert not wrong, "\n".join(wrong)
+
+
+# --- else ------------------------------------------------------------------------------------------------------------
+
+
+def test_signing_a_url_sends_nothing(lanes: Lanes) -> None:
+    with lanes.lend() as lane:
+        lane.proxy.inject(Fault("", "hang_up", times=None))
+        near, _ = lane.drivers("urls", attempts=1)
+        assert near.url_for("/a").startswith(lane.proxy.endpoint)
+        assert lane.proxy.exchanges() == []
+        lane.proxy.inject()
+
+
+@each_operation
+def test_a_server_that_is_not_there_is_unavailable(operation: Operation) -> None:
+    access = S3Access("us-east-1", f"http://127.0.0.1:{free_port()}", "a", "b", path_style=True, max_attempts=1)
+    engine = Engine(part_size=PART, part_threads=2)
+    near, far = (Driver(S3Store(access, bucket, limits=LIMITS), engine=engine) for bucket in ("near", "far"))
+    with pytest.raises(StoreUnavailableError):
+        operation.run(near, far)
+    engine.close()
+
+
+ON_SWIFT = {
+    "put_content, over": [Fault("put", "hang_up", effect=True), Fault("put", "slow_down")],
+    "write, source": [
+        Fault("complete_upload", "hang_up", effect=True),
+        Fault("complete_upload", "internal_error", effect=True),
+        Fault("upload_part", "cut_request"),
+        Fault("create_upload", "hang_up", effect=True),
+    ],
+    "append, reader": [Fault("complete_upload", "hang_up", effect=True), Fault("copy_part", "slow_down")],
+    "move in parts": [Fault("complete_upload", "hang_up", effect=True), Fault("delete", "hang_up", effect=True)],
+    "move small": [Fault("copy", "hang_up", effect=True), Fault("copy", "slow_down")],
+    "read_stream": [Fault("get", "cut_answer"), Fault("get", "slow_down")],
+    "delete a directory": [Fault("delete_batch", "hang_up", effect=True), Fault("list", "slow_down")],
+}
+
+
+def test_a_store_that_checks_signatures_copes_with_the_same(swift_service: S3Service) -> None:
+    modes: tuple[Mode, ...] = ("once", "unrepeated")
+    with ExitStack() as resources:
+        chosen = [
+            (operation, Case(fault, mode))
+            for operation in OPERATIONS
+            for fault, mode in product(ON_SWIFT.get(operation.name, ()), modes)
+        ]
+        check(Lanes(swift_service, resources, patient=4, hasty=0), chosen)

@@ -1,0 +1,583 @@
+"""move: the blob is at the other path, whole and with all that it carried, before exactly its old key is deleted.
+
+Every case runs below and above the threshold from which a blob is copied in parts.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doubles import PUBLISHING, FaultyStore, HookedStore, RecordingStore, WrappedStore
+from tests.driver.material import COPYING, LIMITS, MIN, PART, Once, cases, content, data, identity, keys, put
+from worker.driver import Driver
+from worker.errors import BlobExistsError, BlobferryError, PathNotFoundError, PermissionDeniedError
+from worker.stores.local import LocalStore
+from worker.stores.memory import MemoryStore
+from worker.stores.s3 import S3Store
+from worker.stores.store import Store
+from worker.stores.values import BlobOptions, Limits
+from worker.transfer.engine import Engine
+
+P = PART
+THRESHOLD = COPYING.threshold
+SMALL, LARGE = 100, 2 * THRESHOLD + 13
+small_and_large = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["one copy", "copied in parts"])
+large_and_small = cases("size", {"copied in parts": LARGE}, {"one copy": SMALL})
+"""Where the same must hold, but a server need not show it twice."""
+
+
+@cases("size", [0, THRESHOLD, THRESHOLD + 1], [1, 32, MIN, 2 * THRESHOLD + 13])
+def test_a_blob_of_any_size_is_moved(driver: Driver, size: int) -> None:
+    put(driver, "/a/b", data(size))
+    answer: object = driver.move("/a/b", "/c/d")  # type: ignore[func-returns-value]
+    assert answer is None
+    assert content(driver, "/c/d") == data(size)
+    assert keys(driver) == ["c/d"]
+
+
+@cases("size", [SMALL, LARGE], [0])
+def test_a_move_replaces_what_is_there(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size, seed=1))
+    put(driver, "/b", data(3 * P, seed=2))
+    driver.move("/a", "/b")
+    assert content(driver, "/b") == data(size, seed=1)
+    assert keys(driver) == ["b"]
+
+
+def test_a_blob_that_was_written_in_parts_is_moved(driver: Driver) -> None:
+    driver.put_content("/a", data(5 * P + 1))
+    driver.move("/a", "/b")
+    driver.move("/b", "/c")
+    assert content(driver, "/c") == data(5 * P + 1)
+    assert keys(driver) == ["c"]
+
+
+def test_a_small_blob_that_was_written_in_parts_is_moved(driver: Driver) -> None:
+    driver.put_content("/a", data(P + 1))  # below the threshold, but no MD5 for an ETag
+    driver.move("/a", "/b")
+    assert content(driver, "/b") == data(P + 1)
+    assert keys(driver) == ["b"]
+
+
+# --- what must survive ---------------------------------------------------------------------------------------------
+
+
+@small_and_large
+def test_siblings_and_children_of_the_source_survive(driver: Driver, size: int) -> None:
+    put(driver, "/mv/s", data(size))
+    for path in ("/mv/s2", "/mv/s-1", "/mv/s.1", "/mv/s/x", "/mv/s/y/z"):
+        put(driver, path, b"stays")
+    driver.move("/mv/s", "/mv/d")
+    assert keys(driver) == ["mv/d", "mv/s-1", "mv/s.1", "mv/s/x", "mv/s/y/z", "mv/s2"]
+    assert driver.stat("/mv/s").is_dir
+
+
+@large_and_small
+def test_siblings_and_children_of_the_destination_survive(driver: Driver, size: int) -> None:
+    put(driver, "/s", data(size))
+    for path in ("/d/x", "/d2", "/d-1"):
+        put(driver, path, b"stays")
+    driver.move("/s", "/d")
+    assert keys(driver) == ["d", "d-1", "d/x", "d2"]
+
+
+@cases("size", [0, THRESHOLD, THRESHOLD + 1], [1, 32, MIN, 2 * THRESHOLD + 13])
+def test_a_blob_that_is_moved_onto_itself_is_kept(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size), BlobOptions(content_type="text/css", metadata={"a": "1"}))
+    driver.move("/a", "/a")
+    head = driver.store.head(driver.key("/a"))
+    assert content(driver, "/a") == data(size)
+    assert (head.content_type, head.metadata) == ("text/css", {"a": "1"})
+
+
+def test_a_missing_blob_cannot_be_moved_onto_itself(driver: Driver) -> None:
+    with pytest.raises(PathNotFoundError):
+        driver.move("/a", "/a")
+
+
+@large_and_small
+def test_onto_itself_without_overwrite_loses_nothing(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size))
+    with suppress(BlobExistsError):  # it is there, after all
+        driver.move("/a", "/a", overwrite=False)
+    assert content(driver, "/a") == data(size)
+
+
+@large_and_small
+def test_a_blob_is_moved_below_its_own_path(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size))
+    driver.move("/a", "/a/b")
+    assert keys(driver) == ["a/b"]
+    assert content(driver, "/a/b") == data(size)
+
+
+@large_and_small
+def test_a_blob_is_moved_above_its_own_path(driver: Driver, size: int) -> None:
+    put(driver, "/a/b", data(size))
+    put(driver, "/a/c", b"stays")
+    driver.move("/a/b", "/a")
+    assert keys(driver) == ["a", "a/c"]
+
+
+def test_a_missing_source_is_path_not_found_and_the_destination_stays(driver: Driver) -> None:
+    put(driver, "/b", b"there")
+    before = identity(driver, "/b")
+    with pytest.raises(PathNotFoundError) as caught:
+        driver.move("/a", "/b")
+    assert (caught.value.path, caught.value.driver) == ("/a", driver.store.name)
+    assert identity(driver, "/b") == before
+
+
+def test_a_directory_cannot_be_moved_and_stays(driver: Driver) -> None:
+    put(driver, "/d/a", b"x")
+    driver.store.put(driver.key("/m") + "/", b"")
+    for path in ("/d", "/m"):
+        with pytest.raises(PathNotFoundError) as caught:
+            driver.move(path, "/e")
+        assert caught.value.path == path
+    assert keys(driver) == ["d/a", "m/"]
+
+
+@cases("size", [SMALL, LARGE], [0])
+def test_without_overwrite_a_destination_that_is_there_stays_and_so_does_the_source(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size))
+    put(driver, "/b", b"there")
+    before = identity(driver, "/a"), identity(driver, "/b")
+    with pytest.raises(BlobExistsError):
+        driver.move("/a", "/b", overwrite=False)
+    assert (identity(driver, "/a"), identity(driver, "/b")) == before
+
+
+@cases("size", [SMALL, LARGE], [0])
+def test_without_overwrite_a_blob_is_moved_to_where_nothing_is(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size))
+    driver.move("/a", "/b", overwrite=False)
+    assert content(driver, "/b") == data(size)
+    assert keys(driver) == ["b"]
+
+
+@small_and_large
+def test_without_overwrite_a_destination_that_appears_at_the_last_moment_stays(
+    store: Store, on: Callable[..., Driver], size: int
+) -> None:
+    plain = on(store)
+    put(plain, "/a", data(size))
+    somebody = Once(PUBLISHING, lambda: put(plain, "/b", b"theirs"))
+    with pytest.raises(BlobExistsError):
+        on(HookedStore(store, before=somebody)).move("/a", "/b", overwrite=False)
+    assert somebody.done
+    assert content(plain, "/b") == b"theirs"
+    assert content(plain, "/a") == data(size)
+
+
+# --- what comes along ----------------------------------------------------------------------------------------------
+
+OPTIONS = BlobOptions(
+    content_type="video/mp4",
+    metadata={"a": "1", "some-name": "two words"},
+    headers={"Cache-Control": "no-store", "Content-Disposition": "attachment", "Content-Language": "de"},
+)
+
+
+@cases("size", [SMALL, LARGE], [0, P + 1])
+def test_content_type_metadata_and_headers_come_along_and_nothing_is_added(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size), OPTIONS)
+    before = driver.store.options_of(driver.key("/a"))
+    driver.move("/a", "/b")
+    found = driver.store.options_of(driver.key("/b"))
+    assert (found.content_type, found.metadata, found.headers) == ("video/mp4", OPTIONS.metadata, before.headers)
+
+
+@cases("size", [SMALL, LARGE], [0])
+def test_tags_come_along(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size), BlobOptions(tags={"team": "a + b", "sum": "1=1"}))
+    driver.move("/a", "/b")
+    assert driver.store.options_of(driver.key("/b")).tags == {"team": "a + b", "sum": "1=1"}
+
+
+@cases("size", [SMALL, LARGE], [0])
+def test_the_storage_class_comes_along(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size), BlobOptions(storage_class="STANDARD_IA"))
+    driver.move("/a", "/b")
+    assert driver.store.head(driver.key("/b")).storage_class == "STANDARD_IA"
+
+
+@large_and_small
+def test_what_the_replaced_blob_carried_does_not_stay(driver: Driver, size: int) -> None:
+    put(driver, "/a", data(size), BlobOptions(metadata={"a": "1"}))
+    put(driver, "/b", data(size, seed=2), OPTIONS)
+    driver.move("/a", "/b")
+    found = driver.store.options_of(driver.key("/b"))
+    assert (found.metadata, found.headers) == ({"a": "1"}, {})
+
+
+# --- how -----------------------------------------------------------------------------------------------------------
+
+
+@cases("size", [LARGE], [THRESHOLD + 1])
+def test_above_the_threshold_ranges_are_copied_and_no_byte_is_fetched(
+    store: Store, on: Callable[..., Driver], size: int
+) -> None:
+    recorded = RecordingStore(store)
+    put(on(store), "/a", data(size))
+    on(recorded).move("/a", "/b")
+    ranges = sorted(call.args[4:6] for call in recorded.named("copy_part"))
+    assert sum(length for _, length in ranges) == size
+    assert len(ranges) > 1
+    assert recorded.named("get", "upload_part", "put") == []
+
+
+def test_up_to_the_threshold_one_call_copies(store: Store, on: Callable[..., Driver]) -> None:
+    recorded = RecordingStore(store)
+    put(on(store), "/a", data(THRESHOLD))
+    on(recorded).move("/a", "/b")
+    assert recorded.named("copy")  # more than one where a store knows no such condition
+    assert recorded.named("get", "upload_part", "put", "create_upload") == []
+
+
+@large_and_small
+def test_every_copy_is_pinned_to_the_version_that_was_looked_at(
+    store: Store, on: Callable[..., Driver], size: int
+) -> None:
+    recorded = RecordingStore(store)
+    put(on(store), "/a", data(size))
+    etag = store.head(on(store).key("/a")).etag
+    on(recorded).move("/a", "/b")
+    assert {call.keywords.get("source_if_match") for call in recorded.named("copy", "copy_part")} == {etag}
+
+
+@large_and_small
+def test_the_source_is_deleted_only_after_the_destination_was_looked_at(
+    store: Store, on: Callable[..., Driver], size: int
+) -> None:
+    recorded = RecordingStore(store)
+    driver = on(recorded)
+    put(on(store), "/a", data(size))
+    driver.move("/a", "/b")
+    calls = [(call.verb, call.args[0]) for call in recorded.calls]
+    deleted = next(index for index, (verb, _) in enumerate(calls) if verb == "delete_batch")
+    published = max(index for index, (verb, _) in enumerate(calls) if verb in ("copy", "complete_upload"))
+    assert ("head", driver.key("/b")) in calls[published:deleted]
+    assert calls[deleted][1] == [driver.key("/a")]
+    assert [verb for verb, _ in calls].count("delete_batch") == 1
+
+
+@pytest.fixture
+def strict() -> Iterator[Driver]:
+    """A store in which one copy, and one part, holds at most 2 P."""
+    engine = Engine(part_size=P, part_threads=2)
+    limits = replace(LIMITS, max_part_size=2 * P)
+    yield Driver(MemoryStore(limits=limits), engine=engine, copying=replace(COPYING, threshold=10**9))
+    engine.close()
+
+
+@pytest.mark.parametrize("size", [2 * P, 2 * P + 1, 7 * P + 1])
+def test_a_blob_larger_than_one_copy_may_be_is_moved_whatever_the_threshold(strict: Driver, size: int) -> None:
+    upload_id = strict.store.create_upload("a")
+    parts = [
+        strict.store.upload_part("a", upload_id, number + 1, data(size)[number * P : (number + 1) * P])
+        for number in range(-(-size // P))
+    ]
+    strict.store.complete_upload("a", upload_id, parts)
+    strict.move("/a", "/b")
+    assert content(strict, "/b") == data(size)
+    assert keys(strict) == ["b"]
+
+
+def test_no_more_parts_are_copied_than_a_blob_can_have(engine: Engine) -> None:
+    store = MemoryStore(limits=Limits(min_part_size=1, max_parts=7))
+    driver = Driver(store, engine=engine, copying=replace(COPYING, threshold=10, part_size=10))
+    put(driver, "/a", data(1_000))
+    driver.move("/a", "/b")
+    assert content(driver, "/b") == data(1_000)
+
+
+# --- what goes wrong -----------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "the copy": ("copy", SMALL),
+    "opening the upload": ("create_upload", LARGE),
+    "a copied part": ("copy_part", LARGE),
+    "completion": ("complete_upload", LARGE),
+}
+
+
+@cases(
+    "verb, size, there",
+    {name: (*case, True) for name, case in REFUSED.items()},
+    {f"{name}, to nothing": (*case, False) for name, case in REFUSED.items()},
+)
+def test_a_copy_that_is_refused_leaves_source_and_destination_as_they_were(
+    store: Store, on: Callable[..., Driver], verb: str, size: int, there: bool
+) -> None:
+    plain = on(store)
+    put(plain, "/a", data(size))
+    if there:
+        put(plain, "/b", b"there")
+    before = identity(plain, "/a"), identity(plain, "/b")
+    faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
+    with pytest.raises(PermissionDeniedError):
+        on(faulty).move("/a", "/b")
+    assert (identity(plain, "/a"), identity(plain, "/b")) == before
+
+
+def test_the_second_copied_part_may_fail_as_well_as_the_first(store: Store, on: Callable[..., Driver]) -> None:
+    plain = on(store)
+    put(plain, "/a", data(LARGE))
+    faulty = FaultyStore(store, "copy_part", fail_at=3, times=1_000, error=lambda: PermissionDeniedError("no"))
+    with pytest.raises(PermissionDeniedError):
+        on(faulty).move("/a", "/b")
+    assert keys(plain) == ["a"]
+
+
+@large_and_small
+def test_a_source_that_cannot_be_deleted_is_an_error_and_both_blobs_are_there(
+    store: Store, on: Callable[..., Driver], size: int
+) -> None:
+    plain = on(store)
+    put(plain, "/a", data(size))
+    faulty = FaultyStore(store, "delete_batch", times=1_000, error=lambda: PermissionDeniedError("no"))
+    with pytest.raises(PermissionDeniedError):
+        on(faulty).move("/a", "/b")
+    assert content(plain, "/a") == content(plain, "/b") == data(size)
+    plain.move("/a", "/b")  # and it may be tried again
+    assert keys(plain) == ["b"]
+
+
+class ShortSighted(WrappedStore):
+    """Shows the blob under one key one byte too small: it is not the one that was copied."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        super().__init__(store)
+        self._key = key
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        answer = super()._do(name, args, keywords)
+        return replace(answer, size=answer.size - 1) if (name, args[:1]) == ("head", (self._key,)) else answer
+
+
+@large_and_small
+def test_the_source_stays_if_the_destination_does_not_show_what_was_copied(
+    store: Store, on: Callable[..., Driver], size: int
+) -> None:
+    plain = on(store)
+    put(plain, "/a", data(size))
+    with pytest.raises(BlobferryError):
+        on(ShortSighted(store, plain.key("/b"))).move("/a", "/b")
+    assert content(plain, "/a") == data(size)
+
+
+def replaced_source(store: Store, on: Callable[..., Driver], size: int, verb: str, *, at: int = 1) -> Driver:
+    """Move while somebody replaces the source before the verb; an error, and the source is theirs."""
+    plain = on(store)
+    put(plain, "/a", data(size, seed=1))
+    put(plain, "/b", b"there")
+    somebody = Once(verb, lambda: put(plain, "/a", data(size, seed=9)), at=at)
+    with pytest.raises(BlobferryError):
+        on(HookedStore(store, before=somebody)).move("/a", "/b")
+    assert somebody.done
+    assert content(plain, "/a") == data(size, seed=9)
+    return plain
+
+
+def test_a_source_replaced_before_the_copy_is_an_error_and_both_stay(store: Store, on: Callable[..., Driver]) -> None:
+    plain = replaced_source(store, on, SMALL, "copy")
+    assert content(plain, "/b") == b"there"
+
+
+@cases("at", [3], [1])
+def test_a_source_replaced_between_copied_ranges_is_an_error_and_both_stay(
+    store: Store, on: Callable[..., Driver], at: int
+) -> None:
+    plain = replaced_source(store, on, LARGE, "copy_part", at=at)
+    assert content(plain, "/b") == b"there"
+
+
+@large_and_small
+def test_a_source_replaced_before_its_delete_is_an_error_and_stays(
+    store: Store, on: Callable[..., Driver], size: int
+) -> None:
+    plain = replaced_source(store, on, size, "delete_batch")
+    assert content(plain, "/b") == data(size, seed=1)
+
+
+@cases("size, verb", [(SMALL, "copy"), (LARGE, "copy_part")], [(LARGE, "complete_upload")])
+def test_a_source_that_is_replaced_during_a_move_is_never_lost(
+    store: Store, on: Callable[..., Driver], size: int, verb: str
+) -> None:
+    replaced_source(store, on, size, verb)
+
+
+@cases("verb, size", [("complete_upload", LARGE)], [("copy", SMALL), ("delete_batch", SMALL)])
+def test_an_answer_that_was_lost_does_not_fail_a_move(
+    store: Store, on: Callable[..., Driver], verb: str, size: int
+) -> None:
+    plain = on(store)
+    put(plain, "/a", data(size))
+    lost = FaultyStore(store, verb, when="after")
+    try:
+        on(lost).move("/a", "/b")
+    except BlobferryError:
+        assert verb == "delete_batch"  # the error may be told, but nothing may be lost
+    assert lost.fired
+    assert keys(plain) == ["b"]
+    assert content(plain, "/b") == data(size)
+
+
+# --- between drivers -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(on: Callable[..., Driver], root: str) -> Driver:
+    """Another storage."""
+    return on(MemoryStore(limits=LIMITS), f"{root}-other")
+
+
+@cases("size", [SMALL, 3 * P + 7], [0, 1, P])
+def test_a_blob_moves_to_another_storage(driver: Driver, other: Driver, size: int) -> None:
+    put(driver, "/a", data(size), OPTIONS)
+    put(driver, "/a/x", b"stays")
+    driver.move("/a", "/b", dest=other)
+    assert content(other, "/b") == data(size)
+    assert keys(driver) == ["a/x"]
+    assert keys(other) == ["b"]
+    assert list(other.store.list_uploads()) == []
+
+
+@cases("size", [3 * P + 7], [SMALL])
+def test_content_type_metadata_and_headers_come_along_to_another_storage(
+    driver: Driver, other: Driver, size: int
+) -> None:
+    put(driver, "/a", data(size), OPTIONS)
+    before = driver.store.options_of(driver.key("/a"))
+    driver.move("/a", "/b", dest=other)
+    found = other.store.options_of(other.key("/b"))
+    assert (found.content_type, found.metadata, found.headers) == ("video/mp4", OPTIONS.metadata, before.headers)
+
+
+def test_a_blob_comes_from_another_storage(driver: Driver, other: Driver) -> None:
+    put(other, "/a", data(3 * P), OPTIONS)
+    other.move("/a", "/b", dest=driver)
+    assert content(driver, "/b") == data(3 * P)
+    assert driver.store.options_of(driver.key("/b")).content_type == "video/mp4"
+    assert keys(other) == []
+
+
+def test_a_missing_source_keeps_the_destination_in_another_storage(driver: Driver, other: Driver) -> None:
+    put(other, "/b", b"there")
+    with pytest.raises(PathNotFoundError) as caught:
+        driver.move("/a", "/b", dest=other)
+    assert (caught.value.path, caught.value.driver) == ("/a", driver.store.name)
+    assert content(other, "/b") == b"there"
+
+
+@cases("size", [3 * P + 7], [SMALL])
+def test_without_overwrite_a_blob_in_another_storage_stays(driver: Driver, other: Driver, size: int) -> None:
+    put(driver, "/a", data(size))
+    put(other, "/b", b"there")
+    with pytest.raises(BlobExistsError):
+        driver.move("/a", "/b", dest=other, overwrite=False)
+    assert content(driver, "/a") == data(size)
+    assert content(other, "/b") == b"there"
+
+
+@cases("size", [3 * P + 7], [SMALL])
+def test_another_storage_that_refuses_leaves_the_source(driver: Driver, on: Callable[..., Driver], size: int) -> None:
+    put(driver, "/a", data(size))
+    there = MemoryStore(limits=LIMITS)
+    faulty = FaultyStore(there, "put", "complete_upload", times=1_000, error=lambda: PermissionDeniedError("no"))
+    with pytest.raises(PermissionDeniedError):
+        driver.move("/a", "/b", dest=on(faulty))
+    assert content(driver, "/a") == data(size)
+    assert list(there.list_uploads()) == []
+
+
+@large_and_small
+def test_a_source_replaced_on_its_way_to_another_storage_is_an_error_and_stays(
+    store: Store, on: Callable[..., Driver], other: Driver, size: int
+) -> None:
+    plain = on(store)
+    put(plain, "/a", data(size, seed=1))
+    somebody = Once("delete_batch", lambda: put(plain, "/a", data(size, seed=9)))
+    with pytest.raises(BlobferryError):
+        on(HookedStore(store, before=somebody)).move("/a", "/b", dest=other)
+    assert somebody.done
+    assert content(plain, "/a") == data(size, seed=9)
+
+
+@large_and_small
+def test_a_blob_moves_to_another_root_directory_of_the_same_bucket(
+    store: Store, on: Callable[..., Driver], root: str, size: int
+) -> None:
+    here, there = on(store), on(store, f"{root}/elsewhere")
+    put(here, "/a", data(size), OPTIONS)
+    here.move("/a", "/a", dest=there)
+    assert content(there, "/a") == data(size)
+    assert keys(here) == ["elsewhere/a"]
+
+
+@large_and_small
+def test_one_object_seen_through_two_drivers_is_kept(
+    store: Store, on: Callable[..., Driver], root: str, size: int
+) -> None:
+    here, deeper = on(store), on(store, f"{root}/deeper")
+    put(deeper, "/a", data(size))
+    here.move("/deeper/a", "/a", dest=deeper)
+    deeper.move("/a", "/deeper/a", dest=here)
+    here.move("/deeper/a", "/deeper/a", dest=here)
+    assert content(deeper, "/a") == data(size)
+    assert keys(here) == ["deeper/a"]
+
+
+def again(store: Store, *, directory: Path | None = None, endpoint: str | None = None) -> Store:
+    """The same bucket as another storage would name it."""
+    if isinstance(store, LocalStore):
+        return LocalStore(directory or Path(store.bucket), limits=LIMITS)
+    assert isinstance(store, S3Store)
+    return S3Store(replace(store._access, endpoint=endpoint or store.endpoint), store.bucket, limits=LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["local", "moto", "swift"])
+@small_and_large
+def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
+    store: Store, on: Callable[..., Driver], root: str, size: int
+) -> None:
+    here, deeper = on(store), on(again(store), f"{root}/deeper")
+    put(deeper, "/a", data(size))
+    here.move("/deeper/a", "/a", dest=deeper)
+    assert content(deeper, "/a") == data(size)
+
+
+@pytest.mark.parametrize("kind", ["local", "moto", "swift"])
+@small_and_large
+def test_one_object_in_a_bucket_with_two_names_is_never_lost(
+    store: Store, on: Callable[..., Driver], tmp_path: Path, size: int
+) -> None:
+    other = tmp_path / "other"
+    if isinstance(store, LocalStore):
+        other.symlink_to(store.bucket)
+    here = on(store)
+    there = on(again(store, directory=other, endpoint=store.endpoint.replace("127.0.0.1", "localhost")))
+    put(here, "/a", data(size))
+    with suppress(BlobferryError):  # nobody can know it beforehand
+        here.move("/a", "/a", dest=there)
+    assert content(here, "/a") == data(size)
+
+
+def test_a_bad_destination_in_another_storage_is_refused_by_its_name(driver: Driver, other: Driver) -> None:
+    put(driver, "/a", b"x")
+    with pytest.raises(BlobferryError) as caught:
+        driver.move("/a", "bad", dest=other)
+    assert "bad" in str(caught.value)
+    assert keys(driver) == ["a"]
+
+
+def test_directories_of_one_name_elsewhere_are_not_touched(driver: Driver, other: Driver) -> None:
+    put(driver, "/a", b"x")
+    put(other, "/a/y", b"y")
+    driver.move("/a", "/a", dest=other)
+    assert keys(other) == ["a", "a/y"]

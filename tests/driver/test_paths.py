@@ -1,0 +1,193 @@
+"""The rules for paths: what is taken, what is refused, and in which order. For a bad one no request is sent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.doubles import RecordingStore
+from tests.driver.material import PART, Reading, at_home, cases, content, data, keys, put
+from worker.driver import Driver
+from worker.errors import InvalidOffsetError, InvalidPathError, PathNotFoundError
+from worker.stores.store import Store
+
+VALID = [
+    "/a", "/1", "/Z", "/a/b/c/d", "/a.b", "/.a", "/a.", "/_.a", "/-a", "/a-", "/a--b", "/a..b", "/...", "/..a",
+    "/A/B", "/a_b-c.d", "/0.9/_/-", "/a/.b/c.",
+]  # fmt: skip
+NEVER = {
+    "empty": "",
+    "no slash": "a",
+    "relative": "a/b",
+    "an empty first component": "//a",
+    "an empty component": "/a//b",
+    "a trailing slash": "/a/",
+    "only slashes": "//",
+    "one dot": "/.",
+    "two dots": "/..",
+    "one dot within": "/a/./b",
+    "two dots within": "/a/../b",
+    "two dots at the end": "/a/..",
+    "a final newline": "/a\n",
+    "a newline within": "/a\n/b",
+    "a leading newline": "\n/a",
+    "a carriage return": "/a\r",
+    "a blank": "/a b",
+    "a backslash": "/a\\b",
+    "an umlaut": "/ä",
+    "a digit that is not ASCII": "/\uff11",
+    "a letter that is not ASCII": "/\u212a",
+    "a zero byte": "/a\0",
+    "a percent sign": "/a%20b",
+    "a plus sign": "/a+b",
+    "a colon": "/a:b",
+    "a question mark": "/a?b",
+    "a tilde": "/~a",
+    "a surrogate": "/\ud800",
+    "too long": "/" + "a" * 1_024,
+}
+NO_TEXT: dict[str, Any] = {"None": None, "a number": 5, "bytes": b"/a", "a list": ["/a"]}
+
+Operation = Callable[[Driver, Any], object]
+BLOB_OPERATIONS: dict[str, Operation] = {
+    "get_content": lambda driver, path: driver.get_content(path),
+    "put_content": lambda driver, path: driver.put_content(path, b"x"),
+    "read_stream": lambda driver, path: driver.read_stream(path),
+    "write_stream": lambda driver, path: driver.write_stream(path, 0, Reading(b"x")),
+    "move from": lambda driver, path: driver.move(path, "/good"),
+    "move to": lambda driver, path: driver.move("/good", path),
+    "delete": lambda driver, path: driver.delete(path),
+    "url_for": lambda driver, path: driver.url_for(path),
+    "look": lambda driver, path: driver.look(path),
+    "unfinished_uploads": lambda driver, path: driver.unfinished_uploads(path),
+}
+OPERATIONS = BLOB_OPERATIONS | {
+    "stat": lambda driver, path: driver.stat(path),
+    "list": lambda driver, path: driver.list(path),
+}
+
+
+@cases("path", ["/a", "/_.a", "/a--b", "/0.9/_/-"], VALID)
+def test_a_valid_path_is_put_got_found_listed_and_deleted(driver: Driver, path: str) -> None:
+    driver.put_content(path, data(64))
+    assert driver.get_content(path) == data(64)
+    assert driver.stat(path).path == path
+    parent = path.rpartition("/")[0] or "/"
+    assert driver.list(parent) == [path]
+    assert keys(driver) == [path[1:]]
+    driver.delete(path)
+    assert keys(driver) == []
+
+
+def check_refused(store: Store, driver: Driver, operation: Operation, path: Any, shown: str) -> None:
+    with pytest.raises(InvalidPathError) as caught:
+        operation(driver, path)
+    assert (caught.value.path, caught.value.driver) == (shown, store.name)
+    assert str(caught.value).startswith(f"{store.name}: ")
+
+
+@cases("path", {name: NEVER[name] for name in ("a trailing slash", "two dots within", "a final newline")}, NEVER)
+def test_an_invalid_path_is_refused_by_every_operation_and_no_request_is_sent(
+    store: Store, on: Callable[..., Driver], path: str
+) -> None:
+    recorded = RecordingStore(store)
+    for operation in OPERATIONS.values():
+        check_refused(store, on(recorded), operation, path, path)
+    assert recorded.calls == []
+
+
+@at_home
+@pytest.mark.parametrize("path", NO_TEXT.values(), ids=NO_TEXT)
+def test_a_path_that_is_no_text_is_invalid(store: Store, on: Callable[..., Driver], path: Any) -> None:
+    recorded = RecordingStore(store)
+    for operation in OPERATIONS.values():
+        check_refused(store, on(recorded), operation, path, repr(path))
+    assert recorded.calls == []
+
+
+@at_home
+@pytest.mark.parametrize("operation", BLOB_OPERATIONS.values(), ids=BLOB_OPERATIONS)
+def test_the_root_is_only_for_list_and_stat(store: Store, on: Callable[..., Driver], operation: Operation) -> None:
+    recorded = RecordingStore(store)
+    check_refused(store, on(recorded), operation, "/", "/")
+    assert recorded.calls == []
+
+
+def test_a_moves_source_is_checked_before_its_destination(driver: Driver) -> None:
+    with pytest.raises(InvalidPathError) as caught:
+        driver.move("bad source", "bad dest")
+    assert caught.value.path == "bad source"
+
+
+def test_a_moves_destination_is_checked_before_the_source_is_looked_for(driver: Driver) -> None:
+    with pytest.raises(InvalidPathError) as caught:
+        driver.move("/missing", "bad dest")
+    assert caught.value.path == "bad dest"
+
+
+@at_home
+@pytest.mark.parametrize("path", ["", "bad", "/a\n", "/a/../b"])
+def test_the_path_is_checked_before_the_offset(driver: Driver, path: str) -> None:
+    with pytest.raises(InvalidPathError):
+        driver.write_stream(path, -1, Reading(b"x"))
+    with pytest.raises(InvalidPathError):
+        driver.read_stream(path, -1)
+
+
+def test_the_offset_of_a_read_is_checked_before_the_blob_is_looked_for(store: Store, on: Callable[..., Driver]) -> None:
+    recorded = RecordingStore(store)
+    with pytest.raises(InvalidOffsetError) as caught:
+        on(recorded).read_stream("/missing", -1)
+    assert (caught.value.path, caught.value.offset, caught.value.driver) == ("/missing", -1, store.name)
+    assert recorded.calls == []
+
+
+def test_a_key_with_its_root_has_at_most_1024_bytes(store: Store, on: Callable[..., Driver], root: str) -> None:
+    recorded = RecordingStore(store)
+    longest = "/" + "a" * (1_024 - len(root) - 1)
+    assert len(on(recorded).key(longest)) == 1_024
+    for operation in OPERATIONS.values():
+        check_refused(store, on(recorded), operation, longest + "a", longest + "a")
+    assert recorded.calls == []
+
+
+def test_a_key_of_1024_bytes_is_a_blob_like_any_other(driver: Driver, root: str) -> None:
+    longest = "/" + "/".join(["a" * 200] * 5).ljust(1_024 - len(root) - 1, "b")
+    driver.put_content(longest, data(2 * PART))
+    assert driver.get_content(longest) == data(2 * PART)
+    assert driver.stat(longest).size == 2 * PART
+    driver.move(longest, "/short")
+    driver.move("/short", longest)
+    driver.delete(longest)
+    assert keys(driver) == []
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda driver, path: driver.get_content(path),
+        lambda driver, path: driver.read_stream(path),
+        lambda driver, path: driver.stat(path),
+        lambda driver, path: driver.list(path),
+        lambda driver, path: driver.move(path, "/good"),
+        lambda driver, path: driver.delete(path),
+    ],
+    ids=["get_content", "read_stream", "stat", "list", "move", "delete"],
+)
+def test_a_missing_path_is_named_as_the_caller_knows_it(driver: Driver, operation: Operation) -> None:
+    with pytest.raises(PathNotFoundError) as caught:
+        operation(driver, "/missing/path")
+    assert (caught.value.path, caught.value.driver) == ("/missing/path", driver.store.name)
+    assert str(caught.value) == f"{driver.store.name}: path not found: /missing/path"
+
+
+def test_capitals_and_small_letters_are_two_paths(driver: Driver) -> None:
+    driver.put_content("/A", b"capital")
+    driver.put_content("/a", b"small")
+    assert (content(driver, "/A"), content(driver, "/a")) == (b"capital", b"small")
+    assert sorted(driver.list("/")) == ["/A", "/a"]
+
+
+def test_one_component_may_be_as_long_as_the_key_allows(driver: Driver) -> None:
+    put(driver, "/" + "c" * 600, b"x")
+    assert driver.get_content("/" + "c" * 600) == b"x"

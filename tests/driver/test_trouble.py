@@ -1,0 +1,108 @@
+"""Permission, buckets and the network: each has its own error, and none is dressed up as a missing path."""
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dev.services import S3Service, free_port
+from tests.driver.material import BUCKET, LIMITS, Reading, at_home
+from tests.driver.test_paths import OPERATIONS, Operation
+from worker.driver import Driver
+from worker.errors import (
+    BlobferryError,
+    BucketNotFoundError,
+    PathNotFoundError,
+    PermissionDeniedError,
+    StoreUnavailableError,
+)
+from worker.stores.s3 import S3Access, S3Store
+
+#: Those of the nine that ask the store. (``look`` cannot tell one 404 from another: the answer to HEAD has no body.)
+ASKING = {name: act for name, act in OPERATIONS.items() if name not in ("url_for", "look", "unfinished_uploads")}
+operations = pytest.mark.parametrize("operation", ASKING.values(), ids=ASKING)
+
+
+@operations
+def test_a_missing_bucket_is_no_missing_path(
+    service: S3Service, make_s3_store: Callable[..., S3Store], on: Callable[..., Driver], operation: Operation
+) -> None:
+    with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
+        operation(on(make_s3_store(service, "no-such-bucket")), "/a")
+
+
+@operations
+def test_credentials_that_are_refused_are_no_missing_path(
+    service: S3Service, make_s3_store: Callable[..., S3Store], on: Callable[..., Driver], operation: Operation
+) -> None:
+    with pytest.raises(PermissionDeniedError) as caught:
+        operation(on(make_s3_store(service, secret_key="wrong")), "/a")
+    assert "wrong" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def nobody() -> S3Store:
+    """A store at an address where nobody listens."""
+    access = S3Access(
+        region="us-east-1",
+        endpoint=f"http://127.0.0.1:{free_port()}",
+        access_key="a",
+        secret_key="b",
+        path_style=True,
+        max_attempts=1,
+    )
+    return S3Store(access, BUCKET, limits=LIMITS)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [operation for name, operation in ASKING.items() if name not in ("put_content", "write_stream")],
+    ids=[name for name in ASKING if name not in ("put_content", "write_stream")],
+)
+def test_a_server_that_does_not_answer_is_no_missing_path(
+    nobody: S3Store, on: Callable[..., Driver], operation: Operation
+) -> None:
+    with pytest.raises(StoreUnavailableError):
+        operation(on(nobody), "/a")
+
+
+@pytest.mark.parametrize("name", ["put_content", "write_stream"])
+def test_a_server_that_does_not_answer_takes_no_blob(nobody: S3Store, on: Callable[..., Driver], name: str) -> None:
+    with pytest.raises(StoreUnavailableError) as caught:
+        OPERATIONS[name](on(nobody), "/a")
+    assert caught.value.transient
+
+
+ERRORS: dict[str, Callable[[Driver], Any]] = {
+    "a missing path": lambda driver: driver.get_content("/missing"),
+    "an invalid path": lambda driver: driver.get_content("bad"),
+    "an invalid offset": lambda driver: driver.read_stream("/a", -1),
+    "an unsupported method": lambda driver: driver.url_for("/a", {"method": "PUT"}),
+}
+
+
+@at_home
+@pytest.mark.parametrize("fail", ERRORS.values(), ids=ERRORS)
+def test_errors_survive_pickle_with_all_that_they_carry(driver: Driver, fail: Callable[[Driver], Any]) -> None:
+    with pytest.raises(BlobferryError) as caught:
+        fail(driver)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is type(caught.value)
+    assert str(again) == str(caught.value)
+    assert vars(again) == vars(caught.value)
+    assert driver.store.name in str(again)
+
+
+def test_a_missing_path_names_the_callers_path_and_never_the_key(driver: Driver, root: str) -> None:
+    for operation in (driver.get_content, driver.read_stream, driver.stat, driver.list, driver.delete):
+        with pytest.raises(PathNotFoundError) as caught:
+            operation("/missing")
+        assert root not in str(caught.value)
+
+
+def test_a_failed_write_tells_how_much_was_read(nobody: S3Store, on: Callable[..., Driver]) -> None:
+    reader = Reading(b"x" * 10)
+    with pytest.raises(StoreUnavailableError) as caught:
+        on(nobody).write_stream("/a", 0, reader)
+    assert caught.value.total_read == reader.given

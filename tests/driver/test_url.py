@@ -1,0 +1,139 @@
+"""url_for: a URL that allows one method on one blob until its time is up. Nobody looks whether the blob is there."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.doubles import RecordingStore
+from tests.driver.material import at_home, cases, data, put
+from worker.driver import Driver
+from worker.errors import InvalidRequestError, UnsupportedMethodError
+from worker.stores.store import Store
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is to be asked for 127.0.0.1
+
+
+def fetch(url: str, method: str = "GET") -> tuple[int, bytes, dict[str, str]]:
+    try:
+        with OPENER.open(urllib.request.Request(url, method=method), timeout=30) as answer:
+            return answer.status, answer.read(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), dict(error.headers)
+
+
+def lifetime(url: str) -> int:
+    return int(parse_qs(urlsplit(url).query)["X-Amz-Expires"][0])
+
+
+def in_time(**delta: float) -> datetime:
+    return datetime.now(UTC) + timedelta(**delta)
+
+
+def test_a_url_gives_the_body(driver: Driver) -> None:
+    put(driver, "/a/b.c", data(5_000))
+    status, body, _ = fetch(driver.url_for("/a/b.c"))
+    assert (status, body) == (200, data(5_000))
+
+
+def test_a_url_for_get_gives_the_body(driver: Driver) -> None:
+    put(driver, "/a", data(32))
+    assert fetch(driver.url_for("/a", {"method": "GET"}))[:2] == (200, data(32))
+
+
+def test_a_url_for_head_gives_the_length(driver: Driver) -> None:
+    put(driver, "/a", data(32))
+    status, body, headers = fetch(driver.url_for("/a", {"method": "HEAD"}), "HEAD")
+    assert (status, body, headers["Content-Length"]) == (200, b"", "32")
+
+
+def test_a_url_for_get_does_not_allow_head(driver: Driver) -> None:
+    put(driver, "/a", data(32))
+    assert fetch(driver.url_for("/a", {"method": "GET"}), "HEAD")[0] == 403
+
+
+def test_a_missing_path_is_signed_all_the_same(driver: Driver) -> None:
+    assert fetch(driver.url_for("/missing"))[0] == 404
+
+
+def test_a_url_lives_for_20_minutes(driver: Driver) -> None:
+    assert 1_199 <= lifetime(driver.url_for("/a")) <= 1_200
+
+
+@pytest.mark.parametrize("options", [None, {}])
+def test_options_may_be_left_out(driver: Driver, options: dict[str, Any] | None) -> None:
+    put(driver, "/a", data(32))
+    assert fetch(driver.url_for("/a", options))[1] == data(32)
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=5, minutes=30)), timezone(timedelta(hours=-8))])
+def test_the_expiry_is_a_time_in_any_zone(driver: Driver, zone: timezone) -> None:
+    expiry = in_time(hours=1).astimezone(zone)
+    assert 3_590 <= lifetime(driver.url_for("/a", {"expiry": expiry})) <= 3_600
+
+
+def test_a_url_may_live_for_7_days(driver: Driver) -> None:
+    assert 604_790 <= lifetime(driver.url_for("/a", {"expiry": in_time(days=7)})) <= 604_800
+
+
+def test_method_and_expiry_go_together(driver: Driver) -> None:
+    put(driver, "/a", data(32))
+    url = driver.url_for("/a", {"method": "HEAD", "expiry": in_time(minutes=5)})
+    assert fetch(url, "HEAD")[0] == 200
+    assert lifetime(url) <= 300
+
+
+METHODS = ["PUT", "POST", "DELETE", "get", "head", "Get", "", " GET", 5, b"GET", ["GET"]]
+
+
+@cases("method", {"PUT": "PUT", "get": "get"}, {repr(method): method for method in METHODS})
+def test_other_methods_are_unsupported_and_no_request_is_sent(
+    store: Store, on: Callable[..., Driver], method: Any
+) -> None:
+    recorded = RecordingStore(store)
+    with pytest.raises(UnsupportedMethodError) as caught:
+        on(recorded).url_for("/a", {"method": method})
+    assert caught.value.driver == store.name
+    assert recorded.calls == []
+
+
+EXPIRIES: dict[str, Callable[[], Any]] = {
+    "naive": lambda: datetime.now() + timedelta(hours=1),  # noqa: DTZ005  that is the point
+    "past": lambda: in_time(seconds=-1),
+    "long past": lambda: in_time(days=-400),
+    "too far": lambda: in_time(days=7, seconds=60),
+    "much too far": lambda: datetime.max.replace(tzinfo=UTC),
+    "a number": lambda: 3_600,
+    "a duration": lambda: timedelta(hours=1),
+    "text": lambda: "tomorrow",
+}
+
+
+@at_home
+@pytest.mark.parametrize("expiry", EXPIRIES.values(), ids=EXPIRIES)
+def test_an_expiry_that_cannot_be_used_is_refused_and_not_ignored(driver: Driver, expiry: Callable[[], Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="expiry"):
+        driver.url_for("/a", {"expiry": expiry()})
+
+
+def test_an_unknown_option_is_refused_and_not_ignored(driver: Driver) -> None:
+    with pytest.raises(InvalidRequestError, match="expires"):
+        driver.url_for("/a", {"expires": in_time(hours=1)})
+
+
+def test_a_store_without_urls_says_that_it_has_none(stores: Callable[[str], Store], on: Callable[..., Driver]) -> None:
+    for kind in ("memory", "local"):
+        with pytest.raises(UnsupportedMethodError) as caught:
+            on(stores(kind)).url_for("/a")
+        assert caught.value.driver == kind
+
+
+def test_signing_sends_no_request(driver: Driver) -> None:
+    first = driver.url_for("/a")
+    assert urlsplit(first).path.endswith(driver.key("/a"))
+    assert "X-Amz-Signature" in first

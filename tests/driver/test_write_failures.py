@@ -1,0 +1,342 @@
+"""Writes that fail: the blob is exactly what it was, no upload is left, and the error tells what was read and why.
+
+A blob's ETag and time are part of what it was. That no upload is left is checked after every test, by its store.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doubles import BytesSource, FaultyStore, HookedStore, RecordingStore
+from tests.driver.material import (
+    MIN,
+    PART,
+    Breaking,
+    BreakingSource,
+    Once,
+    ReaderOf,
+    Reading,
+    VanishingSource,
+    at_home,
+    both_readers,
+    cases,
+    chain,
+    content,
+    data,
+    file_source,
+    identity,
+    put,
+    total_read,
+    written,
+)
+from worker.driver import Driver
+from worker.errors import (
+    BlobExistsError,
+    BlobferryError,
+    InvalidOffsetError,
+    PermissionDeniedError,
+    SourceChangedError,
+    SourceUnavailableError,
+    StoreUnavailableError,
+)
+from worker.stores.store import Store
+
+P, M = PART, MIN
+
+SITUATIONS: dict[str, tuple[int | None, int]] = {  # old size, offset
+    "nothing there": (None, 0),
+    "a small blob": (100, 0),
+    "a large blob": (3 * P + 5, 0),
+    "after a small head": (100, 50),
+    "after a large head": (3 * P + 5, 2 * P),
+    "after a gap": (100, 2 * P),
+}
+
+
+class TheReaderBrokeError(OSError):
+    """What a caller's reader may raise."""
+
+
+def prepare(driver: Driver, old_size: int | None) -> tuple[Any, ...] | None:
+    """Put what is there before, and tell what it is."""
+    if old_size is not None:
+        put(driver, "/blob", data(old_size, seed=1))
+    return identity(driver, "/blob")
+
+
+def check_as_before(driver: Driver, before: tuple[Any, ...] | None, old_size: int | None) -> None:
+    assert identity(driver, "/blob") == before
+    assert content(driver, "/blob") == (None if old_size is None else data(old_size, seed=1))
+    assert driver.unfinished_uploads("/blob") == []
+
+
+# --- readers that fail ---------------------------------------------------------------------------------------------
+
+
+@cases(
+    "old_size, offset, read",
+    {name: (*situation, 2 * P + 7) for name, situation in SITUATIONS.items()} | {"at once": (3 * P, 2 * P, 0)},
+    {f"{name} after {read}": (*situation, read) for name, situation in SITUATIONS.items() for read in (0, 1, P)},
+)
+def test_a_reader_that_breaks_leaves_the_blob_as_it_was(
+    driver: Driver, old_size: int | None, offset: int, read: int
+) -> None:
+    before = prepare(driver, old_size)
+    reader = Breaking(data(read), TheReaderBrokeError("gone"))
+    with pytest.raises(SourceUnavailableError) as caught:
+        driver.write_stream("/blob", offset, reader)
+
+    assert reader.error in chain(caught.value)
+    assert total_read(caught.value) == read
+    check_as_before(driver, before, old_size)
+
+
+NO_BYTES = {"text": "text", "empty text": "", "None": None, "a number": 5}
+
+
+@cases(
+    "read, answer",
+    {name: (2 * P, answer) for name, answer in NO_BYTES.items()},
+    {f"{name} after {read}": (read, answer) for name, answer in NO_BYTES.items() for read in (0, 10)},
+)
+def test_a_reader_that_gives_no_bytes_is_an_error_and_never_the_end(driver: Driver, read: int, answer: Any) -> None:
+    before = prepare(driver, 100)
+    with pytest.raises((TypeError, BlobferryError)) as caught:
+        driver.write_stream("/blob", 0, Breaking(data(read), answer=answer))
+
+    assert total_read(caught.value) == read
+    check_as_before(driver, before, 100)
+
+
+def test_a_text_file_is_refused(driver: Driver) -> None:
+    before = prepare(driver, 100)
+    with pytest.raises((TypeError, BlobferryError)):
+        driver.write_stream("/blob", 0, io.StringIO("text"))
+    check_as_before(driver, before, 100)
+
+
+@at_home
+@pytest.mark.parametrize("reader", [b"bytes", "text", None, 5, []], ids=repr)
+def test_what_cannot_be_read_is_a_type_error_and_no_request_is_sent(
+    store: Store, on: Callable[..., Driver], reader: Any
+) -> None:
+    recorded = RecordingStore(store)
+    with pytest.raises(TypeError):
+        on(recorded).write_stream("/blob", 0, reader)
+    assert recorded.calls == []
+
+
+@pytest.mark.parametrize("size", [10, 3 * P])
+def test_a_reader_that_gives_more_than_asked_loses_nothing(driver: Driver, size: int) -> None:
+    class Generous(Reading):
+        def read(self, size: int, /) -> Any:
+            return super().read(size + 5)
+
+    assert driver.write_stream("/blob", 0, Generous(data(size))) == size
+    assert content(driver, "/blob") == data(size)
+
+
+@cases("read", [2 * P], [0])
+def test_an_error_of_our_own_kind_in_a_reader_stays_in_the_chain(driver: Driver, read: int) -> None:
+    before = prepare(driver, 100)
+    reader = Breaking(data(read), SourceChangedError("another one"))
+    with pytest.raises(BlobferryError) as caught:
+        driver.write_stream("/blob", 0, reader)
+
+    assert reader.error in chain(caught.value)
+    assert total_read(caught.value) == read
+    check_as_before(driver, before, 100)
+
+
+@cases("read, offset", [(2 * P, 0)], [(0, 0), (10, 2 * P)])
+def test_ctrl_c_in_a_reader_comes_out_and_leaves_the_blob_as_it_was(driver: Driver, read: int, offset: int) -> None:
+    before = prepare(driver, 3 * P)
+    with pytest.raises(KeyboardInterrupt):
+        driver.write_stream("/blob", offset, Breaking(data(read), KeyboardInterrupt()))
+    check_as_before(driver, before, 3 * P)
+
+
+def test_a_reader_that_breaks_with_overwrite_off_leaves_nothing(driver: Driver) -> None:
+    with pytest.raises(SourceUnavailableError):
+        driver.write_stream("/blob", 0, Breaking(data(2 * P), TheReaderBrokeError()), overwrite=False)
+    assert content(driver, "/blob") is None
+
+
+def test_a_refused_overwrite_tells_how_much_was_read(driver: Driver) -> None:
+    before = prepare(driver, 100)
+    reader = Reading(data(3 * P))
+    with pytest.raises(BlobExistsError) as caught:
+        driver.write_stream("/blob", 0, reader, overwrite=False)
+    assert total_read(caught.value) == reader.given
+    check_as_before(driver, before, 100)
+
+
+# --- sources that fail ---------------------------------------------------------------------------------------------
+
+
+@cases(
+    "old_size, offset, at",
+    {name: (*situation, P + 1) for name, situation in SITUATIONS.items()},
+    {f"{name} at once": (*situation, 0) for name, situation in SITUATIONS.items()},
+)
+def test_a_source_that_breaks_leaves_the_blob_as_it_was(
+    driver: Driver, old_size: int | None, offset: int, at: int
+) -> None:
+    before = prepare(driver, old_size)
+    broken = SourceUnavailableError("disk error")
+    with pytest.raises(SourceUnavailableError) as caught:
+        driver.write_stream("/blob", offset, BreakingSource(data(2 * P + 7), broken, at=at))
+
+    assert broken in chain(caught.value)
+    assert 0 <= total_read(caught.value) <= 2 * P + 7
+    check_as_before(driver, before, old_size)
+
+
+@cases("offset, size", [(0, 3 * P), (2 * P, 10)], [(0, 10), (50, 10), (50, 3 * P), (2 * P, 3 * P)])
+def test_a_source_that_was_replaced_meanwhile_makes_no_blob(driver: Driver, size: int, offset: int) -> None:
+    before = prepare(driver, 3 * P + 5)
+    with pytest.raises(SourceChangedError) as caught:
+        driver.write_stream("/blob", offset, VanishingSource(data(size)))
+    assert 0 <= total_read(caught.value) <= size
+    check_as_before(driver, before, 3 * P + 5)
+
+
+@cases("change", ["shorter"], ["longer", "other"])
+def test_a_file_that_changes_while_it_is_sent_makes_no_blob(
+    store: Store, on: Callable[..., Driver], tmp_path: Path, change: str
+) -> None:
+    before = prepare(on(store), 100)
+    source = file_source(tmp_path, data(3 * P))
+    new = {"shorter": data(P), "longer": data(4 * P), "other": data(3 * P, seed=7)}[change]
+    somebody = Once("create_upload", lambda: (tmp_path / "source.bin").write_bytes(new))
+    with pytest.raises(SourceChangedError):
+        on(HookedStore(store, before=somebody)).write_stream("/blob", 0, source)
+    source.close()
+    assert somebody.done
+    check_as_before(on(store), before, 100)
+
+
+def test_a_source_is_not_closed_by_the_driver(driver: Driver, tmp_path: Path) -> None:
+    source = file_source(tmp_path, data(10))
+    driver.write_stream("/blob", 0, source)
+    driver.write_stream("/blob", 10, source)
+    source.close()
+    assert content(driver, "/blob") == data(10) * 2
+
+
+# --- stores that fail ----------------------------------------------------------------------------------------------
+
+# verb, old size, offset, size of the data
+REFUSALS = {
+    "the look before": ("head", 100, 0, 10),
+    "a put": ("put", 100, 0, 10),
+    "a put onto a small head": ("put", 100, 50, 10),
+    "fetching the head": ("get", 100, 50, 10),
+    "opening the upload": ("create_upload", 100, 0, 3 * P),
+    "copying the head": ("copy_part", 3 * P, 2 * P, 10),
+    "a part": ("upload_part", 100, 0, 3 * P),
+    "a part after a copied head": ("upload_part", 3 * P, 2 * P, 3 * P),
+    "completion": ("complete_upload", 100, 0, 3 * P),
+    "completion after a copied head": ("complete_upload", 3 * P, 2 * P, 10),
+}
+
+
+@both_readers
+@pytest.mark.parametrize(("verb", "old_size", "offset", "size"), REFUSALS.values(), ids=REFUSALS)
+def test_a_store_that_refuses_leaves_the_blob_as_it_was(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, old_size: int, offset: int, size: int
+) -> None:
+    before = prepare(on(store), old_size)
+    faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
+    reader = reader_of(data(size))
+    with pytest.raises(PermissionDeniedError) as caught:
+        on(faulty).write_stream("/blob", offset, reader)
+
+    assert faulty.fired
+    read = total_read(caught.value)
+    assert read == reader.given if isinstance(reader, Reading) else 0 <= read <= size
+    check_as_before(on(store), before, old_size)
+
+
+@both_readers
+def test_the_second_part_may_fail_as_well_as_the_first(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+) -> None:
+    before = prepare(on(store), 100)
+    faulty = FaultyStore(store, "upload_part", fail_at=2, times=1_000, error=lambda: PermissionDeniedError("no"))
+    with pytest.raises(PermissionDeniedError):
+        on(faulty).write_stream("/blob", 0, reader_of(data(5 * P)))
+    check_as_before(on(store), before, 100)
+
+
+@both_readers
+@pytest.mark.parametrize(("verb", "offset", "size"), [("put", 0, 10), ("complete_upload", 2 * P, 3 * P)])
+def test_a_publishing_call_whose_answer_was_lost_is_a_success(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, offset: int, size: int
+) -> None:
+    put(on(store), "/blob", data(3 * P, seed=1))
+    lost = FaultyStore(store, verb, when="after", error=lambda: StoreUnavailableError("timeout"))
+    assert on(lost).write_stream("/blob", offset, reader_of(data(size))) == size
+    assert lost.fired
+    assert content(on(store), "/blob") == written(data(3 * P, seed=1), offset, data(size))
+
+
+def test_an_upload_that_cannot_be_aborted_does_not_hide_the_error(
+    store: Store, on: Callable[..., Driver], known_leaks: set[str]
+) -> None:
+    before = prepare(on(store), 100)
+    faulty = FaultyStore(store, "abort_upload", times=1_000, error=lambda: PermissionDeniedError("no"))
+    with pytest.raises(SourceUnavailableError) as caught:
+        on(faulty).write_stream("/blob", 0, Breaking(data(2 * P), TheReaderBrokeError("gone")))
+    assert total_read(caught.value) == 2 * P
+    assert identity(on(store), "/blob") == before
+    left = on(store).unfinished_uploads("/blob")
+    assert len(left) == 1
+    store.abort_upload(left[0].key, left[0].upload_id)
+    known_leaks.add(left[0].upload_id)
+
+
+def test_uploads_of_others_to_the_same_path_are_left_alone(store: Store, on: Callable[..., Driver]) -> None:
+    driver = on(store)
+    theirs = store.create_upload(driver.key("/blob"))
+    driver.write_stream("/blob", 0, Reading(data(3 * P)))
+    with pytest.raises(SourceUnavailableError):
+        driver.write_stream("/blob", 0, Breaking(data(2 * P), TheReaderBrokeError("gone")))
+    assert [entry.upload_id for entry in driver.unfinished_uploads("/blob")] == [theirs]
+    store.abort_upload(driver.key("/blob"), theirs)
+
+
+def test_many_failed_writes_leave_no_upload_behind(driver: Driver) -> None:
+    for number in range(5):
+        with pytest.raises(SourceUnavailableError):
+            driver.write_stream("/blob", 0, Breaking(data(P * number // 2), TheReaderBrokeError("gone")))
+    assert driver.unfinished_uploads("/blob") == []
+    assert content(driver, "/blob") is None
+
+
+# --- offsets -------------------------------------------------------------------------------------------------------
+
+
+@at_home
+@pytest.mark.parametrize("offset", [-1, -(2**70)])
+def test_a_negative_offset_is_named_and_nothing_is_read_or_sent(
+    store: Store, on: Callable[..., Driver], offset: int
+) -> None:
+    recorded, reader = RecordingStore(store), Reading(data(10))
+    with pytest.raises(InvalidOffsetError) as caught:
+        on(recorded).write_stream("/blob", offset, reader)
+    assert (caught.value.path, caught.value.offset, caught.value.driver) == ("/blob", offset, store.name)
+    assert (recorded.calls, reader.calls) == ([], 0)
+
+
+def test_what_was_read_is_no_offset_to_go_on_from(driver: Driver) -> None:
+    put(driver, "/blob", data(100, seed=1))
+    with pytest.raises(SourceUnavailableError) as caught:
+        driver.write_stream("/blob", 100, Breaking(data(2 * P), TheReaderBrokeError("gone")))
+    assert total_read(caught.value) == 2 * P
+    assert driver.stat("/blob").size == 100
+    driver.write_stream("/blob", driver.stat("/blob").size, BytesSource(data(2 * P)))
+    assert content(driver, "/blob") == data(100, seed=1) + data(2 * P)

@@ -1,0 +1,445 @@
+"""The write rule: ``new == old[:offset] + zeros(up to offset) + data``, for all sizes, offsets and readers.
+
+P is the size of a part (1,024 bytes here) and M the least that a part may have (256).
+"""
+
+import io
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.doubles import TINY, BytesSource, HookedStore, RecordingStore
+from tests.driver.material import (
+    AT_HOME,
+    COPYING,
+    MIN,
+    PART,
+    Once,
+    ReaderOf,
+    Reading,
+    both_readers,
+    cases,
+    content,
+    data,
+    identity,
+    put,
+    written,
+)
+from worker.driver import Driver
+from worker.errors import BlobExistsError, BlobferryError, SourceChangedError, SupersededError
+from worker.stores.memory import MemoryStore
+from worker.stores.store import Store
+from worker.stores.values import BlobOptions, Limits
+from worker.transfer.engine import Engine
+
+P, M = PART, MIN
+
+# old size (None: nothing there), offset, size of the data
+Case = tuple[int | None, int, int]
+CASES: dict[str, Case] = {
+    # offset 0: nothing of the old blob is kept (row 1 of the old driver's table)
+    "a missing blob is made": (None, 0, 10),
+    "a short blob leaves no tail of many parts": (3 * P + 5, 0, 10),
+    "many parts replace a short blob": (10, 0, 3 * P + 7),
+    # empty data follows the same rule
+    "no data makes an empty blob": (None, 0, 0),
+    "no data at 0 empties a blob": (100, 0, 0),
+    "no data within a large blob cuts it off above M": (3 * P, P + 5, 0),
+    "no data past the end of a small blob grows it by zeros": (100, 200, 0),
+    "no data past the end of a small blob grows it by whole parts and a rest": (100, 2 * P + 9, 0),
+    "no data far past the end of nothing is zeros": (None, 2 * P + 9, 0),
+    # 0 < offset <= size, offset below M: the head is fetched (row 2)
+    "the tail of a small blob is dropped": (100, 50, 10),
+    "a small blob is appended to": (100, 100, 10),
+    "a head of M - 1 bytes and many parts": (2 * P, M - 1, 2 * P + 3),
+    # 0 < offset <= size, offset of at least M: the store copies the head (row 3)
+    "a head of exactly M bytes": (2 * P, M, 10),
+    "the tail of a large blob is dropped": (3 * P, P // 2, 10),
+    "a head of many copied parts and data of many parts": (5 * P + 13, 4 * P + 1, 2 * P + 9),
+    "the last part is written again": (3 * P, 2 * P, P),
+    # offset > size, both small (row 4)
+    "a gap is zeros": (100, 200, 10),
+    "a gap after nothing": (None, 10, 10),
+    # offset > size, size small, offset of at least a part (row 5)
+    "a gap of several parts": (100, 3 * P + 3, 10),
+    "a gap of several parts after nothing and data of many parts": (None, 2 * P + 3, 2 * P + 9),
+    # offset > size, size of at least a part (row 6)
+    "a gap after a large blob": (6 * M, 12 * M, 10),
+}
+#: And more of the same, around every boundary.
+MORE: dict[str, Case] = {
+    "exactly one part": (None, 0, P),
+    "no data within a large blob cuts it off at half": (3 * P, 3 * P // 2, 0),
+    "no data at the end of a large blob changes nothing": (3 * P + 5, 3 * P + 5, 0),
+    "a large blob is appended to": (6 * M, 6 * M, 10),
+    "a gap after an empty blob": (0, 10, 10),
+    "a gap of one byte after a large blob": (3 * P + 5, 3 * P + 6, 10),
+    "one byte more than a part": (None, 0, P + 1),
+    # offset 0: nothing of the old blob is kept (row 1 of the old driver's table)
+    "one byte is a blob": (None, 0, 1),
+    "one byte less than a part": (None, 0, P - 1),
+    "exactly three parts": (None, 0, 3 * P),
+    "three parts and one byte": (None, 0, 3 * P + 1),
+    "a shorter blob leaves no tail of the longer one": (100, 0, 10),
+    "an empty blob is replaced": (0, 0, 10),
+    # empty data follows the same rule
+    "no data at 0 empties many parts": (3 * P + 5, 0, 0),
+    "no data within a small blob cuts it off": (100, 50, 0),
+    "no data within a large blob cuts it off below M": (3 * P, 100, 0),
+    "no data at the end of a small blob changes nothing": (100, 100, 0),
+    "no data past the end of a large blob grows it by zeros": (3 * P, 4 * P + 1, 0),
+    "no data past the end of nothing is zeros": (None, 100, 0),
+    # 0 < offset <= size, offset below M: the head is fetched (row 2)
+    "one byte is kept": (100, 1, 10),
+    "all but one byte is kept": (100, 99, 10),
+    "a small blob is appended to by many parts": (100, 100, 3 * P + 1),
+    "a write that ends where the blob ends": (100, 90, 10),
+    "a head of M - 1 bytes of a large blob": (2 * P, M - 1, 10),
+    # 0 < offset <= size, offset of at least M: the store copies the head (row 3)
+    "a head of M + 1 bytes": (2 * P, M + 1, 10),
+    "a head of exactly one part": (2 * P, P, 10),
+    "a head of one part and one byte": (2 * P, P + 1, 10),
+    "a blob of exactly M bytes is appended to": (M, M, 10),
+    "a head of many copied parts": (5 * P + 13, 5 * P + 13, 10),
+    # offset > size, both small (row 4)
+    "a gap of one byte": (100, 101, 10),
+    # offset > size, size small, offset of at least a part (row 5)
+    "a gap up to a part's end": (100, P, 10),
+    "a gap of several parts after an empty blob": (0, 3 * P, 1),
+    "a gap of several parts after nothing": (None, 3 * P + 3, 10),
+    # offset > size, size of at least a part (row 6)
+    "a gap of exactly one part after a large blob": (2 * P, 3 * P, 10),
+    "a gap of several parts after a blob of M bytes": (M, 3 * P + 1, P),
+    "a gap smaller than M after a blob smaller than M": (M - 1, M + 1, 2 * P),
+}
+RUNGS = sorted({0, 1, M - 1, M, M + 1, P - 1, P, P + 1, 2 * P, 2 * P + 1, 3 * P + 7})
+
+
+@cases("old_size, offset, size", CASES, MORE, files=("memory", "local", "moto"))
+def test_a_write_keeps_the_head_fills_the_gap_and_drops_the_tail(
+    driver: Driver, reader_of: ReaderOf, old_size: int | None, offset: int, size: int
+) -> None:
+    old = None if old_size is None else data(old_size, seed=1)
+    new = data(size, seed=2)
+    if old is not None:
+        put(driver, "/blob", old)
+
+    assert driver.write_stream("/blob", offset, reader_of(new)) == size
+    assert content(driver, "/blob") == written(old, offset, new)
+
+
+@pytest.mark.parametrize("old_size", [None, *RUNGS])
+def test_the_rule_holds_for_every_relation_of_offset_and_sizes(
+    on: Callable[..., Driver], old_size: int | None, any_reader_of: ReaderOf, stores: Callable[[str], Store]
+) -> None:
+    driver = on(stores("memory"))
+    old = None if old_size is None else data(old_size, seed=1)
+    wrong = []
+    for number, (offset, size) in enumerate((offset, size) for offset in RUNGS for size in RUNGS):
+        path, new = f"/blob{number}", data(size, seed=2)
+        if old is not None:
+            put(driver, path, old)
+        count = driver.write_stream(path, offset, any_reader_of(new))
+        if count != size or content(driver, path) != written(old, offset, new):
+            wrong.append((offset, size))
+    assert wrong == []
+
+
+@pytest.fixture(params=[M, M + 1, 700, P, 3 * P, 1_000_000])
+def sized_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    engine = Engine(part_size=request.param, part_threads=2)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("case", [(5 * P, 3 * P + 1, 2 * P + 9), (100, 3 * P, 2 * P), (None, P + 1, P), (2 * P, P, 0)])
+def test_the_result_does_not_depend_on_the_size_of_parts(
+    sized_engine: Engine, any_reader_of: ReaderOf, case: Case
+) -> None:
+    old_size, offset, size = case
+    driver = Driver(MemoryStore(limits=Limits(min_part_size=M)), engine=sized_engine, copying=COPYING)
+    old, new = None if old_size is None else data(old_size, seed=1), data(size, seed=2)
+    if old is not None:
+        put(driver, "/blob", old)
+    driver.write_stream("/blob", offset, any_reader_of(new))
+    assert content(driver, "/blob") == written(old, offset, new)
+
+
+@cases("most", [700], [1, 7])
+def test_short_reads_are_gathered_into_whole_parts(store: Store, on: Callable[..., Driver], most: int) -> None:
+    recorded = RecordingStore(store)
+    new = data(2 * P + 9)
+    assert on(recorded).write_stream("/blob", 0, Reading(new, most=most)) == len(new)
+    assert content(on(store), "/blob") == new
+    assert [len(part) for _, part in recorded.sent()] == [P, P, 9]
+
+
+def test_a_binary_file_is_a_reader_and_is_read_from_where_it_stands(driver: Driver) -> None:
+    file = io.BytesIO(b"not this" + data(2 * P))
+    file.seek(8)
+    assert driver.write_stream("/blob", 0, file) == 2 * P
+    assert content(driver, "/blob") == data(2 * P)
+    assert not file.closed
+
+
+# --- how the head gets there ---------------------------------------------------------------------------------------
+
+
+@cases("old_size, offset", [(3 * P, M), (5 * P + 13, 4 * P + 1)], [(M, M), (5 * P, 5 * P)], files=AT_HOME)
+def test_a_head_of_at_least_m_bytes_is_copied_by_the_store_and_not_fetched(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, old_size: int, offset: int
+) -> None:
+    recorded = RecordingStore(store)
+    driver = on(recorded)
+    put(driver, "/blob", data(old_size, seed=1))
+    recorded.calls.clear()
+    driver.write_stream("/blob", offset, reader_of(data(10)))
+
+    ranges = sorted(call.args[4:6] for call in recorded.named("copy_part"))
+    assert sum(size for _, size in ranges) == offset
+    assert [start for start, _ in ranges] == [sum(size for _, size in ranges[:number]) for number in range(len(ranges))]
+    assert recorded.named("get") == []
+    assert b"".join(part for _, part in recorded.sent()) == data(10)
+
+
+@both_readers
+def test_a_head_below_m_bytes_is_fetched_and_no_more_than_it(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+) -> None:
+    recorded = RecordingStore(store)
+    driver = on(recorded)
+    put(driver, "/blob", data(3 * P, seed=1))
+    recorded.calls.clear()
+    driver.write_stream("/blob", M - 1, reader_of(data(2 * P)))
+
+    assert recorded.named("copy_part") == []
+    for call in recorded.named("get"):
+        offset, size = call.args[1], call.args[2] if len(call.args) > 2 else call.keywords["size"]
+        assert offset + size <= M - 1
+
+
+@cases("size", [4 * P + 1], [2 * P, 2 * P + 1, 7 * P + 9])
+def test_a_head_larger_than_one_copy_may_be_is_copied_in_ranges_that_are_neither_too_small_nor_too_large(
+    store: Store, on: Callable[..., Driver], size: int
+) -> None:
+    recorded = RecordingStore(store)
+    recorded.limits = Limits(min_part_size=M, max_part_size=2 * P)
+    put(on(store), "/blob", data(size, seed=1))
+    on(recorded).write_stream("/blob", size, Reading(data(10)))
+
+    assert content(on(store), "/blob") == data(size, seed=1) + data(10)
+    assert all(M <= call.args[5] <= 2 * P for call in recorded.named("copy_part"))
+
+
+def test_parts_are_never_too_small_whatever_the_gap() -> None:
+    engine = Engine(part_size=P, part_threads=1)
+    driver = Driver(MemoryStore(limits=Limits(min_part_size=M)), engine=engine, copying=COPYING)  # as strict as S3
+    for old_size in (0, 1, M - 1, M, M + 1, P, 2 * P + 1):
+        for gap in (1, M - 1, M, P - M, P - 1, P, P + 1, 3 * P + 1):
+            put(driver, "/blob", data(old_size, seed=1))
+            driver.write_stream("/blob", old_size + gap, Reading(data(2 * P + 1, seed=2)))
+            expected = written(data(old_size, seed=1), old_size + gap, data(2 * P + 1, seed=2))
+            assert content(driver, "/blob") == expected, (old_size, gap)
+    engine.close()
+
+
+# --- what the blob carries -----------------------------------------------------------------------------------------
+
+OPTIONS = BlobOptions(content_type="video/mp4", metadata={"a": "1"}, headers={"Cache-Control": "no-store"})
+
+
+@both_readers
+@pytest.mark.parametrize("size", [10, 3 * P])
+def test_a_plain_write_puts_no_entries_of_its_own_into_the_metadata(
+    driver: Driver, reader_of: ReaderOf, size: int
+) -> None:
+    driver.write_stream("/blob", 0, reader_of(data(size)))
+    assert driver.store.head(driver.key("/blob")).metadata == {}
+
+
+@both_readers
+@pytest.mark.parametrize("size", [10, 3 * P])
+def test_options_given_to_a_write_are_the_blobs(driver: Driver, reader_of: ReaderOf, size: int) -> None:
+    driver.write_stream("/blob", 0, reader_of(data(size)), options=OPTIONS)
+    found = driver.store.options_of(driver.key("/blob"))
+    assert (found.content_type, found.metadata, found.headers) == ("video/mp4", {"a": "1"}, OPTIONS.headers)
+
+
+@cases("offset, size", [(50, 10), (2 * P, 10)], [(50, 3 * P), (4 * P, 10)], files=AT_HOME)
+def test_a_write_at_an_offset_keeps_content_type_metadata_and_headers(
+    driver: Driver, reader_of: ReaderOf, offset: int, size: int
+) -> None:
+    put(driver, "/blob", data(3 * P, seed=1), OPTIONS)
+    driver.write_stream("/blob", offset, reader_of(data(size)))
+    found = driver.store.options_of(driver.key("/blob"))
+    assert (found.content_type, found.metadata, found.headers) == ("video/mp4", {"a": "1"}, OPTIONS.headers)
+
+
+@both_readers
+@pytest.mark.parametrize("offset", [50, 2 * P])
+def test_a_write_at_an_offset_keeps_tags(driver: Driver, reader_of: ReaderOf, offset: int) -> None:
+    put(driver, "/blob", data(3 * P, seed=1), BlobOptions(tags={"team": "a + b"}))
+    driver.write_stream("/blob", offset, reader_of(data(10)))
+    assert driver.store.options_of(driver.key("/blob")).tags == {"team": "a + b"}
+
+
+@both_readers
+@pytest.mark.parametrize("offset", [50, 2 * P])
+def test_options_given_anew_to_a_write_at_an_offset_replace_the_old_ones(
+    driver: Driver, reader_of: ReaderOf, offset: int
+) -> None:
+    put(driver, "/blob", data(3 * P, seed=1), OPTIONS)
+    new = BlobOptions(content_type="text/css", metadata={"b": "2"})
+    driver.write_stream("/blob", offset, reader_of(data(10)), options=new)
+    found = driver.store.head(driver.key("/blob"))
+    assert (found.content_type, found.metadata) == ("text/css", {"b": "2"})
+
+
+@cases("size", [3 * P], [10], files=AT_HOME)
+def test_a_write_at_0_drops_what_the_old_blob_carried(driver: Driver, reader_of: ReaderOf, size: int) -> None:
+    put(driver, "/blob", data(100), OPTIONS)
+    driver.write_stream("/blob", 0, reader_of(data(size)))
+    found = driver.store.options_of(driver.key("/blob"))
+    assert (found.metadata, found.headers) == ({}, {})
+    assert found.content_type != "video/mp4"
+
+
+# --- overwrite=False -----------------------------------------------------------------------------------------------
+
+
+@cases("size", [10, 3 * P], [0], files=AT_HOME)
+def test_without_overwrite_a_missing_blob_is_written(driver: Driver, reader_of: ReaderOf, size: int) -> None:
+    assert driver.write_stream("/blob", 0, reader_of(data(size)), overwrite=False) == size
+    assert content(driver, "/blob") == data(size)
+
+
+@cases("size", [10, 3 * P], [0], files=AT_HOME)
+def test_without_overwrite_a_blob_that_is_there_stays(driver: Driver, reader_of: ReaderOf, size: int) -> None:
+    put(driver, "/blob", b"there")
+    before = identity(driver, "/blob")
+    with pytest.raises(BlobExistsError):
+        driver.write_stream("/blob", 0, reader_of(data(size)), overwrite=False)
+    assert identity(driver, "/blob") == before
+
+
+@both_readers
+@pytest.mark.parametrize(("verb", "size"), [("put", 10), ("complete_upload", 3 * P)])
+def test_without_overwrite_a_blob_that_appears_at_the_last_moment_stays(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, size: int
+) -> None:
+    somebody = Once(verb, lambda: put(on(store), "/blob", b"theirs"))
+    with pytest.raises(BlobExistsError):
+        on(HookedStore(store, before=somebody)).write_stream("/blob", 0, reader_of(data(size)), overwrite=False)
+    assert somebody.done
+    assert content(on(store), "/blob") == b"theirs"
+
+
+# --- somebody else writes meanwhile --------------------------------------------------------------------------------
+
+
+@both_readers
+@pytest.mark.parametrize("verb", ["put", "complete_upload"])
+def test_at_offset_0_the_last_writer_wins(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str
+) -> None:
+    new = data(10 if verb == "put" else 3 * P)
+    put(on(store), "/blob", b"old")
+    somebody = Once(verb, lambda: put(on(store), "/blob", b"theirs"))
+    on(HookedStore(store, before=somebody)).write_stream("/blob", 0, reader_of(new))
+    assert somebody.done
+    assert content(on(store), "/blob") == new
+
+
+def interfere(
+    store: Store, on: Callable[..., Driver], reader: object, offset: int, verb: str, *, at: int = 1
+) -> tuple[BlobferryError | None, bytes | None]:
+    """Write at the offset while somebody replaces the blob before the verb: the error, and what is there then."""
+    put(on(store), "/blob", data(3 * P, seed=1))
+    somebody = Once(verb, lambda: put(on(store), "/blob", data(3 * P, seed=9)), at=at)
+    error: BlobferryError | None = None
+    try:
+        on(HookedStore(store, before=somebody)).write_stream("/blob", offset, reader)  # type: ignore[arg-type]
+    except (SupersededError, SourceChangedError) as caught:
+        error = caught
+    assert somebody.done
+    return error, content(on(store), "/blob")
+
+
+@both_readers
+@pytest.mark.parametrize("offset", [100, 2 * P])
+def test_a_blob_replaced_before_its_head_is_taken_is_an_error_and_stays(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, offset: int
+) -> None:
+    verb = "get" if offset < M else "copy_part"
+    error, found = interfere(store, on, reader_of(data(10)), offset, verb)
+    assert error is not None
+    assert found == data(3 * P, seed=9)
+
+
+@both_readers
+def test_a_blob_replaced_between_two_copied_ranges_is_an_error_and_never_a_mixture(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+) -> None:
+    error, found = interfere(store, on, reader_of(data(10)), 2 * P, "copy_part", at=2)
+    assert error is not None
+    assert found == data(3 * P, seed=9)
+
+
+@both_readers
+def test_a_blob_replaced_while_parts_are_sent_is_an_error_and_stays(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+) -> None:
+    error, found = interfere(store, on, reader_of(data(3 * P)), 2 * P, "upload_part", at=2)
+    assert error is not None
+    assert found == data(3 * P, seed=9)
+
+
+@both_readers
+def test_a_blob_replaced_right_before_the_put_is_an_error_and_stays(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+) -> None:
+    error, found = interfere(store, on, reader_of(data(10)), 100, "put")
+    assert error is not None
+    assert found == data(3 * P, seed=9)
+
+
+@both_readers
+def test_a_blob_replaced_right_before_completion_is_an_error_and_stays(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+) -> None:
+    error, found = interfere(store, on, reader_of(data(10)), 2 * P, "complete_upload")
+    assert error is not None
+    assert found == data(3 * P, seed=9)
+
+
+@both_readers
+def test_a_blob_deleted_during_a_write_at_an_offset_is_an_error_and_does_not_come_back(
+    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+) -> None:
+    plain = on(store)
+    put(plain, "/blob", data(3 * P, seed=1))
+    somebody = Once("upload_part", lambda: store.delete_batch([plain.key("/blob")]))
+    with pytest.raises((SupersededError, SourceChangedError)):
+        on(HookedStore(store, before=somebody)).write_stream("/blob", 2 * P, reader_of(data(3 * P)))
+    assert somebody.done
+    assert content(plain, "/blob") is None
+
+
+@both_readers
+def test_a_blob_is_never_seen_half_written(store: Store, on: Callable[..., Driver], reader_of: ReaderOf) -> None:
+    plain = on(store)
+    old, new = data(3 * P, seed=1), data(3 * P, seed=2)
+    put(plain, "/blob", old)
+    allowed = (old, written(old, P, new))
+    seen: list[bool] = []
+    hooked = HookedStore(store, after=lambda verb: seen.append(content(plain, "/blob") in allowed))
+    on(hooked).write_stream("/blob", P, reader_of(new))
+    assert seen
+    assert all(seen)
+
+
+def test_a_store_that_takes_parts_of_one_byte_is_written_to_by_the_same_rule(engine: Engine) -> None:
+    driver = Driver(MemoryStore(limits=TINY), engine=engine, copying=COPYING)
+    put(driver, "/blob", data(100, seed=1))
+    driver.write_stream("/blob", 1, BytesSource(data(3 * P, seed=2)))
+    assert content(driver, "/blob") == written(data(100, seed=1), 1, data(3 * P, seed=2))
