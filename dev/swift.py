@@ -153,7 +153,7 @@ def _write_configuration(work: Path, ports: dict[str, int], min_part_size: int) 
         ),
         "tempauth": "user_test_tester = testing .admin .reseller_admin",
         # Deleted bytes leave the disk with the request, not with a daemon that does not run here.
-        "slo": "allow_async_delete = false\nmax_manifest_segments = 10000",
+        "slo": "allow_async_delete = false\nmax_manifest_segments = 10000\nrate_limit_under_size = 0",
         "versioned_writes": "allow_object_versioning = true",
         "keymaster": f"encryption_root_secret = {_root_secret(work)}",
         "proxy-logging": "use = egg:swift#proxy_logging\naccess_log_level = CRITICAL",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, Self
 from uuid import uuid4
 
+from blobferry.checks import MARK_NAME
 from worker.errors import (
     DeleteIncompleteError,
     InvalidOffsetError,
@@ -128,7 +129,7 @@ class Driver(Reads):
             target = replace(target, onto=Base.of(seen))
             if seen is not None:
                 old, head = BlobSource(self.store, target.key, path, head=seen), Head.of(seen, offset)
-                kept = self.store.options_of(target.key)
+                kept = _unmarked(self.store.options_of(target.key))
                 target = replace(target, options=kept.updated(target.options))
         if isinstance(data, ReaderStream):
             before = Splice(old, offset, MemorySource(b""))
@@ -195,7 +196,7 @@ class Driver(Reads):
             # What the store copies in one call keeps its tags without our reading them.
             in_one = near is not None and self._copying.is_one_call(near, target)
             if not in_one or checkpoint.mark:
-                options = self.store.options_of(source_key, with_tags=not in_one)
+                options = _unmarked(self.store.options_of(source_key, with_tags=not in_one))
                 target = replace(target, options=options if near else options.elsewhere())
         source = BlobSource(self.store, source_key, source_path, head=head)
         dest._engine.write(target, source, head=near, copying=self._copying)
@@ -251,3 +252,8 @@ class Driver(Reads):
         difference = expected_blob(upload, checkpoint.mark, upload.etag).difference(self.look(path))
         if difference is not None:
             raise VerificationError(f"{self.store.name}: {path}: the copy cannot be seen: {difference}")
+
+
+def _unmarked(options: BlobOptions) -> BlobOptions:
+    """Without the mark of the job that wrote the blob: what is made of it is another one."""
+    return replace(options, metadata={name: text for name, text in options.metadata.items() if name != MARK_NAME})

@@ -90,6 +90,13 @@ def expire_lease(database: Database, job_id: str) -> None:
     change(database, job_id, lease_expires_at=ago(1))
 
 
+def take_away(database: Database, job_id: str) -> None:
+    """The run's lease is over and its job is given back, in one step: its heartbeat cannot renew it in between."""
+    with database.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=ago(1)))
+        queries.requeue_expired(session, limit=1, job_id=job_id)
+
+
 def add_upload(database: Database, job_id: str, **columns: Any) -> int:
     upload = Upload(
         **{"job_id": job_id, "bucket": "memory", "key": "a", "size": 30, "part_size": 10, "state": "open"} | columns

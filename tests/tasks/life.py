@@ -1,5 +1,6 @@
 """A small world for a job's life: one file, two stores, one database, and workers that come and go."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class World:
         self.database = database
         self.memory = tiny_store()
         self.cold = tiny_store(bucket="cold")  #: the storage of that name
+        self.part_size = PART
         self.copying = Copying(threshold=PART, part_size=PART, threads=THREADS)
         self.file = directory / "7.mp4"
         self.data = bytes(number % 251 for number in range(size))
@@ -66,7 +68,7 @@ class World:
             concurrency=2,
             **{name: kinds[name](**values) for name, values in sections.items()},
         )
-        engine = Engine(part_size=PART, part_threads=THREADS)
+        engine = Engine(part_size=self.part_size, part_threads=THREADS)
         stores = {"default": self.memory if store is None else store, "cold": self.cold if cold is None else cold}
         drivers = {name: Driver(of, engine=engine, copying=self.copying) for name, of in stores.items()}
         runtime = Runtime(settings, database=database or self.database, drivers=drivers)
@@ -97,13 +99,20 @@ def has_ended(world: World, job_id: str, state: JobState, code: str | None = Non
 
 
 def wishing(world: World, job_id: str, verb: str, store: Store | None = None, **wishes: Any) -> HookedStore:
-    """A store during whose first such call somebody wishes something, by default a cancel, and the heartbeat hears."""
+    """A store during whose first such call somebody wishes something, by default a cancel, and the heartbeat hears.
+
+    Other such calls wait for that.
+    """
     done: list[str] = []
+    lock = threading.Lock()
 
     def wish(called: str) -> None:
-        if called == verb and not done:
-            done.append(called)
-            change(world.database, job_id, **(wishes or {"cancel_requested": True}))
-            time.sleep(0.15)
+        if called != verb:
+            return
+        with lock:
+            if not done:
+                done.append(called)
+                change(world.database, job_id, **(wishes or {"cancel_requested": True}))
+                time.sleep(0.15)
 
     return HookedStore(world.memory if store is None else store, before=wish)

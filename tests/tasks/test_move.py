@@ -22,13 +22,27 @@ from tests.doubles import (
     tiny_store,
     unfinished,
 )
-from tests.models.rows import ago, attempts, change, claim, expire_lease, job_row, outcomes, part_rows, uploads
+from tests.models.rows import (
+    ago,
+    attempts,
+    change,
+    claim,
+    expire_lease,
+    job_row,
+    outcomes,
+    part_rows,
+    take_away,
+    uploads,
+)
 from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, wishing
 from worker import drain
+from worker.caretaker import Caretaker
 from worker.checkpoint import mark_of
+from worker.errors import PermissionDeniedError
 from worker.runner import Again, Cancelled, Ended, Nothing
 from worker.stores.memory import MemoryStore
 from worker.stores.values import BlobOptions, DeleteFailure
+from worker.transfer.copying import Copying
 
 FROM, TO = "incoming/7.mp4", "videos/7.mp4"
 SOURCE, DEST = "/incoming/7.mp4", "/videos/7.mp4"
@@ -100,9 +114,7 @@ def at(verb: str, action: Callable[[], object], *verbs: str) -> Callable[[str], 
 
 
 @pytest.mark.parametrize("size", [0, 1, PART, LARGE])
-def test_a_job_moves_its_blob_without_fetching_or_sending_a_byte(
-    size: int, database: Database, tmp_path: Path
-) -> None:
+def test_a_job_moves_its_blob_without_fetching_or_sending_a_byte(size: int, database: Database, tmp_path: Path) -> None:
     world = Moving(database, tmp_path, size)
     job_id, recording = world.move(), RecordingStore(world.memory)
     outcome = world.run(job_id, recording)
@@ -206,10 +218,38 @@ def test_a_blob_that_is_moved_onto_itself_is_kept_also_by_another_name_of_the_bu
     assert uploads(world.database, job_id) == []
 
 
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("size", [0, SMALL, LARGE])
+def test_a_bucket_that_nobody_recognizes_behind_another_endpoint_keeps_its_blob(
+    size: int, dies: bool, sqlite_database: Database, tmp_path: Path
+) -> None:
+    """The mark of the copy tells that it is what lies at the source."""
+    world = Moving(sqlite_database, tmp_path, size)
+    alias = WrappedStore(world.memory)
+    alias.endpoint = "http://alias:9000"
+    job_id = world.move(dest_path=SOURCE, dest_storage="cold")
+    if dies:
+        mortal = FaultyStore(alias, "put", "complete_upload", when="after", error=DeathError)
+        mortal.endpoint = alias.endpoint
+        with pytest.raises(DeathError):
+            world.run(job_id, cold=mortal)
+        expire_lease(world.database, job_id)
+    world.run(job_id, cold=alias)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert blob(world.memory, FROM) == world.data
+
+
 def test_nothing_cannot_be_moved_onto_itself(world: Moving) -> None:
     job_id = world.move(source_path="/nothing", dest_path="/nothing")
     assert isinstance(world.run(job_id), Ended)
     assert has_ended(world, job_id, JobState.FAILED, "path_not_found")
+
+
+def test_a_blob_that_vanishes_while_it_is_moved_onto_itself_is_missed(small: Moving) -> None:
+    job_id = small.move(dest_path=SOURCE)
+    vanish = at("head", lambda: small.memory.delete_batch([FROM]))
+    small.run(job_id, HookedStore(small.memory, after=vanish))
+    assert has_ended(small, job_id, JobState.FAILED, "path_not_found")
 
 
 def test_two_names_of_one_bucket_and_another_path_are_a_move(either: Moving) -> None:
@@ -232,7 +272,7 @@ def test_a_missing_source_fails_the_job_with_nothing_written(dest_storage: str |
     assert isinstance(outcome, Ended)
     assert has_ended(world, job_id, JobState.FAILED, "path_not_found")
     assert "/nothing" in str(job_row(world.database, job_id).error_message)
-    assert {call.verb for call in (*recording.calls, *cold.calls)} == {"head"}
+    assert {call.verb for call in (*recording.calls, *cold.calls)} <= {"head", "list_page"}
     assert blob(world.memory, TO) == OLD
     assert uploads(world.database, job_id) == []
 
@@ -348,17 +388,17 @@ def test_a_destination_that_is_replaced_before_it_was_verified_keeps_the_source(
     assert {call.verb for call in recording.calls} == {"head"}
 
 
-def test_a_destination_that_does_not_show_the_copy_yet_keeps_the_source_until_it_does(either: Moving) -> None:
-    either.memory.put(TO, OLD)
-    job_id, lagging = either.move(), LaggingStore(either.memory, looks=2)
+def test_a_destination_that_does_not_show_the_copy_yet_keeps_the_source_until_it_does(world: Moving) -> None:
+    world.memory.put(TO, OLD)
+    job_id, lagging = world.move(), LaggingStore(world.memory, looks=2)
     for _ in range(2):
-        assert isinstance(either.run(job_id, lagging), Again)
-        assert blob(either.memory, FROM) == either.data
-        due(either, job_id)
-    assert isinstance(either.run(job_id, lagging), Ended)
-    assert has_ended(either, job_id, JobState.SUCCEEDED)
-    assert either.seen() == (None, either.data)
-    assert outcomes(either.database, job_id) == ["succeeded"]
+        assert isinstance(world.run(job_id, lagging), Again)
+        assert blob(world.memory, FROM) == world.data
+        due(world, job_id)
+    assert isinstance(world.run(job_id, lagging), Ended)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert world.seen() == (None, world.data)
+    assert outcomes(world.database, job_id) == ["succeeded"]
 
 
 def test_a_blob_of_somebody_else_at_the_last_moment_stays_and_so_does_the_source(either: Moving) -> None:
@@ -568,7 +608,7 @@ def test_a_move_that_is_handed_over_in_the_middle_goes_on_without_copying_again(
     hooked = {
         "pause": lambda: wishing(world, job_id, verb, store, pause_requested=True),
         "drain": lambda: HookedStore(store, after=at(verb, drain.start)),
-        "slice": lambda: HookedStore(store, after=lambda called: time.sleep(0.03) if called == verb else None),
+        "slice": lambda: HookedStore(store, after=lambda called: time.sleep(0.06) if called == verb else None),
     }[why]()
     first, second = RecordingStore(hooked), RecordingStore(store)
     name = "cold" if dest_storage else "store"
@@ -618,7 +658,7 @@ def test_a_move_that_was_taken_over_deletes_no_newer_source(newer: bytes | None,
 
     def sleep() -> None:
         if job_row(either.database, job_id).phase == "deleting_source" and not others:
-            expire_lease(either.database, job_id)
+            take_away(either.database, job_id)
             others.append(either.run(job_id))
             either.memory.put(FROM, newer)
             time.sleep(0.15)
@@ -652,8 +692,6 @@ def test_a_move_goes_on_with_its_copied_parts_after_an_error(database: Database,
 
 @pytest.mark.parametrize("dest_storage", [None, "cold"])
 def test_a_move_that_may_not_write_fails_at_once_and_leaves_nothing(dest_storage: str | None, world: Moving) -> None:
-    from worker.errors import PermissionDeniedError
-
     store = world.cold if dest_storage else world.memory
     denied = FaultyStore(store, "complete_upload", times=9, error=lambda: PermissionDeniedError("no"))
     job_id = world.move(dest_storage=dest_storage)
@@ -676,3 +714,73 @@ def test_a_destination_storage_that_was_moved_elsewhere_fails_the_job_and_its_up
     (upload,) = uploads(world.database, job_id)
     assert (upload.state, upload.storage, upload.bucket) == ("aborting", "cold", "cold")
     assert unfinished(world.cold) == [upload.upload_id]
+
+
+def test_a_dead_workers_upload_in_the_destinations_storage_is_aborted_there_once_the_job_is_cancelled(
+    database: Database, tmp_path: Path
+) -> None:
+    world = Moving(database, tmp_path)
+    job_id = world.move(dest_storage="cold")
+    with pytest.raises(DeathError):
+        world.run(job_id, cold=FaultyStore(world.cold, "upload_part", fail_at=3, error=DeathError))
+    expire_lease(database, job_id)
+    change(database, job_id, cancel_requested=True)
+    assert len(unfinished(world.cold)) == 1
+    with world.worker() as runtime:
+        Caretaker(runtime, lambda message: True).sweep()
+    assert job_row(database, job_id).state == "cancelled"
+    assert unfinished(world.cold) == []
+    assert (blob(world.memory, FROM), blob(world.cold, TO)) == (world.data, None)
+
+
+def test_a_copy_that_was_begun_before_the_destination_changed_is_begun_again(world: Moving) -> None:
+    """A versioned bucket dates a blob by the opening of its upload: completing the old one would hide the new blob."""
+    job_id = world.move()
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "copy_part", fail_at=2, times=100)), Again)
+    world.memory.put(TO, b"theirs")
+    due(world, job_id)
+    world.run(job_id)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert job_row(world.database, job_id).restarts == 1
+    assert [upload.state for upload in uploads(world.database, job_id)] == ["aborting", "completed"]
+    assert world.seen() == (None, world.data)
+
+
+def test_parts_keep_their_ranges_though_the_settings_change_between_two_attempts(world: Moving) -> None:
+    job_id = world.move()
+    first, second = RecordingStore(FaultyStore(world.memory, "copy_part", fail_at=3)), RecordingStore(world.memory)
+    assert isinstance(world.run(job_id, first), Again)
+    due(world, job_id)
+    world.copying = Copying(threshold=100, part_size=4, threads=1)
+    world.run(job_id, second)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert copied(second) == [3]
+    assert world.seen() == (None, world.data)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_copy_of_a_dead_worker_that_takes_effect_between_two_looks_is_known_as_ours(
+    overwrite: bool, small: Moving
+) -> None:
+    job_id = small.move(overwrite=overwrite)
+    on_its_way: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    class SlowStore(WrappedStore):
+        """Its worker dies while a copy is on its way."""
+
+        def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+            if name in ("copy", "complete_upload"):
+                on_its_way.append((name, args, keywords))
+                raise DeathError
+            return super()._do(name, args, keywords)
+
+    def arrive(verb: str) -> None:
+        if verb == "options_of" and on_its_way:
+            name, args, keywords = on_its_way.pop()
+            getattr(small.memory, name)(*args, **keywords)
+
+    died(small, job_id, SlowStore(small.memory))
+    small.run(job_id, HookedStore(small.memory, before=arrive))
+    assert on_its_way == []
+    assert has_ended(small, job_id, JobState.SUCCEEDED)
+    assert small.seen() == (None, small.data)
