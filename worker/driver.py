@@ -129,7 +129,7 @@ class Driver(Reads):
             target = replace(target, onto=Base.of(seen))
             if seen is not None:
                 old, head = BlobSource(self.store, target.key, path, head=seen), Head.of(seen, offset)
-                kept = _unmarked(self.store.options_of(target.key))
+                kept = self.store.options_of(target.key).without(MARK_NAME)
                 target = replace(target, options=kept.updated(target.options))
         if isinstance(data, ReaderStream):
             before = Splice(old, offset, MemorySource(b""))
@@ -142,14 +142,7 @@ class Driver(Reads):
         """Whether a write that an earlier run had begun to publish is there; needs no source. See Engine.settle."""
         return self._engine.settle(self.store, self.key(path), checkpoint)
 
-    def move(
-        self,
-        source_path: str,
-        dest_path: str,
-        *,
-        dest: "Driver | None" = None,
-        overwrite: bool = True,
-    ) -> None:
+    def move(self, source_path: str, dest_path: str, *, dest: "Driver | None" = None, overwrite: bool = True) -> None:
         """Make the blob visible at ``dest_path``, of the storage ``dest`` if given, then delete it at its source.
 
         Only once the destination has been seen, and if the source is still what was copied; children of the source's
@@ -196,7 +189,7 @@ class Driver(Reads):
             # What the store copies in one call keeps its tags without our reading them.
             in_one = near is not None and self._copying.is_one_call(near, target)
             if not in_one or checkpoint.mark:
-                options = _unmarked(self.store.options_of(source_key, with_tags=not in_one))
+                options = self.store.options_of(source_key, with_tags=not in_one).without(MARK_NAME)
                 target = replace(target, options=options if near else options.elsewhere())
         source = BlobSource(self.store, source_key, source_path, head=head)
         dest._engine.write(target, source, head=near, copying=self._copying)
@@ -252,8 +245,3 @@ class Driver(Reads):
         difference = expected_blob(upload, checkpoint.mark, upload.etag).difference(self.look(path))
         if difference is not None:
             raise VerificationError(f"{self.store.name}: {path}: the copy cannot be seen: {difference}")
-
-
-def _unmarked(options: BlobOptions) -> BlobOptions:
-    """Without the mark of the job that wrote the blob: what is made of it is another one."""
-    return replace(options, metadata={name: text for name, text in options.metadata.items() if name != MARK_NAME})

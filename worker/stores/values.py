@@ -50,6 +50,10 @@ class BlobOptions:
             self, content_type=newer.content_type or self.content_type, metadata=newer.metadata or self.metadata
         )
 
+    def without(self, name: str) -> "BlobOptions":
+        """These, without one entry of the user metadata."""
+        return replace(self, metadata={key: text for key, text in self.metadata.items() if key != name})
+
     def elsewhere(self) -> "BlobOptions":
         """What of these means the same in another store: its storage classes and keys are its own."""
         return replace(self, storage_class=None, encryption=None, encryption_key=None)
