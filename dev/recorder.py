@@ -1,19 +1,21 @@
 """A proxy in front of an S3 server that writes down what it is really sent, cut-off requests included.
 
-Run as ``python -m dev.recorder PORT UPSTREAM LOG``: one JSON line in LOG for each request, once it has ended.
+Run as ``python -m dev.recorder PORT UPSTREAM LOG DELAYS``: one JSON line in LOG for each request, once it has ended.
+It may also slow the server down: DELAYS says, as JSON, how many seconds more each operation takes.
 """
 
 import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import parse_qs, urlsplit
 
+from dev.fault_rules import recognise
 from dev.process import Service, ServiceProcess, free_port, running
 
 PIECE = 256 * 1024  #: bytes
@@ -25,11 +27,14 @@ class Request:
 
     method: str
     path: str
+    operation: str = ""  #: as S3 names it: "copy_part", "delete_batch", …
     part_number: int | None = None
+    range: str = ""  #: that was asked for
     started_at: float = field(default_factory=time.time)
     ended_at: float = 0.0
     received: int = 0  #: bytes of body
     expected: int = 0  #: bytes of body that the header promised
+    answered: int = 0  #: bytes of the answer's body
     status: int = 0  #: 0: no answer went out
 
     @property
@@ -51,14 +56,18 @@ class Recorder(Service):
 
 
 @contextmanager
-def recorder(upstream: str, directory: Path) -> Iterator[Recorder]:
-    """A recorder in front of ``upstream``, which logs into the directory."""
+def recorder(upstream: str, directory: Path, *, delays: Mapping[str, float] | None = None) -> Iterator[Recorder]:
+    """A recorder in front of ``upstream``, which logs into the directory.
+
+    Each request of an operation in ``delays`` takes so many seconds more: half of them before the server hears of it,
+    half after it has done its work, so that a client may die on either side of that.
+    """
     port = free_port()
     log = directory / "requests.jsonl"
     log.touch()
     process = ServiceProcess(
         "recorder",
-        [sys.executable, str(Path(__file__).resolve()), str(port), upstream, str(log)],
+        [sys.executable, str(Path(__file__).resolve()), str(port), upstream, str(log), json.dumps(dict(delays or {}))],
         log=directory / "recorder.log",
         answers=lambda: True,
         port=port,
@@ -69,9 +78,10 @@ def recorder(upstream: str, directory: Path) -> Iterator[Recorder]:
 
 
 class _Proxy:
-    def __init__(self, host: str, port: int, log: TextIO) -> None:
+    def __init__(self, host: str, port: int, log: TextIO, delays: Mapping[str, float]) -> None:
         self._upstream = host, port
         self._log = log
+        self._delays = delays
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection, with one of its own to the server."""
@@ -83,24 +93,29 @@ class _Proxy:
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
-                    await self._exchange(reader, writer, server_reader, server_writer)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    # It has ended an idle connection, which without a proxy the client would have seen by itself.
+                    if server_reader.at_eof():
+                        server_writer.close()
+                        server_reader, server_writer = await asyncio.open_connection(*self._upstream)
+                    await self._exchange(head, reader, writer, server_reader, server_writer)
         finally:
             server_writer.close()
             writer.close()
 
     async def _exchange(
         self,
+        head: bytes,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         server_reader: asyncio.StreamReader,
         server_writer: asyncio.StreamWriter,
     ) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-        number = parse_qs(urlsplit(target).query).get("partNumber")
-        request = Request(method, urlsplit(target).path, int(number[0]) if number else None)
-        request.expected = int(_header(head, b"content-length") or 0)
+        request = _described(method, target, head)
+        pause = self._delays.get(request.operation, 0.0) / 2
         try:
+            await asyncio.sleep(pause)
             server_writer.write(head)
             while request.received < request.expected:
                 piece = await reader.read(min(PIECE, request.expected - request.received))
@@ -110,9 +125,10 @@ class _Proxy:
                 server_writer.write(piece)
                 await server_writer.drain()
             answer = await server_reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(pause)
             writer.write(answer)
             if method != "HEAD":
-                await _copy_body(answer, server_reader, writer)
+                await _copy_body(answer, server_reader, writer, request)
             await writer.drain()
             request.status = int(answer.split(b" ", 2)[1])
         finally:
@@ -121,13 +137,28 @@ class _Proxy:
             self._log.flush()
 
 
-async def _copy_body(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def _described(method: str, target: str, head: bytes) -> Request:
+    url = urlsplit(target)
+    call = recognise(method, target, copies=_header(head, b"x-amz-copy-source") is not None)
+    number = parse_qs(url.query).get("partNumber")
+    return Request(
+        method,
+        url.path,
+        call.operation,
+        int(number[0]) if number else None,
+        (_header(head, b"range") or b"").decode(),
+        expected=int(_header(head, b"content-length") or 0),
+    )
+
+
+async def _copy_body(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request) -> None:
     if b"chunked" in (_header(head, b"transfer-encoding") or b""):
         size = -1
         while size:
             line = await reader.readuntil(b"\r\n")
             size = int(line, 16)
             writer.write(line + await reader.readexactly(size + 2))
+            request.answered += size
         return
     left = int(_header(head, b"content-length") or 0)
     while left:
@@ -135,6 +166,7 @@ async def _copy_body(head: bytes, reader: asyncio.StreamReader, writer: asyncio.
         if not piece:
             raise ConnectionError
         left -= len(piece)
+        request.answered += len(piece)
         writer.write(piece)
         await writer.drain()
 
@@ -147,11 +179,11 @@ def _header(head: bytes, name: bytes) -> bytes | None:
     return None
 
 
-async def main(port: int, upstream: str, log: Path) -> None:
+async def main(port: int, upstream: str, log: Path, delays: Mapping[str, float]) -> None:
     """Serve until killed."""
     url = urlsplit(upstream)
     with log.open("a") as lines:
-        proxy = _Proxy(url.hostname or "127.0.0.1", url.port or 80, lines)
+        proxy = _Proxy(url.hostname or "127.0.0.1", url.port or 80, lines, delays)
         server = await asyncio.start_server(proxy.serve, "127.0.0.1", port)
         async with server:
             await server.serve_forever()
@@ -159,4 +191,4 @@ async def main(port: int, upstream: str, log: Path) -> None:
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        asyncio.run(main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])))
+        asyncio.run(main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])))

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from blobferry import Client
 from dev.process import Service, ServiceProcess, running
 from dev.s3 import S3Service, create_bucket
@@ -22,6 +24,11 @@ class Worker(Service):
 
     log: Path
 
+    def peak_memory(self) -> int:
+        """MiB of memory that the largest of its children has held so far."""
+        children = psutil.Process(self.pids[0]).children()
+        return max(_peak(child.pid) for child in children if "sweep" not in child.cmdline())
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -33,6 +40,7 @@ class Stack:
     directory: Path  #: the allowed file root is ``incoming`` below it
     endpoint: str = ""  #: of a proxy in front of the store; "" is the store's own
     settings: Mapping[str, str] = field(default_factory=dict)
+    buckets: Mapping[str, str] = field(default_factory=lambda: {"default": BUCKET})  #: by the name of their storage
 
     @property
     def incoming(self) -> Path:
@@ -44,24 +52,31 @@ class Stack:
         return {
             "BLOBFERRY_DATABASE_URL": self.database_url,
             "BLOBFERRY_BROKER_URL": self.broker_url,
-            "BLOBFERRY_STORAGES__DEFAULT__BUCKET": BUCKET,
-            "BLOBFERRY_STORAGES__DEFAULT__REGION": self.s3.region,
-            "BLOBFERRY_STORAGES__DEFAULT__REGIONENDPOINT": self.endpoint or self.s3.endpoint,
-            "BLOBFERRY_STORAGES__DEFAULT__ACCESSKEY": self.s3.access_key,
-            "BLOBFERRY_STORAGES__DEFAULT__SECRETKEY": self.s3.secret_key,
-            "BLOBFERRY_STORAGES__DEFAULT__FORCEPATHSTYLE": "true",
+            **{name: value for storage in self.buckets for name, value in self._storage(storage).items()},
             "BLOBFERRY_SOURCES__FILE_ROOTS": f'["{self.incoming}"]',
             **self.settings,
         }
+
+    def _storage(self, name: str) -> dict[str, str]:
+        values = {
+            "BUCKET": self.buckets[name],
+            "REGION": self.s3.region,
+            "REGIONENDPOINT": self.endpoint or self.s3.endpoint,
+            "ACCESSKEY": self.s3.access_key,
+            "SECRETKEY": self.s3.secret_key,
+            "FORCEPATHSTYLE": "true",
+        }
+        return {f"BLOBFERRY_STORAGES__{name.upper()}__{parameter}": value for parameter, value in values.items()}
 
     def client(self) -> Client:
         """A client of this stack; the caller closes it."""
         return Client.from_env(self.environment())
 
     def prepare(self) -> None:
-        """Make the bucket, the file root and the tables."""
+        """Make the buckets, the file root and the tables."""
         self.incoming.mkdir(parents=True, exist_ok=True)
-        create_bucket(self.s3, BUCKET)
+        for bucket in self.buckets.values():
+            create_bucket(self.s3, bucket)
         log = self.directory / "migrate.log"
         ServiceProcess("migrate", _python("migrate"), log=log, answers=bool, environment=self._import_path()).run()
 
@@ -71,13 +86,13 @@ class Stack:
         return subprocess.run(_python(*command), env=environment, capture_output=True, text=True, timeout=60)
 
     @contextmanager
-    def worker(self, name: str = "worker", *, checkout: Path = CHECKOUT) -> Iterator[Worker]:
-        """A worker that has said it is ready; ended on the way out if it still runs."""
+    def worker(self, name: str = "worker", *options: str, checkout: Path = CHECKOUT) -> Iterator[Worker]:
+        """A worker that has said it is ready; ended on the way out if it still runs. ``options`` are those of run."""
         log = self.directory / f"{name}.log"
         ready_before = _ready(log)
         process = ServiceProcess(
             name,
-            _python("run", "--name", name),
+            _python("run", "--name", name, *options),
             log=log,
             answers=lambda: _ready(log) > ready_before,
             stop_group=False,  # Celery's children are the parent's to end
@@ -98,3 +113,8 @@ def _python(*command: str) -> list[str]:
 
 def _ready(log: Path) -> int:
     return log.read_text(errors="replace").count(" ready.") if log.exists() else 0
+
+
+def _peak(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024

@@ -169,6 +169,7 @@ ON_SWIFT = {
 }
 
 
+@pytest.mark.long
 def test_a_store_that_checks_signatures_copes_with_the_same(swift_service: S3Service) -> None:
     modes: tuple[Mode, ...] = ("once", "unrepeated")
     with ExitStack() as resources:

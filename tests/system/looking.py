@@ -1,9 +1,10 @@
 """Looking at a running stack from outside."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from botocore.exceptions import ClientError
 from sqlalchemy import create_engine, text
 
 from blobferry import Client, Job
@@ -26,6 +27,17 @@ class Rows:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def head(s3: Any, bucket: str, key: str) -> Mapping[str, Any] | None:
+    """What readers see of a blob; None for nothing."""
+    try:
+        found: Mapping[str, Any] = s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
+        return None
+    return found
 
 
 def wait_for(client: Client, job_id: str, condition: Callable[[Job], Any], timeout: float = 60) -> Job:

@@ -81,7 +81,13 @@ def assert_resumed_well(
     key = str(job.path)[1:]
     s3 = stack.s3.client()
     blob = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-    unfinished = s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+    # moto dates every upload 2010: one that was opened in the last instant of a worker, and thus has no part, cannot be
+    # told from another program's there. tests/transfer/test_crashes.py shows it found on a store with a clock.
+    unfinished = [
+        upload
+        for upload in s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+        if s3.list_parts(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"]).get("Parts")
+    ]
     s3.close()
     assert job.state == JobState.SUCCEEDED, job
     assert hashlib.sha256(blob).digest() == hashlib.sha256(file.read_bytes()).digest()
