@@ -64,11 +64,10 @@ class Driver(Reads):
         if not isinstance(parameters, DriverParameters):
             parameters = DriverParameters.parse(parameters)
         engine = engine or Engine(part_size=parameters.chunksize or DEFAULT_CHUNK_SIZE, part_threads=DEFAULT_THREADS)
-        copying = Copying(
-            parameters.multipartcopythresholdsize,
-            parameters.multipartcopychunksize,
-            parameters.multipartcopymaxconcurrency,
-        )
+        copies = parameters.multipartcopymaxconcurrency
+        if parameters.driver == "local":  # which copies with this machine's own memory and cores
+            copies = min(copies, engine.threads.count)
+        copying = Copying(parameters.multipartcopythresholdsize, parameters.multipartcopychunksize, copies)
         # Beside the parts, the engine's own thread looks and lists.
         store = open_store(parameters, connections=max(engine.threads.count, copying.threads) + 2)
         root = "" if parameters.driver == "local" else parameters.rootdirectory

@@ -296,6 +296,8 @@ def test_an_interrupted_watch_says_that_the_job_goes_on(variables: dict[str, str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever started these tests in the background of a script has them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert "queued" in process.stdout.readline()

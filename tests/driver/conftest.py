@@ -7,7 +7,6 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 
@@ -27,13 +26,8 @@ _numbers = count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A case that a server cannot honour fails, as the table says; one that it has learnt makes the test fail.
-
-    Swift answers ten times slower than the others: two thirds of its cases are for ``make test-long``.
-    """
+    """A case that a server cannot honour fails, as the table says; one that it has learnt makes the test fail."""
     for item in items:
-        if "swift" in item.name and crc32(item.nodeid.encode()) % 3:
-            item.add_marker(pytest.mark.long)
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             reason = EXCEPTIONS.get((str(item.callspec.params.get("kind")), item.originalname))
             if reason is not None:

@@ -24,6 +24,7 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
     UploadNotFoundError,
+    WriteConflictError,
 )
 from worker.stores.s3_errors import S3_ERRORS, S3_EXCEPTIONS, s3_errors
 from worker.stores.values import Condition
@@ -109,7 +110,7 @@ def test_every_exception_of_botocore_has_a_class_of_ours() -> None:
         ("InvalidPartOrder", InvalidPartError),
         ("EntityTooSmall", InvalidPartError),
         ("PreconditionFailed", PreconditionFailedError),
-        ("ConditionalRequestConflict", StoreUnavailableError),
+        ("ConditionalRequestConflict", WriteConflictError),
         ("OperationAborted", StoreUnavailableError),
         ("InternalError", StoreUnavailableError),
         ("NotImplemented", NotSupportedError),

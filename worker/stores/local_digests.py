@@ -10,9 +10,9 @@ from typing import Final
 from awscrt import checksums as crt
 
 from worker.errors import ChecksumMismatchError, InvalidStoreRequestError, StoreUnavailableError
-from worker.units import MIB
+from worker.units import KIB
 
-_STEP: Final = MIB
+_STEP: Final = 64 * KIB  #: bytes; as many threads as a copy has each hold one
 _CRCS: Final = {"CRC64NVME": (crt.crc64nvme, crt.combine_crc64nvme, 8), "CRC32C": (crt.crc32c, crt.combine_crc32c, 4)}
 KEPT: Final = {name.lower(): name for name in _CRCS}  #: what a store may be configured to keep of every blob
 

@@ -23,10 +23,10 @@ from worker.errors import (
 from worker.stores.store import Store
 from worker.stores.values import BlobHead
 from worker.transfer.resuming import fill
-from worker.units import MIB
+from worker.units import KIB
 
 _TRANSIENT: Final = (StoreUnavailableError, CredentialsError, ChecksumMismatchError)
-_PIECE: Final = MIB  #: bytes; at most
+_PIECE: Final = 128 * KIB  #: bytes; at most: each part thread holds one beside its buffer
 
 
 def version_of(head: BlobHead) -> dict[str, Any]:
