@@ -66,7 +66,7 @@ def delete_tree(store: Store, key: str, path: str, *, deletion: Deletion, stop: 
     first = store.list_page(key + "/")
     if deletion.cutoff is None:
         shown = [entry.mod_time for entry in first.entries] + ([head.mod_time] if head else [])
-        deletion.begin(max(first.served_at, *shown, first.served_at))  # some stores round their dates up
+        deletion.begin(max([first.served_at, *shown]))  # some stores round their dates up
     tree = _Tree(store, key, path, deletion, stop)
     if head is not None:
         tree.add(key, head.mod_time)
