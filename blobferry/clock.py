@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime
+from sqlalchemy import DateTime, Float, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator
@@ -35,21 +35,23 @@ class db_now(FunctionElement[datetime]):
     """The database's clock now, plus ``seconds``. Unlike ``now()`` it moves on within a transaction."""
 
     type = UtcDateTime()
-    inherit_cache = False
+    inherit_cache = True  # the seconds are a bound value: one statement, whatever they are
 
     def __init__(self, seconds: float = 0.0) -> None:
-        super().__init__()
-        self.seconds = float(seconds)
+        super().__init__(*([literal(float(seconds), Float)] if seconds else []))
 
 
 @compiles(db_now)
 def _postgresql_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
-    if not element.seconds:
-        return "clock_timestamp()"
-    return f"(clock_timestamp() + make_interval(secs => {element.seconds!r}))"
+    for seconds in element.clauses:
+        return f"(clock_timestamp() + make_interval(secs => {compiler.process(seconds, **kwargs)}))"
+    return "clock_timestamp()"
 
 
 @compiles(db_now, "sqlite")
 def _sqlite_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
     # SQLite counts milliseconds; the zeros make its text sort and compare with bound microseconds.
-    return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', '{element.seconds:+f} seconds'))"
+    for seconds in element.clauses:
+        later = f"printf('%+f seconds', {compiler.process(seconds, **kwargs)})"
+        return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', {later}))"
+    return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"

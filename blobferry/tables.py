@@ -59,7 +59,8 @@ def _of_job() -> Column[str]:
     return Column("job_id", String(155), ForeignKey("blobferry_jobs.id", ondelete="CASCADE"), nullable=False)
 
 
-_WAITING: Final = "lease_expires_at IS NULL AND state IN ('queued', 'retrying', 'verifying')"
+_WAITING: Final = "lease_expires_at IS NULL AND waits_for IS NULL AND state IN ('queued', 'retrying', 'verifying')"
+_UNFINISHED: Final = "state IN ('paused', 'queued', 'retrying', 'running', 'verifying')"
 
 
 def _only(condition: str) -> dict[str, Any]:
@@ -105,6 +106,7 @@ jobs = Table(
     _words("state", 16, "queued"),
     Column("phase", String(32)),  # finer than the state: what a resumed run looks at first
     _time("run_at"),  # null or past: may be claimed
+    Column("waits_for", String(155)),  # the job that holds, or stands earlier in line for, a path that this one needs
     _flag("cancel_requested"),
     _flag("pause_requested"),
     _clock("created_at"),
@@ -147,6 +149,9 @@ jobs = Table(
     Index("ix_blobferry_jobs_run_at", "run_at", **_only(_WAITING)),
     Index("ix_blobferry_jobs_deadline", "deadline", **_only("cancel_requested OR deadline IS NOT NULL")),
     Index("ix_blobferry_jobs_lease_expires_at", "lease_expires_at"),
+    Index("ix_blobferry_jobs_waits_for", "waits_for", **_only("waits_for IS NOT NULL")),
+    Index("ix_blobferry_jobs_path", "path", "seq", **_only(_UNFINISHED)),
+    Index("ix_blobferry_jobs_source", "source", "seq", **_only(f"operation = 'move' AND {_UNFINISHED}")),
     Index("ix_blobferry_jobs_finished_at", "finished_at"),
     sqlite_autoincrement=True,
 )
@@ -205,6 +210,7 @@ attempts = Table(
     Column("outcome", String(16)),  # null while it lasts; succeeded, failed, retrying, died, cancelled
     Column("error_code", String(64)),
     Column("error_message", Text),
+    Column("remark", Text),  # what else happened: its upload was lost and begun again
     _count("bytes_sent"),
 )
 
@@ -212,8 +218,9 @@ path_locks = Table(
     "blobferry_path_locks",
     metadata,
     Column("bucket", String(512), primary_key=True),  # endpoint and bucket: two storages may name one bucket
-    Column("path", String(1024), primary_key=True),
+    Column("path", String(1024), primary_key=True),  # the whole key, its storage's root directory included
     _of_job(),
+    _flag("is_tree"),  # everything below it, too
     Index("ix_blobferry_path_locks_job_id", "job_id"),
 )
 

@@ -21,4 +21,5 @@ class Attempt(Base):
     outcome: Mapped[str | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
+    remark: Mapped[str | None]
     bytes_sent: Mapped[int]

@@ -40,6 +40,7 @@ class Job(Base):
     state: Mapped[str]
     phase: Mapped[str | None]
     run_at: Mapped[datetime | None]
+    waits_for: Mapped[str | None]
     cancel_requested: Mapped[bool]
     pause_requested: Mapped[bool]
     created_at: Mapped[datetime]

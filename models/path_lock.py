@@ -7,10 +7,11 @@ from models.base import Base
 
 
 class PathLock(Base):
-    """A row of ``blobferry_path_locks``, held from the claim to the end of the job."""
+    """A row of ``blobferry_path_locks``, from the first claim to the end, or to a pause without an upload."""
 
     __table__ = path_locks
 
     bucket: Mapped[str]
     path: Mapped[str]
     job_id: Mapped[str]
+    is_tree: Mapped[bool]

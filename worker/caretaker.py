@@ -34,13 +34,14 @@ class Swept:
     """What one sweep did, in rows."""
 
     requeued: int = 0  #: leases that had run out
-    ended: int = 0  #: cancelled or overdue jobs that nobody ran
+    changed: int = 0  #: jobs that nobody ran: cancelled, overdue, or paused
+    freed: int = 0  #: jobs that wait for another no more
     published: int = 0
     aborted: int = 0  #: uploads
     pruned: int = 0  #: finished jobs
 
     def __bool__(self) -> bool:
-        return any((self.requeued, self.ended, self.published, self.aborted, self.pruned))
+        return any((self.requeued, self.changed, self.freed, self.published, self.aborted, self.pruned))
 
 
 class Caretaker:
@@ -55,7 +56,8 @@ class Caretaker:
         """One sweep. A step that fails is logged and does not stop the others; the next sweep repeats it."""
         return Swept(
             requeued=self._step(self._requeue),
-            ended=self._step(self._end_idle),
+            changed=self._step(self._apply_wishes),
+            freed=self._step(self._drop_stale_locks),
             published=self._step(self._publish_due),
             aborted=self._step(lambda: abort_given_up(self._runtime)),
             pruned=self._step(self._prune),
@@ -93,10 +95,16 @@ class Caretaker:
         self._tell_celery(expired)
         return len(expired)
 
-    def _end_idle(self) -> int:
-        ended = self._in_transaction(lambda session: queries.end_idle(session, limit=BATCH))
-        self._tell_celery(ended)
-        return len(ended)
+    def _apply_wishes(self) -> int:
+        kept = self._runtime.settings.retention.paused_upload_seconds
+        changed = self._in_transaction(
+            lambda session: queries.apply_wishes(session, limit=BATCH, paused_upload_seconds=kept)
+        )
+        self._tell_celery(changed)
+        return len(changed)
+
+    def _drop_stale_locks(self) -> int:
+        return self._in_transaction(queries.drop_stale_locks)
 
     def _tell_celery(self, jobs: Sequence[Job]) -> None:
         """Whoever waits for the result of a job that ended without a run hears of it from a run that finds it ended."""

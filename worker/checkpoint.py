@@ -1,14 +1,20 @@
-"""The checkpoint of a job: SQL rows, each written in a transaction that first says the run's token."""
+"""The checkpoint of a job: SQL rows, each written in a transaction that first says the run's token.
+
+Every write may be repeated: the answer to its COMMIT may be lost. So counts are written whole, never added to.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
+from sqlalchemy.orm import Session
+
 from blobferry.clock import db_now
 from blobferry.contract import PAST_RETURN, Phase, UploadState
-from models import Database, Job, Upload, queries
+from models import Part, Upload, queries
 from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
+from worker.lease import Lease
 from worker.transfer.checkpoint import Base, SavedUpload, SentPart
 from worker.transfer.control import Interrupted
 from worker.transfer.settling import expected_blob
@@ -34,8 +40,7 @@ class SqlCheckpoint:
 
     def __init__(
         self,
-        database: Database,
-        job: Job,
+        lease: Lease,
         place: Place,
         *,
         max_restarts: int,
@@ -47,10 +52,11 @@ class SqlCheckpoint:
         An upload of another place is begun again if ``begins_again_elsewhere``, as for a file on another host; else it
         is an error, for it must not be forgotten.
         """
+        job = lease.job
         self.mark = mark_of(job.id)
         self.progressed = False  #: bytes went out in this run
         self.past_return = job.phase in PAST_RETURN  #: readers may see the blob any moment
-        self._database = database
+        self._lease = lease
         self._job = job
         self._place = place
         self._storage = storage or job.storage
@@ -70,17 +76,14 @@ class SqlCheckpoint:
 
     def load(self) -> SavedUpload | None:
         """The newest upload that is neither gone nor being aborted, with its parts."""
-        with self._database.begin() as session:
-            queries.update_owned(session, self._job.id, self._job.token)
-            row = self._row = queries.newest_upload(session, self._job.id)
-            if row is None:
-                return None
-            is_elsewhere = (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint)
-            if is_elsewhere and not self._begins_again_elsewhere:
+        row, parts = self._lease.write(self._read)
+        self._row = row
+        if row is None:
+            return None
+        if (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint):
+            if not self._begins_again_elsewhere:
                 problem = f"this job's upload is in bucket {row.bucket!r}, the storage now names {self._place.bucket!r}"
                 raise ConfigurationError(f"storages.{row.storage}", problem)
-            parts = queries.parts_of(session, row.id)
-        if is_elsewhere:
             self.abandon(gone=False)
             return None
         return SavedUpload(
@@ -104,24 +107,29 @@ class SqlCheckpoint:
         self, key: str, *, size: int, part_size: int | None, base: Base, head: int = 0, head_parts: int = 0
     ) -> None:
         """The ledger's row, before the store hears of the upload."""
-        row = Upload(
-            job_id=self._job.id,
-            storage=self._storage,
-            bucket=self._place.bucket,
-            endpoint=self._place.endpoint,
-            key=key,
-            size=size,
-            part_size=part_size,
-            head=head,
-            head_parts=head_parts,
-            state=UploadState.OPENING,
-            base_etag=base.etag,
-            base_mod_time=base.mod_time,
-        )
-        with self._database.begin() as session:
-            queries.update_owned(session, self._job.id, self._job.token, phase=Phase.UPLOADING)
-            session.add(row)
-        self._row = row
+        values = {
+            "job_id": self._job.id,
+            "storage": self._storage,
+            "bucket": self._place.bucket,
+            "endpoint": self._place.endpoint,
+            "key": key,
+            "size": size,
+            "part_size": part_size,
+            "head": head,
+            "head_parts": head_parts,
+            "state": UploadState.OPENING,
+            "base_etag": base.etag,
+            "base_mod_time": base.mod_time,
+        }
+
+        def add(session: Session) -> Upload:
+            row = queries.newest_upload(session, self._job.id)
+            if row is None:  # else this has been written before, and only the answer was lost
+                row = Upload(**values)
+                session.add(row)
+            return row
+
+        self._row = self._lease.write(add, phase=Phase.UPLOADING)
 
     def opened(self, upload_id: str) -> None:
         """The store has answered."""
@@ -130,73 +138,77 @@ class SqlCheckpoint:
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
         """Rows for parts that the store holds."""
         self.progressed = self.progressed or progressed
-        with self._database.begin() as session:
-            queries.update_owned(
-                session,
-                self._job.id,
-                self._job.token,
-                bytes_done=Job.bytes_done + sum(part.size for part in parts),
-                bytes_sent=Job.bytes_sent + bytes_sent,
-            )
+        done, sent = self._job.bytes_done + sum(part.size for part in parts), self._job.bytes_sent + bytes_sent
+
+        def add(session: Session) -> None:
             queries.record_parts(session, self._upload.id, [asdict(part) for part in parts])
-            queries.add_bytes_sent(session, self._job, bytes_sent)
+            queries.count_bytes_sent(session, self._job, sent)
+
+        self._lease.write(add, bytes_done=done)
+        self._job.bytes_done, self._job.bytes_sent = done, sent
 
     def drop(self, part_numbers: Collection[int]) -> None:
         """Their rows were wrong."""
-        with self._database.begin() as session:
-            queries.update_owned(session, self._job.id, self._job.token)
-            dropped = queries.drop_parts(session, self._upload.id, part_numbers)
-            queries.update_owned(session, self._job.id, self._job.token, bytes_done=Job.bytes_done - dropped)
+
+        def forget(session: Session) -> int:
+            done = queries.drop_parts(session, self._upload.id, part_numbers)
+            queries.update_owned(session, self._job.id, self._job.token, bytes_done=done)
+            return done
+
+        self._job.bytes_done = self._lease.write(forget)
 
     def completing(self, base: Base) -> None:
         """The point of no return: a cancel that came first wins, a later one is too late."""
-        with self._database.begin() as session:
+        values = {"base_etag": base.etag, "base_mod_time": base.mod_time, "state": UploadState.COMPLETING}
+
+        def begin(session: Session) -> bool:
             won = queries.begin_completing(session, self._job, base_etag=base.etag)
             if won:
-                values = {"base_etag": base.etag, "base_mod_time": base.mod_time, "state": UploadState.COMPLETING}
                 queries.update_upload(session, self._upload.id, **values)
-        if not won:
+            return won
+
+        if not self._lease.write(begin):
             raise Interrupted
         self.past_return = True
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
         """Readers see the blob; what is left is to look."""
         self._job.etag, self._job.version_id = etag, version_id
-        with self._database.begin() as session:
-            queries.update_owned(
-                session,
-                self._job.id,
-                self._job.token,
-                phase=Phase.VERIFYING,
-                etag=etag,
-                version_id=version_id,
-                bytes_done=self._upload.size,
-                bytes_sent=Job.bytes_sent + bytes_sent,
-            )
+        done, sent = self._upload.size, self._job.bytes_sent + bytes_sent
+
+        def close(session: Session) -> None:
             queries.update_upload(session, self._upload.id, state=UploadState.COMPLETED)
-            queries.add_bytes_sent(session, self._job, bytes_sent)
+            queries.count_bytes_sent(session, self._job, sent)
+
+        self._lease.write(close, phase=Phase.VERIFYING, etag=etag, version_id=version_id, bytes_done=done)
+        self._job.bytes_done, self._job.bytes_sent = done or 0, sent
 
     def abandon(self, *, gone: bool) -> None:
         """Begin again from byte 0. An upload that never got an id had no bytes to lose and does not count."""
         restarts = self._job.restarts + (self._upload.upload_id is not None)
         if restarts > self._max_restarts:
             raise TooManyRestartsError(f"{self._upload.key}: the upload was lost {restarts} times")
-        self._job.restarts = restarts
-        self.past_return = False
         upload: dict[str, Any] = {"state": UploadState.GONE if gone else UploadState.ABORTING}
         if gone and self._upload.upload_id is None:  # a Create may still be on its way to the store
             upload["recheck_at"] = db_now(LATE_CREATE)
-        self._write(
-            upload=upload,
-            restarts=restarts,
-            bytes_done=0,
-            phase=Phase.UPLOADING,
-        )
+        lost = self._job.bytes_done if restarts > self._job.restarts else 0
+        reason = "had vanished" if gone else "could not be gone on with"
+
+        def forget(session: Session) -> None:
+            queries.update_upload(session, self._upload.id, **upload)
+            if lost:
+                queries.remark(session, self._job, f"its upload {reason} at byte {lost}: begun again from byte 0")
+
+        self._lease.write(forget, restarts=restarts, bytes_done=0, phase=Phase.UPLOADING)
+        self._upload.state = upload["state"]
+        self._job.restarts, self._job.bytes_done = restarts, 0
+        self.past_return = False
 
     def known_upload_ids(self, key: str) -> set[str]:
         """Ids in the ledger, of any job."""
-        with self._database.begin() as session:
-            return queries.known_upload_ids(session, self._place.bucket, self._place.endpoint, key)
+        return self._lease.write(
+            lambda session: queries.known_upload_ids(session, self._place.bucket, self._place.endpoint, key)
+        )
 
     def expected(self) -> Expected:
         """The blob that Stat has to show, once the upload is completed."""
@@ -213,10 +225,15 @@ class SqlCheckpoint:
         assert self._row is not None, "an upload is loaded or opened before anything is said of it"
         return self._row
 
+    def _read(self, session: Session) -> tuple[Upload | None, Sequence[Part]]:
+        row = queries.newest_upload(session, self._job.id)
+        return row, queries.parts_of(session, row.id) if row else ()
+
     def _write(self, *, upload: Mapping[str, Any] | None = None, **values: Any) -> None:
-        with self._database.begin() as session:
-            queries.update_owned(session, self._job.id, self._job.token, **values)
+        def change(session: Session) -> None:
             if upload:
                 queries.update_upload(session, self._upload.id, **upload)
+
+        self._lease.write(change, **values)
         for name, value in (upload or {}).items():
             setattr(self._upload, name, value)

@@ -1,10 +1,13 @@
-"""The lease: a run's right to work on its job, and the heartbeat that keeps it."""
+"""The lease: a run's right to work on its job and to write of it, and the heartbeat that keeps it."""
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
+
+from sqlalchemy.orm import Session
 
 from models import Database, Job, queries
 from worker.errors import LeaseLostError, UnreachableError
@@ -12,7 +15,9 @@ from worker.settings import Lease as LeaseSettings
 
 logger = logging.getLogger(__name__)
 
-RETRY_INTERVAL: Final = 1.0  #: seconds between two tries of a heartbeat that did not get through
+RETRY_INTERVAL: Final = 1.0  #: seconds between two tries of what did not get through to the database
+
+Result = TypeVar("Result")
 
 
 def lease_clock() -> float:
@@ -25,10 +30,10 @@ class Lease:
 
     def __init__(self, database: Database, job: Job, settings: LeaseSettings, *, taken_at: float) -> None:
         """``taken_at`` is the lease clock right before the claim: the lease cannot be older than that."""
-        self.cancel_requested = job.cancel_requested
-        self.pause_requested = job.pause_requested
+        self.job = job
+        #: What others want of the job, as heard with each heartbeat and each write.
+        self.wishes = queries.Wishes(job.cancel_requested, job.pause_requested, overdue=False)
         self._database = database
-        self._job = job
         self._settings = settings
         self._renewed_at = taken_at
         self._lost = False
@@ -51,6 +56,47 @@ class Lease:
         if self._lost or age > self._settings.seconds - self._settings.margin_seconds:
             raise LeaseLostError(f"the lease was renewed {age:.1f} s ago")
 
+    def write(self, work: Callable[[Session], Result], **values: Any) -> Result:
+        """Write of the job in one transaction, which says the token first and sets these columns.
+
+        While the database is away it is tried again, as long as the lease lasts: ``work`` and ``values`` have to be
+        safe to repeat, for the answer to a COMMIT may be lost. Raises LeaseLostError.
+        """
+        while True:
+            try:
+                with self._database.begin() as session:
+                    self.wishes = queries.update_owned(session, self.job.id, self.job.token, **values)
+                    return work(session)
+            except UnreachableError as error:
+                self._wait(error)
+
+    def end(self, work: Callable[[Session], object]) -> None:
+        """The same for what ends the run: once that is written, the job is not this run's any more."""
+        is_repeated = False
+        while True:
+            try:
+                with self._database.begin() as session:
+                    work(session)
+                return
+            except UnreachableError as error:
+                self._wait(error)
+                is_repeated = True
+            except LeaseLostError:
+                if is_repeated and self._has_ended():
+                    return  # the first COMMIT had worked, and its answer was lost
+                raise
+
+    def _has_ended(self) -> bool:
+        with self._database.begin() as session:
+            row = queries.find_job(session, self.job.id)
+        return row is not None and row.token == self.job.token and row.lease_expires_at is None
+
+    def _wait(self, error: UnreachableError) -> None:
+        self.check()
+        logger.warning("database is away, trying again", extra={"job_id": self.job.id, "reason": str(error)})
+        time.sleep(RETRY_INTERVAL)
+        self.check()
+
     def _beat(self) -> None:
         pause = self._settings.heartbeat_seconds
         while not self._ended.wait(pause) and not self._lost:
@@ -60,13 +106,12 @@ class Lease:
         asked_at = lease_clock()
         try:
             with self._database.begin() as session:
-                flags = queries.extend_lease(session, self._job.id, self._job.token, self._settings.seconds)
+                wishes = queries.extend_lease(session, self.job.id, self.job.token, self._settings.seconds)
         except UnreachableError as error:
-            logger.warning("heartbeat did not get through", extra={"job_id": self._job.id, "reason": str(error)})
+            logger.warning("heartbeat did not get through", extra={"job_id": self.job.id, "reason": str(error)})
             return False
-        if flags is None:
+        if wishes is None:
             self._lost = True
         else:
-            self._renewed_at = asked_at
-            self.cancel_requested, self.pause_requested = flags
+            self._renewed_at, self.wishes = asked_at, wishes
         return True

@@ -21,7 +21,7 @@ class Reads:
 
     def __init__(self, store: Store, *, root: str = "") -> None:
         self.store = store
-        self._root = root.strip("/")
+        self.root = root.strip("/")  #: "" is the whole store
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class Reads:
     def key(self, path: str) -> str:
         """The key of a path, below the root directory. Raises InvalidPathError."""
         try:
-            key = "/".join(filter(None, (self._root, check_path(path)[1:])))
+            key = "/".join(filter(None, (self.root, check_path(path)[1:])))
         except InvalidPathError as error:
             raise InvalidPathError(error.path, self.store.name) from None
         if len(key.encode()) > MAX_KEY_BYTES:
@@ -102,7 +102,7 @@ class Reads:
     def _directory(self, path: str) -> str:
         """The prefix of all keys below a path."""
         if path == "/":
-            return f"{self._root}/" if self._root else ""
+            return f"{self.root}/" if self.root else ""
         return self.key(path) + "/"
 
     @contextmanager

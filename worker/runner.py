@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 from blobferry.contract import PAST_RETURN, JobState, Phase
@@ -21,16 +22,17 @@ from worker.errors import (
     UnreachableError,
     VerificationError,
 )
-from worker.lease import Lease, lease_clock
+from worker.lease import RETRY_INTERVAL, Lease, lease_clock
 from worker.ledger import abort_given_up
 from worker.logs import job_context
-from worker.operations import OPERATIONS, NotShownError, Operation, Result
+from worker.operations import OPERATIONS, NotShownError, Operation
 from worker.retry import GiveUp, decide
 from worker.runtime import Runtime
 from worker.transfer.control import Interrupted
 
 logger = logging.getLogger(__name__)
 
+CLAIM_TRIES: Final = 5  #: of a claim, while the database is away
 FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each look of the Stat poll
 LONGEST_POLL_DELAY: Final = 30.0  #: seconds
 
@@ -66,15 +68,7 @@ Outcome = Nothing | Again | Ended | Cancelled
 
 def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Outcome:
     """Run one slice of the job, if it is to be had. Safe to call any number of times, anywhere, at once."""
-    taken_at = lease_clock()
-    with runtime.database.begin() as session:
-        job = queries.claim_job(
-            session,
-            job_id,
-            worker=runtime.worker,
-            lease_seconds=runtime.settings.lease.seconds,
-            publish_seq=publish_seq,
-        )
+    taken_at, job = _claim(runtime, job_id, publish_seq)
     if job is None:
         return Nothing()
     with (
@@ -82,17 +76,52 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
         Lease(runtime.database, job, runtime.settings.lease, taken_at=taken_at) as lease,
     ):
         logger.info("job claimed", extra={"operation": job.operation, "path": job.path, "phase": job.phase})
-        outcome = _Run(runtime, job, lease).outcome()
+        outcome = _Run(runtime, lease).outcome()
         logger.info("run ended", extra={"outcome": repr(outcome)})
         return outcome
+
+
+def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, Job | None]:
+    """The job, and when it was taken at the earliest. The answer to a COMMIT may be lost: then it is asked again."""
+    for tries_left in reversed(range(CLAIM_TRIES)):
+        taken_at = lease_clock()
+        try:
+            with runtime.database.begin() as session:
+                job = queries.claim_job(
+                    session,
+                    job_id,
+                    worker=runtime.worker,
+                    lease_seconds=runtime.settings.lease.seconds,
+                    publish_seq=publish_seq,
+                    is_repeated=tries_left + 1 < CLAIM_TRIES,
+                    holds=runtime.holds,
+                )
+            return taken_at, job
+        except UnreachableError as error:
+            if not tries_left:
+                raise
+            logger.warning("database is away, claiming again", extra={"job_id": job_id, "reason": str(error)})
+            time.sleep(RETRY_INTERVAL)
+    raise AssertionError("the last try returns or raises")
+
+
+class Stopping(StrEnum):
+    """Why a run ends before its job does."""
+
+    CANCEL = "cancel"
+    DEADLINE = "its deadline is over"
+    PAUSE = "pause"
+    DRAIN = "the worker is shutting down"
+    SLICE = "the slice is over"
+    ASKED = "asked to stop"
 
 
 class _Run:
     """One run of a job that was claimed."""
 
-    def __init__(self, runtime: Runtime, job: Job, lease: Lease) -> None:
+    def __init__(self, runtime: Runtime, lease: Lease) -> None:
         self._runtime = runtime
-        self._job = job
+        self._job = lease.job
         self._lease = lease
         self._ends_at = time.monotonic() + runtime.settings.transfer.slice_seconds
         self._operation: Operation | None = None
@@ -113,12 +142,10 @@ class _Run:
                 return self._failed(UnexpectedError(f"{type(error).__name__}: {error}"))
         except LeaseLostError as error:
             logger.warning("lease lost", extra={"reason": str(error)})
-        except UnreachableError as error:
-            logger.warning("run not recorded, its lease will run out", extra={"reason": str(error)})
         return Nothing()
 
     def _go(self) -> Outcome:
-        operation = self._operation = OPERATIONS[self._job.operation](self._runtime, self._job, self._stop)
+        operation = self._operation = OPERATIONS[self._job.operation](self._runtime, self._lease, self._stop)
         with closing(operation):
             if self._job.phase not in (Phase.VERIFYING, Phase.DELETING_SOURCE):
                 operation.bring()
@@ -131,33 +158,37 @@ class _Run:
         self._stopped = bool(self._stop_reason())
         return self._stopped
 
-    def _stop_reason(self) -> str:
-        operation = self._operation
-        if operation is None or not operation.past_return:  # beyond it a cancel is too late: readers may see the blob
-            if self._lease.cancel_requested:
-                return "cancel"
-            if self._lease.pause_requested:
-                return "pause"
+    def _stop_reason(self) -> Stopping | None:
+        operation, wishes = self._operation, self._lease.wishes
+        if operation is None or not operation.past_return:  # beyond it all this is too late: readers may see the blob
+            if wishes.cancel:
+                return Stopping.CANCEL
+            if wishes.overdue:
+                return Stopping.DEADLINE
+            if wishes.pause:
+                return Stopping.PAUSE
         if drain.is_draining():
-            return "the worker is shutting down"
+            return Stopping.DRAIN
         is_late = time.monotonic() > self._ends_at
         slice_is_over = is_late and operation is not None and operation.progressed and operation.is_sliced
-        return "the slice is over" if slice_is_over else ""
+        return Stopping.SLICE if slice_is_over else None
 
     def _hand_over(self) -> Outcome:
         # What asked to stop may have been taken back; and only a cancel can refuse a publishing call unseen.
-        reason = self._stop_reason() or ("asked to stop" if self._stopped else "cancel")
-        with self._runtime.database.begin() as session:
-            if reason == "cancel":
-                queries.cancel_job(session, self._job)
-            elif reason == "pause":
-                queries.release_job(session, self._job, JobState.PAUSED)
-            else:
-                queries.release_job(session, self._job, JobState.QUEUED)
-        if reason != "cancel":
-            return Again(reason, datetime.now(UTC))
-        abort_given_up(self._runtime)
-        return Cancelled()
+        reason = self._stop_reason() or (Stopping.ASKED if self._stopped else Stopping.CANCEL)
+        match reason:
+            case Stopping.CANCEL:
+                self._lease.end(lambda session: queries.cancel_job(session, self._job))
+                abort_given_up(self._runtime)
+                return Cancelled()
+            case Stopping.DEADLINE:
+                return self._give_up(queries.deadline_error(self._job), kept=0.0)
+            case Stopping.PAUSE:
+                kept = self._runtime.settings.retention.paused_upload_seconds
+                self._lease.end(lambda session: queries.pause_job(session, self._job, keep_upload_seconds=kept))
+            case _:
+                self._lease.end(lambda session: queries.release_job(session, self._job, JobState.QUEUED))
+        return Again(reason, datetime.now(UTC))
 
     def _verify(self, operation: Operation) -> Outcome:
         """One look of the Stat poll. Between two looks the job holds no slot."""
@@ -167,24 +198,13 @@ class _Run:
         except NotShownError as error:
             difference = str(error)
         else:
-            self._finish(result)
+            self._lease.end(lambda session: queries.finish_job(session, job, result))
             return Ended(result=result)
+        if not self._lease.write(lambda session: queries.poll_again(session, job, seconds)):
+            raise VerificationError(f"{job.path}: Stat did not show the outcome within {seconds:g} s: {difference}")
         delay = min(FIRST_POLL_DELAY * 2 ** min(job.polls, 10), LONGEST_POLL_DELAY)
-        with self._runtime.database.begin() as session:
-            if queries.poll_again(session, job, seconds):
-                queries.release_job(session, job, JobState.VERIFYING, delay=delay)
-                return Again(f"Stat does not show the outcome yet: {difference}", _after(delay))
-        raise VerificationError(f"{job.path}: Stat did not show the outcome within {seconds:g} s: {difference}")
-
-    def _finish(self, result: Result) -> None:
-        try:
-            with self._runtime.database.begin() as session:
-                queries.finish_job(session, self._job, result)
-        except UnreachableError:  # the COMMIT may have worked and only its answer been lost
-            with self._runtime.database.begin() as session:
-                row = queries.find_job(session, self._job.id)
-            if row is None or (row.token, row.state) != (self._job.token, JobState.SUCCEEDED):
-                raise
+        self._lease.end(lambda session: queries.release_job(session, job, JobState.VERIFYING, delay=delay))
+        return Again(f"Stat does not show the outcome yet: {difference}", _after(delay))
 
     def _failed(self, error: BlobferryError) -> Outcome:
         progressed = self._operation is not None and self._operation.progressed
@@ -197,15 +217,17 @@ class _Run:
         )
         if isinstance(decision, GiveUp):
             kept = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0
-            with self._runtime.database.begin() as session:
-                queries.fail_job(session, self._job, error, keep_upload_seconds=kept)
-            logger.error("job failed", extra={"error_code": error.code, "error": str(error)})
-            abort_given_up(self._runtime)
-            return Ended(error=error)
-        with self._runtime.database.begin() as session:
-            queries.retry_job(session, self._job, error, delay=decision.delay, failures=decision.failures)
+            return self._give_up(error, kept=kept)
+        delay, failures = decision.delay, decision.failures
+        self._lease.end(lambda session: queries.retry_job(session, self._job, error, delay=delay, failures=failures))
         logger.warning("job will be retried", extra={"error_code": error.code, "error": str(error)})
-        return Again(f"{error.code}: {error}", _after(decision.delay))
+        return Again(f"{error.code}: {error}", _after(delay))
+
+    def _give_up(self, error: BlobferryError, *, kept: float) -> Outcome:
+        self._lease.end(lambda session: queries.fail_job(session, self._job, error, keep_upload_seconds=kept))
+        logger.error("job failed", extra={"error_code": error.code, "error": str(error)})
+        abort_given_up(self._runtime)
+        return Ended(error=error)
 
 
 def _after(seconds: float) -> datetime:

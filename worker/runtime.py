@@ -3,21 +3,23 @@
 Made once in each child, after the fork: clients, connections and threads do not survive one.
 """
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from socket import gethostname
-from typing import Any
 from urllib.parse import urlsplit
 
+from blobferry.sealing import Sealer
 from models import Database, Job
-from worker.checkpoint import Place, SqlCheckpoint
+from models.queries import Hold
 from worker.driver import Driver
 from worker.errors import ConfigurationError
+from worker.holding import holds_of
+from worker.identity import process_name
 from worker.settings import Settings, load_settings
 from worker.transfer.blob_source import BlobSource
 from worker.transfer.control import Stop, never
 from worker.transfer.engine import Engine
 from worker.transfer.http_source import HttpSource
+from worker.transfer.pace import FAMILY
 from worker.transfer.sources import FileSource, Source
 
 
@@ -28,10 +30,11 @@ class Runtime:
         self, settings: Settings, *, database: Database | None = None, drivers: Mapping[str, Driver] | None = None
     ) -> None:
         self.settings = settings
-        self.worker = f"{gethostname()}:{os.getpid()}"
+        self.worker = process_name()
         self.database = database or Database(settings.database_url.get_secret_value())
+        self.sealer = Sealer([key.get_secret_value() for key in settings.encryption_keys])
         transfer = settings.transfer
-        self.engine = Engine(part_size=transfer.part_size, part_threads=transfer.part_threads)
+        self.engine = Engine(part_size=transfer.part_size, part_threads=transfer.part_threads, paces=FAMILY)
         self._drivers = drivers or {
             name: Driver.from_parameters(parameters, engine=self.engine)
             for name, parameters in settings.storages.items()
@@ -46,8 +49,16 @@ class Runtime:
             problem = f"no such storage is configured on worker host {gethostname()}; there are: {known}"
             raise ConfigurationError(f"storages.{storage}", problem) from None
 
+    def holds(self, job: Job) -> Sequence[Hold]:
+        """The paths that the job needs for itself."""
+        return holds_of(job, self._drivers)
+
     def open_source(self, url: str, stop: Stop = never) -> Source:
-        """The source of a URL, opened. The caller closes it. Raises Interrupted if that takes long and is to stop."""
+        """The source of a URL, opened. The caller closes it. Raises Interrupted if that takes long and is to stop.
+
+        A sealed URL is opened by the keys of ``encryption_keys``. Raises ConfigurationError if none of them does.
+        """
+        url = self.sealer.opened(url)
         parts, sources = urlsplit(url), self.settings.sources
         match parts.scheme:
             case "blob":
@@ -67,10 +78,6 @@ class Runtime:
                 )
             case _:
                 return FileSource.open(url, sources.file_roots)
-
-    def checkpoint(self, job: Job, place: Place, **how: Any) -> SqlCheckpoint:
-        """The checkpoint of a job that this process has claimed. ``how`` as SqlCheckpoint takes it."""
-        return SqlCheckpoint(self.database, job, place, max_restarts=self.settings.retry.max_restarts, **how)
 
     def warm_up(self) -> None:
         """Do now what the first job would wait for: import boto3 and make the clients. Sends no request."""

@@ -9,10 +9,26 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from blobferry.database import parse_url
+from blobferry.sealing import Sealer, parse_keys
 from worker.errors import ConfigurationError
 from worker.parameters import DriverParameters, configuration_error
 from worker.units import GIB, MIB
@@ -90,6 +106,7 @@ class Retention(_Section):
     """``[retention]``: how long things are kept."""
 
     failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
+    paused_upload_seconds: float = Field(default=7 * 24 * 3600, ge=0)
     job_seconds: float = Field(default=30 * 24 * 3600, ge=0)
     tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)
     abort_recheck_seconds: float = Field(default=3600, ge=0)  #: a part in flight may land after an abort
@@ -99,6 +116,11 @@ class Sweep(_Section):
     """``[sweep]``: the caretaker."""
 
     interval_seconds: float = Field(default=5, gt=0)
+
+
+def _keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    Sealer([key.get_secret_value() for key in keys])
+    return keys
 
 
 class Settings(BaseSettings):
@@ -111,6 +133,8 @@ class Settings(BaseSettings):
     database_url: SecretStr
     broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
     result_backend: SecretStr | None = None  #: None: the broker
+    #: Fernet keys: the first seals what a source URL holds of secrets, all of them open. None: kept as it came.
+    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
     concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: Sources = Sources()

@@ -10,6 +10,8 @@ from blobferry.clock import db_now
 from blobferry.contract import check_request
 from blobferry.submission import insert_job
 from models import Attempt, Database, Job, Part, Tombstone, Upload, queries
+from worker.lease import Lease, lease_clock
+from worker.settings import Lease as LeaseSettings
 
 LEASE = 30.0
 
@@ -43,6 +45,11 @@ def claim(database: Database, job_id: str, *, publish_seq: int | None = None, wo
 def try_claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> Job | None:
     with database.begin() as session:
         return queries.claim_job(session, job_id, worker=worker, lease_seconds=LEASE, publish_seq=publish_seq)
+
+
+def lease_of(database: Database, job: Job) -> Lease:
+    """The lease of the run that claimed the job, without a heartbeat."""
+    return Lease(database, job, LeaseSettings(), taken_at=lease_clock())
 
 
 def job_row(database: Database, job_id: str) -> Job:

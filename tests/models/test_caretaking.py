@@ -172,7 +172,7 @@ def test_the_next_run_is_the_earliest_that_is_still_to_come(database: Database) 
 
 def end_idle(database: Database) -> list[str]:
     with database.begin() as session:
-        return [job.id for job in queries.end_idle(session, limit=100)]
+        return [job.id for job in queries.apply_wishes(session, limit=100)]
 
 
 @pytest.mark.parametrize("state", ["queued", "retrying", "paused"])
@@ -202,7 +202,8 @@ def test_an_idle_job_past_its_deadline_fails_and_says_so(database: Database) -> 
     [
         {},
         {"deadline": datetime(2100, 1, 1, tzinfo=UTC)},
-        {"pause_requested": True},
+        {"pause_requested": True, "state": "paused"},
+        {"pause_requested": True, "phase": "completing", "state": "retrying"},
         {"cancel_requested": True, "state": "succeeded"},
         {"cancel_requested": True, "lease_expires_at": datetime(2100, 1, 1, tzinfo=UTC), "state": "running"},
         {"cancel_requested": True, "phase": "completing", "state": "retrying"},

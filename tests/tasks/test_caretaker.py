@@ -112,7 +112,7 @@ def test_a_cancelled_idle_job_ends_and_its_upload_is_aborted_in_one_sweep(world:
     job_id = world.submit()
     world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=4))
     change(world.database, job_id, cancel_requested=True)
-    assert caretaker.sweep() == Swept(ended=1, aborted=1)
+    assert caretaker.sweep() == Swept(changed=1, aborted=1)
     assert job_row(world.database, job_id).state == "cancelled"
     assert unfinished(world.memory) == []
     assert blob(world.memory, KEY) == OLD

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from celery.app.task import Context
-from sqlalchemy import event, insert
+from sqlalchemy import delete, event, insert, update
 from sqlalchemy.orm import Session
 
 from blobferry import Client
+from blobferry.clock import db_now
 from blobferry.contract import REQUEST_VERSION, UploadState
 from blobferry.messages import Message
-from models import Database, Tombstone, queries
+from models import Database, PathLock, Tombstone, queries
 from tests.doubles import (
     DeathError,
     FaultyStore,
@@ -35,6 +36,7 @@ from tests.models.rows import (
     count_rows,
     expire_lease,
     job_row,
+    lease_of,
     outcomes,
     submit,
     tombstones,
@@ -339,7 +341,13 @@ def test_an_upload_whose_create_arrives_after_its_row_was_given_up_is_found_late
 def test_a_rescue_leaves_another_storages_fresh_upload_in_the_same_bucket_alone(world: World) -> None:
     lost, other = world.submit(), world.submit(arguments={"storage": "second"})
     died(world, lost, FaultyStore(world.memory, "create_upload", error=DeathError))
+    change(world.database, lost, not_before=db_now(3600), attempt=0)  # a job of its time holds the path, this one not
+    with world.database.begin() as session:
+        session.execute(delete(PathLock))
     run_with(world, other, second=(FaultyStore(world.memory, "upload_part", times=99), ""))
+    change(world.database, lost, not_before=None, attempt=1)
+    with world.database.begin() as session:
+        session.execute(update(PathLock).values(job_id=lost))
     (fresh,) = uploads(world.database, other)
     assert unfinished(world.memory) == [fresh.upload_id]
     assert isinstance(world.run(lost), Ended)
@@ -353,7 +361,7 @@ def test_a_rescue_leaves_another_storages_fresh_upload_in_the_same_bucket_alone(
 def test_a_stale_owner_is_not_told_of_the_uploads(world: World) -> None:
     job_id = world.submit()
     stale = claim(world.database, job_id)
-    checkpoint = SqlCheckpoint(world.database, stale, world.memory, max_restarts=3)
+    checkpoint = SqlCheckpoint(lease_of(world.database, stale), world.memory, max_restarts=3)
     assert checkpoint.load() is None
     expire_lease(world.database, job_id)
     claim(world.database, job_id)

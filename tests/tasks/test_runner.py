@@ -36,7 +36,6 @@ from worker import drain
 from worker.errors import (
     ChecksumMismatchError,
     PermissionDeniedError,
-    SlowDownError,
     SupersededError,
     VerificationError,
 )
@@ -133,10 +132,10 @@ def test_a_job_that_somebody_else_runs_is_left_alone(world: World) -> None:
 def test_a_transient_error_is_tried_again_later_with_only_what_is_missing(world: World) -> None:
     job_id = world.submit()
     before = datetime.now(UTC)
-    outcome = world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=6, error=SlowDownError))
+    outcome = world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=6))
     assert isinstance(outcome, Again)
     row = job_row(world.database, job_id)
-    assert (row.state, row.error_code, row.attempt, row.worker) == ("retrying", "slow_down", 1, None)
+    assert (row.state, row.error_code, row.attempt, row.worker) == ("retrying", "store_unavailable", 1, None)
     assert row.failures == 1
     assert row.run_at is not None
     assert before - timedelta(seconds=1) <= row.run_at <= datetime.now(UTC) + timedelta(seconds=2)

@@ -19,6 +19,7 @@ from tests.models.rows import (
     claim,
     expire_lease,
     job_row,
+    lease_of,
     part_rows,
     submit,
     uploads,
@@ -49,7 +50,7 @@ class SqlJob:
 
     def open(self) -> SqlCheckpoint:
         """The checkpoint of this run."""
-        return SqlCheckpoint(self.database, self.job, self.store, max_restarts=self.max_restarts)
+        return SqlCheckpoint(lease_of(self.database, self.job), self.store, max_restarts=self.max_restarts)
 
     def next_run(self) -> SqlCheckpoint:
         """The checkpoint of another worker, after this one has died."""

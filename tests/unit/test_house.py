@@ -16,7 +16,6 @@ MAX_LINES = 250
 # Longer because splitting would cost more than it gives.
 LONG = {
     Path("blobferry/errors.py"),  # one tree, in one place
-    Path("models/queries.py"),  # the whole protocol of a job's life, to be read in one sitting
 }
 # They say nothing about what is inside, so everything ends up there.
 EMPTY_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}

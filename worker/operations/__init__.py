@@ -6,7 +6,7 @@ Both halves may be repeated by any later run. Bytes are moved by the driver, whi
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from models import Job
+from worker.lease import Lease
 from worker.operations.delete import Delete
 from worker.operations.move import Move
 from worker.operations.operation import NotShownError, Operation, Result
@@ -17,7 +17,7 @@ from worker.transfer.control import Stop
 
 __all__ = ["OPERATIONS", "NotShownError", "Operation", "Result"]
 
-OPERATIONS: Final[Mapping[str, Callable[[Runtime, Job, Stop], Operation]]] = {
+OPERATIONS: Final[Mapping[str, Callable[[Runtime, Lease, Stop], Operation]]] = {
     "put_content": PutContent,
     "write_stream": WriteStream,
     "read_stream": ReadStream,

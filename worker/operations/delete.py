@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from blobferry.contract import Phase
-from models import Job, queries
+from worker.lease import Lease
 from worker.operations.operation import NotShownError, Result
 from worker.runtime import Runtime
 from worker.transfer.control import Stop
@@ -16,12 +16,12 @@ class Delete:
     is_sliced = True
     past_return = False  # a cancel stops it between two batches
 
-    def __init__(self, runtime: Runtime, job: Job, stop: Stop) -> None:
+    def __init__(self, runtime: Runtime, lease: Lease, stop: Stop) -> None:
+        job = lease.job
         self.progressed = False
         self.cutoff = job.cutoff
         self.deleted_any = job.deleted_any
-        self._database = runtime.database
-        self._job = job
+        self._lease = lease
         self._stop = stop
         self._path = str(job.path)
         self._driver = runtime.driver(job.storage)
@@ -58,5 +58,4 @@ class Delete:
         self.progressed = self.progressed or count > 0
 
     def _write(self, **values: Any) -> None:
-        with self._database.begin() as session:
-            queries.update_owned(session, self._job.id, self._job.token, **values)
+        self._lease.write(lambda session: None, **values)

@@ -11,7 +11,7 @@ class Move(Transfer):
     def _open_checkpoint(self) -> SqlCheckpoint:
         name = self._request.get("dest_storage") or self._job.storage
         self._dest = self._runtime.driver(name)
-        return self._runtime.checkpoint(self._job, self._dest.store, storage=name)
+        return self._checkpoint_at(self._dest.store, storage=name)
 
     def bring(self) -> None:
         """See :class:`Operation`."""

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from models import Job
-from worker.checkpoint import SqlCheckpoint
+from worker.checkpoint import Place, SqlCheckpoint
 from worker.driver import Driver
+from worker.lease import Lease
 from worker.runtime import Runtime
 from worker.stores.values import BlobHead
 from worker.transfer.control import Stop
@@ -53,8 +53,10 @@ class Transfer:
 
     is_sliced = True
 
-    def __init__(self, runtime: Runtime, job: Job, stop: Stop) -> None:
+    def __init__(self, runtime: Runtime, lease: Lease, stop: Stop) -> None:
+        job = lease.job
         self._runtime = runtime
+        self._lease = lease
         self._job = job
         self._stop = stop
         self._request: Mapping[str, Any] = job.request or {}
@@ -62,7 +64,10 @@ class Transfer:
         self._checkpoint = self._open_checkpoint()
 
     def _open_checkpoint(self) -> SqlCheckpoint:
-        return self._runtime.checkpoint(self._job, self._driver.store)
+        return self._checkpoint_at(self._driver.store)
+
+    def _checkpoint_at(self, place: Place, **how: Any) -> SqlCheckpoint:
+        return SqlCheckpoint(self._lease, place, max_restarts=self._runtime.settings.retry.max_restarts, **how)
 
     @property
     def progressed(self) -> bool:

@@ -19,7 +19,7 @@ class ReadStream(Transfer):
             return super()._open_checkpoint()
         roots = self._runtime.settings.sources.file_roots
         self._destination = FileDestination.open(self._request["dest"], roots)
-        return self._runtime.checkpoint(self._job, self._destination, begins_again_elsewhere=True)
+        return self._checkpoint_at(self._destination, begins_again_elsewhere=True)
 
     def bring(self) -> None:
         """See :class:`Operation`."""

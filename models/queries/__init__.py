@@ -1,0 +1,81 @@
+"""Every statement of a job's life. The functions take a Session and never commit: whoever opened it does.
+
+Two kinds of writers: the run that owns a job says its token (``update_owned``), everybody else takes rows that nobody
+owns, with SKIP LOCKED where the database knows it. Lease times are the database's clock, never a worker's.
+
+    claims       a run takes a job, and keeps it          locks        one job at a time for each path, in order
+    checkpoints  what a run must not forget               history      what each attempt came to
+    endings      a run gives its job back, or ends it     idle         jobs that nobody runs: the dead's, and wishes
+    publishing   which jobs have a message on its way     aborting     the ledger's other end
+    pruning      what is long finished goes               looks        what changes nothing
+"""
+
+from models.queries.aborting import FILES, HOST_GONE, put_off_abort, upload_is_gone, uploads_to_abort
+from models.queries.checkpoints import (
+    begin_completing,
+    drop_parts,
+    known_upload_ids,
+    newest_upload,
+    parts_of,
+    record_parts,
+    update_upload,
+)
+from models.queries.claims import Wishes, claim_job, extend_lease, update_owned
+from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
+from models.queries.history import count_bytes_sent, remark
+from models.queries.idle import (
+    MAX_CRASH_STREAK,
+    MAX_CRASHES,
+    apply_wishes,
+    deadline_error,
+    expire_leases,
+    requeue_expired,
+)
+from models.queries.locks import Hold, drop_stale_locks
+from models.queries.looks import find_ended, find_job, is_pruned
+from models.queries.pruning import prune
+from models.queries.publishing import REPUBLISH_AFTER, jobs_to_publish, pick_fairly, seconds_to_next_run
+
+__all__ = [
+    "FILES",
+    "HOST_GONE",
+    "MAX_CRASHES",
+    "MAX_CRASH_STREAK",
+    "REPUBLISH_AFTER",
+    "Hold",
+    "Wishes",
+    "apply_wishes",
+    "begin_completing",
+    "cancel_job",
+    "claim_job",
+    "count_bytes_sent",
+    "deadline_error",
+    "drop_parts",
+    "drop_stale_locks",
+    "expire_leases",
+    "extend_lease",
+    "fail_job",
+    "find_ended",
+    "find_job",
+    "finish_job",
+    "is_pruned",
+    "jobs_to_publish",
+    "known_upload_ids",
+    "newest_upload",
+    "parts_of",
+    "pause_job",
+    "pick_fairly",
+    "poll_again",
+    "prune",
+    "put_off_abort",
+    "record_parts",
+    "release_job",
+    "remark",
+    "requeue_expired",
+    "retry_job",
+    "seconds_to_next_run",
+    "update_owned",
+    "update_upload",
+    "upload_is_gone",
+    "uploads_to_abort",
+]

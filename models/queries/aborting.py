@@ -1,0 +1,41 @@
+"""The ledger's other end: which uploads are to be aborted, and what became of them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from blobferry.clock import db_now
+from blobferry.contract import UploadState
+from models.queries.checkpoints import update_upload
+from models.queries.conditions import UNFINISHED_UPLOADS, now
+from models.upload import Upload
+
+FILES: Final = "file://"  #: with it the endpoint of a partial file begins; what follows is its host
+HOST_GONE: Final = 7 * 24 * 3600.0  #: seconds after which nobody waits any more for a host to remove its partial file
+
+
+def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence[Upload]:
+    """Uploads to abort now: those given up, and aborted ones that are due for their second look.
+
+    Partial files are left to their own host, which calls itself ``files_of``; after some days, to anybody.
+    """
+    retention_is_over = (Upload.state.in_(UNFINISHED_UPLOADS), Upload.recheck_at < now())
+    session.execute(update(Upload).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
+    not_put_off = or_(Upload.recheck_at.is_(None), Upload.recheck_at < now())
+    second_look = (Upload.state == UploadState.GONE) & (Upload.recheck_at < now())
+    due = or_((Upload.state == UploadState.ABORTING) & not_put_off, second_look)
+    in_reach = or_(~Upload.endpoint.startswith(FILES), Upload.endpoint == files_of, Upload.updated_at < now(-HOST_GONE))
+    return session.scalars(select(Upload).where(due, in_reach).limit(limit)).all()
+
+
+def put_off_abort(session: Session, upload: int, seconds: float) -> None:
+    """It cannot be aborted now; others are not to wait behind it."""
+    update_upload(session, upload, recheck_at=db_now(seconds))
+
+
+def upload_is_gone(session: Session, upload: int, *, recheck_seconds: float | None) -> None:
+    """The store shows nothing of it any more; look again after ``recheck_seconds``, if given."""
+    recheck_at = None if recheck_seconds is None else db_now(recheck_seconds)
+    update_upload(session, upload, state=UploadState.GONE, recheck_at=recheck_at)

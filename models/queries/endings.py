@@ -1,0 +1,88 @@
+"""How a run ends: it gives its job back, or ends it. Each raises LeaseLostError if another run owns the job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from blobferry.clock import db_now
+from blobferry.contract import JobState
+from blobferry.errors import BlobferryError, StoreError, TransferError
+from models.job import Job
+from models.queries.claims import update_owned
+from models.queries.conditions import NOBODY
+from models.queries.history import close_attempt
+from models.queries.idle import give_up_uploads, keep_paused
+from models.queries.locks import drop_locks
+
+
+def release_job(session: Session, job: Job, state: JobState, *, delay: float = 0.0, **values: Any) -> None:
+    """Give the job back, to be claimed again after ``delay`` seconds: a slice, a drain, a Stat poll or a retry."""
+    update_owned(session, job.id, job.token, state=state, run_at=db_now(delay), crash_streak=0, **NOBODY, **values)
+
+
+def pause_job(session: Session, job: Job, *, keep_upload_seconds: float) -> None:
+    """Give the job back, to be claimed again once somebody resumes it."""
+    update_owned(session, job.id, job.token, state=JobState.PAUSED, run_at=None, crash_streak=0, **NOBODY)
+    keep_paused(session, job.id, keep_upload_seconds)
+
+
+def retry_job(session: Session, job: Job, error: BlobferryError, *, delay: float, failures: int) -> None:
+    """Record a transient error; the job may be claimed again after ``delay`` seconds."""
+    why = {"failures": failures, "error_code": error.code, "error_message": str(error)}
+    release_job(session, job, JobState.RETRYING, delay=delay, **why)
+    close_attempt(session, job.id, job.attempt, outcome="retrying", error=error)
+
+
+def finish_job(session: Session, job: Job, result: Mapping[str, Any]) -> None:
+    """The job is done: Stat has shown it."""
+    _finish(session, job, JobState.SUCCEEDED, "succeeded", None, result=dict(result), bytes_done=job.size or 0)
+
+
+def fail_job(session: Session, job: Job, error: BlobferryError, *, keep_upload_seconds: float = 0.0) -> None:
+    """The job has failed for good. Its upload is aborted, at once or after ``keep_upload_seconds``."""
+    _finish(session, job, JobState.FAILED, "failed", error, keep_upload_seconds=keep_upload_seconds)
+
+
+def cancel_job(session: Session, job: Job) -> None:
+    """The run has seen the cancel before its point of no return."""
+    _finish(session, job, JobState.CANCELLED, "cancelled", None)
+
+
+def _finish(
+    session: Session,
+    job: Job,
+    state: JobState,
+    outcome: str,
+    error: BlobferryError | None,
+    *,
+    keep_upload_seconds: float = 0.0,
+    **values: Any,
+) -> None:
+    code, message = (error.code, str(error)) if error else (None, None)
+    update_owned(
+        session,
+        job.id,
+        job.token,
+        state=state,
+        phase=None,
+        run_at=None,
+        finished_at=db_now(),
+        error_code=code,
+        error_message=message,
+        **NOBODY,
+        **values,
+    )
+    close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
+    # What the store or a look at it has decided is certain; any other error may hide a completion that still works.
+    certain = error is None or isinstance(error, StoreError | TransferError)
+    give_up_uploads(session, job.id, keep_upload_seconds, certain=certain)
+    drop_locks(session, job.id)
+
+
+def poll_again(session: Session, job: Job, verify_seconds: float) -> bool:
+    """Count a look of the Stat poll that did not show the blob; False once ``verify_seconds`` are over."""
+    until = func.coalesce(Job.verify_until, db_now(verify_seconds))
+    update_owned(session, job.id, job.token, polls=job.polls + 1, verify_until=until)
+    return bool(session.scalar(select(Job.verify_until > db_now()).where(Job.id == job.id)))

@@ -1,0 +1,42 @@
+"""The history: one row for each attempt of a job."""
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from blobferry.clock import db_now
+from blobferry.errors import BlobferryError
+from models.attempt import Attempt
+from models.job import Job
+from models.queries.conditions import dialect
+
+
+def open_attempt(session: Session, job: Job) -> None:
+    """The row of the attempt, new or of the slice before."""
+    statement = dialect(session).insert(Attempt).values(job_id=job.id, attempt=job.attempt, worker=job.worker)
+    of_attempt = ["job_id", "attempt"]
+    session.execute(statement.on_conflict_do_update(index_elements=of_attempt, set_={"worker": job.worker}))
+
+
+def close_attempt(session: Session, job_id: str, attempt: int, *, outcome: str, error: BlobferryError | None) -> None:
+    """How it ended; an attempt that has ended stays as it is."""
+    code, message = (error.code, str(error)) if error else (None, None)
+    session.execute(
+        update(Attempt)
+        .where(Attempt.job_id == job_id, Attempt.attempt == attempt, Attempt.outcome.is_(None))
+        .values(outcome=outcome, error_code=code, error_message=message, finished_at=db_now())
+    )
+
+
+def remark(session: Session, job: Job, text: str) -> None:
+    """What else happened in this attempt; the newest remark stays."""
+    of_attempt = (Attempt.job_id == job.id, Attempt.attempt == job.attempt)
+    session.execute(update(Attempt).where(*of_attempt).values(remark=text))
+
+
+def count_bytes_sent(session: Session, job: Job, total: int) -> None:
+    """The job has sent ``total`` bytes by now; what is new of them is this attempt's. Safe to repeat."""
+    new = total - select(Job.bytes_sent).where(Job.id == job.id).scalar_subquery()
+    of_attempt = (Attempt.job_id == job.id, Attempt.attempt == job.attempt)
+    session.execute(update(Attempt).where(*of_attempt).values(bytes_sent=Attempt.bytes_sent + new))
+    of_job = update(Job).where(Job.id == job.id).values(bytes_sent=total)
+    session.execute(of_job, execution_options={"synchronize_session": False})

@@ -1,0 +1,130 @@
+"""Jobs that nobody runs: taken from the dead, and ended or paused as somebody wished."""
+
+from typing import Final
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.orm import Session
+
+from blobferry.clock import db_now
+from blobferry.contract import FINAL_STATES, JobState, UploadState
+from blobferry.errors import DeadlineExceededError, WorkerDiedError
+from models.job import Job
+from models.queries.conditions import UNFINISHED_UPLOADS, now, past_return
+from models.queries.history import close_attempt
+from models.queries.locks import drop_locks
+from models.upload import Upload
+
+MAX_CRASH_STREAK: Final = 5  #: workers that may die with one job in a row
+MAX_CRASHES: Final = 20  #: workers that may die with one job in all
+AMBIGUOUS_KEPT: Final = 24 * 3600.0  #: seconds before an upload is aborted whose completion may yet take effect
+DEADLY_KEPT: Final = 24 * 3600.0  #: seconds that the upload of a job is kept that killed its workers
+PAUSED_KEPT: Final = 7 * 24 * 3600.0  #: seconds that the upload of a paused job is kept, unless told otherwise
+
+
+def requeue_expired(session: Session, *, limit: int, job_id: str | None = None) -> list[Job]:
+    """Take jobs away from runs whose lease is over, and let them be claimed again.
+
+    A job that has killed its worker too often ends failed instead. Raising the token fences a run that is only slow.
+    """
+    statement = select(Job).where(Job.lease_expires_at < now()).order_by(Job.lease_expires_at).limit(limit)
+    if job_id is not None:
+        statement = statement.where(Job.id == job_id)
+    expired = list(session.scalars(statement.with_for_update(skip_locked=True)))
+    for job in expired:
+        deaths = job.crash_streak + 1, job.crashes + 1
+        error = WorkerDiedError(f"worker {job.worker} died, or lost touch with the database, while it ran this job")
+        close_attempt(session, job.id, job.attempt, outcome="died", error=error)
+        job.token += 1
+        job.crash_streak, job.crashes = deaths
+        job.error_code, job.error_message = error.code, str(error)
+        if job.crash_streak > MAX_CRASH_STREAK or job.crashes > MAX_CRASHES:
+            job.error_message = f"worker died {job.crashes} times with this job, {job.crash_streak} of them in a row"
+            _end(session, job, JobState.FAILED, keep_upload_seconds=DEADLY_KEPT)
+        else:
+            _release(job, JobState.RETRYING)
+        session.flush()
+    return expired
+
+
+def expire_leases(session: Session, workers: list[str]) -> int:
+    """These workers are known to be dead: nobody need wait for the end of their leases. Returns how many they held."""
+    held = (Job.worker.in_(workers), Job.lease_expires_at.is_not(None))
+    statement = update(Job).where(*held).values(lease_expires_at=db_now(-0.001))
+    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def apply_wishes(
+    session: Session, *, limit: int, job_id: str | None = None, paused_upload_seconds: float = PAUSED_KEPT
+) -> list[Job]:
+    """Apply cancel, deadline and pause to jobs that nobody runs; return those that ended or were paused."""
+    overdue = and_(Job.deadline.is_not(None), Job.deadline < now())
+    to_pause = and_(Job.pause_requested, Job.state != JobState.PAUSED)
+    statement = (
+        select(Job, overdue)
+        .where(Job.lease_expires_at.is_(None), Job.state.not_in(FINAL_STATES), ~past_return())
+        .where(or_(Job.cancel_requested, overdue, to_pause))
+        .limit(limit)
+    )
+    if job_id is not None:
+        statement = statement.where(Job.id == job_id)
+    changed = []
+    for job, is_overdue in session.execute(statement.with_for_update(skip_locked=True)):
+        if job.cancel_requested:
+            close_attempt(session, job.id, job.attempt, outcome="cancelled", error=None)
+            _end(session, job, JobState.CANCELLED)
+        elif is_overdue:
+            error = deadline_error(job)
+            job.error_code, job.error_message = error.code, str(error)
+            close_attempt(session, job.id, job.attempt, outcome="failed", error=error)
+            _end(session, job, JobState.FAILED)
+        else:
+            _release(job, JobState.PAUSED)
+            keep_paused(session, job.id, paused_upload_seconds)
+        changed.append(job)
+    session.flush()
+    return changed
+
+
+def deadline_error(job: Job) -> DeadlineExceededError:
+    """Why a job ends that is not done in time."""
+    assert job.deadline is not None, "else it cannot be late"
+    return DeadlineExceededError(f"not finished by its deadline {job.deadline.isoformat()}")
+
+
+def keep_paused(session: Session, job_id: str, seconds: float) -> None:
+    """The upload of a paused job is kept for a while. Without one the job holds no place in line."""
+    unfinished = (Upload.job_id == job_id, Upload.state.in_(UNFINISHED_UPLOADS))
+    kept = update(Upload).where(*unfinished).values(recheck_at=db_now(seconds))
+    if not session.execute(kept).rowcount:  # type: ignore[attr-defined]
+        drop_locks(session, job_id)
+
+
+def give_up_uploads(session: Session, job_id: str, keep_seconds: float, *, certain: bool) -> None:
+    """The job has ended: its uploads are aborted, at once or after so many seconds.
+
+    Not ``certain``: the error may hide a completion that still takes effect.
+    """
+    unfinished = update(Upload).where(Upload.job_id == job_id, Upload.state.in_(UNFINISHED_UPLOADS))
+    if not keep_seconds and not certain:  # never abort on an ambiguous failure
+        ambiguous = unfinished.where(Upload.state == UploadState.COMPLETING)
+        session.execute(ambiguous.values(recheck_at=db_now(AMBIGUOUS_KEPT)))
+        unfinished = unfinished.where(Upload.state != UploadState.COMPLETING)
+    if keep_seconds:
+        session.execute(unfinished.values(recheck_at=db_now(keep_seconds)))
+    else:
+        session.execute(unfinished.values(state=UploadState.ABORTING, recheck_at=None))
+
+
+def _release(job: Job, state: JobState) -> None:
+    job.state = state
+    job.run_at = job.worker = job.lease_expires_at = job.published_at = job.waits_for = None
+
+
+def _end(session: Session, job: Job, state: JobState, *, keep_upload_seconds: float = 0.0) -> None:
+    _release(job, state)
+    job.phase = None
+    session.flush()
+    finish = update(Job).where(Job.id == job.id).values(finished_at=db_now())
+    session.execute(finish, execution_options={"synchronize_session": False})  # callers read the job afterwards
+    give_up_uploads(session, job.id, keep_upload_seconds, certain=False)
+    drop_locks(session, job.id)

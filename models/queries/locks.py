@@ -1,0 +1,153 @@
+"""Path locks: one job at a time for each path of a bucket, in the order in which the jobs were submitted.
+
+A job takes all of its locks with its first claim or none, and keeps them until it ends. One that cannot have them
+waits for the job that is right before it in line, and is no burden to anybody until that one ends: see ``waits_for``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.orm import Session, aliased
+
+from blobferry.contract import FINAL_STATES, JobState
+from models.job import Job
+from models.path_lock import PathLock
+from models.queries.conditions import UNFINISHED_UPLOADS, dialect, now
+from models.upload import Upload
+
+UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A path that a job needs for itself; with ``is_tree``, all below it too."""
+
+    bucket: str  #: and its endpoint
+    key: str
+    is_tree: bool
+    #: The path under which jobs of a storage know it, by the name of the storage: several may lead to one bucket. "" of
+    #: a tree is the whole storage.
+    names: Mapping[str, str]
+
+
+def take_locks(session: Session, job: Job, holds: Sequence[Hold]) -> str | None:
+    """Take all the locks that the job needs, or none; then return the id of the job that it has to wait for."""
+    mine = {(lock.bucket, lock.path) for lock in session.scalars(select(PathLock).where(PathLock.job_id == job.id))}
+    if all((hold.bucket, hold.key) in mine for hold in holds):
+        return None  # whoever holds them must not wait for others, who wait for them
+    for bucket in sorted({hold.bucket for hold in holds}):
+        _one_at_a_time(session, bucket)
+    for find in (_earlier_in_line, _holding):
+        for hold in holds:
+            blocker = find(session, job, hold)
+            if blocker is not None:
+                return blocker
+    rows = [{"bucket": hold.bucket, "path": hold.key, "job_id": job.id, "is_tree": hold.is_tree} for hold in holds]
+    session.execute(dialect(session).insert(PathLock).on_conflict_do_nothing(), rows)
+    return None
+
+
+def wait_for(session: Session, job_id: str, blocker: str) -> None:
+    """The job is not to be had before the other one has ended; if that has happened meanwhile, nothing changes."""
+    waits = select(Job.id).where(Job.id == blocker, Job.state.not_in(FINAL_STATES)).scalar_subquery()
+    _set_waits_for(session, Job.id == job_id, waits)
+
+
+def drop_locks(session: Session, job_id: str) -> None:
+    """The job needs its paths no more: whoever waits for it may try."""
+    session.execute(delete(PathLock).where(PathLock.job_id == job_id))
+    _set_waits_for(session, Job.waits_for == job_id, None)
+
+
+def drop_stale_locks(session: Session) -> int:
+    """Free what a job holds, or is waited for, that has ended or was paused; return how many jobs may go on."""
+    blocker = aliased(Job)
+    idle = select(Job.id).where(~_has_place(Job))
+    session.execute(delete(PathLock).where(PathLock.job_id.in_(idle)), execution_options={"synchronize_session": False})
+    stands = exists().where(blocker.id == Job.waits_for, _has_place(blocker))
+    return _set_waits_for(session, and_(Job.waits_for.is_not(None), ~stands), None)
+
+
+def _set_waits_for(session: Session, which: ColumnElement[bool], blocker: object) -> int:
+    statement = update(Job).where(which).values(waits_for=blocker, published_at=None)
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def _one_at_a_time(session: Session, bucket: str) -> None:
+    # Two that look at each other's rows before either has written its own would both go on. SQLite has one writer.
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(
+            text("SELECT pg_advisory_xact_lock(hashtext('blobferry'), hashtext(:bucket))"), {"bucket": bucket}
+        )
+
+
+def _earlier_in_line(session: Session, job: Job, hold: Hold) -> str | None:
+    """The job right before this one that needs the path, too."""
+    overlapping = or_(*(_needs(storage, path, hold.is_tree) for storage, path in hold.names.items()))
+    statement = select(Job.id).where(Job.seq < job.seq, _has_place(Job), overlapping).order_by(Job.seq.desc()).limit(1)
+    return session.scalar(statement)
+
+
+def _needs(storage: str, path: str, is_tree: bool) -> ColumnElement[bool]:
+    """Jobs that need the path of the storage, or one above or below it."""
+    dest_storage = func.coalesce(Job.request["dest_storage"].as_string(), Job.storage)
+    is_move = Job.operation == literal_column("'move'")
+    above = and_(Job.storage == storage, Job.operation == "delete", Job.path.in_(_ancestors(path)))
+    at_path = [
+        and_(dest_storage == storage, Job.path == path),
+        and_(Job.storage == storage, is_move, Job.source == path),
+    ]
+    below = []
+    if is_tree:
+        under = path + "/"
+        below = [
+            and_(dest_storage == storage, Job.path.startswith(under, autoescape=True)),
+            and_(Job.storage == storage, is_move, Job.source.startswith(under, autoescape=True)),
+        ]
+    return or_(above, *at_path, *below)
+
+
+def _holding(session: Session, job: Job, hold: Hold) -> str | None:
+    """A job that holds the path, though it was submitted later: this one was not to run then."""
+    overlaps = [PathLock.path == hold.key, and_(PathLock.is_tree, PathLock.path.in_(_ancestors(hold.key)))]
+    if hold.is_tree:
+        overlaps.append(PathLock.path.startswith(hold.key + "/", autoescape=True))
+    others = (PathLock.bucket == hold.bucket, PathLock.job_id != job.id)
+    return session.scalar(select(PathLock.job_id).where(*others, or_(*overlaps)).limit(1))
+
+
+def _ancestors(path: str) -> list[str]:
+    """All that a path lies under, the longest first."""
+    found = []
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        if path:
+            found.append(path)
+    return found
+
+
+def _has_place(job: type[Job]) -> ColumnElement[bool]:
+    """Not final, not before its time, not paused without an upload."""
+    uploading = exists().where(Upload.job_id == job.id, Upload.state.in_(UNFINISHED_UPLOADS))
+    # They stand in the statement itself, so that PostgreSQL sees that the partial indexes serve it.
+    states: BindParameter[list[JobState]] = bindparam(
+        "unfinished", UNFINISHED, expanding=True, literal_execute=True, unique=True
+    )
+    due = or_(job.not_before.is_(None), job.not_before <= now(), job.attempt > 0)
+    return and_(job.state.in_(states), due, or_(job.state != JobState.PAUSED, uploading))

@@ -1,0 +1,26 @@
+"""Looks at a job that change nothing."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from blobferry.contract import FINAL_STATES
+from models.job import Job
+from models.queries.conditions import now
+from models.tombstone import Tombstone
+
+
+def find_ended(session: Session, job_id: str, seconds: float) -> tuple[Job | None, bool]:
+    """The job if it is final, and whether it has been for ``seconds``."""
+    settled = Job.finished_at < now(-seconds)
+    row = session.execute(select(Job, settled).where(Job.id == job_id, Job.state.in_(FINAL_STATES))).one_or_none()
+    return (row[0], bool(row[1])) if row else (None, False)
+
+
+def find_job(session: Session, job_id: str) -> Job | None:
+    """The job as it is now."""
+    return session.scalars(select(Job).where(Job.id == job_id)).one_or_none()
+
+
+def is_pruned(session: Session, job_id: str) -> bool:
+    """True if there was such a job, long finished."""
+    return session.get(Tombstone, job_id) is not None

@@ -1,0 +1,67 @@
+"""Which jobs have a message on its way: the next best, few enough to lose."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import func, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from blobferry.clock import db_now
+from models.job import Job
+from models.queries.conditions import claimable, now, waiting
+
+PUBLISHER_LOCK: Final = 0x626C6F62_66657272  #: any constant; "blobferr"
+REPUBLISH_AFTER: Final = 30.0  #: seconds after which an unclaimed message counts as lost
+
+
+def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[Job]:
+    """Stamp the next-best claimable jobs, so that ``limit`` of them have a message on its way; the caller sends it.
+
+    Highest priority first, then the oldest; every fifth pick (counted from ``turn``) is the oldest whatever its
+    priority, so that nothing starves. Jobs whose message was not claimed within 30 s are published again, under the
+    same number: the first message may only be waiting in a long queue, and whichever comes first is good.
+    """
+    if not _is_sole_publisher(session):
+        return []
+    lost = now(-REPUBLISH_AFTER)
+    waiting = select(func.count()).select_from(Job).where(*claimable(), Job.published_at >= lost)
+    limit -= session.scalar(waiting) or 0
+    if limit <= 0:
+        return []
+    unpublished = (
+        select(Job).where(*claimable(), or_(Job.published_at.is_(None), Job.published_at < lost)).limit(limit)
+    ).with_for_update(skip_locked=True)
+    best = list(session.scalars(unpublished.order_by(Job.priority.desc(), Job.seq)))
+    oldest = list(session.scalars(unpublished.order_by(Job.seq)))
+    picked = pick_fairly(best, oldest, limit=limit, turn=turn)
+    ids = [job.id for job in picked]
+    session.execute(
+        update(Job).where(Job.id.in_(ids)).values(published_at=db_now()),
+        execution_options={"synchronize_session": False},
+    )
+    return picked
+
+
+def pick_fairly(best: Sequence[Job], oldest: Sequence[Job], *, limit: int, turn: int) -> list[Job]:
+    """``limit`` different jobs from the two orders, every fifth from ``oldest``."""
+    picked: dict[str, Job] = {}
+    for position in range(turn, turn + limit):
+        order = oldest if position % 5 == 4 else best
+        job = next((job for job in order if job.id not in picked), None)
+        if job is None:
+            break
+        picked[job.id] = job
+    return list(picked.values())
+
+
+def seconds_to_next_run(session: Session) -> float | None:
+    """Seconds until the next job may be claimed that may not be yet; None if there is none."""
+    row = session.execute(select(func.min(Job.run_at), now()).where(*waiting(), Job.run_at > now())).one()
+    return (row[0] - row[1]).total_seconds() if row[0] else None
+
+
+def _is_sole_publisher(session: Session) -> bool:
+    # Two at once would each see too few on their way. SQLite lets only one write at a time anyway.
+    if session.get_bind().dialect.name != "postgresql":
+        return True
+    return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": PUBLISHER_LOCK}))
