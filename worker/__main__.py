@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from ast import literal_eval
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -13,6 +14,7 @@ from blobferry.database import reachable
 from blobferry.messages import Message, client_app, publish
 from worker.caretaker import Caretaker
 from worker.errors import BlobferryError, ConfigurationError
+from worker.family import of_parent
 from worker.logs import configure_logging
 from worker.runtime import Runtime
 from worker.settings import load_settings
@@ -69,7 +71,8 @@ def migrate(revision: str) -> None:
 
 @main.command()
 @click.option("--loop", is_flag=True, help="Sweep until SIGTERM instead of once.")
-def sweep(loop: bool) -> None:
+@click.option("--of", "worker_id", hidden=True, help="Of the worker that is this process's parent.")
+def sweep(loop: bool, worker_id: str | None) -> None:
     """Publish what nobody published, take jobs from dead workers, abort what was given up."""
     configure_logging()
     settings = load_settings()
@@ -79,7 +82,7 @@ def sweep(loop: bool) -> None:
     def send(message: Message) -> bool:
         return publish(app, message)
 
-    caretaker = Caretaker(runtime, send)
+    caretaker = Caretaker(runtime, send, of_parent(worker_id) if worker_id else None)
     if not loop:
         click.echo(caretaker.sweep())
         return
@@ -90,8 +93,17 @@ def sweep(loop: bool) -> None:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+    if worker_id:
+        threading.Thread(target=_listen, args=(caretaker, ended), name="listener", daemon=True).start()
     caretaker.loop(ended)
     runtime.close()
+
+
+def _listen(caretaker: Caretaker, ended: threading.Event) -> None:
+    """Hear from the parent which jobs were revoked, an id a line; silence at the end means that the parent is gone."""
+    for line in sys.stdin:
+        caretaker.cancel(literal_eval(line))
+    ended.set()
 
 
 @main.command()

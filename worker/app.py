@@ -63,7 +63,10 @@ def configure(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": PUBLISH_RETRY,
         # Memory that a library leaks is given back between two slices.
-        "worker_max_tasks_per_child": 200,
+        "worker_max_tasks_per_child": settings.max_tasks_per_child,
+        "worker_max_memory_per_child": settings.max_child_memory // 1024,
+        # SIGQUIT and a second SIGTERM: the runs have been told to hand over, and get so many seconds for it.
+        "worker_soft_shutdown_timeout": 10.0,
         # The row is the truth; the result is for chains, chords and Flower.
         "result_expires": DAY,
         "result_extended": True,

@@ -7,8 +7,10 @@ rows are taken with SKIP LOCKED, and each step is safe to repeat.
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Final, TypeVar
 
 from sqlalchemy.orm import Session
@@ -17,16 +19,18 @@ from blobferry.contract import FINAL_STATES
 from blobferry.messages import Message
 from models import Job, queries
 from worker.errors import BlobferryError
+from worker.family import Family
 from worker.ledger import abort_given_up
+from worker.nudging import Publish, publish_best
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 100  #: rows that one step of a sweep takes
+LOOK_INTERVAL: Final = 0.5  #: seconds between two looks whether a child has died
 AHEAD: Final = 4  #: published jobs for each slot: enough to keep it busy, few enough to lose
 
 Result = TypeVar("Result")
-Publish = Callable[[Message], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,22 @@ class Swept:
 class Caretaker:
     """Sweeps. ``publish`` sends one message and tells whether it got through."""
 
-    def __init__(self, runtime: Runtime, publish: Publish) -> None:
+    def __init__(self, runtime: Runtime, publish: Publish, family: Family | None = None) -> None:
+        """``family`` are the processes of the worker that this caretaker belongs to, if it has one."""
         self._runtime = runtime
         self._publish = publish
+        self._family = family
+        self._revoked: SimpleQueue[str] = SimpleQueue()
         self._turn = 0
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job, if there is one of this id, with the next look. May be called by any thread."""
+        self._revoked.put(job_id)
 
     def sweep(self) -> Swept:
         """One sweep. A step that fails is logged and does not stop the others; the next sweep repeats it."""
+        self._step(self._cancel_revoked)
+        self._step(self._expire_leases_of_the_dead)
         return Swept(
             requeued=self._step(self._requeue),
             changed=self._step(self._apply_wishes),
@@ -70,7 +83,14 @@ class Caretaker:
             swept = self.sweep()
             if swept:
                 logger.info("swept", extra={name: getattr(swept, name) for name in Swept.__slots__})
-            ended.wait(self._pause())
+            next_sweep = time.monotonic() + self._pause()
+            while not ended.wait(max(0.0, min(LOOK_INTERVAL, next_sweep - time.monotonic()))):
+                if time.monotonic() >= next_sweep or self._is_needed():
+                    break
+
+    def _is_needed(self) -> bool:
+        """Whether something has happened that cannot wait."""
+        return not self._revoked.empty() or (self._family is not None and self._family.has_lost_one())
 
     def _pause(self) -> float:
         """Seconds to the next sweep: the interval, or less if a job falls due before."""
@@ -89,6 +109,22 @@ class Caretaker:
             known = isinstance(error, BlobferryError)
             logger.warning("sweep: step failed", exc_info=not known, extra={"reason": str(error)})
             return 0
+
+    def _cancel_revoked(self) -> int:
+        asked = [self._revoked.get() for _ in range(self._revoked.qsize())]
+        try:
+            return self._in_transaction(lambda session: queries.ask_to_cancel(session, asked)) if asked else 0
+        except BaseException:
+            for job_id in asked:
+                self._revoked.put(job_id)
+            raise
+
+    def _expire_leases_of_the_dead(self) -> int:
+        """A child that died gives its job back at once; nobody need wait for the end of its lease."""
+        if self._family is None:
+            return 0
+        dead = self._family.dead(self._in_transaction(queries.owners))
+        return self._in_transaction(lambda session: queries.expire_leases(session, dead)) if dead else 0
 
     def _requeue(self) -> int:
         expired = self._in_transaction(lambda session: queries.requeue_expired(session, limit=BATCH))
@@ -114,9 +150,9 @@ class Caretaker:
 
     def _publish_due(self) -> int:
         limit = AHEAD * self._runtime.settings.concurrency
-        jobs = self._in_transaction(lambda session: queries.jobs_to_publish(session, limit=limit, turn=self._turn))
-        self._turn = (self._turn + len(jobs)) % 5
-        return sum(self._publish(Message.from_row(job.as_row())) for job in jobs)
+        published = publish_best(self._runtime, self._publish, limit=limit, turn=self._turn)
+        self._turn = (self._turn + published) % 5
+        return published
 
     def _prune(self) -> int:
         retention = self._runtime.settings.retention

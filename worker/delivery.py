@@ -13,11 +13,20 @@ from celery import Task, states
 from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks import check_job_id
-from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState, Request, check_request
-from blobferry.messages import KEPT_OPTIONS, Message, publish
-from blobferry.submission import insert_job
+from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState, check_request
+from blobferry.messages import KEPT_OPTIONS, publish
+from blobferry.submission import asks_the_same, insert_job
 from models import queries
-from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
+from worker.errors import (
+    BlobferryError,
+    ConfigurationError,
+    DeadlineExceededError,
+    JobError,
+    UnreachableError,
+    WorkerDiedError,
+)
+from worker.nudging import publish_best
+from worker.received import shown_args, shown_kwargs
 from worker.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
 from worker.runtime import Runtime, current_runtime, started_runtime
 
@@ -36,7 +45,12 @@ class JobTask(Task):  # type: ignore[misc]
     acks_late = True
     max_retries = None
     default_retry_delay = 1  # seconds; of Celery's own retry when a child is lost, ours are in SQL
+    Request = "worker.revoking:JobRequest"  # in the parent, which shows the arguments to everybody
     typing = False  # arguments are checked by the contract, which names what is wrong
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Hide the secrets of a bare task: Celery keeps its arguments with the result."""
+        self.request.args, self.request.kwargs = shown_args(args), shown_kwargs(kwargs)
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Run a slice of the job that the message speaks of. Returns its result if that was the last one."""
@@ -101,25 +115,22 @@ def publish_next(app: Any) -> None:
     if runtime is None:
         return
     try:
-        with runtime.database.begin() as session:
-            jobs = queries.jobs_to_publish(session, limit=runtime.settings.concurrency)
+        publish_best(runtime, lambda message: publish(app, message), limit=runtime.settings.concurrency)
     except BlobferryError as error:
         logger.warning("next job not published", extra={"reason": str(error)})
-        return
-    for job in jobs:
-        publish(app, Message.from_row(job.as_row()))
 
 
 def _make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[str, Any]) -> bool:
     """Give a bare task its row, on arrival. False if its job was pruned, or asked for something else."""
     job_id = check_job_id(request.id)
     asked = check_request(operation, arguments)
-    options = _options(request)
+    options = runtime.sealer.kept_options(_options(request))
     with runtime.database.begin() as session:
         row = insert_job(
             session.connection(),
             asked,
             job_id=job_id,
+            sealer=runtime.sealer,
             message_options=options or None,
             parent_id=request.parent_id,
             root_id=request.root_id,
@@ -131,14 +142,13 @@ def _make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping
     if row["id"] != job_id:
         logger.info("idempotency key belongs to another job", extra={"job_id": job_id, "other": row["id"]})
         return False
-    if any(row[name] != value for name, value in _asked(asked).items()):
-        logger.warning("same job id with other arguments ignored", extra={"job_id": job_id})
-        return False
+    try:
+        if not asks_the_same(row, asked, runtime.sealer):
+            logger.warning("same job id with other arguments ignored", extra={"job_id": job_id})
+            return False
+    except ConfigurationError as error:  # the run says so too; it does what the row says, whatever the message did
+        logger.warning("arguments not compared", extra={"job_id": job_id, "reason": str(error)})
     return True
-
-
-def _asked(request: Request) -> Mapping[str, Any]:
-    return {"operation": request.operation, "storage": request.storage, "request": dict(request.arguments)}
 
 
 def _options(request: Any) -> Mapping[str, Any]:

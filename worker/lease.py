@@ -52,8 +52,13 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLostError if another run may own the job by now, or soon."""
+        if self._lost:
+            raise LeaseLostError("another run owns the job now")
+        self._check_age()
+
+    def _check_age(self) -> None:
         age = lease_clock() - self._renewed_at
-        if self._lost or age > self._settings.seconds - self._settings.margin_seconds:
+        if age > self._settings.seconds - self._settings.margin_seconds:
             raise LeaseLostError(f"the lease was renewed {age:.1f} s ago")
 
     def write(self, work: Callable[[Session], Result], **values: Any) -> Result:
@@ -76,26 +81,24 @@ class Lease:
         while True:
             try:
                 with self._database.begin() as session:
-                    work(session)
+                    if not (is_repeated and self._has_ended(session)):
+                        work(session)
                 return
             except UnreachableError as error:
-                self._wait(error)
                 is_repeated = True
-            except LeaseLostError:
-                if is_repeated and self._has_ended():
-                    return  # the first COMMIT had worked, and its answer was lost
-                raise
+                self._wait(error)
 
-    def _has_ended(self) -> bool:
-        with self._database.begin() as session:
-            row = queries.find_job(session, self.job.id)
+    def _has_ended(self, session: Session) -> bool:
+        """Whether this run has given its job back: the COMMIT had worked, and its answer was lost."""
+        row = queries.find_job(session, self.job.id)
         return row is not None and row.token == self.job.token and row.lease_expires_at is None
 
     def _wait(self, error: UnreachableError) -> None:
-        self.check()
+        # Only the time counts here: a heartbeat cannot tell a job that was taken away from one that was given back.
+        self._check_age()
         logger.warning("database is away, trying again", extra={"job_id": self.job.id, "reason": str(error)})
         time.sleep(RETRY_INTERVAL)
-        self.check()
+        self._check_age()
 
     def _beat(self) -> None:
         pause = self._settings.heartbeat_seconds

@@ -136,6 +136,9 @@ class Settings(BaseSettings):
     #: Fernet keys: the first seals what a source URL holds of secrets, all of them open. None: kept as it came.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
     concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
+    max_tasks_per_child: int = Field(default=200, ge=1)  #: slices and reads after which a child is replaced
+    #: Bytes after which a child is replaced, between two slices. None: twice what it may need.
+    max_memory_per_child: int | None = Field(default=None, ge=64 * MIB)
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: Sources = Sources()
     transfer: Transfer = Transfer()
@@ -143,6 +146,12 @@ class Settings(BaseSettings):
     retry: Retry = Retry()
     retention: Retention = Retention()
     sweep: Sweep = Sweep()
+
+    @property
+    def max_child_memory(self) -> int:
+        """Bytes after which a child is replaced."""
+        needed = 120 * MIB + self.transfer.part_threads * min(self.transfer.part_size, 64 * MIB)
+        return self.max_memory_per_child or 2 * needed
 
     @classmethod
     def settings_customise_sources(

@@ -1,19 +1,26 @@
 """Supervision of the caretaker: a subprocess of each worker, started again when it dies.
 
-The parent that forks the children holds no thread, engine or client, so it looks after the process from its timer.
+The parent that forks the children holds no thread, engine or client, so it looks after the process from its timer. What
+the parent hears and cannot write down, a revoke, it tells the caretaker: one id a line.
 """
 
 import logging
+import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from typing import Any, Final
 
 from celery import bootsteps
 
+from worker.identity import WORKER_ID
+from worker.revoking import KEPT, asked_since
+
 logger = logging.getLogger(__name__)
 
-COMMAND: Final = (sys.executable, "-m", "worker", "sweep", "--loop")
-LOOK_INTERVAL: Final = 1.0  #: seconds
+COMMAND: Final = (sys.executable, "-m", "worker", "sweep", "--loop", "--of", WORKER_ID)
+LOOK_INTERVAL: Final = 0.5  #: seconds
 STOP_TIMEOUT: Final = 5.0  #: seconds that the caretaker gets to end by itself
 
 
@@ -26,9 +33,10 @@ class CaretakerStep(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(parent, **kwargs)
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: Any = None
+        self._told = 0.0  #: the time of the newest revoke that it was told
 
     def start(self, parent: Any) -> None:
-        """Start it, and look every second whether it lives."""
+        """Start it, and look every half second whether it lives."""
         self._look()
         self._timer = parent.timer.call_repeatedly(LOOK_INTERVAL, self._look)
 
@@ -51,4 +59,16 @@ class CaretakerStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._process is None or self._process.poll() is not None:
             if self._process is not None:
                 logger.warning("caretaker ended, starting another", extra={"status": self._process.returncode})
-            self._process = subprocess.Popen(COMMAND)
+            self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE)
+            assert self._process.stdin is not None, "it is a pipe"
+            os.set_blocking(self._process.stdin.fileno(), False)
+            self._told = time.monotonic() - KEPT  # the one before may have died with it
+        self._tell()
+
+    def _tell(self) -> None:
+        assert self._process is not None, "it has just been started"
+        assert self._process.stdin is not None, "it is a pipe"
+        with suppress(BlockingIOError, BrokenPipeError):  # told at the next look, or to the next caretaker
+            for asked_at, task_id in asked_since(self._told):
+                os.write(self._process.stdin.fileno(), f"{task_id!r}\n".encode())
+                self._told = asked_at

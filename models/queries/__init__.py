@@ -27,14 +27,16 @@ from models.queries.idle import (
     MAX_CRASH_STREAK,
     MAX_CRASHES,
     apply_wishes,
+    ask_to_cancel,
     deadline_error,
     expire_leases,
+    owners,
     requeue_expired,
 )
 from models.queries.locks import Hold, drop_stale_locks
 from models.queries.looks import find_ended, find_job, is_pruned
 from models.queries.pruning import prune
-from models.queries.publishing import REPUBLISH_AFTER, jobs_to_publish, pick_fairly, seconds_to_next_run
+from models.queries.publishing import REPUBLISH_AFTER, jobs_to_publish, pick_fairly, seconds_to_next_run, take_back
 
 __all__ = [
     "FILES",
@@ -45,6 +47,7 @@ __all__ = [
     "Hold",
     "Wishes",
     "apply_wishes",
+    "ask_to_cancel",
     "begin_completing",
     "cancel_job",
     "claim_job",
@@ -62,6 +65,7 @@ __all__ = [
     "jobs_to_publish",
     "known_upload_ids",
     "newest_upload",
+    "owners",
     "parts_of",
     "pause_job",
     "pick_fairly",
@@ -74,6 +78,7 @@ __all__ = [
     "requeue_expired",
     "retry_job",
     "seconds_to_next_run",
+    "take_back",
     "update_owned",
     "update_upload",
     "upload_is_gone",

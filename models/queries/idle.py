@@ -53,6 +53,17 @@ def expire_leases(session: Session, workers: list[str]) -> int:
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
+def owners(session: Session) -> list[str]:
+    """The workers that run something now."""
+    return list(session.scalars(select(Job.worker).where(Job.lease_expires_at.is_not(None)).distinct()))
+
+
+def ask_to_cancel(session: Session, job_ids: list[str]) -> int:
+    """Cancel those of these jobs that are not past their return; return how many. Whoever runs them will hear of it."""
+    to_cancel = (Job.id.in_(job_ids), Job.state.not_in(FINAL_STATES), ~past_return(), ~Job.cancel_requested)
+    return int(session.execute(update(Job).where(*to_cancel).values(cancel_requested=True)).rowcount)  # type: ignore[attr-defined]
+
+
 def apply_wishes(
     session: Session, *, limit: int, job_id: str | None = None, paused_upload_seconds: float = PAUSED_KEPT
 ) -> list[Job]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
@@ -40,6 +40,13 @@ def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[Job]
         execution_options={"synchronize_session": False},
     )
     return picked
+
+
+def take_back(session: Session, jobs: Sequence[Job]) -> None:
+    """The broker is away: nobody has published these after all."""
+    unsent = [and_(Job.id == job.id, Job.publish_seq == job.publish_seq) for job in jobs]
+    statement = update(Job).where(or_(*unsent)).values(published_at=None)
+    session.execute(statement, execution_options={"synchronize_session": False})
 
 
 def pick_fairly(best: Sequence[Job], oldest: Sequence[Job], *, limit: int, turn: int) -> list[Job]:
