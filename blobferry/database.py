@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from blobferry.errors import ConfigurationError, UnreachableError
 
 BUSY_TIMEOUT: Final = 15.0  #: seconds that SQLite waits for another writer
+READ_ONLY: Final = "25006"  #: Source: PostgreSQL, "Error Codes", read_only_sql_transaction
 CONNECT_TIMEOUT: Final = 5  #: seconds to reach PostgreSQL
 
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
@@ -41,6 +42,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "tcp_user_timeout": 15_000,
+            "target_session_attrs": "read-write",  # after a failover, a standby would take reads only
         }
         options = {"pool_size": pool_size, "pool_pre_ping": True, "connect_args": timeouts}
     try:
@@ -50,6 +52,8 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediate)
+    else:
+        event.listen(engine, "handle_error", _leave_what_is_read_only)
     _engines.add(engine)
     return engine
 
@@ -84,6 +88,12 @@ def reachable() -> Iterator[None]:
         raise UnreachableError(f"database: {reason}") from error
     except PoolTimeoutError as error:
         raise UnreachableError(f"database: no connection of the pool fell free: {error}") from error
+
+
+def _leave_what_is_read_only(context: ExceptionContext) -> None:
+    # The server has become a standby: the connection is of no use any more, and others may lead to the new primary.
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:

@@ -15,7 +15,7 @@ from worker.settings import Lease as LeaseSettings
 
 logger = logging.getLogger(__name__)
 
-RETRY_INTERVAL: Final = 1.0  #: seconds between two tries of what did not get through to the database
+TRIES_A_BEAT: Final = 10  #: between two heartbeats, of what did not get through to the database
 
 Result = TypeVar("Result")
 
@@ -23,6 +23,11 @@ Result = TypeVar("Result")
 def lease_clock() -> float:
     """Seconds of a clock that also counts while the machine is suspended: a paused one must not think it owns."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def retry_interval(settings: LeaseSettings) -> float:
+    """Seconds between two tries while the database is away."""
+    return settings.heartbeat_seconds / TRIES_A_BEAT
 
 
 class Lease:
@@ -97,13 +102,13 @@ class Lease:
         # Only the time counts here: a heartbeat cannot tell a job that was taken away from one that was given back.
         self._check_age()
         logger.warning("database is away, trying again", extra={"job_id": self.job.id, "reason": str(error)})
-        time.sleep(RETRY_INTERVAL)
+        time.sleep(retry_interval(self._settings))
         self._check_age()
 
     def _beat(self) -> None:
         pause = self._settings.heartbeat_seconds
         while not self._ended.wait(pause) and not self._lost:
-            pause = self._settings.heartbeat_seconds if self._renew() else RETRY_INTERVAL
+            pause = self._settings.heartbeat_seconds if self._renew() else retry_interval(self._settings)
 
     def _renew(self) -> bool:
         asked_at = lease_clock()

@@ -18,6 +18,9 @@ class ShownRequest(Request):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Else Celery only logs that an ack did not get through, and counts the message as being worked on for ever: it
+        # asks for no other. Not swallowed, the error makes it connect anew.
+        self._connection_errors = ()
         self._argsrepr, self._kwargsrepr = repr(shown_args(self._args)), repr(shown_kwargs(self._kwargs))
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 

@@ -22,7 +22,7 @@ from worker.errors import (
     UnreachableError,
     VerificationError,
 )
-from worker.lease import RETRY_INTERVAL, Lease, lease_clock
+from worker.lease import Lease, lease_clock, retry_interval
 from worker.ledger import abort_given_up
 from worker.logs import job_context
 from worker.operations import OPERATIONS, NotShownError, Operation
@@ -101,7 +101,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
             if not tries_left:
                 raise
             logger.warning("database is away, claiming again", extra={"job_id": job_id, "reason": str(error)})
-            time.sleep(RETRY_INTERVAL)
+            time.sleep(retry_interval(runtime.settings.lease))
     raise AssertionError("the last try returns or raises")
 
 

@@ -251,7 +251,7 @@ def test_an_update_of_the_owner_moves_updated_at(database: Database) -> None:
     assert datetime.now(UTC) - row.updated_at < timedelta(seconds=30)
 
 
-def extend(database: Database, job: Job, seconds: float = LEASE) -> tuple[bool, bool] | None:
+def extend(database: Database, job: Job, seconds: float = LEASE) -> tuple[bool, bool, bool] | None:
     with database.begin() as session:
         return queries.extend_lease(session, job.id, job.token, seconds)
 
