@@ -96,6 +96,9 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     is_repeated=tries_left + 1 < CLAIM_TRIES,
                     holds=runtime.holds,
                 )
+                if job is None:  # perhaps for what somebody wishes: then nobody need wait for the caretaker
+                    kept = runtime.settings.retention.paused_upload_seconds
+                    queries.apply_wishes(session, limit=1, job_id=job_id, paused_upload_seconds=kept)
             return taken_at, job
         except UnreachableError as error:
             if not tries_left:

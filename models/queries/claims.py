@@ -12,7 +12,7 @@ from blobferry.errors import LeaseLostError
 from models.job import Job
 from models.queries.conditions import UNFINISHED_UPLOADS, claimable, now, past_return
 from models.queries.history import open_attempt
-from models.queries.idle import apply_wishes, requeue_expired
+from models.queries.idle import requeue_expired
 from models.queries.locks import Hold, take_locks, wait_for
 from models.upload import Upload
 
@@ -42,13 +42,12 @@ def claim_job(
 ) -> Job | None:
     """Take the job for a run, or None if it is not to be had. Two callers at once: one gets it.
 
-    ``publish_seq`` is the message's number: an old message claims nothing. What happened since nobody looked is settled
-    first: an expired lease, so that a run whose worker died counts as such however soon the next message comes, and
-    wishes. A job whose paths are another's waits for that one from then on. ``is_repeated`` is for a caller that does
+    ``publish_seq`` is the message's number: an old message claims nothing. An expired lease is settled first, so that
+    a run whose worker died counts as such however soon the next message comes. A job whose paths are another's waits
+    for that one from then on. ``is_repeated`` is for a caller that does
     not know whether its first try was committed: it gets the job that this same worker took with this same message.
     """
     requeue_expired(session, limit=1, job_id=job_id)
-    apply_wishes(session, limit=1, job_id=job_id)
     wanted = and_(*claimable())
     if publish_seq is not None:
         wanted &= Job.publish_seq == publish_seq

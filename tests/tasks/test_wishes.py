@@ -1,0 +1,178 @@
+"""What somebody wishes of a job while it waits, runs or lies still: cancel, pause, a deadline.
+
+The heartbeats of these runs come every ten seconds, as by default: it is the next checkpoint that hears of a wish.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from blobferry.contract import JobState
+from models import Database, PathLock
+from tests.doubles import HookedStore, RecordingStore, blob, unfinished
+from tests.models.rows import ago, attempts, change, change_upload, job_row, outcomes, uploads
+from tests.tasks.life import KEY, OLD, PART, THREADS, World, has_ended
+from worker.caretaker import Caretaker, Swept
+from worker.runner import Again, Cancelled, Ended, Nothing, Outcome
+
+PARTS = 40
+DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def world(sqlite_database: Database, tmp_path: Path) -> World:
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(sqlite_database, directory, size=PARTS * PART)
+
+
+def run_wishing(world: World, job_id: str, verb: str, **wishes: Any) -> tuple[Outcome, int]:
+    """A run during whose third such call somebody wishes something; and how many such calls came afterwards."""
+    seen = 0
+
+    def wish(called: str) -> None:
+        nonlocal seen
+        seen += called == verb
+        if called == verb and seen == 3:
+            change(world.database, job_id, **wishes)
+
+    outcome = world.run(job_id, HookedStore(world.memory, before=wish))
+    return outcome, seen - 3
+
+
+def locked(world: World) -> set[str]:
+    with world.database.begin() as session:
+        return set(session.scalars(select(PathLock.job_id)))
+
+
+def sweep(world: World, **sections: Any) -> Swept:
+    with world.worker(**sections) as runtime:
+        return Caretaker(runtime, lambda message: True).sweep()
+
+
+WISHES: dict[str, dict[str, Any]] = {
+    "cancel": {"cancel_requested": True},
+    "pause": {"pause_requested": True},
+    "deadline": {"deadline": ago(1)},
+}
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_running_job_hears_of_it_with_the_next_checkpoint(world: World, wish: str) -> None:
+    world.memory.put(KEY, OLD)
+    job_id = world.submit(deadline=ago(-3600))
+    outcome, more = run_wishing(world, job_id, "upload_part", **WISHES[wish])
+    assert isinstance(outcome, {"cancel": Cancelled, "pause": Again, "deadline": Ended}[wish])
+    assert more <= 3 * THREADS, "parts in hand, and those of one checkpoint"
+    assert blob(world.memory, KEY) == OLD
+
+
+def test_a_job_whose_deadline_passes_while_it_runs_fails_and_leaves_nothing(world: World) -> None:
+    job_id = world.submit(deadline=ago(-3600))
+    outcome, _ = run_wishing(world, job_id, "upload_part", deadline=ago(1))
+    assert isinstance(outcome, Ended)
+    assert has_ended(world, job_id, JobState.FAILED, "deadline")
+    assert "not finished by its deadline" in str(job_row(world.database, job_id).error_message)
+    assert outcomes(world.database, job_id) == ["failed"]
+    assert unfinished(world.memory) == []
+
+
+@pytest.mark.parametrize("wish", ["cancel", "deadline", "pause"])
+def test_past_the_point_of_no_return_it_is_too_late(world: World, wish: str) -> None:
+    job_id = world.submit()
+
+    def late(called: str) -> None:
+        if called == "complete_upload":
+            change(world.database, job_id, **WISHES[wish])
+
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=late)), Ended)
+    assert job_row(world.database, job_id).state == "succeeded"
+    assert blob(world.memory, KEY) == world.data
+
+
+def test_a_paused_job_goes_on_with_what_is_missing(world: World) -> None:
+    job_id = world.submit()
+    run_wishing(world, job_id, "upload_part", pause_requested=True)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.worker, row.lease_expires_at) == ("paused", None, None)
+    assert locked(world) == {job_id}, "it keeps its place as long as it keeps its upload"
+    (upload,) = uploads(world.database, job_id)
+    assert upload.recheck_at is not None
+    assert upload.recheck_at > row.updated_at
+    assert isinstance(world.run(job_id), Nothing), "a message does not wake it"
+    change(world.database, job_id, state="queued", pause_requested=False)
+    store = RecordingStore(world.memory)
+    assert isinstance(world.run(job_id, store), Ended)
+    assert sum(len(data) for _, data in store.sent()) == len(world.data) - row.bytes_done
+    assert (job_row(world.database, job_id).attempt, outcomes(world.database, job_id)) == (1, ["succeeded"])
+    assert uploads(world.database, job_id)[0].recheck_at is None
+
+
+def test_a_job_that_was_paused_too_long_begins_again(world: World) -> None:
+    job_id = world.submit()
+    run_wishing(world, job_id, "upload_part", pause_requested=True)
+    (upload,) = uploads(world.database, job_id)
+    change_upload(world.database, upload.id, recheck_at=ago(1))
+    assert sweep(world).aborted == 1
+    assert unfinished(world.memory) == []
+    sweep(world)
+    assert locked(world) == set(), "without an upload it holds no place"
+    change(world.database, job_id, state="queued", pause_requested=False)
+    assert isinstance(world.run(job_id), Ended)
+    assert blob(world.memory, KEY) == world.data
+
+
+@pytest.mark.parametrize("by", ["a message", "the caretaker"])
+@pytest.mark.parametrize("wish", ["cancel", "pause", "deadline"])
+def test_a_job_that_nobody_runs_is_ended_or_paused_at_once(world: World, wish: str, by: str) -> None:
+    job_id = world.submit()
+    change(world.database, job_id, **WISHES[wish])
+    if by == "a message":
+        assert isinstance(world.run(job_id), Nothing)
+    else:
+        assert sweep(world).changed == 1
+    expected = {"cancel": "cancelled", "pause": "paused", "deadline": "failed"}[wish]
+    assert job_row(world.database, job_id).state == expected
+
+
+def test_a_paused_upload_is_kept_as_long_as_is_configured(world: World) -> None:
+    for by in ("a message", "the caretaker"):
+        job_id = world.submit(arguments={"path": f"/kept/{len(by)}"})
+        run_wishing(world, job_id, "upload_part", pause_requested=True)
+        change(world.database, job_id, state="queued")
+        kept = {"paused_upload_seconds": 3 * DAY}
+        if by == "a message":
+            world.run(job_id, retention=kept)
+        else:
+            sweep(world, retention=kept)
+        (upload,) = uploads(world.database, job_id)
+        assert upload.recheck_at is not None
+        days = (upload.recheck_at - job_row(world.database, job_id).updated_at).total_seconds() / DAY
+        assert 2.9 < days < 3.1
+
+
+def test_a_cancel_wins_over_a_pause_and_ends_a_paused_job(world: World) -> None:
+    job_id = world.submit()
+    run_wishing(world, job_id, "upload_part", pause_requested=True)
+    change(world.database, job_id, cancel_requested=True)
+    assert sweep(world).changed == 1
+    assert job_row(world.database, job_id).state == "cancelled"
+    assert unfinished(world.memory) == []
+    assert locked(world) == set()
+    assert [attempt.outcome for attempt in attempts(world.database, job_id)] == ["cancelled"]
+
+
+def test_an_upload_that_vanished_is_told_of_in_the_history(world: World) -> None:
+    job_id = world.submit()
+    run_wishing(world, job_id, "upload_part", pause_requested=True)
+    change(world.database, job_id, state="queued", pause_requested=False)
+    (upload,) = uploads(world.database, job_id)
+    done = job_row(world.database, job_id).bytes_done
+    world.memory.abort_upload(KEY, str(upload.upload_id))  # a lifecycle rule
+    assert isinstance(world.run(job_id), Ended)
+    (attempt,) = attempts(world.database, job_id)
+    assert attempt.remark == f"its upload had vanished at byte {done}: begun again from byte 0"
+    assert job_row(world.database, job_id).restarts == 1
+    assert blob(world.memory, KEY) == world.data
