@@ -58,7 +58,13 @@ def configure(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": BROKER_TIMEOUTS["socket_connect_timeout"],
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 20,
+        # A connection that lay idle may be dead: that must not make a failure of a job that has succeeded.
+        "redis_retry_on_timeout": True,
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 2,
+        "result_backend_max_sleep_between_retries_ms": 500,
         # The broker may come later, and go.
+        "worker_consumer": "worker.consuming:Consumer",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": PUBLISH_RETRY,

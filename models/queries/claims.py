@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, update
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
 from blobferry.contract import JobState
 from blobferry.errors import LeaseLostError
+from models.attempt import Attempt
 from models.job import Job
 from models.queries.conditions import UNFINISHED_UPLOADS, claimable, now, past_return
 from models.queries.history import open_attempt
@@ -68,7 +69,9 @@ def claim_job(
 
 
 def _take(session: Session, *wanted: ColumnElement[bool], worker: str, lease_seconds: float) -> Job | None:
-    again = or_(Job.attempt == 0, Job.state == JobState.RETRYING)
+    # Also of a job that was paused, or resumed by somebody, after its attempt had ended.
+    lasts = exists().where(Attempt.job_id == Job.id, Attempt.attempt == Job.attempt, Attempt.outcome.is_(None))
+    again = or_(Job.state == JobState.RETRYING, ~lasts)
     statement = (
         update(Job)
         .where(*wanted)

@@ -540,3 +540,13 @@ def test_attempts_are_mapped_onto_their_table(database: Database) -> None:
     job = claim(database, submit(database))
     with database.begin() as session:
         assert session.get(Attempt, (job.id, 1)) is not None
+
+
+def test_a_job_that_is_resumed_after_its_attempt_ended_begins_another(database: Database) -> None:
+    job_id = submit(database)
+    job = claim(database, job_id)
+    with database.begin() as session:
+        queries.retry_job(session, job, StoreUnavailableError("503"), delay=0, failures=1)
+    change(database, job_id, state="queued", run_at=None)  # paused meanwhile, and resumed
+    assert claim(database, job_id).attempt == 2
+    assert outcomes(database, job_id) == ["retrying", None]
