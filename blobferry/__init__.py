@@ -2,6 +2,7 @@
 
 from blobferry.client import Client
 from blobferry.contract import JobState
-from blobferry.values import FileInfo, Job
+from blobferry.sealing import seal
+from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
-__all__ = ["Client", "FileInfo", "Job", "JobState"]
+__all__ = ["Attempt", "Client", "FileInfo", "Job", "JobState", "Situation", "Upload", "seal"]

@@ -32,7 +32,7 @@ _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 def check_path(path: Any) -> str:
     """Return the path if it names a blob: absolute, plain components, none of them ``.`` or ``..``."""
     if not isinstance(path, str) or not _PATH.fullmatch(path) or len(path) > MAX_KEY_BYTES:
-        raise InvalidPathError(path if isinstance(path, str) else shown(path))
+        raise InvalidPathError(_named(path))
     if any(component in (".", "..") for component in path.split("/")):
         raise InvalidPathError(path)
     return path
@@ -125,7 +125,7 @@ def check_url_options(name: str, value: Any) -> dict[str, str]:
     options = {}
     if (method := value.get("method")) is not None:
         if method not in ("GET", "HEAD"):
-            raise UnsupportedMethodError(method if isinstance(method, str) else shown(method))
+            raise UnsupportedMethodError(_named(method))
         options["method"] = method
     if (expiry := value.get("expiry")) is not None:
         options["expiry"] = check_time(f"{name}: expiry", expiry)
@@ -207,6 +207,11 @@ def check_metadata(name: str, value: Any) -> dict[str, str]:
 def check_optional(check: Check) -> Check:
     """None, or what ``check`` allows."""
     return lambda name, value: None if value is None else check(name, value)
+
+
+def _named(value: Any) -> str:
+    """The text itself, for an error that carries it; what is no text, or longer than any good one, is cut short."""
+    return value if isinstance(value, str) and len(value) <= 2 * MAX_KEY_BYTES else shown(value)
 
 
 def _is_storable(value: Any) -> bool:

@@ -2,51 +2,31 @@
 
 import builtins
 import os
-import time
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypedDict, Unpack
+from typing import Any, Final, Self, Unpack
 
 from celery import Celery
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
-from blobferry import messages
+from blobferry import control, messages
 from blobferry.asking import Asker
-from blobferry.checks import check_job_id
-from blobferry.contract import JobState, check_request
-from blobferry.database import open_engine, reachable
-from blobferry.errors import ConfigurationError, JobNotFoundError
-from blobferry.submission import Transaction, submit
-from blobferry.tables import jobs
+from blobferry.contract import FINAL_STATES, JobState, check_request
+from blobferry.database import open_engine
+from blobferry.errors import ConfigurationError
+from blobferry.job_options import JobOptions, WriteOptions
+from blobferry.looking import Lookout
+from blobferry.sealing import Sealer
+from blobferry.submission import submit
 from blobferry.values import FileInfo, Job
 
-POLL_INTERVAL: Final = 0.2  #: seconds between two looks at the row in ``wait`` and ``watch``
 READ_TIMEOUT: Final = 10.0  #: seconds
 
 
-class JobOptions(TypedDict, total=False):
-    """What every job may be submitted with."""
+class Client(Lookout):
+    """Submits jobs, looks at them, stops them and lets them go on, and reads.
 
-    storage: str  #: the name of a storage that the worker knows; "default"
-    priority: int  #: 0 to 9, higher first; 0
-    not_before: datetime | None
-    deadline: datetime | None  #: a job that is not done by then fails
-    labels: Mapping[str, str] | None  #: the app's own
-    idempotency_key: str | None  #: the same request again returns the first job, another raises ConflictError
-    session: Transaction | None  #: the row joins this transaction
-
-
-class WriteOptions(JobOptions, total=False):
-    """What a job that writes a blob may be submitted with."""
-
-    overwrite: bool  #: False: it fails if there is a blob already
-    metadata: Mapping[str, str] | None  #: the blob's; None, of a write at an offset: as it was
-    content_type: str | None  #: the same
-
-
-class Client:
-    """Submits jobs, looks at them, and reads. Thread-safe; may be made before a fork. It connects on first use.
+    Thread-safe; may be made before a fork. It connects on first use.
 
     A submitted job is durable from the commit of its row. Submitting raises InvalidRequestError, with no row written,
     for an argument that cannot be used, and UnreachableError if the database is away. A read raises the worker's
@@ -56,6 +36,8 @@ class Client:
         database_url: where the jobs are; or pass the app's own ``engine``.
         broker_url: where to publish. Without it, or while it is away, the caretaker publishes within seconds.
         result_backend: where the worker puts the answers of reads; the broker unless given.
+        encryption_keys: Fernet keys, those of the worker; the first seals a source URL that holds a user part or a
+            query before its job's row is written. Needs ``blobferry[encryption]``. Without, it is written as it is.
     """
 
     def __init__(
@@ -65,18 +47,22 @@ class Client:
         engine: Engine | None = None,
         broker_url: str | None = None,
         result_backend: str | None = None,
+        encryption_keys: str | Sequence[str] = (),
     ) -> None:
         if (database_url is None) == (engine is None):
             raise ConfigurationError("database_url", "give either database_url or engine")
         self._owns_engine = engine is None
-        self._engine = engine if engine is not None else open_engine(str(database_url))
+        super().__init__(engine if engine is not None else open_engine(str(database_url)))
         self._app: Celery | None = messages.client_app(broker_url) if broker_url else None
         self._asker = Asker(self._app, result_backend) if self._app is not None and result_backend else None
         self._broker_url = broker_url
+        self._sealer = Sealer(encryption_keys)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """A client from BLOBFERRY_DATABASE_URL, BLOBFERRY_BROKER_URL and, where it is set, BLOBFERRY_RESULT_BACKEND."""
+        """A client from BLOBFERRY_DATABASE_URL, BLOBFERRY_BROKER_URL and, where they are set,
+        BLOBFERRY_RESULT_BACKEND and BLOBFERRY_ENCRYPTION_KEYS (a JSON list, or keys with commas between).
+        """
         url = environ.get("BLOBFERRY_DATABASE_URL")
         if not url:
             raise ConfigurationError(
@@ -87,6 +73,7 @@ class Client:
                 database_url=url,
                 broker_url=environ.get("BLOBFERRY_BROKER_URL") or None,
                 result_backend=environ.get("BLOBFERRY_RESULT_BACKEND") or None,
+                encryption_keys=environ.get("BLOBFERRY_ENCRYPTION_KEYS", ""),
             )
         except ConfigurationError as error:
             raise ConfigurationError(f"BLOBFERRY_{error.name.upper()}", error.problem) from None
@@ -143,38 +130,38 @@ class Client:
         """Submit a job that deletes the blob and everything under the path."""
         return self._submit("delete", {"path": path, **options})
 
-    # --- looking at jobs -------------------------------------------------------------------------------------------
+    # --- changing one's mind; looking at jobs is Lookout's ----------------------------------------------------------
 
-    def get(self, job_id: str) -> Job:
-        """The job as it is now. Raises JobNotFoundError."""
-        check_job_id(job_id)
-        with reachable(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
-        if row is None:
-            raise JobNotFoundError(job_id)
-        return Job.from_row(dict(row))
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the end of the job; what it has sent is removed from the store. Safe to repeat.
 
-    def wait(self, job_id: str, timeout: float | None = None) -> Job:
-        """The job once it is final, in whichever final state. Raises TimeoutError after ``timeout`` seconds."""
-        for job in self.watch(job_id, timeout=timeout):
-            if job.is_final:
-                return job
-        raise AssertionError("watch ends with a final job or raises")
+        A running job hears of it within one part. A job that has failed stays so and gives up the upload that it
+        kept. Raises JobNotFoundError, and TooLateError for a job that has succeeded or whose outcome readers may see.
+        """
+        return self._nudged(control.cancel(self._engine, job_id))
 
-    def watch(self, job_id: str, timeout: float | None = None) -> Iterator[Job]:
-        """The job now, then after each change until it is final. Raises TimeoutError after ``timeout`` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        seen: Job | None = None
-        while True:
-            job = self.get(job_id)
-            if job != seen:
-                yield job
-            if job.is_final:
-                return
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(f"job {job_id} is still {job.state} after {timeout:g} s")
-            seen = job
-            time.sleep(POLL_INTERVAL)
+    def pause(self, job_id: str) -> Job:
+        """Ask the job to stop, within one part, and to keep its upload for the worker's retention. Safe to repeat.
+
+        Raises JobNotFoundError, and TooLateError for a job that is final, is being cancelled, or whose outcome readers
+        may see.
+        """
+        return self._nudged(control.pause(self._engine, job_id))
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on where it was; any other stays as it is, so this is safe to repeat.
+
+        Raises JobNotFoundError, and TooLateError for a job that is final or is being cancelled.
+        """
+        return self._nudged(control.resume(self._engine, job_id))
+
+    def retry(self, job_id: str) -> Job:
+        """Let a failed job go on, with the parts that are still kept, and all its tries before it once more.
+
+        A job that goes on already stays as it is, so this is safe to repeat. Raises JobNotFoundError, and TooLateError
+        for a job that has succeeded, was cancelled, or whose deadline is over: submit that anew.
+        """
+        return self._nudged(control.retry(self._engine, job_id))
 
     # --- reads -----------------------------------------------------------------------------------------------------
 
@@ -207,7 +194,18 @@ class Client:
     def _submit(self, operation: str, arguments: Mapping[str, Any]) -> Job:
         arguments = dict(arguments)
         session = arguments.pop("session", None)
-        return Job.from_row(submit(self._engine, check_request(operation, arguments), session, self._publish))
+        request = check_request(operation, arguments)
+        return Job.from_row(submit(self._engine, request, session, self._publish, self._sealer))
+
+    def _nudged(self, row: Mapping[str, Any]) -> Job:
+        """The job; a message has a worker look at its row at once, unless a run does anyway or it is not yet to."""
+        paused = row["state"] == JobState.PAUSED
+        wished = row["cancel_requested"] or (row["pause_requested"] and not paused)
+        due = not paused and (row["run_at"] is None or row["run_at"] <= row["seen_at"])
+        idle = row["lease_expires_at"] is None and row["state"] not in FINAL_STATES
+        if self._app is not None and idle and (wished or due):
+            messages.publish(self._app, messages.Message.from_row(row))
+        return Job.from_row(row)
 
     def _publish(self, row: Mapping[str, Any]) -> None:
         if (

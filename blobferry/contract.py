@@ -82,9 +82,14 @@ class Request:
     deadline: datetime | None = None
 
     @property
+    def source_url(self) -> str | None:
+        """The URL that the bytes come from, secrets and all, or sealed."""
+        return self.arguments.get("source")
+
+    @property
     def source(self) -> str | None:
         """Where the bytes come from: a URL, to be shown and thus without its secrets, or the path that is moved."""
-        url = self.arguments.get("source")
+        url = self.source_url
         return redacted(url) if url is not None else self.arguments.get("source_path")
 
     @property

@@ -10,6 +10,7 @@
     ├── JobError
     │   ├── JobNotFoundError
     │   ├── ConflictError               one idempotency key, two different requests
+    │   ├── TooLateError                the job is too far, or over, for what was asked of it
     │   ├── LeaseLostError              another run owns the job now
     │   ├── WorkerDiedError             the job killed its worker too often
     │   ├── DeadlineExceededError
@@ -192,6 +193,27 @@ class ConflictError(JobError):
 
     def __str__(self) -> str:
         return f"idempotency key {self.idempotency_key!r} was used by job {self.job_id!r} for another request"
+
+
+class TooLateError(JobError):
+    """The job is too far, or over, for what was asked of it; nothing was changed.
+
+    ``asked`` is ``cancel``, ``pause``, ``resume`` or ``retry``; ``where`` is the job's state and phase, in words.
+    """
+
+    code = "too_late"
+
+    def __init__(self, job_id: str, asked: str, where: str, advice: str = "") -> None:
+        Exception.__init__(self, job_id, asked, where, advice)
+        self.job_id = job_id
+        self.asked = asked
+        self.where = where
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"too late to {self.asked} job {self.job_id!r}: {self.where}" + (
+            f"; {self.advice}" if self.advice else ""
+        )
 
 
 class LeaseLostError(JobError):

@@ -41,11 +41,14 @@ class Message:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Message":
         """The newest message of a row of ``blobferry_jobs``."""
+        shown = redacted_arguments(row["request"] or {})
+        if "source" in shown:  # which may be sealed: the column says where it leads
+            shown["source"] = row["source"]
         return cls(
             job_id=row["id"],
             operation=row["operation"],
             queue=row["queue"],
-            arguments={**redacted_arguments(row["request"] or {}), "storage": row["storage"]},
+            arguments={**shown, "storage": row["storage"]},
             seq=row["publish_seq"],
             options=row["message_options"] or {},
             parent_id=row["parent_id"],

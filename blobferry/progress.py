@@ -2,9 +2,10 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import click
@@ -47,7 +48,8 @@ class _Lines:
 
     def show(self, job: Job) -> None:
         tenth = job.bytes_done * 100 // STEP // job.size if job.size else 0
-        now = (job.state, job.phase, job.attempt, job.error_code, tenth)
+        wishes = job.cancel_requested, job.pause_requested
+        now = (job.state, job.phase, job.attempt, job.error_code, wishes, tenth)
         if now == self._last or job.is_final:
             return
         self._last = now
@@ -66,16 +68,21 @@ class _Bar:
         self._last: Job | None = None
 
     def show(self, job: Job) -> None:
+        now = time.monotonic()
         if self._task is None:
             # Bytes of earlier attempts are where it starts: they are no speed.
-            self._task = self._bar.add_task("", total=job.size, completed=job.bytes_done, job=job)
+            self._task = self._bar.add_task("", total=job.size, completed=job.bytes_done, job=job, shown_at=now)
         if self._last is not None and problem(job) not in ("", problem(self._last)) and not job.is_final:
             self._bar.console.print(Text(f"attempt {self._last.attempt} ended: {problem(job)}"), soft_wrap=True)
         if self._last is not None and job.attempt != self._last.attempt:
-            self._bar.reset(self._task, total=job.size, completed=job.bytes_done, job=job)  # the pause is no speed
+            self._bar.reset(
+                self._task, total=job.size, completed=job.bytes_done, job=job, shown_at=now
+            )  # the pause is no speed
         self._last = job
         says_something = job.size is not None or not job.is_final
-        self._bar.update(self._task, total=job.size, completed=job.bytes_done, visible=says_something, job=job)
+        self._bar.update(
+            self._task, total=job.size, completed=job.bytes_done, visible=says_something, job=job, shown_at=now
+        )
 
 
 class _Words(ProgressColumn):
@@ -83,8 +90,9 @@ class _Words(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         job: Job = task.fields["job"]
+        now = job.seen_at + timedelta(seconds=time.monotonic() - task.fields["shown_at"])
         style = {JobState.RETRYING: "yellow", JobState.FAILED: "red", JobState.SUCCEEDED: "green"}.get(job.state, "")
-        return Text(f"{printable(briefly(job)):11}", style=style, no_wrap=True)
+        return Text(f"{printable(briefly(job, now)):11}", style=style, no_wrap=True)
 
 
 class _Bytes(ProgressColumn):

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 HIDDEN: Final = "***"
 
+_SEALED: Final = "sealed:"
+
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?(//)?([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _HOST = re.compile(r"(\[[^\[\]@]*\]|[^:\[\]@]+)(:[0-9]*)?")
 _WITHOUT_SECRETS = ("", "file:", "blob:")
@@ -17,6 +19,8 @@ def redacted(url: str) -> str:
     Presigned URLs have their signature in the query; the names there stay. Takes any text: an error about a URL that
     cannot be parsed shows none either.
     """
+    if is_sealed(url):
+        return _SEALED + HIDDEN
     match = _URL.fullmatch(url)
     assert match is not None, "every text is one"
     scheme, slashes, authority, path = (piece or "" for piece in match.groups()[:4])
@@ -34,6 +38,21 @@ def redacted(url: str) -> str:
 def _without_value(piece: str) -> str:
     name, equals, _ = piece.partition("=")
     return f"{name}={HIDDEN}" if equals else HIDDEN if name else ""
+
+
+def holds_secret(url: str) -> bool:
+    """Whether anything of it may not be shown: a user part, or a query with a value."""
+    return redacted(url) != url
+
+
+def is_sealed(url: str) -> bool:
+    """Whether it is a URL that has been encrypted."""
+    return url.startswith(_SEALED)
+
+
+def sealed_text(token: str) -> str:
+    """How a URL is written that has been encrypted."""
+    return _SEALED + token
 
 
 def redacted_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from blobferry.contract import REQUEST_VERSION, Request
 from blobferry.database import reachable
-from blobferry.errors import ConflictError, InvalidRequestError
+from blobferry.errors import ConfigurationError, ConflictError, InvalidRequestError
+from blobferry.redaction import is_sealed
+from blobferry.sealing import SETTING, Sealer
 from blobferry.tables import jobs
 
 #: What a job may be submitted in: the app's own transaction.
@@ -20,34 +22,43 @@ Publish = Callable[[Mapping[str, Any]], None]
 """Sends the message of a row that has been committed."""
 
 _PENDING: Final = "blobferry_pending"
+_NO_KEYS: Final = Sealer()
 _TRIES: Final = 3  #: how often a row may vanish between the insert that met it and the look at it
 
 
-def submit(engine: Engine, request: Request, transaction: Transaction | None, publish: Publish) -> Mapping[str, Any]:
+def submit(
+    engine: Engine, request: Request, transaction: Transaction | None, publish: Publish, sealer: Sealer = _NO_KEYS
+) -> Mapping[str, Any]:
     """Insert the job's row, in the caller's transaction or one of its own; ``publish`` is called after the commit."""
     if isinstance(transaction, scoped_session):
         transaction = transaction()
     if transaction is None:
         with reachable(), engine.begin() as connection:
-            row = insert_job(connection, request)
+            row = insert_job(connection, request, sealer=sealer)
         publish(row)
     elif isinstance(transaction, Session):
         connection = transaction.connection()
-        row = insert_job(connection, request)
+        row = insert_job(connection, request, sealer=sealer)
         after_commit(transaction, connection, lambda: publish(row))
     elif isinstance(transaction, Connection):  # it tells nobody of its commit: the caretaker publishes
-        row = insert_job(transaction, request)
+        row = insert_job(transaction, request, sealer=sealer)
     else:
         raise InvalidRequestError(f"session: needs a Session or a Connection, got {type(transaction).__name__}")
     return row
 
 
 def insert_job(
-    connection: Connection, request: Request, *, job_id: str | None = None, **columns: Any
+    connection: Connection,
+    request: Request,
+    *,
+    job_id: str | None = None,
+    sealer: Sealer = _NO_KEYS,
+    **columns: Any,
 ) -> Mapping[str, Any]:
     """Insert the job's row, or find the one that its idempotency key or id belongs to; return the row.
 
-    Never an error inside the caller's transaction, except ConflictError: the key was used for another request.
+    Never an error inside the caller's transaction, except ConflictError: the key was used for another request; and
+    ConfigurationError: whether it was cannot be told, because the ``sealer`` does not open what was asked then.
     Safe to repeat with the same ``job_id`` or idempotency key, also concurrently.
     """
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
@@ -56,9 +67,9 @@ def insert_job(
         "operation": request.operation,
         "storage": request.storage,
         "path": request.path,
-        "source": request.source,
+        "source": request.source if request.source_url is None else sealer.shown(request.source_url),
         "dest": request.dest,
-        "request": dict(request.arguments),
+        "request": sealer.kept_arguments(request.arguments),
         "request_version": REQUEST_VERSION,
         "labels": request.labels,
         "idempotency_key": request.idempotency_key,
@@ -72,26 +83,55 @@ def insert_job(
         row = connection.execute(insert).mappings().one_or_none()
         if row is not None:
             return dict(row)
-        existing = _existing(connection, values)
+        existing = _existing(connection, values, request, sealer)
         if existing is not None:
             return existing
     # It is there and cannot be seen: the caller's snapshot is older (REPEATABLE READ).
     raise ConflictError(request.idempotency_key or "", str(values["id"]))
 
 
-def _existing(connection: Connection, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _existing(
+    connection: Connection, values: Mapping[str, Any], request: Request, sealer: Sealer
+) -> Mapping[str, Any] | None:
     """The row with the id or the key; None if it has been deleted since."""
     same = jobs.c.id == values["id"]
     if values["idempotency_key"] is not None:
         key = ("storage", "operation", "idempotency_key")
         same |= and_(*(jobs.c[name] == values[name] for name in key))
-    row = connection.execute(select(jobs).where(same)).mappings().first()
-    if row is None:
+    found = connection.execute(select(jobs).where(same)).mappings().first()
+    if found is None:
         return None
-    asked = ("operation", "storage", "request", "priority", "not_before", "deadline", "labels")
-    if row["id"] != values["id"] and any(row[name] != values[name] for name in asked):
+    row = dict(found)
+    asked = ("priority", "not_before", "deadline", "labels")
+    if row["id"] != values["id"] and (
+        any(row[name] != values[name] for name in asked) or not asks_the_same(row, request, sealer)
+    ):
         raise ConflictError(values["idempotency_key"], row["id"])
-    return dict(row)
+    return row
+
+
+def asks_the_same(row: Mapping[str, Any], request: Request, sealer: Sealer) -> bool:
+    """Whether the row of a job asks for what the request does. Sealed sources are compared by what is in them.
+
+    Raises ConfigurationError if that cannot be told without a key that the ``sealer`` lacks.
+    """
+    kept, asked = dict(row["request"] or {}), dict(request.arguments)
+    sources = kept.pop("source", None), asked.pop("source", None)
+    if (row["operation"], row["storage"], kept) != (request.operation, request.storage, asked):
+        return False
+    if sources[0] == sources[1]:
+        return True
+    if None in sources:
+        return False
+    try:
+        return sealer.opened(sources[0]) == sealer.opened(sources[1])
+    except ConfigurationError as error:
+        shown = row["source"], request.source
+        if shown[0] != shown[1] and not any(is_sealed(source or "") for source in shown):
+            return False
+        raise ConfigurationError(
+            SETTING, f"whether job {row['id']} asks for the same source cannot be told: {error.problem}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

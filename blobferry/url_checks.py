@@ -1,18 +1,26 @@
 """Checks of URLs: where a job reads from, and the file that it writes to. An error shows none of their secrets."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from blobferry.checks import check_path, check_storage
 from blobferry.errors import InvalidRequestError
-from blobferry.redaction import redacted, shown
+from blobferry.redaction import is_sealed, redacted, shown
 
 MAX_URL: Final = 8192  #: characters; presigned ones have up to 4,000
+MAX_SEALED: Final = 2 * MAX_URL  #: characters; a third more than the URL, and its frame
+
+_SEALED = re.compile(r"sealed:[A-Za-z0-9_-]+={0,2}")  # source: the Fernet specification
 
 
 def check_source(name: str, value: Any) -> str:
-    """The URL of a source, as the worker sees it."""
+    """The URL of a source, as the worker sees it; or sealed: what is inside is checked by whoever opens it."""
+    if isinstance(value, str) and is_sealed(value):
+        if len(value) > MAX_SEALED or not _SEALED.fullmatch(value):
+            raise InvalidRequestError(f"{name}: 'sealed:' and what blobferry.seal() returned, got something else")
+        return value
     return _check(name, value, _SOURCES, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
 
 

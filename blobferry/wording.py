@@ -1,6 +1,6 @@
 """Jobs in plain words, for people at a terminal. Times are local here; JSON has them in UTC."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from blobferry.contract import JobState, Phase
@@ -8,7 +8,7 @@ from blobferry.values import FileInfo, Job
 
 #: What a running job is at.
 _DOING: Final = {"read_stream": "downloading", "move": "copying", "delete": "deleting"}
-_SENT: Final = "sent; it is done when Stat shows the blob"
+NOTHING_MORE: Final = "nothing more will be done"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -44,6 +44,24 @@ def clock(moment: datetime) -> str:
     return then.strftime("%H:%M:%S" if then.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
 
 
+def duration(seconds: float) -> str:
+    """A stretch of time in its largest unit that says something."""
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def coming(moment: datetime, now: datetime) -> str:
+    """A time to come, and how far off it is."""
+    return f"{clock(moment)} (in {duration((moment - now).total_seconds())})"
+
+
+def past(moment: datetime, now: datetime) -> str:
+    """How long ago it was."""
+    return f"{duration((now - moment).total_seconds())} ago"
+
+
 def progress(job: Job) -> str:
     """How much of the blob is where it belongs; "" for a delete, which moves no bytes."""
     if job.operation == "delete":
@@ -59,10 +77,15 @@ def problem(job: Job) -> str:
     return printable(f"{job.error_code}: {job.error_message or ''}".rstrip(": ")) if job.error_code else ""
 
 
-def briefly(job: Job) -> str:
-    """What the job is at, in a few words."""
-    due = job.run_at is not None and job.run_at > datetime.now(UTC)
+def briefly(job: Job, now: datetime | None = None) -> str:
+    """What the job is at, in a few words; ``now`` by the database's clock, if later than when it was read."""
+    now = now or job.seen_at
+    due = job.run_at is not None and job.run_at > now
     match job.state:
+        case JobState.QUEUED | JobState.RUNNING | JobState.RETRYING if job.cancel_requested:
+            return "cancelling"
+        case JobState.QUEUED | JobState.RUNNING | JobState.RETRYING if job.pause_requested:
+            return "pausing"
         case JobState.QUEUED if due and job.run_at:
             return f"not before {clock(job.run_at)}"
         case JobState.RUNNING if job.phase == Phase.COMPLETING:
@@ -72,71 +95,16 @@ def briefly(job: Job) -> str:
         case JobState.RUNNING:
             return _DOING.get(job.operation, "uploading")
         case JobState.RETRYING if due and job.run_at:
-            seconds = (job.run_at - datetime.now(UTC)).total_seconds()
-            return f"retrying at {clock(job.run_at)} (in {seconds:.0f} s)"
+            return f"retrying at {coming(job.run_at, now)}"
         case _:
             return str(job.state)
-
-
-def situation(job: Job) -> str:
-    """Why the job is where it is, and what comes next."""
-    due = clock(job.run_at) if job.run_at is not None and job.run_at > datetime.now(UTC) else None
-    why = f" because {problem(job)}" if problem(job) else ""
-    match job.state:
-        case JobState.QUEUED if due:
-            return f"not before {due}; then it waits for a slot of a worker"
-        case JobState.QUEUED if job.attempt:
-            return "between two slices: waits for a slot of a worker, then goes on where it was"
-        case JobState.QUEUED:
-            return "waits for a slot of a worker"
-        case JobState.RUNNING:
-            since = f", started {clock(job.started_at)}" if job.started_at else ""
-            return f"on {printable(job.worker or 'a worker')}{since}: {_at(job)}"
-        case JobState.VERIFYING:
-            sent = "deleted; it is done when Stat shows nothing" if job.operation == "delete" else _SENT
-            return sent + (f", next look at {due}" if due else "")
-        case JobState.RETRYING:
-            return (f"at {due}" if due else "as soon as a worker has a free slot") + why
-        case JobState.PAUSED:
-            return "waits for a resume"
-        case JobState.FAILED:
-            return problem(job)
-        case JobState.CANCELLED:
-            return "nothing more will be done"
-        case JobState.SUCCEEDED:
-            return _outcome(job)
-    raise AssertionError(job.state)
-
-
-def _at(job: Job) -> str:
-    """What a running job is at."""
-    match job.phase:
-        case Phase.COMPLETING:
-            return "completing the file" if job.operation == "read_stream" else "completing the upload"
-        case Phase.DELETING_SOURCE:
-            return f"Stat shows the copy; deleting {job.source}"
-        case _:
-            return progress(job) or f"deleting {job.path}"
-
-
-def _outcome(job: Job) -> str:
-    """What a job that succeeded has left behind."""
-    size = in_bytes(job.size or 0)
-    match job.operation:
-        case "delete":
-            return f"nothing is left of {job.path} and what was under it"
-        case "read_stream":
-            return f"{size} of {job.path} are in {job.dest}"
-        case "move":
-            return f"moved from {job.source}; Stat shows {size} at {job.path}"
-        case _:
-            return f"Stat shows {size} at {job.path}"
 
 
 def ending(job: Job) -> str:
     """One line about a job that is final."""
     if job.state != JobState.SUCCEEDED:
-        return f"{job.state}: {situation(job)}"
+        why = problem(job) if job.state == JobState.FAILED else NOTHING_MORE
+        return f"{job.state}: {why}"
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
     attempts = f", attempt {job.attempt}" if job.attempt > 1 else ""
     match job.operation:
@@ -156,25 +124,20 @@ def _place(job: Job) -> str:
     return f"{job.path} on storage {job.dest_storage}" if job.dest_storage else str(job.path)
 
 
-def table(job: Job) -> list[tuple[str, str]]:
-    """All that is worth knowing, as labels and values."""
-    rows = [
-        ("job", job.id),
-        ("state", f"{job.state}: {situation(job)}"),
-        ("operation", job.operation),
-        ("source", f"{job.source} on storage {job.storage}" if job.operation == "move" else job.source or ""),
-        ("path", f"{job.path} on storage {job.dest_storage or job.storage}"),
-        ("file", job.dest or ""),
-        ("progress", progress(job)),
-        ("attempt", str(job.attempt) if job.attempt else "none yet"),
-        ("last error", "" if job.state in (JobState.FAILED, JobState.RETRYING) else problem(job)),
-        ("labels", ", ".join(f"{name}={value}" for name, value in (job.labels or {}).items())),
-        ("key", job.idempotency_key or ""),
-        ("submitted", local(job.created_at)),
-        ("started", local(job.started_at) if job.started_at else ""),
-        ("finished", local(job.finished_at) if job.finished_at else ""),
-    ]
-    return [(label, printable(value)) for label, value in rows if value]
+def acknowledgement(asked: str, job: Job) -> str:
+    """What becomes of a cancel, pause, resume or retry that was asked for."""
+    soon = "after the part in hand" if job.state == JobState.RUNNING else "within seconds"
+    match asked, job.state:
+        case "cancel", JobState.FAILED:
+            return "had failed before; the upload that it kept is given up"
+        case ("cancel", JobState.CANCELLED) | ("pause", JobState.PAUSED):
+            return str(job.state)
+        case "cancel" | "pause", _:
+            return f"{asked} asked for; takes effect {soon}"
+        case _ if job.pause_requested:
+            return "pause asked for"
+        case _:
+            return str(job.state)
 
 
 def file_table(info: FileInfo) -> list[tuple[str, str]]:

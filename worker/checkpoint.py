@@ -129,7 +129,8 @@ class SqlCheckpoint:
                 session.add(row)
             return row
 
-        self._row = self._lease.write(add, phase=Phase.UPLOADING)
+        self._row = self._lease.write(add, phase=Phase.UPLOADING, bytes_done=0)
+        self._job.bytes_done = 0
 
     def opened(self, upload_id: str) -> None:
         """The store has answered."""

@@ -2,18 +2,19 @@
 
 Database and broker are BLOBFERRY_DATABASE_URL and BLOBFERRY_BROKER_URL. Results go to stdout, remarks and errors to
 stderr. With ``--json``, stdout holds JSON and nothing else, errors included: ``{"error": code, "message": …}``, with
-``job_id`` where there is a job; ``watch --json`` prints one object a line.
+``job_id`` where there is a job; ``watch --json`` and commands that take several jobs print one object a line.
 
-Exit status: 0 done or submitted; 1 the job failed or was cancelled, or the worker answered a read with an error (no
-such path); 2 usage, also where the worker says so (a storage that it does not know); 3 database, broker or worker out
-of reach; 4 timeout; 130 interrupted.
+Exit status: 0 done or submitted; 1 the job failed or was cancelled, it is too late for what was asked, or the worker
+answered a read with an error (no such path); 2 usage, also where the worker says so (a storage that it does not know);
+3 database, broker or worker out of reach; 4 timeout; 130 interrupted. Of several jobs, the highest.
 """
 
 import logging
 
 import click
 
-from blobferry.cli.looking import status, watch
+from blobferry.cli.controlling import cancel, pause, resume, retry
+from blobferry.cli.looking import jobs, status, uploads, watch
 from blobferry.cli.reading import list_, stat, url
 from blobferry.cli.reporting import Remark
 from blobferry.cli.submitting import delete, move, read, write
@@ -26,8 +27,8 @@ def main(context: click.Context) -> None:
 
     Database and broker are read from BLOBFERRY_DATABASE_URL and BLOBFERRY_BROKER_URL.
 
-    Exit status: 0 done or submitted, 1 the job failed or was cancelled, or a read ended in an error, 2 usage, 3
-    database, broker or worker out of reach, 4 timeout, 130 interrupted (the job goes on).
+    Exit status: 0 done or submitted, 1 the job failed or was cancelled, it is too late for what was asked, or a read
+    ended in an error, 2 usage, 3 database, broker or worker out of reach, 4 timeout, 130 interrupted (the job goes on).
     """
     remarks = logging.StreamHandler()
     remarks.setFormatter(Remark())
@@ -36,5 +37,10 @@ def main(context: click.Context) -> None:
     context.call_on_close(lambda: logger.removeHandler(remarks))
 
 
-for command in (write, read, move, delete, stat, list_, url, status, watch):
+SUBMITTING = (write, read, move, delete)
+READING = (stat, list_, url)
+LOOKING = (status, watch, jobs, uploads)
+CONTROLLING = (cancel, pause, resume, retry)
+
+for command in (*SUBMITTING, *READING, *LOOKING, *CONTROLLING):
     main.add_command(command)

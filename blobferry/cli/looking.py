@@ -1,25 +1,37 @@
-"""Commands that look at a job: status, watch."""
+"""Commands that look at jobs: status, watch, jobs, uploads."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 import click
 
 from blobferry.cli import options
 from blobferry.cli.reporting import follow, open_client, reported
-from blobferry.progress import print_json
-from blobferry.wording import table
+from blobferry.cli.showing import print_jobs, print_uploads, status_table
+from blobferry.contract import OPERATIONS, JobState
+from blobferry.explaining import explanation
+from blobferry.filters import MAX_LIMIT
 
 
 @click.command()
 @click.argument("job_id", metavar="JOB")
 @options.as_json
 def status(job_id: str, as_json: bool) -> None:
-    """Say where JOB is, why, and what comes next."""
+    """Say where JOB is, why, what comes next, and what has happened so far.
+
+    With --json, an object with the fields of the job, its attempts, its unfinished uploads, and the explanation.
+    """
     with open_client(as_json) as client, reported(as_json, job_id):
-        job = client.get(job_id)
+        situation = client.situation(job_id)
     if as_json:
-        print_json(job)
+        click.echo(json.dumps({**situation.as_json(), "explanation": str(explanation(situation))}))
         return
-    for label, value in table(job):
-        click.echo(f"{label:11} {value}")
+    before = ""
+    for label, value in status_table(situation):
+        click.echo(f"{'' if label == before else label:11} {value}")
+        before = label
 
 
 @click.command()
@@ -29,3 +41,51 @@ def status(job_id: str, as_json: bool) -> None:
 def watch(job_id: str, timeout: float | None, as_json: bool) -> None:
     """Show the progress of JOB until it ends; with --json, an object on a line of its own for each change."""
     follow(job_id, timeout, as_json, every_change=True)
+
+
+@click.command()
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice([str(state) for state in JobState]), help="Repeatable."
+)
+@click.option("--since", callback=options.moment, metavar="TIME", help="ISO 8601 with zone; submitted then or later.")
+@click.option("--until", callback=options.moment, metavar="TIME", help="ISO 8601 with zone; submitted before.")
+@click.option("--operation", type=click.Choice(list(OPERATIONS)), help="Only jobs of this kind.")
+@click.option("--storage", metavar="NAME", help="Only jobs that were submitted for this storage.")
+@click.option("--under", metavar="PATH", help="Only jobs for this path and what lies below it.")
+@options.labels("Only jobs that have it; repeatable.")
+@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=100, show_default=True, help="The newest so many.")
+@options.as_json
+def jobs(
+    states: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    labels: Mapping[str, str] | None,
+    limit: int,
+    as_json: bool,
+    **exact: Any,
+) -> None:
+    """List jobs that fit all options, the newest first; with --json, an array."""
+    with open_client(as_json) as client, reported(as_json):
+        found = client.jobs(state=states or None, since=since, until=until, labels=labels, limit=limit, **exact)
+    if as_json:
+        click.echo(json.dumps([job.as_json() for job in found]))
+    else:
+        print_jobs(found)
+
+
+@click.command()
+@click.option("--job", "job_id", metavar="JOB", help="Only what this job has opened.")
+@click.option("--all", "finished", is_flag=True, help="Also those that are completed or gone.")
+@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=1000, show_default=True, help="The oldest so many.")
+@options.as_json
+def uploads(job_id: str | None, finished: bool, limit: int, as_json: bool) -> None:
+    """List the uploads that are not finished, with the bytes that are stored, paid for, and lost if they are aborted.
+
+    With --json, an array.
+    """
+    with open_client(as_json) as client, reported(as_json, job_id):
+        found = client.uploads(job_id, finished=finished, limit=limit)
+    if as_json:
+        click.echo(json.dumps([upload.as_json() for upload in found]))
+    else:
+        print_uploads(found)

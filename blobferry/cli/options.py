@@ -42,16 +42,25 @@ timeout = click.option(
 offset = click.option("--offset", type=int, default=0, metavar="BYTES", show_default=True, help="Begin at this byte.")
 no_overwrite = click.option("--no-overwrite", is_flag=True, help="Fail if there is something at the destination.")
 
+
+def labels(help: str) -> Callable[[Function], Function]:
+    """Labels, to be given or to be looked for."""
+    return click.option("--label", "labels", multiple=True, callback=_pairs, metavar="NAME=VALUE", help=help)
+
+
+several = click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+wait = click.option("--wait", is_flag=True, help="Wait for the end of the job and show its progress.")
+
 _JOB = (
     storage,
-    click.option("--label", "labels", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="Kept with the job."),
+    labels("Kept with the job; repeatable."),
     click.option(
         "--priority", type=click.IntRange(0, MAX_PRIORITY), default=0, show_default=True, help="Higher first."
     ),
     click.option("--not-before", callback=moment, metavar="TIME", help="ISO 8601 with zone; the job waits until then."),
     click.option("--deadline", callback=moment, metavar="TIME", help="ISO 8601 with zone; not done by then, it fails."),
     click.option("--idempotency-key", metavar="KEY", help="Submitting the same again finds the first job."),
-    click.option("--wait", is_flag=True, help="Wait for the end of the job and show its progress."),
+    wait,
     timeout,
     as_json,
 )

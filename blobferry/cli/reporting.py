@@ -46,36 +46,57 @@ def reported(as_json: bool, job_id: str | None = None) -> Iterator[None]:
     """Turn what Client raises into one line, or one JSON object, and an exit status."""
     try:
         yield
-    except KeyboardInterrupt:
-        on = f"; the job goes on, look at it with: blobferry status {job_id}" if job_id else ""
-        _fail(INTERRUPTED, "interrupted", f"interrupted{on}", as_json, job_id)
-    except TimeoutError as error:
-        _fail(TIMEOUT, "timeout", f"{error}; it goes on, look at it with: blobferry status {job_id}", as_json, job_id)
-    except UnreachableError as error:
-        _fail(UNREACHABLE, error.code, str(error), as_json, job_id)
-    except BlobferryError as error:
-        _fail(USAGE if isinstance(error, _USAGE_ERRORS) else FAILED, error.code, str(error), as_json, job_id)
+    except (KeyboardInterrupt, TimeoutError, BlobferryError) as error:
+        sys.exit(report(error, as_json, job_id))
+
+
+def report(error: BaseException, as_json: bool, job_id: str | None = None) -> int:
+    """Say what Client raised, in one line or one JSON object; return the exit status that it makes."""
+    match error:
+        case KeyboardInterrupt():
+            on = f"; the job goes on, look at it with: blobferry status {job_id}" if job_id else ""
+            status, code, message = INTERRUPTED, "interrupted", f"interrupted{on}"
+        case TimeoutError():
+            on = f"{error}; it goes on, look at it with: blobferry status {job_id}"
+            status, code, message = TIMEOUT, "timeout", on
+        case BlobferryError():
+            failed = USAGE if isinstance(error, _USAGE_ERRORS) else FAILED
+            status = UNREACHABLE if isinstance(error, UnreachableError) else failed
+            code, message = error.code, str(error)
+        case _:
+            raise error
+    if as_json:
+        click.echo(json.dumps({"error": code, "message": message} | ({"job_id": job_id} if job_id else {})))
+    else:
+        click.echo(f"blobferry: {printable(message)}", err=True)
+    return status
 
 
 def follow(job_id: str, timeout: float | None, as_json: bool, *, every_change: bool) -> None:
     """Show the job until it is final; leave with its exit status."""
     with open_client(as_json) as client, reported(as_json, job_id):
-        with shown(as_json=as_json, every_change=every_change) as show:
-            for job in client.watch(job_id, timeout=timeout):
-                show(job)
-        if not as_json:
-            click.echo(ending(job), err=job.state != JobState.SUCCEEDED)
-        elif not every_change:
-            print_json(job)
-    sys.exit(0 if job.state == JobState.SUCCEEDED else FAILED)
+        status = followed(client, job_id, timeout, as_json, every_change=every_change)
+    sys.exit(status)
 
 
-def _fail(exit_status: int, code: str, message: str, as_json: bool, job_id: str | None) -> None:
-    if as_json:
-        click.echo(json.dumps({"error": code, "message": message} | ({"job_id": job_id} if job_id else {})))
-    else:
-        click.echo(f"blobferry: {printable(message)}", err=True)
-    sys.exit(exit_status)
+def followed(
+    client: Client,
+    job_id: str,
+    timeout: float | None,
+    as_json: bool,
+    *,
+    every_change: bool = False,
+    wanted: JobState = JobState.SUCCEEDED,
+) -> int:
+    """Show the job until it is final; return the exit status: 0 if it ended as ``wanted``."""
+    with shown(as_json=as_json, every_change=every_change) as show:
+        for job in client.watch(job_id, timeout=timeout):
+            show(job)
+    if not as_json:
+        click.echo(ending(job), err=job.state != wanted)
+    elif not every_change:
+        print_json(job)
+    return 0 if job.state == wanted else FAILED
 
 
 class Remark(logging.Formatter):

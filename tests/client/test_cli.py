@@ -217,8 +217,11 @@ def test_a_database_out_of_reach_exits_3(words: list[str]) -> None:
 # --- status and watch ----------------------------------------------------------------------------------------------
 
 SITUATIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "queued": ({}, r"queued: waits for a slot of a worker\n"),
-    "not yet": ({"run_at": datetime(2031, 1, 1, tzinfo=UTC)}, r"queued: not before 2031-01-01 09:00; then"),
+    "queued": ({}, r"queued: waits for a slot of a worker, not yet published by a caretaker\nnext +then it runs\n"),
+    "not yet": (
+        {"run_at": datetime(2031, 1, 1, tzinfo=UTC)},
+        r"queued: not before 2031-01-01 09:00 \(in \d+ d\)\nnext +then it waits for a slot of a worker\n",
+    ),
     "running": (
         {"state": "running", "worker": "host:7", "attempt": 1, "size": 4 * MIB, "bytes_done": MIB},
         r"running: on host:7.*: 1.0 of 4.0 MiB \(25%\)",
@@ -228,9 +231,9 @@ SITUATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "verifying": ({"state": "verifying", "attempt": 1}, "verifying: sent; it is done when Stat shows the blob"),
     "retrying": (
         {"state": "retrying", "run_at": datetime(2031, 1, 1, tzinfo=UTC), "error_code": "slow_down"},
-        "retrying: at 2031-01-01 09:00 because slow_down",
+        r"retrying: at 2031-01-01 09:00 \(in \d+ d\) because slow_down\n",
     ),
-    "paused": ({"state": "paused"}, "paused: waits for a resume"),
+    "paused": ({"state": "paused"}, r"paused: as was asked for\nnext +`blobferry resume \S+` lets it go on\n"),
     "failed": (
         {"state": "failed", "error_code": "source_not_found", "error_message": "no \x1b[31mfile"},
         r"failed: source_not_found: no \\x1b\[31mfile",
@@ -255,10 +258,13 @@ def test_status_says_in_words_where_a_job_is(
         assert expected in done.stdout
 
 
-def test_status_in_json_is_the_job(variables: dict[str, str], client: Client) -> None:
+def test_status_in_json_is_the_job_and_why(variables: dict[str, str], client: Client) -> None:
     job = client.write_stream("/x", SOURCE)
     done = run(variables, "status", job.id, "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (0, job.as_json())
+    said = json.loads(done.stdout)
+    assert (done.returncode, {**said, "seen_at": None}) == (0, {**said, **job.as_json(), "seen_at": None})
+    assert (said["attempts"], said["uploads"], said["lease_expires_at"]) == ([], [], None)
+    assert said["explanation"] == "waits for a slot of a worker, not yet published by a caretaker; then it runs"
 
 
 def test_watch_in_json_prints_a_line_for_each_change(
@@ -321,7 +327,7 @@ def test_a_terminal_sees_a_countdown_and_why(
                     "state": "retrying",
                     "error_code": "slow_down",
                     "error_message": "asks for fewer [red]requests",
-                    "run_at": datetime.now(UTC) + timedelta(hours=2),
+                    "run_at": datetime.now(UTC) + timedelta(seconds=100),
                 },
             ),
             ("retrying at", {"state": "failed"}),

@@ -75,6 +75,7 @@ KNOWN: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
             "If-Match on the source of a copied range": IGNORES,
             "checksum of the whole compared": IGNORES,
             "checksum of a part compared": IGNORES,
+            "unfinished uploads expire": "no rule of the bucket says so",
         },
     ),
     "swift": (
@@ -87,6 +88,7 @@ KNOWN: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
             "If-Match on delete": REFUSES,  # of a blob in parts
             "checksum of the whole compared": IGNORES,
             "checksum of the whole shown": "the store shows none",
+            "unfinished uploads expire": "no rule of the bucket says so",
         },
     ),
 }
@@ -284,6 +286,39 @@ def test_clocks_that_differ_are_told(seconds: int, says: str) -> None:
 )
 def test_a_storage_that_asks_for_no_checksums_has_none(checksum: str, missing: set[str]) -> None:
     assert set(not_ok(tiny_store(checksum=checksum))) == missing
+
+
+class RuledStore(WrappedStore):
+    """A bucket whose rules abort unfinished uploads after so many days, or that says nothing about it."""
+
+    def __init__(self, store: Store, answer: timedelta | Exception | None) -> None:
+        super().__init__(store)
+        self._answer = answer
+
+    def upload_lifetime(self, key: str) -> timedelta | None:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "says"),
+    [
+        (timedelta(days=8), "ok", "after 8 days"),
+        (timedelta(days=7), "ok", "after 7 days"),
+        (timedelta(days=3), "missing", "after 3 days and jobs keep theirs for 7, so one that is retried or resumed"),
+        (None, "missing", "have a lifecycle rule (AbortIncompleteMultipartUpload) abort uploads after 8 days"),
+        (PermissionDeniedError("no"), "missing", "s3:GetLifecycleConfiguration"),
+        (NotSupportedError("no"), "missing", "the store does not know it"),
+        (StoreUnavailableError("HTTP 500"), "broken", "HTTP 500"),
+    ],
+)
+def test_whether_the_bucket_aborts_unfinished_uploads_is_told(
+    answer: timedelta | Exception | None, state: str, says: str
+) -> None:
+    found = examined(RuledStore(tiny_store(), answer))["unfinished uploads expire"]
+    assert found.state == state
+    assert says in found.says
 
 
 # --- what has to be mended -------------------------------------------------------------------------------------------

@@ -120,7 +120,15 @@ def test_a_job_that_was_paused_too_long_begins_again(world: World) -> None:
     sweep(world)
     assert locked(world) == set(), "without an upload it holds no place"
     change(world.database, job_id, state="queued", pause_requested=False)
-    assert isinstance(world.run(job_id), Ended)
+    seen: list[int] = []
+
+    def note(called: str) -> None:
+        if called == "upload_part":
+            seen.append(job_row(world.database, job_id).bytes_done)
+
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=note)), Ended)
+    assert seen[0] == 0, "what was aborted does not count"
+    assert max(seen) <= len(world.data)
     assert blob(world.memory, KEY) == world.data
 
 

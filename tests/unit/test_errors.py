@@ -23,6 +23,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "PathNotFoundError": ("/a", "s3"),
     "JobNotFoundError": ("job-1",),
     "ConflictError": ("key-1", "job-1"),
+    "TooLateError": ("job-1", "cancel", "it is completing", "wait for its end"),
     "DeleteIncompleteError": ("/a", [["/a/b", "AccessDenied"]], "s3"),
 }
 

@@ -1,0 +1,114 @@
+"""Jobs, uploads and one job's history as tables of labels and values, for people at a terminal."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from blobferry.contract import JobState
+from blobferry.explaining import explanation
+from blobferry.values import Attempt, Job, Situation, Upload
+from blobferry.wording import briefly, clock, duration, in_bytes, local, printable, problem, progress, share
+
+_WIDEST: Final = 10_000  #: columns that a line in a pipe may have
+
+
+def status_table(situation: Situation) -> list[tuple[str, str]]:
+    """All that is worth knowing about one job, as labels and values."""
+    job, said = situation.job, explanation(situation)
+    rows = [
+        ("job", job.id),
+        ("state", f"{job.state}: {said.why}"),
+        ("next", said.next),
+        ("operation", job.operation),
+        ("source", f"{job.source} on storage {job.storage}" if job.operation == "move" else job.source or ""),
+        ("path", f"{job.path} on storage {job.dest_storage or job.storage}"),
+        ("file", job.dest or ""),
+        ("progress", progress(job)),
+        ("attempt", str(job.attempt) if job.attempt else "none yet"),
+        ("last error", "" if job.state in (JobState.FAILED, JobState.RETRYING) else problem(job)),
+        ("priority", str(job.priority) if job.priority else ""),
+        ("labels", ", ".join(f"{name}={value}" for name, value in (job.labels or {}).items())),
+        ("key", job.idempotency_key or ""),
+        ("submitted", local(job.created_at)),
+        ("deadline", local(job.deadline) if job.deadline else ""),
+        ("started", local(job.started_at) if job.started_at else ""),
+        ("finished", local(job.finished_at) if job.finished_at else ""),
+        *(("history", _attempt(attempt, situation)) for attempt in situation.attempts),
+    ]
+    return [(label, printable(value)) for label, value in rows if value]
+
+
+def _attempt(attempt: Attempt, situation: Situation) -> str:
+    """One line about one try."""
+    ended = attempt.finished_at or situation.job.seen_at
+    error = f"{attempt.error_code}: {attempt.error_message or ''}".rstrip(": ") if attempt.error_code else ""
+    words = [
+        f"{attempt.attempt}.",
+        f"{clock(attempt.started_at)},",
+        f"{duration((ended - attempt.started_at).total_seconds())}",
+        f"on {attempt.worker or 'a worker'},",
+        f"{in_bytes(attempt.bytes_sent)} sent:",
+        attempt.outcome or "not over",
+        f"({error})" if error else "",
+        f"[{attempt.remark}]" if attempt.remark else "",
+    ]
+    return " ".join(word for word in words if word)
+
+
+def print_jobs(jobs: Sequence[Job]) -> None:
+    """A line for each job."""
+    table = _table("job", "state", "operation", "path", "progress", "submitted")
+    for job in jobs:
+        state = briefly(job) + (f": {job.error_code}" if job.error_code and job.state != JobState.SUCCEEDED else "")
+        done = share(job.bytes_done, job.size) if job.size is not None and job.operation != "delete" else ""
+        _add(table, job.id, state, job.operation, job.path or "", done, clock(job.created_at))
+    if jobs:
+        _print(table)
+
+
+def print_uploads(uploads: Sequence[Upload]) -> None:
+    """A line for each upload, and how many bytes are lost if all of them are aborted."""
+    table = _table("job", "job is", "upload", "where", "at risk", "opened", "kept until")
+    for upload in uploads:
+        at_risk = share(upload.bytes_at_risk, upload.size) if upload.size else in_bytes(upload.bytes_at_risk)
+        kept_until = clock(upload.kept_until) if upload.kept_until else ""
+        where = f"{upload.endpoint} {upload.key}" if upload.endpoint.startswith("file:") else _in_bucket(upload)
+        opened = clock(upload.opened_at)
+        _add(table, upload.job_id, upload.job_state, upload.state, where, at_risk, opened, kept_until)
+    if uploads:
+        _print(table)
+    count = f"{len(uploads)} upload" + ("" if len(uploads) == 1 else "s")
+    click.echo(f"{count}, {in_bytes(sum(upload.bytes_at_risk for upload in uploads))} at risk")
+
+
+def _in_bucket(upload: Upload) -> str:
+    return f"{upload.storage}: {upload.bucket}/{upload.key}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if Console().is_terminal else None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")  # the first is an id, to be copied
+    return table
+
+
+def _add(table: Table, *words: str) -> None:
+    table.add_row(*(Text(printable(word)) for word in words))  # Text: a name may look like markup
+
+
+def _print(table: Table) -> None:
+    """Within the terminal; in a pipe as wide as it needs to be, so that no name is broken."""
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=Console(width=_WIDEST).measure(table).maximum)
+    with wide.capture() as lines:
+        wide.print(table)
+    for line in lines.get().splitlines():
+        click.echo(line.rstrip())

@@ -1,0 +1,152 @@
+"""The statements that look: a job, many jobs, uploads, attempts. They change nothing and take no lock.
+
+Whatever is counted from now is counted from the database's clock, which each statement brings along.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from blobferry.clock import db_now
+from blobferry.contract import CLAIMABLE_STATES, JobState, UploadState
+from blobferry.tables import attempts, jobs, parts, uploads
+from blobferry.values import Attempt, Job, Situation, Upload
+
+_FINISHED_UPLOADS: Final = (UploadState.COMPLETED, UploadState.GONE)
+_KEPT_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs are looked for: those that fit all that is given. Checked by ``filters.check_wanted``."""
+
+    states: Sequence[JobState] = ()  #: none: whatever the state
+    since: datetime | None = None  #: submitted then or later
+    until: datetime | None = None  #: submitted before
+    operation: str | None = None
+    storage: str | None = None
+    under: str | None = None  #: the path, and all below it
+    labels: Mapping[str, str] | None = None  #: the job has these, and perhaps others
+    limit: int = 100
+
+
+def find_job(connection: Connection, job_id: str) -> Row | None:
+    """The row of the job, with the database's clock as ``seen_at``."""
+    seen = select(jobs, db_now().label("seen_at")).where(jobs.c.id == job_id)
+    row = connection.execute(seen).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+def find_jobs(connection: Connection, wanted: Wanted) -> list[Job]:
+    """The newest jobs that fit, the newest first."""
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.states:
+        conditions.append(jobs.c.state.in_([str(state) for state in wanted.states]))
+    if wanted.since is not None:
+        conditions.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(jobs.c.created_at < wanted.until)
+    if wanted.operation is not None:
+        conditions.append(jobs.c.operation == wanted.operation)
+    if wanted.storage is not None:
+        conditions.append(jobs.c.storage == wanted.storage)
+    if wanted.under not in (None, "/"):
+        below = f"{wanted.under}/"  # not LIKE: on SQLite it takes A for a
+        conditions.append(or_(jobs.c.path == wanted.under, func.substr(jobs.c.path, 1, len(below)) == below))
+    if wanted.labels:
+        conditions.append(_has_labels(connection, wanted.labels))
+    seen = select(jobs, db_now().label("seen_at")).where(*conditions).order_by(jobs.c.seq.desc()).limit(wanted.limit)
+    return [Job.from_row(dict(row)) for row in connection.execute(seen).mappings()]
+
+
+def _has_labels(connection: Connection, labels: Mapping[str, str]) -> ColumnElement[bool]:
+    if connection.dialect.name == "postgresql":
+        return type_coerce(jobs.c.labels, JSONB).contains(dict(labels))
+    # Not a path within the JSON: a name with a quotation mark could not be written there.
+    found = []
+    for name, value in labels.items():
+        label = func.json_each(jobs.c.labels).table_valued("key", "value").alias()
+        found.append(exists(select(literal(1)).select_from(label).where(label.c.key == name, label.c.value == value)))
+    return and_(*found)
+
+
+def find_attempts(connection: Connection, job_id: str) -> list[Attempt]:
+    """The history of the job, the oldest attempt first."""
+    found = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)
+    return [Attempt.from_row(dict(row)) for row in connection.execute(found).mappings()]
+
+
+def find_uploads(
+    connection: Connection, *, job_id: str | None = None, finished: bool = False, limit: int | None = None
+) -> list[Upload]:
+    """The uploads of the ledger, of one job if given, the oldest first; the finished ones too if asked for."""
+    in_parts = select(func.coalesce(func.sum(parts.c.size), 0)).where(parts.c.upload == uploads.c.id).scalar_subquery()
+    found = (
+        select(uploads, jobs.c.state.label("job_state"), in_parts.label("in_parts"))
+        .join(jobs, jobs.c.id == uploads.c.job_id)
+        .order_by(uploads.c.id)
+        .limit(limit)
+    )
+    if job_id is not None:
+        found = found.where(uploads.c.job_id == job_id)
+    if not finished:
+        found = found.where(uploads.c.state.not_in([str(state) for state in _FINISHED_UPLOADS]))
+    return [_upload(dict(row)) for row in connection.execute(found).mappings()]
+
+
+def _upload(row: Row) -> Upload:
+    # Rows of parts outlive their upload; and after its abort the time to look again is no promise to keep anything.
+    at_risk = 0 if row["state"] in _FINISHED_UPLOADS else int(row["in_parts"])
+    kept_until = row["recheck_at"] if row["state"] in _KEPT_UPLOADS else None
+    return Upload.from_row({**row, "bytes_at_risk": at_risk, "kept_until": kept_until})
+
+
+def find_situation(connection: Connection, job_id: str) -> Situation | None:
+    """The job and all that explains where it is."""
+    row = find_job(connection, job_id)
+    if row is None:
+        return None
+    holder = find_job(connection, row["waits_for"]) if row["waits_for"] is not None else None
+    counted = ("published_at", "lease_expires_at", "failures", "crashes", "crash_streak", "restarts", "polls")
+    return Situation(
+        job=Job.from_row(row),
+        attempts=tuple(find_attempts(connection, job_id)),
+        uploads=tuple(find_uploads(connection, job_id=job_id)),
+        holder=None if holder is None else Job.from_row(holder),
+        ahead=_ahead(connection, row),
+        **{name: row[name] for name in (*counted, "verify_until", "waits_for")},
+    )
+
+
+def _ahead(connection: Connection, row: Row) -> int:
+    """How many jobs that may be claimed now come before it: of a higher priority, or as high and older."""
+    if row["state"] not in CLAIMABLE_STATES or row["lease_expires_at"] is not None:
+        return 0
+    # The states stand in the statement itself, so that PostgreSQL sees that the partial index serves it.
+    states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
+    waiting = (
+        jobs.c.state.in_(states),
+        jobs.c.lease_expires_at.is_(None),
+        jobs.c.waits_for.is_(None),
+        or_(jobs.c.run_at.is_(None), jobs.c.run_at <= select(db_now()).scalar_subquery()),
+    )
+    before = or_(jobs.c.priority > row["priority"], and_(jobs.c.priority == row["priority"], jobs.c.seq < row["seq"]))
+    return int(connection.scalar(select(func.count()).select_from(jobs).where(*waiting, before)) or 0)

@@ -1,0 +1,234 @@
+"""The commands cancel, pause, resume, retry, jobs and uploads: what they print where, and how they exit."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import insert, update
+
+from blobferry import Client, Job
+from blobferry.cli import main
+from blobferry.clock import db_now
+from blobferry.tables import jobs, parts, uploads
+from dev.services import free_port, wait_until
+
+SOURCE = "file:///srv/incoming/7.mp4"
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def client(asked_sqlite: Any) -> Iterator[Client]:
+    with Client.from_env(asked_sqlite.environment()) as client:
+        yield client
+
+
+@pytest.fixture
+def command(asked_sqlite: Any) -> Callable[..., Result]:
+    """The command, in this process."""
+    return lambda *words: CliRunner().invoke(main, words, env=asked_sqlite.environment())
+
+
+@pytest.fixture
+def submit(client: Client, asked_sqlite: Any) -> Callable[..., Job]:
+    def submit(path: str = "/a", **values: Any) -> Job:
+        job = client.write_stream(path, SOURCE, labels={"user": "5"})
+        if values:
+            change(asked_sqlite, job, **values)
+        return client.get(job.id)
+
+    return submit
+
+
+def change(asked: Any, job: Job, **values: Any) -> None:
+    with asked.database.begin() as session:
+        session.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+
+
+# --- cancel, pause, resume, retry ----------------------------------------------------------------------------------
+
+ACKNOWLEDGED: list[tuple[str, dict[str, Any], str]] = [
+    ("cancel", {}, "cancel asked for; takes effect within seconds"),
+    ("cancel", {"state": "running"}, "cancel asked for; takes effect after the part in hand"),
+    ("cancel", {"state": "cancelled"}, "cancelled"),
+    ("cancel", {"state": "failed"}, "had failed before; the upload that it kept is given up"),
+    ("pause", {"state": "running"}, "pause asked for; takes effect after the part in hand"),
+    ("pause", {"state": "paused", "pause_requested": True}, "paused"),
+    ("resume", {"state": "paused"}, "queued; to watch it: blobferry watch JOB"),
+    ("resume", {"state": "running"}, "running; to watch it: blobferry watch JOB"),
+    ("retry", {"state": "failed"}, "retrying; to watch it: blobferry watch JOB"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "words"), ACKNOWLEDGED, ids=lambda value: str(value)[:30])
+def test_each_says_what_becomes_of_the_job(
+    command: Callable[..., Result], submit: Callable[..., Job], name: str, values: dict[str, Any], words: str
+) -> None:
+    job = submit(**values)
+    done = command(name, job.id)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"{job.id}  {words.replace('JOB', job.id)}\n"
+
+
+@pytest.mark.parametrize("name", ["cancel", "pause", "resume", "retry"])
+def test_of_several_each_is_asked_for_and_the_highest_status_counts(
+    command: Callable[..., Result], client: Client, submit: Callable[..., Job], name: str
+) -> None:
+    state = {"resume": "paused", "retry": "failed"}.get(name, "queued")
+    done_already, first, last = submit(state="succeeded"), submit(state=state), submit(state=state)
+    done = command(name, first.id, done_already.id, last.id)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (1, 2)
+    assert done.stderr.startswith(f"blobferry: too late to {name} job {done_already.id!r}: it has succeeded; ")
+    done = command(name, first.id, done_already.id, "nobody", last.id, first.id, "--json")
+    assert (done.exit_code, done.stderr) == (2, "")
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("id") or (line["error"], line["job_id"]) for line in said] == [
+        first.id,
+        ("too_late", done_already.id),
+        ("job_not_found", "nobody"),
+        last.id,
+    ]
+    for job in (first, last):
+        now = client.get(job.id)
+        changed = {"cancel": now.cancel_requested, "pause": now.pause_requested}.get(name, now.state != state)
+        assert changed
+
+
+@pytest.mark.parametrize("name", ["cancel", "pause", "resume", "retry"])
+def test_a_database_out_of_reach_is_said_once_and_exits_3(name: str) -> None:
+    environment = {"BLOBFERRY_DATABASE_URL": f"postgresql://u:s3cret@127.0.0.1:{free_port()}/d"}
+    done = CliRunner().invoke(main, [name, "1", "2"], env=environment)
+    assert (done.exit_code, done.stdout, done.stderr.count("blobferry: database: ")) == (3, "", 1)
+    assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["cancel"], ["retry", "x", "--timeout", "3"], ["pause", "x", "--wait"], ["jobs", "--state", "done"]]
+)
+def test_wrong_usage_exits_2(command: Callable[..., Result], words: list[str]) -> None:
+    done = command(*words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Error: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "wish", "after", "status"),
+    [
+        ("cancel", {}, {"cancel_requested": True}, "cancelled", 0),
+        ("cancel", {}, {"cancel_requested": True}, "failed", 1),
+        ("retry", {"state": "failed"}, {"state": "retrying"}, "succeeded", 0),
+        ("retry", {"state": "failed"}, {"state": "retrying"}, "failed", 1),
+        ("resume", {"state": "paused"}, {"state": "queued"}, "cancelled", 1),
+    ],
+)
+def test_wait_exits_with_what_became_of_the_job(
+    command: Callable[..., Result],
+    client: Client,
+    submit: Callable[..., Job],
+    asked_sqlite: Any,
+    name: str,
+    before: dict[str, Any],
+    wish: dict[str, Any],
+    after: str,
+    status: int,
+) -> None:
+    job = submit(**before)
+
+    def end() -> None:  # as a worker would
+        wait_until(
+            lambda: all(getattr(client.get(job.id), column) == value for column, value in wish.items()), 30, "wish"
+        )
+        change(asked_sqlite, job, state=after)
+
+    worker = threading.Thread(target=end)
+    worker.start()
+    done = command(name, job.id, "--wait", "--json")
+    worker.join()
+    assert (done.exit_code, json.loads(done.stdout)["state"]) == (status, after)
+
+
+def test_waiting_for_a_failed_job_to_be_cancelled_ends_at_once(
+    command: Callable[..., Result], submit: Callable[..., Job]
+) -> None:
+    done = command("cancel", submit(state="failed", error_code="slow_down").id, "--wait")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "failed: slow_down")
+
+
+def test_waiting_too_long_exits_4(command: Callable[..., Result], submit: Callable[..., Job]) -> None:
+    job = submit(state="paused")
+    done = command("resume", job.id, "--wait", "--timeout", "0.2")
+    assert done.exit_code == 4
+    assert done.stderr.startswith(f"blobferry: job {job.id} is still queued after 0.2 s; it goes on")
+
+
+# --- jobs and uploads ----------------------------------------------------------------------------------------------
+
+
+def test_jobs_prints_a_line_for_each_the_newest_first(
+    command: Callable[..., Result], submit: Callable[..., Job]
+) -> None:
+    first = submit("/" + "long/" * 40 + "a", state="failed", error_code="slow_down", size=4 * MIB, bytes_done=MIB)
+    second = submit("/b", state="running", cancel_requested=True)
+    done = command("jobs")
+    heading, *lines = done.stdout.splitlines()
+    assert heading.split() == ["job", "state", "operation", "path", "progress", "submitted"]
+    assert [line.split()[:4] for line in lines] == [
+        [second.id, "cancelling", "write_stream", "/b"],
+        [first.id, "failed:", "slow_down", "write_stream"],
+    ]
+    assert str(first.path) in lines[1]
+    assert "1.0/4.0 MiB" in lines[1]
+
+
+def test_jobs_hands_every_filter_on(command: Callable[..., Result], submit: Callable[..., Job]) -> None:
+    job = submit("/v/a", state="failed")
+    filters = "--state failed --state paused --since 2026-01-01T00:00:00Z --until 2099-01-01T00:00:00Z --limit 5"
+    filters += " --operation write_stream --storage default --under /v --label user=5"
+    assert [each["id"] for each in json.loads(command("jobs", *filters.split(), "--json").stdout)] == [job.id]
+    for other in (
+        "--state paused",
+        "--since 2099-01-01T00:00:00Z",
+        "--until 2020-01-01T00:00:00Z",
+        "--operation delete",
+        "--storage archive",
+        "--under /w",
+        "--label user=6",
+    ):
+        assert json.loads(command("jobs", *other.split(), "--json").stdout) == []
+    assert command("jobs", "--under", "/w").stdout == ""
+
+
+def test_uploads_are_listed_with_the_bytes_at_risk(
+    command: Callable[..., Result], submit: Callable[..., Job], asked_sqlite: Any
+) -> None:
+    assert command("uploads").stdout == "0 uploads, 0 B at risk\n"
+    failed, running = submit(state="failed"), submit(state="running")
+    with asked_sqlite.database.begin() as session:
+        for job, state, values in (
+            (failed, "open", {"size": 4 * MIB, "bucket": "b", "key": "a[red]", "recheck_at": db_now(3600)}),
+            (running, "open", {"endpoint": "file://host", "key": "/srv/out.part"}),
+            (running, "completed", {}),
+        ):
+            (number,) = session.execute(
+                insert(uploads).values(job_id=job.id, state=state, **values)
+            ).inserted_primary_key
+            session.execute(insert(parts).values(upload=number, part_number=1, size=MIB))
+    done = command("uploads")
+    heading, first, second, total = done.stdout.splitlines()
+    assert heading.split("  ")[0] == "job"
+    assert first.split()[:7] == [failed.id, "failed", "open", "default:", "b/a[red]", "1.0/4.0", "MiB"]
+    assert second.split()[:5] == [running.id, "running", "open", "file://host", "/srv/out.part"]
+    assert total == "2 uploads, 2.0 MiB at risk"
+    assert command("uploads", "--job", failed.id).stdout.endswith("\n1 upload, 1.0 MiB at risk\n")
+    said = json.loads(command("uploads", "--all", "--json").stdout)
+    assert [(each["state"], each["bytes_at_risk"]) for each in said] == [("open", MIB), ("open", MIB), ("completed", 0)]
+    assert command("uploads", "--job", "nobody").exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["jobs"], ["uploads"], ["status", "1"]])
+def test_looking_at_a_database_out_of_reach_exits_3(words: list[str]) -> None:
+    environment = {"BLOBFERRY_DATABASE_URL": f"postgresql://u:s3cret@127.0.0.1:{free_port()}/d"}
+    done = CliRunner().invoke(main, words, env=environment)
+    assert (done.exit_code, done.stdout) == (3, "")

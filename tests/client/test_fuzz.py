@@ -1,0 +1,283 @@
+"""Ten thousand requests of every shape: each is a job that says what was asked, or a typed error that left no trace."""
+
+import inspect
+import json
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import redis
+from celery import Celery
+from celery.exceptions import Ignore, Reject, Retry
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kombu.utils.json import dumps, loads
+from sqlalchemy import select
+
+from blobferry import Client
+from blobferry.cli import main
+from blobferry.contract import JOBS_QUEUE, OPERATIONS, READS, READS_QUEUE, check_request
+from blobferry.errors import BlobferryError
+from blobferry.messages import Message, publish
+from blobferry.tables import jobs
+from models import Database
+from tests.client.conftest import Asked as World
+from tests.client.odd_requests import ALL, Asked, Envelope, commands, envelopes, requests
+from tests.tasks.life import World as Working
+from worker.answering import ReadTask
+from worker.delivery import JobTask
+from worker.runtime import start_runtime
+
+Drawn = TypeVar("Drawn")
+
+JOBS = tuple(OPERATIONS)
+MAX_MESSAGE = 2500  #: characters: an error names a path whole, and paths have up to 1,024
+
+many = pytest.mark.parametrize  # each drawing in a size for every run, and in one for the long run
+
+
+def each_of(strategy: st.SearchStrategy[Drawn], examples: int, check: Callable[[Drawn], None]) -> None:
+    """Check so many examples, the same in every run."""
+
+    @settings(
+        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(strategy)
+    def checked(drawn: Drawn) -> None:
+        check(drawn)
+
+    checked()
+
+
+def sizes(usual: int, long: int = 10_000) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "examples", [usual, pytest.param(long, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+    )
+
+
+def is_typed(error: BlobferryError) -> None:
+    """It has a code, and a message of one line that can be printed and is not the request all over again."""
+    assert error.code not in ("", "error", "unexpected"), repr(error)
+    assert len(str(error)) <= MAX_MESSAGE
+    assert len(str(error).splitlines()) == 1
+    str(error).encode("utf-8")
+
+
+def is_kept(row: Mapping[str, Any], asked: Asked) -> None:
+    """The row says all that was asked for, and nothing else."""
+    given = {name: value for name, value in asked.arguments.items() if value is not None}
+    spec = OPERATIONS[asked.operation]
+    assert (row["operation"], row["path"]) == (asked.operation, given[spec.path])
+    assert (row["storage"], row["priority"]) == (given.get("storage", "default"), given.get("priority", 0))
+    assert (row["labels"], row["idempotency_key"]) == (given.get("labels"), given.get("idempotency_key"))
+    for name in ("not_before", "deadline"):
+        assert row[name] == moment(given.get(name))
+    own = {name: value for name, value in given.items() if name not in spec.options}
+    kept = dict(row["request"])
+    if "contents" in own:
+        assert contents(kept.pop("contents")) == contents(own.pop("contents"))
+    assert kept == {**spec.defaults, **own}
+
+
+def moment(value: Any) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def contents(value: Any) -> bytes:
+    return b64decode(value["base64"]) if isinstance(value, Mapping) else memoryview(value).tobytes()
+
+
+# --- the contract --------------------------------------------------------------------------------------------------
+
+
+@sizes(5000)
+def test_the_contract_makes_a_request_of_it_or_says_what_is_wrong(examples: int) -> None:
+    def check(asked: Asked) -> None:
+        try:
+            request = check_request(asked.operation, asked.arguments)
+        except BlobferryError as error:
+            is_typed(error)
+            return
+        assert request.path == asked.arguments[ALL[asked.operation].path]
+        sent = json.loads(json.dumps(dict(request.arguments)))
+        assert check_request(asked.operation, sent).arguments == sent
+
+    each_of(requests(tuple(ALL)), examples, check)
+
+
+# --- Client --------------------------------------------------------------------------------------------------------
+
+
+class Traces:
+    """Rows and messages that there are, to be compared."""
+
+    def __init__(self, asked: World) -> None:
+        self._asked = asked
+        self._broker = redis.Redis.from_url(asked.broker_url)
+
+    def now(self) -> tuple[int, int]:
+        return self._asked.rows(), sum(self._broker.llen(queue) for queue in (JOBS_QUEUE, READS_QUEUE))
+
+    def row(self, job_id: str) -> Mapping[str, Any]:
+        with self._asked.database.begin() as session:
+            return dict(session.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
+
+    def close(self) -> None:
+        self._broker.close()
+
+
+@pytest.fixture
+def traces(asked: World) -> Iterator[Traces]:
+    traces = Traces(asked)
+    yield traces
+    traces.close()
+
+
+@sizes(1500)
+def test_a_client_submits_a_job_that_says_it_all_or_leaves_no_trace(
+    examples: int, ferry: Client, traces: Traces
+) -> None:
+    def check(asked: Asked) -> None:
+        submit = getattr(ferry, asked.operation)
+        try:
+            inspect.signature(submit).bind(**asked.arguments)
+        except TypeError:
+            return  # no call of Python's at all
+        rows, messages = traces.now()
+        try:
+            job = submit(**asked.arguments)
+        except BlobferryError as error:
+            is_typed(error)
+            assert traces.now() == (rows, messages)
+        else:
+            is_kept(traces.row(job.id), asked)
+            assert ferry.get(job.id) == job
+            rows_now, messages_now = traces.now()
+            assert 0 <= rows_now - rows <= 1
+            assert 0 <= messages_now - messages <= 1
+
+    each_of(requests(JOBS), examples, check)
+
+
+@sizes(500)
+def test_a_read_that_is_not_to_be_had_is_a_typed_error_and_no_message(examples: int, asked_sqlite: World) -> None:
+    def check(asked: Asked) -> None:
+        read = getattr(client, asked.operation)
+        try:
+            inspect.signature(read).bind(**asked.arguments)
+        except TypeError:
+            return
+        with pytest.raises(BlobferryError) as caught:  # at best there is no broker to ask
+            read(**asked.arguments)
+        is_typed(caught.value)
+
+    with Client(database_url=asked_sqlite.url) as client:
+        each_of(requests(tuple(READS)), examples, check)
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+@sizes(1000)
+def test_a_command_does_what_was_typed_or_says_in_a_line_what_is_wrong(
+    examples: int, asked_sqlite: World, tmp_path: Path
+) -> None:
+    traces = Traces(asked_sqlite)
+    # Nothing that is typed waits for an answer, so reads go to no broker at all.
+    environment = {"BLOBFERRY_DATABASE_URL": asked_sqlite.url, "BLOBFERRY_BROKER_URL": asked_sqlite.broker_url}
+    runner = CliRunner(env=environment)
+
+    def check(words: list[str]) -> None:
+        before = traces.now()
+        ran = runner.invoke(main, words, input=b"\0\xff")
+        assert ran.exception is None or isinstance(ran.exception, SystemExit), repr(ran.exception)
+        assert ran.exit_code in (0, 1, 2, 3), (ran.exit_code, ran.output)
+        assert "Traceback" not in ran.output
+        if ran.exit_code == 2:
+            assert traces.now() == before
+            assert says_what_is_wrong(ran.stdout, ran.stderr), ran.output
+        elif ran.exit_code == 0 and words[0] in ("write", "read", "move", "delete") and "--help" not in words:
+            assert traces.row(job_id_in(ran.stdout))["state"] == "queued"
+
+    with runner.isolated_filesystem(tmp_path):
+        each_of(commands(), examples, check)
+    traces.close()
+
+
+def says_what_is_wrong(stdout: str, stderr: str) -> bool:
+    """One line, or click's three with the usage before it, or one JSON object."""
+    if stdout:
+        return set(json.loads(stdout)) - {"job_id"} == {"error", "message"}
+    *usage, last = stderr.splitlines()
+    return last.startswith("blobferry: ") if not usage or usage[-1] else usage[0].startswith("Usage: ")
+
+
+def job_id_in(stdout: str) -> str:
+    return str(json.loads(stdout)["id"]) if stdout.startswith("{") else stdout.strip()
+
+
+# --- bare messages -------------------------------------------------------------------------------------------------
+
+
+class Delivered:
+    """A worker's child in this process: what Celery hands to a task ends in one of the ways that it knows."""
+
+    def __init__(self, database: Database, app: Celery) -> None:
+        self.database = database
+        self.app = app
+
+    def rows(self) -> dict[str, Mapping[str, Any]]:
+        with self.database.begin() as session:
+            return {row["id"]: dict(row) for row in session.execute(select(jobs)).mappings()}
+
+    def deliver(self, asked: Asked, envelope: Envelope) -> BaseException | None:
+        """Run the task as Celery's child does, without its own handling of callbacks; return how it ended."""
+        task = self.app.tasks[f"blobferry.{asked.operation}"]
+        assert isinstance(task, JobTask | ReadTask)
+        arguments = loads(dumps(asked.arguments))
+        task.push_request(id=envelope.task_id, **envelope.options, **envelope.headers)
+        try:
+            if isinstance(task, JobTask):
+                task.before_start(envelope.task_id, [], arguments)
+            task.run(**arguments)
+        except (BlobferryError, Ignore, Reject, Retry) as ended:
+            return ended
+        finally:
+            task.pop_request()
+        return None
+
+
+@pytest.fixture
+def delivered(database: Database, tmp_path: Path) -> Iterator[Delivered]:
+    app = Celery("fuzz", broker="memory://", backend="cache+memory://", include=["tasks.transfers", "tasks.reads"])
+    app.loader.import_default_modules()
+    with Working(database, tmp_path).worker() as runtime:
+        start_runtime(runtime)
+        yield Delivered(database, app)
+    app.close()
+
+
+@sizes(1000, 5000)
+def test_a_bare_message_makes_a_row_that_says_it_all_or_ends_in_a_typed_error(
+    examples: int, delivered: Delivered
+) -> None:
+    def check(message: tuple[Asked, Envelope]) -> None:
+        asked, envelope = message
+        before = delivered.rows()
+        ended = delivered.deliver(asked, envelope)
+        after = delivered.rows()
+        made = [row for job_id, row in after.items() if job_id not in before]
+        if isinstance(ended, BlobferryError):
+            assert ended.code not in ("", "error"), repr(ended)
+        for row in made:
+            assert row["id"] == envelope.task_id
+            is_kept(row, Asked(asked.operation, loads(dumps(asked.arguments))))
+            assert publish(delivered.app, Message.from_row(row))  # one that cannot be sent would hold up all others
+        if not made:
+            assert {job_id: row for job_id, row in after.items() if row != before[job_id]} == {}
+
+    each_of(st.tuples(requests(tuple(ALL), of_json=True), envelopes()), examples, check)
