@@ -18,7 +18,7 @@ from pathlib import Path
 import redis
 
 from dev.postgres import Postgres, postgres, postgres_database
-from dev.process import Service, ServiceError, ServiceProcess, free_port, running, work_directory
+from dev.process import LOOPBACK, Service, ServiceError, ServiceProcess, free_port, running, work_directory
 from dev.s3 import S3Service, create_bucket, moto
 from dev.swift import swift
 from dev.waiting import wait_until
@@ -80,19 +80,20 @@ class Flower(Service):
 
 
 @contextmanager
-def valkey(port: int | None = None, *, directory: Path | None = None) -> Iterator[Valkey]:
-    """A Valkey on 127.0.0.1.
+def valkey(port: int | None = None, *, directory: Path | None = None, address: str = LOOPBACK) -> Iterator[Valkey]:
+    """A Valkey.
 
     Args:
         port: Free by default.
         directory: Where it keeps an append-only file. Without one it keeps nothing: a restart is a flushed broker.
+        address: Where it listens, to anybody who can reach it.
     """
     with work_directory("valkey", directory) as work:
         port = port or free_port()
-        options = f"--bind 127.0.0.1 --port {port} --daemonize no --maxmemory-policy noeviction"
+        options = f"--bind {address} --port {port} --protected-mode no --daemonize no --maxmemory-policy noeviction"
         options += f" --appendonly {'no' if directory is None else 'yes'}"
         server = Valkey(
-            url=f"redis://127.0.0.1:{port}/0",
+            url=f"redis://{address}:{port}/0",
             port=port,
             processes=(
                 ServiceProcess(
@@ -109,28 +110,34 @@ def valkey(port: int | None = None, *, directory: Path | None = None) -> Iterato
 
 
 @contextmanager
-def flower(broker_url: str, port: int | None = None, *, basic_auth: str | None = None) -> Iterator[Flower]:
+def flower(
+    broker_url: str, port: int | None = None, *, basic_auth: str | None = None, read_only: bool = False
+) -> Iterator[Flower]:
     """A Flower that watches the broker.
 
     Args:
         broker_url: The broker.
         port: Free by default.
         basic_auth: ``user:password``; without it Flower shows its pages to anybody and keeps its API closed.
+        read_only: Nobody can revoke, send or shut down anything through it.
     """
     with work_directory("flower") as work:
         port = port or free_port()
         options = ["--address=127.0.0.1", f"--port={port}"]
+        # Not arguments: those are shown to every user of the machine, passwords and all.
+        environment = {"CELERY_BROKER_URL": broker_url, "FLOWER_READ_ONLY": str(read_only).lower()}
+        if basic_auth:
+            environment["FLOWER_BASIC_AUTH"] = basic_auth
         service = Flower(
             url=f"http://127.0.0.1:{port}",
             processes=(
                 ServiceProcess(
                     "flower",
-                    [sys.executable, "-m", "celery", "--broker", broker_url, "flower", *options],
+                    [sys.executable, "-m", "celery", "flower", *options],
                     log=work / "flower.log",
                     answers=lambda: service.answers(),
                     port=port,
-                    # Not an argument: those are shown to every user of the machine.
-                    environment={"FLOWER_BASIC_AUTH": basic_auth} if basic_auth else {},
+                    environment=environment,
                 ),
             ),
         )

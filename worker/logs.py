@@ -2,13 +2,18 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from blobferry.redaction import HIDDEN
+
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_USER: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s\"'\\/?#]*@")
+_QUERY: Final = re.compile(r"(https?://[^\s\"'\\<>?]*)\?[^\s\"'\\<>]+", re.IGNORECASE)
 _job: ContextVar[dict[str, Any] | None] = ContextVar("job", default=None)
 
 
@@ -27,7 +32,12 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _without_secrets(json.dumps(line, default=str))
+
+
+def _without_secrets(text: str) -> str:
+    """The last net: whatever a library logs, no user part and no query of a URL is written."""
+    return _QUERY.sub(rf"\1?{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
 
 
 def configure_logging(level: int | str = logging.INFO) -> None:

@@ -63,7 +63,7 @@ class Sources(_Section):
     http_max_size: int | None = Field(default=None, ge=0)  #: None: as large as a blob may be
     http_max_redirects: int = Field(default=5, ge=0, le=20)
     http_connect_seconds: float = Field(default=5, gt=0)
-    http_read_seconds: float = Field(default=30, gt=0)  #: without a byte
+    http_read_seconds: float = Field(default=30, gt=0)  #: without a byte; all headers of an answer within twice that
     #: Holds what a server gives only from beginning to end; not in memory (tmpfs).
     http_spool_directory: Annotated[Path, AfterValidator(_absolute_path)] = Path("/var/tmp")
     #: Certificate authorities that are trusted beside the system's.

@@ -102,6 +102,8 @@ def test_the_contract_makes_a_request_of_it_or_says_what_is_wrong(examples: int)
         except BlobferryError as error:
             is_typed(error)
             return
+        for name in ("not_before", "deadline"):
+            assert getattr(request, name) == moment(asked.arguments.get(name))
         assert request.path == asked.arguments[ALL[asked.operation].path]
         sent = json.loads(json.dumps(dict(request.arguments)))
         assert check_request(asked.operation, sent).arguments == sent

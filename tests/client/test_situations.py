@@ -157,7 +157,7 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"state": "failed", "error_code": "source_changed"},
         {},
         "source_changed",
-        "begins it again, with the source as it is now",
+        "`blobferry retry JOB` begins it again, with the source as it is now",
     ),
     "cancelled": (
         {"state": "cancelled"},

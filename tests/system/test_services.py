@@ -183,6 +183,61 @@ def test_flower_answers_and_leaves_nothing_behind(temporary: Path) -> None:
     assert_nothing_is_left(pids, temporary)
 
 
+def call(url: str, method: str, basic_auth: str | None = None) -> tuple[int, str]:
+    """Status and text of an answer, whichever it is."""
+    request = urllib.request.Request(url, method=method, data=b"" if method == "POST" else None)
+    if basic_auth:
+        request.add_header("Authorization", "Basic " + b64encode(basic_auth.encode()).decode())
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=20) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+#: What Flower can be told to do, and what it shows.
+CHANGES = (
+    "worker/shutdown/w",
+    "worker/pool/restart/w",
+    "worker/pool/grow/w",
+    "worker/pool/shrink/w",
+    "worker/pool/autoscale/w",
+    "worker/queue/add-consumer/w?queue=q",
+    "worker/queue/cancel-consumer/w?queue=q",
+    "task/revoke/some-id",
+    "task/revoke/some-id?terminate=true",
+    "task/timeout/blobferry.delete?soft=1",
+    "task/rate-limit/blobferry.delete?ratelimit=1",
+    "task/abort/some-id",
+    "task/apply/blobferry.delete",
+    "task/async-apply/blobferry.delete",
+    "task/send-task/blobferry.delete",
+)
+PAGES = ("", "workers", "tasks", "broker", "task/some-id", "worker/w", "api/workers", "api/tasks", "api/task/types")
+
+
+def test_flower_as_compose_starts_it_asks_everybody_who_they_are_and_changes_nothing() -> None:
+    """The variables are those of docker-compose.yml."""
+    compose = (Path(__file__).resolve().parents[2] / "docker-compose.yml").read_text(encoding="utf-8")
+    assert {"FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY", "CELERY_BROKER_URL"} <= set(compose.replace(":", " ").split())
+    assert 'FLOWER_READ_ONLY: "true"' in compose
+    with (
+        services.valkey() as broker,
+        services.flower(broker.url, basic_auth="user:secret", read_only=True) as flower,
+        redis.Redis.from_url(broker.url) as client,
+    ):
+        for path in CHANGES:
+            for who, status in ((None, 401), ("user:wrong", 401), ("user:secret", 403)):
+                assert call(f"{flower.url}/api/{path}", "POST", who)[0] == status, (path, who)
+        for path in PAGES:
+            assert call(f"{flower.url}/{path}", "GET")[0] == 401, path
+            assert call(f"{flower.url}/{path}", "GET", "user:wrong")[0] == 401, path
+        assert call(flower.url, "GET", "user:secret")[0] == 200
+        assert client.keys("blobferry*") == []
+
+
 @pytest.mark.parametrize("name", ["valkey", "moto", "swift", "flower"])
 def test_a_service_whose_port_is_taken_says_so_with_its_log(name: str, temporary: Path) -> None:
     """Even where the other one would have answered in its stead."""

@@ -128,7 +128,7 @@ def listener() -> Iterator[Listener]:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "LOCALHOST", "127.1", "2130706433", "0x7f.1", "0", "0.0.0.0"]
+    "host", ["127.0.0.1", "localhost", "LOCALHOST", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "0", "0.0.0.0"]
 )
 def test_a_host_that_is_not_public_is_not_even_connected_to(scheme: str, host: str, listener: Listener) -> None:
     with pytest.raises(SourceNotAllowedError) as caught:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,3 +205,52 @@ def test_a_path_that_no_retry_will_ever_open_is_a_permanent_error(kind: str, roo
     with pytest.raises(SourceError) as caught:
         FileSource.open((root / name).as_uri(), [root])
     assert not caught.value.transient
+
+
+@pytest.mark.parametrize("target", ["/proc/self/environ", "/proc/self/root/etc/passwd", "/dev/zero", "/dev/fd/0"])
+def test_what_the_system_keeps_as_files_is_out_of_reach(target: str, root: Path) -> None:
+    (root / "link").symlink_to(target)
+    for url in ((root / "link").as_uri(), f"file://{target}", f"file://{root}/%2e%2e/%2e%2e/%2e%2e/..{target}"):
+        with pytest.raises(SourceNotAllowedError):
+            FileSource.open(url, [root])
+
+
+def test_a_device_below_a_root_is_no_source() -> None:
+    with pytest.raises(SourceNotAllowedError, match="not a regular file"):
+        FileSource.open("file:///dev/zero", [Path("/dev")])
+
+
+def test_swapping_a_symlink_while_a_file_is_opened_gains_nothing(tmp_path: Path, root: Path) -> None:
+    """Whatever is read is below the root, however the race ends."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    inside = root / "inside"
+    inside.mkdir()
+    (outside / "name").write_bytes(b"secret")
+    (inside / "name").write_bytes(b"public")
+    ended = threading.Event()
+
+    def swap() -> None:
+        while not ended.is_set():
+            for target in (outside, inside):
+                (root / "new").symlink_to(target)
+                (root / "new").rename(root / "door")
+
+    (root / "door").symlink_to(inside)
+    thread = threading.Thread(target=swap)
+    thread.start()
+    seen: set[bytes] = set()
+    try:
+        for _ in range(2000):
+            try:
+                source = FileSource.open((root / "door" / "name").as_uri(), [root])
+            except SourceNotAllowedError:
+                continue
+            buffer = bytearray(6)
+            source.readinto(0, memoryview(buffer))
+            source.close()
+            seen.add(bytes(buffer))
+    finally:
+        ended.set()
+        thread.join()
+    assert seen == {b"public"}

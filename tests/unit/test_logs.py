@@ -67,3 +67,28 @@ def test_a_traceback_stays_in_its_line() -> None:
         found = line("unexpected error", exc_info=sys.exc_info())
     assert "ZeroDivisionError: a bug" in found["traceback"]
     assert "\n" in found["traceback"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "GET https://user:C4NARY@host/a",
+        "'http://host/a?signature=C4NARY'",
+        '{"url": "HTTPS://host/a?b=1&signature=C4NARY"}',
+        "redis://:C4NARY@host:6379/0 is away",
+        "postgresql+psycopg://blobferry:C4NARY@host/db",
+        "(https://host?C4NARY)",
+    ],
+)
+def test_whatever_is_logged_no_secret_of_a_url_is_written(said: str) -> None:
+    assert "C4NARY" not in json.dumps(line(said))
+    assert "C4NARY" not in json.dumps(line("%s", said, extra_fact={"reason": [said]}))
+    try:
+        raise ValueError(said)
+    except ValueError:
+        assert "C4NARY" not in json.dumps(line("failed", exc_info=sys.exc_info()))
+
+
+def test_what_holds_no_secret_is_written_as_it_is() -> None:
+    said = "https://host:8443/a@2x/b and /srv/a?b and you@example.com: is it?"
+    assert line(said)["event"] == said

@@ -1,6 +1,7 @@
 """Settings: variables over the file, every wrong one named, no secret shown."""
 
 import os
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from worker.units import MIB
 
 Load = Callable[..., Settings]
 LEAST = {"BLOBFERRY_DATABASE_URL": "sqlite:///jobs.db"}
+KEYS = [b64encode(bytes([number]) * 32).decode() for number in (0, 1)]
 
 
 @pytest.fixture
@@ -231,6 +233,27 @@ def test_no_secret_shows_in_any_repr(load: Load) -> None:
     assert [secret for secret in secrets if secret in shown] == []
     assert settings.storages["default"].secretkey is not None
     assert settings.storages["default"].secretkey.get_secret_value() == secrets[4]
+
+
+@pytest.mark.parametrize("text", [f"{KEYS[0]},{KEYS[1]}", f" {KEYS[0]} , {KEYS[1]} ", f'["{KEYS[0]}", "{KEYS[1]}"]'])
+def test_encryption_keys_are_a_json_list_or_have_commas_between(text: str, load: Load) -> None:
+    settings = load({"BLOBFERRY_ENCRYPTION_KEYS": text})
+    assert [key.get_secret_value() for key in settings.encryption_keys] == KEYS
+    assert not any(key in repr(settings) + settings.model_dump_json() for key in KEYS)
+
+
+def test_encryption_keys_may_stand_in_the_file(load: Load) -> None:
+    settings = load(toml=f"encryption_keys = ['{KEYS[0]}', '{KEYS[1]}']")
+    assert [key.get_secret_value() for key in settings.encryption_keys] == KEYS
+    assert load({"BLOBFERRY_ENCRYPTION_KEYS": ""}).encryption_keys == ()
+
+
+@pytest.mark.parametrize("text", ["s3cr3t", f"{KEYS[0]},s3cr3t", '["s3cr3t', "[7]", f"{KEYS[0]};{KEYS[1]}"])
+def test_a_bad_encryption_key_is_named_and_not_shown(text: str, load: Load) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({"BLOBFERRY_ENCRYPTION_KEYS": text})
+    assert caught.value.name.startswith("encryption_keys")
+    assert not any(secret in repr(caught.value) for secret in ("s3cr3t", *KEYS))
 
 
 def test_a_secret_in_the_wrong_place_does_not_show_in_the_error(load: Load) -> None:

@@ -52,7 +52,10 @@ def _tried(guarantee: Guarantee, bench: Bench, where: str) -> Finding:
 
 _NARROWED: Final = "; a HEAD right before narrows the window"
 _TWO_WRITERS: Final = "with overwrite=False, two {} at once may both succeed" + _NARROWED
-_LOST_UPDATE: Final = "{} may replace what somebody else writes at the same moment" + _NARROWED
+_LOST_UPDATE: Final = (
+    "{} may replace what somebody else writes at the same moment, or while its worker is suspended right before it"
+    + _NARROWED
+)
 
 GUARANTEES: Final = (
     Guarantee("reachable", probes.reach),

@@ -50,6 +50,15 @@ def examine_broker(settings: Settings) -> Iterator[Finding]:
         connection.release()
 
 
+def examine_encryption(settings: Settings) -> Iterator[Finding]:
+    """Whether source URLs that hold a secret are kept encrypted. Bad keys are refused when the settings are read."""
+    if settings.encryption_keys:
+        yield Finding("encryption", "source URLs", "ok", f"{len(settings.encryption_keys)} keys, the first one seals")
+    else:
+        says = "there are no encryption_keys: a source URL with a password or a signature is kept in its row as it came"
+        yield Finding("encryption", "source URLs", "missing", says)
+
+
 def examine_file_roots(settings: Settings) -> Iterator[Finding]:
     """Whether they are directories that this user can look into."""
     for root in settings.sources.file_roots:

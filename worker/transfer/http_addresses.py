@@ -17,6 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NewConne
 from urllib3.util.connection import create_connection
 
 from worker.errors import SourceNotAllowedError
+from worker.transfer.http_head import WholeHeadResponse
 
 #: Source: IANA IPv4 Special-Purpose Address Registry, and one address that Azure's metadata service answers at.
 _REFUSED_V4: Final = tuple(
@@ -64,14 +65,24 @@ def connection_pools(*, allow_private: bool, ca_file: Path | None) -> PoolManage
     if ca_file:
         context.load_verify_locations(ca_file)
     pools = PoolManager(num_pools=8, maxsize=_IDLE, block=False, ssl_context=context)
-    if not allow_private:
-        pools.pool_classes_by_scheme = {"http": _PublicPool, "https": _PublicTlsPool}
+    pools.pool_classes_by_scheme = (
+        {"http": _AnyPool, "https": _AnyTlsPool} if allow_private else {"http": _PublicPool, "https": _PublicTlsPool}
+    )
     return pools
+
+
+class _AnyConnection(HTTPConnection):
+    response_class = WholeHeadResponse
+
+
+class _AnyTlsConnection(HTTPSConnection):
+    response_class = WholeHeadResponse
 
 
 class PublicConnection(HTTPConnection):
     """A connection to a public address."""
 
+    response_class = WholeHeadResponse
     allows = staticmethod(is_public)
 
     def _new_conn(self) -> socket.socket:
@@ -113,6 +124,14 @@ class PublicConnection(HTTPConnection):
 
 class PublicTlsConnection(PublicConnection, HTTPSConnection):
     """The same with TLS, which begins after the address has been judged."""
+
+
+class _AnyPool(HTTPConnectionPool):
+    ConnectionCls = _AnyConnection
+
+
+class _AnyTlsPool(HTTPSConnectionPool):
+    ConnectionCls = _AnyTlsConnection
 
 
 class _PublicPool(HTTPConnectionPool):

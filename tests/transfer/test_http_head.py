@@ -1,0 +1,88 @@
+"""The head of an answer: whole, of bounded size and within bounded time, or it is none."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from worker.errors import SourceError, SourceUnavailableError
+from worker.transfer.http_source import HttpSource
+
+Answer = Callable[[socket.socket], None]
+
+
+@contextmanager
+def answering(answer: Answer) -> Iterator[str]:
+    """The URL of a server that hears each request and then does what it likes, byte by byte."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve() -> None:
+        while True:
+            connection, _ = listener.accept()
+            if ended.is_set():
+                connection.close()
+                return
+            with connection:
+                connection.recv(10_000)
+                try:
+                    answer(connection)
+                except OSError:  # the other side has had enough
+                    continue
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/a"
+    finally:
+        ended.set()
+        socket.create_connection(listener.getsockname()).close()
+        thread.join()
+        listener.close()
+
+
+def opening(url: str, directory: Path, read_timeout: float = 5) -> SourceError:
+    with pytest.raises(SourceError) as caught:
+        HttpSource.open(url, allow_private=True, read_timeout=read_timeout, spool_directory=directory).close()
+    return caught.value
+
+
+def test_headers_that_drip_for_ever_are_given_up(tmp_path: Path) -> None:
+    """Each byte comes well within the read timeout."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while True:
+            connection.sendall(b"s")
+            time.sleep(0.05)
+
+    with answering(drip) as url:
+        begun = time.monotonic()
+        error = opening(url, tmp_path, read_timeout=0.5)
+        assert isinstance(error, SourceUnavailableError)
+        assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    "sent", [b"HTTP/1.1 200 OK\r\n", b'HTTP/1.1 200 OK\r\nETag: "one"\r\n', b"HTTP/1.1 200 OK\r\nET"]
+)
+def test_an_answer_that_breaks_off_within_its_headers_is_no_empty_body(sent: bytes, tmp_path: Path) -> None:
+    with answering(lambda connection: connection.sendall(sent)) as url:
+        assert isinstance(opening(url, tmp_path), SourceUnavailableError)
+
+
+def test_no_answer_at_all_is_transient(tmp_path: Path) -> None:
+    with answering(lambda connection: None) as url:
+        assert isinstance(opening(url, tmp_path), SourceUnavailableError)
+
+
+@pytest.mark.parametrize(
+    "headers", [b"X: " + b"x" * 1_000_000 + b"\r\n", b"X: y\r\n" * 10_000], ids=["a long one", "many"]
+)
+def test_headers_without_measure_are_refused(headers: bytes, tmp_path: Path) -> None:
+    with answering(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n")) as url:
+        assert isinstance(opening(url, tmp_path), SourceUnavailableError)
