@@ -6,12 +6,13 @@ Why each setting is what it is stands beside it. Tasks are named by string, so t
 from collections.abc import Mapping
 from typing import Any, Final
 
-from celery import Celery, signals
+from celery import signals
 
 from blobferry.contract import JOBS_QUEUE, READS_QUEUE
 from blobferry.messages import BROKER_TIMEOUTS, PUBLISH_RETRY
 from worker import drain
 from worker.logs import configure_logging
+from worker.results import App
 from worker.runtime import start_runtime
 from worker.settings import Settings, load_settings
 from worker.supervisor import CaretakerStep
@@ -58,11 +59,11 @@ def configure(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": BROKER_TIMEOUTS["socket_connect_timeout"],
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 20,
-        # A connection that lay idle may be dead: that must not make a failure of a job that has succeeded.
+        # While the broker is away, nobody needs the child: it waits half a minute until its result can be stored.
         "redis_retry_on_timeout": True,
         "result_backend_always_retry": True,
-        "result_backend_max_retries": 2,
-        "result_backend_max_sleep_between_retries_ms": 500,
+        "result_backend_max_retries": 30,
+        "result_backend_max_sleep_between_retries_ms": 1000,
         # The broker may come later, and go.
         "worker_consumer": "worker.consuming:Consumer",
         "broker_connection_retry_on_startup": True,
@@ -85,7 +86,7 @@ def configure(settings: Settings) -> dict[str, Any]:
     }
 
 
-app = Celery("blobferry")
+app = App("blobferry")
 app.conf.update(configure(load_settings()))
 app.steps["worker"].add(CaretakerStep)
 
