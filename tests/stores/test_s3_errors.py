@@ -1,6 +1,9 @@
 """The table of boto's errors is complete, and every kind of failure comes out as the right error of ours."""
 
 import pickle
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import botocore.session
@@ -30,8 +33,9 @@ from worker.stores.s3_errors import S3_ERRORS, S3_EXCEPTIONS, s3_errors
 from worker.stores.values import Condition
 
 OPERATIONS = """
-    AbortMultipartUpload CompleteMultipartUpload CopyObject CreateMultipartUpload DeleteObject DeleteObjects GetObject
-    GetObjectTagging HeadObject ListMultipartUploads ListObjectsV2 ListParts PutObject UploadPart UploadPartCopy
+    AbortMultipartUpload CompleteMultipartUpload CopyObject CreateMultipartUpload DeleteObject DeleteObjects
+    GetBucketLifecycleConfiguration GetObject GetObjectTagging HeadObject ListMultipartUploads ListObjectsV2 ListParts
+    PutObject UploadPart UploadPartCopy
 """.split()  # noqa: SIM905  a word list reads better than a page of quotes
 
 # Source: Amazon S3 API Reference, "Error responses", "List of error codes" and "List of Tagging-related error codes",
@@ -98,7 +102,7 @@ def test_every_exception_of_botocore_has_a_class_of_ours() -> None:
         ("AccessDenied", PermissionDeniedError),
         ("SignatureDoesNotMatch", PermissionDeniedError),
         ("InvalidAccessKeyId", PermissionDeniedError),
-        ("RequestTimeTooSkewed", PermissionDeniedError),
+        ("RequestTimeTooSkewed", CredentialsError),
         ("ExpiredToken", CredentialsError),
         ("SlowDown", SlowDownError),
         ("ThrottlingException", SlowDownError),
@@ -217,6 +221,29 @@ def test_a_message_of_a_copy_names_the_source() -> None:
 
 def test_a_skewed_clock_is_told_in_plain_words() -> None:
     assert "set this machine's clock" in str(translated(refusal("RequestTimeTooSkewed", 403)))
+
+
+@pytest.mark.parametrize(("minutes", "says"), [(30, "ahead"), (-30, "behind")])
+def test_a_skewed_clock_is_told_with_how_far_it_is_off(minutes: int, says: str) -> None:
+    error = refusal("RequestTimeTooSkewed", 403)
+    date = format_datetime(datetime.now(UTC) + timedelta(minutes=minutes), usegmt=True)
+    error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": date}
+
+    found = re.search(rf"set this machine's clock \(the store's is (\d+) s {says}\)$", str(translated(error)))
+    assert found
+    assert abs(int(found[1]) - 1800) < 60
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 23 Nov 2026 00:00:00 -0000"])
+def test_a_date_that_says_nothing_hides_nothing(date: str) -> None:
+    error = refusal("RequestTimeTooSkewed", 403)
+    error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": date}
+
+    assert "set this machine's clock" in str(translated(error))
+
+
+def test_an_expired_token_is_told_with_what_to_do() -> None:
+    assert "restart the worker" in str(translated(refusal("ExpiredToken")))
 
 
 def test_a_message_about_credentials_does_not_quote_what_a_credential_process_printed() -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from email.header import decode_header
 from pathlib import Path
 from threading import Thread
@@ -724,3 +725,46 @@ def test_other_requests_are_repeated_by_themselves(server: Any, answer: Any) -> 
         server.script(answer(hang_up=True), good)
         call()
         assert len(server.requests) == 2
+
+
+# --- lifecycle rules -------------------------------------------------------------------------------------------------
+
+
+def rule(days: int | None, **rest: Any) -> dict[str, Any]:
+    abort = {} if days is None else {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days}}
+    return {"ID": f"rule {days} {rest}"[:200], "Status": "Enabled", "Filter": {"Prefix": ""}} | abort | rest
+
+
+@pytest.mark.parametrize(
+    ("rules", "days"),
+    [
+        ([], None),
+        ([rule(7)], 7),
+        ([rule(7), rule(3)], 3),
+        ([rule(7), rule(3, Status="Disabled")], 7),
+        ([rule(7, Filter={"Prefix": "videos/"}), rule(3, Filter={"Prefix": "music/"})], 7),
+        ([rule(None, Expiration={"Days": 1})], None),
+    ],
+)
+def test_the_rules_tell_how_long_an_unfinished_upload_lives(
+    rules: list[dict[str, Any]], days: int | None, moto_service: S3Service, make_s3_store: Callable[..., S3Store]
+) -> None:
+    client = moto_service.client()
+    client.delete_bucket_lifecycle(Bucket="contract-suite")
+    if rules:
+        client.put_bucket_lifecycle_configuration(Bucket="contract-suite", LifecycleConfiguration={"Rules": rules})
+    lifetime = make_s3_store(moto_service).upload_lifetime("videos/7.mp4")
+    client.delete_bucket_lifecycle(Bucket="contract-suite")
+
+    assert lifetime == (None if days is None else timedelta(days=days))
+
+
+def test_a_store_that_knows_no_lifecycle_rules_is_told_from_one_that_has_none(server: Any, answer: Any) -> None:
+    server.script(answer(501, ERROR.format("NotImplemented").encode()))
+    with pytest.raises(NotSupportedError):
+        server.store().upload_lifetime("k")
+    server.script(answer(404, ERROR.format("NoSuchLifecycleConfiguration").encode()))
+    assert server.store().upload_lifetime("k") is None
+    server.script(answer(404, ERROR.format("NoSuchBucket").encode()))
+    with pytest.raises(BucketNotFoundError):
+        server.store().upload_lifetime("k")

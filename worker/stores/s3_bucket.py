@@ -14,7 +14,7 @@ from worker.errors import (
     StoreError,
 )
 from worker.stores.s3_client import S3Access, S3Clients, make_clients
-from worker.stores.s3_errors import s3_errors
+from worker.stores.s3_errors import S3_ERRORS, s3_errors
 from worker.stores.s3_values import FULL_OBJECT_ALGORITHMS, Params, present
 from worker.stores.values import BlobOptions, Limits
 
@@ -61,10 +61,20 @@ class S3Bucket:
     @property
     def _clients(self) -> S3Clients:
         with self._lock:
-            if self._made_clients is None:
-                with s3_errors("make a client for", bucket=self.bucket):
-                    self._made_clients = make_clients(self._access)
-            return self._made_clients
+            if self._made_clients is not None:
+                return self._made_clients
+            with s3_errors("make a client for", bucket=self.bucket):
+                made = make_clients(self._access)
+            for client in (made.patient, made.once):
+                client.meta.events.register("after-call.s3", self._forget_what_expired)
+            # Ambient credentials may come later, or be renewed in a file that boto3 reads but once.
+            self._made_clients = made if made.has_credentials else None
+            return made
+
+    def _forget_what_expired(self, parsed: Params, **_: Any) -> None:
+        code = parsed.get("Error", {}).get("Code")
+        if self._access.access_key is None and S3_ERRORS.get(str(code)) is CredentialsError:
+            self._made_clients = None  # what goes on with them is not disturbed
 
     @property
     def _client(self) -> Any:

@@ -11,6 +11,7 @@ from botocore.handlers import add_expect_header
 from botocore.utils import is_valid_endpoint_url
 
 from worker.errors import ConfigurationError
+from worker.stores.s3_sockets import judge_by_progress
 
 SIGNATURE_VERSION: Final = "s3v4"  # presigned URLs would else be signed with the SigV2 that many regions refuse
 
@@ -29,7 +30,7 @@ class S3Access:
     sign_payload: bool = False  #: for stores that refuse UNSIGNED-PAYLOAD; costs one SHA-256 of every byte
     max_pool_connections: int = 10  #: at least the threads that share the client, else connections are thrown away
     connect_timeout: float = 5.0  #: seconds
-    read_timeout: float = 60.0  #: seconds without a byte
+    read_timeout: float = 60.0  #: seconds without a byte in either direction
     max_attempts: int = 3  #: of one request, the first included
 
     def __post_init__(self) -> None:
@@ -55,6 +56,7 @@ class S3Clients:
     patient: Any  #: repeats requests by itself
     #: Never does. For Create: a repeated one, whose first answer was lost, leaves an upload that nobody knows of.
     once: Any
+    has_credentials: bool  #: False: boto3 found none, and these never will
 
 
 def make_clients(access: S3Access) -> S3Clients:
@@ -65,7 +67,8 @@ def make_clients(access: S3Access) -> S3Clients:
         aws_session_token=access.session_token,
         region_name=access.region,
     )
-    return S3Clients(*(_make_client(session, access, attempts) for attempts in (access.max_attempts, 1)))
+    patient, once = (_make_client(session, access, attempts) for attempts in (access.max_attempts, 1))
+    return S3Clients(patient, once, has_credentials=session.get_credentials() is not None)
 
 
 def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
@@ -74,6 +77,7 @@ def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
     # botocore asks "Expect: 100-continue" for every file-like body: one more round trip for each part.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
+    judge_by_progress(client, access.read_timeout)
     return client
 
 

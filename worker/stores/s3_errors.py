@@ -6,6 +6,8 @@ Messages say what was attempted on which key of which bucket, and never hold cre
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from botocore import exceptions as boto
@@ -37,10 +39,11 @@ _BY_CLASS: Final[dict[type[StoreError], str]] = {
     BucketNotFoundError: "NoSuchBucket",
     PermissionDeniedError: (
         "AccessDenied AccountProblem AllAccessDisabled AuthorizationHeaderMalformed InvalidAccessKeyId "
-        "InvalidObjectState InvalidPayer InvalidSecurity NotSignedUp ObjectNotInActiveTierError RequestTimeTooSkewed "
+        "InvalidObjectState InvalidPayer InvalidSecurity NotSignedUp ObjectNotInActiveTierError "
         "SignatureDoesNotMatch UnauthorizedAccess"
     ),
-    CredentialsError: "ExpiredToken InvalidToken TokenRefreshRequired RequestExpired",
+    # A clock that is off spoils good credentials until it is set; another worker's may be right.
+    CredentialsError: "ExpiredToken InvalidToken TokenRefreshRequired RequestExpired RequestTimeTooSkewed",
     PreconditionFailedError: "PreconditionFailed",
     ChecksumMismatchError: "BadDigest InvalidDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch",
     InvalidPartError: "InvalidPart InvalidPartOrder EntityTooSmall",
@@ -105,6 +108,10 @@ S3_EXCEPTIONS: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
 
 _HINTS: Final[dict[str, str]] = {
     "RequestTimeTooSkewed": "the clocks of this machine and of the store are too far apart: set this machine's clock",
+    "ExpiredToken": (
+        "credentials that boto3 finds by itself are renewed; a sessiontoken of the settings is not: "
+        "renew it and restart the worker"
+    ),
     "PermanentRedirect": "the bucket is in another region or at another endpoint: check region and regionendpoint",
     "AuthorizationHeaderMalformed": "the request was signed for another region: check region",
 }
@@ -160,6 +167,7 @@ class _Answer:
         self.retries = int(metadata.get("RetryAttempts", 0))
         self.request_id = str(metadata.get("RequestId", ""))
         self.text = str(details.get("Message", ""))
+        self.date = str(metadata.get("HTTPHeaders", {}).get("date", ""))
 
     def error_class(self, *, upload_id: str, source_key: str, condition: Condition | None) -> type[StoreError]:
         found = S3_ERRORS.get(self.code) or S3_STATUSES.get(self.status)
@@ -186,4 +194,14 @@ class _Answer:
         request = f", request {self.request_id}" if self.request_id else ""
         repeated = f", sent {self.retries + 1} times" if self.retries else ""
         hint = _HINTS.get(self.code)
-        return f"{said} (HTTP {self.status}{repeated}{request})" + (f"; {hint}" if hint else "")
+        skew = f" (the store's is {_skew(self.date)})" if self.code == "RequestTimeTooSkewed" and self.date else ""
+        return f"{said} (HTTP {self.status}{repeated}{request})" + (f"; {hint}{skew}" if hint else "")
+
+
+def _skew(date: str) -> str:
+    """How far the store's clock is from this machine's, by the date of its answer."""
+    try:
+        ahead = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):  # no date, or one without a zone
+        return repr(date)
+    return f"{abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"

@@ -1,13 +1,15 @@
 """Multipart uploads of the S3 store."""
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
-from worker.errors import InvalidStoreRequestError
+from worker.errors import InvalidStoreRequestError, KeyNotFoundError
 from worker.stores.s3_bucket import S3Bucket
 from worker.stores.s3_errors import s3_errors
 from worker.stores.s3_streams import sending
 from worker.stores.s3_values import (
     Params,
+    abort_days,
     advanced,
     checksum_params,
     condition_params,
@@ -129,3 +131,13 @@ class S3Uploads(S3Bucket):
             if following is None:
                 return
             markers = following
+
+    def upload_lifetime(self, key: str) -> timedelta | None:
+        """See :meth:`~worker.stores.store.HasLifecycle.upload_lifetime`."""
+        try:
+            with s3_errors("read the lifecycle rules of", bucket=self.bucket):
+                answer = self._client.get_bucket_lifecycle_configuration(Bucket=self.bucket)
+        except KeyNotFoundError:  # NoSuchLifecycleConfiguration
+            return None
+        days = [rule_days for rule in answer.get("Rules", []) if (rule_days := abort_days(rule, key)) is not None]
+        return timedelta(days=min(days)) if days else None

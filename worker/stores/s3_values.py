@@ -103,6 +103,15 @@ def served_at(answer: Params) -> datetime:
         return datetime.now(UTC)
 
 
+def abort_days(rule: Params, key: str) -> int | None:
+    """After how many days a lifecycle rule aborts an unfinished upload at the key; None: it does not."""
+    chosen = rule.get("Filter", {})
+    prefix = rule.get("Prefix") or chosen.get("Prefix") or chosen.get("And", {}).get("Prefix") or ""
+    applies = rule.get("Status") == "Enabled" and key.startswith(prefix)
+    days: int | None = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation") if applies else None
+    return days
+
+
 def advanced(answer: Params, marker: Any, last: Any) -> Any:
     """Where the next page begins; None after the last. Raises NotSupportedError if it would be the same one again."""
     if not answer.get("IsTruncated"):

@@ -7,7 +7,8 @@ ETags are opaque and kept as sent, quotes included. Sizes and offsets are bytes;
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from datetime import timedelta
+from typing import Literal, Protocol, runtime_checkable
 
 from worker.stores.values import (
     BlobHead,
@@ -187,4 +188,16 @@ class Store(Protocol):
 
     def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
         """A URL that allows one method on one key for ``expires_in`` seconds. Sends no request."""
+        ...
+
+
+@runtime_checkable
+class HasLifecycle(Protocol):
+    """What a store can tell whose buckets may have lifecycle rules."""
+
+    def upload_lifetime(self, key: str) -> timedelta | None:
+        """After how long the bucket's rules abort an unfinished upload at the key; None: never.
+
+        Raises NotSupportedError, PermissionDeniedError.
+        """
         ...

@@ -9,6 +9,7 @@ from typing import Final
 from worker.errors import KeyNotFoundError, PreconditionFailedError, SourceChangedError
 from worker.stores.values import BlobHead
 from worker.transfer.checkpoint import SentPart
+from worker.transfer.pace import Pace
 from worker.transfer.plan import PartRange
 from worker.transfer.sending import Task, run_all
 from worker.transfer.target import Target
@@ -55,16 +56,22 @@ class Head:
         return cls(blob.key, blob.etag, min(size, blob.size))
 
 
-def copy_parts(target: Target, upload_id: str, head: Head, parts: Iterable[PartRange], threads: int) -> list[SentPart]:
-    """Copy ranges of the head into parts of the upload, ``threads`` at once; return what was copied, in no order.
+def copy_parts(
+    target: Target, upload_id: str, head: Head, parts: Iterable[PartRange], threads: int, pace: Pace
+) -> list[SentPart]:
+    """Copy ranges of the head into parts of the upload, up to ``threads`` at once; return what was copied, in no order.
 
     Raises SourceChangedError if another blob is there now, else as :func:`~worker.transfer.sending.run_all` does.
     """
 
     def prepare(part: PartRange) -> Task:
         def copy() -> SentPart:
-            receipt = target.store.copy_part(
-                target.key, upload_id, part.number, head.key, part.offset, part.size, source_if_match=head.etag
+            receipt = pace.call(
+                lambda: target.store.copy_part(
+                    target.key, upload_id, part.number, head.key, part.offset, part.size, source_if_match=head.etag
+                ),
+                threads,
+                target.stop,
             )
             return SentPart(part.number, part.offset, part.size, receipt.etag, receipt.checksum)
 

@@ -8,6 +8,7 @@ from blobferry.contract import UploadState
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.copying import Copying, Head
+from worker.transfer.pace import Paces
 from worker.transfer.reader_stream import ReaderStream
 from worker.transfer.sending import MAX_BUFFER, PartThreads
 from worker.transfer.settling import refuse_other_key, settle
@@ -21,9 +22,11 @@ from worker.transfer.writing import Write
 class Engine:
     """Moves bytes with the threads and buffers of one process. Thread-safe; made once per worker child."""
 
-    def __init__(self, *, part_size: int, part_threads: int) -> None:
+    def __init__(self, *, part_size: int, part_threads: int, paces: Paces | None = None) -> None:
+        """``paces``: those that other processes share; its own by default."""
         self.part_size = part_size
         self.threads = PartThreads(part_threads, part_size)
+        self._paces = paces or Paces()
 
     def close(self) -> None:
         """End the threads."""
@@ -50,7 +53,8 @@ class Engine:
         SourceError, StoreError, TransferError; the upload then stays as it is, to go on with later.
         """
         target.checkpoint.pin_source(source.size, source.fingerprint)
-        write = Write(target, source, head, self.threads, copying or Copying(), self.part_size)
+        pace = self._paces.of(target.store)
+        write = Write(target, source, head, self.threads, copying or Copying(), self.part_size, pace)
         while not write.advance():
             pass
 
@@ -70,4 +74,5 @@ class Engine:
         if head and head.size < target.store.limits.min_part_size:
             head = None
         stream = SplicedStream(before, head.size if head else 0, reader)
-        write_stream(target, stream, head, threads=self.threads, copying=copying, part_size=self.part_size)
+        pace = self._paces.of(target.store)
+        write_stream(target, stream, head, threads=self.threads, copying=copying, part_size=self.part_size, pace=pace)

@@ -11,6 +11,7 @@ from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SentPart
 from worker.transfer.checksums import checksum_of
 from worker.transfer.copying import Copying, Head, copy_parts
+from worker.transfer.pace import Pace
 from worker.transfer.plan import Ladder, PartRange, plan_parts
 from worker.transfer.sending import Buffers, PartThreads, Task, recording, run_all
 from worker.transfer.sources import MemorySource
@@ -22,7 +23,14 @@ SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: holds parts that no buffer holds; 
 
 
 def write_stream(
-    target: Target, stream: Stream, head: Head | None, *, threads: PartThreads, copying: Copying, part_size: int
+    target: Target,
+    stream: Stream,
+    head: Head | None,
+    *,
+    threads: PartThreads,
+    copying: Copying,
+    part_size: int,
+    pace: Pace,
 ) -> None:
     """Make the head and the stream's bytes the blob. A stream cannot be read again, so that any failure is final.
 
@@ -34,8 +42,8 @@ def write_stream(
     upload = target.checkpoint.load()
     assert upload is not None, "it has just been opened"
     upload_id = str(upload.upload_id)
-    parts = copy_parts(target, upload_id, head, plan.copied(), copying.threads) if head else []
-    parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.head_parts).parts(kept), threads)
+    parts = copy_parts(target, upload_id, head, plan.copied(), copying.threads, pace) if head else []
+    parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.head_parts).parts(kept), threads, pace)
     now = target.base()
     if now != base and not target.replaces_anything:
         raise SupersededError(f"{target.key}: was replaced by somebody else meanwhile; it was left alone")
@@ -46,7 +54,7 @@ def write_stream(
 
 
 def _send(
-    target: Target, upload_id: str, stream: Stream, parts: Iterator[PartRange], threads: PartThreads
+    target: Target, upload_id: str, stream: Stream, parts: Iterator[PartRange], threads: PartThreads, pace: Pace
 ) -> list[SentPart]:
     store = target.store
     # Buffers of its own: a reader may keep one waiting for as long as it likes, and nobody else.
@@ -66,7 +74,11 @@ def _send(
         def send(part: PartRange, buffer: memoryview) -> SentPart:
             with taken as body:
                 checksum = checksum_of(body, store.checksum)
-                receipt = store.upload_part(target.key, upload_id, part.number, body, checksum=checksum)
+                receipt = pace.call(
+                    lambda: store.upload_part(target.key, upload_id, part.number, body, checksum=checksum),
+                    threads.count,
+                    target.stop,
+                )
             return SentPart(part.number, part.offset, len(body), receipt.etag, checksum)
 
         return buffers.task(send, part, buffer)

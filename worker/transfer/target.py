@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
 
@@ -18,7 +19,7 @@ from worker.errors import (
     SupersededError,
     UploadNotFoundError,
 )
-from worker.stores.store import Store
+from worker.stores.store import HasLifecycle, Store
 from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt
 from worker.transfer.aborting import abort_upload, lost_upload, lost_uploads
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload
@@ -162,7 +163,7 @@ class Target:
         """
         if upload.state == UploadState.COMPLETING and settle(self.store, self.key, upload, self.checkpoint):
             return True  # an earlier call took effect between the last look and now
-        if upload.state == UploadState.COMPLETING and upload.base.is_absent:
+        if upload.state == UploadState.COMPLETING and upload.base.is_absent and not self._has_expired(upload):
             raise OutcomeUnknownError(
                 f"{self.key}: the upload is gone and no blob is there; it may have been completed and then deleted, "
                 "so it was not sent again"
@@ -170,6 +171,16 @@ class Target:
         logger.warning("upload is gone, beginning again from byte 0", extra={"key": self.key})
         self.checkpoint.abandon(gone=True)
         return False
+
+    def _has_expired(self, upload: SavedUpload) -> bool:
+        """Whether a lifecycle rule of the bucket explains that the upload is gone."""
+        if not isinstance(self.store, HasLifecycle):
+            return False
+        try:
+            lifetime = self.store.upload_lifetime(self.key)
+        except StoreError:  # nobody may look: it stays unexplained
+            return False
+        return lifetime is not None and datetime.now(UTC) - upload.opened_at >= lifetime
 
     def abort_lost_uploads(self, upload: SavedUpload) -> None:
         """Abort what a run opened without living to write its id down: no parts, and nobody else's row."""

@@ -11,6 +11,7 @@ from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
 from worker.transfer.checksums import checksum_of, md5_etag_of
 from worker.transfer.copying import Copying, Head, copy_parts
+from worker.transfer.pace import Pace
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.reconciling import reconcile
 from worker.transfer.sending import MAX_BUFFER, PartThreads
@@ -31,6 +32,7 @@ class Write:
     threads: PartThreads
     copying: Copying
     part_size: int
+    pace: Pace
     opened: set[str] = field(default_factory=set)  #: ids of uploads that this very call has opened
 
     def advance(self) -> bool:
@@ -158,13 +160,17 @@ class Write:
         def send(part: PartRange, buffer: memoryview) -> SentPart:
             body = PartBody(self.source, part, buffer)
             checksum = checksum_of(body, store.checksum)
-            receipt = store.upload_part(target.key, upload_id, part.number, body, checksum=checksum)
+            receipt = self.pace.call(
+                lambda: store.upload_part(target.key, upload_id, part.number, body, checksum=checksum),
+                self.threads.count,
+                target.stop,
+            )
             return SentPart(part.number, part.offset, part.size, receipt.etag, checksum)
 
         brought: list[SentPart] = []
         if self.head is not None:
             missing = (part for part in plan.copied() if part.number not in parts)
-            brought += copy_parts(target, upload_id, self.head, missing, self.copying.threads)
+            brought += copy_parts(target, upload_id, self.head, missing, self.copying.threads, self.pace)
         missing = (part for part in plan.sent() if part.number not in parts)
         brought += self.threads.send_all(missing, send, target.checkpoint, target.stop)
         return parts | {part.part_number: part for part in brought}

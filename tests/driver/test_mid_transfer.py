@@ -1,0 +1,101 @@
+"""A store that changes its mind in the middle of a write: slow down; no longer you; the bucket is gone."""
+
+from collections.abc import Callable
+
+import pytest
+
+from dev.faults import Fault, fault_proxy
+from dev.services import S3Service, create_bucket
+from tests.doubles import BytesSource, HookedStore
+from tests.driver.material import BUCKET, COPYING, LIMITS, PART
+from worker.driver import Driver
+from worker.errors import BucketNotFoundError, PermissionDeniedError, SlowDownError
+from worker.stores.s3 import S3Access, S3Store
+from worker.transfer.checkpoint import MemoryCheckpoint
+from worker.transfer.engine import Engine
+from worker.transfer.pace import TRIES, Paces
+
+CONTENT = bytes(range(251)) * (10 * PART // 251)
+
+
+@pytest.fixture
+def slow(moto_service: S3Service, root: str) -> Callable[[str, Paces], tuple[Driver, Engine]]:
+    def make(endpoint: str, paces: Paces) -> tuple[Driver, Engine]:
+        access = S3Access(
+            region=moto_service.region,
+            endpoint=endpoint,
+            access_key=moto_service.access_key,
+            secret_key=moto_service.secret_key,
+            path_style=True,
+            max_attempts=1,
+        )
+        engine = Engine(part_size=PART, part_threads=4, paces=paces)
+        return Driver(S3Store(access, BUCKET, limits=LIMITS), root=root, engine=engine, copying=COPYING), engine
+
+    return make
+
+
+def test_a_write_gets_there_at_a_slower_pace_though_the_store_asks_to_slow_down(
+    moto_service: S3Service, slow: Callable[[str, Paces], tuple[Driver, Engine]]
+) -> None:
+    paces = Paces(pause=0.01)
+    with fault_proxy(moto_service.endpoint) as proxy:
+        driver, engine = slow(proxy.endpoint, paces)
+        proxy.inject(Fault("upload_part", "slow_down", times=4, after=2))
+        assert driver.write_stream("/a", 0, BytesSource(CONTENT)) == len(CONTENT)
+        assert proxy.injected() == {("upload_part", "slow_down"): 4}
+        proxy.inject(Fault("upload_part", "slow_down", times=None))
+        checkpoint = MemoryCheckpoint("job")
+        with pytest.raises(SlowDownError):
+            driver.write_stream("/b", 0, BytesSource(CONTENT), checkpoint=checkpoint)
+        assert proxy.injected()["upload_part", "slow_down"] >= TRIES
+        assert paces.of(driver.store).limit(4) == 1
+        proxy.inject()
+        driver.write_stream("/b", 0, BytesSource(CONTENT), checkpoint=checkpoint)
+        assert driver.get_content("/a") == driver.get_content("/b") == CONTENT
+        assert paces.of(driver.store).limit(4) == 4
+        engine.close()
+
+
+def test_a_permission_that_is_withdrawn_ends_the_write_at_once_and_keeps_what_was_sent(
+    moto_service: S3Service, slow: Callable[[str, Paces], tuple[Driver, Engine]]
+) -> None:
+    with fault_proxy(moto_service.endpoint) as proxy:
+        driver, engine = slow(proxy.endpoint, Paces())
+        proxy.inject(Fault("upload_part", "access_denied", times=None, after=4))
+        checkpoint = MemoryCheckpoint("job")
+        with pytest.raises(PermissionDeniedError, match="AccessDenied") as caught:
+            driver.write_stream("/a", 0, BytesSource(CONTENT), checkpoint=checkpoint)
+        assert not caught.value.transient
+        assert checkpoint.upload is not None
+        assert len(checkpoint.upload.parts) == 4
+        proxy.inject()
+        driver.write_stream("/a", 0, BytesSource(CONTENT), checkpoint=checkpoint)  # once it is given back
+        assert sum(seen.call.operation == "upload_part" for seen in proxy.exchanges()) == 10 - 4
+        assert driver.get_content("/a") == CONTENT
+        engine.close()
+
+
+def test_a_bucket_that_goes_in_the_middle_of_a_write_is_named_and_not_tried_again(moto_service: S3Service) -> None:
+    create_bucket(moto_service, "short-lived")
+    access = S3Access(
+        region=moto_service.region,
+        endpoint=moto_service.endpoint,
+        access_key=moto_service.access_key,
+        secret_key=moto_service.secret_key,
+        path_style=True,
+    )
+    sent: list[str] = []
+
+    def vanish(verb: str) -> None:
+        sent.append(verb)
+        if sent.count("upload_part") == 3 and verb == "upload_part":
+            moto_service.client().delete_bucket(Bucket="short-lived")
+
+    engine = Engine(part_size=PART, part_threads=1)
+    driver = Driver(HookedStore(S3Store(access, "short-lived", limits=LIMITS), before=vanish), engine=engine)
+    with pytest.raises(BucketNotFoundError, match="short-lived") as caught:
+        driver.write_stream("/a", 0, BytesSource(CONTENT), checkpoint=MemoryCheckpoint("job"))
+    assert not caught.value.transient
+    assert sent.count("upload_part") == 3
+    engine.close()

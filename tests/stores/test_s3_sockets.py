@@ -1,0 +1,210 @@
+"""Slow and hung connections of the S3 store: what moves is never cut, what hangs for the read timeout always is."""
+
+import ctypes
+import re
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.stores.bodies import ReusedBuffer
+from tests.transfer.test_http_addresses import write_certificate
+from worker.errors import StoreUnavailableError
+from worker.stores.s3 import S3Access, S3Store
+
+READ_TIMEOUT = 1.5  #: seconds; a busy machine may keep the peer from reading for a while
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "e"\r\n\r\n'
+LARGE = 12_000_000  #: bytes; more than the buffers of both kernels hold
+SO_ATTACH_FILTER = 26
+
+Serve = Callable[[socket.socket, threading.Event], None]
+
+
+@contextmanager
+def peer(serve: Serve, certificate: Path | None = None) -> Iterator[S3Store]:
+    """A store whose server treats each connection so, until the event is set; by TLS with a certificate."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if certificate:
+        tls.load_cert_chain(certificate)
+    ended = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def run(connection: socket.socket) -> None:
+        with suppress(OSError), tls.wrap_socket(connection, server_side=True) if certificate else connection as either:
+            serve(either, ended)
+
+    def accept(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=run, args=(server.accept()[0],)))
+                threads[-1].start()
+
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        threads.append(threading.Thread(target=accept, args=(server,)))
+        threads[0].start()
+        port = server.getsockname()[1]
+        yield store_at(f"https://localhost:{port}" if certificate else f"http://127.0.0.1:{port}")
+        ended.set()
+        server.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()
+
+
+def store_at(endpoint: str) -> S3Store:
+    access = S3Access(
+        region="us-east-1",
+        endpoint=endpoint,
+        access_key="a",
+        secret_key="b",
+        path_style=True,
+        connect_timeout=1.0,
+        read_timeout=READ_TIMEOUT,
+        max_attempts=1,
+    )
+    return S3Store(access, "bucket")
+
+
+def read_head(connection: socket.socket) -> tuple[int, int]:
+    """How many bytes of body are announced, and how many are there already."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(4096)
+    announced = re.search(rb"(?i)content-length: (\d+)", head)
+    return int(announced[1]) if announced else 0, len(head.partition(b"\r\n\r\n")[2])
+
+
+def read_request(connection: socket.socket, pause: float = 0.0) -> None:
+    wanted, got = read_head(connection)
+    while got < wanted:
+        got += len(connection.recv(16 * 1024))
+        time.sleep(pause)
+
+
+def send(store: S3Store, size: int) -> float:
+    """Send a part; return how many seconds that took."""
+    began = time.monotonic()
+    store.upload_part("k", "u", 1, ReusedBuffer(bytes(size)))
+    return time.monotonic() - began
+
+
+def read(store: S3Store) -> bytes:
+    with store.get("k") as reader:
+        return reader.read()
+
+
+# --- what moves ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [2_000_000, LARGE])
+@pytest.mark.long
+def test_a_body_that_moves_slowly_is_not_cut(size: int) -> None:
+    """The smaller one fits into the kernel's buffer: its last bytes leave long after they were sent."""
+    with peer(slow_to_read(size)) as store:
+        assert send(store, size) > 2 * READ_TIMEOUT
+
+
+def slow_to_read(size: int) -> Serve:
+    pause = 3 * READ_TIMEOUT / (size / (16 * 1024))
+
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        read_request(connection, pause)
+        connection.sendall(ANSWER)
+
+    return serve
+
+
+def test_the_same_holds_for_tls_whose_session_tickets_are_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = write_certificate(tmp_path / "certificate.pem")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    with peer(slow_to_read(2_000_000), certificate) as store:
+        assert send(store, 2_000_000) > 2 * READ_TIMEOUT
+    with peer(hung_while_reading, certificate) as store, pytest.raises(StoreUnavailableError):
+        send(store, LARGE)
+
+
+def test_an_answer_that_trickles_is_read_to_its_end() -> None:
+    body = b"0123456789"
+
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        read_request(connection)
+        head = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\nETag: "e"\r\n\r\n'
+        for piece in (head[:5], head[5:], *(body[number : number + 1] for number in range(10))):
+            connection.sendall(piece)
+            time.sleep(READ_TIMEOUT / 4)
+
+    with peer(serve) as store:
+        assert read(store) == body
+
+
+# --- what hangs ------------------------------------------------------------------------------------------------------
+
+
+def hung_before_reading(connection: socket.socket, ended: threading.Event) -> None:
+    ended.wait()
+
+
+def hung_while_reading(connection: socket.socket, ended: threading.Event) -> None:
+    read_head(connection)
+    connection.recv(16 * 1024)
+    ended.wait()
+
+
+def hung_before_answering(connection: socket.socket, ended: threading.Event) -> None:
+    read_request(connection)
+    ended.wait()
+
+
+def hung_while_answering(connection: socket.socket, ended: threading.Event) -> None:
+    read_request(connection)
+    connection.sendall(ANSWER[:12])
+    ended.wait()
+
+
+def cut_off(connection: socket.socket, ended: threading.Event) -> None:
+    """From here on the kernel drops what comes in, unacknowledged: packets go nowhere, and nobody says so."""
+    read_head(connection)
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0 bytes of each packet
+    program = struct.pack("HP", 1, ctypes.addressof(drop_all))
+    connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    ended.wait()
+
+
+@pytest.mark.parametrize("size", [pytest.param(500_000, marks=pytest.mark.long), LARGE])
+@pytest.mark.parametrize(
+    "serve", [hung_before_reading, hung_while_reading, hung_before_answering, hung_while_answering, cut_off]
+)
+def test_a_connection_that_hangs_is_given_up(serve: Serve, size: int) -> None:
+    with peer(serve) as store:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailableError):
+            send(store, size)
+    # The kernel doubles the time between two probes; a default of its own is a quarter of an hour.
+    assert READ_TIMEOUT / 2 < time.monotonic() - began < 15
+
+
+def test_a_server_that_does_not_accept_is_given_up() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        address = server.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for connection in waiting:  # the queue is full: the next SYN is dropped
+            connection.setblocking(False)
+            connection.connect_ex(address)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailableError):
+            send(store_at(f"http://127.0.0.1:{address[1]}"), 100)
+        for connection in waiting:
+            connection.close()
+    assert time.monotonic() - began < 15
