@@ -1,15 +1,17 @@
 """How it is done. The map of this package, from the top down; imports go downwards only.
 
 __main__                                 python -m worker run | migrate | sweep | doctor
-app, delivery, answering, supervisor     Celery: configuration; what a message means; the caretaker's keeper
+app
+delivery, answering                      what a message means: of a job; of a read
+supervisor, consuming, results, revoking, received     Celery's parent: the caretaker's keeper, its broker, what it shows
 runner | caretaker | doctor              a job's life; what keeps jobs moving when something is lost; what works here
-ledger                                   aborts what was opened and given up
+ledger | nudging                         aborts what was opened and given up; sends the next-best messages
 operations                               what each operation does when its job runs
-runtime | lease | retry | drain
-checkpoint
-driver, reads                            storage operations on paths
+runtime | retry | drain
+holding | checkpoint                     the paths that a job needs for itself; what a run must not forget
+lease | driver, reads                    a run's right to work and to write; storage operations on paths
 transfer/                                bytes: plan, engine, sources, publishing calls. Knows no jobs
 stores/                                  object stores. Know keys, no paths
-settings | logs
+family, identity | settings | logs       the processes of a worker, and their names
 parameters, errors, units
 """
