@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up memory test test-long check format migration lock clean
+.PHONY: help install demo up chaos memory test test-long check format migration lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ demo: $(INSTALLED)  ## watch a transfer survive its worker; FILE=… takes a fil
 
 up: $(INSTALLED)  ## start everything on this machine, without Docker, until Ctrl-C
 	$(PYTHON) -m dev.up
+
+chaos: $(INSTALLED)  ## let everything go wrong for MINUTES=2, as SEED=1 wants it; then all jobs must be right
+	$(PYTHON) -m dev.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 GiB, about 2 minutes
 	$(PYTHON) -m dev.memory

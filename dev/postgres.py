@@ -22,12 +22,13 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
-from dev.process import Service, ServiceError, ServiceProcess, running, work_directory
+from dev.process import Service, ServiceError, ServiceProcess, free_port, running, work_directory
+from dev.wire import Upstream, Wire
 
 SERVER_VARIABLE = "BLOBFERRY_TEST_POSTGRES_URL"
 INSTALLATION = "pginstall18"
-# No TCP, no fsync, 200 connections; shared memory in files among the data, where a killed server leaves none behind.
-SERVER_OPTIONS = ("-h", "", "-F", "-N", "200", "-c", "dynamic_shared_memory_type=mmap")
+# No fsync, 200 connections; shared memory in files among the data, where a killed server leaves none behind.
+SERVER_OPTIONS = ("-F", "-N", "200", "-c", "dynamic_shared_memory_type=mmap")
 INITDB_OPTIONS = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions")
 SEGMENT_LINE = 6  #: of postmaster.pid. Source: PostgreSQL, src/include/utils/pidfile.h, LOCK_FILE_LINE_SHMEM_KEY
 IPC_RMID = 0  #: Source: sys/ipc.h, the same on Linux and macOS
@@ -40,6 +41,13 @@ class Postgres(Service):
 
     url: str
 
+    @property
+    def upstream(self) -> Upstream:
+        """Where it listens, for a wire in front of it."""
+        found = psycopg.conninfo.conninfo_to_dict(self.url)
+        host, port = str(found.get("host", "127.0.0.1")), int(str(found.get("port", 5432)))
+        return Path(host, f".s.PGSQL.{port}") if host.startswith("/") else (host, port)
+
     def answers(self) -> bool:
         """Whether it takes a query."""
         with psycopg.connect(self.url, connect_timeout=5) as connection:
@@ -47,11 +55,12 @@ class Postgres(Service):
 
 
 @contextmanager
-def postgres(directory: Path | None = None) -> Iterator[Postgres]:
+def postgres(directory: Path | None = None, *, address: str = "") -> Iterator[Postgres]:
     """A PostgreSQL of our own on a unix socket, or the one that the environment names.
 
     Args:
         directory: Kept, with its data; a temporary one by default.
+        address: It listens there too, on a free port and to its whole subnet, and ``url`` says so.
     """
     if url := os.environ.get(SERVER_VARIABLE):
         server = Postgres(url=url.replace("postgresql+psycopg://", "postgresql://", 1))
@@ -70,9 +79,15 @@ def postgres(directory: Path | None = None) -> Iterator[Postgres]:
             raise ServiceError(f"postgres cannot be started: run by root it becomes nobody, who cannot reach {data}")
         binaries = _binaries(work, owner)
         _initialize(binaries, data, owner)
-        command: list[str | Path] = [binaries / "postgres", "-D", data, "-k", socket_directory, *SERVER_OPTIONS]
+        port = free_port() if address else None
+        command: list[str | Path] = [binaries / "postgres", "-D", data, "-k", socket_directory, "-h", address]
+        command += [*SERVER_OPTIONS, *(["-p", str(port)] if port else [])]
+        where = f"{address}:{port}/postgres" if port else f"/postgres?host={socket_directory}"
+        if address:
+            with (data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
         server = Postgres(
-            url=f"postgresql://postgres@/postgres?host={socket_directory}",
+            url=f"postgresql://postgres@{where}",
             processes=(
                 ServiceProcess(
                     "postgres",
@@ -103,6 +118,12 @@ def postgres_database(server: Postgres) -> Iterator[str]:
     finally:
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def through(url: str, wire: Wire) -> str:
+    """The URL of the same database as it is reached through a wire."""
+    parsed = make_url(url).difference_update_query(["host", "port"]).set(host="127.0.0.1", port=wire.port)
+    return parsed.render_as_string(hide_password=False)
 
 
 def _owner() -> int | None:

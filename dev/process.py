@@ -22,6 +22,7 @@ from dev.waiting import wait_until
 # Below the range from which systems take the ports of outgoing connections (Linux 32768, macOS 49152): a port that a
 # client's socket happens to hold while its server is down for a moment could not be listened on again.
 PORTS = range(15_000, 30_000)
+LOOPBACK = "127.0.0.1"
 LOG_TAIL_LINES = 25
 STOP_SECONDS = 10.0  #: seconds that a process has between the polite signal and SIGKILL
 # Settings of the developer's own shell and of a coverage run: not meant for the servers.

@@ -1,6 +1,7 @@
 """A proxy in front of an S3 server that writes down what it is really sent, cut-off requests included.
 
-Run as ``python -m dev.recorder PORT UPSTREAM LOG DELAYS``: one JSON line in LOG for each request, once it has ended.
+Run as ``python -m dev.recorder ADDRESS PORT UPSTREAM LOG DELAYS``: one JSON line in LOG for each request, once it has
+ended.
 It may also slow the server down: DELAYS says, as JSON, how many seconds more each operation takes.
 """
 
@@ -16,7 +17,7 @@ from typing import TextIO
 from urllib.parse import parse_qs, urlsplit
 
 from dev.fault_rules import recognise
-from dev.process import Service, ServiceProcess, free_port, running
+from dev.process import LOOPBACK, Service, ServiceProcess, free_port, running
 
 PIECE = 256 * 1024  #: bytes
 
@@ -36,6 +37,7 @@ class Request:
     expected: int = 0  #: bytes of body that the header promised
     answered: int = 0  #: bytes of the answer's body
     status: int = 0  #: 0: no answer went out
+    client: str = ""  #: the address that it came from
 
     @property
     def is_part(self) -> bool:
@@ -56,8 +58,10 @@ class Recorder(Service):
 
 
 @contextmanager
-def recorder(upstream: str, directory: Path, *, delays: Mapping[str, float] | None = None) -> Iterator[Recorder]:
-    """A recorder in front of ``upstream``, which logs into the directory.
+def recorder(
+    upstream: str, directory: Path, *, delays: Mapping[str, float] | None = None, address: str = LOOPBACK
+) -> Iterator[Recorder]:
+    """A recorder in front of ``upstream``, which listens on the address and logs into the directory.
 
     Each request of an operation in ``delays`` takes so many seconds more: half of them before the server hears of it,
     half after it has done its work, so that a client may die on either side of that.
@@ -67,13 +71,21 @@ def recorder(upstream: str, directory: Path, *, delays: Mapping[str, float] | No
     log.touch()
     process = ServiceProcess(
         "recorder",
-        [sys.executable, str(Path(__file__).resolve()), str(port), upstream, str(log), json.dumps(dict(delays or {}))],
+        [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            address,
+            str(port),
+            upstream,
+            str(log),
+            json.dumps(delays or {}),
+        ],
         log=directory / "recorder.log",
         answers=lambda: True,
         port=port,
         environment={"PYTHONPATH": str(Path(__file__).parent.parent)},
     )
-    with running(Recorder(processes=(process,), endpoint=f"http://127.0.0.1:{port}", log=log)) as service:
+    with running(Recorder(processes=(process,), endpoint=f"http://{address}:{port}", log=log)) as service:
         yield service
 
 
@@ -113,6 +125,7 @@ class _Proxy:
     ) -> None:
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
         request = _described(method, target, head)
+        request.client = writer.get_extra_info("peername")[0]
         pause = self._delays.get(request.operation, 0.0) / 2
         try:
             await asyncio.sleep(pause)
@@ -179,16 +192,16 @@ def _header(head: bytes, name: bytes) -> bytes | None:
     return None
 
 
-async def main(port: int, upstream: str, log: Path, delays: Mapping[str, float]) -> None:
+async def main(address: str, port: int, upstream: str, log: Path, delays: Mapping[str, float]) -> None:
     """Serve until killed."""
     url = urlsplit(upstream)
     with log.open("a") as lines:
         proxy = _Proxy(url.hostname or "127.0.0.1", url.port or 80, lines, delays)
-        server = await asyncio.start_server(proxy.serve, "127.0.0.1", port)
+        server = await asyncio.start_server(proxy.serve, address, port)
         async with server:
             await server.serve_forever()
 
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        asyncio.run(main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])))
+        asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), json.loads(sys.argv[5])))

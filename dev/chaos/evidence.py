@@ -1,0 +1,84 @@
+"""What there is in the end: rows, blobs, uploads and files, read past everything that was harmed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import dict_row
+
+from dev.chaos.system import BUCKETS, System
+
+PIECE: Final = 1024 * 1024  #: bytes
+Row = dict[str, Any]
+Digest = tuple[int, str]  #: size and SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that the verdict looks at."""
+
+    jobs: Mapping[str, Row]  #: by name: the idempotency key, or else the id
+    attempts: Mapping[str, Sequence[Row]]  #: by job id
+    uploads: Sequence[Row]
+    blobs: Mapping[tuple[str, str], Digest]  #: by storage and path
+    unfinished: Sequence[tuple[str, str, str]]  #: uploads in the store: bucket, key and id
+    files: Mapping[str, Digest]  #: in the directories that jobs read blobs into, by path
+
+
+def digest(data: bytes) -> Digest:
+    """Of bytes at hand."""
+    return len(data), sha256(data).hexdigest()
+
+
+def rows(url: str, statement: str) -> list[Row]:
+    """All rows of a statement."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def unfinished_uploads(system: System) -> list[tuple[str, str, str]]:
+    """What the store still holds of uploads."""
+    client = system.s3.client()
+    found = []
+    for bucket in BUCKETS.values():
+        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+            found += [(bucket, upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", [])]
+    client.close()
+    return found
+
+
+def gather(system: System, url: str) -> Evidence:
+    """All of it, now."""
+    attempts: dict[str, list[Row]] = {}
+    for row in rows(url, "SELECT * FROM blobferry_attempts ORDER BY job_id, attempt"):
+        attempts.setdefault(row["job_id"], []).append(row)
+    return Evidence(
+        jobs={row["idempotency_key"] or row["id"]: row for row in rows(url, "SELECT * FROM blobferry_jobs")},
+        attempts=attempts,
+        uploads=rows(url, "SELECT * FROM blobferry_uploads ORDER BY id"),
+        blobs=_blobs(system),
+        unfinished=unfinished_uploads(system),
+        files={str(file): _digest(file) for file in system.stack.incoming.glob("*/*")},
+    )
+
+
+def _blobs(system: System) -> dict[tuple[str, str], Digest]:
+    client = system.s3.client()
+    found = {}
+    for storage, bucket in BUCKETS.items():
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for entry in page.get("Contents", []):
+                checksum, size = sha256(), 0
+                for piece in client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].iter_chunks(PIECE):
+                    checksum.update(piece)
+                    size += len(piece)
+                found[storage, f"/{entry['Key']}"] = size, checksum.hexdigest()
+    client.close()
+    return found
+
+
+def _digest(file: Path) -> Digest:
+    return digest(file.read_bytes())

@@ -1,0 +1,34 @@
+"""What all ways to do harm have in common.
+
+A harm is a generator: it yields whom it is about to hit (process ids, or None for whatever runs), does it, and is over
+when it returns. One that finds nothing to hit returns at once.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass
+
+from dev.chaos.system import System
+from dev.chaos.watch import Watch
+
+Harm = Generator[Collection[int] | None, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a harm has at hand."""
+
+    system: System
+    watch: Watch
+    target: str
+    seconds: float  #: that it is to last, if it lasts
+    chance: random.Random
+    ending: threading.Event  #: set when the run is cut short
+
+    def last(self) -> None:
+        """Let it last."""
+        self.ending.wait(self.seconds)
+
+
+DoHarm = Callable[[Means], Harm]

@@ -1,0 +1,92 @@
+"""Harm to workers: their children, their caretakers, and all of them at once."""
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
+
+import psutil
+
+from dev.chaos.harms import DoHarm, Harm, Means
+
+
+def kill_child(means: Means) -> Harm:
+    """SIGKILL to a process that runs jobs, as the system does to one that takes too much memory."""
+    children = means.system.children(means.target)
+    busy = [child for child in children if means.watch.running({child.pid})]
+    if children:
+        child = means.chance.choice(busy or list(children))
+        yield {child.pid}
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def kill_worker(means: Means) -> Harm:
+    """SIGKILL to the whole worker, which comes back after some seconds."""
+    if means.system.is_up(means.target):
+        yield {child.pid for child in means.system.children(means.target)}
+        means.system.workers[means.target].kill9()
+        means.last()
+        means.system.start_worker(means.target)
+
+
+def kill_parent(means: Means) -> Harm:
+    """SIGKILL to the parent alone: its children are left to themselves, and another worker comes beside them."""
+    if means.system.is_up(means.target):
+        yield {child.pid for child in means.system.children(means.target)}
+        os.kill(means.system.workers[means.target].pids[0], signal.SIGKILL)
+        means.last()
+        means.system.start_worker(means.target)
+
+
+def drain_worker(means: Means) -> Harm:
+    """SIGTERM, as a deploy does it; killed if it has not ended within ten seconds."""
+    if means.system.is_up(means.target):
+        yield {child.pid for child in means.system.children(means.target)}
+        means.system.workers[means.target].stop()
+        means.last()
+        means.system.start_worker(means.target)
+
+
+def stop_child(means: Means) -> Harm:
+    """A process that runs jobs stands still past its lease, and then goes on as if nothing had been."""
+    children = means.system.children(means.target)
+    busy = [child for child in children if means.watch.running({child.pid})]
+    if children:
+        child = means.chance.choice(busy or list(children))
+        yield {child.pid}
+        with suppress(psutil.NoSuchProcess):
+            child.suspend()
+            means.last()
+            child.resume()
+
+
+def stop_worker(means: Means) -> Harm:
+    """The same with the whole worker, its caretaker included: a paused virtual machine."""
+    if means.system.is_up(means.target):
+        yield {child.pid for child in means.system.children(means.target)}
+        group = means.system.workers[means.target].pids[0]
+        os.killpg(group, signal.SIGSTOP)
+        means.last()
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGCONT)
+
+
+def kill_caretaker(means: Means) -> Harm:
+    """SIGKILL to a caretaker."""
+    for caretaker in means.system.caretakers(means.target):
+        yield set()
+        with suppress(psutil.NoSuchProcess):
+            caretaker.kill()
+
+
+WORKER_HARMS: Final[Mapping[str, DoHarm]] = {
+    "kill child": kill_child,
+    "kill worker": kill_worker,
+    "kill parent": kill_parent,
+    "drain worker": drain_worker,
+    "stop child": stop_child,
+    "stop worker": stop_worker,
+    "kill caretaker": kill_caretaker,
+}
