@@ -3,9 +3,10 @@
 __main__                                 python -m worker run | migrate | sweep | doctor
 app
 delivery, answering                      what a message means: of a job; of a read
-supervisor, consuming, results, revoking, received     Celery's parent: the caretaker's keeper, its broker, what it shows
+supervisor, consuming, results          Celery's parent: the caretaker's keeper; a broker that is away
+revoking, received                       what it hears, and what it shows of tasks
 runner | caretaker | doctor              a job's life; what keeps jobs moving when something is lost; what works here
-ledger | nudging                         aborts what was opened and given up; sends the next-best messages
+ledger | nudging | arrival               aborts what was given up; sends the next-best messages; rows of bare tasks
 operations                               what each operation does when its job runs
 runtime | retry | drain
 holding | checkpoint                     the paths that a job needs for itself; what a run must not forget

@@ -13,18 +13,11 @@ from celery import Task, states
 from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks import check_job_id
-from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState, check_request
-from blobferry.messages import KEPT_OPTIONS, publish
-from blobferry.submission import asks_the_same, insert_job
+from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
+from blobferry.messages import publish
 from models import queries
-from worker.errors import (
-    BlobferryError,
-    ConfigurationError,
-    DeadlineExceededError,
-    JobError,
-    UnreachableError,
-    WorkerDiedError,
-)
+from worker.arrival import is_number, make_row
+from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
 from worker.nudging import publish_best
 from worker.received import shown_args, shown_kwargs
 from worker.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
@@ -55,20 +48,21 @@ class JobTask(Task):  # type: ignore[misc]
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Run a slice of the job that the message speaks of. Returns its result if that was the last one."""
         runtime, request = current_runtime(), self.request
-        has_row = bool(request.get(ROW_HEADER))
+        job_id, has_row, seq = check_job_id(request.id), bool(request.get(ROW_HEADER)), request.get(SEQ_HEADER)
+        if has_row and not is_number(seq):
+            logger.warning("message without a number dropped", extra={"job_id": job_id})
+            raise Ignore
         try:
-            if not has_row and not _make_row(runtime, request, operation, arguments):
+            if not has_row and not make_row(runtime, request, operation, arguments):
                 raise Ignore
-            has_row = True
-            outcome = run_job(runtime, request.id, request.get(SEQ_HEADER))
+            outcome = run_job(runtime, job_id, seq if has_row else None)
             if isinstance(outcome, Nothing):
                 outcome = self._ended_untold(runtime)
         except UnreachableError as error:
+            # The message may be all there is of this job; and another worker may reach the database when this cannot.
             logger.warning("database is away", extra={"job_id": request.id, "reason": str(error)})
-            if has_row:
-                raise Ignore from error  # the caretaker publishes it again
             time.sleep(REQUEUE_PAUSE)
-            raise Reject(str(error), requeue=True) from error  # the message is all there is of this job
+            raise Reject(str(error), requeue=True) from error
         match outcome:
             case Ended(error=BlobferryError() as failure):
                 raise failure
@@ -118,47 +112,3 @@ def publish_next(app: Any) -> None:
         publish_best(runtime, lambda message: publish(app, message), limit=runtime.settings.concurrency)
     except BlobferryError as error:
         logger.warning("next job not published", extra={"reason": str(error)})
-
-
-def _make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[str, Any]) -> bool:
-    """Give a bare task its row, on arrival. False if its job was pruned, or asked for something else."""
-    job_id = check_job_id(request.id)
-    asked = check_request(operation, arguments)
-    options = runtime.sealer.kept_options(_options(request))
-    with runtime.database.begin() as session:
-        row = insert_job(
-            session.connection(),
-            asked,
-            job_id=job_id,
-            sealer=runtime.sealer,
-            message_options=options or None,
-            parent_id=request.parent_id,
-            root_id=request.root_id,
-        )
-        if queries.is_pruned(session, job_id):  # asked after the insert: pruning may commit in between
-            session.rollback()
-            logger.info("message of a pruned job dropped", extra={"job_id": job_id})
-            return False
-    if row["id"] != job_id:
-        logger.info("idempotency key belongs to another job", extra={"job_id": job_id, "other": row["id"]})
-        return False
-    try:
-        if not asks_the_same(row, asked, runtime.sealer):
-            logger.warning("same job id with other arguments ignored", extra={"job_id": job_id})
-            return False
-    except ConfigurationError as error:  # the run says so too; it does what the row says, whatever the message did
-        logger.warning("arguments not compared", extra={"job_id": job_id, "reason": str(error)})
-    return True
-
-
-def _options(request: Any) -> Mapping[str, Any]:
-    found = {
-        "link": request.callbacks,
-        "link_error": request.errbacks,
-        "chain": request.chain,
-        "chord": request.chord,
-        "group_id": request.group,
-        "group_index": request.group_index,
-    }
-    # The first of a group has the index 0.
-    return {name: found[name] for name in KEPT_OPTIONS if found[name] not in (None, [])}

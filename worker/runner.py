@@ -32,7 +32,7 @@ from worker.transfer.control import Interrupted
 
 logger = logging.getLogger(__name__)
 
-CLAIM_TRIES: Final = 5  #: of a claim, while the database is away
+CLAIM_SECONDS: Final = 5.0  #: for which a claim is tried again, while the database is away
 FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each look of the Stat poll
 LONGEST_POLL_DELAY: Final = 30.0  #: seconds
 
@@ -83,7 +83,8 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
 
 def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, Job | None]:
     """The job, and when it was taken at the earliest. The answer to a COMMIT may be lost: then it is asked again."""
-    for tries_left in reversed(range(CLAIM_TRIES)):
+    began_at, is_repeated = lease_clock(), False
+    while True:
         taken_at = lease_clock()
         try:
             with runtime.database.begin() as session:
@@ -93,7 +94,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     worker=runtime.worker,
                     lease_seconds=runtime.settings.lease.seconds,
                     publish_seq=publish_seq,
-                    is_repeated=tries_left + 1 < CLAIM_TRIES,
+                    is_repeated=is_repeated,
                     holds=runtime.holds,
                 )
                 if job is None:  # perhaps for what somebody wishes: then nobody need wait for the caretaker
@@ -101,11 +102,11 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     queries.apply_wishes(session, limit=1, job_id=job_id, paused_upload_seconds=kept)
             return taken_at, job
         except UnreachableError as error:
-            if not tries_left:
+            if lease_clock() - began_at > CLAIM_SECONDS:
                 raise
+            is_repeated = True
             logger.warning("database is away, claiming again", extra={"job_id": job_id, "reason": str(error)})
             time.sleep(retry_interval(runtime.settings.lease))
-    raise AssertionError("the last try returns or raises")
 
 
 class Stopping(StrEnum):

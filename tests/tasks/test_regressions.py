@@ -44,9 +44,9 @@ from tests.models.rows import (
     uploads,
 )
 from tests.tasks.life import KEY, OLD, PART, PATH, World
+from worker.arrival import make_row
 from worker.caretaker import Caretaker
 from worker.checkpoint import SqlCheckpoint
-from worker.delivery import _make_row
 from worker.driver import Driver
 from worker.errors import LeaseLostError, UnreachableError
 from worker.ledger import BATCH, abort_given_up
@@ -506,7 +506,7 @@ def test_a_bare_message_of_a_job_that_is_pruned_meanwhile_makes_no_row(
     event.listen(database.engine, "before_cursor_execute", prune)
     arguments = {**(row.request or {}), "storage": row.storage}
     with make_world(database, tmp_path).worker(database=database) as runtime:
-        made = _make_row(runtime, Context(id=job_id), "write_stream", arguments)
+        made = make_row(runtime, Context(id=job_id), "write_stream", arguments)
     if left[0] >= 0:  # there are not as many: it goes as if nothing was pruned
         assert statement >= 2
         prune()
@@ -525,9 +525,9 @@ def test_a_bare_task_and_a_client_with_one_idempotency_key_are_one_job(first: st
     with world.worker() as runtime, Client(database_url=url, broker_url="memory://") as client:
         if first == "the client":
             job = client.write_stream(PATH, world.file, idempotency_key="K")
-            assert not _make_row(runtime, Context(id="bare"), "write_stream", arguments)
+            assert not make_row(runtime, Context(id="bare"), "write_stream", arguments)
         else:
-            assert _make_row(runtime, Context(id="bare"), "write_stream", arguments)
+            assert make_row(runtime, Context(id="bare"), "write_stream", arguments)
             job = client.write_stream(PATH, world.file, idempotency_key="K")
             assert job.id == "bare"
     assert count_rows(world.database, "blobferry_jobs") == 1
@@ -537,9 +537,7 @@ def test_a_bare_task_and_a_client_with_one_idempotency_key_are_one_job(first: st
 def test_the_first_member_of_a_group_keeps_its_place(world: World) -> None:
     with world.worker() as runtime:
         arguments = {"path": PATH, "source": world.file.as_uri()}
-        assert _make_row(
-            runtime, Context(id="first", group="g", group_index=0, callbacks=[]), "write_stream", arguments
-        )
+        assert make_row(runtime, Context(id="first", group="g", group_index=0, callbacks=[]), "write_stream", arguments)
     assert job_row(world.database, "first").message_options == {"group_id": "g", "group_index": 0}
 
 

@@ -20,7 +20,7 @@ from tests.doubles import blob
 from tests.models.rows import attempts, job_row, submit
 from tests.tasks.life import KEY, PATH, World, has_ended
 from tests.transfer.http_site import Site, serving
-from worker.delivery import _make_row
+from worker.arrival import make_row
 from worker.runner import run_job
 from worker.runtime import Runtime
 
@@ -52,7 +52,7 @@ def signed(site: Site, signature: str = "C4NARY") -> str:
 
 def bare(runtime: Runtime, task_id: str, source: str, **arguments: Any) -> bool:
     """A task that was sent by Celery itself arrives."""
-    return _make_row(runtime, Context(id=task_id), "write_stream", {"path": PATH, "source": source, **arguments})
+    return make_row(runtime, Context(id=task_id), "write_stream", {"path": PATH, "source": source, **arguments})
 
 
 # --- rotation ------------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_a_bare_task_is_sealed_when_its_row_is_made(world: World, site: Site) ->
     chained = {"task": "blobferry.write_stream", "kwargs": {"path": "/b", "source": signed(site)}}
     with worker(world, OLD) as runtime:
         request = Context(id="plain", callbacks=[chained])
-        assert _make_row(runtime, request, "write_stream", {"path": PATH, "source": signed(site)})
+        assert make_row(runtime, request, "write_stream", {"path": PATH, "source": signed(site)})
         row = job_row(world.database, "plain")
         assert "C4NARY" not in repr(row.as_row())
         assert row.source == site.url.replace("://", "://***@") + "/a?signature=***"

@@ -1,0 +1,87 @@
+"""The arrival of a bare task: it gets a row, and is durable from then on."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from kombu.utils.json import dumps
+
+from blobferry.checks import check_job_id
+from blobferry.contract import check_request
+from blobferry.messages import KEPT_OPTIONS
+from blobferry.submission import asks_the_same, insert_job
+from models import queries
+from worker.errors import ConfigurationError, InvalidRequestError
+from worker.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[str, Any]) -> bool:
+    """Give a bare task its row, on arrival. False if its job was pruned, or asked for something else."""
+    asked = check_request(operation, arguments)
+    options = runtime.sealer.kept_options(_storable(_options(request)))
+    with runtime.database.begin() as session:
+        row = insert_job(
+            session.connection(),
+            asked,
+            job_id=request.id,
+            sealer=runtime.sealer,
+            message_options=options or None,
+            parent_id=_id_or_none(request.parent_id),
+            root_id=_id_or_none(request.root_id),
+        )
+        if queries.is_pruned(session, request.id):  # asked after the insert: pruning may commit in between
+            session.rollback()
+            logger.info("message of a pruned job dropped", extra={"job_id": request.id})
+            return False
+    if row["id"] != request.id:
+        logger.info("idempotency key belongs to another job", extra={"job_id": request.id, "other": row["id"]})
+        return False
+    try:
+        if not asks_the_same(row, asked, runtime.sealer):
+            logger.warning("same job id with other arguments ignored", extra={"job_id": request.id})
+            return False
+    except ConfigurationError as error:  # the run says so too; it does what the row says, whatever the message did
+        logger.warning("arguments not compared", extra={"job_id": request.id, "reason": str(error)})
+    return True
+
+
+def _options(request: Any) -> Mapping[str, Any]:
+    found = {
+        "link": request.callbacks,
+        "link_error": request.errbacks,
+        "chain": request.chain,
+        "chord": request.chord,
+        "group_id": request.group,
+        "group_index": request.group_index,
+    }
+    # The first of a group has the index 0.
+    return {name: found[name] for name in KEPT_OPTIONS if found[name] not in (None, [])}
+
+
+def _storable(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options as JSON that every database can keep; times and bytes in kombu's form of them."""
+    try:
+        plain: Mapping[str, Any] = json.loads(dumps(options))  # type: ignore[no-untyped-call]
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        if "\\u0000" in text:
+            raise ValueError("a zero byte")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{', '.join(options)}: cannot be kept: {type(error).__name__}") from None
+    return plain
+
+
+def _id_or_none(value: Any) -> str | None:
+    """The id of another task, if it can be kept: it is shown, no more."""
+    try:
+        return check_job_id(value)
+    except InvalidRequestError:
+        return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be the number of a message."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
