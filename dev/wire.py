@@ -187,9 +187,9 @@ class Wire:
                     connection.reset()
                     return
                 connection.is_last_answer_lost = True
+            self.to_server += len(piece)  # counted first: the other side may answer, and be asked, before we go on
             connection.server.write(piece)
             await connection.server.drain()
-            self.to_server += len(piece)
         await connection.passes.wait()
 
     async def _carry_answers(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
@@ -198,9 +198,9 @@ class Wire:
             if connection.is_last_answer_lost:
                 connection.reset()
                 return
+            self.to_client += len(piece)
             connection.client.write(piece)
             await connection.client.drain()
-            self.to_client += len(piece)
         await connection.passes.wait()
 
     async def _may_pass(self, connection: _Connection, direction: str) -> None:

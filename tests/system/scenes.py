@@ -1,0 +1,147 @@
+"""A stack whose store writes down what it is asked, so that a job that ran twice at once cannot hide it."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from blobferry import Client, Job
+from dev.recorder import Recorder, Request, recorder
+from dev.services import Postgres, S3Service, Valkey, postgres_database
+from dev.stack import BUCKET, Stack, Worker
+from dev.waiting import wait_until
+from tests.system.conftest import FAST, PART_SIZE
+from tests.system.looking import Rows, wait_for
+
+LASTING_BROKER = 1  #: the number of the database in Redis
+#: Each part takes so long that a fault set off by hand finds the transfer under way, on a fast machine too.
+SLOW_PARTS = {"upload_part": 0.5}
+#: A lease as long as the default one: whatever is quicker was not waiting for it to run out.
+LONG_LEASE = {
+    "BLOBFERRY_LEASE__SECONDS": "30",
+    "BLOBFERRY_LEASE__HEARTBEAT_SECONDS": "1",
+    "BLOBFERRY_LEASE__MARGIN_SECONDS": "5",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """``stack`` is what workers get; whoever looks on from outside takes no detours."""
+
+    stack: Stack
+    direct: Stack  #: the same, with everything where it really is
+    client: Client
+    rows: Rows
+    requests: Recorder
+
+    def submit(self, path: str, parts: int, *, part_size: int = PART_SIZE, **options: Any) -> Job:
+        """A job that writes so many parts of random bytes to the path."""
+        file = self.file_of(path)
+        with file.open("wb") as random_bytes:
+            for _ in range(parts):
+                random_bytes.write(os.urandom(part_size))
+        return self.client.write_stream(path, file, **options)
+
+    def file_of(self, path: str) -> Path:
+        """The source of the job that writes the path."""
+        return self.stack.incoming / path.strip("/").replace("/", "-")
+
+    def until(self, job: Job, condition: Callable[[Job], Any], timeout: float = 60) -> Job:
+        """The job once the condition holds."""
+        return wait_for(self.client, job.id, condition, timeout)
+
+    def under_way(self, job: Job) -> Job:
+        """The job once some of its parts are saved, and others are not."""
+        job = self.until(job, lambda job: job.bytes_done or job.is_final)
+        assert not job.is_final, job
+        return job
+
+    def succeeded(self, job: Job, *, attempt: int | None = None, timeout: float = 60) -> Job:
+        """The job once it is final: it has succeeded, its blob is the file, and its upload is gone."""
+        job = self.until(job, lambda job: job.is_final, timeout)
+        assert job.state == "succeeded", job
+        assert attempt in (None, job.attempt), job
+        store = self.stack.s3.client()
+        blob = store.get_object(Bucket=BUCKET, Key=str(job.path)[1:])["Body"].read()
+        store.close()
+        assert hashlib.sha256(blob).digest() == hashlib.sha256(self.file_of(str(job.path)).read_bytes()).digest()
+        assert self.unfinished_uploads(job) == []
+        return job
+
+    def unfinished_uploads(self, job: Job) -> list[object]:
+        """What the store shows at the job's path."""
+        store = self.stack.s3.client()
+        found: list[object] = store.list_multipart_uploads(Bucket=BUCKET, Prefix=str(job.path)[1:]).get("Uploads", [])
+        store.close()
+        return found
+
+    def attempts(self, job: Job) -> list[Mapping[str, Any]]:
+        """The job's history."""
+        return self.rows.select("select * from blobferry_attempts where job_id = :id order by attempt", id=job.id)
+
+    def asked(self, job: Job, operation: str) -> list[Request]:
+        """What the store has been asked of this kind, for the job's path."""
+        seen = [request for request in self.requests.requests() if request.path.endswith(f"/{BUCKET}{job.path}")]
+        return [request for request in seen if request.operation == operation]
+
+    def until_rows(self, statement: str, timeout: float = 30, **values: Any) -> None:
+        """Wait until the statement finds something."""
+        wait_until(lambda: self.rows.select(statement, **values), timeout, statement)
+
+    def assert_sent_once(self, *jobs: Job) -> None:
+        """Each part went out once, and the blob was published once: two runs at once would have done more."""
+        for job in jobs:
+            parts = Counter(part.part_number for part in self.asked(job, "upload_part") if part.status == 200)
+            assert [number for number, count in parts.items() if count > 1] == [], f"{job.path}: parts sent again"
+            opened, completed, put = (
+                len(self.asked(job, name)) for name in ("create_upload", "complete_upload", "put")
+            )
+            assert (opened, completed + put) == (completed, 1), job.path
+
+
+@contextmanager
+def lasting_stack(broker: Valkey, s3: S3Service, server: Postgres, directory: Path) -> Iterator[Stack]:
+    """A stack for a whole module: a worker that has survived one failure has to survive the next.
+
+    It has a database of the broker's own, so that a test in between may start workers of another stack.
+    """
+    with postgres_database(server) as url:
+        stack = Stack(f"redis://127.0.0.1:{broker.port}/{LASTING_BROKER}", url, s3, directory, settings=FAST)
+        stack.prepare()
+        broker.flush()
+        yield stack
+
+
+@contextmanager
+def recorded(
+    stack: Stack,
+    *,
+    delays: Mapping[str, float] = SLOW_PARTS,
+    settings: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> Iterator[Scene]:
+    """The scene of a stack. ``settings`` and ``changes``, of the Stack's values, are for its workers alone."""
+    with ExitStack() as services:
+        requests = services.enter_context(recorder(stack.s3.endpoint, stack.directory, delays=delays))
+        client = services.enter_context(stack.client())
+        rows = Rows(stack.database_url)
+        services.callback(rows.close)
+        settings = {**stack.settings, **(settings or {})}
+        behind = replace(stack, endpoint=requests.endpoint, settings=settings, **changes)
+        yield Scene(behind, stack, client, rows, requests)
+
+
+def child_of(job: Job) -> int:
+    """The process id of the worker's child that runs the job."""
+    return int(str(job.worker).rpartition(":")[2])
+
+
+def caretaker_of(worker: Worker) -> psutil.Process:
+    """The worker's caretaker. Raises StopIteration while it has none."""
+    return next(child for child in psutil.Process(worker.pids[0]).children() if "sweep" in child.cmdline())
