@@ -53,6 +53,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediate)
     else:
+        event.listen(engine, "connect", _end_idle_transactions)
         event.listen(engine, "handle_error", _leave_what_is_read_only)
     _engines.add(engine)
     return engine
@@ -88,6 +89,13 @@ def reachable() -> Iterator[None]:
         raise UnreachableError(f"database: {reason}") from error
     except PoolTimeoutError as error:
         raise UnreachableError(f"database: no connection of the pool fell free: {error}") from error
+
+
+def _end_idle_transactions(connection: Any, record: Any) -> None:
+    # A host that is cut off in the middle of a transaction would keep its rows locked until TCP gives up, after minutes
+    # or hours. Ours wait for nothing but the database.
+    connection.execute("SET idle_in_transaction_session_timeout = 10000")  # milliseconds
+    connection.commit()
 
 
 def _leave_what_is_read_only(context: ExceptionContext) -> None:

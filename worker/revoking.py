@@ -15,7 +15,7 @@ from celery.worker import state as worker_state
 from blobferry.contract import ROW_HEADER
 from worker.received import ShownRequest
 
-KEPT: Final = 60.0  #: seconds that an id is told again to a caretaker that was started anew
+KEPT: Final = 10.0  #: seconds that an id is told again to a caretaker that was started anew
 
 #: Ids of revoked tasks, oldest first, with the time of the revoke.
 _revoked: deque[tuple[float, str]] = deque(maxlen=10_000)

@@ -143,9 +143,8 @@ def test_a_run_that_gives_its_job_back_does_so_once(world: World, ending: str, w
         assert (row.state, row.attempt, row.crashes, row.lease_expires_at) == (states[ending], 1, 0, None), away_at
         (attempt,) = attempts(world.database, job_id)
         assert (attempt.outcome, attempt.bytes_sent) == (outcomes[ending], row.bytes_sent)
-        listed = {
-            upload.upload_id for upload in uploads(world.database, job_id) if upload.state in ("open", "aborting")
-        }
+        open_rows = (row for row in uploads(world.database, job_id) if row.state in ("open", "aborting"))
+        listed = {upload.upload_id for upload in open_rows}
         assert listed.issuperset(unfinished(world.memory)), "what is open is in the ledger"
         if database.transactions < away_at:
             break
