@@ -18,10 +18,13 @@ ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Swift answers ten times slower than the others: of the two suites, two thirds of its cases are ``long``."""
+    """Servers answer slower than memory: of the two suites, some of their cases are ``long``, always the same ones."""
     for item in items:
-        suite = item.path.parent.name
-        if suite in ("driver", "stores") and "swift" in item.name and crc32(item.nodeid.encode()) % 3:
+        suite, dice = item.path.parent.name, crc32(item.nodeid.encode())
+        is_long = (suite in ("driver", "stores") and "swift" in item.name and dice % 4) or (
+            suite == "driver" and "moto" in item.name and dice % 2
+        )
+        if is_long:
             item.add_marker(pytest.mark.long)
 
 

@@ -7,7 +7,7 @@ What may fail around a job, row by row, and the tests that show with real proces
         test_a_killed_child_is_a_retry_for_celery_and_the_job_succeeds
     SIGKILL, OOM or power of a whole worker
         test_sigkill_oom_or_power_of_a_whole_worker_costs_a_lease_and_a_sweep
-        test_twenty_kills_lose_nothing_and_send_nothing_twice
+        test_kills_lose_nothing_and_send_nothing_twice
         test_kills_in_the_middle_of_moves_reads_and_deletes_lose_nothing
     SIGTERM of a deploy
         test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowledged

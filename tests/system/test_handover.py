@@ -43,6 +43,7 @@ def parts_sent_twice(requests: Recorder) -> int:
     return len(sent) - len(set(sent))
 
 
+@pytest.mark.long  # the failures of workers have a quicker one
 def test_a_worker_that_is_told_to_stop_hands_over_and_nothing_is_sent_twice(stack: Stack, broker: Valkey) -> None:
     file = random_file(stack.incoming / "drain.bin", 40)
     rows = Rows(stack.database_url)
@@ -68,6 +69,7 @@ def test_a_worker_that_is_told_to_stop_hands_over_and_nothing_is_sent_twice(stac
     rows.close()
 
 
+@pytest.mark.long  # the same
 def test_a_killed_child_is_a_retry_for_celery_and_the_job_succeeds(stack: Stack, broker: Valkey) -> None:
     file = random_file(stack.incoming / "child.bin", 40)
     app = Celery(broker=broker.url, backend=broker.url, set_as_current=False)

@@ -23,7 +23,6 @@ from dev.stack import BUCKET, CHECKOUT, Stack, Worker
 from tests.system.conftest import PART_SIZE, PART_THREADS
 from tests.system.looking import Rows, wait_for
 
-KILLS = 20
 SIZE = 8 * PART_SIZE + 12_345
 SEED = 20261122
 
@@ -103,7 +102,10 @@ def assert_resumed_well(
     assert all(row["worker"] and row["started_at"] <= row["finished_at"] for row in attempts)
 
 
-def test_twenty_kills_lose_nothing_and_send_nothing_twice(stack: Stack, broker: Valkey, other_checkout: Path) -> None:
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.long)])
+def test_kills_lose_nothing_and_send_nothing_twice(
+    stack: Stack, broker: Valkey, other_checkout: Path, kills: int
+) -> None:
     moments = random.Random(SEED)
     file = stack.incoming / "blob.bin"
     file.write_bytes(moments.randbytes(SIZE))
@@ -123,7 +125,7 @@ def test_twenty_kills_lose_nothing_and_send_nothing_twice(stack: Stack, broker: 
         job = wait_for(client, job.id, lambda job: job.is_final)
         undisturbed = time.monotonic() - started
         resumed = 0
-        for number in range(KILLS):
+        for number in range(kills):
             job = client.write_stream(f"/kill/{number}", file)
             time.sleep(moments.uniform(0, undisturbed))
             job = wait_for(client, job.id, lambda job: job.worker or job.is_final)
@@ -146,7 +148,7 @@ def test_twenty_kills_lose_nothing_and_send_nothing_twice(stack: Stack, broker: 
             )
             resumed += job.attempt > 1
             victim.restart()
-        assert resumed >= KILLS // 4, "enough of the kills hit a running transfer"
+        assert resumed >= kills // 4, "enough of the kills hit a running transfer"
         time.sleep(1)  # the last events are on their way
         for row in rows.select("select id, attempt from blobferry_jobs"):
             results = events.results(row["id"])

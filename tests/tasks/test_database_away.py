@@ -83,7 +83,7 @@ def facts(world: World, job_id: str) -> dict[str, Any]:
 def world(sqlite_database: Database, tmp_path: Path) -> World:
     directory = tmp_path / "incoming"
     directory.mkdir()
-    return World(sqlite_database, directory, size=35)
+    return World(sqlite_database, directory, size=25)
 
 
 Ask = Callable[[World], str]
@@ -106,8 +106,9 @@ def read(world: World) -> str:
     return world.ask("read_stream", path=PATH, dest=(world.file.parent / "out").as_uri(), overwrite=True)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("ask", [write, move, delete, read], ids=lambda ask: ask.__name__)
+@pytest.mark.parametrize(
+    ("ask", "when"), [(write, "before"), (write, "after"), (move, "after"), (delete, "after"), (read, "after")]
+)
 def test_a_run_goes_on_whatever_answer_of_the_database_it_loses(world: World, ask: Ask, when: When) -> None:
     expected: dict[str, Any] = {}
     for away_at in count():  # at 0 nothing happens: that run is the pattern
