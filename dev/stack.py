@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,13 +86,18 @@ class Stack:
         return subprocess.run(_python(*command), env=environment, capture_output=True, text=True, timeout=60)
 
     @contextmanager
-    def worker(self, name: str = "worker", *options: str, checkout: Path = CHECKOUT) -> Iterator[Worker]:
-        """A worker that has said it is ready; ended on the way out if it still runs. ``options`` are those of run."""
+    def worker(
+        self, name: str = "worker", *options: str, checkout: Path = CHECKOUT, prefix: Sequence[str] = ()
+    ) -> Iterator[Worker]:
+        """A worker that has said it is ready; ended on the way out if it still runs. ``options`` are those of run.
+
+        ``prefix`` is a command that becomes the worker, on another host for example.
+        """
         log = self.directory / f"{name}.log"
         ready_before = _ready(log)
         process = ServiceProcess(
             name,
-            _python("run", "--name", name, *options),
+            [*prefix, *_python("run", "--name", name, *options)],
             log=log,
             answers=lambda: _ready(log) > ready_before,
             stop_group=False,  # Celery's children are the parent's to end

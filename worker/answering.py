@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from celery import Task
-
 from blobferry.checks import MAX_CONTENT
 from blobferry.contract import Request, check_request
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidRequestError, UnexpectedError
+from worker.received import StrictTask
 from worker.runtime import Runtime, current_runtime
 
 logger = logging.getLogger(__name__)
 
 
-class ReadTask(Task):  # type: ignore[misc]
+class ReadTask(StrictTask):
     """A Celery task that answers at once, or ends in FAILURE with our error."""
 
     abstract = True
@@ -27,7 +26,6 @@ class ReadTask(Task):  # type: ignore[misc]
     retry_on_worker_lost = False
     max_retries = 0
     resultrepr_maxsize = 0  # an answer in the log or in Flower could be a signed URL, or somebody's secret
-    typing = False  # arguments are checked by the contract, which names what is wrong
 
     def answer(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         """What the driver says."""

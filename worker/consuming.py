@@ -1,6 +1,7 @@
 """Celery's consumer in the parent, which must outlive every connection to the broker."""
 
 import logging
+from typing import Any
 
 from celery.worker import consumer
 
@@ -9,6 +10,11 @@ logger = logging.getLogger(__name__)
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """A consumer that connects anew, whatever the connection before says while it is closed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What kombu 5.7 raises of an ack on a connection that was closed meanwhile; it would end the worker.
+        self.connection_errors: Any = (*self.connection_errors, AttributeError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close what is left of the connection that was lost."""

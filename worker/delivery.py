@@ -7,9 +7,10 @@ the last by Retry without publishing anything: the schedule is SQL.
 import logging
 import time
 from collections.abc import Mapping
+from itertools import count
 from typing import Any, Final
 
-from celery import Task, states
+from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks import check_job_id
@@ -19,31 +20,27 @@ from models import queries
 from worker.arrival import is_number, make_row
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
 from worker.nudging import publish_best
-from worker.received import shown_args, shown_kwargs
+from worker.received import StrictTask
 from worker.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
 from worker.runtime import Runtime, current_runtime, started_runtime
 
 logger = logging.getLogger(__name__)
 
+_turns: Final = count()  #: of this process's picks: every fifth is the oldest job
 #: The errors with which the caretaker ends jobs.
 ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
 UNTOLD_AFTER: Final = 10.0  #: seconds after its end from when on nobody else is about to tell Celery of a job
 REQUEUE_PAUSE: Final = 1.0  #: seconds before a message that could not be written down goes back to the queue
 
 
-class JobTask(Task):  # type: ignore[misc]
+class JobTask(StrictTask):
     """A Celery task whose calls are jobs: one row each, any number of runs."""
 
     abstract = True
     acks_late = True
     max_retries = None
     default_retry_delay = 1  # seconds; of Celery's own retry when a child is lost, ours are in SQL
-    Request = "worker.revoking:JobRequest"  # in the parent, which shows the arguments to everybody
-    typing = False  # arguments are checked by the contract, which names what is wrong
-
-    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Hide the secrets of a bare task: Celery keeps its arguments with the result."""
-        self.request.args, self.request.kwargs = shown_args(args), shown_kwargs(kwargs)
+    Request = "worker.revoking:JobRequest"  # in the parent
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Run a slice of the job that the message speaks of. Returns its result if that was the last one."""
@@ -109,6 +106,7 @@ def publish_next(app: Any) -> None:
     if runtime is None:
         return
     try:
-        publish_best(runtime, lambda message: publish(app, message), limit=runtime.settings.concurrency)
+        turn = next(_turns)
+        publish_best(runtime, lambda message: publish(app, message), limit=runtime.settings.concurrency, turn=turn)
     except BlobferryError as error:
         logger.warning("next job not published", extra={"reason": str(error)})

@@ -1,5 +1,6 @@
 """Commands that submit a job: write, read, move, delete. ``-`` is standard input or output, for what is small."""
 
+import os
 import re
 import sys
 from base64 import b64encode
@@ -57,7 +58,7 @@ def write(
         _submit(lambda client: client.put_content(path, contents, **how), wait, timeout, as_json)
         return
     file = _file(source)
-    missing = str(file) if file is not None and not file.exists() else None
+    missing = str(file) if file is not None and not os.path.exists(file) else None  # which never raises
     _submit(lambda client: client.write_stream(path, file or source, offset, **how), wait, timeout, as_json, missing)
 
 
@@ -89,7 +90,7 @@ def read(
         return
     how["overwrite"] = not no_overwrite
     file = _file(dest)
-    missing = f"directory {file.parent}" if file is not None and not file.parent.is_dir() else None
+    missing = f"directory {file.parent}" if file is not None and not os.path.isdir(file.parent) else None
     _submit(lambda client: client.read_stream(path, file or dest, offset, **how), wait, timeout, as_json, missing)
 
 

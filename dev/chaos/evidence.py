@@ -1,6 +1,7 @@
 """What there is in the end: rows, blobs, uploads and files, read past everything that was harmed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -55,27 +56,33 @@ def gather(system: System, url: str) -> Evidence:
     attempts: dict[str, list[Row]] = {}
     for row in rows(url, "SELECT * FROM blobferry_attempts ORDER BY job_id, attempt"):
         attempts.setdefault(row["job_id"], []).append(row)
+    jobs = {row["idempotency_key"] or row["id"]: row for row in rows(url, "SELECT * FROM blobferry_jobs")}
     return Evidence(
-        jobs={row["idempotency_key"] or row["id"]: row for row in rows(url, "SELECT * FROM blobferry_jobs")},
+        jobs=jobs,
         attempts=attempts,
         uploads=rows(url, "SELECT * FROM blobferry_uploads ORDER BY id"),
-        blobs=_blobs(system),
+        blobs=_blobs(system, jobs.values()),
         unfinished=unfinished_uploads(system),
         files={str(file): _digest(file) for file in system.stack.incoming.glob("*/*")},
     )
 
 
-def _blobs(system: System) -> dict[tuple[str, str], Digest]:
+def _blobs(system: System, jobs: Iterable[Row]) -> dict[tuple[str, str], Digest]:
+    """All blobs. Paths are asked as well: a killed Swift may lose an entry of its listing, and still have the blob."""
     client = system.s3.client()
-    found = {}
+    paths = {(row["request"].get("dest_storage") or row["storage"], row["path"]) for row in jobs}
     for storage, bucket in BUCKETS.items():
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            for entry in page.get("Contents", []):
-                checksum, size = sha256(), 0
-                for piece in client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].iter_chunks(PIECE):
-                    checksum.update(piece)
-                    size += len(piece)
-                found[storage, f"/{entry['Key']}"] = size, checksum.hexdigest()
+            paths |= {(storage, f"/{entry['Key']}") for entry in page.get("Contents", [])}
+    found = {}
+    for storage, path in sorted(path for path in paths if path[0] in BUCKETS):
+        with suppress(client.exceptions.NoSuchKey):
+            body = client.get_object(Bucket=BUCKETS[storage], Key=path[1:])["Body"]
+            checksum, size = sha256(), 0
+            for piece in body.iter_chunks(PIECE):
+                checksum.update(piece)
+                size += len(piece)
+            found[storage, path] = size, checksum.hexdigest()
     client.close()
     return found
 

@@ -17,6 +17,9 @@ from dev.chaos.system import System
 from dev.chaos.watch import Watch
 from dev.chaos.worker_faults import WORKER_HARMS
 
+#: What Celery says of a child that was killed before the worker was up; it ends then, to be started again.
+KILLED_AT_ITS_START = "Could not start worker processes"
+
 HARMS: Final = {**WORKER_HARMS, **SERVICE_HARMS, **MESSAGE_HARMS}
 NEVER_SENT: Final = b"a trap in the place of one that has not gone off"
 PATIENCE: Final = 15.0  #: seconds that a fault waits for another one at the same target
@@ -52,7 +55,9 @@ class Faulting:
             if lock.acquire(blocking=False):
                 try:
                     if not self.system.is_up(name):
-                        self.watch.violations.append(f"{name} ended by itself at {time.strftime('%H:%M:%S')}")
+                        end_of_log = self.system.workers[name].log.read_text(errors="replace")[-10_000:]
+                        if KILLED_AT_ITS_START not in end_of_log:
+                            self.watch.violations.append(f"{name} ended by itself at {time.strftime('%H:%M:%S')}")
                         self.system.workers[name].kill9()
                         self.system.start_worker(name)
                 finally:

@@ -18,7 +18,6 @@ from dev.wire import Wire
 def flush_broker(means: Means) -> Harm:
     """FLUSHALL."""
     yield None
-    means.watch.broker_lost()
     with redis.Redis.from_url(means.system.broker.url, socket_timeout=5) as client:
         client.flushall()
 
@@ -26,7 +25,6 @@ def flush_broker(means: Means) -> Harm:
 def restart_broker(means: Means) -> Harm:
     """Killed, and back some seconds later with nothing."""
     yield None
-    means.watch.broker_lost()
     means.system.broker.kill9()
     means.last()
     means.system.broker.restart()

@@ -1,7 +1,6 @@
-"""Listening to what Celery is told: how often each job ended in SUCCESS or FAILURE."""
+"""Listening to what Celery is told: whether each job ended in SUCCESS or FAILURE."""
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,21 +14,14 @@ from blobferry import messages
 
 @dataclass
 class Telling:
-    """When it was told of the end of a job, by job id; in seconds since the epoch."""
+    """What it was told of the end of a job, by job id: the types of the events."""
 
-    ends: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    _heard: set[tuple[str, float]] = field(default_factory=set)
+    ends: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def hear(self, event: dict[str, Any]) -> None:
         """One event."""
-        told = (
-            event.get("uuid", ""),
-            event.get("timestamp", 0.0),
-        )  # one whose sending timed out may have been sent, and is sent again
-        if event["type"] in ("task-succeeded", "task-failed") and told not in self._heard:
-            self._heard.add(told)
-            self.ends[event["uuid"]].append(time.time())
+        if event["type"] in ("task-succeeded", "task-failed"):
+            self.ends[event["uuid"]].add(event["type"])
 
     def loop(self, app: Celery, ended: threading.Event) -> None:
         """Listen until the event, whatever happens to the broker."""

@@ -45,7 +45,6 @@ class Watch:
     violations: list[str] = field(default_factory=list)
     outages: list[tuple[float, float]] = field(default_factory=list)  #: from when to when a fault lasted
     excused: dict[str, str] = field(default_factory=dict)  #: error codes with which jobs may fail, by their id
-    wiped: list[float] = field(default_factory=list)  #: when the broker lost everything
     looks: int = 0
     _owners: dict[tuple[str, int], str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -75,10 +74,6 @@ class Watch:
             free += max(min(began, harm.since + harm.recovered) - begin, 0)
             begin = max(begin, ended)
         return free + max(harm.since + harm.recovered - begin, 0)
-
-    def broker_lost(self) -> None:
-        """The broker is about to lose everything: what Celery was told of a job it may have to be told again."""
-        self.wiped.append(time.time())
 
     def harmed(self, kind: str, hit: Sequence[Row], began: float, ended: float) -> None:
         """A fault that hit these jobs is over; those that ended in spite of it were not harmed."""

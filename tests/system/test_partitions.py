@@ -1,0 +1,455 @@
+"""Networks that fail between real hosts: two workers, each on a host of its own, cut off for longer than a lease.
+
+A cut host hears nothing, not even that it is cut off: its runs go on as far as they may, and what it had sent may
+arrive once it is joined again, long after others have taken its jobs over. The store writes down who asked it for what.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import psycopg
+import pytest
+
+from blobferry import Job
+from dev.partition import SERVICES, Host, Network, may_make_networks, network
+from dev.postgres import SERVER_VARIABLE
+from dev.recorder import Request, recorder
+from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, valkey
+from dev.stack import BUCKET, CHECKOUT, Stack, Worker
+from tests.system.conftest import FAST, PART_SIZE, PART_THREADS
+from tests.system.crowded import crowded_moto
+from tests.system.looking import Rows, head
+from tests.system.scenes import Scene
+
+pytestmark = pytest.mark.timeout(400)
+
+LEASE_SECONDS: Final = 5
+OTHER: Final = "blobferry-other"
+PARTS: Final = 15
+BATCHES: Final = 3
+KEYS: Final = 2_500  #: under a path that is deleted
+CROWDS: Final = 12
+#: Each job has a middle to be cut off in.
+DELAYS: Final = {
+    "upload_part": 0.6,
+    "copy_part": 0.6,
+    "get": 0.6,
+    "delete_batch": 1.5,
+    "complete_upload": 0.3,
+    "delete": 0.3,
+}
+SETTINGS: Final = FAST | {
+    "BLOBFERRY_LEASE__SECONDS": str(LEASE_SECONDS),
+    "BLOBFERRY_CONCURRENCY": "5",
+    "BLOBFERRY_STORAGES__DEFAULT__MULTIPARTCOPYTHRESHOLDSIZE": str(PART_SIZE),
+    "BLOBFERRY_STORAGES__DEFAULT__MULTIPARTCOPYCHUNKSIZE": str(PART_SIZE),
+    "BLOBFERRY_STORAGES__DEFAULT__MULTIPARTCOPYMAXCONCURRENCY": str(PART_THREADS),
+}
+#: What changes what readers see.
+PUBLISHING: Final = ("put", "copy", "complete_upload", "delete", "delete_batch")
+CONTENT: Final = random.Random(20261125).randbytes((PARTS - 1) * PART_SIZE + 12_345)
+NEWER: Final = b"somebody else's, and newer"
+WAITING_FOR_A_LOCK: Final = (
+    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
+
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Site:
+    """The scene, and the hosts: alpha is cut off, and beta takes over."""
+
+    scene: Scene
+    network: Network
+    s3: Any  #: a client of the store itself
+
+    @property
+    def alpha(self) -> Host:
+        return self.network.hosts[0]
+
+    @property
+    def beta(self) -> Host:
+        return self.network.hosts[1]
+
+    @contextmanager
+    def worker(self, host: Host) -> Iterator[Worker]:
+        with self.scene.stack.worker(host.name, prefix=host.prefix) as worker:
+            yield worker
+
+    def asked_by(self, host: Host, since: float, *operations: str) -> list[Request]:
+        """What the store was asked by the host from the moment on."""
+        address = self.network.address_of(host, "store")
+        seen = [request for request in self.scene.requests.requests() if request.client == address]
+        return [request for request in seen if request.operation in operations and request.started_at > since]
+
+    def snapshot(self, jobs: list[Job]) -> Mapping[str, list[Any]]:
+        """All that the rows say of jobs that have ended."""
+        ids = [job.id for job in jobs]
+        uploads = "select id from blobferry_uploads where job_id = any(:ids)"
+        select = self.scene.rows.select
+        return {
+            "jobs": select("select * from blobferry_jobs where id = any(:ids) order by id", ids=ids),
+            "attempts": select(
+                "select * from blobferry_attempts where job_id = any(:ids) order by job_id, attempt", ids=ids
+            ),
+            "parts": select(
+                f"select * from blobferry_parts where upload in ({uploads}) order by upload, part_number", ids=ids
+            ),
+        }
+
+
+class Cargo:
+    """One job of each kind, all long enough to be cut off amid them."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.number = next(_numbers)
+        self.crowd = f"crowd/{self.number}"
+        self.file = site.scene.stack.incoming / f"cargo-{self.number}" / "blob.bin"
+        self.file.parent.mkdir()
+        for kind in ("moved", "sent", "read"):
+            site.s3.put_object(Bucket=BUCKET, Key=self.key(kind), Body=CONTENT)
+        source = site.scene.stack.incoming / "content.bin"
+        if not source.exists():
+            source.write_bytes(CONTENT)
+        client = site.scene.client
+        self.jobs = {
+            "write": client.write_stream(f"/{self.key('written')}", source),
+            "move": client.move(f"/{self.key('moved')}", f"/{self.key('moved-to')}"),
+            "move across": client.move(f"/{self.key('sent')}", f"/{self.key('sent-to')}", dest_storage="other"),
+            "read": client.read_stream(f"/{self.key('read')}", self.file),
+            "delete": client.delete(f"/{self.crowd}"),
+        }
+        self.blobs = [(BUCKET, self.key("written")), (BUCKET, self.key("moved-to")), (OTHER, self.key("sent-to"))]
+        self.sources = [(BUCKET, self.key("moved")), (BUCKET, self.key("sent"))]
+
+    def key(self, kind: str) -> str:
+        return f"cargo/{self.number}/{kind}"
+
+    def under_way(self) -> None:
+        """Wait until each job is in the middle of its work."""
+        for kind, job in self.jobs.items():
+            if kind == "delete":
+                self.site.scene.until(job, lambda job: job.state == "running")
+            else:
+                self.site.scene.under_way(job)
+
+    def succeeded(self, timeout: float = 90) -> list[Job]:
+        """Wait for the end: everything has arrived, and nothing is left over."""
+        jobs = [self.site.scene.client.wait(job.id, timeout=timeout) for job in self.jobs.values()]
+        assert {job.state for job in jobs} == {"succeeded"}, jobs
+        s3 = self.site.s3
+        for bucket, key in self.blobs:
+            assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == CONTENT, key
+        assert self.file.read_bytes() == CONTENT
+        for bucket, key in self.sources:
+            assert head(s3, bucket, key) is None, key
+        assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{self.crowd}/")
+        self.assert_nothing_is_unfinished()
+        for job in jobs:
+            assert_no_two_runs_at_once(self.site.scene, job)
+        return jobs
+
+    def assert_nothing_is_unfinished(self) -> None:
+        for bucket in (BUCKET, OTHER):
+            unfinished = self.site.s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+            assert [found for found in unfinished if found["Key"].startswith(self.key(""))] == []
+
+    def replace(self) -> None:
+        """Somebody else writes to every path of the cargo, which none of its jobs may touch any more."""
+        for bucket, key in self._everything():
+            self.site.s3.put_object(Bucket=bucket, Key=key, Body=NEWER)
+        self.file.write_bytes(NEWER)
+
+    def assert_is_replaced(self) -> None:
+        for bucket, key in self._everything():
+            assert self.site.s3.get_object(Bucket=bucket, Key=key)["Body"].read() == NEWER, key
+        assert self.file.read_bytes() == NEWER
+
+    def _everything(self) -> list[tuple[str, str]]:
+        return [*self.blobs, *self.sources, (BUCKET, f"{self.crowd}/late"), (BUCKET, f"{self.crowd}/00000")]
+
+
+def assert_no_two_runs_at_once(scene: Scene, job: Job) -> None:
+    """Each attempt began when the one before had ended; no part has two rows."""
+    attempts = scene.attempts(job)
+    assert [row["attempt"] for row in attempts] == list(range(1, job.attempt + 1))
+    assert [row["outcome"] for row in attempts[-1:]] == ["succeeded"]
+    assert all(row["outcome"] in ("died", "retrying") for row in attempts[:-1]), attempts
+    for before, after in pairwise(attempts):
+        assert before["started_at"] <= before["finished_at"] <= after["started_at"], attempts
+    (row,) = scene.rows.select("select token, worker from blobferry_jobs where id = :id", id=job.id)
+    assert row["token"] >= job.attempt
+
+
+@contextmanager
+def replaced_amid(cargo: Cargo) -> Iterator[None]:
+    """Beta is there as well, and alpha is in the middle of every job of the cargo."""
+    site = cargo.site
+    cargo.under_way()
+    site.alpha.cut("store")  # however long beta takes to start, alpha comes to no end
+    with site.worker(site.beta):
+        site.alpha.join("store")
+        yield
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Network]:
+    if not may_make_networks():
+        pytest.skip("only root may make hosts of their own (network namespaces), and not in every container")
+    with network("alpha", "beta") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def far_broker(hosts: Network) -> Iterator[Valkey]:
+    with valkey(address=hosts.address("broker")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def far_database(hosts: Network) -> Iterator[Postgres]:
+    if SERVER_VARIABLE in os.environ:
+        pytest.skip("hosts cannot be cut off from this PostgreSQL")
+    with postgres(address=hosts.address("database")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[S3Service]:
+    with crowded_moto(BUCKET, [f"crowd/{number}/" for number in range(CROWDS)], KEYS) as service:
+        yield service
+
+
+@pytest.fixture
+def site(
+    hosts: Network, far_broker: Valkey, far_database: Postgres, store: S3Service, tmp_path: Path
+) -> Iterator[Site]:
+    with ExitStack() as services:
+        requests = services.enter_context(
+            recorder(store.endpoint, tmp_path, delays=DELAYS, address=hosts.address("store"))
+        )
+        url = services.enter_context(postgres_database(far_database))
+        buckets = {"default": BUCKET, "other": OTHER}
+        stack = Stack(far_broker.url, url, store, tmp_path, requests.endpoint, SETTINGS, buckets)
+        stack.prepare()
+        far_broker.flush()
+        client = services.enter_context(stack.client())
+        rows = Rows(url)
+        services.callback(rows.close)
+        s3 = store.client()
+        services.callback(s3.close)
+        for host in hosts.hosts:
+            services.callback(host.join)
+        yield Site(Scene(stack, stack, client, rows, requests), hosts, s3)
+
+
+#: Prints when it hears nothing from a Redis for two seconds, and when it hears something again.
+LISTENER: Final = """
+import socket, sys, time
+heard = None
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
+    connection.settimeout(2)
+    while True:
+        time.sleep(0.05)
+        connection.sendall(b"PING\\r\\n")
+        before, heard = heard, True
+        try:
+            heard = bool(connection.recv(1000))
+        except TimeoutError:
+            heard = False
+        if heard != before:
+            print("heard" if heard else "silence", flush=True)
+"""
+
+
+def test_a_host_that_is_cut_off_hears_nothing_while_the_others_do(hosts: Network, far_broker: Valkey) -> None:
+    where = (hosts.address("broker"), str(far_broker.port))
+    with ExitStack() as listeners:
+        alpha, beta = (
+            listeners.enter_context(
+                subprocess.Popen([*host.prefix, sys.executable, "-c", LISTENER, *where], stdout=subprocess.PIPE)
+            )
+            for host in hosts.hosts
+        )
+        for listener in (alpha, beta):
+            listeners.callback(listener.kill)
+        assert alpha.stdout is not None
+        assert beta.stdout is not None
+        assert (alpha.stdout.readline(), beta.stdout.readline()) == (b"heard\n", b"heard\n")
+        hosts.hosts[0].cut("broker")
+        assert alpha.stdout.readline() == b"silence\n"
+        hosts.hosts[0].join("broker")
+        assert alpha.stdout.readline() == b"heard\n"
+        beta.kill()
+        assert beta.stdout.read() == b"", "the other one has not been disturbed"
+
+
+NEXT_RUN: Final = """
+import sys, time
+from dev.partition import network
+with network("gamma") as made:
+    print(made.hosts[0].namespace, flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_run_has_left_behind_is_removed_by_the_next(hosts: Network) -> None:
+    def names() -> str:
+        shown = [subprocess.check_output(["ip", *what.split()], text=True) for what in ("netns list", "-brief link")]
+        return "".join(shown)
+
+    with subprocess.Popen([sys.executable, "-c", NEXT_RUN, "60"], cwd=CHECKOUT, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        name = killed.stdout.readline().decode().strip()
+        assert name.removesuffix("gamma") in names()
+        killed.kill()
+    assert name in names()
+    subprocess.run([sys.executable, "-c", NEXT_RUN, "0"], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+    assert name.removesuffix("gamma") not in names()
+    assert hosts.hosts[0].namespace in names(), "a run that lives keeps its own"
+
+
+@pytest.mark.parametrize(
+    "services", [pytest.param(("database",), marks=pytest.mark.long), SERVICES], ids=["database", "everything"]
+)
+def test_a_host_cut_off_for_longer_than_its_leases_is_replaced_and_does_no_harm_when_it_is_back(
+    site: Site, services: tuple[str, ...]
+) -> None:
+    with site.worker(site.alpha) as alpha:
+        cargo = Cargo(site)
+        with replaced_amid(cargo):
+            site.alpha.cut(*services)
+            jobs = cargo.succeeded()
+            assert_taken_over(site, jobs)
+            taken_over_at = time.time()
+            rows = site.snapshot(jobs)
+            cargo.replace()
+            site.alpha.join()
+        assert_alpha_works_on(site)
+        end(alpha)
+    cargo.assert_is_replaced()
+    cargo.assert_nothing_is_unfinished()
+    assert site.snapshot(jobs) == rows
+    late = site.asked_by(site.alpha, taken_over_at, *PUBLISHING)
+    assert [request for request in late if "/later/" not in request.path] == []
+    assert list(cargo.file.parent.iterdir()) == [cargo.file], "no partial file is left"
+
+
+@pytest.mark.long
+def test_a_host_cut_off_from_the_broker_ends_its_runs_and_takes_jobs_again_when_it_is_back(site: Site) -> None:
+    with site.worker(site.alpha) as alpha:
+        cargo = Cargo(site)
+        with replaced_amid(cargo):
+            site.alpha.cut("broker")
+            jobs = cargo.succeeded()
+            assert ["alpha"] in [hosts_of(site, job) for job in jobs], "a run does not need the broker"
+            threading.Event().wait(LEASE_SECONDS)
+            rows = site.snapshot(jobs)
+            cargo.replace()
+            site.alpha.join()
+        assert_alpha_works_on(site)
+        end(alpha)
+    cargo.assert_is_replaced()
+    assert site.snapshot(jobs) == rows
+
+
+@pytest.mark.long
+def test_a_host_cut_off_from_the_store_gives_its_jobs_up_to_another(site: Site) -> None:
+    with site.worker(site.alpha) as alpha:
+        cargo = Cargo(site)
+        with replaced_amid(cargo):
+            site.alpha.cut("store")
+            jobs = cargo.succeeded(timeout=300)
+            assert_taken_over(site, jobs)
+            rows = site.snapshot(jobs)
+            cargo.replace()
+            site.alpha.join()
+        assert_alpha_works_on(site)
+        end(alpha)
+    cargo.assert_is_replaced()
+    assert site.snapshot(jobs) == rows
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("services", [*((service,) for service in SERVICES), SERVICES], ids=[*SERVICES, "everything"])
+def test_all_hosts_are_cut_off_for_longer_than_the_lease_and_joined_again(
+    site: Site, services: tuple[str, ...]
+) -> None:
+    with site.worker(site.alpha), site.worker(site.beta):
+        cargo = Cargo(site)
+        cargo.under_way()
+        for host in site.network.hosts:
+            host.cut(*services)
+        threading.Event().wait(2 * LEASE_SECONDS)
+        for host in site.network.hosts:
+            host.join()
+        jobs = cargo.succeeded(timeout=120)
+        if "database" in services:
+            assert min(job.attempt for job in jobs) > 1, "all leases had run out"
+        later = [site.scene.submit(f"/later/{number}", 2) for number in range(10)]
+        for job in later:
+            site.scene.succeeded(job, timeout=90)
+
+
+@pytest.mark.long
+def test_a_transaction_that_a_cut_off_host_has_left_open_does_not_hold_its_job(site: Site) -> None:
+    scene = site.scene
+    with site.worker(site.alpha), site.worker(site.beta):
+        job = scene.submit("/left-open/blob", PARTS)
+        job = scene.under_way(job)
+        owner, other = site.network.hosts if host_of(job.worker) == "alpha" else reversed(site.network.hosts)
+        waits = f"{WAITING_FOR_A_LOCK} AND client_addr = '{site.network.address_of(owner, 'database')}'"
+        with psycopg.connect(site.scene.stack.database_url.replace("+psycopg", "")) as somebody:
+            somebody.execute("SELECT * FROM blobferry_jobs WHERE id = %s FOR UPDATE", [job.id])
+            scene.until_rows(waits)
+            owner.cut()
+        # Now the cut-off run gets the lock, and hears nothing of it.
+        job = scene.succeeded(job, timeout=60)
+        assert hosts_of(site, job)[-1] == other.name
+        assert_no_two_runs_at_once(scene, job)
+        owner.join()  # nobody need wait for a worker that cannot say good-bye
+
+
+def host_of(worker: str | None) -> str:
+    """The host in a worker's name, ``id@host:pid``."""
+    return str(worker).partition("@")[2].partition(":")[0]
+
+
+def hosts_of(site: Site, job: Job) -> list[str]:
+    """The host of each attempt."""
+    return [host_of(row["worker"]) for row in site.scene.attempts(job)]
+
+
+def assert_taken_over(site: Site, jobs: list[Job]) -> None:
+    """Alpha had each job first, and beta brought it to its end."""
+    for job in jobs:
+        hosts = hosts_of(site, job)
+        assert (hosts[0], hosts[-1]) == ("alpha", "beta"), (job, hosts)
+
+
+def assert_alpha_works_on(site: Site) -> None:
+    """It takes more jobs than it has slots, and ends them."""
+    later = [site.scene.submit(f"/later/{number}", 1) for number in range(6)]
+    for job in later:
+        job = site.scene.succeeded(job, timeout=90)
+        assert hosts_of(site, job)[-1] == "alpha"
+
+
+def end(worker: Worker) -> None:
+    """SIGTERM; every run, also of a job that is not its own any more, has ended when this returns."""
+    os.kill(worker.pids[0], signal.SIGTERM)
+    psutil.Process(worker.pids[0]).wait(timeout=90)

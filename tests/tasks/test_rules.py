@@ -1,0 +1,252 @@
+"""What Celery hears of a run, and what is sent for the next one: tasks as a child runs them, without the processes."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery, signals
+from celery.exceptions import Ignore, Retry
+from celery.worker import state as worker_state
+from sqlalchemy.orm import Session
+
+from blobferry.contract import JOBS_QUEUE, ROW_HEADER, SEQ_HEADER
+from blobferry.messages import Message, publish
+from dev.waiting import wait_until
+from models import Database
+from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
+from tests.models.rows import claim, expire_lease, job_row, outcomes
+from tests.tasks.life import KEY, THREADS, World
+from worker import revoking
+from worker.caretaker import Caretaker
+from worker.delivery import JobTask
+from worker.errors import UnreachableError
+from worker.lease import lease_clock
+from worker.runner import Ended, Nothing, run_job
+from worker.runtime import Runtime, start_runtime
+from worker.stores.store import Store
+
+#: What an app may ask of Celery beside the task itself, as a worker gets it.
+OPTIONS: dict[str, Any] = {
+    "callbacks": [{"task": "app.done", "args": [], "kwargs": {}, "options": {}}],
+    "errbacks": [{"task": "app.failed", "args": [], "kwargs": {}, "options": {}}],
+    "chain": [{"task": "app.next", "args": [], "kwargs": {}, "options": {}}],
+    "chord": {"task": "app.all_done", "args": [], "kwargs": {}, "options": {}},
+    "group": "the-group",
+    "group_index": 0,
+    "parent_id": "the-parent",
+    "root_id": "the-root",
+}
+
+
+class Tasks:
+    """Our tasks, a broker in memory, and one runtime after another."""
+
+    def __init__(self, app: Celery, world: World) -> None:
+        self.app = app
+        self.world = world
+
+    @contextmanager
+    def child(self, store: Store | None = None, **sections: Any) -> Iterator[Runtime]:
+        """A worker child: the runtime that tasks find."""
+        with self.world.worker(store, **sections) as runtime:
+            yield start_runtime(runtime)
+
+    @property
+    def task(self) -> JobTask:
+        task = self.app.tasks["blobferry.write_stream"]
+        assert isinstance(task, JobTask)
+        return task
+
+    def deliver(self, task_id: str, headers: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """What the run of a message ends with, as Celery's child sees it."""
+        arguments = {"path": "/" + KEY, "source": self.world.file.as_uri()}
+        self.task.push_request(id=task_id, **(headers or {}), **options)
+        try:
+            return self.task.run(**arguments)
+        finally:
+            self.task.pop_request()
+
+    def deliver_newest(self, task_id: str) -> Any:
+        row = job_row(self.world.database, task_id)
+        return self.deliver(task_id, {ROW_HEADER: True, SEQ_HEADER: row.publish_seq})
+
+    def sent(self) -> list[Any]:
+        """The messages that were sent since the last look."""
+        found = []
+        with self.app.connection_for_read() as connection, connection.SimpleQueue(JOBS_QUEUE) as queue:
+            while queue.qsize():
+                message = queue.get_nowait()
+                message.ack()
+                found.append(message)
+        return found
+
+    def ends_a_run(self) -> None:
+        """What Celery calls after a run that is not the last."""
+        self.task.on_retry(None, "", [], {}, None)
+
+
+@pytest.fixture
+def tasks(world: World) -> Iterator[Tasks]:
+    app = Celery("rules", broker=f"memory://{uuid4().hex}", backend="cache+memory://", include=["tasks.transfers"])
+    app.loader.import_default_modules()
+    tasks = Tasks(app, world)
+    tasks.sent()
+    yield tasks
+    app.close()
+
+
+SLICED: dict[str, Any] = {"transfer": {"slice_seconds": 0.000001}}
+
+
+def test_a_run_that_is_not_the_last_ends_by_retry_and_sends_nothing(tasks: Tasks) -> None:
+    away = FaultyStore(tasks.world.memory, "upload_part", times=99)
+    with tasks.child(away), pytest.raises(Retry) as caught:
+        tasks.deliver("job")
+    assert caught.value.when is not None
+    assert job_row(tasks.world.database, "job").state == "retrying"
+    assert tasks.sent() == [], "the schedule is SQL"
+
+
+def test_a_run_that_claims_nothing_ends_by_ignore(tasks: Tasks) -> None:
+    job_id = tasks.world.submit()
+    claim(tasks.world.database, job_id)
+    with tasks.child(), pytest.raises(Ignore):
+        tasks.deliver_newest(job_id)
+    with tasks.child(), pytest.raises(Ignore):
+        tasks.deliver("never", {ROW_HEADER: True, SEQ_HEADER: 0})
+    assert outcomes(tasks.world.database, job_id) == [None]
+
+
+def test_the_last_run_ends_with_the_result_that_its_row_has(tasks: Tasks) -> None:
+    with tasks.child():
+        result = tasks.deliver("job")
+    assert result == job_row(tasks.world.database, "job").result
+    assert blob(tasks.world.memory, KEY) == tasks.world.data
+
+
+def test_what_celery_was_asked_beside_the_task_is_on_the_row_and_goes_with_every_message(tasks: Tasks) -> None:
+    kept = {name: OPTIONS[name] for name in ("chain", "chord", "callbacks", "errbacks")}
+    with tasks.child(**SLICED):
+        with pytest.raises(Retry):
+            tasks.deliver("job", **OPTIONS)
+        for _ in range(2):  # slices
+            tasks.ends_a_run()
+            (message,) = tasks.sent()
+            assert message.headers["id"] == "job"
+            assert (message.headers[ROW_HEADER], message.headers[SEQ_HEADER]) == (
+                True,
+                job_row(tasks.world.database, "job").publish_seq,
+            )
+            assert (message.headers["root_id"], message.headers["parent_id"]) == ("the-root", "the-parent")
+            assert (message.headers["group"], message.headers["group_index"]) == ("the-group", 0)
+            embedded = json.loads(message.body)[2]
+            assert {name: plain(embedded[name]) for name in kept} == kept
+            with pytest.raises(Retry):
+                tasks.deliver_newest("job")
+
+
+def plain(signature: Any) -> Any:
+    """A signature, or some, without what Celery itself adds."""
+    if isinstance(signature, list):
+        return [plain(one) for one in signature]
+    return {name: signature[name] for name in ("task", "args", "kwargs", "options")}
+
+
+@pytest.mark.parametrize("end", ["after_return", "on_retry"])
+def test_a_run_that_ends_publishes_the_next_job_without_a_caretaker(tasks: Tasks, end: str) -> None:
+    following = tasks.world.submit(arguments={"path": "/another"})
+    with tasks.child():
+        getattr(tasks.task, end)(None, "", [], {}, None)
+    assert [message.headers["id"] for message in tasks.sent()] == [following]
+
+
+def test_a_bare_task_is_durable_from_its_arrival(tasks: Tasks) -> None:
+    """The worker dies with it, and the broker has forgotten its message."""
+    deadly = FaultyStore(tasks.world.memory, "upload_part", error=lambda: DeathError("SIGKILL"))
+    with tasks.child(deadly), pytest.raises(DeathError):
+        tasks.deliver("job")
+    expire_lease(tasks.world.database, "job")
+    with tasks.child() as runtime:
+        assert Caretaker(runtime, lambda message: publish(tasks.app, message)).sweep().published == 1
+        (message,) = tasks.sent()
+        assert message.headers[ROW_HEADER] is True
+        tasks.deliver("job", {name: message.headers[name] for name in (ROW_HEADER, SEQ_HEADER)})
+    assert outcomes(tasks.world.database, "job") == ["died", "succeeded"]
+    assert blob(tasks.world.memory, KEY) == tasks.world.data
+
+
+def test_a_message_of_an_earlier_slice_is_old(tasks: Tasks) -> None:
+    with tasks.child(**SLICED):
+        with pytest.raises(Retry):
+            tasks.deliver("job")
+        first = Message.from_row(job_row(tasks.world.database, "job").as_row())
+        with pytest.raises(Retry):
+            tasks.deliver_newest("job")
+        before = job_row(tasks.world.database, "job").as_row()
+        with pytest.raises(Ignore):
+            tasks.deliver("job", {ROW_HEADER: True, SEQ_HEADER: first.seq})
+        assert job_row(tasks.world.database, "job").as_row() == before
+
+
+class Revoked:
+    """A message that was revoked, as Celery tells of it."""
+
+    id = "revoked-job"
+
+
+def test_a_revoke_is_told_to_the_caretaker_and_forgotten_by_celery(tasks: Tasks) -> None:
+    before = max((when for when, _ in revoking.asked_since(0)), default=0.0)
+    worker_state.revoked.add(Revoked.id)
+    signals.task_revoked.send(sender=tasks.task, request=Revoked, terminated=False, signum=None, expired=False)
+    assert Revoked.id not in worker_state.revoked, "it may be retried under this id"
+    assert [task_id for _, task_id in revoking.asked_since(before)] == [Revoked.id]
+
+
+# --- the lease -------------------------------------------------------------------------------------------------------
+
+SHORT = {"seconds": 4, "heartbeat_seconds": 0.5, "margin_seconds": 2.5}
+
+
+class DeafDatabase(Database):
+    """No heartbeat gets through."""
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        if threading.current_thread().name == "heartbeat":
+            raise UnreachableError("database: timeout expired")
+        with super().begin() as session:
+            yield session
+
+
+@pytest.mark.parametrize(
+    ("verb", "times"), [("upload_part", 3), ("head", 2)], ids=["amid parts", "right before the publishing call"]
+)
+def test_near_the_end_of_a_lease_that_is_not_renewed_no_part_and_no_publishing_call_begins(
+    world: World, verb: str, times: int
+) -> None:
+    """Though the job is still this run's, and its other writes get through."""
+    job_id = world.submit()
+    claimed_at = lease_clock()
+    calls: list[str] = []
+    late: list[int] = []
+
+    def wait_for_the_margin(called: str) -> None:
+        calls.append(called)
+        if calls.count(verb) >= times and not late:
+            wait_until(lambda: lease_clock() - claimed_at > 1.7, 20, "the lease is near its end")
+            late.append(len(calls))
+
+    deaf = DeafDatabase(str(world.database.engine.url))
+    with world.worker(HookedStore(world.memory, before=wait_for_the_margin), database=deaf, lease=SHORT) as runtime:
+        assert isinstance(run_job(runtime, job_id), Nothing)
+    deaf.close()
+    assert calls[late[0] :].count("upload_part") <= THREADS - 1, "what was in hand"
+    assert PUBLISHING.isdisjoint(calls)
+    assert blob(world.memory, KEY) is None
+    expire_lease(world.database, job_id)
+    assert isinstance(world.run(job_id), Ended)
+    assert blob(world.memory, KEY) == world.data
