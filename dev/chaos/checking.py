@@ -111,6 +111,8 @@ class Verdict:
         kept = set()
         for upload in self.evidence.uploads:
             if upload["state"] in SETTLED:
+                if upload["state"] == "completed":  # a Swift that is killed while it completes may keep the upload, too
+                    kept.add((upload["bucket"], upload["key"], upload["upload_id"]))
                 continue
             if states.get(upload["job_id"]) == "failed" and upload["recheck_at"]:
                 kept.add((upload["bucket"], upload["key"], upload["upload_id"]))

@@ -41,12 +41,15 @@ def rows(url: str, statement: str) -> list[Row]:
 
 
 def unfinished_uploads(system: System) -> list[tuple[str, str, str]]:
-    """What the store still holds of uploads."""
+    """What the store still holds of uploads. A Swift that was killed may list one that is gone: each is asked for."""
     client = system.s3.client()
     found = []
     for bucket in BUCKETS.values():
         for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
-            found += [(bucket, upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", [])]
+            for upload in page.get("Uploads", []):
+                with suppress(client.exceptions.NoSuchUpload):
+                    client.list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                    found.append((bucket, upload["Key"], upload["UploadId"]))
     client.close()
     return found
 

@@ -1,7 +1,7 @@
 """Harm by messages: twice, too old, or bare."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from celery import Celery
@@ -44,12 +44,13 @@ def replay_messages(means: Means) -> Harm:
             if means.chance.random() < 0.7:
                 messages.publish(app, _message(row, means.chance.randint(0, max(row["publish_seq"] - 1, 0))))
             else:
-                app.send_task(
-                    TASK_PREFIX + row["operation"],
-                    kwargs={**row["request"], "storage": row["storage"]},
-                    task_id=row["id"],
-                    queue="blobferry",
-                )
+                with suppress(Exception):  # the broker may be away just now
+                    app.send_task(
+                        TASK_PREFIX + row["operation"],
+                        kwargs={**row["request"], "storage": row["storage"]},
+                        task_id=row["id"],
+                        queue="blobferry",
+                    )
 
 
 def _message(row: Row, seq: int) -> Message:
