@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, select, update
 
 from blobferry.checks import check_job_id
 from blobferry.clock import db_now
-from blobferry.contract import FINAL_STATES, PAST_RETURN, JobState, UploadState
+from blobferry.contract import FINAL_STATES, PAST_RETURN, JobState, Phase, UploadState
 from blobferry.database import reachable
 from blobferry.errors import JobNotFoundError, TooLateError
 from blobferry.tables import attempts, jobs, uploads
@@ -21,6 +21,8 @@ from blobferry.tables import attempts, jobs, uploads
 Row = Mapping[str, Any]
 
 _UNSENT: Final = (UploadState.OPENING, UploadState.OPEN)  #: readers cannot see anything of these
+#: The phase of a job whose upload readers may see, by the upload's state: too late for a cancel.
+_PHASES: Final = {UploadState.COMPLETING: Phase.COMPLETING, UploadState.COMPLETED: Phase.VERIFYING}
 _ANEW: Final = "submit it anew"
 _COUNTERS: Final = ("failures", "crashes", "crash_streak", "restarts", "polls")
 _OF_THE_END: Final = ("run_at", "finished_at", "verify_until", "published_at", "result", "waits_for")
@@ -73,10 +75,12 @@ def retry(engine: Engine, job_id: str) -> Row:
             when = deadline.isoformat(timespec="seconds")
             raise TooLateError(job_id, "retry", f"its deadline {when} is over", _ANEW)
         job.keep_uploads_until(None)
+        upload = job.upload_state()
         # Where nothing is left of what was sent, the source may be another one by now.
-        begins_anew = {} if job.has_upload() else {"source_fingerprint": None, "size": None, "bytes_done": 0}
+        begins_anew = {} if upload else {"source_fingerprint": None, "size": None, "bytes_done": 0}
         return job.change(
             state=JobState.RETRYING,
+            phase=_PHASES.get(UploadState(upload)) if upload else None,
             **begins_anew,
             cancel_requested=False,
             pause_requested=False,
@@ -119,11 +123,11 @@ class _Locked:
         ours = (uploads.c.job_id == self.row["id"], uploads.c.state.in_([str(state) for state in states]))
         self._connection.execute(update(uploads).where(*ours).values(recheck_at=moment))
 
-    def has_upload(self) -> bool:
-        """Whether there is an upload to go on with, or one that readers may see."""
+    def upload_state(self) -> str | None:
+        """The state of its newest upload that was not given up: one to go on with, or one that readers may see."""
         given_up = [str(state) for state in (UploadState.ABORTING, UploadState.GONE)]
-        theirs = select(uploads.c.id).where(uploads.c.job_id == self.row["id"], uploads.c.state.not_in(given_up))
-        return self._connection.scalar(theirs.limit(1)) is not None
+        theirs = select(uploads.c.state).where(uploads.c.job_id == self.row["id"], uploads.c.state.not_in(given_up))
+        return self._connection.scalar(theirs.order_by(uploads.c.id.desc()).limit(1))
 
     def attempt_is_over(self) -> bool:
         """Whether its latest attempt has an outcome."""

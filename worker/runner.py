@@ -129,7 +129,6 @@ class _Run:
         self._lease = lease
         self._ends_at = time.monotonic() + runtime.settings.transfer.slice_seconds
         self._operation: Operation | None = None
-        self._stopped = False
 
     def outcome(self) -> Outcome:
         try:
@@ -159,8 +158,7 @@ class _Run:
 
     def _stop(self) -> bool:
         self._lease.check()
-        self._stopped = bool(self._stop_reason())
-        return self._stopped
+        return self._stop_reason() is not None
 
     def _stop_reason(self) -> Stopping | None:
         operation, wishes = self._operation, self._lease.wishes
@@ -178,8 +176,7 @@ class _Run:
         return Stopping.SLICE if slice_is_over else None
 
     def _hand_over(self) -> Outcome:
-        # What asked to stop may have been taken back; and only a cancel can refuse a publishing call unseen.
-        reason = self._stop_reason() or (Stopping.ASKED if self._stopped else Stopping.CANCEL)
+        reason = self._stop_reason() or Stopping.ASKED  # what asked to stop may have been taken back
         match reason:
             case Stopping.CANCEL:
                 self._lease.end(lambda session: queries.cancel_job(session, self._job))

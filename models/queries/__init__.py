@@ -17,6 +17,7 @@ from models.queries.checkpoints import (
     known_upload_ids,
     newest_upload,
     parts_of,
+    pass_return,
     record_parts,
     update_upload,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "newest_upload",
     "owners",
     "parts_of",
+    "pass_return",
     "pause_job",
     "pick_fairly",
     "poll_again",

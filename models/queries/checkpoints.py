@@ -54,14 +54,14 @@ def update_upload(session: Session, upload: int, **values: Any) -> None:
 
 def begin_completing(session: Session, job: Job, *, base_etag: str) -> bool:
     """Pass the point of no return, unless a cancel came first: then False. Raises LeaseLostError."""
+    return pass_return(session, job, phase=Phase.COMPLETING, base_etag=base_etag)
+
+
+def pass_return(session: Session, job: Job, **values: Any) -> bool:
+    """The same, in whichever way the job passes it."""
     update_owned(session, job.id, job.token)
-    statement = (
-        update(Job)
-        .where(Job.id == job.id, or_(past_return(), ~Job.cancel_requested))
-        .values(phase=Phase.COMPLETING, base_etag=base_etag)
-        .returning(Job.id)
-    )
-    return session.scalar(statement) is not None
+    in_time = (Job.id == job.id, or_(past_return(), ~Job.cancel_requested))
+    return session.scalar(update(Job).where(*in_time).values(**values).returning(Job.id)) is not None
 
 
 def known_upload_ids(session: Session, bucket: str, endpoint: str, key: str) -> set[str]:

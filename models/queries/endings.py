@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
 from blobferry.contract import JobState
-from blobferry.errors import BlobferryError, StoreError, TransferError
+from blobferry.errors import BlobferryError, TransferError
 from models.job import Job
 from models.queries.claims import update_owned
 from models.queries.conditions import NOBODY
@@ -23,9 +23,11 @@ def release_job(session: Session, job: Job, state: JobState, *, delay: float = 0
 
 
 def pause_job(session: Session, job: Job, *, keep_upload_seconds: float) -> None:
-    """Give the job back, to be claimed again once somebody resumes it."""
-    update_owned(session, job.id, job.token, state=JobState.PAUSED, run_at=None, crash_streak=0, **NOBODY)
-    keep_paused(session, job.id, keep_upload_seconds)
+    """Give the job back, to be claimed again once somebody resumes it; at once if that has happened meanwhile."""
+    state = case((Job.pause_requested, JobState.PAUSED), else_=JobState.QUEUED)
+    wishes = update_owned(session, job.id, job.token, state=state, run_at=None, crash_streak=0, **NOBODY)
+    if wishes.pause:
+        keep_paused(session, job.id, keep_upload_seconds)
 
 
 def retry_job(session: Session, job: Job, error: BlobferryError, *, delay: float, failures: int) -> None:
@@ -75,8 +77,8 @@ def _finish(
         **values,
     )
     close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
-    # What the store or a look at it has decided is certain; any other error may hide a completion that still works.
-    certain = error is None or isinstance(error, StoreError | TransferError)
+    # What a look at the store has decided is certain; any other error may hide a completion that still works.
+    certain = error is None or isinstance(error, TransferError)
     give_up_uploads(session, job.id, keep_upload_seconds, certain=certain)
     drop_locks(session, job.id)
 

@@ -47,7 +47,9 @@ class Hold:
 
 def take_locks(session: Session, job: Job, holds: Sequence[Hold]) -> str | None:
     """Take all the locks that the job needs, or none; then return the id of the job that it has to wait for."""
-    mine = {(lock.bucket, lock.path) for lock in session.scalars(select(PathLock).where(PathLock.job_id == job.id))}
+    # For update: a caretaker may just be dropping the locks of a job that was paused for too long.
+    locks = session.scalars(select(PathLock).where(PathLock.job_id == job.id).with_for_update())
+    mine = {(lock.bucket, lock.path) for lock in locks}
     if all((hold.bucket, hold.key) in mine for hold in holds):
         return None  # whoever holds them must not wait for others, who wait for them
     for bucket in sorted({hold.bucket for hold in holds}):
@@ -63,9 +65,15 @@ def take_locks(session: Session, job: Job, holds: Sequence[Hold]) -> str | None:
 
 
 def wait_for(session: Session, job_id: str, blocker: str) -> None:
-    """The job is not to be had before the other one has ended; if that has happened meanwhile, nothing changes."""
+    """The job is not to be had before the other one has ended; if that has happened meanwhile, nothing changes.
+
+    Who waits holds nothing. So nobody ahead of it in line waits for it any more, and there is no circle.
+    """
+    session.execute(delete(PathLock).where(PathLock.job_id == job_id))
+    seq = select(Job.seq).where(Job.id == job_id).scalar_subquery()
+    _set_waits_for(session, and_(Job.waits_for == job_id, Job.seq < seq), None)
     waits = select(Job.id).where(Job.id == blocker, Job.state.not_in(FINAL_STATES)).scalar_subquery()
-    _set_waits_for(session, Job.id == job_id, waits)
+    _set_waits_for(session, and_(Job.id == job_id, Job.lease_expires_at.is_(None)), waits)
 
 
 def drop_locks(session: Session, job_id: str) -> None:
@@ -79,7 +87,8 @@ def drop_stale_locks(session: Session) -> int:
     blocker = aliased(Job)
     idle = select(Job.id).where(~_has_place(Job))
     session.execute(delete(PathLock).where(PathLock.job_id.in_(idle)), execution_options={"synchronize_session": False})
-    stands = exists().where(blocker.id == Job.waits_for, _has_place(blocker))
+    holds = exists().where(PathLock.job_id == blocker.id)
+    stands = exists().where(blocker.id == Job.waits_for, _has_place(blocker), or_(blocker.seq < Job.seq, holds))
     return _set_waits_for(session, and_(Job.waits_for.is_not(None), ~stands), None)
 
 

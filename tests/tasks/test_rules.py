@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from dev.waiting import wait_until
 from models import Database
 from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
 from tests.models.rows import claim, expire_lease, job_row, outcomes
-from tests.tasks.life import KEY, THREADS, World
+from tests.tasks.life import KEY, PART, THREADS, World
 from worker import revoking
 from worker.caretaker import Caretaker
 from worker.delivery import JobTask
@@ -87,6 +88,14 @@ class Tasks:
     def ends_a_run(self) -> None:
         """What Celery calls after a run that is not the last."""
         self.task.on_retry(None, "", [], {}, None)
+
+
+@pytest.fixture
+def world(sqlite_database: Database, tmp_path: Path) -> World:
+    """A world whose file has parts enough for some slices."""
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(sqlite_database, directory, size=40 * PART)
 
 
 @pytest.fixture

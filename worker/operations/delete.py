@@ -4,21 +4,22 @@ from datetime import datetime
 from typing import Any
 
 from blobferry.contract import Phase
+from models import queries
 from worker.lease import Lease
 from worker.operations.operation import NotShownError, Result
 from worker.runtime import Runtime
-from worker.transfer.control import Stop
+from worker.transfer.control import Interrupted, Stop
 
 
 class Delete:
     """A path and everything under it. It is its own memory: see :class:`~worker.transfer.deleting.Deletion`."""
 
     is_sliced = True
-    past_return = False  # a cancel stops it between two batches
 
     def __init__(self, runtime: Runtime, lease: Lease, stop: Stop) -> None:
         job = lease.job
         self.progressed = False
+        self.past_return = job.phase == Phase.VERIFYING  #: until then a cancel stops it, between two batches
         self.cutoff = job.cutoff
         self.deleted_any = job.deleted_any
         self._lease = lease
@@ -29,7 +30,10 @@ class Delete:
     def bring(self) -> None:
         """See :class:`Operation`."""
         self._driver.delete(self._path, deletion=self, stop=self._stop)
-        self._write(phase=Phase.VERIFYING)  # from now on it only looks: what appears now came later
+        # From now on it only looks: what appears now came later.
+        if not self._lease.write(lambda session: queries.pass_return(session, self._lease.job, phase=Phase.VERIFYING)):
+            raise Interrupted
+        self.past_return = True
 
     def confirm(self) -> Result:
         """See :class:`Operation`."""

@@ -1,0 +1,234 @@
+"""Bugs that a reviewer proved between wishes, path locks and runs: each was mended once and must not come back."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from blobferry import control
+from blobferry.contract import JobState
+from blobferry.errors import JobError, TooLateError
+from models import Database, Job, PathLock, queries
+from tests.doubles import HookedStore, blob, tiny_store
+from tests.models.rows import LEASE, add_upload, ago, change, change_upload, job_row, submit, uploads
+from tests.tasks.life import KEY, PATH, QUICK, World
+from worker.caretaker import Caretaker
+from worker.driver import Driver
+from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
+from worker.holding import holds_of
+from worker.runner import Again, Ended, run_job
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> World:
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(database, directory, size=400)
+
+
+def sweep(world: World) -> None:
+    with world.worker() as runtime:
+        Caretaker(runtime, lambda message: True).sweep()
+
+
+class ResumedAtTheLastMoment(Database):
+    """Somebody resumes the job right before the run writes down that it is paused."""
+
+    resume: Callable[[], object] | None = None
+
+    def begin(self) -> Any:
+        if self.resume is not None and threading.current_thread() is threading.main_thread():
+            resume, self.resume = self.resume, None
+            resume()
+        return super().begin()
+
+
+def test_a_resume_between_hearing_of_a_pause_and_writing_it_down_is_not_lost(world: World) -> None:
+    job_id = world.submit()
+    url = world.database.engine.url.render_as_string(hide_password=False)
+    database = ResumedAtTheLastMoment(url)
+
+    def pause(called: str) -> None:
+        if called == "upload_part" and not job_row(world.database, job_id).pause_requested:
+            control.pause(world.database.engine, job_id)
+
+    with world.worker(HookedStore(world.memory, before=pause), database=database) as runtime:
+        leave = runtime.driver("default").write_stream
+
+        def write_stream(*args: Any, **keywords: Any) -> Any:
+            try:
+                return leave(*args, **keywords)
+            finally:
+                database.resume = lambda: control.resume(world.database.engine, job_id)
+
+        runtime.driver("default").write_stream = write_stream  # type: ignore[method-assign]
+        assert isinstance(run_job(runtime, job_id), Again)
+    database.close()
+    assert job_row(world.database, job_id).state == "queued"
+    assert isinstance(world.run(job_id), Ended)
+
+
+def test_a_pause_that_is_taken_back_while_parts_wait_is_no_cancel(world: World) -> None:
+    job_id, seen, lock = world.submit(), 0, threading.Lock()
+
+    def hook(called: str) -> None:
+        nonlocal seen
+        if called != "upload_part":
+            return
+        with lock:
+            seen += 1
+            mine = seen
+        if mine <= 2:
+            raise SlowDownError("one part at once")
+        if mine == 3:
+            control.pause(world.database.engine, job_id)  # the heartbeat hears; the part that waits for its turn ends
+            time.sleep(0.4)
+            control.resume(world.database.engine, job_id)
+            time.sleep(0.3)
+            raise SlowDownError("it waits, and asks whether to stop: no")
+
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=hook), lease=QUICK), Again)
+    assert job_row(world.database, job_id).state == "queued"
+    assert [upload.state for upload in uploads(world.database, job_id)] == ["open"]
+
+
+def test_a_cancel_of_a_delete_is_too_late_or_cancels(world: World) -> None:
+    world.run(world.submit())
+    job_id = world.ask("delete", path=PATH)
+    asked: list[str] = []
+
+    def cancel(called: str) -> None:
+        if called.startswith("delete") and not asked:
+            asked.append(control.cancel(world.database.engine, job_id)["state"])
+
+    world.run(job_id, HookedStore(world.memory, before=cancel))
+    assert asked == ["running"]
+    assert job_row(world.database, job_id).state == "cancelled"
+
+
+def lose_the_answers(world: World, job_id: str, **sections: Any) -> Any:
+    """A run whose completion takes effect, and which then hears nothing more of the store."""
+    completed = False
+
+    def after(called: str) -> None:
+        nonlocal completed
+        completed = completed or called == "complete_upload"
+        if completed:
+            raise StoreUnavailableError("no answer")
+
+    return world.run(job_id, HookedStore(world.memory, after=after), **sections)
+
+
+def test_a_job_that_is_retried_after_its_completion_cannot_be_cancelled(world: World) -> None:
+    job_id = world.submit()
+    assert isinstance(lose_the_answers(world, job_id, retry={"max_attempts": 1}), Ended)
+    assert blob(world.memory, KEY) == world.data
+    control.retry(world.database.engine, job_id)
+    with pytest.raises(TooLateError):
+        control.cancel(world.database.engine, job_id)
+    with world.database.begin() as session:
+        assert queries.ask_to_cancel(session, [job_id]) == 0
+    assert isinstance(world.run(job_id), Ended)
+    assert job_row(world.database, job_id).state == "succeeded"
+
+
+def test_a_permission_that_is_withdrawn_after_a_completion_aborts_nothing(world: World) -> None:
+    job_id = world.submit()
+    assert isinstance(lose_the_answers(world, job_id), Again)
+    change(world.database, job_id, run_at=ago(1))
+
+    def refuse(called: str) -> None:
+        raise PermissionDeniedError("403")
+
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=refuse)), Ended)
+    assert [upload.state for upload in uploads(world.database, job_id)] == ["completing"]
+
+
+# --- path locks ------------------------------------------------------------------------------------------------------
+
+DRIVERS = {"default": Driver(tiny_store())}
+
+
+def take(database: Database, job_id: str, drivers: dict[str, Driver] = DRIVERS) -> Job | None:
+    with database.begin() as session:
+        return queries.claim_job(
+            session, job_id, worker="w", lease_seconds=LEASE, holds=lambda job: holds_of(job, drivers)
+        )
+
+
+def out_of_turn(database: Database) -> tuple[str, str]:
+    """Two jobs of one path; the second holds it, for the first was not to run when it began."""
+    first, second = submit(database), submit(database)
+    change(database, first, not_before=ago(-3600), run_at=ago(-3600))
+    assert take(database, second) is not None
+    return first, second
+
+
+def now_due(database: Database, job_id: str) -> None:
+    change(database, job_id, not_before=ago(1), run_at=ago(1))
+
+
+def test_a_bucket_that_gets_another_name_makes_no_two_jobs_wait_for_each_other(database: Database) -> None:
+    first, second = out_of_turn(database)
+    now_due(database, first)
+    assert take(database, first) is None
+    with database.begin() as session:
+        queries.release_job(session, job_row(database, second), JobState.QUEUED)
+    renamed = {"default": Driver(tiny_store(bucket="renamed"))}
+    assert take(database, second, renamed) is None
+    assert take(database, first, renamed) is not None
+
+
+def test_two_jobs_that_wait_for_each_other_are_freed_by_the_caretaker(database: Database) -> None:
+    """However that came about: only who holds something may be waited for from ahead in line."""
+    first, second = submit(database), submit(database)
+    change(database, first, waits_for=second)
+    change(database, second, waits_for=first)
+    with database.begin() as session:
+        assert queries.drop_stale_locks(session) == 1
+    assert take(database, first) is not None
+
+
+def test_a_wakeup_that_is_lost_and_a_retry_make_no_circle(postgres_database: Database) -> None:
+    """The first job's claim finds the second holding the path, while that one's last transaction is still open."""
+    first, second = out_of_turn(postgres_database)
+    now_due(postgres_database, first)
+    with postgres_database.begin() as session:
+        queries.fail_job(session, job_row(postgres_database, second), JobError("x"))
+        claiming = threading.Thread(target=take, args=(postgres_database, first))
+        claiming.start()
+        claiming.join(1)
+    claiming.join()
+    control.retry(postgres_database.engine, second)
+    for _ in range(2):
+        if any(take(postgres_database, job_id) for job_id in (second, first)):
+            return
+        with postgres_database.begin() as session:
+            queries.drop_stale_locks(session)
+    pytest.fail("they wait for each other")
+
+
+def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postgres_database: Database) -> None:
+    first, second = out_of_turn(postgres_database)
+    upload = add_upload(postgres_database, second)
+    with postgres_database.begin() as session:
+        queries.pause_job(session, job_row(postgres_database, second), keep_upload_seconds=1)
+    change(postgres_database, second, state="paused", lease_expires_at=None, worker=None)
+    change_upload(postgres_database, upload, state="gone")
+    taken: list[Job | None] = []
+    with postgres_database.begin() as session:
+        queries.drop_stale_locks(session)
+        control.resume(postgres_database.engine, second)
+        claiming = threading.Thread(target=lambda: taken.append(take(postgres_database, second)))
+        claiming.start()
+        claiming.join(0.5)
+    claiming.join()
+    now_due(postgres_database, first)
+    assert (take(postgres_database, first) is None) == (taken[0] is not None), "one of them has the path"
+    with postgres_database.begin() as session:
+        holders = set(session.scalars(select(PathLock.job_id)))
+    assert len(holders) == 1
