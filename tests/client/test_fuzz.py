@@ -142,7 +142,7 @@ def traces(asked: World) -> Iterator[Traces]:
     traces.close()
 
 
-@sizes(300, 2500)
+@sizes(150, 2500)
 def test_a_client_submits_a_job_that_says_it_all_or_leaves_no_trace(
     examples: int, ferry: Client, traces: Traces
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_read_that_is_not_to_be_had_is_a_typed_error_and_no_message(examples: 
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-@sizes(300, 2000)
+@sizes(150, 2000)
 def test_a_command_does_what_was_typed_or_says_in_a_line_what_is_wrong(examples: int, asked_sqlite: World) -> None:
     traces = Traces(asked_sqlite)
     # Nothing that is typed waits for an answer, so reads go to no broker at all.
@@ -265,7 +265,7 @@ def delivered(database: Database, tmp_path: Path) -> Iterator[Delivered]:
     app.close()
 
 
-@sizes(300, 2000)
+@sizes(150, 2000)
 def test_a_bare_message_makes_a_row_that_says_it_all_or_ends_in_a_typed_error(
     examples: int, delivered: Delivered
 ) -> None:

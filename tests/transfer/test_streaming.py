@@ -110,6 +110,7 @@ def test_a_reader_that_fails_late_leaves_the_old_blob(on: Callable[[Store], Driv
     assert unfinished(memory) == []
 
 
+@pytest.mark.long  # six pauses; what a busy store means is told in test_pace.py
 @pytest.mark.parametrize("verb", ["upload_part", "complete_upload", "create_upload"])
 def test_a_store_that_stays_busy_leaves_the_old_blob(verb: str, on: Callable[[Store], Driver]) -> None:
     memory = tiny_store(limits=LADDER)
