@@ -19,7 +19,8 @@ JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
 TASK_PREFIX: Final = "blobferry."
 #: Raised when a request comes to mean what older workers would get wrong: they leave newer ones alone.
-REQUEST_VERSION: Final = 1
+REQUEST_VERSION: Final = 2
+PLAIN_REQUEST: Final = 1  #: the version of a request without sealed URLs; 2 may have some
 #: Headers of a message that has a row: with them a missing row or an old number is dropped, never created.
 ROW_HEADER: Final = "blobferry_row"
 SEQ_HEADER: Final = "publish_seq"

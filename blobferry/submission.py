@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, and_, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
-from blobferry.contract import REQUEST_VERSION, Request
+from blobferry.contract import PLAIN_REQUEST, REQUEST_VERSION, Request
 from blobferry.database import reachable
 from blobferry.errors import ConfigurationError, ConflictError, InvalidRequestError
 from blobferry.redaction import is_sealed
@@ -62,6 +62,7 @@ def insert_job(
     Safe to repeat with the same ``job_id`` or idempotency key, also concurrently.
     """
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    kept = sealer.kept_arguments(request.arguments)
     values = {
         "id": job_id or str(uuid4()),
         "operation": request.operation,
@@ -69,8 +70,8 @@ def insert_job(
         "path": request.path,
         "source": request.source if request.source_url is None else sealer.shown(request.source_url),
         "dest": request.dest,
-        "request": sealer.kept_arguments(request.arguments),
-        "request_version": REQUEST_VERSION,
+        "request": kept,
+        "request_version": REQUEST_VERSION if is_sealed(str(kept.get("source", ""))) else PLAIN_REQUEST,
         "labels": request.labels,
         "idempotency_key": request.idempotency_key,
         "priority": request.priority,

@@ -127,7 +127,10 @@ class Caretaker:
         return self._in_transaction(lambda session: queries.expire_leases(session, dead)) if dead else 0
 
     def _requeue(self) -> int:
-        expired = self._in_transaction(lambda session: queries.requeue_expired(session, limit=BATCH))
+        kept = self._runtime.settings.retention.failed_upload_seconds
+        expired = self._in_transaction(
+            lambda session: queries.requeue_expired(session, limit=BATCH, keep_upload_seconds=kept)
+        )
         self._tell_celery(expired)
         return len(expired)
 
@@ -145,8 +148,8 @@ class Caretaker:
     def _tell_celery(self, jobs: Sequence[Job]) -> None:
         """Whoever waits for the result of a job that ended without a run hears of it from a run that finds it ended."""
         for job in jobs:
-            if job.state in FINAL_STATES:
-                self._publish(Message.from_row(job.as_row()))
+            if job.state in FINAL_STATES and not self._publish(Message.from_row(job.as_row())):
+                break  # the others would wait for the same broker, and the rest of the sweep for them
 
     def _publish_due(self) -> int:
         limit = AHEAD * self._runtime.settings.concurrency

@@ -5,8 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from worker.identity import process_name
-
 _DEAD: Final = ("Z", "X")  #: states of a process that has ended. Source: proc(5), /proc/pid/stat
 
 
@@ -24,25 +22,28 @@ class Family:
         return bool(before - self._known)
 
     def dead(self, names: list[str]) -> list[str]:
-        """Those of these process names that were children of this worker and are no more."""
-        living = {process_name(self._worker_id, pid) for pid in self._living()}
-        return [name for name in names if name.startswith(f"{self._worker_id}@") and name not in living]
+        """Those of these processes that were children of this worker and are no more; none if that cannot be told."""
+        if not Path(f"/proc/{self._parent}/stat").exists():
+            return []
+        ours = [name for name in names if name.startswith(f"{self._worker_id}@")]
+        return [name for name in ours if not _is_child(int(name.rpartition(":")[2]), self._parent)]
 
     def _living(self) -> frozenset[int]:
         found = set[int]()
         for task in Path(f"/proc/{self._parent}/task").glob("*/children"):
             with suppress(OSError):
                 found |= {int(pid) for pid in task.read_text().split()}
-        return frozenset(pid for pid in found if _lives(pid))
+        return frozenset(pid for pid in found if _is_child(pid, self._parent))
 
 
-def _lives(pid: int) -> bool:
+def _is_child(pid: int, parent: int) -> bool:
+    """Whether the process lives and is the other one's child. By number: a host may be given another name."""
     try:
         # The name in parentheses may hold anything, blanks and parentheses included.
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state, its_parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     except OSError:
         return False
-    return state not in _DEAD
+    return state not in _DEAD and int(its_parent) == parent
 
 
 def of_parent(worker_id: str) -> Family:

@@ -7,7 +7,7 @@ from typing import Final
 from blobferry.contract import UploadState
 from models import Upload, queries
 from models.queries import FILES
-from worker.errors import BlobferryError, ConfigurationError, UnreachableError
+from worker.errors import BlobferryError, ConfigurationError, UnreachableError, WriteConflictError
 from worker.runtime import Runtime
 from worker.stores.store import Store
 from worker.transfer.aborting import abort_upload, lost_uploads
@@ -74,6 +74,10 @@ def _remove_partial(runtime: Runtime, upload: Upload) -> None:
 
 
 def _lost(runtime: Runtime, store: Store, upload: Upload) -> list[str]:
+    with runtime.database.begin() as session:
+        if queries.is_being_opened(session, upload):
+            raise WriteConflictError(f"{upload.key}: another upload is just being opened there")
+
     def known_ids() -> set[str]:
         with runtime.database.begin() as session:
             return queries.known_upload_ids(session, upload.bucket, upload.endpoint, upload.key)

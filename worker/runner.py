@@ -96,6 +96,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     publish_seq=publish_seq,
                     is_repeated=is_repeated,
                     holds=runtime.holds,
+                    failed_upload_seconds=runtime.settings.retention.failed_upload_seconds,
                 )
                 if job is None:  # perhaps for what somebody wishes: then nobody need wait for the caretaker
                     kept = runtime.settings.retention.paused_upload_seconds

@@ -10,7 +10,7 @@ owns, with SKIP LOCKED where the database knows it. Lease times are the database
     pruning      what is long finished goes               looks        what changes nothing
 """
 
-from models.queries.aborting import FILES, HOST_GONE, put_off_abort, upload_is_gone, uploads_to_abort
+from models.queries.aborting import FILES, HOST_GONE, is_being_opened, put_off_abort, upload_is_gone, uploads_to_abort
 from models.queries.checkpoints import (
     begin_completing,
     drop_parts,
@@ -62,6 +62,7 @@ __all__ = [
     "find_ended",
     "find_job",
     "finish_job",
+    "is_being_opened",
     "is_pruned",
     "jobs_to_publish",
     "known_upload_ids",

@@ -30,6 +30,13 @@ def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence
     return session.scalars(select(Upload).where(due, in_reach).limit(limit)).all()
 
 
+def is_being_opened(session: Session, upload: Upload) -> bool:
+    """Whether another upload at the same key has a row and no id yet: it may look like a lost one."""
+    there = (Upload.bucket == upload.bucket, Upload.endpoint == upload.endpoint, Upload.key == upload.key)
+    other = (Upload.id != upload.id, Upload.state == UploadState.OPENING, Upload.upload_id.is_(None))
+    return session.scalar(select(Upload.id).where(*there, *other).limit(1)) is not None
+
+
 def put_off_abort(session: Session, upload: int, seconds: float) -> None:
     """It cannot be aborted now; others are not to wait behind it."""
     update_upload(session, upload, recheck_at=db_now(seconds))

@@ -13,7 +13,7 @@ from models.attempt import Attempt
 from models.job import Job
 from models.queries.conditions import UNFINISHED_UPLOADS, claimable, now, past_return
 from models.queries.history import open_attempt
-from models.queries.idle import requeue_expired
+from models.queries.idle import DEADLY_KEPT, requeue_expired
 from models.queries.locks import Hold, take_locks, wait_for
 from models.upload import Upload
 
@@ -40,6 +40,7 @@ def claim_job(
     publish_seq: int | None = None,
     is_repeated: bool = False,
     holds: Callable[[Job], Sequence[Hold]] = nothing_held,
+    failed_upload_seconds: float = DEADLY_KEPT,
 ) -> Job | None:
     """Take the job for a run, or None if it is not to be had. Two callers at once: one gets it.
 
@@ -48,12 +49,13 @@ def claim_job(
     for that one from then on. ``is_repeated`` is for a caller that does
     not know whether its first try was committed: it gets the job that this same worker took with this same message.
     """
-    requeue_expired(session, limit=1, job_id=job_id)
+    requeue_expired(session, limit=1, job_id=job_id, keep_upload_seconds=failed_upload_seconds)
     wanted = and_(*claimable())
     if publish_seq is not None:
         wanted &= Job.publish_seq == publish_seq
-    if is_repeated and publish_seq is not None:
-        wanted |= and_(Job.worker == worker, Job.publish_seq == publish_seq + 1, Job.lease_expires_at > now())
+    if is_repeated:  # a worker's child runs one job at a time
+        first = and_(Job.worker == worker, Job.lease_expires_at > now())
+        wanted |= first if publish_seq is None else and_(first, Job.publish_seq == publish_seq + 1)
     with session.begin_nested() as claimed:
         job = _take(session, Job.id == job_id, wanted, worker=worker, lease_seconds=lease_seconds)
         if job is None:

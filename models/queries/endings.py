@@ -7,8 +7,8 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
-from blobferry.contract import JobState
-from blobferry.errors import BlobferryError, TransferError
+from blobferry.contract import PAST_RETURN, JobState
+from blobferry.errors import BlobferryError, StoreError, TransferError
 from models.job import Job
 from models.queries.claims import update_owned
 from models.queries.conditions import NOBODY
@@ -77,8 +77,10 @@ def _finish(
         **values,
     )
     close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
-    # What a look at the store has decided is certain; any other error may hide a completion that still works.
-    certain = error is None or isinstance(error, TransferError)
+    # What a look has decided is certain, and what the store says, unless an earlier run's completion went unanswered: any
+    # other error may hide one that still works.
+    is_answer = isinstance(error, StoreError) and job.phase not in PAST_RETURN
+    certain = error is None or is_answer or isinstance(error, TransferError)
     give_up_uploads(session, job.id, keep_upload_seconds, certain=certain)
     drop_locks(session, job.id)
 

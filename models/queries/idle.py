@@ -17,11 +17,13 @@ from models.upload import Upload
 MAX_CRASH_STREAK: Final = 5  #: workers that may die with one job in a row
 MAX_CRASHES: Final = 20  #: workers that may die with one job in all
 AMBIGUOUS_KEPT: Final = 24 * 3600.0  #: seconds before an upload is aborted whose completion may yet take effect
-DEADLY_KEPT: Final = 24 * 3600.0  #: seconds that the upload of a job is kept that killed its workers
+DEADLY_KEPT: Final = 24 * 3600.0  #: seconds that the upload of a job is kept that killed its workers, unless told
 PAUSED_KEPT: Final = 7 * 24 * 3600.0  #: seconds that the upload of a paused job is kept, unless told otherwise
 
 
-def requeue_expired(session: Session, *, limit: int, job_id: str | None = None) -> list[Job]:
+def requeue_expired(
+    session: Session, *, limit: int, job_id: str | None = None, keep_upload_seconds: float = DEADLY_KEPT
+) -> list[Job]:
     """Take jobs away from runs whose lease is over, and let them be claimed again.
 
     A job that has killed its worker too often ends failed instead. Raising the token fences a run that is only slow.
@@ -39,7 +41,7 @@ def requeue_expired(session: Session, *, limit: int, job_id: str | None = None) 
         job.error_code, job.error_message = error.code, str(error)
         if job.crash_streak > MAX_CRASH_STREAK or job.crashes > MAX_CRASHES:
             job.error_message = f"worker died {job.crashes} times with this job, {job.crash_streak} of them in a row"
-            _end(session, job, JobState.FAILED, keep_upload_seconds=DEADLY_KEPT)
+            _end(session, job, JobState.FAILED, keep_upload_seconds=keep_upload_seconds)
         else:
             _release(job, JobState.RETRYING)
         session.flush()

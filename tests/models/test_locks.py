@@ -60,6 +60,7 @@ class Line:
             queries.finish_job(session, self.row(job_id), {})
 
     def pause(self, job_id: str) -> None:
+        change(self.database, job_id, pause_requested=True)
         with self.database.begin() as session:
             queries.pause_job(session, self.row(job_id), keep_upload_seconds=60)
 
@@ -268,7 +269,7 @@ def test_a_paused_job_without_an_upload_holds_no_place(line: Line) -> None:
     assert not line.has(second)
     line.pause(first)
     assert line.has(second)
-    change(line.database, first, state="queued")
+    change(line.database, first, state="queued", pause_requested=False)
     assert not line.has(first)
     assert line.waits_for(first) == second
     line.finish(second)

@@ -48,7 +48,12 @@ def test_a_parent_that_is_gone_has_no_children() -> None:
     process.wait()
     family = Family(WORKER, process.pid)
     assert not family.has_lost_one()
-    assert family.dead([process_name(WORKER, process.pid)]) == [process_name(WORKER, process.pid)]
+    assert family.dead([process_name(WORKER, process.pid)]) == [], "that it is dead is not known, then"
+
+
+def test_a_host_that_gets_another_name_kills_nobody(child: subprocess.Popen[bytes]) -> None:
+    family = Family(WORKER, getpid())
+    assert family.dead([f"{WORKER}@the-name-before:{child.pid}"]) == []
 
 
 def test_the_caretaker_frees_the_job_of_a_dead_child_and_no_other(

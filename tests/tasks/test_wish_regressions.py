@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from sqlalchemy import select
 
 from blobferry import control
-from blobferry.contract import JobState
+from blobferry.contract import JobState, check_request
 from blobferry.errors import JobError, TooLateError
+from blobferry.messages import Message
+from blobferry.sealing import Sealer
+from blobferry.submission import insert_job
 from models import Database, Job, PathLock, queries
+from models.queries import claims, locks
+from models.queries.conditions import claimable
 from tests.doubles import HookedStore, blob, tiny_store
 from tests.models.rows import LEASE, add_upload, ago, change, change_upload, job_row, submit, uploads
 from tests.tasks.life import KEY, PATH, QUICK, World
@@ -20,6 +26,7 @@ from worker.caretaker import Caretaker
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
 from worker.holding import holds_of
+from worker.ledger import abort_given_up
 from worker.runner import Again, Ended, run_job
 
 
@@ -215,9 +222,9 @@ def test_a_wakeup_that_is_lost_and_a_retry_make_no_circle(postgres_database: Dat
 def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postgres_database: Database) -> None:
     first, second = out_of_turn(postgres_database)
     upload = add_upload(postgres_database, second)
+    control.pause(postgres_database.engine, second)
     with postgres_database.begin() as session:
         queries.pause_job(session, job_row(postgres_database, second), keep_upload_seconds=1)
-    change(postgres_database, second, state="paused", lease_expires_at=None, worker=None)
     change_upload(postgres_database, upload, state="gone")
     taken: list[Job | None] = []
     with postgres_database.begin() as session:
@@ -232,3 +239,83 @@ def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postg
     with postgres_database.begin() as session:
         holders = set(session.scalars(select(PathLock.job_id)))
     assert len(holders) == 1
+
+
+def test_a_job_that_another_worker_runs_by_now_keeps_its_locks(postgres_database: Database) -> None:
+    """A claim had to wait, and let go of the row before it wrote that down; the same message came twice."""
+    first, blocker = out_of_turn(postgres_database)
+    job_id = submit(postgres_database)
+    with postgres_database.begin() as session:
+        savepoint = session.begin_nested()
+        job = claims._take(session, Job.id == job_id, *claimable(), worker="w2", lease_seconds=LEASE)
+        assert job is not None
+        assert locks.take_locks(session, job, holds_of(job, DRIVERS)) == blocker
+        savepoint.rollback()
+        with postgres_database.begin() as other:
+            queries.finish_job(other, job_row(postgres_database, blocker), {})
+        assert take(postgres_database, job_id) is not None
+        locks.wait_for(session, job_id, blocker)
+    now_due(postgres_database, first)
+    assert take(postgres_database, first) is None
+    assert job_row(postgres_database, job_id).waits_for is None
+
+
+# --- what else it found ----------------------------------------------------------------------------------------------
+
+
+def test_a_search_for_a_lost_upload_spares_one_that_is_just_being_opened(world: World) -> None:
+    lost = world.submit()
+
+    def refuse(called: str) -> None:
+        if called == "create_upload":
+            raise StoreUnavailableError("no answer")
+
+    world.run(lost, HookedStore(world.memory, before=refuse))
+    control.cancel(world.database.engine, lost)
+    with world.database.begin() as session:
+        queries.apply_wishes(session, limit=10)
+    job_id, swept = world.submit(), list[int]()
+
+    def look(called: str) -> None:
+        if called == "create_upload" and not swept:
+            with world.worker() as runtime:
+                swept.append(abort_given_up(runtime))
+
+    assert isinstance(world.run(job_id, HookedStore(world.memory, after=look)), Ended)
+    assert (swept, job_row(world.database, job_id).restarts) == ([0], 0)
+
+
+def test_a_silent_broker_holds_up_a_sweep_once(world: World) -> None:
+    jobs = [world.submit(arguments={"path": f"/{number}"}, cancel_requested=True) for number in range(5)]
+    tried: list[str] = []
+
+    def silent(message: Message) -> bool:
+        tried.append(message.job_id)
+        return False
+
+    with world.worker() as runtime:
+        Caretaker(runtime, silent).sweep()
+    assert len(tried) == 1
+    assert {job_row(world.database, job_id).state for job_id in jobs} == {"cancelled"}
+
+
+def test_a_bare_message_whose_claim_lost_its_answer_finds_its_job_again(world: World) -> None:
+    job_id = world.submit()
+
+    def claim(worker: str) -> Job | None:
+        with world.database.begin() as session:
+            return queries.claim_job(session, job_id, worker=worker, lease_seconds=LEASE, is_repeated=True)
+
+    assert claim("w:1") is not None
+    assert claim("w:2") is None
+    again = claim("w:1")
+    assert again is not None
+    assert (again.attempt, again.crashes) == (1, 0)
+
+
+def test_a_sealed_request_is_left_to_workers_that_know_what_that_is(database: Database) -> None:
+    signed = check_request("write_stream", {"path": "/a", "source": "https://host/a?signature=1"})
+    with database.begin() as session:
+        plain = insert_job(session.connection(), signed)
+        sealed = insert_job(session.connection(), signed, sealer=Sealer([Fernet.generate_key().decode()]))
+    assert (plain["request_version"], sealed["request_version"]) == (1, 2)

@@ -47,16 +47,23 @@ class _Judged:
     sock: Any
     timeout: Any
 
+    _connects = False
+
     def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
+        self._connects = True  # a proxy's CONNECT is sent within: its answer, and TLS, have the timeout of connecting
+        try:
+            super().connect()  # type: ignore[misc]
+        finally:
+            self._connects = False
         if _USER_TIMEOUT is not None:
             self.sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(self.patience * 1000))
 
     def send(self, data: Any) -> Any:
         if self.sock is None:
             self.connect()
-        # The kernel's own timeout ends it: Python's would count from the beginning of a piece, moving or not.
-        self.sock.settimeout(self.patience if _USER_TIMEOUT is None else None)
+        if not self._connects:
+            # The kernel's own timeout ends it: Python's would count from the beginning of a piece, moving or not.
+            self.sock.settimeout(self.patience if _USER_TIMEOUT is None else None)
         return super().send(data)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
