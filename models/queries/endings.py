@@ -77,8 +77,8 @@ def _finish(
         **values,
     )
     close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
-    # What a look has decided is certain, and what the store says, unless an earlier run's completion went unanswered: any
-    # other error may hide one that still works.
+    # What a look has decided is certain, and what the store says, unless an earlier run's completion went unanswered:
+    # any other error may hide one that still works.
     is_answer = isinstance(error, StoreError) and job.phase not in PAST_RETURN
     certain = error is None or is_answer or isinstance(error, TransferError)
     give_up_uploads(session, job.id, keep_upload_seconds, certain=certain)
