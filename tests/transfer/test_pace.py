@@ -123,13 +123,13 @@ def judge(store: RecoveringStore) -> None:
 
 
 def test_a_store_that_is_too_busy_is_sent_fewer_parts_at_once_until_it_copes(engine: Engine) -> None:
-    store = RecoveringStore(tiny_store(), room=2)
+    store = RecoveringStore(tiny_store(), room=4)
     write(engine, store, KEY, BytesSource(BLOB), checkpoint=MemoryCheckpoint("job"))
     judge(store)
 
 
 def test_copies_of_parts_slow_down_as_well(engine: Engine) -> None:
-    store = RecoveringStore(tiny_store(), room=2)
+    store = RecoveringStore(tiny_store(), room=4)
     store.put("source", BLOB)
     head, copying = Head.of(store.head("source")), Copying(threshold=1, part_size=10, threads=THREADS)
     write(engine, store, KEY, BytesSource(BLOB), checkpoint=MemoryCheckpoint("job"), head=head, copying=copying)
