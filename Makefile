@@ -26,8 +26,8 @@ memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 
 	$(PYTHON) -m dev.memory
 
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
-	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal tests/driver $(ARGS)
-	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal --cov --cov-report= --cov-fail-under=0 --ignore tests/driver --ignore tests/system $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal tests/driver tests/client/test_fuzz.py $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal --cov --cov-report= --cov-fail-under=0 --ignore tests/driver --ignore tests/client/test_fuzz.py --ignore tests/system $(ARGS)
 	$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --cov --cov-append --cov-report=term-missing:skip-covered tests/system $(ARGS)
 
 test-long: $(INSTALLED)  ## run the tests that are too long for every run
