@@ -596,6 +596,7 @@ def test_a_killed_put_has_put_all_or_nothing(path: Path, before: bytes | None) -
     assert found == sorted(found, key=lambda data: data == NEW)
 
 
+@pytest.mark.long
 def test_a_killed_copy_has_copied_all_or_nothing(path: Path) -> None:
     def prepare(store: LocalStore) -> None:
         store.put("d/a", NEW)
@@ -625,6 +626,7 @@ def test_a_killed_delete_has_deleted_all_or_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [None, b"first try"], ids=["creates", "replaces"])
+@pytest.mark.long
 def test_a_killed_part_can_be_sent_again(path: Path, before: bytes | None) -> None:
     def prepare(store: LocalStore) -> str:
         return upload(store, "d/a", *([] if before is None else [before]))[0]

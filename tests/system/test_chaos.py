@@ -1,5 +1,6 @@
 """Two minutes of chaos, as ``make chaos`` makes it: all kinds of jobs, all kinds of faults, and every job right."""
 
+import os
 import subprocess
 import sys
 
@@ -28,5 +29,6 @@ def test_two_minutes_have_every_kind_of_job_and_of_fault() -> None:
 @pytest.mark.timeout(PATIENCE + 60)
 def test_nothing_is_lost_and_nothing_done_twice_whatever_fails() -> None:
     command = [sys.executable, "-m", "dev.chaos", "--seed", str(SEED), "--minutes", str(MINUTES)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE)
+    uncovered = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}  # half as fast
+    done = subprocess.run(command, cwd=CHECKOUT, env=uncovered, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -58,6 +58,7 @@ def test_a_revoke_of_a_running_job_cancels_it_and_leaves_nothing_in_the_store(
     scene.succeeded(scene.submit(f"/revoke/after/{terminate}", 1))
 
 
+@pytest.mark.long
 def test_a_revoke_while_workers_restart_is_remembered_by_the_row(stack: Stack) -> None:
     with recorded(stack) as scene, somebodys_celery(stack) as flower:
         with scene.stack.worker("first") as first:

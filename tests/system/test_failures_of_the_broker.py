@@ -206,6 +206,7 @@ def test_premature_messages_start_nothing_that_is_not_committed(scene: Scene) ->
         assert '"level": "ERROR"' not in logged(scene)
 
 
+@pytest.mark.long
 def test_the_message_of_a_pruned_job_starts_nothing(stack: Stack, broker: Valkey) -> None:
     settings = {"BLOBFERRY_RETENTION__JOB_SECONDS": "0"}
     app = Celery(broker=broker.url, set_as_current=False)
@@ -226,6 +227,7 @@ def test_the_message_of_a_pruned_job_starts_nothing(stack: Stack, broker: Valkey
     app.close()
 
 
+@pytest.mark.long
 def test_a_restored_snapshot_of_the_broker_runs_nothing_again(stack: Stack, tmp_path: Path) -> None:
     directory, snapshot = tmp_path / "valkey", tmp_path / "snapshot"
     with valkey(directory=directory) as mortal:
@@ -267,6 +269,7 @@ def test_a_run_longer_than_somebodys_visibility_timeout_is_not_joined_by_a_secon
     impatient.close()
 
 
+@pytest.mark.long
 def test_a_half_open_connection_to_redis_is_given_up_and_jobs_go_on(scene: Scene, cable: Wire) -> None:
     running = [scene.submit(f"/half-open/running/{n}", 6) for n in range(2)]  # in all slots
     for job in running:

@@ -234,6 +234,7 @@ def test_a_failover_to_a_server_that_is_read_only_for_a_while_is_waited_for(scen
 
 
 @pytest.mark.parametrize("hours", [-5, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_clock_skew_of_hours_between_workers_and_the_database_changes_nothing(
     postgres_server: Postgres, broker: Valkey, s3: S3Service, tmp_path: Path, hours: int
 ) -> None:
@@ -266,6 +267,7 @@ def skew_clock(stack: Stack, hours: int) -> None:
     configure(stack, "SET search_path = skewed, pg_catalog, public")
 
 
+@pytest.mark.long
 def test_sqlite_is_busy_with_somebody_elses_transaction(broker: Valkey, s3: S3Service, tmp_path: Path) -> None:
     file = tmp_path / "blobferry.db"
     stack = Stack(broker.url, f"sqlite:///{file}", s3, tmp_path, settings=FAST)

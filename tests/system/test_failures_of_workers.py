@@ -255,6 +255,7 @@ def test_a_rolling_restart_of_two_workers_under_load_costs_no_job_a_lease(stack:
         pytest.param({"BLOBFERRY_MAX_MEMORY_PER_CHILD": str(64 * MIB)}, id="memory"),
     ],
 )
+@pytest.mark.long
 def test_a_child_is_recycled_between_two_slices_of_a_job(stack: Stack, limit: dict[str, str]) -> None:
     settings = LONG_LEASE | limit | {"BLOBFERRY_TRANSFER__SLICE_SECONDS": "0.3"}
     children = set[str]()

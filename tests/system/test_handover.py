@@ -91,6 +91,7 @@ def test_a_killed_child_is_a_retry_for_celery_and_the_job_succeeds(stack: Stack,
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_store_that_is_killed_and_comes_back_gets_only_what_it_lacks(stack: Stack, tmp_path: Path) -> None:
     file = random_file(stack.incoming / "store.bin", 40)
     with ExitStack() as services:

@@ -323,6 +323,7 @@ def test_what_a_killed_run_has_left_behind_is_removed_by_the_next(hosts: Network
     assert hosts.hosts[0].namespace in names(), "a run that lives keeps its own"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "services", [pytest.param(("database",), marks=pytest.mark.long), SERVICES], ids=["database", "everything"]
 )

@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 import psutil
+import pytest
 
 from dev.stack import BUCKET, Stack
 from dev.waiting import wait_until
@@ -51,6 +52,7 @@ def test_a_worker_that_was_suspended_past_its_lease_writes_no_row_and_nothing_ov
         store.close()
 
 
+@pytest.mark.long
 def test_the_parent_that_forks_has_no_thread_beside_its_own(stack: Stack) -> None:
     """A thread would not be there in a child, and a lock that it held would never be given back."""
     recycled = {"BLOBFERRY_MAX_TASKS_PER_CHILD": "1"}

@@ -49,6 +49,7 @@ class NoAbortStore(WrappedStore):
         return super()._do(name, args, keywords)
 
 
+@pytest.mark.long
 def test_an_abort_that_fails_does_not_hide_why_a_plain_write_failed(engine: Engine, memory: MemoryStore) -> None:
     with pytest.raises(SlowDownError, match="the true error"):
         Driver(NoAbortStore(memory), engine=engine).write_stream(PATH, 0, BytesSource(BLOB))
