@@ -127,7 +127,9 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["lost COMMIT", "lost answer"])
+@pytest.mark.parametrize(
+    "before", [pytest.param(True, marks=pytest.mark.long), False], ids=["lost COMMIT", "lost answer"]
+)
 def test_a_connection_that_is_cut_in_the_middle_of_a_commit_costs_no_attempt(
     scene: Scene, cable: Wire, celery: Celery, before: bool
 ) -> None:

@@ -274,7 +274,9 @@ def test_reads_are_answered_while_jobs_wait(scene: Scene, workers: Worker) -> No
     assert scene.client.wait(job.id, timeout=TIMEOUT).state == "succeeded"
 
 
-@pytest.mark.parametrize("kind", [ByClient, ByCommand, ByCelery], ids=["client", "command", "celery"])
+@pytest.mark.parametrize(
+    "kind", [ByClient, pytest.param(ByCommand, marks=pytest.mark.long), ByCelery], ids=["client", "command", "celery"]
+)
 def test_all_nine_operations_with_exact_bytes(kind: type[Way], scene: Scene, workers: Worker) -> None:
     way, name = kind(scene), kind.__name__
     old, data = bytes(range(256)), os.urandom(1000)
