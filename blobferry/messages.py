@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Celery
+from kombu.exceptions import EncodeError
 
 from blobferry.contract import READS_QUEUE, ROW_HEADER, SEQ_HEADER, TASK_PREFIX, Request
 from blobferry.errors import ConfigurationError, UnreachableError
@@ -96,6 +97,10 @@ def publish(app: Celery, message: Message) -> bool:
             ignore_result=False,
             **message.options,
         )
+    except (EncodeError, KeyError, TypeError, ValueError) as error:
+        # The broker was never asked. It will not be better next time, and no other job is to wait behind this one.
+        logger.warning("message cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
+        return True
     except Exception as error:  # whatever the broker's client raises, the row is safe
         logger.warning("message not published", extra={"job_id": message.job_id, "reason": repr(error)})
         return False

@@ -361,6 +361,9 @@ class FusedCheckpoint:
     def abandon(self, *args: Any, **keywords: Any) -> Any:
         return self._do("abandon", *args, **keywords)
 
+    def now(self) -> Any:
+        return self._do("now")
+
     def known_upload_ids(self, *args: Any, **keywords: Any) -> Any:
         return self._do("known_upload_ids", *args, **keywords)
 

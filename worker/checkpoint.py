@@ -5,6 +5,7 @@ Every write may be repeated: the answer to its COMMIT may be lost. So counts are
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
@@ -192,12 +193,12 @@ class SqlCheckpoint:
         upload: dict[str, Any] = {"state": UploadState.GONE if gone else UploadState.ABORTING}
         if gone and self._upload.upload_id is None:  # a Create may still be on its way to the store
             upload["recheck_at"] = db_now(LATE_CREATE)
-        lost = self._job.bytes_done if restarts > self._job.restarts else 0
+        counts, lost = restarts > self._job.restarts, self._job.bytes_done
         reason = "had vanished" if gone else "could not be gone on with"
 
         def forget(session: Session) -> None:
             queries.update_upload(session, self._upload.id, **upload)
-            if lost:
+            if counts:
                 queries.remark(session, self._job, f"its upload {reason} at byte {lost}: begun again from byte 0")
 
         self._lease.write(forget, restarts=restarts, bytes_done=0, phase=Phase.UPLOADING)
@@ -210,6 +211,10 @@ class SqlCheckpoint:
         return self._lease.write(
             lambda session: queries.known_upload_ids(session, self._place.bucket, self._place.endpoint, key)
         )
+
+    def now(self) -> datetime:
+        """The time by the database's clock."""
+        return self._lease.write(queries.time_now)
 
     def expected(self) -> Expected:
         """The blob that Stat has to show, once the upload is completed."""

@@ -12,6 +12,7 @@ from celery import signals
 from celery.worker import control
 from celery.worker import state as worker_state
 
+from blobferry.checks import MAX_JOB_ID
 from blobferry.contract import ROW_HEADER
 from worker.received import ShownRequest
 
@@ -23,6 +24,8 @@ _revoked: deque[tuple[float, str]] = deque(maxlen=10_000)
 
 def ask_to_cancel(task_id: str) -> None:
     """The job of this id, if it is one, is to be cancelled."""
+    if len(task_id) > MAX_JOB_ID:
+        return  # no job's; and a line of the pipe to the caretaker has to be short to arrive in one piece
     _revoked.append((time.monotonic(), task_id))
 
 

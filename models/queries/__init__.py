@@ -35,7 +35,7 @@ from models.queries.idle import (
     requeue_expired,
 )
 from models.queries.locks import Hold, drop_stale_locks
-from models.queries.looks import find_ended, find_job, is_pruned
+from models.queries.looks import find_ended, find_job, is_pruned, time_now
 from models.queries.pruning import prune
 from models.queries.publishing import REPUBLISH_AFTER, jobs_to_publish, pick_fairly, seconds_to_next_run, take_back
 
@@ -82,6 +82,7 @@ __all__ = [
     "retry_job",
     "seconds_to_next_run",
     "take_back",
+    "time_now",
     "update_owned",
     "update_upload",
     "upload_is_gone",

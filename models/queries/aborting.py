@@ -27,7 +27,8 @@ def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence
     second_look = (Upload.state == UploadState.GONE) & (Upload.recheck_at < now())
     due = or_((Upload.state == UploadState.ABORTING) & not_put_off, second_look)
     in_reach = or_(~Upload.endpoint.startswith(FILES), Upload.endpoint == files_of, Upload.updated_at < now(-HOST_GONE))
-    return session.scalars(select(Upload).where(due, in_reach).limit(limit)).all()
+    # The longest untouched first: what cannot be aborted is put off, and must not crowd out the others.
+    return session.scalars(select(Upload).where(due, in_reach).order_by(Upload.updated_at).limit(limit)).all()
 
 
 def is_being_opened(session: Session, upload: Upload) -> bool:

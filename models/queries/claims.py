@@ -46,8 +46,8 @@ def claim_job(
 
     ``publish_seq`` is the message's number: an old message claims nothing. An expired lease is settled first, so that
     a run whose worker died counts as such however soon the next message comes. A job whose paths are another's waits
-    for that one from then on. ``is_repeated`` is for a caller that does
-    not know whether its first try was committed: it gets the job that this same worker took with this same message.
+    for that one from then on. ``is_repeated`` is for a caller that does not know whether its first try was committed:
+    it gets the job that this same worker took with this same message.
     """
     requeue_expired(session, limit=1, job_id=job_id, keep_upload_seconds=failed_upload_seconds)
     wanted = and_(*claimable())

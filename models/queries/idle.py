@@ -9,7 +9,7 @@ from blobferry.clock import db_now
 from blobferry.contract import FINAL_STATES, JobState, UploadState
 from blobferry.errors import DeadlineExceededError, WorkerDiedError
 from models.job import Job
-from models.queries.conditions import UNFINISHED_UPLOADS, now, past_return
+from models.queries.conditions import NOBODY, UNFINISHED_UPLOADS, now, past_return
 from models.queries.history import close_attempt
 from models.queries.locks import drop_locks
 from models.upload import Upload
@@ -130,7 +130,8 @@ def give_up_uploads(session: Session, job_id: str, keep_seconds: float, *, certa
 
 def _release(job: Job, state: JobState) -> None:
     job.state = state
-    job.run_at = job.worker = job.lease_expires_at = job.published_at = job.waits_for = None
+    for column in (*NOBODY, "run_at", "waits_for"):
+        setattr(job, column, None)
 
 
 def _end(session: Session, job: Job, state: JobState, *, keep_upload_seconds: float = 0.0) -> None:

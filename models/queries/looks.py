@@ -1,12 +1,20 @@
 """Looks at a job that change nothing."""
 
+from datetime import datetime
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from blobferry.clock import db_now
 from blobferry.contract import FINAL_STATES
 from models.job import Job
 from models.queries.conditions import now
 from models.tombstone import Tombstone
+
+
+def time_now(session: Session) -> datetime:
+    """The database's time."""
+    return session.scalars(select(db_now())).one()
 
 
 def find_ended(session: Session, job_id: str, seconds: float) -> tuple[Job | None, bool]:

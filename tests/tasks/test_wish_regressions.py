@@ -11,22 +11,37 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select
 
 from blobferry import control
+from blobferry.checks import MAX_JOB_ID
 from blobferry.contract import JobState, check_request
 from blobferry.errors import JobError, TooLateError
-from blobferry.messages import Message
+from blobferry.messages import Message, client_app, publish
 from blobferry.sealing import Sealer
 from blobferry.submission import insert_job
 from models import Database, Job, PathLock, queries
 from models.queries import claims, locks
 from models.queries.conditions import claimable
 from tests.doubles import HookedStore, blob, tiny_store
-from tests.models.rows import LEASE, add_upload, ago, change, change_upload, job_row, submit, uploads
+from tests.models.rows import (
+    LEASE,
+    add_upload,
+    ago,
+    attempts,
+    change,
+    change_upload,
+    job_row,
+    lease_of,
+    submit,
+    uploads,
+)
 from tests.tasks.life import KEY, PATH, QUICK, World
 from worker.caretaker import Caretaker
+from worker.checkpoint import SqlCheckpoint
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
 from worker.holding import holds_of
 from worker.ledger import abort_given_up
+from worker.nudging import publish_best
+from worker.revoking import ask_to_cancel, asked_since
 from worker.runner import Again, Ended, run_job
 
 
@@ -319,3 +334,63 @@ def test_a_sealed_request_is_left_to_workers_that_know_what_that_is(database: Da
         plain = insert_job(session.connection(), signed)
         sealed = insert_job(session.connection(), signed, sealer=Sealer([Fernet.generate_key().decode()]))
     assert (plain["request_version"], sealed["request_version"]) == (1, 2)
+
+
+# --- what a last reading found ---------------------------------------------------------------------------------------
+
+
+def test_a_message_that_can_never_be_sent_holds_up_no_other(world: World) -> None:
+    bad = world.submit(arguments={"path": "/bad"}, message_options={"link": "no signature"})
+    good = world.submit(arguments={"path": "/good"})
+    app = client_app("memory://")
+    with world.worker() as runtime:
+        assert publish_best(runtime, lambda message: publish(app, message), limit=10) == 2
+    app.close()
+    assert all(job_row(world.database, job_id).published_at for job_id in (bad, good))
+
+
+def test_an_upload_that_was_lost_before_its_first_checkpoint_is_told_of_too(world: World) -> None:
+    job_id = world.submit()
+
+    def refuse(called: str) -> None:
+        if called == "upload_part":
+            raise StoreUnavailableError("503")
+
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=refuse)), Again)
+    (upload,) = uploads(world.database, job_id)
+    world.memory.abort_upload(KEY, str(upload.upload_id))
+    change(world.database, job_id, run_at=ago(1))
+    assert isinstance(world.run(job_id), Ended)
+    assert [attempt.remark for attempt in attempts(world.database, job_id)] == [
+        None,
+        "its upload had vanished at byte 0: begun again from byte 0",
+    ]
+
+
+def test_the_age_of_an_upload_is_told_by_the_database_alone(database: Database) -> None:
+    job = take(database, submit(database))
+    assert job is not None
+    with database.begin() as session:
+        before = queries.time_now(session)
+    now = SqlCheckpoint(lease_of(database, job), tiny_store(), max_restarts=3).now()
+    with database.begin() as session:
+        assert before <= now <= queries.time_now(session)
+
+
+def test_uploads_that_cannot_be_aborted_do_not_crowd_out_the_others(world: World) -> None:
+    failed = world.submit(state="failed")
+    old = add_upload(world.database, failed, state="aborting", updated_at=ago(60))
+    with world.database.begin() as session:
+        (first,) = queries.uploads_to_abort(session, limit=1, files_of="")
+        queries.put_off_abort(session, first.id, -1)
+    new = add_upload(world.database, failed, state="aborting", updated_at=ago(30))
+    with world.database.begin() as session:
+        (second,) = queries.uploads_to_abort(session, limit=1, files_of="")
+    assert (first.id, second.id) == (old, new)
+
+
+def test_a_revoke_of_what_can_be_no_job_is_not_told_to_the_caretaker() -> None:
+    ask_to_cancel("x" * 5000)
+    ask_to_cancel("a job's")
+    assert [task_id for _, task_id in asked_since(0)][-1] == "a job's"
+    assert all(len(task_id) <= MAX_JOB_ID for _, task_id in asked_since(0))

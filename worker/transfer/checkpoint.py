@@ -109,6 +109,10 @@ class Checkpoint(Protocol):
         """Ids of uploads at the key that somebody has written down."""
         ...
 
+    def now(self) -> datetime:
+        """The time by the clock that says when an upload was opened: this machine's own may be hours off."""
+        ...
+
 
 class MemoryCheckpoint:
     """A checkpoint that dies with its process."""
@@ -173,6 +177,10 @@ class MemoryCheckpoint:
     def known_upload_ids(self, key: str) -> set[str]:
         """The ids that this process knows."""
         return {upload.upload_id for upload in (*self.abandoned, self.upload) if upload and upload.upload_id}
+
+    def now(self) -> datetime:
+        """The time of this process, which has opened all of its uploads."""
+        return datetime.now().astimezone()
 
     def unfinished(self) -> list[SavedUpload]:
         """Uploads that were opened and neither completed nor lost: the caller aborts them."""

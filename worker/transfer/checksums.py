@@ -7,13 +7,11 @@ without anybody reading the source again. CRC64NVME runs at 20 GiB/s and more, h
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from awscrt import checksums as crt
 
 from worker.stores.store import Body
-
-Algorithm = Literal["crc64nvme", "crc32c", "md5", "none"]
 
 _Crc = tuple[Callable[[Any, int], int], Callable[[int, int, int], int], int]
 _CRCS: Final[Mapping[str, _Crc]] = {  # checksum of more bytes, joining two checksums, bytes of one

@@ -3,7 +3,6 @@
 import logging
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
 
@@ -180,7 +179,7 @@ class Target:
             lifetime = self.store.upload_lifetime(self.key)
         except StoreError:  # nobody may look: it stays unexplained
             return False
-        return lifetime is not None and datetime.now(UTC) - upload.opened_at >= lifetime
+        return lifetime is not None and self.checkpoint.now() - upload.opened_at >= lifetime
 
     def abort_lost_uploads(self, upload: SavedUpload) -> None:
         """Abort what a run opened without living to write its id down: no parts, and nobody else's row."""
