@@ -339,7 +339,7 @@ def test_a_sealed_request_is_left_to_workers_that_know_what_that_is(database: Da
 
 
 def test_a_message_that_can_never_be_sent_is_not_taken_for_a_broker_that_is_away() -> None:
-    """Whoever publishes stops at the first that the broker does not take: others would wait behind this one for ever."""
+    """Whoever publishes stops at the first that the broker does not take: all others would wait behind this one."""
     app = client_app("memory://")
     unsendable = Message("job", "delete", "blobferry", {}, 0, {"link": object()})
     assert publish(app, unsendable)
