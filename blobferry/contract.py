@@ -68,6 +68,10 @@ class UploadState(StrEnum):
     GONE = "gone"
 
 
+#: Uploads that may still be gone on with, or be seen by readers any moment.
+UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A checked request. ``arguments`` are the operation's own; the rest belongs to the job."""

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, select, update
 
 from blobferry.checks import check_job_id
 from blobferry.clock import db_now
-from blobferry.contract import FINAL_STATES, PAST_RETURN, JobState, Phase, UploadState
+from blobferry.contract import FINAL_STATES, PAST_RETURN, UNFINISHED_UPLOADS, JobState, Phase, UploadState
 from blobferry.database import reachable
 from blobferry.errors import JobNotFoundError, TooLateError
 from blobferry.tables import attempts, jobs, uploads
@@ -116,9 +116,7 @@ class _Locked:
         returning = statement.returning(*jobs.c, db_now().label("seen_at"))
         return dict(self._connection.execute(returning).mappings().one())
 
-    def keep_uploads_until(
-        self, moment: db_now | None, states: tuple[UploadState, ...] = (*_UNSENT, UploadState.COMPLETING)
-    ) -> None:
+    def keep_uploads_until(self, moment: db_now | None, states: tuple[UploadState, ...] = UNFINISHED_UPLOADS) -> None:
         """When a caretaker aborts its unfinished uploads: at the moment, or not while the job lives."""
         ours = (uploads.c.job_id == self.row["id"], uploads.c.state.in_([str(state) for state in states]))
         self._connection.execute(update(uploads).where(*ours).values(recheck_at=moment))

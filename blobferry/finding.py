@@ -22,14 +22,14 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import InstrumentedAttribute
 
 from blobferry.clock import db_now
-from blobferry.contract import CLAIMABLE_STATES, JobState, UploadState
+from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, JobState, UploadState
 from blobferry.tables import attempts, jobs, parts, uploads
 from blobferry.values import Attempt, Job, Situation, Upload
 
 _FINISHED_UPLOADS: Final = (UploadState.COMPLETED, UploadState.GONE)
-_KEPT_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
 
 Row = Mapping[str, Any]
 
@@ -68,13 +68,18 @@ def find_jobs(connection: Connection, wanted: Wanted) -> list[Job]:
         conditions.append(jobs.c.operation == wanted.operation)
     if wanted.storage is not None:
         conditions.append(jobs.c.storage == wanted.storage)
-    if wanted.under not in (None, "/"):
-        below = f"{wanted.under}/"  # not LIKE: on SQLite it takes A for a
-        conditions.append(or_(jobs.c.path == wanted.under, func.substr(jobs.c.path, 1, len(below)) == below))
+    if wanted.under is not None and wanted.under != "/":
+        conditions.append(or_(jobs.c.path == wanted.under, lies_below(jobs.c.path, wanted.under)))
     if wanted.labels:
         conditions.append(_has_labels(connection, wanted.labels))
     seen = select(jobs, db_now().label("seen_at")).where(*conditions).order_by(jobs.c.seq.desc()).limit(wanted.limit)
     return [Job.from_row(dict(row)) for row in connection.execute(seen).mappings()]
+
+
+def lies_below(column: ColumnElement[Any] | InstrumentedAttribute[Any], path: str) -> ColumnElement[bool]:
+    """Whether the column's path lies below this one."""
+    below = f"{path}/"
+    return func.substr(column, 1, len(below)) == below  # not LIKE: on SQLite it takes A for a
 
 
 def _has_labels(connection: Connection, labels: Mapping[str, str]) -> ColumnElement[bool]:
@@ -115,7 +120,7 @@ def find_uploads(
 def _upload(row: Row) -> Upload:
     # Rows of parts outlive their upload; and after its abort the time to look again is no promise to keep anything.
     at_risk = 0 if row["state"] in _FINISHED_UPLOADS else int(row["in_parts"])
-    kept_until = row["recheck_at"] if row["state"] in _KEPT_UPLOADS else None
+    kept_until = row["recheck_at"] if row["state"] in UNFINISHED_UPLOADS else None
     return Upload.from_row({**row, "bytes_at_risk": at_risk, "kept_until": kept_until})
 
 

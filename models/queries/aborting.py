@@ -7,9 +7,9 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
-from blobferry.contract import UploadState
+from blobferry.contract import UNFINISHED_UPLOADS, UploadState
 from models.queries.checkpoints import update_upload
-from models.queries.conditions import UNFINISHED_UPLOADS, now
+from models.queries.conditions import now
 from models.upload import Upload
 
 FILES: Final = "file://"  #: with it the endpoint of a partial file begins; what follows is its host

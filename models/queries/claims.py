@@ -7,11 +7,11 @@ from sqlalchemy import ColumnElement, and_, case, exists, func, or_, update
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
-from blobferry.contract import JobState
+from blobferry.contract import UNFINISHED_UPLOADS, JobState
 from blobferry.errors import LeaseLostError
 from models.attempt import Attempt
 from models.job import Job
-from models.queries.conditions import UNFINISHED_UPLOADS, claimable, now, past_return
+from models.queries.conditions import claimable, now, past_return
 from models.queries.history import open_attempt
 from models.queries.idle import DEADLY_KEPT, requeue_expired
 from models.queries.locks import Hold, take_locks, wait_for

@@ -9,12 +9,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
-from blobferry.contract import CLAIMABLE_STATES, OPERATIONS, PAST_RETURN, REQUEST_VERSION, UploadState
+from blobferry.contract import CLAIMABLE_STATES, OPERATIONS, PAST_RETURN, REQUEST_VERSION
 from models.job import Job
 
 #: Columns of a job that no run owns.
 NOBODY: Final[Mapping[str, None]] = {"worker": None, "lease_expires_at": None, "published_at": None}
-UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
 
 
 def claimable() -> list[ColumnElement[bool]]:

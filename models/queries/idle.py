@@ -6,10 +6,10 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from blobferry.clock import db_now
-from blobferry.contract import FINAL_STATES, JobState, UploadState
+from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState, UploadState
 from blobferry.errors import DeadlineExceededError, WorkerDiedError
 from models.job import Job
-from models.queries.conditions import NOBODY, UNFINISHED_UPLOADS, now, past_return
+from models.queries.conditions import NOBODY, now, past_return
 from models.queries.history import close_attempt
 from models.queries.locks import drop_locks
 from models.upload import Upload

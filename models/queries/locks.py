@@ -24,10 +24,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from blobferry.contract import FINAL_STATES, JobState
+from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState
+from blobferry.finding import lies_below
 from models.job import Job
 from models.path_lock import PathLock
-from models.queries.conditions import UNFINISHED_UPLOADS, dialect, now
+from models.queries.conditions import dialect, now
 from models.upload import Upload
 
 UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
@@ -125,10 +126,9 @@ def _needs(storage: str, path: str, is_tree: bool) -> ColumnElement[bool]:
     ]
     below = []
     if is_tree:
-        under = path + "/"
         below = [
-            and_(dest_storage == storage, Job.path.startswith(under, autoescape=True)),
-            and_(Job.storage == storage, is_move, Job.source.startswith(under, autoescape=True)),
+            and_(dest_storage == storage, lies_below(Job.path, path)),
+            and_(Job.storage == storage, is_move, lies_below(Job.source, path)),
         ]
     return or_(above, *at_path, *below)
 
@@ -137,7 +137,7 @@ def _holding(session: Session, job: Job, hold: Hold) -> str | None:
     """A job that holds the path, though it was submitted later: this one was not to run then."""
     overlaps = [PathLock.path == hold.key, and_(PathLock.is_tree, PathLock.path.in_(_ancestors(hold.key)))]
     if hold.is_tree:
-        overlaps.append(PathLock.path.startswith(hold.key + "/", autoescape=True))
+        overlaps.append(lies_below(PathLock.path, hold.key))
     others = (PathLock.bucket == hold.bucket, PathLock.job_id != job.id)
     return session.scalar(select(PathLock.job_id).where(*others, or_(*overlaps)).limit(1))
 

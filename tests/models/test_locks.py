@@ -184,6 +184,10 @@ def apart(line: Line, kind: str) -> tuple[str, str]:
             return line.write("/ab"), line.delete("/a")
         case "a wildcard of SQL":
             return line.write("/axb/c"), line.delete("/a_b")
+        case "other letters, the delete first":
+            return line.delete("/a"), line.write("/A/b")
+        case "other letters, the delete last":
+            return line.write("/A/b"), line.delete("/a")
         case "a blob and what lies below":
             return line.write("/a"), line.write("/a/b")
         case "another storage":
@@ -202,6 +206,8 @@ def apart(line: Line, kind: str) -> tuple[str, str]:
         "a name and a longer one",
         "the longer one first",
         "a wildcard of SQL",
+        "other letters, the delete first",
+        "other letters, the delete last",
         "a blob and what lies below",
         "another storage",
         "a move's paths on the other storage",
