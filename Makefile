@@ -33,7 +33,7 @@ UNCOVERED := tests/client/test_fuzz.py tests/tasks/test_crashes.py tests/tasks/t
 WATCHED := $(addprefix tests/system/test_,operations.py celery_view.py bad_input.py failures_of_revokes.py handover.py)
 
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
-	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal tests/driver $(UNCOVERED) $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal tests/driver $(UNCOVERED) $(ARGS)
 	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal --cov --cov-report= --cov-fail-under=0 --ignore tests/driver $(UNCOVERED:%=--ignore %) --ignore tests/system $(ARGS)
 	$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/system $(WATCHED:%=--ignore %) $(ARGS)
 	$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --cov --cov-append --cov-report=term-missing:skip-covered $(WATCHED) $(ARGS)

@@ -25,7 +25,7 @@ MIN = 256  #: bytes; the least that a part may have which is not the last
 PART = 512  #: bytes
 LIMITS = Limits(min_part_size=MIN)
 COPYING = Copying(threshold=2 * PART, part_size=PART, threads=2)
-HASTY = 1.2  #: seconds that a client waits which is to run into a timeout
+HASTY = 2.5  #: seconds that a client waits which is to run into a timeout
 PATIENT = 10.0  #: seconds; the others must not run into one on a busy machine
 STALL = 1.2 * HASTY
 FAR: Final = "far:"  #: begins the paths of the second bucket
