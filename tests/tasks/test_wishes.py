@@ -3,6 +3,7 @@
 The heartbeats of these runs come every ten seconds, as by default: it is the next checkpoint that hears of a wish.
 """
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,16 @@ def world(sqlite_database: Database, tmp_path: Path) -> World:
 
 def run_wishing(world: World, job_id: str, verb: str, **wishes: Any) -> tuple[Outcome, int]:
     """A run during whose third such call somebody wishes something; and how many such calls came afterwards."""
-    seen = 0
+    seen, lock = 0, threading.Lock()
 
     def wish(called: str) -> None:
         nonlocal seen
-        seen += called == verb
-        if called == verb and seen == 3:
-            change(world.database, job_id, **wishes)
+        if called != verb:
+            return
+        with lock:  # the others wait until it is written down
+            seen += 1
+            if seen == 3:
+                change(world.database, job_id, **wishes)
 
     outcome = world.run(job_id, HookedStore(world.memory, before=wish))
     return outcome, seen - 3
