@@ -15,7 +15,7 @@ import pytest
 
 from tests.stores.bodies import ReusedBuffer
 from tests.transfer.test_http_addresses import write_certificate
-from worker.errors import StoreUnavailableError
+from worker.errors import SlowDownError, StoreUnavailableError
 from worker.stores.s3 import S3Access, S3Store
 
 READ_TIMEOUT = 1.5  #: seconds; a busy machine may keep the peer from reading for a while
@@ -27,8 +27,11 @@ Serve = Callable[[socket.socket, threading.Event], None]
 
 
 @contextmanager
-def peer(serve: Serve, certificate: Path | None = None) -> Iterator[S3Store]:
-    """A store whose server treats each connection so, until the event is set; by TLS with a certificate."""
+def peer(serve: Serve, certificate: Path | None = None, round_trip: float = 0.0) -> Iterator[S3Store]:
+    """A store whose server treats each connection so, until the event is set; by TLS with a certificate.
+
+    ``round_trip``: how many seconds the end of TLS's handshake is on its way.
+    """
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if certificate:
         tls.load_cert_chain(certificate)
@@ -36,7 +39,7 @@ def peer(serve: Serve, certificate: Path | None = None) -> Iterator[S3Store]:
     threads: list[threading.Thread] = []
 
     def run(connection: socket.socket) -> None:
-        with suppress(OSError), tls.wrap_socket(connection, server_side=True) if certificate else connection as either:
+        with suppress(OSError), shake_hands(connection, tls, round_trip) if certificate else connection as either:
             serve(either, ended)
 
     def accept(server: socket.socket) -> None:
@@ -57,6 +60,18 @@ def peer(serve: Serve, certificate: Path | None = None) -> Iterator[S3Store]:
         server.shutdown(socket.SHUT_RDWR)
     for thread in threads:
         thread.join()
+
+
+def shake_hands(connection: socket.socket, tls: ssl.SSLContext, round_trip: float) -> ssl.SSLSocket:
+    connection.recv(1, socket.MSG_PEEK)  # the client's first words are there
+    connection.setblocking(False)
+    secure = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    with suppress(ssl.SSLWantReadError):
+        secure.do_handshake()
+    time.sleep(round_trip)
+    secure.setblocking(True)
+    secure.do_handshake()
+    return secure
 
 
 def store_at(endpoint: str) -> S3Store:
@@ -122,15 +137,34 @@ def slow_to_read(size: int) -> Serve:
     return serve
 
 
-def test_the_same_holds_for_tls_whose_session_tickets_are_no_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    certificate = write_certificate(tmp_path / "certificate.pem")
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-    with peer(slow_to_read(2_000_000), certificate) as store:
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a server of this machine; the store trusts it."""
+    path = write_certificate(tmp_path / "certificate.pem")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+    return path
+
+
+def test_the_same_holds_for_tls_whose_session_tickets_are_no_answer(certificate: Path) -> None:
+    """They come a round trip after the handshake, as they do over a distance: the body is with the kernel by then."""
+    with peer(slow_to_read(2_000_000), certificate, round_trip=0.5) as store:
         assert send(store, 2_000_000) > 2 * READ_TIMEOUT
     with peer(hung_while_reading, certificate) as store, pytest.raises(StoreUnavailableError):
         send(store, LARGE)
+
+
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize("is_secure", [True, False])
+def test_an_answer_that_does_not_wait_for_the_body_is_read(certificate: Path, is_secure: bool, closes: bool) -> None:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
+        if closes:
+            connection.shutdown(socket.SHUT_WR)
+        ended.wait()
+
+    with peer(serve, certificate if is_secure else None) as store, pytest.raises(SlowDownError):
+        send(store, 2_000_000)
 
 
 def test_an_answer_that_trickles_is_read_to_its_end() -> None:

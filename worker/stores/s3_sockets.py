@@ -74,18 +74,23 @@ class _Judged:
     def _wait_until_taken(self) -> None:
         """Until the last byte is taken, or an answer begins. Raises TimeoutError once nothing moves any more."""
         is_secure = isinstance(self.sock, ssl.SSLSocket)
+        closed = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+        has_news = False
         with select.epoll() as poll:
-            poll.register(self.sock, select.EPOLLIN | select.EPOLLET)
-            if is_secure:
-                poll.poll(0)  # what is there already may be no answer, but TLS's own session tickets
+            poll.register(self.sock, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
             queued, moved_at = self._queued(), time.monotonic()
-            while queued and not poll.poll(self.patience / 8):
+            while queued:
+                for _, event in poll.poll(self.patience / 8):
+                    has_news = True
+                    # Of TLS, it may be its own session tickets: they come one round trip after the body has begun.
+                    if not is_secure or event & closed:
+                        return
                 before, queued, now = queued, self._queued(), time.monotonic()
                 if queued < before:
                     moved_at = now
                 elif now - moved_at >= self.patience:
-                    if is_secure:
-                        return  # or it was an answer
+                    if has_news:
+                        return  # an answer after all, or the tickets of a peer that hangs: reading tells
                     raise TimeoutError(f"the last {queued} bytes were not taken for {self.patience:g} s")
 
     def _queued(self) -> int:
