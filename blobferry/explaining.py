@@ -105,11 +105,17 @@ def _slot(situation: Situation) -> str:
 
 def _retry(situation: Situation) -> str:
     job = situation.job
-    number = f"retry {situation.failures} " if situation.failures and job.error_code != "worker_died" else ""
+    number = f"{_number(situation)} " if situation.failures and job.error_code != "worker_died" else ""
     when = f"at {coming(job.run_at, job.seen_at)}" if job.run_at and not _is_due(job) else _slot(situation)
     because = f" because {problem(job)}" if problem(job) else ""
     died = f" (worker died {_times(situation.crashes, 'time')})" if situation.crashes else ""
     return f"{number}{when}{because}{died}"
+
+
+def _number(situation: Situation) -> str:
+    """Which retry it is. The first of the attempts was none."""
+    most = f" of {situation.max_attempts - 1}" if situation.max_attempts else ""
+    return f"retry {situation.failures}{most}"
 
 
 def _outcome(job: Job) -> str:

@@ -130,7 +130,16 @@ def find_situation(connection: Connection, job_id: str) -> Situation | None:
     if row is None:
         return None
     holder = find_job(connection, row["waits_for"]) if row["waits_for"] is not None else None
-    counted = ("published_at", "lease_expires_at", "failures", "crashes", "crash_streak", "restarts", "polls")
+    counted = (
+        "published_at",
+        "lease_expires_at",
+        "failures",
+        "max_attempts",
+        "crashes",
+        "crash_streak",
+        "restarts",
+        "polls",
+    )
     return Situation(
         job=Job.from_row(row),
         attempts=tuple(find_attempts(connection, job_id)),

@@ -120,6 +120,7 @@ jobs = Table(
     # how often
     _count("attempt"),  # 1 + resumes after an error or a dead worker; slices do not count
     _count("failures"),  # runs in a row that ended in an error without progress
+    Column("max_attempts", Integer),  # so many end it, as the last worker that counted one is set
     _count("crashes"),  # workers that died with this job, in all
     _count("crash_streak"),  # the same, in a row
     _count("restarts"),  # uploads begun again from byte 0

@@ -143,6 +143,7 @@ class Situation:
     published_at: datetime | None  #: when a caretaker last sent a message for it; None: not since it may be claimed
     lease_expires_at: datetime | None  #: None: nobody runs it
     failures: int  #: runs in a row that ended in an error without progress
+    max_attempts: int | None  #: so many of them end it, as the worker is set that counted last; None: none has failed
     crashes: int  #: workers that died with it
     crash_streak: int  #: the same, in a row
     restarts: int  #: uploads begun again from byte 0
@@ -154,7 +155,7 @@ class Situation:
 
     def as_json(self) -> dict[str, Any]:
         """The job, with all the rest beside it, as a dict that ``json.dumps`` takes."""
-        plain = ("failures", "crashes", "crash_streak", "restarts", "polls", "waits_for", "ahead")
+        plain = ("failures", "max_attempts", "crashes", "crash_streak", "restarts", "polls", "waits_for", "ahead")
         times = ("published_at", "lease_expires_at", "verify_until")
         moments = {name: getattr(self, name) for name in times}
         return {

@@ -54,6 +54,7 @@ class Job(Base):
 
     attempt: Mapped[int]
     failures: Mapped[int]
+    max_attempts: Mapped[int | None]
     crashes: Mapped[int]
     crash_streak: Mapped[int]
     restarts: Mapped[int]

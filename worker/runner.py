@@ -209,19 +209,24 @@ class _Run:
         return Again(f"Stat does not show the outcome yet: {difference}", _after(delay))
 
     def _failed(self, error: BlobferryError) -> Outcome:
+        settings = self._runtime.settings.retry
         progressed = self._operation is not None and self._operation.progressed
         decision = decide(
             error,
             failures=self._job.failures,
             progressed=progressed,
-            settings=self._runtime.settings.retry,
+            settings=settings,
             past_return=self._job.phase in PAST_RETURN,
         )
         if isinstance(decision, GiveUp):
             kept = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0
             return self._give_up(error, kept=kept)
-        delay, failures = decision.delay, decision.failures
-        self._lease.end(lambda session: queries.retry_job(session, self._job, error, delay=delay, failures=failures))
+        delay, failures, most = decision.delay, decision.failures, settings.max_attempts
+        self._lease.end(
+            lambda session: queries.retry_job(
+                session, self._job, error, delay=delay, failures=failures, max_attempts=most
+            )
+        )
         logger.warning("job will be retried", extra={"error_code": error.code, "error": str(error)})
         return Again(f"{error.code}: {error}", _after(delay))
 

@@ -30,9 +30,11 @@ def pause_job(session: Session, job: Job, *, keep_upload_seconds: float) -> None
         keep_paused(session, job.id, keep_upload_seconds)
 
 
-def retry_job(session: Session, job: Job, error: BlobferryError, *, delay: float, failures: int) -> None:
+def retry_job(
+    session: Session, job: Job, error: BlobferryError, *, delay: float, failures: int, max_attempts: int
+) -> None:
     """Record a transient error; the job may be claimed again after ``delay`` seconds."""
-    why = {"failures": failures, "error_code": error.code, "error_message": str(error)}
+    why = {"failures": failures, "max_attempts": max_attempts, "error_code": error.code, "error_message": str(error)}
     release_job(session, job, JobState.RETRYING, delay=delay, **why)
     close_attempt(session, job.id, job.attempt, outcome="retrying", error=error)
 

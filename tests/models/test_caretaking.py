@@ -236,7 +236,7 @@ def test_a_job_that_is_ended_while_it_waits_for_a_retry_keeps_its_history(databa
     job_id = submit(database)
     job = claim(database, job_id)
     with database.begin() as session:
-        queries.retry_job(session, job, StoreUnavailableError("down"), delay=60, failures=1)
+        queries.retry_job(session, job, StoreUnavailableError("down"), delay=60, failures=1, max_attempts=8)
     change(database, job_id, cancel_requested=True)
     end_idle(database)
     assert outcomes(database, job_id) == ["retrying"]

@@ -115,7 +115,7 @@ def test_slices_share_an_attempt_and_errors_do_not(database: Database) -> None:
     job = claim(database, job_id, worker="host:2")
     assert job.attempt == 1
     with database.begin() as session:
-        queries.retry_job(session, job, StoreUnavailableError("down"), delay=0, failures=1)
+        queries.retry_job(session, job, StoreUnavailableError("down"), delay=0, failures=1, max_attempts=8)
     assert claim(database, job_id).attempt == 2
     assert [(row.worker, row.outcome) for row in attempts(database, job_id)] == [
         ("host:2", "retrying"),
@@ -208,7 +208,9 @@ def upload_of(job: Job) -> dict[str, Any]:
 OWNER_ONLY: dict[str, Callable[[Any, Job], Any]] = {
     "update_owned": lambda session, job: queries.update_owned(session, job.id, job.token, bytes_done=5),
     "release_job": lambda session, job: queries.release_job(session, job, JobState.QUEUED),
-    "retry_job": lambda session, job: queries.retry_job(session, job, StoreUnavailableError("x"), delay=1, failures=1),
+    "retry_job": lambda session, job: queries.retry_job(
+        session, job, StoreUnavailableError("x"), delay=1, failures=1, max_attempts=8
+    ),
     "finish_job": lambda session, job: queries.finish_job(session, job, {"size": 1}),
     "fail_job": lambda session, job: queries.fail_job(session, job, InvalidPartError("x")),
     "cancel_job": lambda session, job: queries.cancel_job(session, job),
@@ -425,7 +427,9 @@ def test_a_released_job_may_be_claimed_after_the_delay(database: Database) -> No
 def test_a_retried_job_says_why_and_when(database: Database) -> None:
     job = claim(database, submit(database))
     with database.begin() as session:
-        queries.retry_job(session, job, StoreUnavailableError("503 from the store"), delay=60, failures=4)
+        queries.retry_job(
+            session, job, StoreUnavailableError("503 from the store"), delay=60, failures=4, max_attempts=8
+        )
     row = job_row(database, job.id)
     assert (row.state, row.failures, row.error_code, row.error_message) == (
         "retrying",
@@ -546,7 +550,7 @@ def test_a_job_that_is_resumed_after_its_attempt_ended_begins_another(database: 
     job_id = submit(database)
     job = claim(database, job_id)
     with database.begin() as session:
-        queries.retry_job(session, job, StoreUnavailableError("503"), delay=0, failures=1)
+        queries.retry_job(session, job, StoreUnavailableError("503"), delay=0, failures=1, max_attempts=8)
     change(database, job_id, state="queued", run_at=None)  # paused meanwhile, and resumed
     assert claim(database, job_id).attempt == 2
     assert outcomes(database, job_id) == ["retrying", None]

@@ -157,7 +157,8 @@ def test_a_job_is_given_up_after_so_many_runs_without_progress(small: World) -> 
     store = FaultyStore(small.memory, "head", times=100)
     for failures in (1, 2):
         assert isinstance(small.run(job_id, store, retry={"max_attempts": 3}), Again)
-        assert job_row(small.database, job_id).failures == failures
+        row = job_row(small.database, job_id)
+        assert (row.failures, row.max_attempts) == (failures, 3)
         due(small, job_id)
     outcome = small.run(job_id, store, retry={"max_attempts": 3})
     assert isinstance(outcome, Ended)
