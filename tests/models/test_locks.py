@@ -1,7 +1,7 @@
 """Path locks: one job at a time for each path of a bucket, in the order in which the jobs were submitted."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -321,6 +321,19 @@ def test_a_claim_that_must_wait_changes_nothing_else(line: Line) -> None:
     assert not line.has(second)
     after = line.row(second).as_row()
     assert {name for name in before if before[name] != after[name]} == {"waits_for"}
+
+
+def test_a_job_does_not_wait_for_one_whose_end_is_just_being_committed(line: Line) -> None:
+    """Whoever ends a job wakes those that wait for it by then: one that comes later would sleep."""
+    first, second = line.write("/a"), line.write("/a")
+    assert line.has(first)
+    with ThreadPoolExecutor(1) as worker:
+        with line.database.begin() as session:
+            queries.finish_job(session, line.row(first), {})
+            claim = worker.submit(line.has, second)
+            wait({claim}, timeout=1)  # it waits for the end, or has looked too early
+        claim.result(timeout=30)
+    assert line.waits_for(second) is None
 
 
 def test_workers_that_race_never_hold_one_path_at_once(line: Line) -> None:
