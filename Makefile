@@ -25,9 +25,9 @@ chaos: $(INSTALLED)  ## let everything go wrong for MINUTES=2, as SEED=1 wants i
 memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 GiB, about 2 minutes
 	$(PYTHON) -m dev.memory
 
-# Whole matrices and thousands of requests: what they run, others run as well, and coverage would double their time.
+# Matrices, thousands of requests, commands: what they run, others run as well, and coverage would double their time.
 UNCOVERED := tests/client/test_fuzz.py tests/tasks/test_crashes.py tests/tasks/test_operation_crashes.py \
-	tests/tasks/test_database_away.py
+	tests/tasks/test_database_away.py tests/stores/test_local_kills.py tests/client/test_cli.py
 
 # Of the tests with real processes, those that coverage follows: it slows workers down, and these reach all of their code.
 WATCHED := $(addprefix tests/system/test_,operations.py celery_view.py bad_input.py failures_of_revokes.py handover.py)

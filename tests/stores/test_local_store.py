@@ -1,15 +1,13 @@
-"""What the local store promises beyond the contract that all stores share: it is killed here at every step it takes."""
+"""What the local store promises beyond the contract that all stores share."""
 
 import base64
 import errno
 import hashlib
 import json
 import os
-import random
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,11 +22,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from awscrt import checksums
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.stores.bodies import ReusedBuffer
+from tests.stores.buckets import FREE, NEW, OLD, all_keys, content, crc64, files, in_child, status, upload
 from worker.errors import (
     InvalidPartError,
     InvalidStoreRequestError,
@@ -42,13 +40,10 @@ from worker.stores.local import LocalStore
 from worker.stores.local_errors import LOCAL_ERRORS, local_errors
 from worker.stores.local_files import copy_range
 from worker.stores.memory import MemoryStore
-from worker.stores.store import Store
 from worker.stores.values import BlobOptions, Condition, Limits, PartReceipt
 from worker.units import GIB, KIB, MIB
 
 SMALL = Limits(min_part_size=4, max_part_size=8, max_parts=3, max_delete=2)
-FREE = Limits(min_part_size=1)
-OLD, NEW = b"old bytes", b"NEW"
 NASTY_KEYS = [
     "..", ".", "../x", "../../../../etc/passwd", "/etc/passwd", "a/../b", "a/./b", "a/..", "..a", "/", "//", "a//b",
     "a", "a/", "a/b", "a-", "a.b", "a0", "a@", "a@new", "a@0123456789abcdef", "a+", "a%", "a%2Fb", "%", "%%", "@", "+",
@@ -70,55 +65,6 @@ def path(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def store(path: Path) -> LocalStore:
     return LocalStore(path, limits=FREE)
-
-
-def content(store: Store, key: str) -> bytes:
-    with store.get(key) as reader:
-        return reader.read()
-
-
-def crc64(data: bytes) -> str:
-    return f"CRC64NVME:{base64.b64encode(checksums.crc64nvme(data).to_bytes(8, 'big')).decode()}"
-
-
-def all_keys(store: Store, **arguments: Any) -> list[str]:
-    found: list[str] = []
-    token = None
-    while True:
-        page = store.list_page(arguments.get("prefix", ""), token=token, limit=arguments.get("limit", 1_000))
-        found += [entry.key for entry in page.entries]
-        token = page.next_token
-        if token is None:
-            return found
-
-
-def files(path: Path) -> list[str]:
-    """All that is in the directory except locks."""
-    found = (file.relative_to(path) for file in path.rglob("*"))
-    return sorted(str(file) for file in found if file.parts[0] != "locks" and len(file.parts) > 1)
-
-
-def upload(store: Store, key: str, *pieces: bytes) -> tuple[str, list[PartReceipt]]:
-    upload_id = store.create_upload(key, options=BlobOptions(metadata={"made": "in parts"}))
-    return upload_id, [store.upload_part(key, upload_id, number, piece) for number, piece in enumerate(pieces, 1)]
-
-
-def in_child(run: Callable[[], object]) -> int:
-    """Run it in a forked child; its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        run()
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def status(pid: int) -> int:
-    """The exit code of a child, negative if a signal ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -518,223 +464,6 @@ def test_a_directory_that_goes_in_front_of_its_first_file_is_made_again(
     assert removed == 3
     assert all_keys(store) == (["d/f"] if place == "uploads" else ["d/e/f", "d/f"])
     assert [entry.key for entry in store.list_uploads()] == (["a"] if place == "uploads" else [])
-
-
-# --- killed processes --------------------------------------------------------------------------------------------
-
-
-def kill_after(steps: int, run: Callable[[], object]) -> bool:
-    """Run it in a child that is killed (-9) in front of its next system call after ``steps``; False: it ended first."""
-
-    def step(frame: FrameType, event: str, function: Any) -> None:
-        nonlocal steps
-        if event == "c_call" and getattr(function, "__module__", "") in {"posix", "fcntl", "_io"}:
-            if steps == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            steps -= 1
-
-    def child() -> None:
-        sys.setprofile(step)
-        run()
-        sys.setprofile(None)
-
-    code = status(in_child(child))
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
-
-
-def kill_everywhere(path: Path, prepare: Callable[[LocalStore], Any], run: Callable[[LocalStore, Any], object]) -> Any:
-    """Each time a fresh bucket whose user was killed one step later; ends after the time that it was not."""
-    for steps in count():
-        store = LocalStore(path / str(steps), limits=FREE)
-        prepared = prepare(store)
-        killed = kill_after(steps, lambda store=store, prepared=prepared: run(store, prepared))  # type: ignore[misc]
-        yield killed, store, prepared
-        if not killed:
-            assert steps > 10
-            return
-
-
-def check_blob(store: LocalStore, key: str) -> bytes | None:
-    """What is there, if it agrees with its record."""
-    try:
-        head = store.head(key)
-    except KeyNotFoundError:
-        assert key not in all_keys(store)
-        return None
-    data = content(store, key)
-    assert (head.size, head.checksum) == (len(data), crc64(data))
-    assert "-" in head.etag or head.etag == f'"{hashlib.md5(data).hexdigest()}"'
-    assert key in all_keys(store)
-    return data
-
-
-def nothing_is_left(store: LocalStore) -> bool:
-    """Delete and abort what is there: whoever is next tidies up after a killed process."""
-    keys = {*all_keys(store), "d/a", "d/b"}
-    for key in keys:
-        store.put(key, b"")
-    store.delete_batch(list(keys))
-    for entry in store.list_uploads():
-        store.abort_upload(entry.key, entry.upload_id)
-    return files(Path(store.bucket)) == []
-
-
-@pytest.mark.parametrize("before", [None, OLD], ids=["creates", "replaces"])
-def test_a_killed_put_has_put_all_or_nothing(path: Path, before: bytes | None) -> None:
-    found = []
-    for killed, store, _ in kill_everywhere(
-        path,
-        lambda store: before is not None and store.put("d/a", before),
-        lambda store, _: store.put("d/a", NEW),
-    ):
-        found.append(check_blob(store, "d/a"))
-        assert killed or found[-1] == NEW
-        assert nothing_is_left(store)
-
-    assert set(found) == {before, NEW}
-    assert found == sorted(found, key=lambda data: data == NEW)
-
-
-@pytest.mark.long
-def test_a_killed_copy_has_copied_all_or_nothing(path: Path) -> None:
-    def prepare(store: LocalStore) -> None:
-        store.put("d/a", NEW)
-        store.put("d/b", OLD)
-
-    found = []
-    for _, store, _ in kill_everywhere(path, prepare, lambda store, _: store.copy("d/a", "d/b")):
-        found.append(check_blob(store, "d/b"))
-        assert check_blob(store, "d/a") == NEW
-        assert nothing_is_left(store)
-
-    assert set(found) == {OLD, NEW}
-
-
-def test_a_killed_delete_has_deleted_all_or_nothing(path: Path) -> None:
-    def prepare(store: LocalStore) -> None:
-        upload_id, parts = upload(store, "d/a", b"old ", b"bytes")
-        store.complete_upload("d/a", upload_id, parts)
-
-    found = []
-    for killed, store, _ in kill_everywhere(path, prepare, lambda store, _: store.delete_batch(["d/a"])):
-        found.append(check_blob(store, "d/a"))
-        assert killed or found[-1] is None
-        assert nothing_is_left(store)
-
-    assert set(found) == {OLD, None}
-
-
-@pytest.mark.parametrize("before", [None, b"first try"], ids=["creates", "replaces"])
-@pytest.mark.long
-def test_a_killed_part_can_be_sent_again(path: Path, before: bytes | None) -> None:
-    def prepare(store: LocalStore) -> str:
-        return upload(store, "d/a", *([] if before is None else [before]))[0]
-
-    for _, store, upload_id in kill_everywhere(
-        path, prepare, lambda store, upload_id: store.upload_part("d/a", upload_id, 1, NEW)
-    ):
-        listed = list(store.list_parts("d/a", upload_id))
-        assert [part.size for part in listed] in ([] if before is None else [len(before)], [len(NEW)])
-        listed = [store.upload_part("d/a", upload_id, 1, OLD)]
-        store.complete_upload("d/a", upload_id, listed)
-        assert check_blob(store, "d/a") == OLD
-        assert nothing_is_left(store)
-
-
-@pytest.mark.parametrize("pieces", [[NEW], [b"N", b"E", b"W"]], ids=["one part", "three parts"])
-def test_a_killed_completion_is_done_or_can_be_done(path: Path, pieces: list[bytes]) -> None:
-    def prepare(store: LocalStore) -> tuple[str, list[PartReceipt]]:
-        store.put("d/a", OLD)
-        return upload(store, "d/a", *pieces)
-
-    found = []
-    for _, store, (upload_id, parts) in kill_everywhere(
-        path, prepare, lambda store, made: store.complete_upload("d/a", *made, checksum=crc64(NEW), size=3)
-    ):
-        found.append(check_blob(store, "d/a"))
-        if found[-1] == NEW:
-            made = store.head("d/a").mod_time
-            with pytest.raises(UploadNotFoundError):
-                store.complete_upload("d/a", upload_id, parts)
-            assert store.head("d/a").mod_time == made
-        else:
-            assert [entry.upload_id for entry in store.list_uploads()] == [upload_id]
-            assert list(store.list_parts("d/a", upload_id)) == parts
-            store.complete_upload("d/a", upload_id, parts)
-            assert check_blob(store, "d/a") == NEW
-        assert store.options_of("d/a").metadata == {"made": "in parts"}
-        assert list(store.list_uploads()) == []
-        assert nothing_is_left(store)
-
-    assert set(found) == {OLD, NEW}
-
-
-def test_an_upload_that_was_completed_stays_so_when_its_blob_is_replaced_at_once(path: Path) -> None:
-    for _, store, (upload_id, parts) in kill_everywhere(
-        path, lambda store: upload(store, "d/a", b"1", b"2"), lambda store, made: store.complete_upload("d/a", *made)
-    ):
-        completed = check_blob(store, "d/a") is not None
-        store.put("d/a", OLD)
-        if completed:
-            with pytest.raises(UploadNotFoundError):
-                store.complete_upload("d/a", upload_id, parts)
-            assert check_blob(store, "d/a") == OLD
-        assert nothing_is_left(store)
-
-
-def test_a_killed_opening_or_abortion_leaves_an_upload_or_none(path: Path) -> None:
-    for _, store, _ in kill_everywhere(path, lambda store: None, lambda store, _: store.create_upload("d/a")):
-        for entry in store.list_uploads():
-            store.complete_upload("d/a", entry.upload_id, [store.upload_part("d/a", entry.upload_id, 1, NEW)])
-        assert nothing_is_left(store)
-    for killed, store, upload_id in kill_everywhere(
-        path / "aborted",
-        lambda store: upload(store, "d/a", b"1", b"2")[0],
-        lambda store, upload_id: store.abort_upload("d/a", upload_id),
-    ):
-        assert killed or list(store.list_uploads()) == []
-        if list(store.list_uploads()):
-            store.abort_upload("d/a", upload_id)
-        assert nothing_is_left(store)
-
-
-def test_writers_that_are_killed_at_any_moment_never_show_half_a_blob(store: LocalStore) -> None:
-    chance = random.Random(17)
-    store.put("d/a", b"0" * MIB)
-    store.put("d/b", b"0" * MIB)
-
-    def write() -> None:
-        for number in count():
-            data = bytes([48 + number % 10]) * (MIB + number)
-            store.put("d/a", data)
-            store.copy("d/a", "d/b")
-            upload_id, parts = upload(store, "d/a", data, data[:3])
-            parts.append(store.copy_part("d/a", upload_id, 3, "d/b", 5, 1_000))
-            store.complete_upload("d/a", upload_id, parts)
-
-    for _ in range(40):
-        pids = [in_child(write) for _ in range(2)]
-        until = time.monotonic() + chance.uniform(0.01, 0.08)
-        while time.monotonic() < until:
-            check_blob_against_itself(store, "d/a")
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        assert {status(pid) for pid in pids} == {-signal.SIGKILL}
-        assert check_blob(store, "d/a")
-        assert check_blob(store, "d/b")
-
-    assert nothing_is_left(store)
-
-
-def check_blob_against_itself(store: LocalStore, key: str) -> None:
-    """While others write: what a get pinned to a head reads is what the head says, or a refusal."""
-    head = store.head(key)
-    try:
-        with store.get(key, if_match=head.etag) as reader:
-            assert crc64(reader.read()) == head.checksum
-    except PreconditionFailedError:
-        return
 
 
 # --- symbolic links ----------------------------------------------------------------------------------------------

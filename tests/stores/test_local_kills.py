@@ -1,0 +1,245 @@
+"""The local store is killed at every step it takes: all is there or nothing is, and the next one tidies up."""
+
+import hashlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.stores.buckets import FREE, NEW, OLD, all_keys, content, crc64, files, in_child, status, upload
+from worker.errors import KeyNotFoundError, PreconditionFailedError, UploadNotFoundError
+from worker.stores.local import LocalStore
+from worker.stores.values import PartReceipt
+from worker.units import MIB
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+def store(path: Path) -> LocalStore:
+    return LocalStore(path, limits=FREE)
+
+
+def kill_after(steps: int, run: Callable[[], object]) -> bool:
+    """Run it in a child that is killed (-9) in front of its next system call after ``steps``; False: it ended first."""
+
+    def step(frame: FrameType, event: str, function: Any) -> None:
+        nonlocal steps
+        if event == "c_call" and getattr(function, "__module__", "") in {"posix", "fcntl", "_io"}:
+            if steps == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            steps -= 1
+
+    def child() -> None:
+        sys.setprofile(step)
+        run()
+        sys.setprofile(None)
+
+    code = status(in_child(child))
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def kill_everywhere(path: Path, prepare: Callable[[LocalStore], Any], run: Callable[[LocalStore, Any], object]) -> Any:
+    """Each time a fresh bucket whose user was killed one step later; ends after the time that it was not."""
+    for steps in count():
+        store = LocalStore(path / str(steps), limits=FREE)
+        prepared = prepare(store)
+        killed = kill_after(steps, lambda store=store, prepared=prepared: run(store, prepared))  # type: ignore[misc]
+        yield killed, store, prepared
+        if not killed:
+            assert steps > 10
+            return
+
+
+def check_blob(store: LocalStore, key: str) -> bytes | None:
+    """What is there, if it agrees with its record."""
+    try:
+        head = store.head(key)
+    except KeyNotFoundError:
+        assert key not in all_keys(store)
+        return None
+    data = content(store, key)
+    assert (head.size, head.checksum) == (len(data), crc64(data))
+    assert "-" in head.etag or head.etag == f'"{hashlib.md5(data).hexdigest()}"'
+    assert key in all_keys(store)
+    return data
+
+
+def nothing_is_left(store: LocalStore) -> bool:
+    """Delete and abort what is there: whoever is next tidies up after a killed process."""
+    keys = {*all_keys(store), "d/a", "d/b"}
+    for key in keys:
+        store.put(key, b"")
+    store.delete_batch(list(keys))
+    for entry in store.list_uploads():
+        store.abort_upload(entry.key, entry.upload_id)
+    return files(Path(store.bucket)) == []
+
+
+@pytest.mark.parametrize("before", [None, OLD], ids=["creates", "replaces"])
+def test_a_killed_put_has_put_all_or_nothing(path: Path, before: bytes | None) -> None:
+    found = []
+    for killed, store, _ in kill_everywhere(
+        path,
+        lambda store: before is not None and store.put("d/a", before),
+        lambda store, _: store.put("d/a", NEW),
+    ):
+        found.append(check_blob(store, "d/a"))
+        assert killed or found[-1] == NEW
+        assert nothing_is_left(store)
+
+    assert set(found) == {before, NEW}
+    assert found == sorted(found, key=lambda data: data == NEW)
+
+
+@pytest.mark.long
+def test_a_killed_copy_has_copied_all_or_nothing(path: Path) -> None:
+    def prepare(store: LocalStore) -> None:
+        store.put("d/a", NEW)
+        store.put("d/b", OLD)
+
+    found = []
+    for _, store, _ in kill_everywhere(path, prepare, lambda store, _: store.copy("d/a", "d/b")):
+        found.append(check_blob(store, "d/b"))
+        assert check_blob(store, "d/a") == NEW
+        assert nothing_is_left(store)
+
+    assert set(found) == {OLD, NEW}
+
+
+def test_a_killed_delete_has_deleted_all_or_nothing(path: Path) -> None:
+    def prepare(store: LocalStore) -> None:
+        upload_id, parts = upload(store, "d/a", b"old ", b"bytes")
+        store.complete_upload("d/a", upload_id, parts)
+
+    found = []
+    for killed, store, _ in kill_everywhere(path, prepare, lambda store, _: store.delete_batch(["d/a"])):
+        found.append(check_blob(store, "d/a"))
+        assert killed or found[-1] is None
+        assert nothing_is_left(store)
+
+    assert set(found) == {OLD, None}
+
+
+@pytest.mark.parametrize("before", [None, b"first try"], ids=["creates", "replaces"])
+@pytest.mark.long
+def test_a_killed_part_can_be_sent_again(path: Path, before: bytes | None) -> None:
+    def prepare(store: LocalStore) -> str:
+        return upload(store, "d/a", *([] if before is None else [before]))[0]
+
+    for _, store, upload_id in kill_everywhere(
+        path, prepare, lambda store, upload_id: store.upload_part("d/a", upload_id, 1, NEW)
+    ):
+        listed = list(store.list_parts("d/a", upload_id))
+        assert [part.size for part in listed] in ([] if before is None else [len(before)], [len(NEW)])
+        listed = [store.upload_part("d/a", upload_id, 1, OLD)]
+        store.complete_upload("d/a", upload_id, listed)
+        assert check_blob(store, "d/a") == OLD
+        assert nothing_is_left(store)
+
+
+@pytest.mark.parametrize("pieces", [[NEW], [b"N", b"E", b"W"]], ids=["one part", "three parts"])
+def test_a_killed_completion_is_done_or_can_be_done(path: Path, pieces: list[bytes]) -> None:
+    def prepare(store: LocalStore) -> tuple[str, list[PartReceipt]]:
+        store.put("d/a", OLD)
+        return upload(store, "d/a", *pieces)
+
+    found = []
+    for _, store, (upload_id, parts) in kill_everywhere(
+        path, prepare, lambda store, made: store.complete_upload("d/a", *made, checksum=crc64(NEW), size=3)
+    ):
+        found.append(check_blob(store, "d/a"))
+        if found[-1] == NEW:
+            made = store.head("d/a").mod_time
+            with pytest.raises(UploadNotFoundError):
+                store.complete_upload("d/a", upload_id, parts)
+            assert store.head("d/a").mod_time == made
+        else:
+            assert [entry.upload_id for entry in store.list_uploads()] == [upload_id]
+            assert list(store.list_parts("d/a", upload_id)) == parts
+            store.complete_upload("d/a", upload_id, parts)
+            assert check_blob(store, "d/a") == NEW
+        assert store.options_of("d/a").metadata == {"made": "in parts"}
+        assert list(store.list_uploads()) == []
+        assert nothing_is_left(store)
+
+    assert set(found) == {OLD, NEW}
+
+
+def test_an_upload_that_was_completed_stays_so_when_its_blob_is_replaced_at_once(path: Path) -> None:
+    for _, store, (upload_id, parts) in kill_everywhere(
+        path, lambda store: upload(store, "d/a", b"1", b"2"), lambda store, made: store.complete_upload("d/a", *made)
+    ):
+        completed = check_blob(store, "d/a") is not None
+        store.put("d/a", OLD)
+        if completed:
+            with pytest.raises(UploadNotFoundError):
+                store.complete_upload("d/a", upload_id, parts)
+            assert check_blob(store, "d/a") == OLD
+        assert nothing_is_left(store)
+
+
+def test_a_killed_opening_or_abortion_leaves_an_upload_or_none(path: Path) -> None:
+    for _, store, _ in kill_everywhere(path, lambda store: None, lambda store, _: store.create_upload("d/a")):
+        for entry in store.list_uploads():
+            store.complete_upload("d/a", entry.upload_id, [store.upload_part("d/a", entry.upload_id, 1, NEW)])
+        assert nothing_is_left(store)
+    for killed, store, upload_id in kill_everywhere(
+        path / "aborted",
+        lambda store: upload(store, "d/a", b"1", b"2")[0],
+        lambda store, upload_id: store.abort_upload("d/a", upload_id),
+    ):
+        assert killed or list(store.list_uploads()) == []
+        if list(store.list_uploads()):
+            store.abort_upload("d/a", upload_id)
+        assert nothing_is_left(store)
+
+
+def test_writers_that_are_killed_at_any_moment_never_show_half_a_blob(store: LocalStore) -> None:
+    chance = random.Random(17)
+    store.put("d/a", b"0" * MIB)
+    store.put("d/b", b"0" * MIB)
+
+    def write() -> None:
+        for number in count():
+            data = bytes([48 + number % 10]) * (MIB + number)
+            store.put("d/a", data)
+            store.copy("d/a", "d/b")
+            upload_id, parts = upload(store, "d/a", data, data[:3])
+            parts.append(store.copy_part("d/a", upload_id, 3, "d/b", 5, 1_000))
+            store.complete_upload("d/a", upload_id, parts)
+
+    for _ in range(40):
+        pids = [in_child(write) for _ in range(2)]
+        until = time.monotonic() + chance.uniform(0.01, 0.08)
+        while time.monotonic() < until:
+            check_blob_against_itself(store, "d/a")
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert {status(pid) for pid in pids} == {-signal.SIGKILL}
+        assert check_blob(store, "d/a")
+        assert check_blob(store, "d/b")
+
+    assert nothing_is_left(store)
+
+
+def check_blob_against_itself(store: LocalStore, key: str) -> None:
+    """While others write: what a get pinned to a head reads is what the head says, or a refusal."""
+    head = store.head(key)
+    try:
+        with store.get(key, if_match=head.etag) as reader:
+            assert crc64(reader.read()) == head.checksum
+    except PreconditionFailedError:
+        return
