@@ -174,7 +174,13 @@ USAGE = {
 }
 
 
-@pytest.mark.parametrize("words", USAGE.values(), ids=USAGE.keys())
+@pytest.mark.parametrize(
+    "words",
+    [  # each starts a process: a third of them in every run
+        pytest.param(words, id=name, marks=[] if number % 3 == 0 else [pytest.mark.long])
+        for number, (name, words) in enumerate(USAGE.items())
+    ],
+)
 def test_wrong_usage_exits_2_with_one_error_and_no_row(
     variables: dict[str, str], asked_sqlite: Any, words: list[str]
 ) -> None:

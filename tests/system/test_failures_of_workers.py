@@ -1,4 +1,4 @@
-"""Workers and their children that die, are told to go, or are no longer wanted.
+"""Workers and their children that die.
 
 What may fail around a job, row by row, and the tests that show with real processes what then becomes of it:
 
@@ -69,12 +69,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-import pytest
-import redis
-
 from blobferry import Client, Job
-from dev.services import Valkey
 from dev.stack import Stack
 from dev.waiting import wait_until
 from tests.system.scenes import LONG_LEASE, Scene, caretaker_of, child_of, recorded
@@ -94,17 +89,6 @@ def test_every_failure_of_the_table_has_its_test() -> None:
     ours = "\n".join(file.read_text() for file in HERE.glob("test_failures_of_*.py"))
     tests = set(re.findall(r"^def (test_\w+)", ours, re.MULTILINE)) - {"test_every_failure_of_the_table_has_its_test"}
     assert tests - set(promised) == set()
-
-
-def unacknowledged(broker: Valkey) -> int:
-    with redis.Redis.from_url(broker.url) as connection:
-        return int(connection.hlen("unacked"))
-
-
-def told_to_end(pid: int, signal_number: signal.Signals, *, within: float) -> int | None:
-    """The exit status of a worker that gets the signal."""
-    os.kill(pid, signal_number)
-    return psutil.Process(pid).wait(timeout=within)
 
 
 def test_sigkill_or_oom_of_a_child_frees_its_job_within_two_seconds_however_long_the_lease(stack: Stack) -> None:
@@ -194,81 +178,6 @@ class Poison:
             with suppress(ProcessLookupError):
                 os.kill(child_of(job), signal.SIGKILL)
         return job.is_final
-
-
-# Five seconds with parts of 16 MiB, where nothing else runs; beside other tests, processes take what time they take.
-@pytest.mark.parametrize(("size", "seconds"), [(5 * MIB, 30), pytest.param(16 * MIB, 5, marks=pytest.mark.long)])
-def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowledged(
-    stack: Stack, broker: Valkey, size: int, seconds: int
-) -> None:
-    settings = LONG_LEASE | {"BLOBFERRY_TRANSFER__PART_SIZE": str(size), "BLOBFERRY_CONCURRENCY": "2"}
-    with recorded(stack, delays={"upload_part": 1.0}, settings=settings) as scene:
-        with scene.stack.worker("first") as first:
-            jobs = [scene.submit(f"/drain/{n}", 18, part_size=size) for n in range(2)]
-            waiting = scene.submit("/drain/waiting", 1)
-            for job in jobs:
-                scene.under_way(job)
-            assert told_to_end(first.pids[0], signal.SIGTERM, within=seconds) == 0
-        assert {scene.client.get(job.id).state for job in (*jobs, waiting)} == {"queued"}
-        assert unacknowledged(broker) == 0
-        with scene.stack.worker("second"):
-            jobs = [scene.succeeded(job, attempt=1) for job in (*jobs, waiting)]
-        scene.assert_sent_once(*jobs)
-        assert unacknowledged(broker) == 0
-
-
-@pytest.mark.parametrize("how", ["SIGQUIT", pytest.param("SIGKILL after SIGTERM", marks=pytest.mark.long)])
-def test_a_worker_that_is_not_given_the_time_to_drain_loses_nothing(stack: Stack, how: str) -> None:
-    with recorded(stack, delays={"upload_part": 1.0}) as scene:
-        with scene.stack.worker("first") as first:
-            job = scene.submit("/cold/blob", 9)
-            waiting = scene.submit("/cold/waiting", 1)
-            scene.under_way(job)
-            if how == "SIGQUIT":
-                told_to_end(first.pids[0], signal.SIGQUIT, within=20)
-            else:
-                os.kill(first.pids[0], signal.SIGTERM)
-                wait_until(lambda: "arm shutdown" in first.log.read_text(), 5, "a worker that drains")
-            first.kill9()
-        with scene.stack.worker("second"):
-            for one in (job, waiting):
-                scene.succeeded(one)
-        saved = [part for part in scene.asked(job, "upload_part") if part.status == 200]
-        assert len(saved) <= 9 + 3, "no more than what was in flight is sent again"
-
-
-def test_a_rolling_restart_of_two_workers_under_load_costs_no_job_a_lease(stack: Stack, broker: Valkey) -> None:
-    with recorded(stack, settings=LONG_LEASE) as scene:
-        with scene.stack.worker("first") as first, scene.stack.worker("second") as second:
-            jobs = [scene.submit(f"/rolling/{n}", 9) for n in range(4)]
-            for worker in (first, second):
-                wait_until(lambda: any(scene.client.get(job.id).bytes_done for job in jobs), 30, "load")
-                assert told_to_end(worker.pids[0], signal.SIGTERM, within=10) == 0
-                worker.restart()
-            jobs = [scene.succeeded(job, attempt=1, timeout=90) for job in jobs]
-        scene.assert_sent_once(*jobs)
-        assert unacknowledged(broker) == 0
-
-
-@pytest.mark.parametrize(
-    "limit",
-    [
-        pytest.param({"BLOBFERRY_MAX_TASKS_PER_CHILD": "1"}, id="task count", marks=pytest.mark.long),
-        pytest.param({"BLOBFERRY_MAX_MEMORY_PER_CHILD": str(64 * MIB)}, id="memory"),
-    ],
-)
-@pytest.mark.long
-def test_a_child_is_recycled_between_two_slices_of_a_job(stack: Stack, limit: dict[str, str]) -> None:
-    settings = LONG_LEASE | limit | {"BLOBFERRY_TRANSFER__SLICE_SECONDS": "0.3"}
-    children = set[str]()
-    with recorded(stack, settings=settings) as scene, scene.stack.worker():
-        job = scene.submit("/recycled/blob", 12)
-        while len(children) < 3:
-            job = scene.until(job, lambda job: job.is_final or (job.worker and job.worker not in children))
-            assert not job.is_final, f"it has seen {children} only"
-            children.add(str(job.worker))
-        job = scene.succeeded(job, attempt=1)
-        scene.assert_sent_once(job)
 
 
 def test_a_dead_sweeper_is_started_again_and_publishes_what_has_no_message(stack: Stack) -> None:

@@ -135,6 +135,7 @@ def test_an_s3_service_answers_and_leaves_nothing_behind(
     assert_nothing_is_left(pids, temporary)
 
 
+@pytest.mark.long
 def test_swift_keeps_an_unfinished_upload_over_a_kill_and_a_restart(temporary: Path) -> None:
     directory = temporary / "kept"
     with services.swift(directory=directory) as service:
@@ -238,7 +239,9 @@ def test_flower_as_compose_starts_it_asks_everybody_who_they_are_and_changes_not
         assert client.keys("blobferry*") == []
 
 
-@pytest.mark.parametrize("name", ["valkey", "moto", "swift", "flower"])
+@pytest.mark.parametrize(
+    "name", ["valkey", *(pytest.param(name, marks=pytest.mark.long) for name in ("moto", "swift", "flower"))]
+)
 def test_a_service_whose_port_is_taken_says_so_with_its_log(name: str, temporary: Path) -> None:
     """Even where the other one would have answered in its stead."""
     with services.moto() as other:

@@ -59,6 +59,7 @@ def test_the_wheel_asks_for_no_more_than_a_client_needs(wheel: Path) -> None:
     assert [need.partition(">")[0] for need in extra] == ["cryptography"]
 
 
+@pytest.mark.long
 def test_installing_it_adds_one_package_and_one_command(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path, with_pip=True)
     (packages,) = tmp_path.glob("lib/python*/site-packages")
