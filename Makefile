@@ -29,14 +29,10 @@ memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 
 UNCOVERED := tests/client/test_fuzz.py tests/tasks/test_crashes.py tests/tasks/test_operation_crashes.py \
 	tests/tasks/test_database_away.py tests/stores/test_local_kills.py tests/client/test_cli.py
 
-# Of the tests with real processes, those that coverage follows: it slows workers down, and these reach all of their code.
-WATCHED := $(addprefix tests/system/test_,operations.py celery_view.py bad_input.py failures_of_revokes.py handover.py)
-
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
 	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal tests/driver $(UNCOVERED) $(ARGS)
-	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal --cov --cov-report= --cov-fail-under=0 --ignore tests/driver $(UNCOVERED:%=--ignore %) --ignore tests/system $(ARGS)
-	$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/system $(WATCHED:%=--ignore %) $(ARGS)
-	$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --cov --cov-append --cov-report=term-missing:skip-covered $(WATCHED) $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore tests/driver $(UNCOVERED:%=--ignore %) --ignore tests/system $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/system $(ARGS)
 
 test-long: $(INSTALLED)  ## run the tests that are too long for every run
 	$(PYTHON) -m pytest -m long $(ARGS)

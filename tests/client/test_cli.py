@@ -36,6 +36,14 @@ def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(CHECKOUT), "TERM": "xterm-256color", "TZ": "Asia/Tokyo"} | dict(variables)
 
 
+def some(cases: Mapping[str, tuple[Any, ...]]) -> list[Any]:
+    """Each case starts a process: a third of them does so in every run."""
+    marks = [[], [pytest.mark.long], [pytest.mark.long]]
+    return [
+        pytest.param(*values, id=name, marks=marks[number % 3]) for number, (name, values) in enumerate(cases.items())
+    ]
+
+
 def run(variables: Mapping[str, str], *words: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *words],
@@ -174,13 +182,7 @@ USAGE = {
 }
 
 
-@pytest.mark.parametrize(
-    "words",
-    [  # each starts a process: a third of them in every run
-        pytest.param(words, id=name, marks=[] if number % 3 == 0 else [pytest.mark.long])
-        for number, (name, words) in enumerate(USAGE.items())
-    ],
-)
+@pytest.mark.parametrize("words", some({name: (words,) for name, words in USAGE.items()}))
 def test_wrong_usage_exits_2_with_one_error_and_no_row(
     variables: dict[str, str], asked_sqlite: Any, words: list[str]
 ) -> None:
@@ -249,7 +251,7 @@ SITUATIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("values", "words"), SITUATIONS.values(), ids=SITUATIONS.keys())
+@pytest.mark.parametrize(("values", "words"), some(SITUATIONS))
 def test_status_says_in_words_where_a_job_is(
     variables: dict[str, str], client: Client, change: Callable[..., None], values: dict[str, Any], words: str
 ) -> None:

@@ -150,7 +150,10 @@ def test_a_killed_part_can_be_sent_again(path: Path, before: bytes | None) -> No
         assert nothing_is_left(store)
 
 
-@pytest.mark.parametrize("pieces", [[NEW], [b"N", b"E", b"W"]], ids=["one part", "three parts"])
+@pytest.mark.parametrize(
+    "pieces",
+    [pytest.param([NEW], id="one part", marks=pytest.mark.long), pytest.param([b"N", b"E", b"W"], id="three parts")],
+)
 def test_a_killed_completion_is_done_or_can_be_done(path: Path, pieces: list[bytes]) -> None:
     def prepare(store: LocalStore) -> tuple[str, list[PartReceipt]]:
         store.put("d/a", OLD)

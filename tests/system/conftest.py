@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dev.services import Postgres, S3Service, Valkey, moto, postgres, postgres_database, valkey
-from dev.stack import Stack
+from dev.stack import BUCKET, Stack
 
 MIB = 1024 * 1024
 PART_SIZE = 5 * MIB
@@ -45,9 +45,18 @@ def postgres_server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def stack(broker: Valkey, s3: S3Service, postgres_server: Postgres, tmp_path: Path) -> Iterator[Stack]:
-    """A stack with a database of its own on PostgreSQL, and an empty broker."""
+    """A stack with a database of its own on PostgreSQL, an empty broker, and no unfinished upload in its store."""
     with postgres_database(postgres_server) as url:
         stack = Stack(broker.url, url, s3, tmp_path, settings=FAST)
         stack.prepare()
         broker.flush()
+        abort_uploads(s3)
         yield stack
+
+
+def abort_uploads(s3: S3Service) -> None:
+    """Jobs of earlier tests that failed have left theirs, for a retry."""
+    client = s3.client()
+    for upload in client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []):
+        client.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
+    client.close()

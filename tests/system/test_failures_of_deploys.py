@@ -37,7 +37,7 @@ def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowle
     settings = LONG_LEASE | {"BLOBFERRY_TRANSFER__PART_SIZE": str(size), "BLOBFERRY_CONCURRENCY": "2"}
     with recorded(stack, delays={"upload_part": 1.0}, settings=settings) as scene:
         with scene.stack.worker("first") as first:
-            jobs = [scene.submit(f"/drain/{n}", 18, part_size=size) for n in range(2)]
+            jobs = [scene.submit(f"/drain/{n}", 12, part_size=size) for n in range(2)]
             waiting = scene.submit("/drain/waiting", 1)
             for job in jobs:
                 scene.under_way(job)
