@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from dev.stack import BUCKET, Stack
 
 CASES: dict[str, tuple[Callable[[Path, Path], str], str, str, str]] = {
@@ -62,24 +60,22 @@ def test_what_only_the_worker_can_see_fails_the_job_with_a_clear_error(stack: St
     s3.close()
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "named"),
-    [
-        ("BLOBFERRY_TRANSFER__PART_SIZE", "1000", "transfer.part_size"),
-        ("BLOBFERRY_TRANSFER__PART_SIZES", "16777216", "transfer.part_sizes"),
-        ("BLOBFERRY_COLOUR", "blue", "BLOBFERRY_COLOUR"),
-        ("BLOBFERRY_STORAGES__DEFAULT__CHUNKSIZE", "7", "storages.default.chunksize"),
-        ("BLOBFERRY_STORAGES__DEFAULT__DRIVER", "memory", "storages.default.driver"),
-        ("BLOBFERRY_LEASE__HEARTBEAT_SECONDS", "40", "lease"),
-        ("BLOBFERRY_SOURCES__FILE_ROOTS", '["relative"]', "sources.file_roots"),
-        ("BLOBFERRY_DATABASE_URL", "mysql://localhost/x", "database_url"),
-    ],
-)
-def test_a_wrong_setting_stops_the_worker_with_one_line_that_names_it(
-    stack: Stack, name: str, value: str, named: str
-) -> None:
-    ended = stack.run("run", settings={name: value})
-    assert ended.returncode == 2
-    (line,) = ended.stderr.strip().splitlines()
-    assert named in line
-    assert os.sep + "site-packages" not in line
+WRONG_SETTINGS = [
+    ("BLOBFERRY_TRANSFER__PART_SIZE", "1000", "transfer.part_size"),
+    ("BLOBFERRY_TRANSFER__PART_SIZES", "16777216", "transfer.part_sizes"),
+    ("BLOBFERRY_COLOUR", "blue", "BLOBFERRY_COLOUR"),
+    ("BLOBFERRY_STORAGES__DEFAULT__CHUNKSIZE", "7", "storages.default.chunksize"),
+    ("BLOBFERRY_STORAGES__DEFAULT__DRIVER", "memory", "storages.default.driver"),
+    ("BLOBFERRY_LEASE__HEARTBEAT_SECONDS", "40", "lease"),
+    ("BLOBFERRY_SOURCES__FILE_ROOTS", '["relative"]', "sources.file_roots"),
+    ("BLOBFERRY_DATABASE_URL", "mysql://localhost/x", "database_url"),
+]
+
+
+def test_a_wrong_setting_stops_the_worker_with_one_line_that_names_it(stack: Stack) -> None:
+    for name, value, named in WRONG_SETTINGS:
+        ended = stack.run("run", settings={name: value})
+        assert ended.returncode == 2, name
+        (line,) = ended.stderr.strip().splitlines()
+        assert named in line
+        assert os.sep + "site-packages" not in line
