@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
 from email.header import decode_header
@@ -33,6 +34,7 @@ from worker.errors import (
     UploadNotFoundError,
 )
 from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3_client import make_clients
 from worker.stores.values import BlobOptions, Condition, PartReceipt
 
 CRC64 = "CRC64NVME:AAAAAAAAAAA="
@@ -768,3 +770,13 @@ def test_a_store_that_knows_no_lifecycle_rules_is_told_from_one_that_has_none(se
     server.script(answer(404, ERROR.format("NoSuchBucket").encode()))
     with pytest.raises(BucketNotFoundError):
         server.store().upload_lifetime("k")
+
+
+def test_a_further_store_of_a_process_costs_little_memory() -> None:
+    access = S3Access(region="us-east-1", access_key="a", secret_key="b")
+    kept = [make_clients(access)]  # whoever is first reads what describes S3
+    tracemalloc.start()
+    kept.append(make_clients(access))
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 4 * 1024 * 1024, "a description of its own takes twelve"

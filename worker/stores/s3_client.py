@@ -3,11 +3,14 @@
 import base64
 import hashlib
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import boto3
 from botocore.config import Config
 from botocore.handlers import add_expect_header
+from botocore.loaders import create_loader
+from botocore.session import get_session
 from botocore.utils import is_valid_endpoint_url
 
 from worker.errors import ConfigurationError
@@ -61,7 +64,10 @@ class S3Clients:
 
 def make_clients(access: S3Access) -> S3Clients:
     """The clients of a store. Sends nothing, unless ambient credentials have to be looked up."""
+    ours = get_session()
+    ours.register_component("data_loader", _loader(ours.get_config_variable("data_path")))
     session = boto3.session.Session(
+        botocore_session=ours,
         aws_access_key_id=access.access_key,
         aws_secret_access_key=access.secret_key,
         aws_session_token=access.session_token,
@@ -69,6 +75,12 @@ def make_clients(access: S3Access) -> S3Clients:
     )
     patient, once = (_make_client(session, access, attempts) for attempts in (access.max_attempts, 1))
     return S3Clients(patient, once, has_credentials=session.get_credentials() is not None)
+
+
+@cache
+def _loader(data_path: str | None) -> Any:
+    """What reads the megabytes of JSON that describe S3, and keeps them: one for all stores of a process."""
+    return create_loader(data_path)
 
 
 def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
