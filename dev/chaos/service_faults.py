@@ -1,12 +1,10 @@
 """Harm to broker, database and store, and to the wires that lead to them."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
 
 import psycopg
 import redis
-from botocore.exceptions import ClientError
 
 from blobferry.contract import Phase
 from blobferry.errors import OutcomeUnknownError
@@ -75,10 +73,7 @@ def lose_upload(means: Means) -> Harm:
         bucket, key, upload_id = means.chance.choice(open_uploads)
         yield {int(wanted[key]["worker"].rsplit(":", 1)[1])}
         means.watch.excused[wanted[key]["id"]] = OutcomeUnknownError.code
-        client = means.system.s3.client()
-        with suppress(ClientError):  # it is no more
-            client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
-        client.close()
+        means.system.proxy.lose(bucket, key, upload_id)
 
 
 def freeze_everything(means: Means) -> Harm:

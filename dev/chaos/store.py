@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from botocore.auth import S3SigV4Auth
@@ -73,6 +73,11 @@ class ChaosProxy(FaultProxy):
         """Let none through."""
         self.inject_at_random(seed, 1.0, [Fault("", "stall")])
 
+    def lose(self, bucket: str, key: str, upload_id: str) -> None:
+        """Abort the upload, before its completion or after: one in the middle leaves Swift a blob without its bytes."""
+        with self.locks[f"/{bucket}/{key}"], suppress(ClientError):  # it is no more
+            self.s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+
 
 @contextmanager
 def chaos_proxy(s3: S3Service) -> Iterator[ChaosProxy]:
@@ -98,7 +103,8 @@ class _ConditionalHandler(_Handler):
         proxy = self.server.proxy
         assert isinstance(proxy, ChaosProxy)
         has_condition = self.headers["If-Match"] or self.headers["If-None-Match"]
-        if self.command not in ("PUT", "POST", "DELETE") or not has_condition:
+        completes = self._exchange.call.operation == "complete_upload"
+        if self.command not in ("PUT", "POST", "DELETE") or not (has_condition or completes):
             with super()._forwarded(body) as answer:
                 yield answer
             return
