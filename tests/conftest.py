@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         suite, dice = item.path.parent.name, crc32(item.nodeid.encode())
         is_long = (suite in ("driver", "stores") and "swift" in item.name and dice % 4) or (
-            suite == "driver" and ("moto" in item.name or "local" in item.name) and dice % 3
+            suite == "driver" and ("moto" in item.name or "local" in item.name) and dice % 6
         )
         if is_long:
             item.add_marker(pytest.mark.long)

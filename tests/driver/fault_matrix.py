@@ -225,11 +225,11 @@ def all_cases(lanes: Lanes, operation: Operation, *, waits: bool) -> list[Case]:
 def some(found: list[Case], turn: int) -> list[Case]:
     """Every kind of call with every kind of fault, at one of the calls and in one of the modes, by turns.
 
-    Of an operation with many calls every third one: operations that follow each other are much alike.
+    Of an operation with many calls every sixth one: the operations are much alike.
     """
     groups: dict[tuple[str, str, bool], list[Case]] = {}
     for case in found:
         kind, effect = (case.fault.kind, case.fault.effect) if case.fault.kind not in WAITS else ("waits", False)
         groups.setdefault((case.fault.operation, kind, effect), []).append(case)
     chosen = [group[(number * 7 + turn) % len(group)] for number, group in enumerate(groups.values())]
-    return chosen if len(chosen) < MANY else chosen[turn % 3 :: 3]
+    return chosen if len(chosen) < MANY else chosen[turn % 3 :: 6]

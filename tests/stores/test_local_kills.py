@@ -88,7 +88,9 @@ def nothing_is_left(store: LocalStore) -> bool:
     return files(Path(store.bucket)) == []
 
 
-@pytest.mark.parametrize("before", [None, OLD], ids=["creates", "replaces"])
+@pytest.mark.parametrize(
+    "before", [pytest.param(None, id="creates", marks=pytest.mark.long), pytest.param(OLD, id="replaces")]
+)
 def test_a_killed_put_has_put_all_or_nothing(path: Path, before: bytes | None) -> None:
     found = []
     for killed, store, _ in kill_everywhere(
