@@ -113,9 +113,9 @@ def _retry(situation: Situation) -> str:
 
 
 def _number(situation: Situation) -> str:
-    """Which retry it is. The first of the attempts was none."""
-    most = f" of {situation.max_attempts - 1}" if situation.max_attempts else ""
-    return f"retry {situation.failures}{most}"
+    """Which retry it is, and of how many, unless workers that are set differently have counted it. One try is none."""
+    failures, most = situation.failures, situation.max_attempts
+    return f"retry {failures} of {most - 1}" if most and failures < most else f"retry {failures}"
 
 
 def _outcome(job: Job) -> str:

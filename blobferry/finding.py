@@ -130,23 +130,15 @@ def find_situation(connection: Connection, job_id: str) -> Situation | None:
     if row is None:
         return None
     holder = find_job(connection, row["waits_for"]) if row["waits_for"] is not None else None
-    counted = (
-        "published_at",
-        "lease_expires_at",
-        "failures",
-        "max_attempts",
-        "crashes",
-        "crash_streak",
-        "restarts",
-        "polls",
-    )
+    counted = ("failures", "crashes", "crash_streak", "restarts", "polls")
+    others = ("published_at", "lease_expires_at", "max_attempts", "verify_until", "waits_for")
     return Situation(
         job=Job.from_row(row),
         attempts=tuple(find_attempts(connection, job_id)),
         uploads=tuple(find_uploads(connection, job_id=job_id)),
         holder=None if holder is None else Job.from_row(holder),
         ahead=_ahead(connection, row),
-        **{name: row[name] for name in (*counted, "verify_until", "waits_for")},
+        **{name: row[name] for name in (*counted, *others)},
     )
 
 

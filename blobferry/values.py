@@ -143,7 +143,7 @@ class Situation:
     published_at: datetime | None  #: when a caretaker last sent a message for it; None: not since it may be claimed
     lease_expires_at: datetime | None  #: None: nobody runs it
     failures: int  #: runs in a row that ended in an error without progress
-    max_attempts: int | None  #: so many of them end it, as the worker is set that counted last; None: none has failed
+    max_attempts: int | None  #: so many of them end it, as the worker is set that counted last; None: none did
     crashes: int  #: workers that died with it
     crash_streak: int  #: the same, in a row
     restarts: int  #: uploads begun again from byte 0

@@ -34,7 +34,6 @@ def index_waiting(condition: str) -> None:
 def upgrade() -> None:
     """Add them; each is nullable or has a default, so that workers of the last version go on working."""
     op.add_column("blobferry_jobs", sa.Column("waits_for", sa.String(155), nullable=True))
-    op.add_column("blobferry_jobs", sa.Column("max_attempts", sa.Integer(), nullable=True))
     op.add_column("blobferry_attempts", sa.Column("remark", sa.Text(), nullable=True))
     op.add_column("blobferry_path_locks", sa.Column("is_tree", sa.Boolean(), server_default=sa.false(), nullable=False))
     index_waiting(WAITING)
@@ -51,5 +50,4 @@ def downgrade() -> None:
     index_waiting(OLD_WAITING)
     op.drop_column("blobferry_path_locks", "is_tree")
     op.drop_column("blobferry_attempts", "remark")
-    op.drop_column("blobferry_jobs", "max_attempts")
     op.drop_column("blobferry_jobs", "waits_for")

@@ -63,7 +63,10 @@ def owners(session: Session) -> list[str]:
 def ask_to_cancel(session: Session, job_ids: list[str]) -> int:
     """Cancel those of these jobs that are not past their return; return how many. Whoever runs them will hear of it."""
     to_cancel = (Job.id.in_(job_ids), Job.state.not_in(FINAL_STATES), ~past_return(), ~Job.cancel_requested)
-    return int(session.execute(update(Job).where(*to_cancel).values(cancel_requested=True)).rowcount)  # type: ignore[attr-defined]
+    # In the order of their submission, as a claim locks the job that its own has to wait for.
+    locked = session.scalars(select(Job.id).where(*to_cancel).order_by(Job.seq).with_for_update()).all()
+    session.execute(update(Job).where(Job.id.in_(locked)).values(cancel_requested=True))
+    return len(locked)
 
 
 def apply_wishes(

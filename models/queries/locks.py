@@ -66,14 +66,13 @@ def take_locks(session: Session, job: Job, holds: Sequence[Hold]) -> str | None:
 
 
 def wait_for(session: Session, job_id: str, blocker: str) -> None:
-    """The job is not to be had before the other one has ended; if that has happened meanwhile, nothing changes.
+    """The job is not to be had before the other one has ended; if that one is in nobody's way any more, at once.
 
     Who waits holds nothing. So nobody ahead of it in line waits for it any more, and there is no circle.
     """
     # Locked: whoever ends it wakes those that wait by then, and one that came a moment later would sleep on.
-    lasting = select(Job.id).where(Job.id == blocker, Job.state.not_in(FINAL_STATES)).with_for_update(read=True)
-    blocker_now = session.scalar(lasting)
-    if not _set_waits_for(session, and_(Job.id == job_id, Job.lease_expires_at.is_(None)), blocker_now):
+    still = session.scalar(select(Job.id).where(Job.id == blocker, _has_place(Job)).with_for_update(read=True))
+    if not _set_waits_for(session, and_(Job.id == job_id, Job.lease_expires_at.is_(None)), still):
         return  # another worker has it by now
     session.execute(delete(PathLock).where(PathLock.job_id == job_id))
     seq = select(Job.seq).where(Job.id == job_id).scalar_subquery()

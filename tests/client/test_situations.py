@@ -113,6 +113,12 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         r"retry 3 at .*",
         "then it runs",
     ),
+    "retrying, counted by two workers that are set differently": (
+        {"state": "retrying", "attempt": 9, "failures": 9, "max_attempts": 8, "run_at": db_now(12.9), **SLOW},
+        {},
+        r"retry 9 at .*",
+        "then it runs",
+    ),
     "worker died": (
         {
             "state": "retrying",

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from blobferry.contract import JobState
 from models import Database, Job, PathLock, queries
@@ -323,17 +323,40 @@ def test_a_claim_that_must_wait_changes_nothing_else(line: Line) -> None:
     assert {name for name in before if before[name] != after[name]} == {"waits_for"}
 
 
-def test_a_job_does_not_wait_for_one_whose_end_is_just_being_committed(line: Line) -> None:
-    """Whoever ends a job wakes those that wait for it by then: one that comes later would sleep."""
+@pytest.mark.parametrize("how", ["end", "pause"])
+def test_a_job_does_not_wait_for_one_that_is_just_giving_up_its_place(line: Line, how: str) -> None:
+    """Whoever gives it up wakes those that wait by then: one that comes later would sleep."""
     first, second = line.write("/a"), line.write("/a")
     assert line.has(first)
+    change(line.database, first, pause_requested=how == "pause")
     with ThreadPoolExecutor(1) as worker:
         with line.database.begin() as session:
-            queries.finish_job(session, line.row(first), {})
+            if how == "end":
+                queries.finish_job(session, line.row(first), {})
+            else:
+                queries.pause_job(session, line.row(first), keep_upload_seconds=60)
             claim = worker.submit(line.has, second)
             wait({claim}, timeout=1)  # it waits for the end, or has looked too early
         claim.result(timeout=30)
     assert line.waits_for(second) is None
+
+
+def test_a_revoke_of_two_jobs_of_one_path_is_no_deadlock(line: Line) -> None:
+    """A claim that has to wait locks the job before its own, then its own: a revoke takes them in that order, too."""
+    jobs = [line.write("/a"), line.write("/a")]
+    change(line.database, jobs[0], priority=1)  # it is behind the other one now, where the table is read as it lies
+
+    def revoke() -> int:
+        with line.database.begin() as session:
+            return queries.ask_to_cancel(session, list(reversed(jobs)))
+
+    with ThreadPoolExecutor(1) as caretaker:
+        with line.database.begin() as session:
+            session.execute(select(Job.id).where(Job.id == jobs[0]).with_for_update(read=True))
+            revoked = caretaker.submit(revoke)
+            wait({revoked}, timeout=1)
+            session.execute(update(Job).where(Job.id == jobs[1]).values(waits_for=jobs[0]))
+        assert revoked.result(timeout=30) == 2
 
 
 def test_workers_that_race_never_hold_one_path_at_once(line: Line) -> None:

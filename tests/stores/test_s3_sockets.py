@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import select
 import socket
 import ssl
 import struct
@@ -165,6 +166,39 @@ def test_an_answer_that_does_not_wait_for_the_body_is_read(certificate: Path, is
 
     with peer(serve, certificate if is_secure else None) as store, pytest.raises(SlowDownError):
         send(store, 2_000_000)
+
+
+def test_a_proxy_may_be_reached_by_tls_as_the_store_is(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with peer(relay, certificate) as proxy, peer(quick, certificate) as store:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.endpoint)
+        assert store.upload_part("k", "u", 1, ReusedBuffer(bytes(100_000))).etag == '"e"'
+    with peer(relay, certificate) as proxy, peer(hung_while_reading, certificate) as store:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.endpoint)
+        with pytest.raises(StoreUnavailableError):
+            send(store, LARGE)
+
+
+def quick(connection: socket.socket, ended: threading.Event) -> None:
+    read_request(connection)
+    connection.sendall(ANSWER)
+
+
+def relay(connection: socket.socket, ended: threading.Event) -> None:
+    """Be a proxy: connect to whom is asked for, and bring to either what the other says."""
+    connect = b""
+    while not connect.endswith(b"\r\n\r\n"):
+        connect += connection.recv(1)
+    host, port = connect.split()[1].decode().rsplit(":", 1)
+    with socket.create_connection((host, int(port))) as there:
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        ends = {connection: there, there: connection}
+        while not ended.is_set():
+            for one in select.select(list(ends), [], [], 0.05)[0]:
+                if not (piece := one.recv(64 * 1024)):
+                    return
+                ends[one].sendall(piece)
 
 
 def test_an_answer_that_trickles_is_read_to_its_end() -> None:

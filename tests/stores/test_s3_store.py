@@ -33,8 +33,8 @@ from worker.errors import (
     StoreUnavailableError,
     UploadNotFoundError,
 )
+from worker.stores import s3_client
 from worker.stores.s3 import S3Access, S3Store
-from worker.stores.s3_client import make_clients
 from worker.stores.values import BlobOptions, Condition, PartReceipt
 
 CRC64 = "CRC64NVME:AAAAAAAAAAA="
@@ -774,9 +774,11 @@ def test_a_store_that_knows_no_lifecycle_rules_is_told_from_one_that_has_none(se
 
 def test_a_further_store_of_a_process_costs_little_memory() -> None:
     access = S3Access(region="us-east-1", access_key="a", secret_key="b")
-    kept = [make_clients(access)]  # whoever is first reads what describes S3
+    kept = [s3_client.make_clients(access)]  # whoever is first reads what describes S3
     tracemalloc.start()
-    kept.append(make_clients(access))
+    kept.append(s3_client.make_clients(access))
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert grown < 4 * 1024 * 1024, "a description of its own takes twelve"
+    searched = s3_client._loader(None).search_paths
+    assert len(searched) == len(set(searched)), "a process that makes clients for each request grows by nothing"

@@ -86,7 +86,7 @@ def test_a_rolling_restart_of_two_workers_under_load_costs_no_job_a_lease(stack:
 @pytest.mark.parametrize(
     "limit",
     [
-        pytest.param({"BLOBFERRY_MAX_TASKS_PER_CHILD": "1"}, id="task count", marks=pytest.mark.long),
+        pytest.param({"BLOBFERRY_MAX_TASKS_PER_CHILD": "1"}, id="task count"),
         pytest.param({"BLOBFERRY_MAX_MEMORY_PER_CHILD": str(64 * MIB)}, id="memory"),
     ],
 )

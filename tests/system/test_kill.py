@@ -25,6 +25,7 @@ from tests.system.looking import Rows, wait_for
 
 SIZE = 8 * PART_SIZE + 12_345
 SEED = 20261122
+KILLS = 20
 
 
 @pytest.fixture
@@ -103,10 +104,7 @@ def assert_resumed_well(
 
 
 @pytest.mark.long  # in every run, chaos and the failures of workers do it
-@pytest.mark.parametrize("kills", [20])
-def test_kills_lose_nothing_and_send_nothing_twice(
-    stack: Stack, broker: Valkey, other_checkout: Path, kills: int
-) -> None:
+def test_kills_lose_nothing_and_send_nothing_twice(stack: Stack, broker: Valkey, other_checkout: Path) -> None:
     moments = random.Random(SEED)
     file = stack.incoming / "blob.bin"
     file.write_bytes(moments.randbytes(SIZE))
@@ -126,7 +124,7 @@ def test_kills_lose_nothing_and_send_nothing_twice(
         job = wait_for(client, job.id, lambda job: job.is_final)
         undisturbed = time.monotonic() - started
         resumed = 0
-        for number in range(kills):
+        for number in range(KILLS):
             job = client.write_stream(f"/kill/{number}", file)
             time.sleep(moments.uniform(0, undisturbed))
             job = wait_for(client, job.id, lambda job: job.worker or job.is_final)
@@ -149,7 +147,7 @@ def test_kills_lose_nothing_and_send_nothing_twice(
             )
             resumed += job.attempt > 1
             victim.restart()
-        assert resumed >= kills // 4, "enough of the kills hit a running transfer"
+        assert resumed >= KILLS // 4, "enough of the kills hit a running transfer"
         time.sleep(1)  # the last events are on their way
         for row in rows.select("select id, attempt from blobferry_jobs"):
             results = events.results(row["id"])

@@ -28,6 +28,7 @@ from tests.system.crowded import crowded_moto
 from tests.system.looking import Rows, head, wait_for
 
 SEED = 20261215  #: one with which the first two rounds hit every job amid its parts
+ROUNDS = 10
 OTHER = "blobferry-other"
 PARTS = 7
 SIZE = 6 * PART_SIZE + 12_345
@@ -283,9 +284,9 @@ def watched(cases: Sequence[Case]) -> Iterator[None]:
 
 
 @pytest.fixture
-def scene(broker: Valkey, postgres_server: Postgres, tmp_path: Path, rounds: int) -> Iterator[Scene]:
+def scene(broker: Valkey, postgres_server: Postgres, tmp_path: Path) -> Iterator[Scene]:
     with ExitStack() as services:
-        crowds = [f"{crowd(number)}/" for number in range(rounds)]
+        crowds = [f"{crowd(number)}/" for number in range(ROUNDS)]
         store = services.enter_context(crowded_moto(BUCKET, crowds, KEYS))
         requests = services.enter_context(recorder(store.endpoint, tmp_path, delays=DELAYS))
         stack = Stack(
@@ -329,13 +330,12 @@ def assert_nothing_is_unfinished(scene: Scene) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.long  # in every run, chaos does it
-@pytest.mark.parametrize("rounds", [10])
-def test_kills_in_the_middle_of_moves_reads_and_deletes_lose_nothing(scene: Scene, rounds: int) -> None:
+def test_kills_in_the_middle_of_moves_reads_and_deletes_lose_nothing(scene: Scene) -> None:
     moments = random.Random(SEED)
     kills = hits = 0
     with ExitStack() as workers:
         worker = workers.enter_context(scene.stack.worker("worker-0"))
-        for number in range(rounds):
+        for number in range(ROUNDS):
             deletion = Delete(scene, number)
             cases = [Move(scene, number), MoveAcross(scene, number), ReadStream(scene, number), deletion]
             ages = {case: moments.uniform(0, AFTERWARDS * case.lasts) for case in cases}

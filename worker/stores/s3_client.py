@@ -64,15 +64,17 @@ class S3Clients:
 
 def make_clients(access: S3Access) -> S3Clients:
     """The clients of a store. Sends nothing, unless ambient credentials have to be looked up."""
-    ours = get_session()
-    ours.register_component("data_loader", _loader(ours.get_config_variable("data_path")))
+    basis = get_session()
+    loader = _loader(basis.get_config_variable("data_path"))
+    basis.register_component("data_loader", loader)
     session = boto3.session.Session(
-        botocore_session=ours,
+        botocore_session=basis,
         aws_access_key_id=access.access_key,
         aws_secret_access_key=access.secret_key,
         aws_session_token=access.session_token,
         region_name=access.region,
     )
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # boto3 adds its own each time
     patient, once = (_make_client(session, access, attempts) for attempts in (access.max_attempts, 1))
     return S3Clients(patient, once, has_credentials=session.get_credentials() is not None)
 

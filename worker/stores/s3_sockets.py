@@ -56,7 +56,12 @@ class _Judged:
         finally:
             self._connects = False
         if _USER_TIMEOUT is not None:
-            self.sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(self.patience * 1000))
+            self._outermost.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(self.patience * 1000))
+
+    @property
+    def _outermost(self) -> Any:
+        """The kernel's socket: to a proxy that is reached by TLS, the one of TLS within TLS is none."""
+        return getattr(self.sock, "socket", self.sock)
 
     def send(self, data: Any) -> Any:
         if self.sock is None:
@@ -73,7 +78,7 @@ class _Judged:
 
     def _wait_until_taken(self) -> None:
         """Until the last byte is taken, or an answer begins. Raises TimeoutError once nothing moves any more."""
-        is_secure = isinstance(self.sock, ssl.SSLSocket)
+        is_secure = isinstance(self._outermost, ssl.SSLSocket)
         closed = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
         has_news = False
         with select.epoll() as poll:
