@@ -15,8 +15,9 @@ from rich.table import Column
 from rich.text import Text
 
 from blobferry.contract import JobState
+from blobferry.redaction import printable
 from blobferry.values import Job
-from blobferry.wording import briefly, in_bytes, printable, problem, progress, share
+from blobferry.wording import briefly, in_bytes, problem, progress, share
 
 Show = Callable[[Job], None]
 STEP: Final = 10  #: percent between two plain lines

@@ -73,3 +73,8 @@ def shown(value: Any) -> str:
     except Exception:  # a number with too many digits, a list within itself a thousand times, somebody's own class
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a name or an error may hold an escape sequence for the terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

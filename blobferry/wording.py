@@ -4,17 +4,13 @@ from datetime import datetime
 from typing import Final
 
 from blobferry.contract import JobState, Phase
+from blobferry.redaction import printable
 from blobferry.values import FileInfo, Job
 
 #: What a running job is at.
 _DOING: Final = {"read_stream": "downloading", "move": "copying", "delete": "deleting"}
 NOTHING_MORE: Final = "nothing more will be done"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def printable(text: str) -> str:
-    """The text without control characters: a name or an error may hold an escape sequence for the terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def in_bytes(size: float) -> str:

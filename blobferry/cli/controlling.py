@@ -11,8 +11,9 @@ from blobferry.client import Client
 from blobferry.contract import JobState
 from blobferry.errors import BlobferryError
 from blobferry.progress import print_json
+from blobferry.redaction import printable
 from blobferry.values import Job
-from blobferry.wording import acknowledgement, printable
+from blobferry.wording import acknowledgement
 
 Ask = Callable[[Client, str], Job]
 

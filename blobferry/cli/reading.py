@@ -10,7 +10,8 @@ import click
 from blobferry.cli import options
 from blobferry.cli.reporting import open_client, reported
 from blobferry.client import READ_TIMEOUT, Client
-from blobferry.wording import file_table, printable
+from blobferry.redaction import printable
+from blobferry.wording import file_table
 
 Answer = TypeVar("Answer")
 

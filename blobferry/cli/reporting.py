@@ -20,7 +20,8 @@ from blobferry.errors import (
     UnreachableError,
 )
 from blobferry.progress import print_json, shown
-from blobferry.wording import ending, printable
+from blobferry.redaction import printable
+from blobferry.wording import ending
 
 FAILED: Final = 1
 USAGE: Final = 2

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from blobferry.contract import JobState
 from blobferry.explaining import explanation
+from blobferry.redaction import printable
 from blobferry.values import Attempt, Job, Situation, Upload
-from blobferry.wording import briefly, clock, duration, in_bytes, local, printable, problem, progress, share
+from blobferry.wording import briefly, clock, duration, in_bytes, local, problem, progress, share
 
 _WIDEST: Final = 10_000  #: columns that a line in a pipe may have
 

@@ -16,8 +16,8 @@ from blobferry.cli.reading import answer, print_answer
 from blobferry.cli.reporting import follow, open_client, reported
 from blobferry.client import Client
 from blobferry.progress import print_json
+from blobferry.redaction import printable
 from blobferry.values import Job
-from blobferry.wording import printable
 
 STANDARD: Final = "-"
 

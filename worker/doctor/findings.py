@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Literal
 
-from blobferry.wording import printable
+from blobferry.redaction import printable
 
 State = Literal["ok", "missing", "broken"]
 
