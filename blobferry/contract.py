@@ -10,8 +10,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from blobferry import checks, url_checks
-from blobferry.checks import Check
+from blobferry.checks import arguments as checks
+from blobferry.checks import source_urls as url_checks
+from blobferry.checks.arguments import Check
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import redacted, shown
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select, update
 
-from blobferry.checks import check_job_id
+from blobferry.checks.arguments import check_job_id
 from blobferry.clock import db_now
 from blobferry.contract import FINAL_STATES, PAST_RETURN, UNFINISHED_UPLOADS, JobState, Phase, UploadState
 from blobferry.database import reachable

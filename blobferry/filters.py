@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from blobferry import checks
+from blobferry.checks import arguments as checks
 from blobferry.contract import OPERATIONS, JobState
 from blobferry.errors import InvalidRequestError
 from blobferry.finding import Wanted

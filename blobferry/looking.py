@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from blobferry.checks import check_job_id
+from blobferry.checks.arguments import check_job_id
 from blobferry.database import reachable
 from blobferry.errors import JobNotFoundError, UnreachableError
 from blobferry.filters import States, check_limit, check_wanted

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from blobferry.checks.source_urls import check_source
 from blobferry.errors import ConfigurationError, InvalidRequestError
 from blobferry.redaction import holds_secret, is_sealed, redacted, sealed_text
-from blobferry.url_checks import check_source
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet

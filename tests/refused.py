@@ -2,7 +2,7 @@
 
 from typing import Any, Final, NamedTuple
 
-from blobferry.checks import MAX_CONTENT, MAX_OFFSET
+from blobferry.checks.arguments import MAX_CONTENT, MAX_OFFSET
 from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, UnsupportedMethodError
 
 FILE: Final = "file:///srv/a"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from blobferry.checks import MAX_CONTENT
+from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.contract import Request, check_request
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidRequestError, UnexpectedError

@@ -7,7 +7,7 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
-from blobferry.checks import check_job_id
+from blobferry.checks.arguments import check_job_id
 from blobferry.contract import check_request
 from blobferry.messages import KEPT_OPTIONS
 from blobferry.submission import asks_the_same, insert_job

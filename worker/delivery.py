@@ -13,7 +13,7 @@ from typing import Any, Final
 from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 
-from blobferry.checks import check_job_id
+from blobferry.checks.arguments import check_job_id
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
 from blobferry.messages import publish
 from models import queries

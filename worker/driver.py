@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, Self
 from uuid import uuid4
 
-from blobferry.checks import MARK_NAME
+from blobferry.checks.arguments import MARK_NAME
 from worker.errors import (
     DeleteIncompleteError,
     InvalidOffsetError,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from typing import Any
 
-from blobferry.checks import MAX_KEY_BYTES, check_path
+from blobferry.checks.arguments import MAX_KEY_BYTES, check_path
 from blobferry.values import FileInfo
 from worker.errors import InvalidOffsetError, InvalidPathError, KeyNotFoundError, PathNotFoundError
 from worker.stores.store import Store

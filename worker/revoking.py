@@ -12,7 +12,7 @@ from celery import signals
 from celery.worker import control
 from celery.worker import state as worker_state
 
-from blobferry.checks import MAX_JOB_ID
+from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.contract import ROW_HEADER
 from worker.received import ShownRequest
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from blobferry.checks import MAX_PRIORITY
+from blobferry.checks.arguments import MAX_PRIORITY
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

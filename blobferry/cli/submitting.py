@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from blobferry.checks import MAX_CONTENT
+from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.cli import options
 from blobferry.cli.reading import answer, print_answer
 from blobferry.cli.reporting import follow, open_client, reported

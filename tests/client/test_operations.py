@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sqlalchemy import select
 
 from blobferry import Client
-from blobferry.checks import MAX_CONTENT
+from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.cli import main
 from blobferry.contract import OPERATIONS
 from blobferry.errors import ConflictError, InvalidRequestError

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from blobferry import Client, FileInfo
 from blobferry.asking import Asker
-from blobferry.checks import MAX_CONTENT
+from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.cli import main
 from blobferry.errors import (
     ConfigurationError,

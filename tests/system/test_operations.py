@@ -20,7 +20,7 @@ import redis
 from celery import Celery
 
 from blobferry import Client
-from blobferry.checks import MAX_CONTENT
+from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.contract import JOBS_QUEUE, OPERATIONS, READS, READS_QUEUE
 from blobferry.errors import (
     BlobferryError,

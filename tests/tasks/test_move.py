@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blobferry.checks import MARK_NAME
+from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import JobState
 from models import Database
 from tests.doubles import (

@@ -13,7 +13,7 @@ import redis
 from celery import Celery
 from celery.result import AsyncResult
 
-from blobferry.checks import MAX_CONTENT
+from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.contract import OPERATIONS, READS
 from models import Database
 from tests.doubles import FaultyStore

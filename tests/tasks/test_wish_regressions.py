@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select
 
 from blobferry import control
-from blobferry.checks import MAX_JOB_ID
+from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.contract import JobState, check_request
 from blobferry.errors import JobError, TooLateError
 from blobferry.messages import Message, client_app, publish

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blobferry.checks import MARK_NAME
+from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import UploadState
 from tests.doubles import (
     BytesSource,

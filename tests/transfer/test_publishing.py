@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from blobferry.checks import MARK_NAME
+from blobferry.checks.arguments import MARK_NAME
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
 from worker.errors import (
     InvalidStoreRequestError,

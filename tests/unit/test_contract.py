@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobferry.checks import MARK_NAME, MAX_CONTENT, MAX_METADATA_BYTES, MAX_OFFSET, check_job_id, check_path
+from blobferry.checks.arguments import MARK_NAME, MAX_CONTENT, MAX_METADATA_BYTES, MAX_OFFSET, check_job_id, check_path
+from blobferry.checks.source_urls import MAX_URL
 from blobferry.contract import (
     CLAIMABLE_STATES,
     FINAL_STATES,
@@ -23,7 +24,6 @@ from blobferry.contract import (
     check_request,
 )
 from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError
-from blobferry.url_checks import MAX_URL
 from tests.refused import REFUSED, Refused
 from worker.checkpoint import mark_of
 

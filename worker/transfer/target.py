@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
-from blobferry.checks import MARK_NAME
+from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import UploadState
 from worker.errors import (
     BlobExistsError,

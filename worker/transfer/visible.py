@@ -6,7 +6,7 @@ gave when it published, or the one that S3's rule for multipart uploads gives fo
 
 from dataclasses import dataclass
 
-from blobferry.checks import MARK_NAME
+from blobferry.checks.arguments import MARK_NAME
 from worker.errors import KeyNotFoundError
 from worker.stores.store import Store
 from worker.stores.values import BlobHead

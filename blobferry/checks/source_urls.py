@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from blobferry.checks import check_path, check_storage
+from blobferry.checks.arguments import check_path, check_storage
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import is_sealed, redacted, shown
 

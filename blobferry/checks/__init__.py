@@ -1,0 +1,1 @@
+"""The check of each value that a request may carry."""
