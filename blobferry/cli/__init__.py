@@ -13,11 +13,11 @@ import logging
 
 import click
 
-from blobferry.cli.controlling import cancel, pause, resume, retry
-from blobferry.cli.looking import jobs, status, uploads, watch
-from blobferry.cli.reading import list_, stat, url
-from blobferry.cli.reporting import Remark
-from blobferry.cli.submitting import delete, move, read, write
+from blobferry.cli.control_commands import cancel, pause, resume, retry
+from blobferry.cli.exit_status import Remark
+from blobferry.cli.job_commands import jobs, status, uploads, watch
+from blobferry.cli.read_commands import list_, stat, url
+from blobferry.cli.submit_commands import delete, move, read, write
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

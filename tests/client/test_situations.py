@@ -13,10 +13,10 @@ from sqlalchemy import insert, update
 
 from blobferry import Client, Job, JobState
 from blobferry.cli import main
+from blobferry.cli.explanation import explanation
+from blobferry.cli.wording import briefly
 from blobferry.clock import db_now
-from blobferry.explaining import explanation
 from blobferry.tables import attempts, jobs, parts, uploads
-from blobferry.wording import briefly
 
 SOURCE = "file:///srv/incoming/7.mp4"
 MIB = 1024 * 1024

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Final
 
+from blobferry.cli.wording import NOTHING_MORE, clock, coming, in_bytes, past, problem, progress, share
 from blobferry.contract import FINAL_STATES, PAST_RETURN, JobState, Phase, UploadState
 from blobferry.errors import SourceChangedError
 from blobferry.redaction import printable
 from blobferry.values import Job, Situation, Upload
-from blobferry.wording import NOTHING_MORE, clock, coming, in_bytes, past, problem, progress, share
 
 #: Seconds after which a job that could be claimed should long have been published.
 OVERDUE_PUBLISH: Final = 20.0

@@ -12,10 +12,10 @@ import click
 
 from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.cli import options
-from blobferry.cli.reading import answer, print_answer
-from blobferry.cli.reporting import follow, open_client, reported
+from blobferry.cli.exit_status import follow, open_client, reported
+from blobferry.cli.progress import print_json
+from blobferry.cli.read_commands import answer, print_answer
 from blobferry.client import Client
-from blobferry.progress import print_json
 from blobferry.redaction import printable
 from blobferry.values import Job
 

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blobferry.cli.explanation import explanation
+from blobferry.cli.wording import briefly, clock, duration, in_bytes, local, problem, progress, share
 from blobferry.contract import JobState
-from blobferry.explaining import explanation
 from blobferry.redaction import printable
 from blobferry.values import Attempt, Job, Situation, Upload
-from blobferry.wording import briefly, clock, duration, in_bytes, local, problem, progress, share
 
 _WIDEST: Final = 10_000  #: columns that a line in a pipe may have
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import click
 
 from blobferry.cli import options
-from blobferry.cli.reporting import open_client, reported
+from blobferry.cli.exit_status import open_client, reported
+from blobferry.cli.wording import file_table
 from blobferry.client import READ_TIMEOUT, Client
 from blobferry.redaction import printable
-from blobferry.wording import file_table
 
 Answer = TypeVar("Answer")
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 import click
 
 from blobferry.cli import options
-from blobferry.cli.reporting import INTERRUPTED, UNREACHABLE, followed, open_client, report
+from blobferry.cli.exit_status import INTERRUPTED, UNREACHABLE, followed, open_client, report
+from blobferry.cli.progress import print_json
+from blobferry.cli.wording import acknowledgement
 from blobferry.client import Client
 from blobferry.contract import JobState
 from blobferry.errors import BlobferryError
-from blobferry.progress import print_json
 from blobferry.redaction import printable
 from blobferry.values import Job
-from blobferry.wording import acknowledgement
 
 Ask = Callable[[Client, str], Job]
 

@@ -9,6 +9,8 @@ from typing import Final
 
 import click
 
+from blobferry.cli.progress import print_json, shown
+from blobferry.cli.wording import ending
 from blobferry.client import Client
 from blobferry.contract import JobState
 from blobferry.errors import (
@@ -19,9 +21,7 @@ from blobferry.errors import (
     JobNotFoundError,
     UnreachableError,
 )
-from blobferry.progress import print_json, shown
 from blobferry.redaction import printable
-from blobferry.wording import ending
 
 FAILED: Final = 1
 USAGE: Final = 2

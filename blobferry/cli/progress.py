@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tim
 from rich.table import Column
 from rich.text import Text
 
+from blobferry.cli.wording import briefly, in_bytes, problem, progress, share
 from blobferry.contract import JobState
 from blobferry.redaction import printable
 from blobferry.values import Job
-from blobferry.wording import briefly, in_bytes, problem, progress, share
 
 Show = Callable[[Job], None]
 STEP: Final = 10  #: percent between two plain lines

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from blobferry.cli import options
-from blobferry.cli.reporting import follow, open_client, reported
-from blobferry.cli.showing import print_jobs, print_uploads, status_table
+from blobferry.cli.exit_status import follow, open_client, reported
+from blobferry.cli.explanation import explanation
+from blobferry.cli.job_tables import print_jobs, print_uploads, status_table
 from blobferry.contract import OPERATIONS, JobState
-from blobferry.explaining import explanation
 from blobferry.filters import MAX_LIMIT
 
 
