@@ -9,15 +9,16 @@ from typing import Any, Final, Self, Unpack
 from celery import Celery
 from sqlalchemy import Engine
 
-from blobferry import control, messages
+from blobferry import messages
 from blobferry.asking import Asker
 from blobferry.contract import FINAL_STATES, JobState, check_request
 from blobferry.database import open_engine
 from blobferry.errors import ConfigurationError
-from blobferry.job_options import JobOptions, WriteOptions
-from blobferry.looking import Lookout
+from blobferry.jobs import control
+from blobferry.jobs.job_options import JobOptions, WriteOptions
+from blobferry.jobs.job_reader import Lookout
+from blobferry.jobs.submission import submit
 from blobferry.sealing import Sealer
-from blobferry.submission import submit
 from blobferry.values import FileInfo, Job
 
 READ_TIMEOUT: Final = 10.0  #: seconds

@@ -12,7 +12,7 @@ from blobferry.cli.exit_status import follow, open_client, reported
 from blobferry.cli.explanation import explanation
 from blobferry.cli.job_tables import print_jobs, print_uploads, status_table
 from blobferry.contract import OPERATIONS, JobState
-from blobferry.filters import MAX_LIMIT
+from blobferry.jobs.filters import MAX_LIMIT
 
 
 @click.command()

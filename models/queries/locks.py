@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState
-from blobferry.finding import lies_below
+from blobferry.jobs.job_queries import lies_below
 from models.job import Job
 from models.path_lock import PathLock
 from models.queries.conditions import dialect, now

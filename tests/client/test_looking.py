@@ -13,7 +13,7 @@ from sqlalchemy import update
 from blobferry import Client, Job
 from blobferry.contract import check_request
 from blobferry.errors import InvalidRequestError, JobNotFoundError
-from blobferry.submission import insert_job
+from blobferry.jobs.submission import insert_job
 from blobferry.tables import jobs
 
 SOURCE = "file:///srv/incoming/7.mp4"

@@ -10,13 +10,13 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import select
 
-from blobferry import control
 from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.contract import JobState, check_request
 from blobferry.errors import JobError, TooLateError
+from blobferry.jobs import control
+from blobferry.jobs.submission import insert_job
 from blobferry.messages import Message, client_app, publish
 from blobferry.sealing import Sealer
-from blobferry.submission import insert_job
 from models import Database, Job, PathLock, queries
 from models.queries import claims, locks
 from models.queries.conditions import claimable

@@ -7,7 +7,7 @@ from typing import Any, Final
 from blobferry.checks import arguments as checks
 from blobferry.contract import OPERATIONS, JobState
 from blobferry.errors import InvalidRequestError
-from blobferry.finding import Wanted
+from blobferry.jobs.job_queries import Wanted
 from blobferry.redaction import shown
 
 MAX_LIMIT: Final = 10_000  #: rows that one look brings

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine
 from blobferry.checks.arguments import check_job_id
 from blobferry.database import reachable
 from blobferry.errors import JobNotFoundError, UnreachableError
-from blobferry.filters import States, check_limit, check_wanted
-from blobferry.finding import find_attempts, find_job, find_jobs, find_situation, find_uploads
+from blobferry.jobs.filters import States, check_limit, check_wanted
+from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_situation, find_uploads
 from blobferry.values import Attempt, Job, Situation, Upload
 
 POLL_INTERVAL: Final = 0.2  #: seconds between two looks at the row in ``wait`` and ``watch``

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TypedDict
 
-from blobferry.submission import Transaction
+from blobferry.jobs.submission import Transaction
 
 
 class JobOptions(TypedDict, total=False):
