@@ -9,8 +9,6 @@ from typing import Any, Final, Self, Unpack
 from celery import Celery
 from sqlalchemy import Engine
 
-from blobferry import messages
-from blobferry.asking import Asker
 from blobferry.contract import FINAL_STATES, JobState, check_request
 from blobferry.database import open_engine
 from blobferry.errors import ConfigurationError
@@ -18,6 +16,8 @@ from blobferry.jobs import control
 from blobferry.jobs.job_options import JobOptions, WriteOptions
 from blobferry.jobs.job_reader import Lookout
 from blobferry.jobs.submission import submit
+from blobferry.messages import job_messages as messages
+from blobferry.messages.read_messages import Asker
 from blobferry.sealing import Sealer
 from blobferry.values import FileInfo, Job
 

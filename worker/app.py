@@ -9,7 +9,7 @@ from typing import Any, Final
 from celery import signals
 
 from blobferry.contract import JOBS_QUEUE, READS_QUEUE
-from blobferry.messages import BROKER_TIMEOUTS, PUBLISH_RETRY
+from blobferry.messages.job_messages import BROKER_TIMEOUTS, PUBLISH_RETRY
 from worker import drain
 from worker.logs import configure_logging
 from worker.results import App

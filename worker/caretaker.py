@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from sqlalchemy.orm import Session
 
 from blobferry.contract import FINAL_STATES
-from blobferry.messages import Message
+from blobferry.messages.job_messages import Message
 from models import Job, queries
 from worker.errors import BlobferryError
 from worker.family import Family

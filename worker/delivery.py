@@ -15,7 +15,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks.arguments import check_job_id
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
-from blobferry.messages import publish
+from blobferry.messages.job_messages import publish
 from models import queries
 from worker.arrival import is_number, make_row
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError

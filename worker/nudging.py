@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from blobferry.messages import Message
+from blobferry.messages.job_messages import Message
 from models import queries
 from worker.runtime import Runtime
 

@@ -6,9 +6,9 @@ from typing import Final
 
 from celery import Celery
 
-from blobferry import messages
 from blobferry.contract import TASK_PREFIX
-from blobferry.messages import Message
+from blobferry.messages import job_messages as messages
+from blobferry.messages.job_messages import Message
 from dev.chaos.harms import DoHarm, Harm, Means
 from dev.chaos.watch import Row
 

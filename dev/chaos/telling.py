@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from blobferry import messages
+from blobferry.messages import job_messages as messages
 
 
 @dataclass

@@ -22,7 +22,7 @@ from blobferry import Client
 from blobferry.cli import main
 from blobferry.contract import JOBS_QUEUE, OPERATIONS, READS, READS_QUEUE, check_request
 from blobferry.errors import BlobferryError, InvalidRequestError
-from blobferry.messages import Message, publish
+from blobferry.messages.job_messages import Message, publish
 from blobferry.tables import jobs
 from models import Database
 from tests.client.conftest import Asked as World

@@ -20,7 +20,6 @@ import redis
 from click.testing import CliRunner
 
 from blobferry import Client, FileInfo
-from blobferry.asking import Asker
 from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.cli import main
 from blobferry.errors import (
@@ -31,7 +30,8 @@ from blobferry.errors import (
     UnreachableError,
     UnsupportedMethodError,
 )
-from blobferry.messages import client_app
+from blobferry.messages.job_messages import client_app
+from blobferry.messages.read_messages import Asker
 from dev.services import free_port, valkey
 from tests.localstack import LocalStack, local_stack
 from worker.driver import Driver

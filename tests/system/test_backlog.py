@@ -12,7 +12,7 @@ from alembic import command
 from sqlalchemy import text
 
 from blobferry.contract import JOBS_QUEUE
-from blobferry.messages import Message, client_app, publish
+from blobferry.messages.job_messages import Message, client_app, publish
 from dev.services import Postgres, Valkey, postgres_database
 from models import Database
 from tests.client.conftest import Asked

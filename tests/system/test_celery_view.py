@@ -13,7 +13,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from blobferry import Client
-from blobferry.messages import Message, client_app, publish
+from blobferry.messages.job_messages import Message, client_app, publish
 from dev.services import S3Service, Valkey, wait_until
 from dev.stack import Stack, Worker
 from models import Database

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from blobferry import Client, Job
-from blobferry.messages import Message, client_app, publish
+from blobferry.messages.job_messages import Message, client_app, publish
 from dev.services import Postgres, S3Service, Valkey, valkey
 from dev.stack import Stack
 from dev.wire import Wire, wire

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blobferry.messages import Message
+from blobferry.messages.job_messages import Message
 from models import Database
 from tests.doubles import FaultyStore, blob, unfinished
 from tests.models.rows import (

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from blobferry import Client
 from blobferry.clock import db_now
 from blobferry.contract import REQUEST_VERSION, UploadState
-from blobferry.messages import Message
+from blobferry.messages.job_messages import Message
 from models import Database, PathLock, Tombstone, queries
 from tests.doubles import (
     DeathError,

@@ -15,7 +15,7 @@ from celery.worker import state as worker_state
 from sqlalchemy.orm import Session
 
 from blobferry.contract import JOBS_QUEUE, ROW_HEADER, SEQ_HEADER
-from blobferry.messages import Message, publish
+from blobferry.messages.job_messages import Message, publish
 from dev.waiting import wait_until
 from models import Database
 from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob

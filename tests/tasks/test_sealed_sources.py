@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from blobferry import seal
 from blobferry.contract import JobState
 from blobferry.errors import ConfigurationError, ConflictError
-from blobferry.messages import Message
+from blobferry.messages.job_messages import Message
 from blobferry.sealing import Sealer
 from models import Database
 from tests.doubles import blob

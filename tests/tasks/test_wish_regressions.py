@@ -15,7 +15,7 @@ from blobferry.contract import JobState, check_request
 from blobferry.errors import JobError, TooLateError
 from blobferry.jobs import control
 from blobferry.jobs.submission import insert_job
-from blobferry.messages import Message, client_app, publish
+from blobferry.messages.job_messages import Message, client_app, publish
 from blobferry.sealing import Sealer
 from models import Database, Job, PathLock, queries
 from models.queries import claims, locks

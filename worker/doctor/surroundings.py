@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import select, table, text
 
-from blobferry.messages import client_app
+from blobferry.messages.job_messages import client_app
 from blobferry.tables import VERSION_TABLE
 from models import Database
 from worker.doctor.findings import Finding

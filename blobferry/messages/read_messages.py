@@ -14,7 +14,7 @@ from celery import Celery, states
 
 from blobferry.contract import Request
 from blobferry.errors import BlobferryError, ConfigurationError, UnexpectedError, UnreachableError
-from blobferry.messages import CLIENT_TIMEOUTS, send_read
+from blobferry.messages.job_messages import CLIENT_TIMEOUTS, send_read
 
 logger = logging.getLogger(__name__)
 
