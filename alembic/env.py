@@ -9,8 +9,8 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection, text
 
-from blobferry.database import open_engine
-from blobferry.tables import VERSION_TABLE
+from blobferry.sql.database import open_engine
+from blobferry.sql.tables import VERSION_TABLE
 from models import Base
 from worker.settings import load_settings
 

@@ -10,7 +10,6 @@ from celery import Celery
 from sqlalchemy import Engine
 
 from blobferry.contract import FINAL_STATES, JobState, check_request
-from blobferry.database import open_engine
 from blobferry.errors import ConfigurationError
 from blobferry.jobs import control
 from blobferry.jobs.job_options import JobOptions, WriteOptions
@@ -19,6 +18,7 @@ from blobferry.jobs.submission import submit
 from blobferry.messages import job_messages as messages
 from blobferry.messages.read_messages import Asker
 from blobferry.sealing import Sealer
+from blobferry.sql.database import open_engine
 from blobferry.values import FileInfo, Job
 
 READ_TIMEOUT: Final = 10.0  #: seconds

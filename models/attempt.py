@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.tables import attempts
+from blobferry.sql.tables import attempts
 from models.base import Base
 
 

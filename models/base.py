@@ -2,10 +2,10 @@
 
 from sqlalchemy.orm import DeclarativeBase
 
-from blobferry.tables import metadata
+from blobferry.sql.tables import metadata
 
 
 class Base(DeclarativeBase):
-    """Base of every mapped class. The columns and their meaning stand in ``blobferry.tables``."""
+    """Base of every mapped class. The columns and their meaning stand in ``blobferry.sql.tables``."""
 
     metadata = metadata

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.tables import jobs
+from blobferry.sql.tables import jobs
 from models.base import Base
 
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.tables import parts
+from blobferry.sql.tables import parts
 from models.base import Base
 
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.tables import path_locks
+from blobferry.sql.tables import path_locks
 from models.base import Base
 
 

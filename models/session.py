@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from blobferry.database import open_engine, reachable
+from blobferry.sql.database import open_engine, reachable
 
 
 class Database:

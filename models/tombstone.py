@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.tables import tombstones
+from blobferry.sql.tables import tombstones
 from models.base import Base
 
 

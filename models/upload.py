@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.tables import uploads
+from blobferry.sql.tables import uploads
 from models.base import Base
 
 

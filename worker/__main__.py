@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from blobferry.database import reachable
 from blobferry.messages.job_messages import Message, client_app, publish
+from blobferry.sql.database import reachable
 from worker.caretaker import Caretaker
 from worker.errors import BlobferryError, ConfigurationError
 from worker.family import of_parent

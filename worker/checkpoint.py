@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.contract import PAST_RETURN, Phase, UploadState
+from blobferry.sql.clock import db_now
 from models import Part, Upload, queries
 from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
 from worker.lease import Lease

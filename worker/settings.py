@@ -27,8 +27,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from blobferry.database import parse_url
 from blobferry.sealing import Sealer, parse_keys
+from blobferry.sql.database import parse_url
 from worker.errors import ConfigurationError
 from worker.parameters import DriverParameters, configuration_error
 from worker.units import GIB, MIB

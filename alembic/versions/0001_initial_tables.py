@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from blobferry import clock
+from blobferry.sql import clock
 
 revision: str = "0001"
 down_revision: str | None = None

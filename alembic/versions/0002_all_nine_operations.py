@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from blobferry import clock
+from blobferry.sql import clock
 
 revision: str = "0002"
 down_revision: str | None = "0001"

@@ -12,11 +12,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, select, update
 
 from blobferry.checks.arguments import check_job_id
-from blobferry.clock import db_now
 from blobferry.contract import FINAL_STATES, PAST_RETURN, UNFINISHED_UPLOADS, JobState, Phase, UploadState
-from blobferry.database import reachable
 from blobferry.errors import JobNotFoundError, TooLateError
-from blobferry.tables import attempts, jobs, uploads
+from blobferry.sql.clock import db_now
+from blobferry.sql.database import reachable
+from blobferry.sql.tables import attempts, jobs, uploads
 
 Row = Mapping[str, Any]
 

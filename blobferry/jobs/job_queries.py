@@ -24,9 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute
 
-from blobferry.clock import db_now
 from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, JobState, UploadState
-from blobferry.tables import attempts, jobs, parts, uploads
+from blobferry.sql.clock import db_now
+from blobferry.sql.tables import attempts, jobs, parts, uploads
 from blobferry.values import Attempt, Job, Situation, Upload
 
 _FINISHED_UPLOADS: Final = (UploadState.COMPLETED, UploadState.GONE)

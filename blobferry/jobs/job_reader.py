@@ -9,10 +9,10 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 
 from blobferry.checks.arguments import check_job_id
-from blobferry.database import reachable
 from blobferry.errors import JobNotFoundError, UnreachableError
 from blobferry.jobs.filters import States, check_limit, check_wanted
 from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_situation, find_uploads
+from blobferry.sql.database import reachable
 from blobferry.values import Attempt, Job, Situation, Upload
 
 POLL_INTERVAL: Final = 0.2  #: seconds between two looks at the row in ``wait`` and ``watch``

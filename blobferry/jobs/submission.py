@@ -10,11 +10,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from blobferry.contract import PLAIN_REQUEST, REQUEST_VERSION, Request
-from blobferry.database import reachable
 from blobferry.errors import ConfigurationError, ConflictError, InvalidRequestError
 from blobferry.redaction import is_sealed
 from blobferry.sealing import SETTING, Sealer
-from blobferry.tables import jobs
+from blobferry.sql.database import reachable
+from blobferry.sql.tables import jobs
 
 #: What a job may be submitted in: the app's own transaction.
 Transaction = Session | scoped_session[Session] | Connection

@@ -6,8 +6,8 @@ from typing import Final
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.contract import UNFINISHED_UPLOADS, UploadState
+from blobferry.sql.clock import db_now
 from models.queries.checkpoints import update_upload
 from models.queries.conditions import now
 from models.upload import Upload

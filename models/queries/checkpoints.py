@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.contract import Phase, UploadState
+from blobferry.sql.clock import db_now
 from models.job import Job
 from models.part import Part
 from models.queries.claims import update_owned

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, update
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.contract import UNFINISHED_UPLOADS, JobState
 from blobferry.errors import LeaseLostError
+from blobferry.sql.clock import db_now
 from models.attempt import Attempt
 from models.job import Job
 from models.queries.conditions import claimable, now, past_return

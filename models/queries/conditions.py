@@ -8,8 +8,8 @@ from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, bindparam, fu
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.contract import CLAIMABLE_STATES, OPERATIONS, PAST_RETURN, REQUEST_VERSION
+from blobferry.sql.clock import db_now
 from models.job import Job
 
 #: Columns of a job that no run owns.

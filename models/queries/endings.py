@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.contract import PAST_RETURN, JobState
 from blobferry.errors import BlobferryError, StoreError, TransferError
+from blobferry.sql.clock import db_now
 from models.job import Job
 from models.queries.claims import update_owned
 from models.queries.conditions import NOBODY

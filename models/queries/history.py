@@ -3,8 +3,8 @@
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.errors import BlobferryError
+from blobferry.sql.clock import db_now
 from models.attempt import Attempt
 from models.job import Job
 from models.queries.conditions import dialect

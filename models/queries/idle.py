@@ -5,9 +5,9 @@ from typing import Final
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState, UploadState
 from blobferry.errors import DeadlineExceededError, WorkerDiedError
+from blobferry.sql.clock import db_now
 from models.job import Job
 from models.queries.conditions import NOBODY, now, past_return
 from models.queries.history import close_attempt

@@ -5,8 +5,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
 from blobferry.contract import FINAL_STATES
+from blobferry.sql.clock import db_now
 from models.job import Job
 from models.queries.conditions import now
 from models.tombstone import Tombstone

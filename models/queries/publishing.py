@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from blobferry.clock import db_now
+from blobferry.sql.clock import db_now
 from models.job import Job
 from models.queries.conditions import claimable, now, waiting
 

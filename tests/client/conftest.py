@@ -11,7 +11,7 @@ import redis
 from sqlalchemy import func, select
 
 from blobferry import Client
-from blobferry.tables import jobs
+from blobferry.sql.tables import jobs
 from dev.services import Valkey, valkey
 from models import Database
 

@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import update
 
 from blobferry import Client
-from blobferry.tables import jobs
+from blobferry.sql.tables import jobs
 from dev.services import Valkey, free_port, moto
 from dev.stack import Stack
 

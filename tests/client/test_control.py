@@ -11,9 +11,9 @@ import redis
 from sqlalchemy import insert, select, text, update
 
 from blobferry import Client, Job, JobState
-from blobferry.clock import db_now
 from blobferry.errors import InvalidRequestError, JobNotFoundError, TooLateError
-from blobferry.tables import attempts, jobs, uploads
+from blobferry.sql.clock import db_now
+from blobferry.sql.tables import attempts, jobs, uploads
 from dev.services import free_port, wait_until
 
 SOURCE = "file:///srv/incoming/7.mp4"

@@ -11,8 +11,8 @@ from sqlalchemy import insert, update
 
 from blobferry import Client, Job
 from blobferry.cli import main
-from blobferry.clock import db_now
-from blobferry.tables import jobs, parts, uploads
+from blobferry.sql.clock import db_now
+from blobferry.sql.tables import jobs, parts, uploads
 from dev.services import free_port, wait_until
 
 SOURCE = "file:///srv/incoming/7.mp4"

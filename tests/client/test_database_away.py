@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from blobferry import Client
 from blobferry.errors import UnreachableError
-from blobferry.tables import jobs
+from blobferry.sql.tables import jobs
 from dev import services
 from dev.postgres import SERVER_VARIABLE
 from models import Database

@@ -8,7 +8,7 @@ from sqlalchemy import insert, update
 
 from blobferry import Client, Job
 from blobferry.errors import InvalidRequestError, JobNotFoundError
-from blobferry.tables import attempts, jobs, parts, uploads
+from blobferry.sql.tables import attempts, jobs, parts, uploads
 
 SOURCE = "file:///srv/incoming/7.mp4"
 LATER = datetime(2031, 1, 1, tzinfo=UTC)

@@ -23,7 +23,7 @@ from blobferry.cli import main
 from blobferry.contract import JOBS_QUEUE, OPERATIONS, READS, READS_QUEUE, check_request
 from blobferry.errors import BlobferryError, InvalidRequestError
 from blobferry.messages.job_messages import Message, publish
-from blobferry.tables import jobs
+from blobferry.sql.tables import jobs
 from models import Database
 from tests.client.conftest import Asked as World
 from tests.client.odd_requests import ALL, Asked, Envelope, commands, envelopes, requests

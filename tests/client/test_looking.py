@@ -14,7 +14,7 @@ from blobferry import Client, Job
 from blobferry.contract import check_request
 from blobferry.errors import InvalidRequestError, JobNotFoundError
 from blobferry.jobs.submission import insert_job
-from blobferry.tables import jobs
+from blobferry.sql.tables import jobs
 
 SOURCE = "file:///srv/incoming/7.mp4"
 

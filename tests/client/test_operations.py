@@ -16,7 +16,7 @@ from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.cli import main
 from blobferry.contract import OPERATIONS
 from blobferry.errors import ConflictError, InvalidRequestError
-from blobferry.tables import jobs
+from blobferry.sql.tables import jobs
 from tests.refused import REFUSED, Refused
 
 Submit = Callable[[Client], Any]

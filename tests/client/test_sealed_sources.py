@@ -10,7 +10,7 @@ from sqlalchemy import select
 from blobferry import Client, seal
 from blobferry.errors import ConfigurationError, ConflictError
 from blobferry.sealing import Sealer
-from blobferry.tables import jobs
+from blobferry.sql.tables import jobs
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 SIGNED = "https://user:C4NARY@store.example.com/a?X-Amz-Signature=C4NARY"

@@ -15,8 +15,8 @@ from blobferry import Client, Job, JobState
 from blobferry.cli import main
 from blobferry.cli.explanation import explanation
 from blobferry.cli.wording import briefly
-from blobferry.clock import db_now
-from blobferry.tables import attempts, jobs, parts, uploads
+from blobferry.sql.clock import db_now
+from blobferry.sql.tables import attempts, jobs, parts, uploads
 
 SOURCE = "file:///srv/incoming/7.mp4"
 MIB = 1024 * 1024

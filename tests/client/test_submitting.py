@@ -16,7 +16,6 @@ import redis
 from sqlalchemy import create_engine, event, text
 
 from blobferry import Client
-from blobferry.database import _begin_immediate, _configure_sqlite, open_engine
 from blobferry.errors import (
     ConfigurationError,
     ConflictError,
@@ -24,6 +23,7 @@ from blobferry.errors import (
     InvalidRequestError,
     UnreachableError,
 )
+from blobferry.sql.database import _begin_immediate, _configure_sqlite, open_engine
 from dev.services import free_port, postgres_database, valkey, wait_until
 
 SOURCE = "file:///srv/incoming/7.mp4"

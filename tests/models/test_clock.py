@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
-from blobferry.clock import db_now
+from blobferry.sql.clock import db_now
 from models import Database, Job
 from tests.models.rows import change, job_row, submit
 

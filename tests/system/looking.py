@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from sqlalchemy import create_engine, text
 
 from blobferry import Client, Job
-from blobferry.database import parse_url
+from blobferry.sql.database import parse_url
 
 
 class Rows:

@@ -11,9 +11,9 @@ from sqlalchemy import delete, event, insert, update
 from sqlalchemy.orm import Session
 
 from blobferry import Client
-from blobferry.clock import db_now
 from blobferry.contract import REQUEST_VERSION, UploadState
 from blobferry.messages.job_messages import Message
+from blobferry.sql.clock import db_now
 from models import Database, PathLock, Tombstone, queries
 from tests.doubles import (
     DeathError,

@@ -8,9 +8,10 @@ import sys
 import pytest
 from sqlalchemy.engine import make_url
 
-from blobferry import contract, tables
+from blobferry import contract
 from blobferry.contract import JobState, UploadState
-from blobferry.database import open_engine
+from blobferry.sql import tables
+from blobferry.sql.database import open_engine
 from models import queries
 from worker import caretaker
 from worker.settings import Lease, Retention, Retry, Sweep, Transfer

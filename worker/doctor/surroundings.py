@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import select, table, text
 
 from blobferry.messages.job_messages import client_app
-from blobferry.tables import VERSION_TABLE
+from blobferry.sql.tables import VERSION_TABLE
 from models import Database
 from worker.doctor.findings import Finding
 from worker.errors import UnreachableError

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from blobferry.clock import UtcDateTime, db_now
+from blobferry.sql.clock import UtcDateTime, db_now
 
 VERSION_TABLE: Final = "blobferry_alembic_version"
 

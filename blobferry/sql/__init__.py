@@ -1,0 +1,1 @@
+"""The tables, the database's clock, and engines on PostgreSQL and SQLite."""
