@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from blobferry import Client, Job, JobState
 from dev.process import work_directory
-from dev.recorder import Recorder, Request, recorder
+from dev.proxies.s3_recorder import Recorder, Request, recorder
 from dev.services import flower, moto, valkey
 from dev.stack import BUCKET, Stack
 

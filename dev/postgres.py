@@ -23,7 +23,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from dev.process import Service, ServiceError, ServiceProcess, free_port, running, work_directory
-from dev.wire import Upstream, Wire
+from dev.proxies.tcp import Upstream, Wire
 
 SERVER_VARIABLE = "BLOBFERRY_TEST_POSTGRES_URL"
 INSTALLATION = "pginstall18"

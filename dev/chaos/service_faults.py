@@ -10,7 +10,7 @@ from blobferry.contract import Phase
 from blobferry.errors import OutcomeUnknownError
 from dev.chaos.evidence import unfinished_uploads
 from dev.chaos.harms import DoHarm, Harm, Means
-from dev.wire import Wire
+from dev.proxies.tcp import Wire
 
 
 def flush_broker(means: Means) -> Harm:

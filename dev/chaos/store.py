@@ -17,8 +17,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dev.fault_rules import Call, Exchange, Fault
-from dev.faults import FaultProxy, _Handler
+from dev.proxies.s3_fault_rules import Call, Exchange, Fault
+from dev.proxies.s3_faults import FaultProxy, _Handler
 from dev.s3 import S3Service
 
 #: What may go wrong at any time. A permission that is withdrawn would rightly fail the job.

@@ -16,9 +16,9 @@ from dev.chaos.contents import MIB, content
 from dev.chaos.model import FIXTURES
 from dev.chaos.site import site
 from dev.chaos.store import ChaosProxy, chaos_proxy
+from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, swift, valkey
 from dev.stack import Stack, Worker
-from dev.wire import Wire, wire
 
 LEASE: Final = 6  #: seconds
 BUCKETS: Final = {"default": "blobferry", "other": "blobferry-other"}

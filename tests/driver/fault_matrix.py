@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
-from dev.faults import Fault, Kind
+from dev.proxies.s3_faults import Fault, Kind
 from tests.driver.fault_operations import Operation
 from tests.driver.lanes import FAR, Blob, Lane, Lanes
 from worker.driver import Driver

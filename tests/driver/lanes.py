@@ -13,7 +13,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, Final
 
-from dev.faults import FaultProxy, fault_proxy
+from dev.proxies.s3_faults import FaultProxy, fault_proxy
 from dev.services import S3Service
 from worker.driver import Driver
 from worker.stores.s3 import S3Access, S3Store

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dev.fault_rules import recognise
-from dev.faults import Fault, FaultProxy, Kind, fault_proxy
+from dev.proxies.s3_fault_rules import recognise
+from dev.proxies.s3_faults import Fault, FaultProxy, Kind, fault_proxy
 from dev.services import S3Service, create_bucket
 
 STALL = 0.3  #: seconds

@@ -11,7 +11,7 @@ from itertools import chain, product
 
 import pytest
 
-from dev.faults import Fault
+from dev.proxies.s3_faults import Fault
 from dev.services import S3Service, free_port
 from tests.driver.fault_matrix import (
     KINDS,

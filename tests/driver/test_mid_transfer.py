@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dev.faults import Fault, fault_proxy
+from dev.proxies.s3_faults import Fault, fault_proxy
 from dev.services import S3Service, create_bucket
 from tests.doubles import BytesSource, HookedStore
 from tests.driver.material import BUCKET, COPYING, LIMITS, PART

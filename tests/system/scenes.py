@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from blobferry import Client, Job
-from dev.recorder import Recorder, Request, recorder
+from dev.proxies.s3_recorder import Recorder, Request, recorder
 from dev.services import Postgres, S3Service, Valkey, postgres_database
 from dev.stack import BUCKET, Stack, Worker
 from dev.waiting import wait_until

@@ -20,9 +20,9 @@ from sqlalchemy.orm import Session
 
 from blobferry import Client, Job
 from blobferry.messages.job_messages import Message, client_app, publish
+from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, valkey
 from dev.stack import Stack
-from dev.wire import Wire, wire
 from tests.system.scenes import LASTING_BROKER, LONG_LEASE, Scene, lasting_stack, recorded
 
 TWO_SLOTS = LONG_LEASE | {"BLOBFERRY_CONCURRENCY": "2"}

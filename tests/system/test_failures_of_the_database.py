@@ -18,10 +18,10 @@ from sqlalchemy import make_url
 
 from blobferry import Job
 from dev.postgres import through
+from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, postgres_database
 from dev.stack import Stack
 from dev.waiting import wait_until
-from dev.wire import Wire, wire
 from tests.system.conftest import FAST
 from tests.system.scenes import LONG_LEASE, Scene, lasting_stack, recorded
 

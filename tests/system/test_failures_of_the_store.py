@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from dev.proxies.tcp import wire
 from dev.stack import Stack
-from dev.wire import wire
 from tests.system.scenes import LONG_LEASE, recorded
 
 

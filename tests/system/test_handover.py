@@ -16,7 +16,7 @@ from celery.result import AsyncResult
 
 from blobferry import Job
 from blobferry.errors import DeadlineExceededError
-from dev.recorder import Recorder, recorder
+from dev.proxies.s3_recorder import Recorder, recorder
 from dev.services import S3Service, Valkey, swift
 from dev.stack import BUCKET, Stack
 from tests.system.conftest import PART_SIZE

@@ -17,7 +17,7 @@ import pytest
 from celery import Celery
 
 from blobferry import Job, JobState
-from dev.recorder import Recorder, recorder
+from dev.proxies.s3_recorder import Recorder, recorder
 from dev.services import Valkey
 from dev.stack import BUCKET, CHECKOUT, Stack, Worker
 from tests.system.conftest import PART_SIZE, PART_THREADS

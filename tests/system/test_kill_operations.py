@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import pytest
 
 from blobferry import Client, Job, JobState
-from dev.recorder import Recorder, Request, recorder
+from dev.proxies.s3_recorder import Recorder, Request, recorder
 from dev.services import Postgres, Valkey, postgres_database
 from dev.stack import BUCKET, Stack
 from tests.system.conftest import FAST, PART_SIZE, PART_THREADS

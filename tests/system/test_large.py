@@ -17,7 +17,7 @@ import pytest
 
 from blobferry import Client, Job
 from dev.process import work_directory
-from dev.recorder import Recorder, recorder
+from dev.proxies.s3_recorder import Recorder, recorder
 from dev.services import Postgres, S3Service, Valkey, postgres_database, swift
 from dev.stack import Stack, Worker
 from tests.system.looking import Rows

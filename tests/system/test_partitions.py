@@ -23,9 +23,9 @@ import psycopg
 import pytest
 
 from blobferry import Job
-from dev.partition import SERVICES, Host, Network, may_make_networks, network
 from dev.postgres import SERVER_VARIABLE
-from dev.recorder import Request, recorder
+from dev.proxies.partition import SERVICES, Host, Network, may_make_networks, network
+from dev.proxies.s3_recorder import Request, recorder
 from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, valkey
 from dev.stack import BUCKET, CHECKOUT, Stack, Worker
 from tests.system.conftest import FAST, PART_SIZE, PART_THREADS
@@ -300,7 +300,7 @@ def test_a_host_that_is_cut_off_hears_nothing_while_the_others_do(hosts: Network
 
 NEXT_RUN: Final = """
 import sys, time
-from dev.partition import network
+from dev.proxies.partition import network
 with network("gamma") as made:
     print(made.hosts[0].namespace, flush=True)
     time.sleep(float(sys.argv[1]))

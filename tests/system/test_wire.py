@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dev.proxies.tcp import Upstream, Wire, wire
 from dev.services import wait_until
-from dev.wire import Upstream, Wire, wire
 
 pytestmark = pytest.mark.timeout(60)
 PATIENCE = 10.0  #: seconds

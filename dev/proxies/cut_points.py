@@ -1,4 +1,4 @@
-"""A trap on a :mod:`dev.wire`: at which bytes of what clients send a connection is to be cut."""
+"""A trap on a :mod:`dev.proxies.tcp`: at which bytes of what clients send a connection is to be cut."""
 
 from dataclasses import dataclass
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from dev.process import free_port
-from dev.traps import Trap, Watch
+from dev.proxies.cut_points import Trap, Watch
 
 __all__ = ["Upstream", "Wire", "wire"]
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from dev.fault_rules import Call, Exchange, Fault, FaultRules, Kind, recognise
+from dev.proxies.s3_fault_rules import Call, Exchange, Fault, FaultRules, Kind, recognise
 
 __all__ = ["Call", "Exchange", "Fault", "FaultProxy", "Kind", "fault_proxy"]
 

@@ -1,6 +1,6 @@
 """A proxy in front of an S3 server that writes down what it is really sent, cut-off requests included.
 
-Run as ``python -m dev.recorder ADDRESS PORT UPSTREAM LOG DELAYS``: one JSON line in LOG for each request, once it has
+Run as ``python -m dev.proxies.s3_recorder ADDRESS PORT UPSTREAM LOG DELAYS``: one JSON line in LOG for each request, once it has
 ended.
 It may also slow the server down: DELAYS says, as JSON, how many seconds more each operation takes.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import parse_qs, urlsplit
 
-from dev.fault_rules import recognise
 from dev.process import LOOPBACK, Service, ServiceProcess, free_port, running
+from dev.proxies.s3_fault_rules import recognise
 
 PIECE = 256 * 1024  #: bytes
 
@@ -83,7 +83,7 @@ def recorder(
         log=directory / "recorder.log",
         answers=lambda: True,
         port=port,
-        environment={"PYTHONPATH": str(Path(__file__).parent.parent)},
+        environment={"PYTHONPATH": str(Path(__file__).parent.parent.parent)},
     )
     with running(Recorder(processes=(process,), endpoint=f"http://{address}:{port}", log=log)) as service:
         yield service
