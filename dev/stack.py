@@ -12,7 +12,7 @@ import psutil
 
 from blobferry import Client
 from dev.process import Service, ServiceProcess, running
-from dev.s3 import S3Service, create_bucket
+from dev.services.s3_server import S3Service, create_bucket
 
 CHECKOUT = Path(__file__).parent.parent
 BUCKET = "blobferry"

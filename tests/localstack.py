@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.s3 import S3Service
 from dev.services import valkey
+from dev.services.s3_server import S3Service
 from dev.stack import Stack
 from worker.driver import Driver
 

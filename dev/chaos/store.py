@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dev.proxies.s3_fault_rules import Call, Exchange, Fault
 from dev.proxies.s3_faults import FaultProxy, _Handler
-from dev.s3 import S3Service
+from dev.services.s3_server import S3Service
 
 #: What may go wrong at any time. A permission that is withdrawn would rightly fail the job.
 FAULTS: Final = (

@@ -14,7 +14,7 @@ from blobferry import Client
 from blobferry.errors import UnreachableError
 from blobferry.sql.tables import jobs
 from dev import services
-from dev.postgres import SERVER_VARIABLE
+from dev.services.postgres_server import SERVER_VARIABLE
 from models import Database
 from tests.conftest import alembic_config
 

@@ -18,8 +18,8 @@ from moto.s3.responses import S3Response
 from moto.server import main
 
 from dev.process import ServiceProcess, running, work_directory
-from dev.s3 import REGION, S3Service
 from dev.services import free_port
+from dev.services.s3_server import REGION, S3Service
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from celery.result import AsyncResult
 from sqlalchemy import make_url
 
 from blobferry import Job
-from dev.postgres import through
 from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, postgres_database
+from dev.services.postgres_server import through
 from dev.stack import Stack
 from dev.waiting import wait_until
 from tests.system.conftest import FAST

@@ -23,10 +23,10 @@ import psycopg
 import pytest
 
 from blobferry import Job
-from dev.postgres import SERVER_VARIABLE
 from dev.proxies.partition import SERVICES, Host, Network, may_make_networks, network
 from dev.proxies.s3_recorder import Request, recorder
 from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, valkey
+from dev.services.postgres_server import SERVER_VARIABLE
 from dev.stack import BUCKET, CHECKOUT, Stack, Worker
 from tests.system.conftest import FAST, PART_SIZE, PART_THREADS
 from tests.system.crowded import crowded_moto

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import redis
 
-from dev.postgres import Postgres, postgres, postgres_database
 from dev.process import LOOPBACK, Service, ServiceError, ServiceProcess, free_port, running, work_directory
-from dev.s3 import S3Service, create_bucket, moto
-from dev.swift import swift
+from dev.services.postgres_server import Postgres, postgres, postgres_database
+from dev.services.s3_server import S3Service, create_bucket, moto
+from dev.services.swift_server import swift
 from dev.waiting import wait_until
 
 __all__ = [

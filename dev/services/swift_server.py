@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dev.process import ServiceError, ServiceProcess, free_port, running, work_directory
-from dev.s3 import MIN_PART_SIZE, REGION, S3Service
+from dev.services.s3_server import MIN_PART_SIZE, REGION, S3Service
 
 STORAGE_SERVERS = ("account", "container", "object")
 PIPELINE = (
