@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from dev.chaos.plan import draw_plan
+from dev.chaos.fault_plan import draw_plan
 from dev.chaos.run import run
 
 

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 
+from dev.chaos.row_watch import Watch
 from dev.chaos.system import System
-from dev.chaos.watch import Watch
 
 Harm = Generator[Collection[int] | None, None, None]
 

@@ -10,7 +10,7 @@ from blobferry.contract import TASK_PREFIX
 from blobferry.messages import job_messages as messages
 from blobferry.messages.job_messages import Message
 from dev.chaos.harms import DoHarm, Harm, Means
-from dev.chaos.watch import Row
+from dev.chaos.row_watch import Row
 
 SENT: Final = 12  #: messages at once
 

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dev.chaos.evidence import Evidence
-from dev.chaos.jobs import Scene
+from dev.chaos.planned_jobs import Scene
+from dev.chaos.row_watch import Harm, Watch
 from dev.chaos.system import BUCKETS
-from dev.chaos.watch import Harm, Watch
 
 
 def show_faults(console: Console, watch: Watch) -> None:

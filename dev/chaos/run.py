@@ -11,16 +11,16 @@ from typing import Final
 from rich.console import Console
 
 from blobferry.contract import FINAL_STATES
-from dev.chaos.checking import FOREIGN, SETTLED, Verdict, Violation
+from dev.chaos.celery_events import Telling, listening
 from dev.chaos.evidence import Evidence, gather, rows
-from dev.chaos.faulting import Faulting
-from dev.chaos.jobs import Scene, Step
-from dev.chaos.plan import Plan
+from dev.chaos.fault_plan import Plan
+from dev.chaos.fault_threads import Faulting
+from dev.chaos.planned_jobs import Scene, Step
 from dev.chaos.report import show_faults, show_history, show_jobs
-from dev.chaos.submitting import Submitting, app_engine
+from dev.chaos.row_watch import Watch, watching
+from dev.chaos.submitter import Submitting, app_engine
 from dev.chaos.system import BUCKETS, System, system
-from dev.chaos.telling import Telling, listening
-from dev.chaos.watch import Watch, watching
+from dev.chaos.verdict import FOREIGN, SETTLED, Verdict, Violation
 from dev.waiting import wait_until
 
 CROWD: Final = 40  #: unfinished jobs at which new scenes wait, for two cores carry no more

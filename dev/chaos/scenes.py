@@ -4,9 +4,9 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from dev.chaos.draft import LARGE, Draft
-from dev.chaos.jobs import Scene
-from dev.chaos.model import FIXTURES
+from dev.chaos.job_model import FIXTURES
+from dev.chaos.planned_jobs import Scene
+from dev.chaos.scene_draft import LARGE, Draft
 
 
 def overwrites(draft: Draft) -> None:

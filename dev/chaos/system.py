@@ -13,9 +13,9 @@ import psutil
 from sqlalchemy import make_url
 
 from dev.chaos.contents import MIB, content
-from dev.chaos.model import FIXTURES
-from dev.chaos.site import site
-from dev.chaos.store import ChaosProxy, chaos_proxy
+from dev.chaos.job_model import FIXTURES
+from dev.chaos.store_proxy import ChaosProxy, chaos_proxy
+from dev.chaos.web_site import site
 from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, swift, valkey
 from dev.stack import Stack, Worker

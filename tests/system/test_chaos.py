@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dev.chaos.plan import FAULTS, draw_plan
+from dev.chaos.fault_plan import FAULTS, draw_plan
 from dev.chaos.scenes import KINDS
 from dev.stack import CHECKOUT
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dev.chaos.contents import MIB
-from dev.chaos.jobs import Spec, Step
+from dev.chaos.planned_jobs import Spec, Step
 
 #: Bytes, with how often they are drawn: mostly small, some of several parts.
 SIZES: Final = {0: 1, 1: 1, 300: 4, 40_000: 6, 900_000: 5, 5 * MIB: 2, 5 * MIB + 1: 2, 12_000_000: 2, 26_000_000: 1}

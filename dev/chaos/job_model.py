@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dev.chaos.contents import content
-from dev.chaos.jobs import Spec
+from dev.chaos.planned_jobs import Spec
 
 FILES = "file"  #: stands for the files of this host in the place of a storage's name
 

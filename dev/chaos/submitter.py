@@ -15,8 +15,8 @@ from blobferry import Client
 from blobferry.contract import JOBS_QUEUE, TASK_PREFIX
 from blobferry.errors import BlobferryError, ConflictError, UnreachableError
 from dev.chaos.contents import content
-from dev.chaos.jobs import NEVER, Scene, Spec, Step
 from dev.chaos.message_faults import sender
+from dev.chaos.planned_jobs import NEVER, Scene, Spec, Step
 from dev.chaos.system import System
 
 PAUSE: Final = 0.5  #: seconds before the database is tried again

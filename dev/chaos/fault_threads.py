@@ -9,12 +9,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from dev.chaos.fault_plan import PlannedFault
 from dev.chaos.harms import Means
 from dev.chaos.message_faults import MESSAGE_HARMS
-from dev.chaos.plan import PlannedFault
+from dev.chaos.row_watch import Watch
 from dev.chaos.service_faults import SERVICE_HARMS
 from dev.chaos.system import System
-from dev.chaos.watch import Watch
 from dev.chaos.worker_faults import WORKER_HARMS
 
 #: What Celery says of a child that was killed before the worker was up; it ends then, to be started again.

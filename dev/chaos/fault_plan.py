@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dev.chaos.jobs import Scene
+from dev.chaos.planned_jobs import Scene
 from dev.chaos.scenes import KINDS, draw_scene
 
 BETWEEN_SCENES: Final = 1.6  #: seconds, on average

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from dev.chaos.contents import content
 from dev.chaos.evidence import Digest, Evidence, Row, digest
-from dev.chaos.jobs import NEVER, Scene, Spec
-from dev.chaos.model import FILES, FIXTURES, Place, World
+from dev.chaos.job_model import FILES, FIXTURES, Place, World
+from dev.chaos.planned_jobs import NEVER, Scene, Spec
 from dev.chaos.system import System
 
 SETTLED: Final = ("completed", "gone")
