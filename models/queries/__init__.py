@@ -10,7 +10,6 @@ owns, with SKIP LOCKED where the database knows it. Lease times are the database
     pruning      what is long finished goes               looks        what changes nothing
 """
 
-from models.queries.aborting import FILES, HOST_GONE, is_being_opened, put_off_abort, upload_is_gone, uploads_to_abort
 from models.queries.checkpoints import (
     begin_completing,
     drop_parts,
@@ -22,9 +21,13 @@ from models.queries.checkpoints import (
     update_upload,
 )
 from models.queries.claims import Wishes, claim_job, extend_lease, update_owned
+from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, pick_fairly, seconds_to_next_run, take_back
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
 from models.queries.history import count_bytes_sent, remark
-from models.queries.idle import (
+from models.queries.locks import Hold, drop_stale_locks
+from models.queries.lookups import find_ended, find_job, is_pruned, time_now
+from models.queries.pruning import prune
+from models.queries.unowned import (
     MAX_CRASH_STREAK,
     MAX_CRASHES,
     apply_wishes,
@@ -34,10 +37,14 @@ from models.queries.idle import (
     owners,
     requeue_expired,
 )
-from models.queries.locks import Hold, drop_stale_locks
-from models.queries.looks import find_ended, find_job, is_pruned, time_now
-from models.queries.pruning import prune
-from models.queries.publishing import REPUBLISH_AFTER, jobs_to_publish, pick_fairly, seconds_to_next_run, take_back
+from models.queries.uploads_to_abort import (
+    FILES,
+    HOST_GONE,
+    is_being_opened,
+    put_off_abort,
+    upload_is_gone,
+    uploads_to_abort,
+)
 
 __all__ = [
     "FILES",

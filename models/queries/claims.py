@@ -13,8 +13,8 @@ from models.attempt import Attempt
 from models.job import Job
 from models.queries.conditions import claimable, now, past_return
 from models.queries.history import open_attempt
-from models.queries.idle import DEADLY_KEPT, requeue_expired
 from models.queries.locks import Hold, take_locks, wait_for
+from models.queries.unowned import DEADLY_KEPT, requeue_expired
 from models.upload import Upload
 
 

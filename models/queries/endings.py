@@ -13,8 +13,8 @@ from models.job import Job
 from models.queries.claims import update_owned
 from models.queries.conditions import NOBODY
 from models.queries.history import close_attempt
-from models.queries.idle import give_up_uploads, keep_paused
 from models.queries.locks import drop_locks
+from models.queries.unowned import give_up_uploads, keep_paused
 
 
 def release_job(session: Session, job: Job, state: JobState, *, delay: float = 0.0, **values: Any) -> None:
