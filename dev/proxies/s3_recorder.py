@@ -1,7 +1,7 @@
 """A proxy in front of an S3 server that writes down what it is really sent, cut-off requests included.
 
-Run as ``python -m dev.proxies.s3_recorder ADDRESS PORT UPSTREAM LOG DELAYS``: one JSON line in LOG for each request, once it has
-ended.
+Run as ``python -m dev.proxies.s3_recorder ADDRESS PORT UPSTREAM LOG DELAYS``: one JSON line in LOG for each request,
+once it has ended.
 It may also slow the server down: DELAYS says, as JSON, how many seconds more each operation takes.
 """
 

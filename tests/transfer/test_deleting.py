@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore
+from worker.driver.delete_tree import MAX_FAILURES, Deletion, MemoryDeletion, delete_tree
 from worker.errors import (
     DeleteIncompleteError,
     KeyNotFoundError,
@@ -18,7 +19,6 @@ from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
 from worker.stores.values import DeleteFailure, Limits
 from worker.transfer.control import Interrupted, Stop, never
-from worker.transfer.deleting import MAX_FAILURES, Deletion, MemoryDeletion, delete_tree
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=1)

@@ -11,6 +11,7 @@ import pytest
 
 from dev.services import create_bucket, moto
 from tests.doubles import BytesSource, HookedStore, RecordingStore, blob, write
+from worker.driver.delete_moved import delete_unchanged
 from worker.errors import BlobferryError, SourceChangedError, SupersededError
 from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
@@ -21,7 +22,6 @@ from worker.transfer.blob_source import version_of
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.copying import Copying, Head
 from worker.transfer.engine import Engine
-from worker.transfer.moving import delete_unchanged
 
 TINY = Limits(min_part_size=1)
 OLD, NEWER, OURS = b"what was there", b"what somebody wrote meanwhile", bytes(range(95))

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore, tiny_store
+from worker.driver.directories import children, is_directory
 from worker.errors import PermissionDeniedError
 from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
 from worker.stores.values import Page
-from worker.transfer.listing import children, is_directory
 
 
 class EmptyPages(WrappedStore):

@@ -7,6 +7,7 @@ import pytest
 
 from blobferry.checks.arguments import MARK_NAME
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
+from worker.driver.delete_moved import delete_unchanged
 from worker.errors import (
     DeleteIncompleteError,
     NotSupportedError,
@@ -20,7 +21,6 @@ from worker.stores.memory import MemoryStore
 from worker.stores.values import BlobOptions, DeleteFailure
 from worker.transfer.blob_source import version_of
 from worker.transfer.control import Interrupted
-from worker.transfer.moving import delete_unchanged
 
 
 @pytest.fixture

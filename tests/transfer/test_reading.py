@@ -11,6 +11,7 @@ import pytest
 
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore, tiny_store
 from tests.driver.material import DroppingReader, data
+from worker.driver.blob_reader import open_reader
 from worker.errors import (
     CredentialsError,
     KeyNotFoundError,
@@ -20,7 +21,6 @@ from worker.errors import (
 )
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Reader, Store
-from worker.transfer.reading import open_reader
 
 DATA = data(10_000)
 Later = Callable[[], object]

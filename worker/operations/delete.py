@@ -12,7 +12,7 @@ from worker.transfer.control import Interrupted, Stop
 
 
 class Delete:
-    """A path and everything under it. It is its own memory: see :class:`~worker.transfer.deleting.Deletion`."""
+    """A path and everything under it. It is its own memory: see :class:`~worker.driver.delete_tree.Deletion`."""
 
     is_sliced = True
 

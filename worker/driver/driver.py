@@ -8,6 +8,9 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from blobferry.checks.arguments import MARK_NAME
+from worker.driver.delete_moved import delete_unchanged
+from worker.driver.delete_tree import Deletion, MemoryDeletion, delete_tree
+from worker.driver.read_operations import Reads
 from worker.errors import (
     DeleteIncompleteError,
     InvalidOffsetError,
@@ -16,7 +19,6 @@ from worker.errors import (
     VerificationError,
 )
 from worker.parameters import DriverParameters
-from worker.reads import Reads
 from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
 from worker.stores.opening import open_store
@@ -28,9 +30,7 @@ from worker.transfer.blob_source import BlobSource, version_of
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
 from worker.transfer.control import Stop, never
 from worker.transfer.copying import Copying, Head
-from worker.transfer.deleting import Deletion, MemoryDeletion, delete_tree
 from worker.transfer.engine import Engine
-from worker.transfer.moving import delete_unchanged
 from worker.transfer.reader_stream import Readable, ReaderStream
 from worker.transfer.settling import expected_blob
 from worker.transfer.sources import MemorySource, Source, as_bytes

@@ -7,12 +7,12 @@ from typing import Any
 
 from blobferry.checks.arguments import MAX_KEY_BYTES, check_path
 from blobferry.values import FileInfo
+from worker.driver.blob_reader import open_reader
+from worker.driver.directories import children, is_directory
+from worker.driver.signed_urls import sign
 from worker.errors import InvalidOffsetError, InvalidPathError, KeyNotFoundError, PathNotFoundError
 from worker.stores.store import Store
 from worker.stores.values import BlobHead, UploadEntry
-from worker.transfer.listing import children, is_directory
-from worker.transfer.reading import open_reader
-from worker.transfer.signing import sign
 from worker.transfer.visible import look
 
 
