@@ -19,9 +19,9 @@ from blobferry.messages.job_messages import publish
 from models import queries
 from worker.arrival import is_number, make_row
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
+from worker.jobs.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
 from worker.nudging import publish_best
 from worker.received import StrictTask
-from worker.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
 from worker.runtime import Runtime, current_runtime, started_runtime
 
 logger = logging.getLogger(__name__)

@@ -3,16 +3,14 @@
 Made once in each child, after the fork: clients, connections and threads do not survive one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from socket import gethostname
 from urllib.parse import urlsplit
 
 from blobferry.sealing import Sealer
-from models import Database, Job
-from models.queries import Hold
+from models import Database
 from worker.driver import Driver
 from worker.errors import ConfigurationError
-from worker.holding import holds_of
 from worker.identity import process_name
 from worker.settings import Settings, load_settings
 from worker.transfer.blob_source import BlobSource
@@ -49,9 +47,10 @@ class Runtime:
             problem = f"no such storage is configured on worker host {gethostname()}; there are: {known}"
             raise ConfigurationError(f"storages.{storage}", problem) from None
 
-    def holds(self, job: Job) -> Sequence[Hold]:
-        """The paths that the job needs for itself."""
-        return holds_of(job, self._drivers)
+    @property
+    def drivers(self) -> Mapping[str, Driver]:
+        """The drivers of all configured storages, by name."""
+        return self._drivers
 
     def open_source(self, url: str, stop: Stop = never) -> Source:
         """The source of a URL, opened. The caller closes it. Raises Interrupted if that takes long and is to stop.

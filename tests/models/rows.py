@@ -10,7 +10,7 @@ from blobferry.contract import check_request
 from blobferry.jobs.submission import insert_job
 from blobferry.sql.clock import db_now
 from models import Attempt, Database, Job, Part, Tombstone, Upload, queries
-from worker.lease import Lease, lease_clock
+from worker.jobs.lease import Lease, lease_clock
 from worker.settings import Lease as LeaseSettings
 
 LEASE = 30.0

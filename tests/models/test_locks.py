@@ -13,7 +13,7 @@ from tests.doubles import tiny_store
 from tests.models.rows import LEASE, add_upload, ago, change, change_upload, expire_lease, job_row, submit
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
-from worker.holding import holds_of
+from worker.jobs.path_holds import holds_of
 
 _bucket, _cold = tiny_store(), tiny_store(bucket="cold")
 DRIVERS = {

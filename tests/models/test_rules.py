@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from models import Database, Job, queries
 from tests.models.rows import LEASE, ago, change, claim, expire_lease, job_row, submit, tombstones
 from tests.models.test_locks import DRIVERS
-from worker.holding import holds_of
+from worker.jobs.path_holds import holds_of
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

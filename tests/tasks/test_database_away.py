@@ -20,8 +20,8 @@ from tests.doubles import FaultyStore, blob, do_not_wait_for_the_disk, tiny_stor
 from tests.models.rows import attempts, change, job_row, part_rows, submit, try_claim, uploads
 from tests.tasks.life import KEY, OLD, PATH, QUICK, World
 from worker.errors import LeaseLostError, StoreUnavailableError, UnreachableError
-from worker.lease import Lease, lease_clock
-from worker.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
+from worker.jobs.lease import Lease, lease_clock
+from worker.jobs.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
 from worker.settings import Lease as LeaseSettings
 
 When = Literal["before", "after"]

@@ -13,7 +13,7 @@ from dev.services import wait_until
 from models import Database, Job
 from tests.models.rows import ago, change, claim, expire_lease, job_row, submit
 from worker.errors import LeaseLostError, UnreachableError
-from worker.lease import Lease, lease_clock
+from worker.jobs.lease import Lease, lease_clock
 from worker.settings import Lease as Settings
 
 

@@ -18,7 +18,7 @@ from tests.transfer.http_site import Handler, give, serving
 from worker.answering import ReadTask
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
-from worker.runner import Again, Ended, run_job
+from worker.jobs.runner import Again, Ended, run_job
 from worker.stores.memory import MemoryStore
 from worker.stores.values import DeleteFailure
 

@@ -18,10 +18,10 @@ from tests.models.rows import attempts, change, expire_lease, job_row, outcomes,
 from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, wishing
 from tests.transfer.http_site import Site, drop_after, serving
 from worker import drain
-from worker.checkpoint import mark_of
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
-from worker.runner import Again, Cancelled, Ended, Nothing
+from worker.jobs.runner import Again, Cancelled, Ended, Nothing
+from worker.jobs.sql_checkpoint import mark_of
 from worker.stores.values import BlobOptions, Limits
 
 BASE = bytes(range(100, 140))

@@ -31,7 +31,7 @@ from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended,
 from tests.transfer.test_destinations import mounted, needs_mount
 from worker import drain
 from worker.caretaker import Caretaker
-from worker.runner import Again, Cancelled, Ended, Nothing, run_job
+from worker.jobs.runner import Again, Cancelled, Ended, Nothing, run_job
 from worker.stores.memory import MemoryReader
 from worker.units import KIB
 

@@ -46,11 +46,11 @@ from tests.models.rows import (
 from tests.tasks.life import KEY, OLD, PART, PATH, World
 from worker.arrival import make_row
 from worker.caretaker import Caretaker
-from worker.checkpoint import SqlCheckpoint
 from worker.driver import Driver
 from worker.errors import LeaseLostError, UnreachableError
+from worker.jobs.runner import Again, Ended, Nothing, Outcome, run_job
+from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.ledger import BATCH, abort_given_up
-from worker.runner import Again, Ended, Nothing, Outcome, run_job
 from worker.runtime import Runtime
 from worker.stores.store import Store
 from worker.transfer.engine import Engine

@@ -25,8 +25,8 @@ from worker import revoking
 from worker.caretaker import Caretaker
 from worker.delivery import JobTask
 from worker.errors import UnreachableError
-from worker.lease import lease_clock
-from worker.runner import Ended, Nothing, run_job
+from worker.jobs.lease import lease_clock
+from worker.jobs.runner import Ended, Nothing, run_job
 from worker.runtime import Runtime, start_runtime
 from worker.stores.store import Store
 

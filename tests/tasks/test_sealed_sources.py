@@ -21,7 +21,7 @@ from tests.models.rows import attempts, job_row, submit
 from tests.tasks.life import KEY, PATH, World, has_ended
 from tests.transfer.http_site import Site, serving
 from worker.arrival import make_row
-from worker.runner import run_job
+from worker.jobs.runner import run_job
 from worker.runtime import Runtime
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))

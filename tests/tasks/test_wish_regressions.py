@@ -35,13 +35,13 @@ from tests.models.rows import (
 )
 from tests.tasks.life import KEY, PATH, QUICK, World
 from worker.caretaker import Caretaker
-from worker.checkpoint import SqlCheckpoint
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
-from worker.holding import holds_of
+from worker.jobs.path_holds import holds_of
+from worker.jobs.runner import Again, Ended, run_job
+from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.ledger import abort_given_up
 from worker.revoking import ask_to_cancel, asked_since
-from worker.runner import Again, Ended, run_job
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from tests.models.rows import (
     submit,
     uploads,
 )
-from worker.checkpoint import SqlCheckpoint, mark_of
 from worker.errors import LeaseLostError, SourceChangedError, TooManyRestartsError
+from worker.jobs.sql_checkpoint import SqlCheckpoint, mark_of
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint, SavedUpload, SentPart
 from worker.transfer.control import Interrupted
 

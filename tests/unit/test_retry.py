@@ -11,7 +11,7 @@ from worker.errors import (
     SupersededError,
     UnexpectedError,
 )
-from worker.retry import GiveUp, RetryIn, decide
+from worker.jobs.retry import GiveUp, RetryIn, decide
 from worker.settings import Retry
 
 SETTINGS = Retry(max_attempts=4, base_seconds=2, max_seconds=10)

@@ -85,7 +85,7 @@ def test_every_postgres_url_means_psycopg_3(scheme: str) -> None:
 
 def test_the_clock_of_a_lease_counts_while_the_machine_is_suspended() -> None:
     """In a namespace of its own, whose machine has been suspended for hours."""
-    asks = "import time; from worker.lease import lease_clock; print(lease_clock() - time.monotonic())"
+    asks = "import time; from worker.jobs.lease import lease_clock; print(lease_clock() - time.monotonic())"
     unshare = ["unshare", "--time", "--boottime", str(SUSPENDED)]
     environment = {"PATH": os.environ["PATH"], "BLOBFERRY_DATABASE_URL": "sqlite://"}
     try:

@@ -15,7 +15,7 @@ from blobferry.contract import PAST_RETURN, Phase, UploadState
 from blobferry.sql.clock import db_now
 from models import Part, Upload, queries
 from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
-from worker.lease import Lease
+from worker.jobs.lease import Lease
 from worker.transfer.checkpoint import Base, SavedUpload, SentPart
 from worker.transfer.control import Interrupted
 from worker.transfer.settling import expected_blob

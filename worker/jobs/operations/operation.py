@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from worker.checkpoint import Place, SqlCheckpoint
 from worker.driver import Driver
-from worker.lease import Lease
+from worker.jobs.lease import Lease
+from worker.jobs.sql_checkpoint import Place, SqlCheckpoint
 from worker.runtime import Runtime
 from worker.stores.values import BlobHead
 from worker.transfer.control import Stop

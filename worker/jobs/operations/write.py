@@ -3,7 +3,7 @@
 from base64 import b64decode
 from typing import Any
 
-from worker.operations.operation import Result, Transfer, result_of
+from worker.jobs.operations.operation import Result, Transfer, result_of
 from worker.stores.values import BlobOptions
 from worker.transfer.http_spool import SpooledSource
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from blobferry.contract import Phase
 from models import queries
-from worker.lease import Lease
-from worker.operations.operation import NotShownError, Result
+from worker.jobs.lease import Lease
+from worker.jobs.operations.operation import NotShownError, Result
 from worker.runtime import Runtime
 from worker.transfer.control import Interrupted, Stop
 

@@ -22,11 +22,12 @@ from worker.errors import (
     UnreachableError,
     VerificationError,
 )
-from worker.lease import Lease, lease_clock, retry_interval
+from worker.jobs.lease import Lease, lease_clock, retry_interval
+from worker.jobs.operations import OPERATIONS, NotShownError, Operation
+from worker.jobs.path_holds import holds_of
+from worker.jobs.retry import GiveUp, decide
 from worker.ledger import abort_given_up
 from worker.logs import job_context
-from worker.operations import OPERATIONS, NotShownError, Operation
-from worker.retry import GiveUp, decide
 from worker.runtime import Runtime
 from worker.transfer.control import Interrupted
 
@@ -95,7 +96,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     lease_seconds=runtime.settings.lease.seconds,
                     publish_seq=publish_seq,
                     is_repeated=is_repeated,
-                    holds=runtime.holds,
+                    holds=lambda job: holds_of(job, runtime.drivers),
                     failed_upload_seconds=runtime.settings.retention.failed_upload_seconds,
                 )
                 if job is None:  # perhaps for what somebody wishes: then nobody need wait for the caretaker

@@ -1,8 +1,8 @@
 """read_stream: a blob to a file."""
 
 from blobferry.contract import Phase
-from worker.checkpoint import SqlCheckpoint
-from worker.operations.operation import Result, Transfer
+from worker.jobs.operations.operation import Result, Transfer
+from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.transfer.blob_source import BlobSource
 from worker.transfer.destinations import FileDestination
 from worker.transfer.downloading import download

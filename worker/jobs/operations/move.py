@@ -1,8 +1,8 @@
 """move: a blob from one path to another, in two halves."""
 
-from worker.checkpoint import SqlCheckpoint
 from worker.errors import PathNotFoundError
-from worker.operations.operation import Result, Transfer, result_of
+from worker.jobs.operations.operation import Result, Transfer, result_of
+from worker.jobs.sql_checkpoint import SqlCheckpoint
 
 
 class Move(Transfer):

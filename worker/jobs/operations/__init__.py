@@ -6,12 +6,12 @@ Both halves may be repeated by any later run. Bytes are moved by the driver, whi
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from worker.lease import Lease
-from worker.operations.delete import Delete
-from worker.operations.move import Move
-from worker.operations.operation import NotShownError, Operation, Result
-from worker.operations.read_stream import ReadStream
-from worker.operations.writes import PutContent, WriteStream
+from worker.jobs.lease import Lease
+from worker.jobs.operations.delete import Delete
+from worker.jobs.operations.move import Move
+from worker.jobs.operations.operation import NotShownError, Operation, Result
+from worker.jobs.operations.read import ReadStream
+from worker.jobs.operations.write import PutContent, WriteStream
 from worker.runtime import Runtime
 from worker.transfer.control import Stop
 
