@@ -20,7 +20,7 @@ from models import queries
 from worker.arrival import is_number, make_row
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
 from worker.jobs.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
-from worker.nudging import publish_best
+from worker.maintenance.publish_due import publish_best
 from worker.received import StrictTask
 from worker.runtime import Runtime, current_runtime, started_runtime
 

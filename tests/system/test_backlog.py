@@ -19,8 +19,8 @@ from tests.client.conftest import Asked
 from tests.conftest import alembic_config
 from tests.models.rows import claim
 from tests.tasks.life import World
-from worker.caretaker import AHEAD, Caretaker
-from worker.nudging import publish_best
+from worker.maintenance.caretaker import AHEAD, Caretaker
+from worker.maintenance.publish_due import publish_best
 from worker.runtime import Runtime
 
 WORKERS = 2

@@ -23,8 +23,8 @@ from tests.models.rows import (
     uploads,
 )
 from tests.tasks.life import KEY, OLD, World
-from worker.caretaker import AHEAD, Caretaker, Swept
 from worker.errors import PermissionDeniedError, StoreUnavailableError
+from worker.maintenance.caretaker import AHEAD, Caretaker, Swept
 from worker.runtime import Runtime
 
 Sweeper = Callable[..., Caretaker]

@@ -10,9 +10,9 @@ import pytest
 from models import Database, queries
 from tests.models.rows import change, claim, job_row, outcomes, submit, try_claim
 from tests.tasks.life import World
-from worker.caretaker import Caretaker
 from worker.family import Family
 from worker.identity import process_name
+from worker.maintenance.caretaker import Caretaker
 
 WORKER = "c0ffee01"
 

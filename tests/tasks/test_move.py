@@ -36,10 +36,10 @@ from tests.models.rows import (
 )
 from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, wishing
 from worker import drain
-from worker.caretaker import Caretaker
 from worker.errors import PermissionDeniedError
 from worker.jobs.runner import Again, Cancelled, Ended, Nothing
 from worker.jobs.sql_checkpoint import mark_of
+from worker.maintenance.caretaker import Caretaker
 from worker.stores.memory import MemoryStore
 from worker.stores.values import BlobOptions, DeleteFailure
 from worker.transfer.copying import Copying

@@ -45,12 +45,12 @@ from tests.models.rows import (
 )
 from tests.tasks.life import KEY, OLD, PART, PATH, World
 from worker.arrival import make_row
-from worker.caretaker import Caretaker
 from worker.driver import Driver
 from worker.errors import LeaseLostError, UnreachableError
 from worker.jobs.runner import Again, Ended, Nothing, Outcome, run_job
 from worker.jobs.sql_checkpoint import SqlCheckpoint
-from worker.ledger import BATCH, abort_given_up
+from worker.maintenance.abort_uploads import BATCH, abort_given_up
+from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime
 from worker.stores.store import Store
 from worker.transfer.engine import Engine

@@ -22,11 +22,11 @@ from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
 from tests.models.rows import claim, expire_lease, job_row, outcomes
 from tests.tasks.life import KEY, PART, THREADS, World
 from worker import revoking
-from worker.caretaker import Caretaker
 from worker.delivery import JobTask
 from worker.errors import UnreachableError
 from worker.jobs.lease import lease_clock
 from worker.jobs.runner import Ended, Nothing, run_job
+from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime, start_runtime
 from worker.stores.store import Store
 

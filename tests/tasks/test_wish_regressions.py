@@ -34,13 +34,13 @@ from tests.models.rows import (
     uploads,
 )
 from tests.tasks.life import KEY, PATH, QUICK, World
-from worker.caretaker import Caretaker
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
 from worker.jobs.path_holds import holds_of
 from worker.jobs.runner import Again, Ended, run_job
 from worker.jobs.sql_checkpoint import SqlCheckpoint
-from worker.ledger import abort_given_up
+from worker.maintenance.abort_uploads import abort_given_up
+from worker.maintenance.caretaker import Caretaker
 from worker.revoking import ask_to_cancel, asked_since
 
 

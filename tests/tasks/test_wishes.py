@@ -15,8 +15,8 @@ from models import Database, PathLock
 from tests.doubles import HookedStore, RecordingStore, blob, unfinished
 from tests.models.rows import ago, attempts, change, change_upload, job_row, outcomes, uploads
 from tests.tasks.life import KEY, OLD, PART, THREADS, World, has_ended
-from worker.caretaker import Caretaker, Swept
 from worker.jobs.runner import Again, Cancelled, Ended, Nothing, Outcome
+from worker.maintenance.caretaker import Caretaker, Swept
 
 PARTS = 40
 DAY = 24 * 3600.0

@@ -13,7 +13,7 @@ from blobferry.contract import JobState, UploadState
 from blobferry.sql import tables
 from blobferry.sql.database import open_engine
 from models import queries
-from worker import caretaker
+from worker.maintenance import caretaker
 from worker.settings import Lease, Retention, Retry, Sweep, Transfer
 
 MINUTE, HOUR, DAY = 60, 3600, 24 * 3600

@@ -26,8 +26,8 @@ from worker.jobs.lease import Lease, lease_clock, retry_interval
 from worker.jobs.operations import OPERATIONS, NotShownError, Operation
 from worker.jobs.path_holds import holds_of
 from worker.jobs.retry import GiveUp, decide
-from worker.ledger import abort_given_up
 from worker.logs import job_context
+from worker.maintenance.abort_uploads import abort_given_up
 from worker.runtime import Runtime
 from worker.transfer.control import Interrupted
 

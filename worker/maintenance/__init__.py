@@ -1,0 +1,1 @@
+"""What keeps jobs moving when messages, workers or uploads are lost."""
