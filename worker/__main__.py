@@ -13,9 +13,9 @@ import click
 from blobferry.messages.job_messages import Message, client_app, publish
 from blobferry.sql.database import reachable
 from worker.errors import BlobferryError, ConfigurationError
-from worker.family import of_parent
 from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
+from worker.processes import of_parent
 from worker.runtime import Runtime
 from worker.settings import load_settings
 

@@ -11,7 +11,7 @@ from blobferry.sealing import Sealer
 from models import Database
 from worker.driver import Driver
 from worker.errors import ConfigurationError
-from worker.identity import process_name
+from worker.processes import process_name
 from worker.settings import Settings, load_settings
 from worker.transfer.blob_source import BlobSource
 from worker.transfer.control import Stop, never

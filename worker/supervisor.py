@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from celery import bootsteps
 
-from worker.identity import WORKER_ID
+from worker.processes import WORKER_ID
 from worker.revoking import KEPT, asked_since
 
 logger = logging.getLogger(__name__)

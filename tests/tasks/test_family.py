@@ -10,9 +10,8 @@ import pytest
 from models import Database, queries
 from tests.models.rows import change, claim, job_row, outcomes, submit, try_claim
 from tests.tasks.life import World
-from worker.family import Family
-from worker.identity import process_name
 from worker.maintenance.caretaker import Caretaker
+from worker.processes import Family, process_name
 
 WORKER = "c0ffee01"
 

@@ -19,9 +19,9 @@ from blobferry.contract import FINAL_STATES
 from blobferry.messages.job_messages import Message
 from models import Job, queries
 from worker.errors import BlobferryError
-from worker.family import Family
 from worker.maintenance.abort_uploads import abort_given_up
 from worker.maintenance.publish_due import Publish, publish_best
+from worker.processes import Family
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)

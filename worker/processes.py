@@ -1,8 +1,10 @@
-"""The processes of a worker, as its caretaker sees them: which of the parent's children live."""
+"""The processes of a worker: how each is named, and which children of its parent live."""
 
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
+from socket import gethostname
 from typing import Final
 
 _DEAD: Final = ("Z", "X")  #: states of a process that has ended. Source: proc(5), /proc/pid/stat
@@ -49,3 +51,12 @@ def _is_child(pid: int, parent: int) -> bool:
 def of_parent(worker_id: str) -> Family:
     """The family that this process belongs to, as a child of the worker of this id."""
     return Family(worker_id, os.getppid())
+
+
+#: Of a worker: made before it forks, so that its children share it.
+WORKER_ID: Final = secrets.token_hex(4)
+
+
+def process_name(worker_id: str = WORKER_ID, pid: int | None = None) -> str:
+    """``id@host:pid`` of a child of the worker; by default of this process."""
+    return f"{worker_id}@{gethostname()}:{os.getpid() if pid is None else pid}"
