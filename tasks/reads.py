@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from worker.answering import ReadTask
+from worker.celery.read_task import ReadTask
 
 
 @shared_task(bind=True, base=ReadTask, name="blobferry.get_content")

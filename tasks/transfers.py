@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import shared_task
 
-from worker.delivery import JobTask
+from worker.celery.job_task import JobTask
 
 
 @shared_task(bind=True, base=JobTask, name="blobferry.put_content")

@@ -28,8 +28,8 @@ from models import Database
 from tests.client.conftest import Asked as World
 from tests.client.odd_requests import ALL, Asked, Envelope, commands, envelopes, requests
 from tests.tasks.life import World as Working
-from worker.answering import ReadTask
-from worker.delivery import JobTask
+from worker.celery.job_task import JobTask
+from worker.celery.read_task import ReadTask
 from worker.runtime import start_runtime
 
 Drawn = TypeVar("Drawn")

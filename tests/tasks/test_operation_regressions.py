@@ -15,7 +15,7 @@ from tests.doubles import DeathError, Fuse, FusedDatabase, HookedStore, WrappedS
 from tests.models.rows import change, expire_lease, job_row
 from tests.tasks.life import PATH, QUICK, World, due
 from tests.transfer.http_site import Handler, give, serving
-from worker.answering import ReadTask
+from worker.celery.read_task import ReadTask
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
 from worker.jobs.runner import Again, Ended, run_job

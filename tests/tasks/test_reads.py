@@ -21,7 +21,7 @@ from tests.localstack import LocalStack, local_stack
 from tests.models.rows import count_rows
 from tests.refused import REFUSED, Refused
 from tests.tasks.life import World
-from worker.answering import ANSWERS, answer
+from worker.celery.read_task import ANSWERS, answer
 from worker.errors import (
     ConfigurationError,
     InvalidRequestError,

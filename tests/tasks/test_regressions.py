@@ -44,7 +44,7 @@ from tests.models.rows import (
     uploads,
 )
 from tests.tasks.life import KEY, OLD, PART, PATH, World
-from worker.arrival import make_row
+from worker.celery.bare_task import make_row
 from worker.driver import Driver
 from worker.errors import LeaseLostError, UnreachableError
 from worker.jobs.runner import Again, Ended, Nothing, Outcome, run_job

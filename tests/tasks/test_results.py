@@ -4,7 +4,7 @@ import pytest
 from celery import Celery, states
 
 from dev.services import valkey
-from worker.results import App
+from worker.celery.result_backend import App
 
 
 def app_of(kind: type[Celery], url: str) -> Celery:

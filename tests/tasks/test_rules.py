@@ -21,8 +21,8 @@ from models import Database
 from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
 from tests.models.rows import claim, expire_lease, job_row, outcomes
 from tests.tasks.life import KEY, PART, THREADS, World
-from worker import revoking
-from worker.delivery import JobTask
+from worker.celery import revoke as revoking
+from worker.celery.job_task import JobTask
 from worker.errors import UnreachableError
 from worker.jobs.lease import lease_clock
 from worker.jobs.runner import Ended, Nothing, run_job

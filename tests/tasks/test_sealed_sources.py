@@ -20,7 +20,7 @@ from tests.doubles import blob
 from tests.models.rows import attempts, job_row, submit
 from tests.tasks.life import KEY, PATH, World, has_ended
 from tests.transfer.http_site import Site, serving
-from worker.arrival import make_row
+from worker.celery.bare_task import make_row
 from worker.jobs.runner import run_job
 from worker.runtime import Runtime
 

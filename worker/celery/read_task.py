@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.contract import Request, check_request
+from worker.celery.task_guard import StrictTask
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidRequestError, UnexpectedError
-from worker.received import StrictTask
 from worker.runtime import Runtime, current_runtime
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from celery import bootsteps
 
+from worker.celery.revoke import KEPT, asked_since
 from worker.processes import WORKER_ID
-from worker.revoking import KEPT, asked_since
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from blobferry.checks.arguments import check_job_id
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
 from blobferry.messages.job_messages import publish
 from models import queries
-from worker.arrival import is_number, make_row
+from worker.celery.bare_task import is_number, make_row
+from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
 from worker.jobs.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
 from worker.maintenance.publish_due import publish_best
-from worker.received import StrictTask
 from worker.runtime import Runtime, current_runtime, started_runtime
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class JobTask(StrictTask):
     acks_late = True
     max_retries = None
     default_retry_delay = 1  # seconds; of Celery's own retry when a child is lost, ours are in SQL
-    Request = "worker.revoking:JobRequest"  # in the parent
+    Request = "worker.celery.revoke:JobRequest"  # in the parent
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Run a slice of the job that the message speaks of. Returns its result if that was the last one."""

@@ -47,7 +47,7 @@ class StrictTask(Task):  # type: ignore[misc]
 
     abstract = True
     Request: Any = ShownRequest
-    Strategy = "worker.received:strategy"
+    Strategy = "worker.celery.task_guard:strategy"
     typing = False  # arguments are checked by the contract, which names what is wrong
 
     def __call__(self, /, *args: Any, **arguments: Any) -> Any:

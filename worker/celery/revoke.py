@@ -14,7 +14,7 @@ from celery.worker import state as worker_state
 
 from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.contract import ROW_HEADER
-from worker.received import ShownRequest
+from worker.celery.task_guard import ShownRequest
 
 KEPT: Final = 10.0  #: seconds that an id is told again to a caretaker that was started anew
 

@@ -1,0 +1,75 @@
+"""Celery's configuration. Why each setting is what it is stands beside it."""
+
+from typing import Any, Final
+
+from blobferry.contract import JOBS_QUEUE
+from blobferry.messages.job_messages import BROKER_TIMEOUTS, PUBLISH_RETRY
+from worker.settings import Settings
+
+DAY: Final = 24 * 3600
+
+
+def configure(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration."""
+    broker = settings.broker_url.get_secret_value()
+    backend = settings.result_backend.get_secret_value() if settings.result_backend else broker
+    slice_seconds = settings.transfer.slice_seconds
+    return {
+        "broker_url": broker,
+        "result_backend": backend,
+        "include": ["tasks.transfers", "tasks.reads"],
+        # No pickle anywhere.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        # Own queues: an app that shares the broker loses nothing to us.
+        "task_default_queue": JOBS_QUEUE,
+        "task_queues": None,
+        "task_create_missing_queues": True,
+        # One message for each process, given back if the worker goes.
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_concurrency": settings.concurrency,
+        # SQL decides what a lost child means. Celery only says RETRY instead of FAILURE; its message is one more nudge.
+        "task_reject_on_worker_lost": False,
+        "task_retry_on_worker_lost": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Slices are far shorter than the visibility timeout, which thus redelivers lost messages only.
+        "broker_transport_options": {
+            **BROKER_TIMEOUTS,
+            "visibility_timeout": max(1800, int(4 * slice_seconds)),
+            "unacked_restore_interval": 15,
+            "unacked_restore_throttle": 1,
+            "health_check_interval": 20,
+        },
+        "result_backend_transport_options": {"visibility_timeout": max(1800, int(4 * slice_seconds))},
+        "redis_socket_timeout": BROKER_TIMEOUTS["socket_timeout"],
+        "redis_socket_connect_timeout": BROKER_TIMEOUTS["socket_connect_timeout"],
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 20,
+        # While the broker is away, nobody needs the child: it waits half a minute until its result can be stored.
+        "redis_retry_on_timeout": True,
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 30,
+        "result_backend_max_sleep_between_retries_ms": 1000,
+        # The broker may come later, and go.
+        "worker_consumer": "worker.celery.consumer:Consumer",
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_publish_retry_policy": PUBLISH_RETRY,
+        # Memory that a library leaks is given back between two slices.
+        "worker_max_tasks_per_child": settings.max_tasks_per_child,
+        "worker_max_memory_per_child": settings.max_child_memory // 1024,
+        # SIGQUIT and a second SIGTERM: the runs have been told to hand over, and get so many seconds for it.
+        "worker_soft_shutdown_timeout": 10.0,
+        # The row is the truth; the result is for chains, chords and Flower.
+        "result_expires": DAY,
+        "result_extended": True,
+        # STARTED would overwrite FAILURE whenever a second message of a job arrives. Flower knows it from events.
+        "task_track_started": False,
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "worker_hijack_root_logger": False,
+        "enable_utc": True,
+    }
