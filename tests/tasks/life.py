@@ -14,7 +14,8 @@ from models import Database
 from tests.doubles import HookedStore, tiny_store
 from tests.models.rows import ago, change, job_row, submit
 from worker.driver import Driver
-from worker.jobs.runner import Outcome, run_job
+from worker.jobs.outcome import Outcome
+from worker.jobs.runner import run_job
 from worker.runtime import Runtime
 from worker.settings import Lease, Retention, Retry, Settings, Sources, Transfer
 from worker.stores.store import Store

@@ -22,7 +22,8 @@ from tests.doubles import (
 )
 from tests.models.rows import change, expire_lease, job_row, outcomes, part_rows, uploads
 from tests.tasks.life import KEY, OLD, PART, THREADS, World
-from worker.jobs.runner import Again, Ended, run_job
+from worker.jobs.outcome import Again, Ended
+from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 
 MOST_CALLS = 200

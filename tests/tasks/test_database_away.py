@@ -21,7 +21,8 @@ from tests.models.rows import attempts, change, job_row, part_rows, submit, try_
 from tests.tasks.life import KEY, OLD, PATH, QUICK, World
 from worker.errors import LeaseLostError, StoreUnavailableError, UnreachableError
 from worker.jobs.lease import Lease, lease_clock
-from worker.jobs.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing, Outcome
+from worker.jobs.runner import run_job
 from worker.settings import Lease as LeaseSettings
 
 When = Literal["before", "after"]

@@ -15,7 +15,7 @@ from tests.models.rows import ago, attempts, change, claim, expire_lease, job_ro
 from tests.tasks.life import QUICK, World, due, has_ended, wishing
 from worker import drain
 from worker.errors import PermissionDeniedError
-from worker.jobs.runner import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
 from worker.stores.values import DeleteFailure, Limits, Page

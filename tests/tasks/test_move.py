@@ -37,7 +37,7 @@ from tests.models.rows import (
 from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, wishing
 from worker import drain
 from worker.errors import PermissionDeniedError
-from worker.jobs.runner import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
 from worker.jobs.sql_checkpoint import mark_of
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.memory import MemoryStore

@@ -27,7 +27,8 @@ from tests.doubles import (
 )
 from tests.models.rows import change, expire_lease, job_row, outcomes, part_rows, uploads
 from tests.tasks.life import KEY, OLD, PART, PATH, THREADS, World
-from worker.jobs.runner import Cancelled, Ended, run_job
+from worker.jobs.outcome import Cancelled, Ended
+from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store

@@ -18,7 +18,8 @@ from tests.transfer.http_site import Handler, give, serving
 from worker.celery.read_task import ReadTask
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
-from worker.jobs.runner import Again, Ended, run_job
+from worker.jobs.outcome import Again, Ended
+from worker.jobs.runner import run_job
 from worker.stores.memory import MemoryStore
 from worker.stores.values import DeleteFailure
 

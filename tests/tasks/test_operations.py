@@ -20,7 +20,7 @@ from tests.transfer.http_site import Site, drop_after, serving
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
-from worker.jobs.runner import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
 from worker.jobs.sql_checkpoint import mark_of
 from worker.stores.values import BlobOptions, Limits
 

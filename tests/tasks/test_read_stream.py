@@ -30,7 +30,8 @@ from tests.models.rows import (
 from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, wishing
 from tests.transfer.test_destinations import mounted, needs_mount
 from worker import drain
-from worker.jobs.runner import Again, Cancelled, Ended, Nothing, run_job
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
+from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.memory import MemoryReader
 from worker.units import KIB

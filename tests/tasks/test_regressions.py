@@ -47,7 +47,8 @@ from tests.tasks.life import KEY, OLD, PART, PATH, World
 from worker.celery.bare_task import make_row
 from worker.driver import Driver
 from worker.errors import LeaseLostError, UnreachableError
-from worker.jobs.runner import Again, Ended, Nothing, Outcome, run_job
+from worker.jobs.outcome import Again, Ended, Nothing, Outcome
+from worker.jobs.runner import run_job
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.maintenance.abort_uploads import BATCH, abort_given_up
 from worker.maintenance.caretaker import Caretaker

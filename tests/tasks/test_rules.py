@@ -25,7 +25,8 @@ from worker.celery import revoke as revoking
 from worker.celery.job_task import JobTask
 from worker.errors import UnreachableError
 from worker.jobs.lease import lease_clock
-from worker.jobs.runner import Ended, Nothing, run_job
+from worker.jobs.outcome import Ended, Nothing
+from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime, start_runtime
 from worker.stores.store import Store

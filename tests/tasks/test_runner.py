@@ -39,7 +39,7 @@ from worker.errors import (
     SupersededError,
     VerificationError,
 )
-from worker.jobs.runner import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
 
 
 @pytest.fixture

@@ -37,8 +37,9 @@ from tests.tasks.life import KEY, PATH, QUICK, World
 from worker.celery.revoke import ask_to_cancel, asked_since
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
+from worker.jobs.outcome import Again, Ended
 from worker.jobs.path_holds import holds_of
-from worker.jobs.runner import Again, Ended, run_job
+from worker.jobs.runner import run_job
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.maintenance.abort_uploads import abort_given_up
 from worker.maintenance.caretaker import Caretaker

@@ -15,7 +15,7 @@ from models import Database, PathLock
 from tests.doubles import HookedStore, RecordingStore, blob, unfinished
 from tests.models.rows import ago, attempts, change, change_upload, job_row, outcomes, uploads
 from tests.tasks.life import KEY, OLD, PART, THREADS, World, has_ended
-from worker.jobs.runner import Again, Cancelled, Ended, Nothing, Outcome
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing, Outcome
 from worker.maintenance.caretaker import Caretaker, Swept
 
 PARTS = 40

@@ -20,7 +20,8 @@ from models import queries
 from worker.celery.bare_task import is_number, make_row
 from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
-from worker.jobs.runner import Again, Cancelled, Ended, Nothing, Outcome, run_job
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing, Outcome
+from worker.jobs.runner import run_job
 from worker.maintenance.publish_due import publish_best
 from worker.runtime import Runtime, current_runtime, started_runtime
 

@@ -5,12 +5,10 @@ The runner knows jobs and no bytes. A run that finds itself without its lease wr
 
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from blobferry.contract import PAST_RETURN, JobState, Phase
 from models import Job, queries
@@ -24,6 +22,7 @@ from worker.errors import (
 )
 from worker.jobs.lease import Lease, lease_clock, retry_interval
 from worker.jobs.operations import OPERATIONS, NotShownError, Operation
+from worker.jobs.outcome import Again, Cancelled, Ended, Nothing, Outcome
 from worker.jobs.path_holds import holds_of
 from worker.jobs.retry import GiveUp, decide
 from worker.logs import job_context
@@ -36,35 +35,6 @@ logger = logging.getLogger(__name__)
 CLAIM_SECONDS: Final = 5.0  #: for which a claim is tried again, while the database is away
 FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each look of the Stat poll
 LONGEST_POLL_DELAY: Final = 30.0  #: seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """There was nothing to do, or the lease was lost: say nothing about the job."""
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """Not the last run: the job goes on later, as its row says."""
-
-    reason: str
-    when: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The job is final: a result, or the error that it failed with."""
-
-    result: Mapping[str, Any] | None = None
-    error: BlobferryError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The job is final: it was cancelled in time."""
-
-
-Outcome = Nothing | Again | Ended | Cancelled
 
 
 def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Outcome:

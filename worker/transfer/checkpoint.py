@@ -1,7 +1,7 @@
 """The checkpoint protocol: what a transfer writes down as it goes, so that another process can go on.
 
-Jobs keep theirs in SQL (``worker.jobs.sql_checkpoint``), plain driver calls and tests in memory. A checkpoint belongs to one
-destination. Each method commits before it returns and raises LeaseLostError once another run owns the job.
+Jobs keep theirs in SQL (``worker.jobs.sql_checkpoint``), plain driver calls and tests in memory. A checkpoint belongs to
+one destination. Each method commits before it returns and raises LeaseLostError once another run owns the job.
 """
 
 from collections.abc import Collection, Mapping, Sequence
