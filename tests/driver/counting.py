@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from worker.errors import InvalidPartError, KeyNotFoundError, NotSupportedError, UploadNotFoundError
-from worker.stores.store import Body, Reader
-from worker.stores.values import (
+from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
     Condition,
@@ -21,6 +20,7 @@ from worker.stores.values import (
     PutReceipt,
     UploadEntry,
 )
+from worker.stores.store import Body, Reader
 from worker.units import MIB
 
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 from dev.proxies.s3_faults import FaultProxy, fault_proxy
 from dev.services import S3Service
 from worker.driver import Driver
+from worker.stores.blob_values import Limits, UploadEntry
 from worker.stores.s3 import S3Access, S3Store
-from worker.stores.values import Limits, UploadEntry
 from worker.transfer.copying import Copying
 from worker.transfer.engine import Engine
 

@@ -15,8 +15,8 @@ import pytest
 from tests.doubles import BytesSource, blob
 from worker.driver import Driver
 from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
+from worker.stores.blob_values import BlobOptions, Limits, UploadEntry
 from worker.stores.store import Reader
-from worker.stores.values import BlobOptions, Limits, UploadEntry
 from worker.transfer.copying import Copying
 from worker.transfer.sources import FileSource
 

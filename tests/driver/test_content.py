@@ -11,8 +11,8 @@ from tests.doubles import FaultyStore, HookedStore, RecordingStore
 from tests.driver.material import PART, Once, at_home, cases, content, data, identity, keys, put
 from worker.driver import Driver
 from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
+from worker.stores.blob_values import BlobOptions
 from worker.stores.store import Store
-from worker.stores.values import BlobOptions
 
 
 @cases("size", [0, PART + 1], [1, 2, 32, PART - 1, PART, 3 * PART + 7, 40_000])

@@ -10,8 +10,8 @@ from tests.driver.material import cases, data, keys, put
 from tests.driver.pages import SmallPages
 from worker.driver import Driver
 from worker.errors import DeleteIncompleteError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
+from worker.stores.blob_values import DeleteFailure
 from worker.stores.store import Store
-from worker.stores.values import DeleteFailure
 
 
 def fill(driver: Driver, *paths: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 from dev.services import S3Service
 from tests.driver.material import BUCKET, PART, Reading, content, data, put
 from worker.driver import Driver
+from worker.stores.blob_values import BlobOptions
 from worker.stores.s3 import S3Store
-from worker.stores.values import BlobOptions
 
 
 @pytest.fixture(params=["moto"])

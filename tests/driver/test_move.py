@@ -15,11 +15,11 @@ from tests.doubles import PUBLISHING, FaultyStore, HookedStore, RecordingStore, 
 from tests.driver.material import COPYING, LIMITS, MIN, PART, Once, cases, content, data, identity, keys, put
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, PathNotFoundError, PermissionDeniedError
+from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
 from worker.stores.s3 import S3Store
 from worker.stores.store import Store
-from worker.stores.values import BlobOptions, Limits
 from worker.transfer.engine import Engine
 
 P = PART

@@ -9,7 +9,7 @@ import pytest
 from tests.driver.counting import CountingStore, Endless, EndlessReader, by_reading
 from worker.driver import Driver
 from worker.errors import InvalidOffsetError, PlanError
-from worker.stores.values import Limits
+from worker.stores.blob_values import Limits
 from worker.transfer.copying import Copying
 from worker.transfer.engine import Engine
 from worker.transfer.plan import Ladder, plan_parts

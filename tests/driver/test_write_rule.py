@@ -27,9 +27,9 @@ from tests.driver.material import (
 )
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, SourceChangedError, SupersededError
+from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
-from worker.stores.values import BlobOptions, Limits
 from worker.transfer.engine import Engine
 
 P, M = PART, MIN

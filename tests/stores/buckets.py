@@ -8,8 +8,8 @@ from typing import Any
 
 from awscrt import checksums
 
+from worker.stores.blob_values import BlobOptions, Limits, PartReceipt
 from worker.stores.store import Store
-from worker.stores.values import BlobOptions, Limits, PartReceipt
 
 FREE = Limits(min_part_size=1)
 OLD, NEW = b"old bytes", b"NEW"

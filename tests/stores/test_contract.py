@@ -31,8 +31,8 @@ from worker.errors import (
     StoreUnavailableError,
     UploadNotFoundError,
 )
+from worker.stores.blob_values import BlobOptions, Condition, PartReceipt
 from worker.stores.store import Store
-from worker.stores.values import BlobOptions, Condition, PartReceipt
 from worker.units import MIB
 
 DEVIATIONS: dict[str, dict[str, str]] = {

@@ -29,8 +29,8 @@ from worker.errors import (
     UploadNotFoundError,
     WriteConflictError,
 )
+from worker.stores.blob_values import Condition
 from worker.stores.s3_errors import S3_ERRORS, S3_EXCEPTIONS, s3_errors
-from worker.stores.values import Condition
 
 OPERATIONS = """
     AbortMultipartUpload CompleteMultipartUpload CopyObject CreateMultipartUpload DeleteObject DeleteObjects

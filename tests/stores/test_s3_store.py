@@ -34,8 +34,8 @@ from worker.errors import (
     UploadNotFoundError,
 )
 from worker.stores import s3_client
+from worker.stores.blob_values import BlobOptions, Condition, PartReceipt
 from worker.stores.s3 import S3Access, S3Store
-from worker.stores.values import BlobOptions, Condition, PartReceipt
 
 CRC64 = "CRC64NVME:AAAAAAAAAAA="
 PARTS = [PartReceipt(1, 5, '"e1"', CRC64), PartReceipt(2, 3, '"e2"')]

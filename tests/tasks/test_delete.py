@@ -16,9 +16,9 @@ from tests.tasks.life import QUICK, World, due, has_ended, wishing
 from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
+from worker.stores.blob_values import DeleteFailure, Limits, Page
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
-from worker.stores.values import DeleteFailure, Limits, Page
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

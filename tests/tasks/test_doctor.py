@@ -26,9 +26,9 @@ from worker.errors import (
 from worker.parameters import DriverParameters
 from worker.runtime import Runtime
 from worker.settings import Settings, Sources, Transfer
+from worker.stores.blob_values import DeleteFailure, Page
 from worker.stores.local import LocalStore
 from worker.stores.store import Store
-from worker.stores.values import DeleteFailure, Page
 
 
 def examined(store: Store, root: str = "") -> dict[str, Finding]:

@@ -30,9 +30,9 @@ from tests.tasks.life import KEY, OLD, PART, PATH, THREADS, World
 from worker.jobs.outcome import Cancelled, Ended
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
+from worker.stores.blob_values import Limits, Page
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
-from worker.stores.values import Limits, Page
 
 MOST_CALLS = 200
 FROM, SOURCE = "incoming/7.mp4", "/incoming/7.mp4"

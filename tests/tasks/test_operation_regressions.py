@@ -20,8 +20,8 @@ from worker.driver import Driver
 from worker.errors import StoreUnavailableError
 from worker.jobs.outcome import Again, Ended
 from worker.jobs.runner import run_job
+from worker.stores.blob_values import DeleteFailure
 from worker.stores.memory import MemoryStore
-from worker.stores.values import DeleteFailure
 
 
 @pytest.fixture

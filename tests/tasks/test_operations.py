@@ -22,7 +22,7 @@ from worker.driver import Driver
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
 from worker.jobs.sql_checkpoint import mark_of
-from worker.stores.values import BlobOptions, Limits
+from worker.stores.blob_values import BlobOptions, Limits
 
 BASE = bytes(range(100, 140))
 CARRIED = BlobOptions(

@@ -15,9 +15,9 @@ from worker.errors import (
     PermissionDeniedError,
     StoreUnavailableError,
 )
+from worker.stores.blob_values import DeleteFailure, Limits
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
-from worker.stores.values import DeleteFailure, Limits
 from worker.transfer.control import Interrupted, Stop, never
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

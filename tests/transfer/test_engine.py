@@ -34,9 +34,9 @@ from worker.errors import (
     SupersededError,
     UploadNotFoundError,
 )
+from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
-from worker.stores.values import BlobOptions, Limits
 from worker.transfer.aborting import CLOCK_TOLERANCE
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
 from worker.transfer.control import Interrupted, Stop, never

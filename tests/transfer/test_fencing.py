@@ -13,11 +13,11 @@ from dev.services import create_bucket, moto
 from tests.doubles import BytesSource, HookedStore, RecordingStore, blob, write
 from worker.driver.delete_moved import delete_unchanged
 from worker.errors import BlobferryError, SourceChangedError, SupersededError
+from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
 from worker.stores.s3 import S3Access, S3Store
 from worker.stores.store import Store
-from worker.stores.values import BlobOptions, Limits
 from worker.transfer.blob_source import version_of
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.copying import Copying, Head

@@ -9,10 +9,10 @@ import pytest
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore, tiny_store
 from worker.driver.directories import children, is_directory
 from worker.errors import PermissionDeniedError
+from worker.stores.blob_values import Page
 from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
-from worker.stores.values import Page
 
 
 class EmptyPages(WrappedStore):

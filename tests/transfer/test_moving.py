@@ -17,8 +17,8 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from worker.stores.blob_values import BlobOptions, DeleteFailure
 from worker.stores.memory import MemoryStore
-from worker.stores.values import BlobOptions, DeleteFailure
 from worker.transfer.blob_source import version_of
 from worker.transfer.control import Interrupted
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import PlanError
-from worker.stores.values import Limits
+from worker.stores.blob_values import Limits
 from worker.transfer.plan import Ladder, PartPlan, PartRange, plan_parts
 from worker.units import GIB, MIB, TIB
 

@@ -17,9 +17,9 @@ from worker.errors import (
     StoreUnavailableError,
     SupersededError,
 )
+from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
-from worker.stores.values import BlobOptions, Condition, PutReceipt
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
 from worker.transfer.control import Interrupted, never
 from worker.transfer.publishing import TRIES, publish, was_published

@@ -19,9 +19,9 @@ from worker.errors import (
     SupersededError,
     UploadNotFoundError,
 )
+from worker.stores.blob_values import Limits
 from worker.stores.memory import MemoryStore
 from worker.stores.store import Store
-from worker.stores.values import Limits
 from worker.transfer.engine import Engine
 
 PART = 10

@@ -18,7 +18,7 @@ from worker.errors import (
     PreconditionFailedError,
     StoreError,
 )
-from worker.stores.values import Condition
+from worker.stores.blob_values import Condition
 
 Probe = Callable[[Bench], str | None]
 Publish = Callable[[Bench, str, Condition], object]

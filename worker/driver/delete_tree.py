@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 from blobferry.errors import PASSING_CODES
 from worker.errors import DeleteIncompleteError, KeyNotFoundError
+from worker.stores.blob_values import KeyEntry, Page
 from worker.stores.store import Store
-from worker.stores.values import KeyEntry, Page
 from worker.transfer.control import Interrupted, Stop
 from worker.transfer.visible import look
 

@@ -19,12 +19,12 @@ from worker.errors import (
     VerificationError,
 )
 from worker.parameters import DriverParameters
+from worker.stores.blob_values import BlobHead, BlobOptions
 from worker.stores.local import LocalStore
 from worker.stores.memory import MemoryStore
-from worker.stores.opening import open_store
+from worker.stores.open_store import open_store
 from worker.stores.s3 import S3Store
 from worker.stores.store import Store
-from worker.stores.values import BlobHead, BlobOptions
 from worker.transfer.aborting import aborting_what_is_left
 from worker.transfer.blob_source import BlobSource, version_of
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint

@@ -11,8 +11,8 @@ from worker.driver.blob_reader import open_reader
 from worker.driver.directories import children, is_directory
 from worker.driver.signed_urls import sign
 from worker.errors import InvalidOffsetError, InvalidPathError, KeyNotFoundError, PathNotFoundError
+from worker.stores.blob_values import BlobHead, UploadEntry
 from worker.stores.store import Store
-from worker.stores.values import BlobHead, UploadEntry
 from worker.transfer.visible import look
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from worker.errors import InvalidStoreRequestError, NotSupportedError, RangeNotSatisfiableError, StoreError
+from worker.stores.blob_values import BlobHead, BlobOptions, Condition, DeleteFailure, Page, PutReceipt
 from worker.stores.local_bytes import LocalReader
 from worker.stores.local_checks import check_size
 from worker.stores.local_digests import Digests, Staged, algorithms, digest_file
@@ -24,7 +25,6 @@ from worker.stores.local_root import BLOBS
 from worker.stores.local_uploads import LocalUploads
 from worker.stores.memory_bucket import carried, normal
 from worker.stores.store import Body, Reader
-from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, Page, PutReceipt
 
 _MD5: Final = re.compile(r'"[0-9a-f]{32}"')
 

@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import Final
 
 from worker.errors import KeyNotFoundError, PreconditionFailedError, StoreUnavailableError
+from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
 from worker.stores.local_digests import Staged
 from worker.stores.local_files import directory, fill_directory, remove
 from worker.stores.local_names import key_bytes, locate
 from worker.stores.local_records import Record
 from worker.stores.local_root import BLOBS, LocalRoot
 from worker.stores.local_slots import clear, open_bytes, place, read_record
-from worker.stores.values import BlobOptions, Condition, PutReceipt
 
 UPLOADS: Final = "uploads"
 UPLOAD_RECORD: Final = "upload.json"

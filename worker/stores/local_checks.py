@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from worker.errors import InvalidPartError, InvalidStoreRequestError
+from worker.stores.blob_values import Limits, PartReceipt
 from worker.stores.local_records import Record
-from worker.stores.values import Limits, PartReceipt
 
 
 def check_size(size: int, limits: Limits, key: str) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from worker.errors import InvalidStoreRequestError
+from worker.stores.blob_values import KeyEntry, Page
 from worker.stores.local_files import directory
 from worker.stores.local_names import above, decode, decode_directory, locate
 from worker.stores.local_slots import read_record, slot_of
-from worker.stores.values import KeyEntry, Page
 
 _AFTER_ALL: Final = b"\xff"  # no key holds it: it is never in UTF-8
 

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final, NoReturn
 
 from worker.errors import UploadNotFoundError
+from worker.stores.blob_values import BlobOptions, PartReceipt
 from worker.stores.local_bucket import UPLOAD_RECORD, UPLOADS, LocalBucket
 from worker.stores.local_bytes import receive
 from worker.stores.local_digests import (
@@ -30,7 +31,6 @@ from worker.stores.local_records import Record, UploadRecord, load_upload
 from worker.stores.local_root import flocked
 from worker.stores.local_slots import open_bytes, place, read_record, slot_of, tidy
 from worker.stores.store import Body
-from worker.stores.values import BlobOptions, PartReceipt
 
 _UPLOAD_ID: Final = re.compile(r"[0-9a-f]{32}")
 

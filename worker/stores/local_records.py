@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from worker.errors import StoreUnavailableError
-from worker.stores.values import BlobHead, BlobOptions, KeyEntry, PartReceipt
+from worker.stores.blob_values import BlobHead, BlobOptions, KeyEntry, PartReceipt
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import StoreError
+from worker.stores.blob_values import Limits
 from worker.stores.local_digests import KEPT
 from worker.stores.local_files import closing_fd, directory, prune, unnamed_file
 from worker.stores.local_names import key_bytes, locate
 from worker.stores.local_records import Record
 from worker.stores.local_slots import tidy
-from worker.stores.values import Limits
 
 BLOBS: Final = "blobs"
 _LOCKS: Final = "locks"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from worker.errors import InvalidStoreRequestError
+from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 from worker.stores.local_bucket import UPLOAD_RECORD, UPLOADS
 from worker.stores.local_checks import check_part_number, check_parts, check_size
 from worker.stores.local_digests import Digests, algorithms, digest_file
@@ -17,7 +18,6 @@ from worker.stores.local_parts import LocalParts, parts_in
 from worker.stores.local_records import UploadRecord, dump
 from worker.stores.memory_bucket import normal
 from worker.stores.store import Body
-from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 
 
 class LocalUploads(LocalParts):

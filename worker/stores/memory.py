@@ -8,11 +8,11 @@ from io import BytesIO
 from typing import Final, Literal
 
 from worker.errors import InvalidStoreRequestError, NotSupportedError, RangeNotSatisfiableError
+from worker.stores.blob_values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
 from worker.stores.memory_bucket import carried, normal
-from worker.stores.memory_checks import check_key, checksum_of, etag_of, received
 from worker.stores.memory_uploads import MemoryUploads
+from worker.stores.refusals import check_key, checksum_of, etag_of, received
 from worker.stores.store import Body, Reader
-from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
 
 _KEPT: Final = {"crc64nvme": "CRC64NVME", "crc32c": "CRC32C"}
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from worker.errors import KeyNotFoundError, PreconditionFailedError
-from worker.stores.values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt
+from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt
 
 _DEFAULT_CONTENT_TYPE: Final = "binary/octet-stream"  # S3's own
 

@@ -4,8 +4,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 from worker.errors import InvalidStoreRequestError, UploadNotFoundError
+from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 from worker.stores.memory_bucket import MemoryBucket, Upload, normal
-from worker.stores.memory_checks import (
+from worker.stores.refusals import (
     check_checksum,
     check_key,
     check_part_number,
@@ -15,7 +16,6 @@ from worker.stores.memory_checks import (
     received,
 )
 from worker.stores.store import Body
-from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 
 
 class MemoryUploads(MemoryBucket):

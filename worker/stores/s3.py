@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError, PermissionDeniedError
+from worker.stores.blob_values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
 from worker.stores.s3_bucket import CHECKSUMS
 from worker.stores.s3_client import S3Access
 from worker.stores.s3_errors import s3_errors
@@ -23,7 +24,6 @@ from worker.stores.s3_values import (
     served_at,
 )
 from worker.stores.store import Body
-from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
 
 _NOT_IN_XML: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 

@@ -31,7 +31,7 @@ from worker.errors import (
     UploadNotFoundError,
     WriteConflictError,
 )
-from worker.stores.values import Condition
+from worker.stores.blob_values import Condition
 
 _BY_CLASS: Final[dict[type[StoreError], str]] = {
     KeyNotFoundError: "NoSuchKey NoSuchVersion",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from worker.errors import InvalidStoreRequestError, KeyNotFoundError
+from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 from worker.stores.s3_bucket import S3Bucket
 from worker.stores.s3_errors import s3_errors
 from worker.stores.s3_streams import sending
@@ -21,7 +22,6 @@ from worker.stores.s3_values import (
     put_receipt,
 )
 from worker.stores.store import Body
-from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 
 
 class S3Uploads(S3Bucket):

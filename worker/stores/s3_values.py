@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from worker.errors import InvalidStoreRequestError, NotSupportedError
-from worker.stores.values import BlobHead, BlobOptions, Condition, PartReceipt, PutReceipt
+from worker.stores.blob_values import BlobHead, BlobOptions, Condition, PartReceipt, PutReceipt
 
 Params = dict[str, Any]
 

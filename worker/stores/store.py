@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Literal, Protocol, runtime_checkable
 
-from worker.stores.values import (
+from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
     Condition,

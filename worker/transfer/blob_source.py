@@ -20,8 +20,8 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from worker.stores.blob_values import BlobHead
 from worker.stores.store import Store
-from worker.stores.values import BlobHead
 from worker.transfer.resuming import fill
 from worker.units import KIB
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from blobferry.contract import UploadState
 from worker.errors import SourceChangedError, TooManyRestartsError
-from worker.stores.values import BlobHead
+from worker.stores.blob_values import BlobHead
 
 MAX_RESTARTS: Final = 3  #: of a transfer that only memory knows
 

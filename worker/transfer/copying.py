@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from worker.errors import KeyNotFoundError, PreconditionFailedError, SourceChangedError
-from worker.stores.values import BlobHead
+from worker.stores.blob_values import BlobHead
 from worker.transfer.checkpoint import SentPart
 from worker.transfer.pace import Pace
 from worker.transfer.plan import PartRange

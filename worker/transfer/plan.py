@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from worker.errors import PlanError
-from worker.stores.values import Limits
+from worker.stores.blob_values import Limits
 from worker.units import MIB
 
 

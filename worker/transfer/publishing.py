@@ -17,8 +17,8 @@ from worker.errors import (
     SupersededError,
     WriteConflictError,
 )
+from worker.stores.blob_values import Condition, PutReceipt
 from worker.stores.store import Store
-from worker.stores.values import Condition, PutReceipt
 from worker.transfer.checkpoint import Base, Checkpoint
 from worker.transfer.control import Interrupted, Stop
 from worker.transfer.visible import Expected, look

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from blobferry.checks.arguments import MARK_NAME
 from worker.errors import KeyNotFoundError
+from worker.stores.blob_values import BlobHead
 from worker.stores.store import Store
-from worker.stores.values import BlobHead
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from worker.driver import Driver
 from worker.jobs.lease import Lease
 from worker.jobs.sql_checkpoint import Place, SqlCheckpoint
 from worker.runtime import Runtime
-from worker.stores.values import BlobHead
+from worker.stores.blob_values import BlobHead
 from worker.transfer.control import Stop
 
 Result = Mapping[str, Any]

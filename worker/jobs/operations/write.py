@@ -4,7 +4,7 @@ from base64 import b64decode
 from typing import Any
 
 from worker.jobs.operations.operation import Result, Transfer, result_of
-from worker.stores.values import BlobOptions
+from worker.stores.blob_values import BlobOptions
 from worker.transfer.http_spool import SpooledSource
 
 

@@ -8,8 +8,8 @@ from typing import Final
 from awscrt import checksums
 
 from worker.errors import ChecksumMismatchError, InvalidPartError, InvalidStoreRequestError
+from worker.stores.blob_values import Limits, PartReceipt
 from worker.stores.store import Body
-from worker.stores.values import Limits, PartReceipt
 from worker.units import KIB
 
 _READ_SIZE: Final = 128 * KIB
