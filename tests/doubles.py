@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from models import Database
 from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
 from worker.stores.blob_values import BlobHead, Limits
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.copying import Copying, Head

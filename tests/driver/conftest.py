@@ -16,7 +16,7 @@ from tests.driver.exceptions import EXCEPTIONS
 from tests.driver.material import BUCKET, COPYING, KINDS, LIMITS, MIN, PART, ReaderOf, Reading, file_source
 from worker.driver import Driver
 from worker.stores.local import LocalStore
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3 import S3Access, S3Store
 from worker.stores.store import Store
 from worker.transfer.engine import Engine

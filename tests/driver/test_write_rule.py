@@ -28,7 +28,7 @@ from tests.driver.material import (
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, SourceChangedError, SupersededError
 from worker.stores.blob_values import BlobOptions, Limits
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.engine import Engine
 

@@ -14,7 +14,7 @@ import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
 from worker.stores.local import LocalStore
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3 import S3Access, S3Store
 from worker.stores.store import Store
 

@@ -40,7 +40,7 @@ from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceip
 from worker.stores.local import LocalStore
 from worker.stores.local_errors import LOCAL_ERRORS, local_errors
 from worker.stores.local_files import copy_range
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.units import GIB, KIB, MIB
 
 SMALL = Limits(min_part_size=4, max_part_size=8, max_parts=3, max_delete=2)

@@ -9,7 +9,7 @@ import pytest
 from tests.stores.bodies import ReusedBuffer
 from worker.errors import InvalidPartError, InvalidStoreRequestError, PreconditionFailedError, UploadNotFoundError
 from worker.stores.blob_values import BlobOptions, Condition, Limits
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 
 SMALL = Limits(min_part_size=4, max_part_size=8, max_parts=3, max_delete=2)
 

@@ -17,7 +17,7 @@ from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
 from worker.stores.blob_values import DeleteFailure, Limits, Page
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

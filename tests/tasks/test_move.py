@@ -41,7 +41,7 @@ from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
 from worker.jobs.sql_checkpoint import mark_of
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.blob_values import BlobOptions, DeleteFailure
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.copying import Copying
 
 FROM, TO = "incoming/7.mp4", "videos/7.mp4"

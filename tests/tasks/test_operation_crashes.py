@@ -31,7 +31,7 @@ from worker.jobs.outcome import Cancelled, Ended
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.blob_values import Limits, Page
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 
 MOST_CALLS = 200

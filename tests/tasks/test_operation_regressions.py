@@ -21,7 +21,7 @@ from worker.errors import StoreUnavailableError
 from worker.jobs.outcome import Again, Ended
 from worker.jobs.runner import run_job
 from worker.stores.blob_values import DeleteFailure
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from worker import drain
 from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
-from worker.stores.memory import MemoryReader
+from worker.stores.memory.memory_store import MemoryReader
 from worker.units import KIB
 
 SIZE = 95

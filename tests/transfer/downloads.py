@@ -10,7 +10,7 @@ import pytest
 
 from tests.doubles import Fuse, FusedCheckpoint, FusedStore, RecordingStore, blob, tiny_store
 from worker.errors import LeaseLostError
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.blob_source import BlobSource
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint

@@ -25,7 +25,7 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Reader
 from worker.transfer.blob_source import BlobSource, version_of
 from worker.transfer.checkpoint import MemoryCheckpoint

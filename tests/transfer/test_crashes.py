@@ -21,7 +21,7 @@ from tests.doubles import (
     unfinished,
     write,
 )
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.engine import Engine

@@ -16,7 +16,7 @@ from worker.errors import (
     StoreUnavailableError,
 )
 from worker.stores.blob_values import DeleteFailure, Limits
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.control import Interrupted, Stop, never
 

@@ -18,7 +18,7 @@ from worker.errors import (
     StoreUnavailableError,
     TooManyRestartsError,
 )
-from worker.stores.memory import MemoryReader
+from worker.stores.memory.memory_store import MemoryReader
 from worker.transfer.checkpoint import Base, SentPart
 from worker.transfer.partials import new_upload_id
 from worker.units import GIB, MIB

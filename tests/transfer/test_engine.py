@@ -35,7 +35,7 @@ from worker.errors import (
     UploadNotFoundError,
 )
 from worker.stores.blob_values import BlobOptions, Limits
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.aborting import CLOCK_TOLERANCE
 from worker.transfer.checkpoint import Base, MemoryCheckpoint

@@ -15,7 +15,7 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.control import Interrupted
 from worker.transfer.engine import Engine

@@ -15,7 +15,7 @@ from worker.driver.delete_moved import delete_unchanged
 from worker.errors import BlobferryError, SourceChangedError, SupersededError
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.local import LocalStore
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3 import S3Access, S3Store
 from worker.stores.store import Store
 from worker.transfer.blob_source import version_of

@@ -11,7 +11,7 @@ from worker.driver.directories import children, is_directory
 from worker.errors import PermissionDeniedError
 from worker.stores.blob_values import Page
 from worker.stores.local import LocalStore
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 
 

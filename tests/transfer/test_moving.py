@@ -18,7 +18,7 @@ from worker.errors import (
     StoreUnavailableError,
 )
 from worker.stores.blob_values import BlobOptions, DeleteFailure
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.blob_source import version_of
 from worker.transfer.control import Interrupted
 

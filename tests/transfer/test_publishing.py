@@ -18,7 +18,7 @@ from worker.errors import (
     SupersededError,
 )
 from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
 from worker.transfer.control import Interrupted, never

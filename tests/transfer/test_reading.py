@@ -19,7 +19,7 @@ from worker.errors import (
     SourceChangedError,
     StoreUnavailableError,
 )
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Reader, Store
 
 DATA = data(10_000)

@@ -24,7 +24,7 @@ from tests.doubles import (
 )
 from tests.transfer.downloads import DATA, World
 from worker.errors import StoreUnavailableError
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.aborting import abort_upload
 from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint

@@ -20,7 +20,7 @@ from worker.errors import (
     UploadNotFoundError,
 )
 from worker.stores.blob_values import Limits
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.engine import Engine
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.doubles import BytesSource, HookedStore, RecordingStore, blob, tiny_store, unfinished, write
 from worker.errors import OutcomeUnknownError, PermissionDeniedError, StoreError, TooManyRestartsError
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.checkpoint import MAX_RESTARTS, Base, MemoryCheckpoint
 from worker.transfer.copying import Copying, Head
 from worker.transfer.engine import Engine

@@ -21,7 +21,7 @@ from worker.errors import (
 from worker.parameters import DriverParameters
 from worker.stores.blob_values import BlobHead, BlobOptions
 from worker.stores.local import LocalStore
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.open_store import open_store
 from worker.stores.s3 import S3Store
 from worker.stores.store import Store

@@ -16,7 +16,7 @@ from worker.stores.local_files import closing_fd, copy_range, fill_directory, li
 from worker.stores.local_names import check_key, key_bytes
 from worker.stores.local_parts import LocalParts, parts_in
 from worker.stores.local_records import UploadRecord, dump
-from worker.stores.memory_bucket import normal
+from worker.stores.memory.memory_bucket import normal
 from worker.stores.store import Body
 
 

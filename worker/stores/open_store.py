@@ -4,7 +4,7 @@ from pathlib import Path
 
 from worker.parameters import DriverParameters
 from worker.stores.local import LocalStore
-from worker.stores.memory import MemoryStore
+from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3 import S3Store
 from worker.stores.s3_client import S3Access
 from worker.stores.store import Store

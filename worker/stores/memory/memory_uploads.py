@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from worker.errors import InvalidStoreRequestError, UploadNotFoundError
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
-from worker.stores.memory_bucket import MemoryBucket, Upload, normal
+from worker.stores.memory.memory_bucket import MemoryBucket, Upload, normal
 from worker.stores.refusals import (
     check_checksum,
     check_key,

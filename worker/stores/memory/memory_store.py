@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from worker.errors import InvalidStoreRequestError, NotSupportedError, RangeNotSatisfiableError
 from worker.stores.blob_values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
-from worker.stores.memory_bucket import carried, normal
-from worker.stores.memory_uploads import MemoryUploads
+from worker.stores.memory.memory_bucket import carried, normal
+from worker.stores.memory.memory_uploads import MemoryUploads
 from worker.stores.refusals import check_key, checksum_of, etag_of, received
 from worker.stores.store import Body, Reader
 
