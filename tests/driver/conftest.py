@@ -17,7 +17,7 @@ from tests.driver.material import BUCKET, COPYING, KINDS, LIMITS, MIN, PART, Rea
 from worker.driver import Driver
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.stores.store import Store
 from worker.transfer.engine import Engine
 

@@ -17,7 +17,7 @@ from dev.proxies.s3_faults import FaultProxy, fault_proxy
 from dev.services import S3Service
 from worker.driver import Driver
 from worker.stores.blob_values import Limits, UploadEntry
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.transfer.copying import Copying
 from worker.transfer.engine import Engine
 

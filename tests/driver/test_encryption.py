@@ -9,7 +9,7 @@ from dev.services import S3Service
 from tests.driver.material import BUCKET, PART, Reading, content, data, put
 from worker.driver import Driver
 from worker.stores.blob_values import BlobOptions
-from worker.stores.s3 import S3Store
+from worker.stores.s3.s3_store import S3Store
 
 
 @pytest.fixture(params=["moto"])

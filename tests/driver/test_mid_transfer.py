@@ -10,7 +10,7 @@ from tests.doubles import BytesSource, HookedStore
 from tests.driver.material import BUCKET, COPYING, LIMITS, PART
 from worker.driver import Driver
 from worker.errors import BucketNotFoundError, PermissionDeniedError, SlowDownError
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.engine import Engine
 from worker.transfer.pace import TRIES, Paces

@@ -18,7 +18,7 @@ from worker.errors import BlobExistsError, BlobferryError, PathNotFoundError, Pe
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3 import S3Store
+from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 from worker.transfer.engine import Engine
 

@@ -17,7 +17,7 @@ from worker.errors import (
     PermissionDeniedError,
     StoreUnavailableError,
 )
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Access, S3Store
 
 #: Those of the nine that ask the store. (``look`` cannot tell one 404 from another: the answer to HEAD has no body.)
 ASKING = {name: act for name, act in OPERATIONS.items() if name not in ("url_for", "look", "unfinished_uploads")}

@@ -15,7 +15,7 @@ import pytest
 from dev.services import S3Service, create_bucket, moto, swift
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.stores.store import Store
 
 BUCKET = "contract-suite"

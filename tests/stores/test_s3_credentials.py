@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from worker.errors import CredentialsError
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Access, S3Store
 
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 

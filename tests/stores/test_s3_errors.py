@@ -30,7 +30,7 @@ from worker.errors import (
     WriteConflictError,
 )
 from worker.stores.blob_values import Condition
-from worker.stores.s3_errors import S3_ERRORS, S3_EXCEPTIONS, s3_errors
+from worker.stores.s3.s3_errors import S3_ERRORS, S3_EXCEPTIONS, s3_errors
 
 OPERATIONS = """
     AbortMultipartUpload CompleteMultipartUpload CopyObject CreateMultipartUpload DeleteObject DeleteObjects

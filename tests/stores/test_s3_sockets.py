@@ -17,7 +17,7 @@ import pytest
 from tests.stores.bodies import ReusedBuffer
 from tests.transfer.test_http_addresses import write_certificate
 from worker.errors import SlowDownError, StoreUnavailableError
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Access, S3Store
 
 READ_TIMEOUT = 1.5  #: seconds; a busy machine may keep the peer from reading for a while
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "e"\r\n\r\n'

@@ -33,9 +33,9 @@ from worker.errors import (
     StoreUnavailableError,
     UploadNotFoundError,
 )
-from worker.stores import s3_client
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3 import s3_client
+from worker.stores.s3.s3_store import S3Access, S3Store
 
 CRC64 = "CRC64NVME:AAAAAAAAAAA="
 PARTS = [PartReceipt(1, 5, '"e1"', CRC64), PartReceipt(2, 3, '"e2"')]
@@ -121,7 +121,7 @@ def test_missing_credentials_are_a_credentials_error(tmp_path: Path) -> None:
     # In a process of its own: boto3 reads the environment, and this one's belongs to all tests.
     program = (
         "from worker.errors import CredentialsError\n"
-        "from worker.stores.s3 import S3Access, S3Store\n"
+        "from worker.stores.s3.s3_store import S3Access, S3Store\n"
         "try:\n    S3Store(S3Access(region='us-east-1', endpoint='http://127.0.0.1:9'), 'bucket').head('k')\n"
         "except CredentialsError as error:\n    print(error)\n"
     )

@@ -16,7 +16,7 @@ from worker.errors import BlobferryError, SourceChangedError, SupersededError
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3 import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.stores.store import Store
 from worker.transfer.blob_source import version_of
 from worker.transfer.checkpoint import MemoryCheckpoint

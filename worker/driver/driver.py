@@ -23,7 +23,7 @@ from worker.stores.blob_values import BlobHead, BlobOptions
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.open_store import open_store
-from worker.stores.s3 import S3Store
+from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 from worker.transfer.aborting import aborting_what_is_left
 from worker.transfer.blob_source import BlobSource, version_of

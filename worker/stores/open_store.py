@@ -5,8 +5,8 @@ from pathlib import Path
 from worker.parameters import DriverParameters
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3 import S3Store
-from worker.stores.s3_client import S3Access
+from worker.stores.s3.s3_client import S3Access
+from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 
 

@@ -14,7 +14,7 @@ from botocore.session import get_session
 from botocore.utils import is_valid_endpoint_url
 
 from worker.errors import ConfigurationError
-from worker.stores.s3_sockets import judge_by_progress
+from worker.stores.s3.sockets import judge_by_progress
 
 SIGNATURE_VERSION: Final = "s3v4"  # presigned URLs would else be signed with the SigV2 that many regions refuse
 

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from worker.errors import StoreUnavailableError
-from worker.stores.s3_errors import s3_errors
+from worker.stores.s3.s3_errors import s3_errors
 from worker.stores.store import Body
 
 

@@ -5,10 +5,8 @@ from datetime import timedelta
 
 from worker.errors import InvalidStoreRequestError, KeyNotFoundError
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
-from worker.stores.s3_bucket import S3Bucket
-from worker.stores.s3_errors import s3_errors
-from worker.stores.s3_streams import sending
-from worker.stores.s3_values import (
+from worker.stores.s3.bodies import sending
+from worker.stores.s3.request_params import (
     Params,
     abort_days,
     advanced,
@@ -21,6 +19,8 @@ from worker.stores.s3_values import (
     present,
     put_receipt,
 )
+from worker.stores.s3.s3_bucket import S3Bucket
+from worker.stores.s3.s3_errors import s3_errors
 from worker.stores.store import Body
 
 

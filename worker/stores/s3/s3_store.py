@@ -6,12 +6,8 @@ from typing import Final, Literal
 
 from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError, PermissionDeniedError
 from worker.stores.blob_values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
-from worker.stores.s3_bucket import CHECKSUMS
-from worker.stores.s3_client import S3Access
-from worker.stores.s3_errors import s3_errors
-from worker.stores.s3_streams import S3Reader, sending
-from worker.stores.s3_uploads import S3Uploads
-from worker.stores.s3_values import (
+from worker.stores.s3.bodies import S3Reader, sending
+from worker.stores.s3.request_params import (
     advanced,
     blob_head,
     blob_options,
@@ -23,6 +19,10 @@ from worker.stores.s3_values import (
     put_receipt,
     served_at,
 )
+from worker.stores.s3.s3_bucket import CHECKSUMS
+from worker.stores.s3.s3_client import S3Access
+from worker.stores.s3.s3_errors import s3_errors
+from worker.stores.s3.s3_uploads import S3Uploads
 from worker.stores.store import Body
 
 _NOT_IN_XML: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")

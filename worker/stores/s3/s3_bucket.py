@@ -14,9 +14,9 @@ from worker.errors import (
     StoreError,
 )
 from worker.stores.blob_values import BlobOptions, Limits
-from worker.stores.s3_client import S3Access, S3Clients, make_clients
-from worker.stores.s3_errors import S3_ERRORS, s3_errors
-from worker.stores.s3_values import FULL_OBJECT_ALGORITHMS, Params, present
+from worker.stores.s3.request_params import FULL_OBJECT_ALGORITHMS, Params, present
+from worker.stores.s3.s3_client import S3Access, S3Clients, make_clients
+from worker.stores.s3.s3_errors import S3_ERRORS, s3_errors
 
 CHECKSUMS: Final = ("crc64nvme", "crc32c", "md5", "none")
 
