@@ -14,11 +14,11 @@ from worker.errors import ConfigurationError
 from worker.processes import process_name
 from worker.settings import Settings, load_settings
 from worker.transfer.blob_source import BlobSource
-from worker.transfer.control import Stop, never
 from worker.transfer.engine import Engine
 from worker.transfer.http_source import HttpSource
 from worker.transfer.pace import FAMILY
 from worker.transfer.sources import FileSource, Source
+from worker.transfer.stop import Stop, never
 
 
 class Runtime:

@@ -14,12 +14,12 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.blob_source import BlobSource
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
-from worker.transfer.control import Interrupted, Stop, never
 from worker.transfer.destinations import FileDestination
 from worker.transfer.downloading import download
 from worker.transfer.file_target import FileTarget
-from worker.transfer.sending import PartThreads
+from worker.transfer.parts import PartThreads
 from worker.transfer.sources import Source
+from worker.transfer.stop import Interrupted, Stop, never
 
 KEY = "videos/7.mp4"
 MARK = "f" * 32

@@ -27,7 +27,7 @@ from tests.models.rows import (
 from worker.errors import LeaseLostError, SourceChangedError, TooManyRestartsError
 from worker.jobs.sql_checkpoint import SqlCheckpoint, mark_of
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint, SavedUpload, SentPart
-from worker.transfer.control import Interrupted
+from worker.transfer.stop import Interrupted
 
 BASE = Base('"old"', datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
 NEWER = Base('"newer"', datetime(2026, 2, 3, tzinfo=UTC))

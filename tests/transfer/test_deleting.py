@@ -18,7 +18,7 @@ from worker.errors import (
 from worker.stores.blob_values import DeleteFailure, Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.control import Interrupted, Stop, never
+from worker.transfer.stop import Interrupted, Stop, never
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=1)

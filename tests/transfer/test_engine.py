@@ -39,8 +39,8 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.aborting import CLOCK_TOLERANCE
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
-from worker.transfer.control import Interrupted, Stop, never
 from worker.transfer.engine import Engine
+from worker.transfer.stop import Interrupted, Stop, never
 
 PART = 10
 THREADS = 2

@@ -25,10 +25,10 @@ from worker.errors import (
 )
 from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint
-from worker.transfer.control import Interrupted, never
 from worker.transfer.copying import Copying, Head
 from worker.transfer.engine import Engine
 from worker.transfer.pace import LEAST, TRIES, Pace, Paces
+from worker.transfer.stop import Interrupted, never
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 8

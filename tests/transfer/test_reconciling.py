@@ -11,9 +11,9 @@ from worker.stores.blob_values import PartReceipt
 from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, MemoryCheckpoint, SentPart
+from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartPlan
 from worker.transfer.reconciling import reconcile
-from worker.transfer.sending import PartThreads
 
 BLOB = bytes(range(35))
 PLAN = PartPlan(35, 10)

@@ -8,9 +8,9 @@ import pytest
 
 from worker.errors import LeaseLostError, StoreUnavailableError
 from worker.transfer.checkpoint import Base, MemoryCheckpoint, SentPart
-from worker.transfer.control import Interrupted, never
+from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange
-from worker.transfer.sending import MAX_BUFFER, PartThreads
+from worker.transfer.stop import Interrupted, never
 
 PLAN = PartPlan(100, 10)
 

@@ -15,7 +15,7 @@ from worker.errors import (
 )
 from worker.stores.store import Store
 from worker.transfer.blob_source import version_of
-from worker.transfer.control import Interrupted, Stop, never
+from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.visible import look
 
 TRIES: Final = 3

@@ -10,7 +10,7 @@ from blobferry.errors import PASSING_CODES
 from worker.errors import DeleteIncompleteError, KeyNotFoundError
 from worker.stores.blob_values import KeyEntry, Page
 from worker.stores.store import Store
-from worker.transfer.control import Interrupted, Stop
+from worker.transfer.stop import Interrupted, Stop
 from worker.transfer.visible import look
 
 PAUSE: Final = 0.5  #: seconds before keys are tried once more

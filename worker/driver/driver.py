@@ -28,13 +28,13 @@ from worker.stores.store import Store
 from worker.transfer.aborting import aborting_what_is_left
 from worker.transfer.blob_source import BlobSource, version_of
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
-from worker.transfer.control import Stop, never
 from worker.transfer.copying import Copying, Head
 from worker.transfer.engine import Engine
 from worker.transfer.reader_stream import Readable, ReaderStream
 from worker.transfer.settling import expected_blob
 from worker.transfer.sources import MemorySource, Source, as_bytes
 from worker.transfer.splice import Splice
+from worker.transfer.stop import Stop, never
 from worker.transfer.target import Target
 from worker.transfer.visible import look
 from worker.units import MIB

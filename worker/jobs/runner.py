@@ -28,7 +28,7 @@ from worker.jobs.retry import GiveUp, decide
 from worker.logs import job_context
 from worker.maintenance.abort_uploads import abort_given_up
 from worker.runtime import Runtime
-from worker.transfer.control import Interrupted
+from worker.transfer.stop import Interrupted
 
 logger = logging.getLogger(__name__)
 

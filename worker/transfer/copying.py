@@ -10,8 +10,8 @@ from worker.errors import KeyNotFoundError, PreconditionFailedError, SourceChang
 from worker.stores.blob_values import BlobHead
 from worker.transfer.checkpoint import SentPart
 from worker.transfer.pace import Pace
+from worker.transfer.parts import Task, run_all
 from worker.transfer.plan import PartRange
-from worker.transfer.sending import Task, run_all
 from worker.transfer.target import Target
 from worker.units import MIB
 
@@ -61,7 +61,7 @@ def copy_parts(
 ) -> list[SentPart]:
     """Copy ranges of the head into parts of the upload, up to ``threads`` at once; return what was copied, in no order.
 
-    Raises SourceChangedError if another blob is there now, else as :func:`~worker.transfer.sending.run_all` does.
+    Raises SourceChangedError if another blob is there now, else as :func:`~worker.transfer.parts.run_all` does.
     """
 
     def prepare(part: PartRange) -> Task:

@@ -9,8 +9,8 @@ from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.copying import Copying, Head
 from worker.transfer.pace import Paces
+from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.reader_stream import ReaderStream
-from worker.transfer.sending import MAX_BUFFER, PartThreads
 from worker.transfer.settling import refuse_other_key, settle
 from worker.transfer.sources import MemorySource, Source
 from worker.transfer.splice import Splice, SplicedStream

@@ -22,12 +22,12 @@ from worker.errors import (
 from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload, SentPart
-from worker.transfer.control import Interrupted, Stop, never
 from worker.transfer.destinations import FileDestination
 from worker.transfer.partials import PartialFile, remove_partials
+from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartRange
-from worker.transfer.sending import PartThreads
 from worker.transfer.sources import FileSource
+from worker.transfer.stop import Interrupted, Stop, never
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from typing import Any, Final, Self
 from urllib3 import BaseHTTPResponse, Timeout
 
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
-from worker.transfer.control import Stop, never
 from worker.transfer.http_addresses import connection_pools
 from worker.transfer.http_client import HttpClient
 from worker.transfer.http_spool import SpooledSource
 from worker.transfer.resuming import fill
+from worker.transfer.stop import Stop, never
 from worker.units import MIB
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.IGNORECASE)

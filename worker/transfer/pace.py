@@ -19,7 +19,7 @@ from zlib import crc32
 
 from worker.errors import SlowDownError, StoreUnavailableError, WriteConflictError
 from worker.stores.store import Store
-from worker.transfer.control import Interrupted, Stop
+from worker.transfer.stop import Interrupted, Stop
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from worker.errors import (
 from worker.stores.blob_values import Condition, PutReceipt
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Base, Checkpoint
-from worker.transfer.control import Interrupted, Stop
+from worker.transfer.stop import Interrupted, Stop
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from worker.stores.blob_values import PartReceipt
 from worker.stores.checksums import checksum_of, md5_etag_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, SentPart
+from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartPlan, PartRange
-from worker.transfer.sending import PartThreads
 from worker.transfer.sources import Source
 
 

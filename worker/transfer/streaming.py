@@ -12,8 +12,8 @@ from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SentPart
 from worker.transfer.copying import Copying, Head, copy_parts
 from worker.transfer.pace import Pace
+from worker.transfer.parts import Buffers, PartThreads, Task, recording, run_all
 from worker.transfer.plan import Ladder, PartRange, plan_parts
-from worker.transfer.sending import Buffers, PartThreads, Task, recording, run_all
 from worker.transfer.sources import MemorySource
 from worker.transfer.splice import Stream
 from worker.transfer.spool import Spool

@@ -23,10 +23,10 @@ from worker.stores.checksums import join_checksums
 from worker.stores.store import HasLifecycle, Store
 from worker.transfer.aborting import abort_upload, lost_upload, lost_uploads
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload
-from worker.transfer.control import Interrupted, Stop, never
 from worker.transfer.plan import PartPlan
 from worker.transfer.publishing import Call, publish
 from worker.transfer.settling import expected_blob, settle
+from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)

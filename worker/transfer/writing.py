@@ -12,9 +12,9 @@ from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
 from worker.transfer.copying import Copying, Head, copy_parts
 from worker.transfer.pace import Pace
+from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.reconciling import reconcile
-from worker.transfer.sending import MAX_BUFFER, PartThreads
 from worker.transfer.settling import expected_blob, refuse_other_key, settle
 from worker.transfer.sources import MemorySource, Source
 from worker.transfer.target import Target

@@ -13,7 +13,7 @@ from worker.jobs.operations.operation import NotShownError, Operation, Result
 from worker.jobs.operations.read import ReadStream
 from worker.jobs.operations.write import PutContent, WriteStream
 from worker.runtime import Runtime
-from worker.transfer.control import Stop
+from worker.transfer.stop import Stop
 
 __all__ = ["OPERATIONS", "NotShownError", "Operation", "Result"]
 

@@ -8,7 +8,7 @@ from models import queries
 from worker.jobs.lease import Lease
 from worker.jobs.operations.operation import NotShownError, Result
 from worker.runtime import Runtime
-from worker.transfer.control import Interrupted, Stop
+from worker.transfer.stop import Interrupted, Stop
 
 
 class Delete:

@@ -8,7 +8,7 @@ from worker.jobs.lease import Lease
 from worker.jobs.sql_checkpoint import Place, SqlCheckpoint
 from worker.runtime import Runtime
 from worker.stores.blob_values import BlobHead
-from worker.transfer.control import Stop
+from worker.transfer.stop import Stop
 
 Result = Mapping[str, Any]
 

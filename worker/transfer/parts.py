@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from typing import Final
 
 from worker.transfer.checkpoint import Checkpoint, SentPart
-from worker.transfer.control import Interrupted, Stop
 from worker.transfer.plan import PartRange
+from worker.transfer.stop import Interrupted, Stop
 from worker.units import MIB
 
 MAX_BUFFER: Final = 64 * MIB  #: bytes; a larger part is streamed in windows
