@@ -21,7 +21,7 @@ from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.copying import Copying, Head
 from worker.transfer.engine import Engine
-from worker.transfer.sources import Source
+from worker.transfer.sources.source import Source
 from worker.transfer.target import Target
 
 Answer = TypeVar("Answer")

@@ -18,7 +18,7 @@ from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailable
 from worker.stores.blob_values import BlobOptions, Limits, UploadEntry
 from worker.stores.store import Reader
 from worker.transfer.copying import Copying
-from worker.transfer.sources import FileSource
+from worker.transfer.sources.file_source import FileSource
 
 MIN = 256  #: bytes; the least that a part may have which is not the last
 PART = 1_024  #: bytes; what the driver sends at once

@@ -12,13 +12,13 @@ from tests.doubles import Fuse, FusedCheckpoint, FusedStore, RecordingStore, blo
 from worker.errors import LeaseLostError
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.blob_source import BlobSource
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
 from worker.transfer.destinations import FileDestination
 from worker.transfer.downloading import download
 from worker.transfer.file_target import FileTarget
 from worker.transfer.parts import PartThreads
-from worker.transfer.sources import Source
+from worker.transfer.sources.blob_source import BlobSource
+from worker.transfer.sources.source import Source
 from worker.transfer.stop import Interrupted, Stop, never
 
 KEY = "videos/7.mp4"

@@ -17,9 +17,9 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeou
 
 from tests.transfer.http_site import Handler, Listener, Site, drop_after, give, redirect, serving, status
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
-from worker.transfer.http_addresses import PublicConnection, PublicTlsConnection, is_public
-from worker.transfer.http_client import HttpClient
-from worker.transfer.http_source import HttpSource
+from worker.transfer.sources.http.addresses import PublicConnection, PublicTlsConnection, is_public
+from worker.transfer.sources.http.http_client import HttpClient
+from worker.transfer.sources.http.http_source import HttpSource
 
 DATA = bytes(range(256))
 

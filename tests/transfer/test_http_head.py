@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from worker.errors import SourceError, SourceUnavailableError
-from worker.transfer.http_source import HttpSource
+from worker.transfer.sources.http.http_source import HttpSource
 
 Answer = Callable[[socket.socket], None]
 

@@ -27,8 +27,8 @@ from worker.errors import (
 )
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.engine import Engine
-from worker.transfer.http_source import HttpSource
-from worker.transfer.http_spool import SpooledSource
+from worker.transfer.sources.http.http_source import HttpSource
+from worker.transfer.sources.http.spooled_source import SpooledSource
 from worker.transfer.stop import Interrupted
 from worker.units import MIB
 

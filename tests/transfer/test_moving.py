@@ -19,7 +19,7 @@ from worker.errors import (
 )
 from worker.stores.blob_values import BlobOptions, DeleteFailure
 from worker.stores.memory.memory_store import MemoryStore
-from worker.transfer.blob_source import version_of
+from worker.transfer.sources.blob_source import version_of
 from worker.transfer.stop import Interrupted
 
 

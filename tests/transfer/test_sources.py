@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceNotFoundError
-from worker.transfer.sources import FileSource
+from worker.transfer.sources.file_source import FileSource
 
 HOST = socket.gethostname()
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from tests.doubles import BytesSource
 from worker.errors import SourceChangedError, SourceUnavailableError
-from worker.transfer.reader_stream import ReaderStream
-from worker.transfer.sources import MemorySource
-from worker.transfer.splice import Splice, SplicedStream
+from worker.transfer.sources.reader_stream import ReaderStream
+from worker.transfer.sources.source import MemorySource
+from worker.transfer.sources.splice import Splice, SplicedStream
 from worker.units import MIB
 
 OLD = bytes(range(1, 61))

@@ -12,8 +12,8 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.checkpoint import MAX_RESTARTS, Base, MemoryCheckpoint
 from worker.transfer.copying import Copying, Head
 from worker.transfer.engine import Engine
-from worker.transfer.sources import MemorySource, Source
-from worker.transfer.splice import Splice
+from worker.transfer.sources.source import MemorySource, Source
+from worker.transfer.sources.splice import Splice
 
 KEY = "videos/7.mp4"
 OLD = b"the old blob, of which the beginning stays"

@@ -166,7 +166,7 @@ def test_an_app_without_keys_needs_no_cryptography() -> None:
 
 def test_the_log_of_urllib3_shows_no_query(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever opens a sealed URL hands it to urllib3, which logs it when it is told to log everything."""
-    from worker.transfer.http_client import _without_queries  # noqa: PLC0415
+    from worker.transfer.sources.http.http_client import _without_queries  # noqa: PLC0415
 
     record = logging.makeLogRecord({"msg": "%s", "args": (f"GET {SIGNED}",)})
     _without_queries(record)

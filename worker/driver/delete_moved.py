@@ -14,7 +14,7 @@ from worker.errors import (
     StoreError,
 )
 from worker.stores.store import Store
-from worker.transfer.blob_source import version_of
+from worker.transfer.sources.blob_source import version_of
 from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.visible import look
 

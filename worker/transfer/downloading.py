@@ -17,7 +17,7 @@ from worker.transfer.file_target import FileTarget
 from worker.transfer.partials import PartialFile, new_upload_id
 from worker.transfer.parts import Task, recording, run_all
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
-from worker.transfer.sources import Source
+from worker.transfer.sources.source import Source
 
 LIMITS: Final = Limits(min_part_size=1, max_part_size=2**63, max_parts=10_000)  #: as many rows as an upload may have
 _JOINABLE: Final = ("CRC64NVME", "CRC32C")

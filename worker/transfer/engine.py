@@ -10,10 +10,10 @@ from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.copying import Copying, Head
 from worker.transfer.pace import Paces
 from worker.transfer.parts import MAX_BUFFER, PartThreads
-from worker.transfer.reader_stream import ReaderStream
 from worker.transfer.settling import refuse_other_key, settle
-from worker.transfer.sources import MemorySource, Source
-from worker.transfer.splice import Splice, SplicedStream
+from worker.transfer.sources.reader_stream import ReaderStream
+from worker.transfer.sources.source import MemorySource, Source
+from worker.transfer.sources.splice import Splice, SplicedStream
 from worker.transfer.streaming import write_stream
 from worker.transfer.target import Target
 from worker.transfer.writing import Write

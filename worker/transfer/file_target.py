@@ -26,7 +26,7 @@ from worker.transfer.destinations import FileDestination
 from worker.transfer.partials import PartialFile, remove_partials
 from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartRange
-from worker.transfer.sources import FileSource
+from worker.transfer.sources.file_source import FileSource
 from worker.transfer.stop import Interrupted, Stop, never
 
 logger = logging.getLogger(__name__)

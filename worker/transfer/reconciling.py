@@ -8,7 +8,7 @@ from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, SentPart
 from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartPlan, PartRange
-from worker.transfer.sources import Source
+from worker.transfer.sources.source import Source
 
 
 def reconcile(

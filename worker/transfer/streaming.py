@@ -14,9 +14,9 @@ from worker.transfer.copying import Copying, Head, copy_parts
 from worker.transfer.pace import Pace
 from worker.transfer.parts import Buffers, PartThreads, Task, recording, run_all
 from worker.transfer.plan import Ladder, PartRange, plan_parts
-from worker.transfer.sources import MemorySource
-from worker.transfer.splice import Stream
-from worker.transfer.spool import Spool
+from worker.transfer.sources.source import MemorySource
+from worker.transfer.sources.splice import Stream
+from worker.transfer.sources.spool import Spool
 from worker.transfer.target import Target
 
 SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: holds parts that no buffer holds; /tmp is often memory

@@ -16,7 +16,7 @@ from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.reconciling import reconcile
 from worker.transfer.settling import expected_blob, refuse_other_key, settle
-from worker.transfer.sources import MemorySource, Source
+from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.target import Target
 
 logger = logging.getLogger(__name__)

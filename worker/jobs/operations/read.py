@@ -3,10 +3,10 @@
 from blobferry.contract import Phase
 from worker.jobs.operations.operation import Result, Transfer
 from worker.jobs.sql_checkpoint import SqlCheckpoint
-from worker.transfer.blob_source import BlobSource
 from worker.transfer.destinations import FileDestination
 from worker.transfer.downloading import download
 from worker.transfer.file_target import FileTarget
+from worker.transfer.sources.blob_source import BlobSource
 
 
 class ReadStream(Transfer):

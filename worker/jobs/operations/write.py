@@ -5,7 +5,7 @@ from typing import Any
 
 from worker.jobs.operations.operation import Result, Transfer, result_of
 from worker.stores.blob_values import BlobOptions
-from worker.transfer.http_spool import SpooledSource
+from worker.transfer.sources.http.spooled_source import SpooledSource
 
 
 class WriteStream(Transfer):

@@ -17,7 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NewConne
 from urllib3.util.connection import create_connection
 
 from worker.errors import SourceNotAllowedError
-from worker.transfer.http_head import WholeHeadResponse
+from worker.transfer.sources.http.response_head import WholeHeadResponse
 
 #: Source: IANA IPv4 Special-Purpose Address Registry, and one address that Azure's metadata service answers at.
 _REFUSED_V4: Final = tuple(

@@ -11,8 +11,8 @@ from typing import Any, Final, Self
 from urllib3 import BaseHTTPResponse
 
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
-from worker.transfer.http_client import HttpClient
-from worker.transfer.spool import Spool
+from worker.transfer.sources.http.http_client import HttpClient
+from worker.transfer.sources.spool import Spool
 from worker.transfer.stop import Interrupted, Stop
 from worker.units import MIB
 

@@ -22,7 +22,7 @@ from worker.errors import (
 )
 from worker.stores.blob_values import BlobHead
 from worker.stores.store import Store
-from worker.transfer.resuming import fill
+from worker.transfer.sources.source import fill
 from worker.units import KIB
 
 _TRANSIENT: Final = (StoreUnavailableError, CredentialsError, ChecksumMismatchError)

@@ -1,4 +1,4 @@
-"""Sources: bytes that can be read again at any offset, from several threads, and that tell when they have changed."""
+"""Files of this host as sources, under configured roots only."""
 
 import errno
 import os
@@ -6,62 +6,10 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from socket import gethostname
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from worker.errors import SourceChangedError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
-
-
-@runtime_checkable
-class Source(Protocol):
-    """What a transfer reads."""
-
-    url: str
-    size: int  #: bytes
-    fingerprint: Mapping[str, Any]  #: JSON values that differ once the bytes may differ
-
-    def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``. Thread-safe. Raises SourceChangedError if there are not that many bytes."""
-        ...
-
-    def check(self) -> None:
-        """Raise SourceChangedError if the bytes may no longer be those of the fingerprint."""
-        ...
-
-    def close(self) -> None:
-        """Give back what reading needs."""
-        ...
-
-
-class MemorySource:
-    """Bytes that are here already."""
-
-    url = "memory"
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        """``data`` must not change meanwhile."""
-        self.data = memoryview(data)
-        self.size = len(self.data)
-        self.fingerprint: Mapping[str, Any] = {"size": self.size}
-
-    def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
-        buffer[:] = self.data[offset : offset + len(buffer)]
-
-    def check(self) -> None:
-        """Nothing can have changed."""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-def as_bytes(contents: Any) -> memoryview:
-    """A view of bytes-like contents. Raises TypeError for anything else."""
-    try:
-        view = memoryview(contents)
-    except TypeError:
-        raise TypeError(f"contents must be bytes-like, not {type(contents).__name__}") from None
-    return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
 
 
 class FileSource:

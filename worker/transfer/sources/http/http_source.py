@@ -12,10 +12,10 @@ from typing import Any, Final, Self
 from urllib3 import BaseHTTPResponse, Timeout
 
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
-from worker.transfer.http_addresses import connection_pools
-from worker.transfer.http_client import HttpClient
-from worker.transfer.http_spool import SpooledSource
-from worker.transfer.resuming import fill
+from worker.transfer.sources.http.addresses import connection_pools
+from worker.transfer.sources.http.http_client import HttpClient
+from worker.transfer.sources.http.spooled_source import SpooledSource
+from worker.transfer.sources.source import fill
 from worker.transfer.stop import Stop, never
 from worker.units import MIB
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from worker.errors import SourceChangedError, SourceError, StoreError
-from worker.transfer.sources import Source
+from worker.transfer.sources.source import Source
 from worker.units import MIB
 
 _ZEROS: Final = bytes(MIB)

@@ -1,0 +1,1 @@
+"""Where bytes come from: files, blobs, callers' readers, http servers."""

@@ -1,0 +1,1 @@
+"""Sources behind http and https URLs, which lead to public addresses only."""
