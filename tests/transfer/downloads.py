@@ -13,9 +13,9 @@ from worker.errors import LeaseLostError
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
-from worker.transfer.destinations import FileDestination
-from worker.transfer.downloading import download
-from worker.transfer.file_target import FileTarget
+from worker.transfer.download.blob_download import download
+from worker.transfer.download.destination import FileDestination
+from worker.transfer.download.file_target import FileTarget
 from worker.transfer.parts import PartThreads
 from worker.transfer.sources.blob_source import BlobSource
 from worker.transfer.sources.source import Source

@@ -20,7 +20,7 @@ from worker.errors import (
     DestinationNotAllowedError,
     DestinationUnavailableError,
 )
-from worker.transfer.destinations import FileDestination
+from worker.transfer.download.destination import FileDestination
 from worker.units import KIB, MIB
 
 HOST = socket.gethostname()

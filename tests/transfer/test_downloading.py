@@ -20,7 +20,7 @@ from worker.errors import (
 )
 from worker.stores.memory.memory_store import MemoryReader
 from worker.transfer.checkpoint import Base, SentPart
-from worker.transfer.partials import new_upload_id
+from worker.transfer.download.partial_file import new_upload_id
 from worker.units import GIB, MIB
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.doubles import DeathError, Fuse, When
 from tests.transfer.downloads import DATA, OLD, PART, World
-from worker.transfer.file_target import FileTarget
+from worker.transfer.download.file_target import FileTarget
 from worker.transfer.parts import PartThreads
 
 MOST_CALLS = 200

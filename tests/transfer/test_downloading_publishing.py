@@ -20,7 +20,7 @@ from worker.errors import (
     OutcomeUnknownError,
     SupersededError,
 )
-from worker.transfer.partials import PartialFile, new_upload_id, remove_partial
+from worker.transfer.download.partial_file import PartialFile, new_upload_id, remove_partial
 
 STEPS = {True: "rename", False: "link"}  #: which publishes, with and without overwrite
 OTHERS = b"somebody else's file"

@@ -12,8 +12,8 @@ from worker.runtime import Runtime
 from worker.stores.store import Store
 from worker.transfer.aborting import abort_upload, lost_uploads
 from worker.transfer.checkpoint import Base, SavedUpload
-from worker.transfer.destinations import host_endpoint
-from worker.transfer.partials import remove_partial
+from worker.transfer.download.destination import host_endpoint
+from worker.transfer.download.partial_file import remove_partial
 
 logger = logging.getLogger(__name__)
 

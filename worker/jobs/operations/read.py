@@ -3,9 +3,9 @@
 from blobferry.contract import Phase
 from worker.jobs.operations.operation import Result, Transfer
 from worker.jobs.sql_checkpoint import SqlCheckpoint
-from worker.transfer.destinations import FileDestination
-from worker.transfer.downloading import download
-from worker.transfer.file_target import FileTarget
+from worker.transfer.download.blob_download import download
+from worker.transfer.download.destination import FileDestination
+from worker.transfer.download.file_target import FileTarget
 from worker.transfer.sources.blob_source import BlobSource
 
 

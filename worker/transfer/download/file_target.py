@@ -22,8 +22,8 @@ from worker.errors import (
 from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload, SentPart
-from worker.transfer.destinations import FileDestination
-from worker.transfer.partials import PartialFile, remove_partials
+from worker.transfer.download.destination import FileDestination
+from worker.transfer.download.partial_file import PartialFile, remove_partials
 from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartRange
 from worker.transfer.sources.file_source import FileSource

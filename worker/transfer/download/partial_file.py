@@ -13,7 +13,7 @@ from typing import Final, Self
 from uuid import uuid4
 
 from worker.errors import DestinationNotAllowedError, DestinationUnavailableError, LeaseLostError
-from worker.transfer.destinations import FileDestination, etag_of
+from worker.transfer.download.destination import FileDestination, etag_of
 
 _SUFFIX: Final = re.compile(r"-(0|[1-9][0-9]*)\.part", re.ASCII)
 _UPLOAD_ID: Final = re.compile(r"\.[\w.-]{1,40}\.blobferry-[\w.-]{0,32}-[0-9a-f]{16}-[0-9a-f]{8}", re.ASCII)

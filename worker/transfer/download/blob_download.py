@@ -13,8 +13,8 @@ from worker.stores.blob_values import Limits
 from worker.stores.checksums import checksum_of, join_checksums
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
-from worker.transfer.file_target import FileTarget
-from worker.transfer.partials import PartialFile, new_upload_id
+from worker.transfer.download.file_target import FileTarget
+from worker.transfer.download.partial_file import PartialFile, new_upload_id
 from worker.transfer.parts import Task, recording, run_all
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.sources.source import Source
