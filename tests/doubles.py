@@ -19,10 +19,10 @@ from worker.stores.blob_values import BlobHead, Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
-from worker.transfer.copying import Copying, Head
-from worker.transfer.engine import Engine
 from worker.transfer.sources.source import Source
-from worker.transfer.target import Target
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.target import Target
 
 Answer = TypeVar("Answer")
 When = Literal["before", "after"]

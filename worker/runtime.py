@@ -13,13 +13,13 @@ from worker.driver import Driver
 from worker.errors import ConfigurationError
 from worker.processes import process_name
 from worker.settings import Settings, load_settings
-from worker.transfer.engine import Engine
-from worker.transfer.pace import FAMILY
 from worker.transfer.sources.blob_source import BlobSource
 from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.http.http_source import HttpSource
 from worker.transfer.sources.source import Source
 from worker.transfer.stop import Stop, never
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.pace import FAMILY
 
 
 class Runtime:

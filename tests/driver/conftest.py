@@ -19,7 +19,7 @@ from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.stores.store import Store
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 
 FILES_IN_MEMORY = Path("/dev/shm")
 _numbers = count(1)

@@ -18,8 +18,8 @@ from dev.services import S3Service
 from worker.driver import Driver
 from worker.stores.blob_values import Limits, UploadEntry
 from worker.stores.s3.s3_store import S3Access, S3Store
-from worker.transfer.copying import Copying
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying
 
 MIN = 256  #: bytes; the least that a part may have which is not the last
 PART = 512  #: bytes

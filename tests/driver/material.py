@@ -17,8 +17,8 @@ from worker.driver import Driver
 from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
 from worker.stores.blob_values import BlobOptions, Limits, UploadEntry
 from worker.stores.store import Reader
-from worker.transfer.copying import Copying
 from worker.transfer.sources.file_source import FileSource
+from worker.transfer.upload.server_copy import Copying
 
 MIN = 256  #: bytes; the least that a part may have which is not the last
 PART = 1_024  #: bytes; what the driver sends at once

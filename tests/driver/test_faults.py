@@ -31,7 +31,7 @@ from tests.driver.lanes import LIMITS, PART, Lanes
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.stores.s3.s3_store import S3Access, S3Store
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 
 
 @pytest.fixture(scope="module")

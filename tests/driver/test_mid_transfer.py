@@ -12,8 +12,8 @@ from worker.driver import Driver
 from worker.errors import BucketNotFoundError, PermissionDeniedError, SlowDownError
 from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.transfer.checkpoint import MemoryCheckpoint
-from worker.transfer.engine import Engine
-from worker.transfer.pace import TRIES, Paces
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.pace import TRIES, Paces
 
 CONTENT = bytes(range(251)) * (10 * PART // 251)
 

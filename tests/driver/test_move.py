@@ -20,7 +20,7 @@ from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 
 P = PART
 THRESHOLD = COPYING.threshold

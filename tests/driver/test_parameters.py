@@ -14,7 +14,7 @@ from worker.errors import ConfigurationError, InvalidPathError, SourceNotFoundEr
 from worker.parameters import DriverParameters
 from worker.runtime import Runtime
 from worker.settings import Settings, Sources, Transfer
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 from worker.units import GIB, MIB
 
 S3 = {"bucket": "videos", "region": "eu-central-1"}

@@ -8,7 +8,7 @@ import pytest
 from dev.services import create_bucket
 from tests.driver.material import cases, content, data, file_source, put, written
 from worker.driver import Driver
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 from worker.units import MIB
 
 SERVERS = {"moto", "swift"}

@@ -10,9 +10,9 @@ from tests.driver.counting import CountingStore, Endless, EndlessReader, by_read
 from worker.driver import Driver
 from worker.errors import InvalidOffsetError, PlanError
 from worker.stores.blob_values import Limits
-from worker.transfer.copying import Copying
-from worker.transfer.engine import Engine
 from worker.transfer.plan import Ladder, plan_parts
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying
 from worker.units import GIB, KIB, MIB
 
 TIB = 1024 * GIB

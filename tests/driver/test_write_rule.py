@@ -30,7 +30,7 @@ from worker.errors import BlobExistsError, BlobferryError, SourceChangedError, S
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 
 P, M = PART, MIN
 

@@ -19,8 +19,8 @@ from worker.jobs.runner import run_job
 from worker.runtime import Runtime
 from worker.settings import Lease, Retention, Retry, Settings, Sources, Transfer
 from worker.stores.store import Store
-from worker.transfer.copying import Copying
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying
 
 KEY = "videos/7.mp4"
 PATH = "/videos/7.mp4"

@@ -42,7 +42,7 @@ from worker.jobs.sql_checkpoint import mark_of
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.blob_values import BlobOptions, DeleteFailure
 from worker.stores.memory.memory_store import MemoryStore
-from worker.transfer.copying import Copying
+from worker.transfer.upload.server_copy import Copying
 
 FROM, TO = "incoming/7.mp4", "videos/7.mp4"
 SOURCE, DEST = "/incoming/7.mp4", "/videos/7.mp4"

@@ -54,7 +54,7 @@ from worker.maintenance.abort_uploads import BATCH, abort_given_up
 from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime
 from worker.stores.store import Store
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 
 DAY = 24 * 3600.0
 

@@ -28,8 +28,8 @@ from worker.errors import (
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Reader
 from worker.transfer.checkpoint import MemoryCheckpoint
-from worker.transfer.engine import Engine
 from worker.transfer.sources.blob_source import BlobSource, version_of
+from worker.transfer.upload.engine import Engine
 
 DATA = random.Random(7).randbytes(100_000)
 URL = "blob://archive/a"

@@ -24,7 +24,7 @@ from tests.doubles import (
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 
 KEY = "videos/7.mp4"
 PART = 10

@@ -37,10 +37,10 @@ from worker.errors import (
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.aborting import CLOCK_TOLERANCE
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
-from worker.transfer.engine import Engine
 from worker.transfer.stop import Interrupted, Stop, never
+from worker.transfer.upload.abort import CLOCK_TOLERANCE
+from worker.transfer.upload.engine import Engine
 
 PART = 10
 THREADS = 2

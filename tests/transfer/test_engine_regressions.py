@@ -17,8 +17,8 @@ from worker.errors import (
 )
 from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.checkpoint import MemoryCheckpoint
-from worker.transfer.engine import Engine
 from worker.transfer.stop import Interrupted
+from worker.transfer.upload.engine import Engine
 
 KEY = "videos/7.mp4"
 PATH = "/videos/7.mp4"

@@ -19,9 +19,9 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint
-from worker.transfer.copying import Copying, Head
-from worker.transfer.engine import Engine
 from worker.transfer.sources.blob_source import version_of
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying, Head
 
 TINY = Limits(min_part_size=1)
 OLD, NEWER, OURS = b"what was there", b"what somebody wrote meanwhile", bytes(range(95))

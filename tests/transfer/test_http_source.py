@@ -26,10 +26,10 @@ from worker.errors import (
     SourceUnavailableError,
 )
 from worker.transfer.checkpoint import MemoryCheckpoint
-from worker.transfer.engine import Engine
 from worker.transfer.sources.http.http_source import HttpSource
 from worker.transfer.sources.http.spooled_source import SpooledSource
 from worker.transfer.stop import Interrupted
+from worker.transfer.upload.engine import Engine
 from worker.units import MIB
 
 DATA = random.Random(7).randbytes(100_000)

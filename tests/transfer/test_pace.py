@@ -25,10 +25,10 @@ from worker.errors import (
 )
 from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint
-from worker.transfer.copying import Copying, Head
-from worker.transfer.engine import Engine
-from worker.transfer.pace import LEAST, TRIES, Pace, Paces
 from worker.transfer.stop import Interrupted, never
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.pace import LEAST, TRIES, Pace, Paces
+from worker.transfer.upload.server_copy import Copying, Head
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 8
@@ -304,7 +304,7 @@ def test_a_child_that_is_killed_takes_nothing_along(pace: Pace) -> None:
 
 
 def test_a_worker_has_the_paces_of_its_family_before_it_forks(tmp_path: Path) -> None:
-    program = "import sys, worker.app; sys.exit('worker.transfer.pace' not in sys.modules)"
+    program = "import sys, worker.app; sys.exit('worker.transfer.upload.pace' not in sys.modules)"
     environment = {
         "PATH": os.environ["PATH"],
         "BLOBFERRY_DATABASE_URL": f"sqlite:///{tmp_path}/blobferry.db",

@@ -21,8 +21,8 @@ from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Base, MemoryCheckpoint
-from worker.transfer.publishing import TRIES, publish, was_published
 from worker.transfer.stop import Interrupted, never
+from worker.transfer.upload.commit import TRIES, publish, was_published
 from worker.transfer.visible import Expected, look
 
 NEW = b"the new blob"

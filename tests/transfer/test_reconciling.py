@@ -13,7 +13,7 @@ from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, MemoryCheckpoint, SentPart
 from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartPlan
-from worker.transfer.reconciling import reconcile
+from worker.transfer.upload.reconcile import reconcile
 
 BLOB = bytes(range(35))
 PLAN = PartPlan(35, 10)

@@ -26,10 +26,10 @@ from tests.transfer.downloads import DATA, World
 from worker.errors import StoreUnavailableError
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.aborting import abort_upload
 from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
-from worker.transfer.copying import Copying, Head
-from worker.transfer.engine import Engine
+from worker.transfer.upload.abort import abort_upload
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying, Head
 
 KEY = "a"
 PART = 10

@@ -22,7 +22,7 @@ from worker.errors import (
 from worker.stores.blob_values import Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.engine import Engine
+from worker.transfer.upload.engine import Engine
 
 PART = 10
 #: Rungs of two parts; sizes 10, 10, 20, 20, 40, 40, … up to 50.

@@ -10,10 +10,10 @@ from tests.doubles import BytesSource, HookedStore, RecordingStore, blob, tiny_s
 from worker.errors import OutcomeUnknownError, PermissionDeniedError, StoreError, TooManyRestartsError
 from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.checkpoint import MAX_RESTARTS, Base, MemoryCheckpoint
-from worker.transfer.copying import Copying, Head
-from worker.transfer.engine import Engine
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying, Head
 
 KEY = "videos/7.mp4"
 OLD = b"the old blob, of which the beginning stays"

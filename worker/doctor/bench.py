@@ -10,7 +10,7 @@ from worker.errors import NotSupportedError, PermissionDeniedError, Precondition
 from worker.stores.blob_values import BlobHead, BlobOptions, Condition, PartReceipt
 from worker.stores.checksums import checksum_of, join_checksums
 from worker.stores.store import Store
-from worker.transfer.aborting import abort_upload
+from worker.transfer.upload.abort import abort_upload
 
 ABSENT: Final = Condition(if_none_match=True)
 SMALL: Final = b"Blobferry's doctor was here, and is about to remove this."

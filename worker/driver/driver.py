@@ -25,17 +25,17 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.open_store import open_store
 from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
-from worker.transfer.aborting import aborting_what_is_left
 from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
-from worker.transfer.copying import Copying, Head
-from worker.transfer.engine import Engine
-from worker.transfer.settling import expected_blob
 from worker.transfer.sources.blob_source import BlobSource, version_of
 from worker.transfer.sources.reader_stream import Readable, ReaderStream
 from worker.transfer.sources.source import MemorySource, Source, as_bytes
 from worker.transfer.sources.splice import Splice
 from worker.transfer.stop import Stop, never
-from worker.transfer.target import Target
+from worker.transfer.upload.abort import aborting_what_is_left
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.settle import expected_blob
+from worker.transfer.upload.target import Target
 from worker.transfer.visible import look
 from worker.units import MIB
 

@@ -17,8 +17,8 @@ from models import Part, Upload, queries
 from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
 from worker.jobs.lease import Lease
 from worker.transfer.checkpoint import Base, SavedUpload, SentPart
-from worker.transfer.settling import expected_blob
 from worker.transfer.stop import Interrupted
+from worker.transfer.upload.settle import expected_blob
 from worker.transfer.visible import Expected
 
 LATE_CREATE: Final = 3600.0  #: seconds after which a lost Create is looked for once more

@@ -10,10 +10,10 @@ from models.queries import FILES
 from worker.errors import BlobferryError, ConfigurationError, UnreachableError, WriteConflictError
 from worker.runtime import Runtime
 from worker.stores.store import Store
-from worker.transfer.aborting import abort_upload, lost_uploads
 from worker.transfer.checkpoint import Base, SavedUpload
 from worker.transfer.download.destination import host_endpoint
 from worker.transfer.download.partial_file import remove_partial
+from worker.transfer.upload.abort import abort_upload, lost_uploads
 
 logger = logging.getLogger(__name__)
 

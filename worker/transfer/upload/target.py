@@ -21,12 +21,12 @@ from worker.errors import (
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt
 from worker.stores.checksums import join_checksums
 from worker.stores.store import HasLifecycle, Store
-from worker.transfer.aborting import abort_upload, lost_upload, lost_uploads
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload
 from worker.transfer.plan import PartPlan
-from worker.transfer.publishing import Call, publish
-from worker.transfer.settling import expected_blob, settle
 from worker.transfer.stop import Interrupted, Stop, never
+from worker.transfer.upload.abort import abort_upload, lost_upload, lost_uploads
+from worker.transfer.upload.commit import Call, publish
+from worker.transfer.upload.settle import expected_blob, settle
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Target:
         return True
 
     def publish(self, call: Call, base: Base, expected: Expected) -> PutReceipt:
-        """Make a publishing call. Raises as :func:`~worker.transfer.publishing.publish` does, and BlobExistsError."""
+        """Make a publishing call. Raises as :func:`~worker.transfer.upload.commit.publish` does, and BlobExistsError."""
         try:
             return publish(
                 self.store,

@@ -7,16 +7,16 @@ the store. The order of steps, and what a crash after each one means, is in docs
 from blobferry.contract import UploadState
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
-from worker.transfer.copying import Copying, Head
-from worker.transfer.pace import Paces
 from worker.transfer.parts import MAX_BUFFER, PartThreads
-from worker.transfer.settling import refuse_other_key, settle
 from worker.transfer.sources.reader_stream import ReaderStream
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice, SplicedStream
-from worker.transfer.streaming import write_stream
-from worker.transfer.target import Target
-from worker.transfer.writing import Write
+from worker.transfer.upload.pace import Paces
+from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.settle import refuse_other_key, settle
+from worker.transfer.upload.source_upload import Write
+from worker.transfer.upload.stream_upload import write_stream
+from worker.transfer.upload.target import Target
 
 
 class Engine:

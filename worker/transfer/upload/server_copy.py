@@ -9,10 +9,10 @@ from typing import Final
 from worker.errors import KeyNotFoundError, PreconditionFailedError, SourceChangedError
 from worker.stores.blob_values import BlobHead
 from worker.transfer.checkpoint import SentPart
-from worker.transfer.pace import Pace
 from worker.transfer.parts import Task, run_all
 from worker.transfer.plan import PartRange
-from worker.transfer.target import Target
+from worker.transfer.upload.pace import Pace
+from worker.transfer.upload.target import Target
 from worker.units import MIB
 
 _MD5: Final = re.compile(r'"?[0-9a-f]{32}"?')

@@ -10,14 +10,14 @@ from worker.stores.blob_values import Condition, PartReceipt, PutReceipt
 from worker.stores.checksums import checksum_of, md5_etag_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
-from worker.transfer.copying import Copying, Head, copy_parts
-from worker.transfer.pace import Pace
 from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
-from worker.transfer.reconciling import reconcile
-from worker.transfer.settling import expected_blob, refuse_other_key, settle
 from worker.transfer.sources.source import MemorySource, Source
-from worker.transfer.target import Target
+from worker.transfer.upload.pace import Pace
+from worker.transfer.upload.reconcile import reconcile
+from worker.transfer.upload.server_copy import Copying, Head, copy_parts
+from worker.transfer.upload.settle import expected_blob, refuse_other_key, settle
+from worker.transfer.upload.target import Target
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from worker.errors import ConfigurationError
 from worker.stores.checksums import join_checksums, multipart_etag
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload
-from worker.transfer.publishing import was_published
+from worker.transfer.upload.commit import was_published
 from worker.transfer.visible import Expected
 
 

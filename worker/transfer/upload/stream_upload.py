@@ -10,14 +10,14 @@ from worker.errors import PlanError, SourceUnavailableError, SupersededError, Up
 from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SentPart
-from worker.transfer.copying import Copying, Head, copy_parts
-from worker.transfer.pace import Pace
 from worker.transfer.parts import Buffers, PartThreads, Task, recording, run_all
 from worker.transfer.plan import Ladder, PartRange, plan_parts
 from worker.transfer.sources.source import MemorySource
 from worker.transfer.sources.splice import Stream
 from worker.transfer.sources.spool import Spool
-from worker.transfer.target import Target
+from worker.transfer.upload.pace import Pace
+from worker.transfer.upload.server_copy import Copying, Head, copy_parts
+from worker.transfer.upload.target import Target
 
 SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: holds parts that no buffer holds; /tmp is often memory
 
