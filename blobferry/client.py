@@ -13,10 +13,10 @@ from blobferry.contract import FINAL_STATES, JobState, check_request
 from blobferry.errors import ConfigurationError
 from blobferry.jobs import control
 from blobferry.jobs.job_options import JobOptions, WriteOptions
-from blobferry.jobs.job_reader import Lookout
+from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.submission import submit
 from blobferry.messages import job_messages as messages
-from blobferry.messages.read_messages import Asker
+from blobferry.messages.read_messages import ReadRequester
 from blobferry.sealing import Sealer
 from blobferry.sql.database import open_engine
 from blobferry.values import FileInfo, Job
@@ -24,7 +24,7 @@ from blobferry.values import FileInfo, Job
 READ_TIMEOUT: Final = 10.0  #: seconds
 
 
-class Client(Lookout):
+class Client(JobReader):
     """Submits jobs, looks at them, stops them and lets them go on, and reads.
 
     Thread-safe; may be made before a fork. It connects on first use.
@@ -55,7 +55,7 @@ class Client(Lookout):
         self._owns_engine = engine is None
         super().__init__(engine if engine is not None else open_engine(str(database_url)))
         self._app: Celery | None = messages.client_app(broker_url) if broker_url else None
-        self._asker = Asker(self._app, result_backend) if self._app is not None and result_backend else None
+        self._asker = ReadRequester(self._app, result_backend) if self._app is not None and result_backend else None
         self._broker_url = broker_url
         self._sealer = Sealer(encryption_keys)
 
@@ -131,7 +131,7 @@ class Client(Lookout):
         """Submit a job that deletes the blob and everything under the path."""
         return self._submit("delete", {"path": path, **options})
 
-    # --- changing one's mind; looking at jobs is Lookout's ----------------------------------------------------------
+    # --- changing one's mind; looking at jobs is JobReader's ----------------------------------------------------------
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the end of the job; what it has sent is removed from the store. Safe to repeat.
@@ -223,7 +223,7 @@ class Client(Lookout):
         if self._app is None or self._broker_url is None:
             raise ConfigurationError("broker_url", f"is not set, and {operation} is asked through the broker")
         if self._asker is None:  # twice at once does no harm
-            self._asker = Asker(self._app, self._broker_url)
+            self._asker = ReadRequester(self._app, self._broker_url)
         return self._asker.ask(request, timeout)
 
 

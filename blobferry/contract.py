@@ -14,7 +14,7 @@ from blobferry.checks import arguments as checks
 from blobferry.checks import source_urls as url_checks
 from blobferry.checks.arguments import Check
 from blobferry.errors import InvalidRequestError
-from blobferry.redaction import redacted, shown
+from blobferry.redaction import redacted, short_repr
 
 JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
@@ -55,7 +55,7 @@ class Phase(StrEnum):
 
 
 #: Phases in which readers may see the outcome: a cancel is too late.
-PAST_RETURN: Final = frozenset({Phase.COMPLETING, Phase.VERIFYING, Phase.DELETING_SOURCE})
+PAST_POINT_OF_NO_RETURN: Final = frozenset({Phase.COMPLETING, Phase.VERIFYING, Phase.DELETING_SOURCE})
 
 
 class UploadState(StrEnum):
@@ -202,7 +202,7 @@ def check_request(operation: str, arguments: Mapping[str, Any]) -> Request:
     known = {**spec.required, **spec.optional, **spec.options}
     for name in arguments:
         if name not in known:
-            raise InvalidRequestError(f"{operation}: unknown argument {shown(name)}; it takes {', '.join(known)}")
+            raise InvalidRequestError(f"{operation}: unknown argument {short_repr(name)}; it takes {', '.join(known)}")
     for name in spec.required:
         if name not in arguments:
             raise InvalidRequestError(f"{operation}: argument {name!r} is missing")

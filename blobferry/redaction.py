@@ -66,7 +66,7 @@ def redacted_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as an error shows it: its repr, cut short."""
     try:
         text = repr(value)

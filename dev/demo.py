@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from blobferry import Client, Job, JobState
 from dev.process import work_directory
-from dev.proxies.s3_recorder import Recorder, Request, recorder
+from dev.proxies.s3_recorder import RecordedRequest, Recorder, recorder
 from dev.services import flower, moto, valkey
 from dev.stack import BUCKET, Stack
 
@@ -155,7 +155,7 @@ def _sha256_of_blob(s3: Any) -> str:
     return digest.hexdigest()
 
 
-def _whole(parts: list[Request]) -> int:
+def _whole(parts: list[RecordedRequest]) -> int:
     return len({part.part_number for part in parts if part.status == 200})
 
 

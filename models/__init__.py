@@ -1,12 +1,12 @@
 """What is remembered: the rows, and every statement that touches them."""
 
-from models.attempt import Attempt
+from models.attempt import AttemptRow
 from models.base import Base
-from models.job import Job
-from models.part import Part
-from models.path_lock import PathLock
+from models.job import JobRow
+from models.part import PartRow
+from models.path_lock import PathLockRow
 from models.session import Database
-from models.tombstone import Tombstone
-from models.upload import Upload
+from models.tombstone import TombstoneRow
+from models.upload import UploadRow
 
-__all__ = ["Attempt", "Base", "Database", "Job", "Part", "PathLock", "Tombstone", "Upload"]
+__all__ = ["AttemptRow", "Base", "Database", "JobRow", "PartRow", "PathLockRow", "TombstoneRow", "UploadRow"]

@@ -8,7 +8,7 @@ from blobferry.sql.tables import attempts
 from models.base import Base
 
 
-class Attempt(Base):
+class AttemptRow(Base):
     """A row of ``blobferry_attempts``. ``outcome`` is null while the attempt lasts."""
 
     __table__ = attempts

@@ -9,7 +9,7 @@ from blobferry.sql.tables import jobs
 from models.base import Base
 
 
-class Job(Base):
+class JobRow(Base):
     """A row of ``blobferry_jobs``. The row is the truth; a message is only a nudge to look at it."""
 
     __table__ = jobs

@@ -6,7 +6,7 @@ from blobferry.sql.tables import parts
 from models.base import Base
 
 
-class Part(Base):
+class PartRow(Base):
     """A row of ``blobferry_parts``: bytes ``[offset, offset + size)`` of the blob are in the store."""
 
     __table__ = parts

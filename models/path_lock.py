@@ -6,7 +6,7 @@ from blobferry.sql.tables import path_locks
 from models.base import Base
 
 
-class PathLock(Base):
+class PathLockRow(Base):
     """A row of ``blobferry_path_locks``, from the first claim to the end, or to a pause without an upload."""
 
     __table__ = path_locks

@@ -8,7 +8,7 @@ from blobferry.sql.tables import tombstones
 from models.base import Base
 
 
-class Tombstone(Base):
+class TombstoneRow(Base):
     """A row of ``blobferry_tombstones``."""
 
     __table__ = tombstones

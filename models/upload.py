@@ -8,7 +8,7 @@ from blobferry.sql.tables import uploads
 from models.base import Base
 
 
-class Upload(Base):
+class UploadRow(Base):
     """A row of ``blobferry_uploads``. A single put has one as well, without ``upload_id`` and ``part_size``."""
 
     __table__ = uploads

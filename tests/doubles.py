@@ -21,7 +21,7 @@ from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.sources.source import Source
 from worker.transfer.upload.engine import Engine
-from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 from worker.transfer.upload.target import Target
 
 Answer = TypeVar("Answer")
@@ -243,7 +243,7 @@ class FusedStore(WrappedStore):
 
 
 class LaggingStore(WrappedStore):
-    """After each publishing call, ``head`` goes on showing what was there before, for so many looks."""
+    """After each commit call, ``head`` goes on showing what was there before, for so many looks."""
 
     def __init__(self, store: Store, looks: int) -> None:
         super().__init__(store)
@@ -298,12 +298,12 @@ def write(
     source: Source,
     *,
     checkpoint: Checkpoint,
-    head: Head | None = None,
+    head: CopiedPrefix | None = None,
     copying: Copying | None = None,
     **target: Any,
 ) -> None:
     """One call of the engine."""
-    engine.write(Target(store=store, key=key, checkpoint=checkpoint, **target), source, head=head, copying=copying)
+    engine.write(Target(store=store, key=key, checkpoint=checkpoint, **target), source, prefix=head, copying=copying)
 
 
 def blob(store: Store, key: str) -> bytes | None:

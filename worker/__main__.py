@@ -15,7 +15,7 @@ from blobferry.sql.database import reachable
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
-from worker.processes import of_parent
+from worker.processes import processes_of_parent
 from worker.runtime import Runtime
 from worker.settings import load_settings
 
@@ -82,7 +82,7 @@ def sweep(loop: bool, worker_id: str | None) -> None:
     def send(message: Message) -> bool:
         return publish(app, message)
 
-    caretaker = Caretaker(runtime, send, of_parent(worker_id) if worker_id else None)
+    caretaker = Caretaker(runtime, send, processes_of_parent(worker_id) if worker_id else None)
     if not loop:
         click.echo(caretaker.sweep())
         return

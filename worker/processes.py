@@ -10,7 +10,7 @@ from typing import Final
 _DEAD: Final = ("Z", "X")  #: states of a process that has ended. Source: proc(5), /proc/pid/stat
 
 
-class Family:
+class WorkerProcesses:
     """The children of one process. Linux only: it reads /proc."""
 
     def __init__(self, worker_id: str, parent: int) -> None:
@@ -48,9 +48,9 @@ def _is_child(pid: int, parent: int) -> bool:
     return state not in _DEAD and int(its_parent) == parent
 
 
-def of_parent(worker_id: str) -> Family:
+def processes_of_parent(worker_id: str) -> WorkerProcesses:
     """The family that this process belongs to, as a child of the worker of this id."""
-    return Family(worker_id, os.getppid())
+    return WorkerProcesses(worker_id, os.getppid())
 
 
 #: Of a worker: made before it forks, so that its children share it.

@@ -19,7 +19,7 @@ from worker.transfer.sources.http.http_source import HttpSource
 from worker.transfer.sources.source import Source
 from worker.transfer.stop import Stop, never
 from worker.transfer.upload.engine import Engine
-from worker.transfer.upload.pace import FAMILY
+from worker.transfer.upload.pace import WORKER_PACES
 
 
 class Runtime:
@@ -33,7 +33,7 @@ class Runtime:
         self.database = database or Database(settings.database_url.get_secret_value())
         self.sealer = Sealer([key.get_secret_value() for key in settings.encryption_keys])
         transfer = settings.transfer
-        self.engine = Engine(part_size=transfer.part_size, part_threads=transfer.part_threads, paces=FAMILY)
+        self.engine = Engine(part_size=transfer.part_size, part_threads=transfer.part_threads, paces=WORKER_PACES)
         self._drivers = drivers or {
             name: Driver.from_parameters(parameters, engine=self.engine)
             for name, parameters in settings.storages.items()

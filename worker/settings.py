@@ -54,7 +54,7 @@ def _absolute_path(path: Path | None) -> Path | None:
     return path
 
 
-class Sources(_Section):
+class SourcesSettings(_Section):
     """``[sources]``: what a job may read."""
 
     #: Directories below which ``file:`` sources may lie. None: no file may be read.
@@ -70,7 +70,7 @@ class Sources(_Section):
     http_ca_file: Annotated[Path | None, AfterValidator(_absolute_path)] = None
 
 
-class Transfer(_Section):
+class TransferSettings(_Section):
     """``[transfer]``: how bytes move. Memory of a child: 120 MiB + part_threads × min(part_size, 64 MiB)."""
 
     part_threads: int = Field(default=4, ge=1, le=64)
@@ -79,7 +79,7 @@ class Transfer(_Section):
     verify_seconds: float = Field(default=300, ge=0)
 
 
-class Lease(_Section):
+class LeaseSettings(_Section):
     """``[lease]``: how long a job stays with a worker that is silent."""
 
     seconds: float = Field(default=30, ge=2, le=600)
@@ -93,7 +93,7 @@ class Lease(_Section):
         return self
 
 
-class Retry(_Section):
+class RetrySettings(_Section):
     """``[retry]``: what follows a transient error."""
 
     max_attempts: int = Field(default=8, ge=1)  #: runs in a row that end without progress
@@ -102,7 +102,7 @@ class Retry(_Section):
     max_restarts: int = Field(default=3, ge=0)  #: uploads of one job begun again from byte 0
 
 
-class Retention(_Section):
+class RetentionSettings(_Section):
     """``[retention]``: how long things are kept."""
 
     failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
@@ -112,7 +112,7 @@ class Retention(_Section):
     abort_recheck_seconds: float = Field(default=3600, ge=0)  #: a part in flight may land after an abort
 
 
-class Sweep(_Section):
+class SweepSettings(_Section):
     """``[sweep]``: the caretaker."""
 
     interval_seconds: float = Field(default=5, gt=0)
@@ -140,12 +140,12 @@ class Settings(BaseSettings):
     #: Bytes after which a child is replaced, between two slices. None: twice what it may need.
     max_memory_per_child: int | None = Field(default=None, ge=64 * MIB)
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
-    sources: Sources = Sources()
-    transfer: Transfer = Transfer()
-    lease: Lease = Lease()
-    retry: Retry = Retry()
-    retention: Retention = Retention()
-    sweep: Sweep = Sweep()
+    sources: SourcesSettings = SourcesSettings()
+    transfer: TransferSettings = TransferSettings()
+    lease: LeaseSettings = LeaseSettings()
+    retry: RetrySettings = RetrySettings()
+    retention: RetentionSettings = RetentionSettings()
+    sweep: SweepSettings = SweepSettings()
 
     @property
     def max_child_memory(self) -> int:

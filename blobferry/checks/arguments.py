@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, UnsupportedMethodError
-from blobferry.redaction import shown
+from blobferry.redaction import short_repr
 
 MAX_JOB_ID: Final = 155  #: characters; what Celery's own result tables allow a task id
 MAX_KEY_BYTES: Final = 1024  #: Source: S3 user guide, "Creating object key names"
@@ -42,7 +42,7 @@ def check_path(path: Any) -> str:
 def check_job_id(job_id: Any) -> str:
     """Return the id if it can be a job's: 1 to 155 characters."""
     if not isinstance(job_id, str) or not 0 < len(job_id) <= MAX_JOB_ID or not _is_storable(job_id):
-        raise InvalidRequestError(f"job id: needs 1 to {MAX_JOB_ID} characters, got {shown(job_id)}")
+        raise InvalidRequestError(f"job id: needs 1 to {MAX_JOB_ID} characters, got {short_repr(job_id)}")
     return job_id
 
 
@@ -60,7 +60,7 @@ def check_storage(name: str, value: Any) -> str:
     """The name of a storage."""
     if not isinstance(value, str) or not _STORAGE.fullmatch(value):
         raise InvalidRequestError(
-            f"{name}: the name of a configured storage (lower-case letters, digits, '_'), got {shown(value)}"
+            f"{name}: the name of a configured storage (lower-case letters, digits, '_'), got {short_repr(value)}"
         )
     return value
 
@@ -68,7 +68,7 @@ def check_storage(name: str, value: Any) -> str:
 def check_offset(name: str, value: Any) -> int:
     """A byte offset. Its range is checked beside the path, which the error names."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidRequestError(f"{name}: needs a whole number of bytes, got {shown(value)}")
+        raise InvalidRequestError(f"{name}: needs a whole number of bytes, got {short_repr(value)}")
     return value
 
 
@@ -119,10 +119,10 @@ def _check_size(name: str, size: int) -> None:
 def check_url_options(name: str, value: Any) -> dict[str, str]:
     """What a URL is to allow: ``method`` and ``expiry``."""
     if not isinstance(value, Mapping):
-        raise InvalidRequestError(f"{name}: needs a mapping with 'method' and 'expiry', got {shown(value)}")
+        raise InvalidRequestError(f"{name}: needs a mapping with 'method' and 'expiry', got {short_repr(value)}")
     for option in value:
         if option not in ("method", "expiry"):
-            raise InvalidRequestError(f"{name}: unknown option {shown(option)}; there are 'method' and 'expiry'")
+            raise InvalidRequestError(f"{name}: unknown option {short_repr(option)}; there are 'method' and 'expiry'")
     options = {}
     if (method := value.get("method")) is not None:
         if method not in ("GET", "HEAD"):
@@ -136,14 +136,14 @@ def check_url_options(name: str, value: Any) -> dict[str, str]:
 def check_boolean(name: str, value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):
-        raise InvalidRequestError(f"{name}: needs true or false, got {shown(value)}")
+        raise InvalidRequestError(f"{name}: needs true or false, got {short_repr(value)}")
     return value
 
 
 def check_priority(name: str, value: Any) -> int:
     """0 to 9."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_PRIORITY:
-        raise InvalidRequestError(f"{name}: needs a whole number from 0 to {MAX_PRIORITY}, got {shown(value)}")
+        raise InvalidRequestError(f"{name}: needs a whole number from 0 to {MAX_PRIORITY}, got {short_repr(value)}")
     return value
 
 
@@ -160,7 +160,7 @@ def check_time(name: str, value: Any) -> str:
         is_good = False
     if not is_good:
         raise InvalidRequestError(
-            f"{name}: needs a time with a zone (ISO 8601 or an aware datetime), got {shown(value)}"
+            f"{name}: needs a time with a zone (ISO 8601 or an aware datetime), got {short_repr(value)}"
         )
     return str(moment.isoformat())
 
@@ -170,7 +170,7 @@ def check_text(limit: int) -> Check:
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or not 0 < len(value) <= limit or not value.isprintable():
-            raise InvalidRequestError(f"{name}: needs 1 to {limit} printable characters, got {shown(value)}")
+            raise InvalidRequestError(f"{name}: needs 1 to {limit} printable characters, got {short_repr(value)}")
         return value
 
     return check
@@ -179,7 +179,7 @@ def check_text(limit: int) -> Check:
 def check_content_type(name: str, value: Any) -> str:
     """A media type."""
     if not isinstance(value, str) or not 0 < len(value) <= 255 or not (value.isascii() and value.isprintable()):
-        raise InvalidRequestError(f"{name}: needs a media type such as 'video/mp4', got {shown(value)}")
+        raise InvalidRequestError(f"{name}: needs a media type such as 'video/mp4', got {short_repr(value)}")
     return value
 
 
@@ -187,7 +187,7 @@ def check_strings(name: str, value: Any) -> dict[str, str]:
     """Strings by name."""
     if not isinstance(value, Mapping) or not all(_is_storable(text) for pair in value.items() for text in pair):
         raise InvalidRequestError(
-            f"{name}: needs a mapping of strings to strings (no zero bytes, valid Unicode), got {shown(value)}"
+            f"{name}: needs a mapping of strings to strings (no zero bytes, valid Unicode), got {short_repr(value)}"
         )
     return dict(value)
 
@@ -200,7 +200,7 @@ def check_metadata(name: str, value: Any) -> dict[str, str]:
     for key, text in metadata.items():
         if not _HEADER_NAME.fullmatch(key) or not (text.isascii() and text.isprintable()):
             raise InvalidRequestError(
-                f"{name}: {shown(key)} cannot be sent: names are lower-case letters, digits, '.', '_', '-', "
+                f"{name}: {short_repr(key)} cannot be sent: names are lower-case letters, digits, '.', '_', '-', "
                 "values printable ASCII"
             )
     if sum(len(key) + len(text) for key, text in metadata.items()) > MAX_METADATA_BYTES:
@@ -215,7 +215,7 @@ def check_optional(check: Check) -> Check:
 
 def _named(value: Any) -> str:
     """The text itself, for an error that carries it; what is no text, or longer than any good one, is cut short."""
-    return value if isinstance(value, str) and len(value) <= 2 * MAX_KEY_BYTES else shown(value)
+    return value if isinstance(value, str) and len(value) <= 2 * MAX_KEY_BYTES else short_repr(value)
 
 
 def _is_storable(value: Any) -> bool:

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from blobferry.checks.arguments import check_path, check_storage
 from blobferry.errors import InvalidRequestError
-from blobferry.redaction import is_sealed, redacted, shown
+from blobferry.redaction import is_sealed, redacted, short_repr
 
 MAX_URL: Final = 8192  #: characters; presigned ones have up to 4,000
 MAX_SEALED: Final = 2 * MAX_URL  #: characters; a third more than the URL, and its frame
@@ -85,4 +85,4 @@ _SOURCES: Final = {"file": _check_file, "http": _check_http, "https": _check_htt
 
 
 def _got(value: Any) -> str:
-    return shown(redacted(value) if isinstance(value, str) else value)
+    return short_repr(redacted(value) if isinstance(value, str) else value)

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from blobferry.cli.progress import print_json, shown
+from blobferry.cli.progress import job_display, print_json
 from blobferry.cli.wording import ending
 from blobferry.client import Client
 from blobferry.contract import JobState
@@ -90,7 +90,7 @@ def followed(
     wanted: JobState = JobState.SUCCEEDED,
 ) -> int:
     """Show the job until it is final; return the exit status: 0 if it ended as ``wanted``."""
-    with shown(as_json=as_json, every_change=every_change) as show:
+    with job_display(as_json=as_json, every_change=every_change) as show:
         for job in client.watch(job_id, timeout=timeout):
             show(job)
     if not as_json:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from blobferry.cli.wording import NOTHING_MORE, clock, coming, in_bytes, past, problem, progress, share
-from blobferry.contract import FINAL_STATES, PAST_RETURN, JobState, Phase, UploadState
+from blobferry.contract import FINAL_STATES, PAST_POINT_OF_NO_RETURN, JobState, Phase, UploadState
 from blobferry.errors import SourceChangedError
 from blobferry.redaction import printable
 from blobferry.values import Job, Situation, Upload
@@ -135,11 +135,11 @@ def _next(situation: Situation) -> str:
             return _removal(situation)
         case JobState.FAILED:
             return _after_failure(situation)
-        case _ if (job.cancel_requested or job.pause_requested) and job.phase not in PAST_RETURN:
+        case _ if (job.cancel_requested or job.pause_requested) and job.phase not in PAST_POINT_OF_NO_RETURN:
             return _wish(situation)
         case JobState.PAUSED:
             return f"{_kept(situation)}`blobferry resume {job.id}` lets it go on"
-        case _ if job.deadline is not None and job.deadline <= job.seen_at and job.phase not in PAST_RETURN:
+        case _ if job.deadline is not None and job.deadline <= job.seen_at and job.phase not in PAST_POINT_OF_NO_RETURN:
             return f"its deadline {clock(job.deadline)} is over: it fails at the next look"
         case _ if situation.lease_expires_at is not None:
             return _lease(situation)
@@ -171,7 +171,7 @@ def _lease(situation: Situation) -> str:
     owner = f"the lease of {job.worker or 'its worker'}"
     if ends <= job.seen_at:
         return f"{owner} ran out {past(ends, job.seen_at)}: the next sweep gives the job to another worker"
-    too_late = "; too late to cancel" if job.phase in PAST_RETURN else ""
+    too_late = "; too late to cancel" if job.phase in PAST_POINT_OF_NO_RETURN else ""
     seconds = (ends - job.seen_at).total_seconds()
     return f"{owner} runs out in {seconds:.0f} s unless it is renewed; then another worker takes over{too_late}"
 

@@ -24,7 +24,7 @@ STEP: Final = 10  #: percent between two plain lines
 
 
 @contextmanager
-def shown(*, as_json: bool, every_change: bool) -> Iterator[Show]:
+def job_display(*, as_json: bool, every_change: bool) -> Iterator[Show]:
     """What to call with the job whenever it has changed. With JSON, ``every_change`` prints each, else nothing is."""
     if as_json:
         yield print_json if every_change else lambda job: None

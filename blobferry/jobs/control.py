@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, select, update
 
 from blobferry.checks.arguments import check_job_id
-from blobferry.contract import FINAL_STATES, PAST_RETURN, UNFINISHED_UPLOADS, JobState, Phase, UploadState
+from blobferry.contract import FINAL_STATES, PAST_POINT_OF_NO_RETURN, UNFINISHED_UPLOADS, JobState, Phase, UploadState
 from blobferry.errors import JobNotFoundError, TooLateError
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
@@ -37,7 +37,7 @@ def cancel(engine: Engine, job_id: str) -> Row:
             job.keep_uploads_until(db_now(), _UNSENT)
             return job.change()
         job.refuse_succeeded("cancel", "what it has done stays; to delete the blob is another job")
-        job.refuse_past_return("cancel")
+        job.refuse_past_point_of_no_return("cancel")
         return job.change(cancel_requested=True)
 
 
@@ -47,7 +47,7 @@ def pause(engine: Engine, job_id: str) -> Row:
         job.refuse_ended("pause")
         if job.state == JobState.PAUSED:
             return job.row
-        job.refuse_past_return("pause")
+        job.refuse_past_point_of_no_return("pause")
         return job.change(pause_requested=True)
 
 
@@ -145,16 +145,16 @@ class _Locked:
         if self.state == JobState.SUCCEEDED:
             raise self._too_late(asked, advice)
 
-    def refuse_past_return(self, asked: str) -> None:
+    def refuse_past_point_of_no_return(self, asked: str) -> None:
         """Raise TooLateError if readers may see the outcome any moment."""
-        if self.row["phase"] in PAST_RETURN:
+        if self.row["phase"] in PAST_POINT_OF_NO_RETURN:
             raise self._too_late(asked, "readers may see the outcome any moment: wait for its end")
 
     def _too_late(self, asked: str, advice: str) -> TooLateError:
         where = f"it is {self.state}" if self.state not in FINAL_STATES else f"it has {self.state}"
         if self.state == JobState.CANCELLED:
             where = "it is cancelled"
-        elif self.row["phase"] in PAST_RETURN:
+        elif self.row["phase"] in PAST_POINT_OF_NO_RETURN:
             where += f" (phase {self.row['phase']})"
         elif self.row["cancel_requested"]:
             where += ", and its cancel was asked for"

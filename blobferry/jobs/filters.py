@@ -8,7 +8,7 @@ from blobferry.checks import arguments as checks
 from blobferry.contract import OPERATIONS, JobState
 from blobferry.errors import InvalidRequestError
 from blobferry.jobs.job_queries import Wanted
-from blobferry.redaction import shown
+from blobferry.redaction import short_repr
 
 MAX_LIMIT: Final = 10_000  #: rows that one look brings
 
@@ -28,7 +28,7 @@ def check_wanted(
 ) -> Wanted:
     """What was asked for. Raises InvalidRequestError naming the first argument that cannot be used."""
     if operation is not None and (not isinstance(operation, str) or operation not in OPERATIONS):
-        raise InvalidRequestError(f"operation: needs one of {', '.join(OPERATIONS)}, got {shown(operation)}")
+        raise InvalidRequestError(f"operation: needs one of {', '.join(OPERATIONS)}, got {short_repr(operation)}")
     return Wanted(
         states=_states(state),
         since=_moment("since", since),
@@ -44,7 +44,7 @@ def check_wanted(
 def check_limit(limit: Any) -> int:
     """How many rows at most."""
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
-        raise InvalidRequestError(f"limit: needs a whole number from 1 to {MAX_LIMIT}, got {shown(limit)}")
+        raise InvalidRequestError(f"limit: needs a whole number from 1 to {MAX_LIMIT}, got {short_repr(limit)}")
     return limit
 
 
@@ -54,7 +54,7 @@ def _states(state: Any) -> tuple[JobState, ...]:
     words = [state] if isinstance(state, str) else state
     known = [str(each) for each in JobState]
     if not isinstance(words, Collection) or not words or any(word not in known for word in words):
-        raise InvalidRequestError(f"state: needs one or some of {', '.join(known)}, got {shown(state)}")
+        raise InvalidRequestError(f"state: needs one or some of {', '.join(known)}, got {short_repr(state)}")
     return tuple(JobState(word) for word in words)
 
 

@@ -20,7 +20,7 @@ AWAY_INTERVAL: Final = 1.0  #: seconds, while the database is away
 PATIENCE: Final = 60.0  #: seconds that the database may be away while somebody waits for a job
 
 
-class Lookout:
+class JobReader:
     """Looks at jobs through an engine. Every method raises UnreachableError if the database is away."""
 
     def __init__(self, engine: Engine) -> None:

@@ -25,7 +25,7 @@ LOOKS: Final = 3  #: in a row that may fail; a connection that lay idle may be d
 _UNFIT: Final = ("rpc", "amqp", "disabled")
 
 
-class Asker:
+class ReadRequester:
     """Asks, and waits for what is answered. Thread-safe; may be made before a fork. Opens no connection by itself."""
 
     def __init__(self, app: Celery, result_backend: str) -> None:

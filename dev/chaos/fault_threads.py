@@ -12,7 +12,7 @@ from typing import Final
 from dev.chaos.fault_plan import PlannedFault
 from dev.chaos.harms import Means
 from dev.chaos.message_faults import MESSAGE_HARMS
-from dev.chaos.row_watch import Watch
+from dev.chaos.row_watch import RowWatch
 from dev.chaos.service_faults import SERVICE_HARMS
 from dev.chaos.system import System
 from dev.chaos.worker_faults import WORKER_HARMS
@@ -30,7 +30,7 @@ class Faulting:
     """Faults that go on."""
 
     system: System
-    watch: Watch
+    watch: RowWatch
     ending: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _begun: float = field(default_factory=time.monotonic)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 
-from dev.chaos.row_watch import Watch
+from dev.chaos.row_watch import RowWatch
 from dev.chaos.system import System
 
 Harm = Generator[Collection[int] | None, None, None]
@@ -20,7 +20,7 @@ class Means:
     """What a harm has at hand."""
 
     system: System
-    watch: Watch
+    watch: RowWatch
     target: str
     seconds: float  #: that it is to last, if it lasts
     chance: random.Random

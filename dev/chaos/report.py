@@ -9,11 +9,11 @@ from rich.table import Table
 
 from dev.chaos.evidence import Evidence
 from dev.chaos.planned_jobs import Scene
-from dev.chaos.row_watch import Harm, Watch
+from dev.chaos.row_watch import Harm, RowWatch
 from dev.chaos.system import BUCKETS
 
 
-def show_faults(console: Console, watch: Watch) -> None:
+def show_faults(console: Console, watch: RowWatch) -> None:
     """What was injected, whom it hit, and how soon those jobs went on once it was over.
 
     A job goes on with its next claim, checkpoint or phase, or its end. Seconds in which another fault lasted are left
@@ -95,7 +95,7 @@ def _sent_twice(evidence: Evidence, received: Mapping[tuple[str, str], int]) -> 
     return sum(sum(needed[place]) for place in places), sum(received[place] for place in places)
 
 
-def _figures(watch: Watch, harms: Sequence[Harm]) -> list[str]:
+def _figures(watch: RowWatch, harms: Sequence[Harm]) -> list[str]:
     times = [(watch.undisturbed(harm), harm.recovered) for harm in harms]
     known = sorted(free for free, _ in times if free is not None)
     if not known:

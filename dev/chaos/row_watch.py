@@ -35,7 +35,7 @@ class Harm:
 
 
 @dataclass
-class Watch:
+class RowWatch:
     """What has been seen so far. Thread-safe enough: one thread looks, others read whole values."""
 
     url: str
@@ -122,9 +122,9 @@ class Watch:
 
 
 @contextmanager
-def watching(url: str) -> Iterator[Watch]:
+def watching(url: str) -> Iterator[RowWatch]:
     """A watch that looks until the end of the block."""
-    watch = Watch(url.replace("postgresql+psycopg://", "postgresql://", 1))
+    watch = RowWatch(url.replace("postgresql+psycopg://", "postgresql://", 1))
     ended = threading.Event()
     thread = threading.Thread(target=watch.loop, args=(ended,), name="watch")
     thread.start()

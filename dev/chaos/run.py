@@ -17,7 +17,7 @@ from dev.chaos.fault_plan import Plan
 from dev.chaos.fault_threads import Faulting
 from dev.chaos.planned_jobs import Scene, Step
 from dev.chaos.report import show_faults, show_history, show_jobs
-from dev.chaos.row_watch import Watch, watching
+from dev.chaos.row_watch import RowWatch, watching
 from dev.chaos.submitter import Submitting, app_engine
 from dev.chaos.system import BUCKETS, System, system
 from dev.chaos.verdict import FOREIGN, SETTLED, Verdict, Violation
@@ -99,7 +99,7 @@ def _go(plan: Plan, submitting: Submitting, faulting: Faulting, scenes: list[Sce
     faulting.end()
 
 
-def _settle(running: System, submitting: Submitting, watch: Watch) -> tuple[float, set[str]]:
+def _settle(running: System, submitting: Submitting, watch: RowWatch) -> tuple[float, set[str]]:
     """Wait until nothing is left to do; retry what its workers' deaths have ended. How long it took, and which jobs."""
     began = time.monotonic()
     retried: set[str] = set()
@@ -120,7 +120,7 @@ def _settle(running: System, submitting: Submitting, watch: Watch) -> tuple[floa
     return seconds, retried
 
 
-def _look_again(watch: Watch) -> None:
+def _look_again(watch: RowWatch) -> None:
     """Let the second look at what was aborted, and at what may have been opened late, be due now and not in an hour."""
     due = "state = 'gone' AND recheck_at IS NOT NULL"
     rows(watch.url, f"UPDATE blobferry_uploads SET recheck_at = clock_timestamp() WHERE {due} RETURNING id")

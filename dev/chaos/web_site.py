@@ -16,7 +16,7 @@ PIECE = 256 * 1024  #: bytes
 @contextmanager
 def site(directory: Path) -> Iterator[str]:
     """Its URL."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_SiteHandler, directory))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="site")
     thread.start()
     try:
@@ -27,7 +27,7 @@ def site(directory: Path) -> Iterator[str]:
         server.server_close()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _SiteHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def __init__(self, directory: Path, *args: Any) -> None:

@@ -23,7 +23,7 @@ PIECE = 256 * 1024  #: bytes
 
 
 @dataclass(slots=True)
-class Request:
+class RecordedRequest:
     """One request, as far as it came. Times are seconds since the epoch."""
 
     method: str
@@ -52,9 +52,9 @@ class Recorder(Service):
     endpoint: str
     log: Path
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[RecordedRequest]:
         """What it has seen so far, in the order of their ends."""
-        return [Request(**json.loads(line)) for line in self.log.read_text().splitlines()]
+        return [RecordedRequest(**json.loads(line)) for line in self.log.read_text().splitlines()]
 
 
 @contextmanager
@@ -150,11 +150,11 @@ class _Proxy:
             self._log.flush()
 
 
-def _described(method: str, target: str, head: bytes) -> Request:
+def _described(method: str, target: str, head: bytes) -> RecordedRequest:
     url = urlsplit(target)
     call = recognise(method, target, copies=_header(head, b"x-amz-copy-source") is not None)
     number = parse_qs(url.query).get("partNumber")
-    return Request(
+    return RecordedRequest(
         method,
         url.path,
         call.operation,
@@ -164,7 +164,9 @@ def _described(method: str, target: str, head: bytes) -> Request:
     )
 
 
-async def _copy_body(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request) -> None:
+async def _copy_body(
+    head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: RecordedRequest
+) -> None:
     if b"chunked" in (_header(head, b"transfer-encoding") or b""):
         size = -1
         while size:

@@ -16,11 +16,11 @@ from models.queries.checkpoints import (
     known_upload_ids,
     newest_upload,
     parts_of,
-    pass_return,
+    pass_point_of_no_return,
     record_parts,
     update_upload,
 )
-from models.queries.claims import Wishes, claim_job, extend_lease, update_owned
+from models.queries.claims import ControlRequests, claim_job, extend_lease, update_owned
 from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, pick_fairly, seconds_to_next_run, take_back
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
 from models.queries.history import count_bytes_sent, remark
@@ -30,7 +30,7 @@ from models.queries.pruning import prune
 from models.queries.unowned import (
     MAX_CRASH_STREAK,
     MAX_CRASHES,
-    apply_wishes,
+    apply_requests,
     ask_to_cancel,
     deadline_error,
     expire_leases,
@@ -52,9 +52,9 @@ __all__ = [
     "MAX_CRASHES",
     "MAX_CRASH_STREAK",
     "REPUBLISH_AFTER",
+    "ControlRequests",
     "Hold",
-    "Wishes",
-    "apply_wishes",
+    "apply_requests",
     "ask_to_cancel",
     "begin_completing",
     "cancel_job",
@@ -76,7 +76,7 @@ __all__ = [
     "newest_upload",
     "owners",
     "parts_of",
-    "pass_return",
+    "pass_point_of_no_return",
     "pause_job",
     "pick_fairly",
     "poll_again",

@@ -9,16 +9,16 @@ from sqlalchemy.orm import Session
 from blobferry.contract import UNFINISHED_UPLOADS, JobState
 from blobferry.errors import LeaseLostError
 from blobferry.sql.clock import db_now
-from models.attempt import Attempt
-from models.job import Job
-from models.queries.conditions import claimable, now, past_return
+from models.attempt import AttemptRow
+from models.job import JobRow
+from models.queries.conditions import claimable, now, past_point_of_no_return
 from models.queries.history import open_attempt
 from models.queries.locks import Hold, take_locks, wait_for
 from models.queries.unowned import DEADLY_KEPT, requeue_expired
-from models.upload import Upload
+from models.upload import UploadRow
 
 
-class Wishes(NamedTuple):
+class ControlRequests(NamedTuple):
     """What somebody else wants of a job that runs."""
 
     cancel: bool
@@ -26,7 +26,7 @@ class Wishes(NamedTuple):
     overdue: bool  #: its deadline is over
 
 
-def nothing_held(job: Job) -> Sequence[Hold]:
+def nothing_held(job: JobRow) -> Sequence[Hold]:
     """For a claim that needs no path for itself."""
     return ()
 
@@ -39,9 +39,9 @@ def claim_job(
     lease_seconds: float,
     publish_seq: int | None = None,
     is_repeated: bool = False,
-    holds: Callable[[Job], Sequence[Hold]] = nothing_held,
+    holds: Callable[[JobRow], Sequence[Hold]] = nothing_held,
     failed_upload_seconds: float = DEADLY_KEPT,
-) -> Job | None:
+) -> JobRow | None:
     """Take the job for a run, or None if it is not to be had. Two callers at once: one gets it.
 
     ``publish_seq`` is the message's number: an old message claims nothing. An expired lease is settled first, so that
@@ -52,12 +52,12 @@ def claim_job(
     requeue_expired(session, limit=1, job_id=job_id, keep_upload_seconds=failed_upload_seconds)
     wanted = and_(*claimable())
     if publish_seq is not None:
-        wanted &= Job.publish_seq == publish_seq
+        wanted &= JobRow.publish_seq == publish_seq
     if is_repeated:  # a worker's child runs one job at a time
-        first = and_(Job.worker == worker, Job.lease_expires_at > now())
-        wanted |= first if publish_seq is None else and_(first, Job.publish_seq == publish_seq + 1)
+        first = and_(JobRow.worker == worker, JobRow.lease_expires_at > now())
+        wanted |= first if publish_seq is None else and_(first, JobRow.publish_seq == publish_seq + 1)
     with session.begin_nested() as claimed:
-        job = _take(session, Job.id == job_id, wanted, worker=worker, lease_seconds=lease_seconds)
+        job = _take(session, JobRow.id == job_id, wanted, worker=worker, lease_seconds=lease_seconds)
         if job is None:
             return None
         blocker = take_locks(session, job, holds(job))
@@ -70,43 +70,49 @@ def claim_job(
     return None
 
 
-def _take(session: Session, *wanted: ColumnElement[bool], worker: str, lease_seconds: float) -> Job | None:
+def _take(session: Session, *wanted: ColumnElement[bool], worker: str, lease_seconds: float) -> JobRow | None:
     # Also of a job that was paused, or resumed by somebody, after its attempt had ended.
-    lasts = exists().where(Attempt.job_id == Job.id, Attempt.attempt == Job.attempt, Attempt.outcome.is_(None))
-    again = or_(Job.state == JobState.RETRYING, ~lasts)
+    lasts = exists().where(
+        AttemptRow.job_id == JobRow.id, AttemptRow.attempt == JobRow.attempt, AttemptRow.outcome.is_(None)
+    )
+    again = or_(JobRow.state == JobState.RETRYING, ~lasts)
     statement = (
-        update(Job)
+        update(JobRow)
         .where(*wanted)
         .values(
-            token=Job.token + 1,
+            token=JobRow.token + 1,
             # Messages sent before this claim are old from now on; a repeated claim is still the same.
-            publish_seq=Job.publish_seq + case((Job.lease_expires_at.is_(None), 1), else_=0),
-            attempt=Job.attempt + case((again, 1), else_=0),
-            state=case((Job.state == JobState.VERIFYING, JobState.VERIFYING), else_=JobState.RUNNING),
+            publish_seq=JobRow.publish_seq + case((JobRow.lease_expires_at.is_(None), 1), else_=0),
+            attempt=JobRow.attempt + case((again, 1), else_=0),
+            state=case((JobRow.state == JobState.VERIFYING, JobState.VERIFYING), else_=JobState.RUNNING),
             worker=worker,
             lease_expires_at=db_now(lease_seconds),
-            started_at=func.coalesce(Job.started_at, db_now()),
+            started_at=func.coalesce(JobRow.started_at, db_now()),
             updated_at=db_now(),
             run_at=None,
             published_at=None,
         )
-        .returning(Job)
+        .returning(JobRow)
     )
     return session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
 
 
-def _keep_uploads(session: Session, job: Job) -> None:
+def _keep_uploads(session: Session, job: JobRow) -> None:
     # They were to be kept for a while, for a run like this one.
-    unfinished = (Upload.job_id == job.id, Upload.state.in_(UNFINISHED_UPLOADS), Upload.recheck_at.is_not(None))
-    session.execute(update(Upload).where(*unfinished).values(recheck_at=None))
+    unfinished = (
+        UploadRow.job_id == job.id,
+        UploadRow.state.in_(UNFINISHED_UPLOADS),
+        UploadRow.recheck_at.is_not(None),
+    )
+    session.execute(update(UploadRow).where(*unfinished).values(recheck_at=None))
 
 
-def extend_lease(session: Session, job_id: str, token: int, lease_seconds: float) -> Wishes | None:
+def extend_lease(session: Session, job_id: str, token: int, lease_seconds: float) -> ControlRequests | None:
     """Renew the lease; return what is wished, or None if another run owns the job."""
     return _update_owned(session, job_id, token, lease_expires_at=db_now(lease_seconds))
 
 
-def update_owned(session: Session, job_id: str, token: int, **values: Any) -> Wishes:
+def update_owned(session: Session, job_id: str, token: int, **values: Any) -> ControlRequests:
     """Change the job on behalf of the run with this token. Raises LeaseLostError if it owns the job no longer.
 
     Every transaction of a run begins with this, also when it is about other tables: it locks the row.
@@ -117,10 +123,14 @@ def update_owned(session: Session, job_id: str, token: int, **values: Any) -> Wi
     return wishes
 
 
-def _update_owned(session: Session, job_id: str, token: int, **values: Any) -> Wishes | None:
-    owned = (Job.id == job_id, Job.token == token, Job.lease_expires_at.is_not(None))  # null: the run has ended
-    overdue = and_(Job.deadline.is_not(None), Job.deadline < db_now(), ~past_return())
-    statement = update(Job).where(*owned).values(**values)
-    returning = statement.returning(Job.cancel_requested, Job.pause_requested, overdue)
+def _update_owned(session: Session, job_id: str, token: int, **values: Any) -> ControlRequests | None:
+    owned = (
+        JobRow.id == job_id,
+        JobRow.token == token,
+        JobRow.lease_expires_at.is_not(None),
+    )  # null: the run has ended
+    overdue = and_(JobRow.deadline.is_not(None), JobRow.deadline < db_now(), ~past_point_of_no_return())
+    statement = update(JobRow).where(*owned).values(**values)
+    returning = statement.returning(JobRow.cancel_requested, JobRow.pause_requested, overdue)
     row = session.execute(returning, execution_options={"synchronize_session": False}).one_or_none()
-    return None if row is None else Wishes(bool(row[0]), bool(row[1]), bool(row[2]))
+    return None if row is None else ControlRequests(bool(row[0]), bool(row[1]), bool(row[2]))

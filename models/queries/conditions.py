@@ -8,9 +8,9 @@ from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, bindparam, fu
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from blobferry.contract import CLAIMABLE_STATES, OPERATIONS, PAST_RETURN, REQUEST_VERSION
+from blobferry.contract import CLAIMABLE_STATES, OPERATIONS, PAST_POINT_OF_NO_RETURN, REQUEST_VERSION
 from blobferry.sql.clock import db_now
-from models.job import Job
+from models.job import JobRow
 
 #: Columns of a job that no run owns.
 NOBODY: Final[Mapping[str, None]] = {"worker": None, "lease_expires_at": None, "published_at": None}
@@ -20,9 +20,9 @@ def claimable() -> list[ColumnElement[bool]]:
     """May be claimed now."""
     return [
         *waiting(),
-        or_(Job.run_at.is_(None), Job.run_at <= now()),
-        or_(past_return(), Job.deadline.is_(None), Job.deadline >= now()),
-        or_(past_return(), ~Job.cancel_requested & ~Job.pause_requested),
+        or_(JobRow.run_at.is_(None), JobRow.run_at <= now()),
+        or_(past_point_of_no_return(), JobRow.deadline.is_(None), JobRow.deadline >= now()),
+        or_(past_point_of_no_return(), ~JobRow.cancel_requested & ~JobRow.pause_requested),
     ]
 
 
@@ -31,13 +31,13 @@ def waiting() -> list[ColumnElement[bool]]:
     # The states stand in the statement itself, so that PostgreSQL sees that the partial indexes serve it. Jobs of an
     # operation or a request version that this one does not know are left to workers that do.
     states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
-    known = (Job.operation.in_(tuple(OPERATIONS)), Job.request_version <= REQUEST_VERSION)
-    return [Job.state.in_(states), Job.lease_expires_at.is_(None), Job.waits_for.is_(None), *known]
+    known = (JobRow.operation.in_(tuple(OPERATIONS)), JobRow.request_version <= REQUEST_VERSION)
+    return [JobRow.state.in_(states), JobRow.lease_expires_at.is_(None), JobRow.waits_for.is_(None), *known]
 
 
-def past_return() -> ColumnElement[bool]:
+def past_point_of_no_return() -> ColumnElement[bool]:
     """Readers may see the outcome: too late for a cancel."""
-    return func.coalesce(Job.phase, "").in_(sorted(PAST_RETURN))
+    return func.coalesce(JobRow.phase, "").in_(sorted(PAST_POINT_OF_NO_RETURN))
 
 
 def now(seconds: float = 0.0) -> ScalarSelect[datetime]:

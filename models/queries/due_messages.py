@@ -7,14 +7,14 @@ from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from blobferry.sql.clock import db_now
-from models.job import Job
+from models.job import JobRow
 from models.queries.conditions import claimable, now, waiting
 
 PUBLISHER_LOCK: Final = 0x626C6F62_66657272  #: any constant; "blobferr"
 REPUBLISH_AFTER: Final = 30.0  #: seconds after which an unclaimed message counts as lost
 
 
-def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[Job]:
+def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[JobRow]:
     """Stamp the next-best claimable jobs, so that ``limit`` of them have a message on its way; the caller sends it.
 
     Highest priority first, then the oldest; every fifth pick (counted from ``turn``) is the oldest whatever its
@@ -24,34 +24,34 @@ def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[Job]
     if not _is_sole_publisher(session):
         return []
     lost = now(-REPUBLISH_AFTER)
-    waiting = select(func.count()).select_from(Job).where(*claimable(), Job.published_at >= lost)
+    waiting = select(func.count()).select_from(JobRow).where(*claimable(), JobRow.published_at >= lost)
     limit -= session.scalar(waiting) or 0
     if limit <= 0:
         return []
     unpublished = (
-        select(Job).where(*claimable(), or_(Job.published_at.is_(None), Job.published_at < lost)).limit(limit)
+        select(JobRow).where(*claimable(), or_(JobRow.published_at.is_(None), JobRow.published_at < lost)).limit(limit)
     ).with_for_update(skip_locked=True)
-    best = list(session.scalars(unpublished.order_by(Job.priority.desc(), Job.seq)))
-    oldest = list(session.scalars(unpublished.order_by(Job.seq)))
+    best = list(session.scalars(unpublished.order_by(JobRow.priority.desc(), JobRow.seq)))
+    oldest = list(session.scalars(unpublished.order_by(JobRow.seq)))
     picked = pick_fairly(best, oldest, limit=limit, turn=turn)
     ids = [job.id for job in picked]
     session.execute(
-        update(Job).where(Job.id.in_(ids)).values(published_at=db_now()),
+        update(JobRow).where(JobRow.id.in_(ids)).values(published_at=db_now()),
         execution_options={"synchronize_session": False},
     )
     return picked
 
 
-def take_back(session: Session, jobs: Sequence[Job]) -> None:
+def take_back(session: Session, jobs: Sequence[JobRow]) -> None:
     """The broker is away: nobody has published these after all."""
-    unsent = [and_(Job.id == job.id, Job.publish_seq == job.publish_seq) for job in jobs]
-    statement = update(Job).where(or_(*unsent)).values(published_at=None)
+    unsent = [and_(JobRow.id == job.id, JobRow.publish_seq == job.publish_seq) for job in jobs]
+    statement = update(JobRow).where(or_(*unsent)).values(published_at=None)
     session.execute(statement, execution_options={"synchronize_session": False})
 
 
-def pick_fairly(best: Sequence[Job], oldest: Sequence[Job], *, limit: int, turn: int) -> list[Job]:
+def pick_fairly(best: Sequence[JobRow], oldest: Sequence[JobRow], *, limit: int, turn: int) -> list[JobRow]:
     """``limit`` different jobs from the two orders, every fifth from ``oldest``."""
-    picked: dict[str, Job] = {}
+    picked: dict[str, JobRow] = {}
     for position in range(turn, turn + limit):
         order = oldest if position % 5 == 4 else best
         job = next((job for job in order if job.id not in picked), None)
@@ -63,7 +63,7 @@ def pick_fairly(best: Sequence[Job], oldest: Sequence[Job], *, limit: int, turn:
 
 def seconds_to_next_run(session: Session) -> float | None:
     """Seconds until the next job may be claimed that may not be yet; None if there is none."""
-    row = session.execute(select(func.min(Job.run_at), now()).where(*waiting(), Job.run_at > now())).one()
+    row = session.execute(select(func.min(JobRow.run_at), now()).where(*waiting(), JobRow.run_at > now())).one()
     return (row[0] - row[1]).total_seconds() if row[0] else None
 
 

@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from blobferry.contract import PAST_RETURN, JobState
+from blobferry.contract import PAST_POINT_OF_NO_RETURN, JobState
 from blobferry.errors import BlobferryError, StoreError, TransferError
 from blobferry.sql.clock import db_now
-from models.job import Job
+from models.job import JobRow
 from models.queries.claims import update_owned
 from models.queries.conditions import NOBODY
 from models.queries.history import close_attempt
@@ -17,21 +17,21 @@ from models.queries.locks import drop_locks
 from models.queries.unowned import give_up_uploads, keep_paused
 
 
-def release_job(session: Session, job: Job, state: JobState, *, delay: float = 0.0, **values: Any) -> None:
+def release_job(session: Session, job: JobRow, state: JobState, *, delay: float = 0.0, **values: Any) -> None:
     """Give the job back, to be claimed again after ``delay`` seconds: a slice, a drain, a Stat poll or a retry."""
     update_owned(session, job.id, job.token, state=state, run_at=db_now(delay), crash_streak=0, **NOBODY, **values)
 
 
-def pause_job(session: Session, job: Job, *, keep_upload_seconds: float) -> None:
+def pause_job(session: Session, job: JobRow, *, keep_upload_seconds: float) -> None:
     """Give the job back, to be claimed again once somebody resumes it; at once if that has happened meanwhile."""
-    state = case((Job.pause_requested, JobState.PAUSED), else_=JobState.QUEUED)
+    state = case((JobRow.pause_requested, JobState.PAUSED), else_=JobState.QUEUED)
     wishes = update_owned(session, job.id, job.token, state=state, run_at=None, crash_streak=0, **NOBODY)
     if wishes.pause:
         keep_paused(session, job.id, keep_upload_seconds)
 
 
 def retry_job(
-    session: Session, job: Job, error: BlobferryError, *, delay: float, failures: int, max_attempts: int
+    session: Session, job: JobRow, error: BlobferryError, *, delay: float, failures: int, max_attempts: int
 ) -> None:
     """Record a transient error; the job may be claimed again after ``delay`` seconds."""
     why = {"failures": failures, "max_attempts": max_attempts, "error_code": error.code, "error_message": str(error)}
@@ -39,24 +39,24 @@ def retry_job(
     close_attempt(session, job.id, job.attempt, outcome="retrying", error=error)
 
 
-def finish_job(session: Session, job: Job, result: Mapping[str, Any]) -> None:
+def finish_job(session: Session, job: JobRow, result: Mapping[str, Any]) -> None:
     """The job is done: Stat has shown it."""
     _finish(session, job, JobState.SUCCEEDED, "succeeded", None, result=dict(result), bytes_done=job.size or 0)
 
 
-def fail_job(session: Session, job: Job, error: BlobferryError, *, keep_upload_seconds: float = 0.0) -> None:
+def fail_job(session: Session, job: JobRow, error: BlobferryError, *, keep_upload_seconds: float = 0.0) -> None:
     """The job has failed for good. Its upload is aborted, at once or after ``keep_upload_seconds``."""
     _finish(session, job, JobState.FAILED, "failed", error, keep_upload_seconds=keep_upload_seconds)
 
 
-def cancel_job(session: Session, job: Job) -> None:
+def cancel_job(session: Session, job: JobRow) -> None:
     """The run has seen the cancel before its point of no return."""
     _finish(session, job, JobState.CANCELLED, "cancelled", None)
 
 
 def _finish(
     session: Session,
-    job: Job,
+    job: JobRow,
     state: JobState,
     outcome: str,
     error: BlobferryError | None,
@@ -81,14 +81,14 @@ def _finish(
     close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
     # What a look has decided is certain, and what the store says, unless an earlier run's completion went unanswered:
     # any other error may hide one that still works.
-    is_answer = isinstance(error, StoreError) and job.phase not in PAST_RETURN
+    is_answer = isinstance(error, StoreError) and job.phase not in PAST_POINT_OF_NO_RETURN
     certain = error is None or is_answer or isinstance(error, TransferError)
     give_up_uploads(session, job.id, keep_upload_seconds, certain=certain)
     drop_locks(session, job.id)
 
 
-def poll_again(session: Session, job: Job, verify_seconds: float) -> bool:
+def poll_again(session: Session, job: JobRow, verify_seconds: float) -> bool:
     """Count a look of the Stat poll that did not show the blob; False once ``verify_seconds`` are over."""
-    until = func.coalesce(Job.verify_until, db_now(verify_seconds))
+    until = func.coalesce(JobRow.verify_until, db_now(verify_seconds))
     update_owned(session, job.id, job.token, polls=job.polls + 1, verify_until=until)
-    return bool(session.scalar(select(Job.verify_until > db_now()).where(Job.id == job.id)))
+    return bool(session.scalar(select(JobRow.verify_until > db_now()).where(JobRow.id == job.id)))

@@ -5,14 +5,14 @@ from sqlalchemy.orm import Session
 
 from blobferry.errors import BlobferryError
 from blobferry.sql.clock import db_now
-from models.attempt import Attempt
-from models.job import Job
+from models.attempt import AttemptRow
+from models.job import JobRow
 from models.queries.conditions import dialect
 
 
-def open_attempt(session: Session, job: Job) -> None:
+def open_attempt(session: Session, job: JobRow) -> None:
     """The row of the attempt, new or of the slice before."""
-    statement = dialect(session).insert(Attempt).values(job_id=job.id, attempt=job.attempt, worker=job.worker)
+    statement = dialect(session).insert(AttemptRow).values(job_id=job.id, attempt=job.attempt, worker=job.worker)
     of_attempt = ["job_id", "attempt"]
     session.execute(statement.on_conflict_do_update(index_elements=of_attempt, set_={"worker": job.worker}))
 
@@ -21,22 +21,22 @@ def close_attempt(session: Session, job_id: str, attempt: int, *, outcome: str, 
     """How it ended; an attempt that has ended stays as it is."""
     code, message = (error.code, str(error)) if error else (None, None)
     session.execute(
-        update(Attempt)
-        .where(Attempt.job_id == job_id, Attempt.attempt == attempt, Attempt.outcome.is_(None))
+        update(AttemptRow)
+        .where(AttemptRow.job_id == job_id, AttemptRow.attempt == attempt, AttemptRow.outcome.is_(None))
         .values(outcome=outcome, error_code=code, error_message=message, finished_at=db_now())
     )
 
 
-def remark(session: Session, job: Job, text: str) -> None:
+def remark(session: Session, job: JobRow, text: str) -> None:
     """What else happened in this attempt; the newest remark stays."""
-    of_attempt = (Attempt.job_id == job.id, Attempt.attempt == job.attempt)
-    session.execute(update(Attempt).where(*of_attempt).values(remark=text))
+    of_attempt = (AttemptRow.job_id == job.id, AttemptRow.attempt == job.attempt)
+    session.execute(update(AttemptRow).where(*of_attempt).values(remark=text))
 
 
-def count_bytes_sent(session: Session, job: Job, total: int) -> None:
+def count_bytes_sent(session: Session, job: JobRow, total: int) -> None:
     """The job has sent ``total`` bytes by now; what is new of them is this attempt's. Safe to repeat."""
-    new = total - select(Job.bytes_sent).where(Job.id == job.id).scalar_subquery()
-    of_attempt = (Attempt.job_id == job.id, Attempt.attempt == job.attempt)
-    session.execute(update(Attempt).where(*of_attempt).values(bytes_sent=Attempt.bytes_sent + new))
-    of_job = update(Job).where(Job.id == job.id).values(bytes_sent=total)
+    new = total - select(JobRow.bytes_sent).where(JobRow.id == job.id).scalar_subquery()
+    of_attempt = (AttemptRow.job_id == job.id, AttemptRow.attempt == job.attempt)
+    session.execute(update(AttemptRow).where(*of_attempt).values(bytes_sent=AttemptRow.bytes_sent + new))
+    of_job = update(JobRow).where(JobRow.id == job.id).values(bytes_sent=total)
     session.execute(of_job, execution_options={"synchronize_session": False})

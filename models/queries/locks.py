@@ -26,10 +26,10 @@ from sqlalchemy.orm import Session, aliased
 
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState
 from blobferry.jobs.job_queries import lies_below
-from models.job import Job
-from models.path_lock import PathLock
+from models.job import JobRow
+from models.path_lock import PathLockRow
 from models.queries.conditions import dialect, now
-from models.upload import Upload
+from models.upload import UploadRow
 
 UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
 
@@ -46,10 +46,10 @@ class Hold:
     names: Mapping[str, str]
 
 
-def take_locks(session: Session, job: Job, holds: Sequence[Hold]) -> str | None:
+def take_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> str | None:
     """Take all the locks that the job needs, or none; then return the id of the job that it has to wait for."""
     # For update: a caretaker may just be dropping the locks of a job that was paused for too long.
-    locks = session.scalars(select(PathLock).where(PathLock.job_id == job.id).with_for_update())
+    locks = session.scalars(select(PathLockRow).where(PathLockRow.job_id == job.id).with_for_update())
     mine = {(lock.bucket, lock.path) for lock in locks}
     if all((hold.bucket, hold.key) in mine for hold in holds):
         return None  # whoever holds them must not wait for others, who wait for them
@@ -61,7 +61,7 @@ def take_locks(session: Session, job: Job, holds: Sequence[Hold]) -> str | None:
             if blocker is not None:
                 return blocker
     rows = [{"bucket": hold.bucket, "path": hold.key, "job_id": job.id, "is_tree": hold.is_tree} for hold in holds]
-    session.execute(dialect(session).insert(PathLock).on_conflict_do_nothing(), rows)
+    session.execute(dialect(session).insert(PathLockRow).on_conflict_do_nothing(), rows)
     return None
 
 
@@ -71,32 +71,34 @@ def wait_for(session: Session, job_id: str, blocker: str) -> None:
     Who waits holds nothing. So nobody ahead of it in line waits for it any more, and there is no circle.
     """
     # Locked: whoever ends it wakes those that wait by then, and one that came a moment later would sleep on.
-    still = session.scalar(select(Job.id).where(Job.id == blocker, _has_place(Job)).with_for_update(read=True))
-    if not _set_waits_for(session, and_(Job.id == job_id, Job.lease_expires_at.is_(None)), still):
+    still = session.scalar(select(JobRow.id).where(JobRow.id == blocker, _has_place(JobRow)).with_for_update(read=True))
+    if not _set_waits_for(session, and_(JobRow.id == job_id, JobRow.lease_expires_at.is_(None)), still):
         return  # another worker has it by now
-    session.execute(delete(PathLock).where(PathLock.job_id == job_id))
-    seq = select(Job.seq).where(Job.id == job_id).scalar_subquery()
-    _set_waits_for(session, and_(Job.waits_for == job_id, Job.seq < seq), None)
+    session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
+    seq = select(JobRow.seq).where(JobRow.id == job_id).scalar_subquery()
+    _set_waits_for(session, and_(JobRow.waits_for == job_id, JobRow.seq < seq), None)
 
 
 def drop_locks(session: Session, job_id: str) -> None:
     """The job needs its paths no more: whoever waits for it may try."""
-    session.execute(delete(PathLock).where(PathLock.job_id == job_id))
-    _set_waits_for(session, Job.waits_for == job_id, None)
+    session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
+    _set_waits_for(session, JobRow.waits_for == job_id, None)
 
 
 def drop_stale_locks(session: Session) -> int:
     """Free what a job holds, or is waited for, that has ended or was paused; return how many jobs may go on."""
-    blocker = aliased(Job)
-    idle = select(Job.id).where(~_has_place(Job))
-    session.execute(delete(PathLock).where(PathLock.job_id.in_(idle)), execution_options={"synchronize_session": False})
-    holds = exists().where(PathLock.job_id == blocker.id)
-    stands = exists().where(blocker.id == Job.waits_for, _has_place(blocker), or_(blocker.seq < Job.seq, holds))
-    return _set_waits_for(session, and_(Job.waits_for.is_not(None), ~stands), None)
+    blocker = aliased(JobRow)
+    idle = select(JobRow.id).where(~_has_place(JobRow))
+    session.execute(
+        delete(PathLockRow).where(PathLockRow.job_id.in_(idle)), execution_options={"synchronize_session": False}
+    )
+    holds = exists().where(PathLockRow.job_id == blocker.id)
+    stands = exists().where(blocker.id == JobRow.waits_for, _has_place(blocker), or_(blocker.seq < JobRow.seq, holds))
+    return _set_waits_for(session, and_(JobRow.waits_for.is_not(None), ~stands), None)
 
 
 def _set_waits_for(session: Session, which: ColumnElement[bool], blocker: object) -> int:
-    statement = update(Job).where(which).values(waits_for=blocker, published_at=None)
+    statement = update(JobRow).where(which).values(waits_for=blocker, published_at=None)
     result = session.execute(statement, execution_options={"synchronize_session": False})
     return int(result.rowcount)  # type: ignore[attr-defined]
 
@@ -109,38 +111,43 @@ def _one_at_a_time(session: Session, bucket: str) -> None:
         )
 
 
-def _earlier_in_line(session: Session, job: Job, hold: Hold) -> str | None:
+def _earlier_in_line(session: Session, job: JobRow, hold: Hold) -> str | None:
     """The job right before this one that needs the path, too."""
     overlapping = or_(*(_needs(storage, path, hold.is_tree) for storage, path in hold.names.items()))
-    statement = select(Job.id).where(Job.seq < job.seq, _has_place(Job), overlapping).order_by(Job.seq.desc()).limit(1)
+    statement = (
+        select(JobRow.id)
+        .where(JobRow.seq < job.seq, _has_place(JobRow), overlapping)
+        .order_by(JobRow.seq.desc())
+        .limit(1)
+    )
     return session.scalar(statement)
 
 
 def _needs(storage: str, path: str, is_tree: bool) -> ColumnElement[bool]:
     """Jobs that need the path of the storage, or one above or below it."""
-    dest_storage = func.coalesce(Job.request["dest_storage"].as_string(), Job.storage)
-    is_move = Job.operation == literal_column("'move'")
-    above = and_(Job.storage == storage, Job.operation == "delete", Job.path.in_(_ancestors(path)))
+    dest_storage = func.coalesce(JobRow.request["dest_storage"].as_string(), JobRow.storage)
+    is_move = JobRow.operation == literal_column("'move'")
+    above = and_(JobRow.storage == storage, JobRow.operation == "delete", JobRow.path.in_(_ancestors(path)))
     at_path = [
-        and_(dest_storage == storage, Job.path == path),
-        and_(Job.storage == storage, is_move, Job.source == path),
+        and_(dest_storage == storage, JobRow.path == path),
+        and_(JobRow.storage == storage, is_move, JobRow.source == path),
     ]
     below = []
     if is_tree:
         below = [
-            and_(dest_storage == storage, lies_below(Job.path, path)),
-            and_(Job.storage == storage, is_move, lies_below(Job.source, path)),
+            and_(dest_storage == storage, lies_below(JobRow.path, path)),
+            and_(JobRow.storage == storage, is_move, lies_below(JobRow.source, path)),
         ]
     return or_(above, *at_path, *below)
 
 
-def _holding(session: Session, job: Job, hold: Hold) -> str | None:
+def _holding(session: Session, job: JobRow, hold: Hold) -> str | None:
     """A job that holds the path, though it was submitted later: this one was not to run then."""
-    overlaps = [PathLock.path == hold.key, and_(PathLock.is_tree, PathLock.path.in_(_ancestors(hold.key)))]
+    overlaps = [PathLockRow.path == hold.key, and_(PathLockRow.is_tree, PathLockRow.path.in_(_ancestors(hold.key)))]
     if hold.is_tree:
-        overlaps.append(lies_below(PathLock.path, hold.key))
-    others = (PathLock.bucket == hold.bucket, PathLock.job_id != job.id)
-    return session.scalar(select(PathLock.job_id).where(*others, or_(*overlaps)).limit(1))
+        overlaps.append(lies_below(PathLockRow.path, hold.key))
+    others = (PathLockRow.bucket == hold.bucket, PathLockRow.job_id != job.id)
+    return session.scalar(select(PathLockRow.job_id).where(*others, or_(*overlaps)).limit(1))
 
 
 def _ancestors(path: str) -> list[str]:
@@ -153,9 +160,9 @@ def _ancestors(path: str) -> list[str]:
     return found
 
 
-def _has_place(job: type[Job]) -> ColumnElement[bool]:
+def _has_place(job: type[JobRow]) -> ColumnElement[bool]:
     """Not final, not before its time, not paused without an upload."""
-    uploading = exists().where(Upload.job_id == job.id, Upload.state.in_(UNFINISHED_UPLOADS))
+    uploading = exists().where(UploadRow.job_id == job.id, UploadRow.state.in_(UNFINISHED_UPLOADS))
     # They stand in the statement itself, so that PostgreSQL sees that the partial indexes serve it.
     states: BindParameter[list[JobState]] = bindparam(
         "unfinished", UNFINISHED, expanding=True, literal_execute=True, unique=True

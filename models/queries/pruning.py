@@ -4,10 +4,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from blobferry.contract import FINAL_STATES, UploadState
-from models.job import Job
+from models.job import JobRow
 from models.queries.conditions import dialect, now
-from models.tombstone import Tombstone
-from models.upload import Upload
+from models.tombstone import TombstoneRow
+from models.upload import UploadRow
 
 
 def prune(session: Session, *, keep_seconds: float, tombstone_seconds: float, limit: int) -> int:
@@ -15,20 +15,20 @@ def prune(session: Session, *, keep_seconds: float, tombstone_seconds: float, li
 
     A job with an upload that is not yet known to be finished or gone stays: its rows are the only trace of it.
     """
-    session.execute(delete(Tombstone).where(Tombstone.finished_at < now(-tombstone_seconds)))
-    open_uploads = select(Upload.id).where(
-        Upload.job_id == Job.id, Upload.state.not_in((UploadState.COMPLETED, UploadState.GONE))
+    session.execute(delete(TombstoneRow).where(TombstoneRow.finished_at < now(-tombstone_seconds)))
+    open_uploads = select(UploadRow.id).where(
+        UploadRow.job_id == JobRow.id, UploadRow.state.not_in((UploadState.COMPLETED, UploadState.GONE))
     )
     old = (
-        select(Job.id, Job.finished_at)
-        .where(Job.state.in_(FINAL_STATES), Job.finished_at < now(-keep_seconds), ~open_uploads.exists())
-        .order_by(Job.finished_at)
+        select(JobRow.id, JobRow.finished_at)
+        .where(JobRow.state.in_(FINAL_STATES), JobRow.finished_at < now(-keep_seconds), ~open_uploads.exists())
+        .order_by(JobRow.finished_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
     rows = session.execute(old).all()
     if rows:
         stones = [{"id": row.id, "finished_at": row.finished_at} for row in rows]
-        session.execute(dialect(session).insert(Tombstone).on_conflict_do_nothing(), stones)
-        session.execute(delete(Job).where(Job.id.in_([row.id for row in rows])))
+        session.execute(dialect(session).insert(TombstoneRow).on_conflict_do_nothing(), stones)
+        session.execute(delete(JobRow).where(JobRow.id.in_([row.id for row in rows])))
     return len(rows)

@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState, UploadState
 from blobferry.errors import DeadlineExceededError, WorkerDiedError
 from blobferry.sql.clock import db_now
-from models.job import Job
-from models.queries.conditions import NOBODY, now, past_return
+from models.job import JobRow
+from models.queries.conditions import NOBODY, now, past_point_of_no_return
 from models.queries.history import close_attempt
 from models.queries.locks import drop_locks
-from models.upload import Upload
+from models.upload import UploadRow
 
 MAX_CRASH_STREAK: Final = 5  #: workers that may die with one job in a row
 MAX_CRASHES: Final = 20  #: workers that may die with one job in all
@@ -23,14 +23,14 @@ PAUSED_KEPT: Final = 7 * 24 * 3600.0  #: seconds that the upload of a paused job
 
 def requeue_expired(
     session: Session, *, limit: int, job_id: str | None = None, keep_upload_seconds: float = DEADLY_KEPT
-) -> list[Job]:
+) -> list[JobRow]:
     """Take jobs away from runs whose lease is over, and let them be claimed again.
 
     A job that has killed its worker too often ends failed instead. Raising the token fences a run that is only slow.
     """
-    statement = select(Job).where(Job.lease_expires_at < now()).order_by(Job.lease_expires_at).limit(limit)
+    statement = select(JobRow).where(JobRow.lease_expires_at < now()).order_by(JobRow.lease_expires_at).limit(limit)
     if job_id is not None:
-        statement = statement.where(Job.id == job_id)
+        statement = statement.where(JobRow.id == job_id)
     expired = list(session.scalars(statement.with_for_update(skip_locked=True)))
     for job in expired:
         deaths = job.crash_streak + 1, job.crashes + 1
@@ -50,39 +50,44 @@ def requeue_expired(
 
 def expire_leases(session: Session, workers: list[str]) -> int:
     """These workers are known to be dead: nobody need wait for the end of their leases. Returns how many they held."""
-    held = (Job.worker.in_(workers), Job.lease_expires_at.is_not(None))
-    statement = update(Job).where(*held).values(lease_expires_at=db_now(-0.001))
+    held = (JobRow.worker.in_(workers), JobRow.lease_expires_at.is_not(None))
+    statement = update(JobRow).where(*held).values(lease_expires_at=db_now(-0.001))
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
 def owners(session: Session) -> list[str]:
     """The workers that run something now."""
-    return list(session.scalars(select(Job.worker).where(Job.lease_expires_at.is_not(None)).distinct()))
+    return list(session.scalars(select(JobRow.worker).where(JobRow.lease_expires_at.is_not(None)).distinct()))
 
 
 def ask_to_cancel(session: Session, job_ids: list[str]) -> int:
     """Cancel those of these jobs that are not past their return; return how many. Whoever runs them will hear of it."""
-    to_cancel = (Job.id.in_(job_ids), Job.state.not_in(FINAL_STATES), ~past_return(), ~Job.cancel_requested)
+    to_cancel = (
+        JobRow.id.in_(job_ids),
+        JobRow.state.not_in(FINAL_STATES),
+        ~past_point_of_no_return(),
+        ~JobRow.cancel_requested,
+    )
     # In the order of their submission, as a claim locks the job that its own has to wait for.
-    locked = session.scalars(select(Job.id).where(*to_cancel).order_by(Job.seq).with_for_update()).all()
-    session.execute(update(Job).where(Job.id.in_(locked)).values(cancel_requested=True))
+    locked = session.scalars(select(JobRow.id).where(*to_cancel).order_by(JobRow.seq).with_for_update()).all()
+    session.execute(update(JobRow).where(JobRow.id.in_(locked)).values(cancel_requested=True))
     return len(locked)
 
 
-def apply_wishes(
+def apply_requests(
     session: Session, *, limit: int, job_id: str | None = None, paused_upload_seconds: float = PAUSED_KEPT
-) -> list[Job]:
+) -> list[JobRow]:
     """Apply cancel, deadline and pause to jobs that nobody runs; return those that ended or were paused."""
-    overdue = and_(Job.deadline.is_not(None), Job.deadline < now())
-    to_pause = and_(Job.pause_requested, Job.state != JobState.PAUSED)
+    overdue = and_(JobRow.deadline.is_not(None), JobRow.deadline < now())
+    to_pause = and_(JobRow.pause_requested, JobRow.state != JobState.PAUSED)
     statement = (
-        select(Job, overdue)
-        .where(Job.lease_expires_at.is_(None), Job.state.not_in(FINAL_STATES), ~past_return())
-        .where(or_(Job.cancel_requested, overdue, to_pause))
+        select(JobRow, overdue)
+        .where(JobRow.lease_expires_at.is_(None), JobRow.state.not_in(FINAL_STATES), ~past_point_of_no_return())
+        .where(or_(JobRow.cancel_requested, overdue, to_pause))
         .limit(limit)
     )
     if job_id is not None:
-        statement = statement.where(Job.id == job_id)
+        statement = statement.where(JobRow.id == job_id)
     changed = []
     for job, is_overdue in session.execute(statement.with_for_update(skip_locked=True)):
         if job.cancel_requested:
@@ -101,7 +106,7 @@ def apply_wishes(
     return changed
 
 
-def deadline_error(job: Job) -> DeadlineExceededError:
+def deadline_error(job: JobRow) -> DeadlineExceededError:
     """Why a job ends that is not done in time."""
     assert job.deadline is not None, "else it cannot be late"
     return DeadlineExceededError(f"not finished by its deadline {job.deadline.isoformat()}")
@@ -109,8 +114,8 @@ def deadline_error(job: Job) -> DeadlineExceededError:
 
 def keep_paused(session: Session, job_id: str, seconds: float) -> None:
     """The upload of a paused job is kept for a while. Without one the job holds no place in line."""
-    unfinished = (Upload.job_id == job_id, Upload.state.in_(UNFINISHED_UPLOADS))
-    kept = update(Upload).where(*unfinished).values(recheck_at=db_now(seconds))
+    unfinished = (UploadRow.job_id == job_id, UploadRow.state.in_(UNFINISHED_UPLOADS))
+    kept = update(UploadRow).where(*unfinished).values(recheck_at=db_now(seconds))
     if not session.execute(kept).rowcount:  # type: ignore[attr-defined]
         drop_locks(session, job_id)
 
@@ -120,28 +125,28 @@ def give_up_uploads(session: Session, job_id: str, keep_seconds: float, *, certa
 
     Not ``certain``: the error may hide a completion that still takes effect.
     """
-    unfinished = update(Upload).where(Upload.job_id == job_id, Upload.state.in_(UNFINISHED_UPLOADS))
+    unfinished = update(UploadRow).where(UploadRow.job_id == job_id, UploadRow.state.in_(UNFINISHED_UPLOADS))
     if not keep_seconds and not certain:  # never abort on an ambiguous failure
-        ambiguous = unfinished.where(Upload.state == UploadState.COMPLETING)
+        ambiguous = unfinished.where(UploadRow.state == UploadState.COMPLETING)
         session.execute(ambiguous.values(recheck_at=db_now(AMBIGUOUS_KEPT)))
-        unfinished = unfinished.where(Upload.state != UploadState.COMPLETING)
+        unfinished = unfinished.where(UploadRow.state != UploadState.COMPLETING)
     if keep_seconds:
         session.execute(unfinished.values(recheck_at=db_now(keep_seconds)))
     else:
         session.execute(unfinished.values(state=UploadState.ABORTING, recheck_at=None))
 
 
-def _release(job: Job, state: JobState) -> None:
+def _release(job: JobRow, state: JobState) -> None:
     job.state = state
     for column in (*NOBODY, "run_at", "waits_for"):
         setattr(job, column, None)
 
 
-def _end(session: Session, job: Job, state: JobState, *, keep_upload_seconds: float = 0.0) -> None:
+def _end(session: Session, job: JobRow, state: JobState, *, keep_upload_seconds: float = 0.0) -> None:
     _release(job, state)
     job.phase = None
     session.flush()
-    finish = update(Job).where(Job.id == job.id).values(finished_at=db_now())
+    finish = update(JobRow).where(JobRow.id == job.id).values(finished_at=db_now())
     session.execute(finish, execution_options={"synchronize_session": False})  # callers read the job afterwards
     give_up_uploads(session, job.id, keep_upload_seconds, certain=False)
     drop_locks(session, job.id)

@@ -10,32 +10,34 @@ from blobferry.contract import UNFINISHED_UPLOADS, UploadState
 from blobferry.sql.clock import db_now
 from models.queries.checkpoints import update_upload
 from models.queries.conditions import now
-from models.upload import Upload
+from models.upload import UploadRow
 
 FILES: Final = "file://"  #: with it the endpoint of a partial file begins; what follows is its host
 HOST_GONE: Final = 7 * 24 * 3600.0  #: seconds after which nobody waits any more for a host to remove its partial file
 
 
-def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence[Upload]:
+def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence[UploadRow]:
     """Uploads to abort now: those given up, and aborted ones that are due for their second look.
 
     Partial files are left to their own host, which calls itself ``files_of``; after some days, to anybody.
     """
-    retention_is_over = (Upload.state.in_(UNFINISHED_UPLOADS), Upload.recheck_at < now())
-    session.execute(update(Upload).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
-    not_put_off = or_(Upload.recheck_at.is_(None), Upload.recheck_at < now())
-    second_look = (Upload.state == UploadState.GONE) & (Upload.recheck_at < now())
-    due = or_((Upload.state == UploadState.ABORTING) & not_put_off, second_look)
-    in_reach = or_(~Upload.endpoint.startswith(FILES), Upload.endpoint == files_of, Upload.updated_at < now(-HOST_GONE))
+    retention_is_over = (UploadRow.state.in_(UNFINISHED_UPLOADS), UploadRow.recheck_at < now())
+    session.execute(update(UploadRow).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
+    not_put_off = or_(UploadRow.recheck_at.is_(None), UploadRow.recheck_at < now())
+    second_look = (UploadRow.state == UploadState.GONE) & (UploadRow.recheck_at < now())
+    due = or_((UploadRow.state == UploadState.ABORTING) & not_put_off, second_look)
+    in_reach = or_(
+        ~UploadRow.endpoint.startswith(FILES), UploadRow.endpoint == files_of, UploadRow.updated_at < now(-HOST_GONE)
+    )
     # The longest untouched first: what cannot be aborted is put off, and must not crowd out the others.
-    return session.scalars(select(Upload).where(due, in_reach).order_by(Upload.updated_at).limit(limit)).all()
+    return session.scalars(select(UploadRow).where(due, in_reach).order_by(UploadRow.updated_at).limit(limit)).all()
 
 
-def is_being_opened(session: Session, upload: Upload) -> bool:
+def is_being_opened(session: Session, upload: UploadRow) -> bool:
     """Whether another upload at the same key has a row and no id yet: it may look like a lost one."""
-    there = (Upload.bucket == upload.bucket, Upload.endpoint == upload.endpoint, Upload.key == upload.key)
-    other = (Upload.id != upload.id, Upload.state == UploadState.OPENING, Upload.upload_id.is_(None))
-    return session.scalar(select(Upload.id).where(*there, *other).limit(1)) is not None
+    there = (UploadRow.bucket == upload.bucket, UploadRow.endpoint == upload.endpoint, UploadRow.key == upload.key)
+    other = (UploadRow.id != upload.id, UploadRow.state == UploadState.OPENING, UploadRow.upload_id.is_(None))
+    return session.scalar(select(UploadRow.id).where(*there, *other).limit(1)) is not None
 
 
 def put_off_abort(session: Session, upload: int, seconds: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from hypothesis import strategies as st
 
 from blobferry.contract import OPERATIONS, READS, Operation
-from blobferry.redaction import shown
+from blobferry.redaction import short_repr
 
 MIB: Final = 1024 * 1024
 Odd = st.SearchStrategy[Any]
@@ -27,7 +27,7 @@ class Asked(NamedTuple):
     arguments: dict[str, Any]
 
     def __repr__(self) -> str:
-        cut = {name[:99]: shown(value) for name, value in self.arguments.items()}
+        cut = {name[:99]: short_repr(value) for name, value in self.arguments.items()}
         return f"{self.operation} {cut}"
 
 
@@ -320,7 +320,7 @@ class Envelope(NamedTuple):
     options: dict[str, Any]  #: as Celery's request has them
 
     def __repr__(self) -> str:
-        return f"{shown(self.task_id)} {shown(self.headers)} {shown(self.options)}"
+        return f"{short_repr(self.task_id)} {short_repr(self.headers)} {short_repr(self.options)}"
 
 
 _IDS: Final = st.uuids(version=4).map(str)

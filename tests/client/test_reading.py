@@ -31,7 +31,7 @@ from blobferry.errors import (
     UnsupportedMethodError,
 )
 from blobferry.messages.job_messages import client_app
-from blobferry.messages.read_messages import Asker
+from blobferry.messages.read_messages import ReadRequester
 from dev.services import free_port, valkey
 from tests.localstack import LocalStack, local_stack
 from worker.driver import Driver
@@ -257,7 +257,7 @@ def test_an_end_that_is_not_ours_is_one_of_our_errors(
 def test_asking_opens_no_connection_before_it_is_asked() -> None:
     url = f"redis://127.0.0.1:{free_port()}/0"
     app = client_app(url)
-    Asker(app, url).close()
+    ReadRequester(app, url).close()
     app.close()
 
 

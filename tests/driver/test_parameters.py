@@ -13,7 +13,7 @@ from worker.driver import Driver
 from worker.errors import ConfigurationError, InvalidPathError, SourceNotFoundError
 from worker.parameters import DriverParameters
 from worker.runtime import Runtime
-from worker.settings import Settings, Sources, Transfer
+from worker.settings import Settings, SourcesSettings, TransferSettings
 from worker.transfer.upload.engine import Engine
 from worker.units import GIB, MIB
 
@@ -131,7 +131,7 @@ def test_a_blob_can_be_the_source_of_another_storage(tmp_path: Path, engine: Eng
         "archive": Driver.from_parameters({"driver": "memory"}, engine=engine),
     }
     url = SecretStr(f"sqlite:///{tmp_path}/none.db")
-    settings = Settings.model_construct(database_url=url, sources=Sources(), transfer=Transfer())
+    settings = Settings.model_construct(database_url=url, sources=SourcesSettings(), transfer=TransferSettings())
     runtime = Runtime(settings, drivers=drivers)
     content = data(11 * MIB)
     file = file_source(tmp_path, content)

@@ -227,7 +227,7 @@ def test_every_plan_is_within_the_limits_and_covers_every_byte_once(size: int, p
     limits = Limits()
     head = min(head, size)
     try:
-        plan = plan_parts(size, part_size=part_size, limits=limits, head=head)
+        plan = plan_parts(size, part_size=part_size, limits=limits, prefix=head)
     except PlanError:
         assert -(-head // limits.max_part_size) + -(-(size - head) // limits.max_part_size) > limits.max_parts
         return

@@ -9,9 +9,9 @@ from sqlalchemy import select, text, update
 from blobferry.contract import check_request
 from blobferry.jobs.submission import insert_job
 from blobferry.sql.clock import db_now
-from models import Attempt, Database, Job, Part, Tombstone, Upload, queries
+from models import AttemptRow, Database, JobRow, PartRow, TombstoneRow, UploadRow, queries
 from worker.jobs.lease import Lease, lease_clock
-from worker.settings import Lease as LeaseSettings
+from worker.settings import LeaseSettings
 
 LEASE = 30.0
 
@@ -35,56 +35,58 @@ def submit(
     return job_id
 
 
-def claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> Job:
+def claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> JobRow:
     """The job, claimed."""
     job = try_claim(database, job_id, publish_seq=publish_seq, worker=worker)
     assert job is not None, f"{job_id} was not to be had"
     return job
 
 
-def try_claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> Job | None:
+def try_claim(
+    database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1"
+) -> JobRow | None:
     with database.begin() as session:
         return queries.claim_job(session, job_id, worker=worker, lease_seconds=LEASE, publish_seq=publish_seq)
 
 
-def lease_of(database: Database, job: Job) -> Lease:
+def lease_of(database: Database, job: JobRow) -> Lease:
     """The lease of the run that claimed the job, without a heartbeat."""
     return Lease(database, job, LeaseSettings(), taken_at=lease_clock())
 
 
-def job_row(database: Database, job_id: str) -> Job:
+def job_row(database: Database, job_id: str) -> JobRow:
     with database.begin() as session:
-        return session.scalars(select(Job).where(Job.id == job_id)).one()
+        return session.scalars(select(JobRow).where(JobRow.id == job_id)).one()
 
 
-def attempts(database: Database, job_id: str) -> list[Attempt]:
+def attempts(database: Database, job_id: str) -> list[AttemptRow]:
     with database.begin() as session:
-        return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)))
+        return list(session.scalars(select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(AttemptRow.attempt)))
 
 
 def outcomes(database: Database, job_id: str) -> list[str | None]:
     return [attempt.outcome for attempt in attempts(database, job_id)]
 
 
-def uploads(database: Database, job_id: str) -> list[Upload]:
+def uploads(database: Database, job_id: str) -> list[UploadRow]:
     with database.begin() as session:
-        return list(session.scalars(select(Upload).where(Upload.job_id == job_id).order_by(Upload.id)))
+        return list(session.scalars(select(UploadRow).where(UploadRow.job_id == job_id).order_by(UploadRow.id)))
 
 
-def part_rows(database: Database, upload: int) -> list[Part]:
+def part_rows(database: Database, upload: int) -> list[PartRow]:
     with database.begin() as session:
         return list(queries.parts_of(session, upload))
 
 
 def tombstones(database: Database) -> set[str]:
     with database.begin() as session:
-        return set(session.scalars(select(Tombstone.id)))
+        return set(session.scalars(select(TombstoneRow.id)))
 
 
 def change(database: Database, job_id: str, **values: Any) -> None:
     """Change the row behind everybody's back."""
     with database.begin() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(**values))
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(**values))
 
 
 def ago(seconds: float) -> Any:
@@ -100,12 +102,12 @@ def expire_lease(database: Database, job_id: str) -> None:
 def take_away(database: Database, job_id: str) -> None:
     """The run's lease is over and its job is given back, in one step: its heartbeat cannot renew it in between."""
     with database.begin() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=ago(1)))
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=ago(1)))
         queries.requeue_expired(session, limit=1, job_id=job_id)
 
 
 def add_upload(database: Database, job_id: str, **columns: Any) -> int:
-    upload = Upload(
+    upload = UploadRow(
         **{"job_id": job_id, "bucket": "memory", "key": "a", "size": 30, "part_size": 10, "state": "open"} | columns
     )
     with database.begin() as session:
@@ -115,7 +117,7 @@ def add_upload(database: Database, job_id: str, **columns: Any) -> int:
 
 def change_upload(database: Database, upload: int, **values: Any) -> None:
     with database.begin() as session:
-        session.execute(update(Upload).where(Upload.id == upload).values(**values))
+        session.execute(update(UploadRow).where(UploadRow.id == upload).values(**values))
 
 
 def count_rows(database: Database, table: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from blobferry.contract import JobState
-from models import Database, Job, queries
+from models import Database, JobRow, queries
 from models.queries import REPUBLISH_AFTER, pick_fairly
 from tests.models.rows import (
     add_upload,
@@ -128,7 +128,7 @@ def test_the_turn_goes_on_from_sweep_to_sweep(database: Database) -> None:
 
 
 def test_a_job_is_picked_once_even_if_it_is_both_the_best_and_the_oldest() -> None:
-    jobs = [Job(id=str(number)) for number in range(3)]
+    jobs = [JobRow(id=str(number)) for number in range(3)]
     picked = pick_fairly(jobs, jobs, limit=10, turn=0)
     assert [job.id for job in picked] == ["0", "1", "2"]
 
@@ -172,7 +172,7 @@ def test_the_next_run_is_the_earliest_that_is_still_to_come(database: Database) 
 
 def end_idle(database: Database) -> list[str]:
     with database.begin() as session:
-        return [job.id for job in queries.apply_wishes(session, limit=100)]
+        return [job.id for job in queries.apply_requests(session, limit=100)]
 
 
 @pytest.mark.parametrize("state", ["queued", "retrying", "paused"])

@@ -9,7 +9,7 @@ import pytest
 
 from blobferry.contract import JobState, Phase
 from blobferry.errors import InvalidPartError, LeaseLostError, StoreUnavailableError
-from models import Attempt, Database, Job, queries
+from models import AttemptRow, Database, JobRow, queries
 from models.queries import MAX_CRASH_STREAK, MAX_CRASHES
 from tests.models.rows import (
     LEASE,
@@ -56,7 +56,7 @@ def test_a_job_that_does_not_exist_cannot_be_claimed(database: Database) -> None
 def test_of_many_claimers_at_once_exactly_one_gets_the_job(database: Database) -> None:
     for _ in range(5):
         job_id, barrier = submit(database), threading.Barrier(8)
-        got: list[Job | None] = []
+        got: list[JobRow | None] = []
 
         def race(number: int, job_id: str = job_id, barrier: threading.Barrier = barrier, got: list[Any] = got) -> None:
             barrier.wait()
@@ -80,7 +80,7 @@ def test_of_many_claimers_of_an_expired_lease_exactly_one_gets_the_job_and_one_d
     job_id, barrier = submit(database), threading.Barrier(6)
     claim(database, job_id)
     expire_lease(database, job_id)
-    got: list[Job | None] = []
+    got: list[JobRow | None] = []
 
     def race() -> None:
         barrier.wait()
@@ -201,11 +201,11 @@ def test_a_job_is_claimable_or_not(database: Database, values: dict[str, Any], c
 # --- what an owner may do, and who is none any more -----------------------------------------------------------------
 
 
-def upload_of(job: Job) -> dict[str, Any]:
+def upload_of(job: JobRow) -> dict[str, Any]:
     return {"job_id": job.id, "key": "a", "state": "open"}
 
 
-OWNER_ONLY: dict[str, Callable[[Any, Job], Any]] = {
+OWNER_ONLY: dict[str, Callable[[Any, JobRow], Any]] = {
     "update_owned": lambda session, job: queries.update_owned(session, job.id, job.token, bytes_done=5),
     "release_job": lambda session, job: queries.release_job(session, job, JobState.QUEUED),
     "retry_job": lambda session, job: queries.retry_job(
@@ -253,7 +253,7 @@ def test_an_update_of_the_owner_moves_updated_at(database: Database) -> None:
     assert datetime.now(UTC) - row.updated_at < timedelta(seconds=30)
 
 
-def extend(database: Database, job: Job, seconds: float = LEASE) -> tuple[bool, bool, bool] | None:
+def extend(database: Database, job: JobRow, seconds: float = LEASE) -> tuple[bool, bool, bool] | None:
     with database.begin() as session:
         return queries.extend_lease(session, job.id, job.token, seconds)
 
@@ -408,7 +408,7 @@ def test_a_claim_does_not_touch_other_jobs_whose_workers_died(database: Database
 # --- how a run ends ---------------------------------------------------------------------------------------------------
 
 
-def assert_nobody_has(row: Job) -> None:
+def assert_nobody_has(row: JobRow) -> None:
     assert (row.worker, row.lease_expires_at, row.published_at) == (None, None, None)
 
 
@@ -509,7 +509,7 @@ def test_the_stat_poll_counts_its_looks_until_its_time_is_over(database: Databas
 # --- the point of no return -----------------------------------------------------------------------------------------
 
 
-def begin_completing(database: Database, job: Job, base_etag: str = '"old"') -> bool:
+def begin_completing(database: Database, job: JobRow, base_etag: str = '"old"') -> bool:
     with database.begin() as session:
         return queries.begin_completing(session, job, base_etag=base_etag)
 
@@ -525,7 +525,7 @@ def test_a_cancel_after_the_point_of_no_return_is_too_late(database: Database) -
     job = claim(database, submit(database))
     assert begin_completing(database, job)
     change(database, job.id, cancel_requested=True)
-    assert begin_completing(database, job, '"newer"')  # a repeated publishing call
+    assert begin_completing(database, job, '"newer"')  # a repeated commit call
     row = job_row(database, job.id)
     assert (row.phase, row.base_etag) == ("completing", '"newer"')
 
@@ -543,7 +543,7 @@ def test_an_attempt_counts_its_own_bytes(database: Database) -> None:
 def test_attempts_are_mapped_onto_their_table(database: Database) -> None:
     job = claim(database, submit(database))
     with database.begin() as session:
-        assert session.get(Attempt, (job.id, 1)) is not None
+        assert session.get(AttemptRow, (job.id, 1)) is not None
 
 
 def test_a_job_that_is_resumed_after_its_attempt_ended_begins_another(database: Database) -> None:

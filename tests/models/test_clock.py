@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
 from blobferry.sql.clock import db_now
-from models import Database, Job
+from models import Database, JobRow
 from tests.models.rows import change, job_row, submit
 
 TOLERANCE = timedelta(milliseconds=50)
@@ -47,10 +47,10 @@ def test_stored_times_compare_with_the_clock_and_with_bound_values(database: Dat
     assert row.run_at is not None
     with database.begin() as session:
         for moment in (db_now(), datetime.now(UTC), row.run_at - timedelta(microseconds=1)):
-            assert session.scalar(select(Job.id).where(Job.run_at > moment)) == job_id
+            assert session.scalar(select(JobRow.id).where(JobRow.run_at > moment)) == job_id
         for moment in (db_now(1), datetime.now(UTC) + timedelta(seconds=1), row.run_at + timedelta(microseconds=1)):
-            assert session.scalar(select(Job.id).where(Job.run_at < moment)) == job_id
-        assert session.scalar(select(Job.id).where(Job.run_at == row.run_at)) == job_id
+            assert session.scalar(select(JobRow.id).where(JobRow.run_at < moment)) == job_id
+        assert session.scalar(select(JobRow.id).where(JobRow.run_at == row.run_at)) == job_id
 
 
 def test_a_time_of_any_zone_comes_back_as_the_same_moment_in_utc(database: Database) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from blobferry.contract import JobState
-from models import Database, Job, PathLock, queries
+from models import Database, JobRow, PathLockRow, queries
 from tests.doubles import tiny_store
 from tests.models.rows import LEASE, add_upload, ago, change, change_upload, expire_lease, job_row, submit
 from worker.driver import Driver
@@ -45,7 +45,7 @@ class Line:
         arguments = {"path": path, "dest": "file:///srv/x"}
         return submit(self.database, operation="read_stream", arguments=arguments)
 
-    def take(self, job_id: str) -> Job | None:
+    def take(self, job_id: str) -> JobRow | None:
         """What a worker gets that claims the job."""
         with self.database.begin() as session:
             return queries.claim_job(
@@ -64,12 +64,12 @@ class Line:
         with self.database.begin() as session:
             queries.pause_job(session, self.row(job_id), keep_upload_seconds=60)
 
-    def row(self, job_id: str) -> Job:
+    def row(self, job_id: str) -> JobRow:
         return job_row(self.database, job_id)
 
     def locks(self) -> set[tuple[str, str]]:
         with self.database.begin() as session:
-            return {(lock.job_id, lock.path) for lock in session.scalars(select(PathLock))}
+            return {(lock.job_id, lock.path) for lock in session.scalars(select(PathLockRow))}
 
     def waits_for(self, job_id: str) -> str | None:
         return self.row(job_id).waits_for
@@ -352,10 +352,10 @@ def test_a_revoke_of_two_jobs_of_one_path_is_no_deadlock(line: Line) -> None:
 
     with ThreadPoolExecutor(1) as caretaker:
         with line.database.begin() as session:
-            session.execute(select(Job.id).where(Job.id == jobs[0]).with_for_update(read=True))
+            session.execute(select(JobRow.id).where(JobRow.id == jobs[0]).with_for_update(read=True))
             revoked = caretaker.submit(revoke)
             wait({revoked}, timeout=1)
-            session.execute(update(Job).where(Job.id == jobs[1]).values(waits_for=jobs[0]))
+            session.execute(update(JobRow).where(JobRow.id == jobs[1]).values(waits_for=jobs[0]))
         assert revoked.result(timeout=30) == 2
 
 

@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Integer, MetaData, Table, event, select
 from sqlalchemy.orm import Session
 
-from models import Database, Job, queries
+from models import Database, JobRow, queries
 from tests.models.rows import LEASE, ago, change, claim, expire_lease, job_row, submit, tombstones
 from tests.models.test_locks import DRIVERS
 from worker.jobs.path_holds import holds_of
@@ -28,7 +28,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 def held(database: Database, job_id: str) -> Iterator[None]:
     """Somebody else, perhaps a host that was cut off, has a transaction open that changes the row."""
     with database.begin() as session:
-        session.execute(select(Job).where(Job.id == job_id).with_for_update())
+        session.execute(select(JobRow).where(JobRow.id == job_id).with_for_update())
         yield
 
 
@@ -36,8 +36,8 @@ def requeue(session: Session) -> object:
     return queries.requeue_expired(session, limit=10)
 
 
-def apply_wishes(session: Session) -> object:
-    return queries.apply_wishes(session, limit=10)
+def apply_requests(session: Session) -> object:
+    return queries.apply_requests(session, limit=10)
 
 
 def publish(session: Session) -> object:
@@ -65,7 +65,7 @@ STEPS: dict[
     str, tuple[Callable[[Session], object], Callable[[Database, str], None], Callable[[Database, str], bool]]
 ] = {
     "leases": (requeue, dead, lambda database, job_id: job_row(database, job_id).state == "retrying"),
-    "wishes": (apply_wishes, cancelled, lambda database, job_id: job_row(database, job_id).state == "cancelled"),
+    "wishes": (apply_requests, cancelled, lambda database, job_id: job_row(database, job_id).state == "cancelled"),
     "messages": (
         publish,
         lambda *job: None,

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from blobferry import Client, Job
-from dev.proxies.s3_recorder import Recorder, Request, recorder
+from dev.proxies.s3_recorder import RecordedRequest, Recorder, recorder
 from dev.services import Postgres, S3Service, Valkey, postgres_database
 from dev.stack import BUCKET, Stack, Worker
 from dev.waiting import wait_until
@@ -85,7 +85,7 @@ class Scene:
         """The job's history."""
         return self.rows.select("select * from blobferry_attempts where job_id = :id order by attempt", id=job.id)
 
-    def asked(self, job: Job, operation: str) -> list[Request]:
+    def asked(self, job: Job, operation: str) -> list[RecordedRequest]:
         """What the store has been asked of this kind, for the job's path."""
         seen = [request for request in self.requests.requests() if request.path.endswith(f"/{BUCKET}{job.path}")]
         return [request for request in seen if request.operation == operation]

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import pytest
 
 from blobferry import Client, Job, JobState
-from dev.proxies.s3_recorder import Recorder, Request, recorder
+from dev.proxies.s3_recorder import RecordedRequest, Recorder, recorder
 from dev.services import Postgres, Valkey, postgres_database
 from dev.stack import BUCKET, Stack
 from tests.system.conftest import FAST, PART_SIZE, PART_THREADS
@@ -98,7 +98,7 @@ class Case(ABC):
     def check(self, job: Job, kill: Kill) -> None:
         """Assert what must hold in the end."""
 
-    def since(self, moment: float, *operations: str, path: str) -> list[Request]:
+    def since(self, moment: float, *operations: str, path: str) -> list[RecordedRequest]:
         """The requests that began after the moment."""
         seen = self.scene.requests.requests()
         return [r for r in seen if r.operation in operations and r.path == path and r.started_at > moment]
@@ -248,7 +248,7 @@ def crowd(round_number: int) -> str:
     return f"crowd/{round_number}"
 
 
-def assert_not_fetched_again(requests: list[Request], kill: Kill) -> None:
+def assert_not_fetched_again(requests: list[RecordedRequest], kill: Kill) -> None:
     for request in requests:
         begin, end = (int(number) for number in request.range.removeprefix("bytes=").split("-"))
         for row in kill.saved:

@@ -24,7 +24,7 @@ import pytest
 
 from blobferry import Job
 from dev.proxies.partition import SERVICES, Host, Network, may_make_networks, network
-from dev.proxies.s3_recorder import Request, recorder
+from dev.proxies.s3_recorder import RecordedRequest, recorder
 from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, valkey
 from dev.services.postgres_server import SERVER_VARIABLE
 from dev.stack import BUCKET, CHECKOUT, Stack, Worker
@@ -89,7 +89,7 @@ class Site:
         with self.scene.stack.worker(host.name, prefix=host.prefix) as worker:
             yield worker
 
-    def asked_by(self, host: Host, since: float, *operations: str) -> list[Request]:
+    def asked_by(self, host: Host, since: float, *operations: str) -> list[RecordedRequest]:
         """What the store was asked by the host from the moment on."""
         address = self.network.address_of(host, "store")
         seen = [request for request in self.scene.requests.requests() if request.client == address]

@@ -17,7 +17,7 @@ from worker.driver import Driver
 from worker.jobs.outcome import Outcome
 from worker.jobs.runner import run_job
 from worker.runtime import Runtime
-from worker.settings import Lease, Retention, Retry, Settings, Sources, Transfer
+from worker.settings import LeaseSettings, RetentionSettings, RetrySettings, Settings, SourcesSettings, TransferSettings
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
@@ -62,7 +62,13 @@ class World:
         **sections: Mapping[str, Any],
     ) -> Iterator[Runtime]:
         """The runtime of one worker child. ``sections`` are settings: ``retry={"max_attempts": 2}``."""
-        kinds = {"transfer": Transfer, "lease": Lease, "retry": Retry, "retention": Retention, "sources": Sources}
+        kinds = {
+            "transfer": TransferSettings,
+            "lease": LeaseSettings,
+            "retry": RetrySettings,
+            "retention": RetentionSettings,
+            "sources": SourcesSettings,
+        }
         sections = {**sections, "sources": {"file_roots": (self.file.parent,), **sections.get("sources", {})}}
         settings = Settings.model_construct(
             database_url=SecretStr(self.database.engine.url.render_as_string(hide_password=False)),

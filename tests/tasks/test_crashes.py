@@ -22,7 +22,7 @@ from tests.doubles import (
 )
 from tests.models.rows import change, expire_lease, job_row, outcomes, part_rows, uploads
 from tests.tasks.life import KEY, OLD, PART, THREADS, World
-from worker.jobs.outcome import Again, Ended
+from worker.jobs.outcome import Finished, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 
@@ -47,7 +47,7 @@ class Case(World):
         mortal = FusedDatabase(str(self.database.engine.url), fuse)
         try:
             with self.worker(store, database=mortal) as runtime:
-                assert not isinstance(run_job(runtime, self.job_id), Again)
+                assert not isinstance(run_job(runtime, self.job_id), Rescheduled)
         except DeathError:
             return False
         finally:
@@ -60,7 +60,7 @@ class Case(World):
         if job_row(self.database, self.job_id).lease_expires_at is not None:
             expire_lease(self.database, self.job_id)
         if job_row(self.database, self.job_id).state != "succeeded":
-            assert isinstance(self.run(self.job_id, self.recording), Ended)
+            assert isinstance(self.run(self.job_id, self.recording), Finished)
 
     def assert_all_is_well(self, deaths: int) -> None:
         row = job_row(self.database, self.job_id)

@@ -21,9 +21,9 @@ from tests.models.rows import attempts, change, job_row, part_rows, submit, try_
 from tests.tasks.life import KEY, OLD, PATH, QUICK, World
 from worker.errors import LeaseLostError, StoreUnavailableError, UnreachableError
 from worker.jobs.lease import Lease, lease_clock
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing, Outcome
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
 from worker.jobs.runner import run_job
-from worker.settings import Lease as LeaseSettings
+from worker.settings import LeaseSettings
 
 When = Literal["before", "after"]
 PATIENT = {"seconds": 30, "heartbeat_seconds": 0.05, "margin_seconds": 1}
@@ -117,7 +117,7 @@ def test_a_run_goes_on_whatever_answer_of_the_database_it_loses(world: World, as
         world.memory.put(KEY, OLD)
         job_id = ask(world)
         outcome, database = run(world, job_id, away_at, when)
-        assert isinstance(outcome, Ended), (away_at, outcome)
+        assert isinstance(outcome, Finished), (away_at, outcome)
         assert outcome.error is None
         found = facts(world, job_id)
         expected = expected or found
@@ -140,7 +140,7 @@ def test_a_run_that_gives_its_job_back_does_so_once(world: World, ending: str, w
         if ending in wishes:  # heard with the first write after the claim
             broken = FaultyStore(world.memory, "no such call")
         outcome, database = wished(world, job_id, away_at, when, broken, wishes.get(ending, {}))
-        assert isinstance(outcome, Cancelled if ending == "cancel" else Again), (away_at, outcome)
+        assert isinstance(outcome, Cancelled if ending == "cancel" else Rescheduled), (away_at, outcome)
         row = job_row(world.database, job_id)
         assert (row.state, row.attempt, row.crashes, row.lease_expires_at) == (states[ending], 1, 0, None), away_at
         (attempt,) = attempts(world.database, job_id)
@@ -189,7 +189,7 @@ def test_a_database_that_stays_away_ends_the_run_before_its_lease(sqlite_databas
 def test_a_claim_whose_answer_was_lost_is_found_again_and_not_taken_twice(world: World) -> None:
     job_id = world.submit()
     outcome, _ = run(world, job_id, 1, "after")
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     row = job_row(world.database, job_id)
     assert (row.attempt, row.publish_seq, row.crashes) == (1, 1, 0)
 
@@ -198,6 +198,6 @@ def test_a_claim_that_is_repeated_takes_nothing_from_another_worker(world: World
     job_id = world.submit()
     assert try_claim(world.database, job_id, publish_seq=0, worker="somebody:1") is not None
     with world.worker(lease=QUICK) as runtime:
-        assert isinstance(run_job(runtime, job_id, publish_seq=0), Nothing)
-        assert isinstance(run_job(runtime, job_id, publish_seq=1), Nothing)
+        assert isinstance(run_job(runtime, job_id, publish_seq=0), NotClaimed)
+        assert isinstance(run_job(runtime, job_id, publish_seq=1), NotClaimed)
     assert job_row(world.database, job_id).worker == "somebody:1"

@@ -15,7 +15,7 @@ from tests.models.rows import ago, attempts, change, claim, expire_lease, job_ro
 from tests.tasks.life import QUICK, World, due, has_ended, wishing
 from worker import drain
 from worker.errors import PermissionDeniedError
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.stores.blob_values import DeleteFailure, Limits, Page
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
@@ -84,7 +84,7 @@ def test_a_path_and_all_under_it_go_in_batches_and_no_sibling(database: Database
     world = Deleting(database, tmp_path)
     job_id, recording = world.delete(), RecordingStore(world.memory)
     outcome = world.run(job_id, recording)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is None
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.left() == []
@@ -117,7 +117,7 @@ def test_a_directory_without_a_blob_of_its_name_goes_with_its_marker(key: str, w
 def test_nothing_there_fails_the_job_and_nothing_is_deleted(world: Deleting) -> None:
     job_id, recording = world.delete("/nothing"), RecordingStore(world.memory)
     outcome = world.run(job_id, recording)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is not None
     assert outcome.error.args[0] == "/nothing"
     assert has_ended(world, job_id, JobState.FAILED, "path_not_found")
@@ -152,7 +152,7 @@ def test_keys_written_after_the_first_claim_survive_a_delete_that_is_resumed(
     world.now += MINUTE
     world.put(*newer)
     outcome = world.run(job_id)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.left() == sorted(newer)
     assert outcomes(world.database, job_id) == ["died", "succeeded"]
@@ -217,7 +217,7 @@ def test_a_second_run_asks_only_for_what_is_left(world: Deleting) -> None:
 
 def test_a_store_that_is_away_in_the_middle_is_tried_again_later(world: Deleting) -> None:
     job_id = world.delete()
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "delete_batch", fail_at=2)), Again)
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "delete_batch", fail_at=2)), Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.phase, row.error_code) == ("retrying", "deleting", "store_unavailable")
     due(world, job_id)
@@ -236,7 +236,7 @@ class DeafStore(WrappedStore):
 def test_a_blob_that_stat_still_shows_is_looked_at_until_it_is_gone(world: Deleting) -> None:
     job_id = world.delete()
     for _ in range(2):
-        assert isinstance(world.run(job_id, DeafStore(world.memory)), Again)
+        assert isinstance(world.run(job_id, DeafStore(world.memory)), Rescheduled)
         assert job_row(world.database, job_id).state == "verifying"
         due(world, job_id)
     world.memory.delete_batch(["a/b"])  # it takes effect
@@ -246,9 +246,9 @@ def test_a_blob_that_stat_still_shows_is_looked_at_until_it_is_gone(world: Delet
 
 def test_a_blob_that_stat_shows_for_ever_never_gets_a_success(world: Deleting) -> None:
     job_id = world.delete()
-    assert isinstance(world.run(job_id, DeafStore(world.memory)), Again)
+    assert isinstance(world.run(job_id, DeafStore(world.memory)), Rescheduled)
     change(world.database, job_id, verify_until=ago(1), run_at=ago(1))
-    assert isinstance(world.run(job_id, DeafStore(world.memory)), Ended)
+    assert isinstance(world.run(job_id, DeafStore(world.memory)), Finished)
     assert has_ended(world, job_id, JobState.FAILED, "verification_failed")
 
 
@@ -274,7 +274,7 @@ def test_keys_that_must_not_be_deleted_fail_the_job_by_name_after_all_else_is_go
     kept = ["a/b", "a/b/5"]
     job_id = world.delete()
     outcome = world.run(job_id, StubbornStore(world.memory, lambda key: "AccessDenied" if key in kept else None))
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.FAILED, "delete_incomplete")
     message = str(job_row(world.database, job_id).error_message)
     assert "/a/b (AccessDenied), /a/b/5 (AccessDenied)" in message
@@ -285,7 +285,7 @@ def test_keys_that_must_not_be_deleted_fail_the_job_by_name_after_all_else_is_go
 def test_keys_that_could_not_be_deleted_now_are_tried_again(code: str, world: Deleting) -> None:
     job_id = world.delete()
     assert isinstance(
-        world.run(job_id, StubbornStore(world.memory, lambda key: code if key == "a/b/5" else None)), Again
+        world.run(job_id, StubbornStore(world.memory, lambda key: code if key == "a/b/5" else None)), Rescheduled
     )
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("retrying", "delete_incomplete")
@@ -299,10 +299,10 @@ def test_keys_that_could_not_be_deleted_now_are_tried_again(code: str, world: De
 def test_one_key_that_may_yet_go_is_worth_another_try_and_then_the_others_are_named(world: Deleting) -> None:
     codes = {"a/b/1": "AccessDenied", "a/b/2": "SlowDown"}
     job_id = world.delete()
-    assert isinstance(world.run(job_id, StubbornStore(world.memory, codes.get)), Again)
+    assert isinstance(world.run(job_id, StubbornStore(world.memory, codes.get)), Rescheduled)
     due(world, job_id)
     del codes["a/b/2"]
-    assert isinstance(world.run(job_id, StubbornStore(world.memory, codes.get)), Ended)
+    assert isinstance(world.run(job_id, StubbornStore(world.memory, codes.get)), Finished)
     assert has_ended(world, job_id, JobState.FAILED, "delete_incomplete")
     assert world.left() == ["a/b/1"]
 
@@ -310,10 +310,10 @@ def test_one_key_that_may_yet_go_is_worth_another_try_and_then_the_others_are_na
 def test_keys_that_never_go_are_given_up_after_so_many_runs_that_deleted_nothing(world: Deleting) -> None:
     job_id = world.delete()
     slow = StubbornStore(world.memory, lambda key: "SlowDown" if key >= "a/b/6" else None)
-    assert isinstance(world.run(job_id, slow, retry={"max_attempts": 2}), Again)
+    assert isinstance(world.run(job_id, slow, retry={"max_attempts": 2}), Rescheduled)
     assert job_row(world.database, job_id).failures == 1
     due(world, job_id)
-    assert isinstance(world.run(job_id, slow, retry={"max_attempts": 2}), Ended)
+    assert isinstance(world.run(job_id, slow, retry={"max_attempts": 2}), Finished)
     assert has_ended(world, job_id, JobState.FAILED, "delete_incomplete")
     assert world.left() == ["a/b/6", "a/b/7"]
 
@@ -348,7 +348,7 @@ def test_a_cancelled_delete_of_a_dead_worker_deletes_nothing_more(world: Deletin
     job_id = world.delete()
     died_at_batch(world, job_id, 1)
     change(world.database, job_id, cancel_requested=True)
-    assert world.run(job_id) == Nothing()
+    assert world.run(job_id) == NotClaimed()
     assert world.left() == world.tree[3:]
 
 
@@ -358,7 +358,7 @@ def test_a_paused_delete_goes_on_where_it_was_and_spares_what_came_meanwhile(
     world = Deleting(database, tmp_path)
     job_id = world.delete()
     assert isinstance(
-        world.run(job_id, wishing(world, job_id, "delete_batch", pause_requested=True), lease=QUICK), Again
+        world.run(job_id, wishing(world, job_id, "delete_batch", pause_requested=True), lease=QUICK), Rescheduled
     )
     row = job_row(database, job_id)
     assert (row.state, row.phase, row.attempt) == ("paused", "deleting", 1)
@@ -376,7 +376,7 @@ def test_a_draining_worker_hands_a_delete_over_between_two_batches(world: Deleti
     job_id = world.delete()
     try:
         stop = HookedStore(world.memory, before=lambda verb: drain.start() if verb == "delete_batch" else None)
-        assert isinstance(world.run(job_id, stop), Again)
+        assert isinstance(world.run(job_id, stop), Rescheduled)
     finally:
         drain._flag[0] = 0
     assert (job_row(world.database, job_id).state, world.left()) == ("queued", world.tree[3:])
@@ -395,7 +395,7 @@ def test_a_delete_that_was_taken_over_before_it_began_deletes_nothing(verb: str,
             claim(world.database, job_id, worker="host:2")
             rows.append(job_row(world.database, job_id).as_row())
 
-    assert world.run(job_id, HookedStore(world.memory, before=take_over)) == Nothing()
+    assert world.run(job_id, HookedStore(world.memory, before=take_over)) == NotClaimed()
     assert job_row(world.database, job_id).as_row() == rows[0]
     assert world.left() == world.tree
 
@@ -413,8 +413,8 @@ def test_a_delete_that_was_taken_over_in_the_middle_begins_no_further_batch(worl
             world.put(*world.tree)
             time.sleep(0.15)  # its heartbeat hears that the job is another's
 
-    assert world.run(job_id, HookedStore(world.memory, after=sleep), lease=QUICK) == Nothing()
-    assert isinstance(others[0], Ended)
+    assert world.run(job_id, HookedStore(world.memory, after=sleep), lease=QUICK) == NotClaimed()
+    assert isinstance(others[0], Finished)
     assert world.left() == world.tree
     assert has_ended(world, job_id, JobState.SUCCEEDED)
 

@@ -25,7 +25,7 @@ from worker.errors import (
 )
 from worker.parameters import DriverParameters
 from worker.runtime import Runtime
-from worker.settings import Settings, Sources, Transfer
+from worker.settings import Settings, SourcesSettings, TransferSettings
 from worker.stores.blob_values import DeleteFailure, Page
 from worker.stores.local import LocalStore
 from worker.stores.store import Store
@@ -411,8 +411,8 @@ def surroundings(
     settings = Settings.model_construct(
         database_url=SecretStr(database_url),
         broker_url=SecretStr(broker_url),
-        sources=Sources(file_roots=file_roots),
-        transfer=Transfer(),
+        sources=SourcesSettings(file_roots=file_roots),
+        transfer=TransferSettings(),
         storages={name: DriverParameters.parse(parameters) for name, parameters in (storages or {}).items()},
     )
     runtime = Runtime(settings)

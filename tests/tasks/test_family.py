@@ -11,7 +11,7 @@ from models import Database, queries
 from tests.models.rows import change, claim, job_row, outcomes, submit, try_claim
 from tests.tasks.life import World
 from worker.maintenance.caretaker import Caretaker
-from worker.processes import Family, process_name
+from worker.processes import WorkerProcesses, process_name
 
 WORKER = "c0ffee01"
 
@@ -27,7 +27,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 def test_a_child_that_is_killed_is_missed_at_once_even_before_anybody_has_waited_for_it(
     child: subprocess.Popen[bytes],
 ) -> None:
-    family = Family(WORKER, getpid())
+    family = WorkerProcesses(WORKER, getpid())
     assert not family.has_lost_one()
     assert family.dead([process_name(WORKER, child.pid)]) == []
     child.kill()
@@ -38,20 +38,20 @@ def test_a_child_that_is_killed_is_missed_at_once_even_before_anybody_has_waited
 
 
 def test_the_processes_of_other_workers_are_none_of_its_business() -> None:
-    family = Family(WORKER, getpid())
+    family = WorkerProcesses(WORKER, getpid())
     assert family.dead([process_name("deadbeef", 1), "an-older-worker:7", ""]) == []
 
 
 def test_a_parent_that_is_gone_has_no_children() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    family = Family(WORKER, process.pid)
+    family = WorkerProcesses(WORKER, process.pid)
     assert not family.has_lost_one()
     assert family.dead([process_name(WORKER, process.pid)]) == [], "that it is dead is not known, then"
 
 
 def test_a_host_that_gets_another_name_kills_nobody(child: subprocess.Popen[bytes]) -> None:
-    family = Family(WORKER, getpid())
+    family = WorkerProcesses(WORKER, getpid())
     assert family.dead([f"{WORKER}@the-name-before:{child.pid}"]) == []
 
 
@@ -63,7 +63,7 @@ def test_the_caretaker_frees_the_job_of_a_dead_child_and_no_other(
     claim(sqlite_database, alive, worker=process_name(WORKER, child.pid))
     claim(sqlite_database, elsewhere, worker=process_name("deadbeef", 2**22 + 1))
     with world.worker() as runtime:
-        swept = Caretaker(runtime, lambda message: True, Family(WORKER, getpid())).sweep()
+        swept = Caretaker(runtime, lambda message: True, WorkerProcesses(WORKER, getpid())).sweep()
     assert swept.requeued == 1
     row = job_row(sqlite_database, dead)
     assert (row.state, row.crashes, row.error_code) == ("retrying", 1, "worker_died")

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy.orm import Session
 
 from dev.services import wait_until
-from models import Database, Job
+from models import Database, JobRow
 from tests.models.rows import ago, change, claim, expire_lease, job_row, submit
 from worker.errors import LeaseLostError, UnreachableError
 from worker.jobs.lease import Lease, lease_clock
-from worker.settings import Lease as Settings
+from worker.settings import LeaseSettings
 
 
 class FlakyDatabase:
@@ -35,16 +35,16 @@ class FlakyDatabase:
 
 
 @pytest.fixture
-def job(sqlite_database: Database) -> Job:
+def job(sqlite_database: Database) -> JobRow:
     return claim(sqlite_database, submit(sqlite_database))
 
 
-def lease(database: Any, job: Job, *, age: float = 0.0, **settings: float) -> Lease:
+def lease(database: Any, job: JobRow, *, age: float = 0.0, **settings: float) -> Lease:
     values = {"seconds": 30, "heartbeat_seconds": 0.02, "margin_seconds": 5} | settings
-    return Lease(database, job, Settings(**values), taken_at=lease_clock() - age)
+    return Lease(database, job, LeaseSettings(**values), taken_at=lease_clock() - age)
 
 
-def expiry(database: Database, job: Job) -> Any:
+def expiry(database: Database, job: JobRow) -> Any:
     return job_row(database, job.id).lease_expires_at
 
 
@@ -56,7 +56,7 @@ def lost(lease: Lease) -> bool:
     return False
 
 
-def test_the_heartbeat_renews_the_lease(sqlite_database: Database, job: Job) -> None:
+def test_the_heartbeat_renews_the_lease(sqlite_database: Database, job: JobRow) -> None:
     change(sqlite_database, job.id, lease_expires_at=ago(-1))
     before = expiry(sqlite_database, job)
     with lease(sqlite_database, job) as held:
@@ -64,13 +64,13 @@ def test_the_heartbeat_renews_the_lease(sqlite_database: Database, job: Job) -> 
         held.check()
 
 
-def test_the_heartbeat_ends_with_its_run(sqlite_database: Database, job: Job) -> None:
+def test_the_heartbeat_ends_with_its_run(sqlite_database: Database, job: JobRow) -> None:
     with lease(sqlite_database, job):
         assert any(thread.name == "heartbeat" for thread in threading.enumerate())
     assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
 
 
-def test_the_heartbeat_brings_back_cancel_and_pause(sqlite_database: Database, job: Job) -> None:
+def test_the_heartbeat_brings_back_cancel_and_pause(sqlite_database: Database, job: JobRow) -> None:
     with lease(sqlite_database, job) as held:
         assert held.wishes == (False, False, False)
         change(sqlite_database, job.id, cancel_requested=True)
@@ -85,7 +85,7 @@ def test_a_wish_that_was_there_at_the_claim_is_seen_at_once(sqlite_database: Dat
     assert lease(sqlite_database, claim(sqlite_database, job_id)).wishes.cancel
 
 
-def test_a_lease_is_lost_once_another_run_has_the_job(sqlite_database: Database, job: Job) -> None:
+def test_a_lease_is_lost_once_another_run_has_the_job(sqlite_database: Database, job: JobRow) -> None:
     with lease(sqlite_database, job) as held:
         held.check()
         expire_lease(sqlite_database, job.id)
@@ -98,13 +98,13 @@ def test_a_lease_is_lost_once_another_run_has_the_job(sqlite_database: Database,
 
 @pytest.mark.parametrize(("age", "is_lost"), [(0, False), (24, False), (25.5, True), (1000, True)])
 def test_a_lease_that_was_not_renewed_is_not_trusted_near_its_end(
-    age: float, is_lost: bool, sqlite_database: Database, job: Job
+    age: float, is_lost: bool, sqlite_database: Database, job: JobRow
 ) -> None:
     """The machine was suspended, or the database was away; nothing new is begun then."""
     assert lost(lease(sqlite_database, job, age=age)) == is_lost
 
 
-def test_a_database_that_is_away_costs_the_lease_only_near_its_end(sqlite_database: Database, job: Job) -> None:
+def test_a_database_that_is_away_costs_the_lease_only_near_its_end(sqlite_database: Database, job: JobRow) -> None:
     flaky = FlakyDatabase(sqlite_database)
     flaky.away = True
     with lease(flaky, job, seconds=2, margin_seconds=1.5) as held:

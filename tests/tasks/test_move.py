@@ -37,7 +37,7 @@ from tests.models.rows import (
 from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, wishing
 from worker import drain
 from worker.errors import PermissionDeniedError
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.jobs.sql_checkpoint import mark_of
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.blob_values import BlobOptions, DeleteFailure
@@ -118,7 +118,7 @@ def test_a_job_moves_its_blob_without_fetching_or_sending_a_byte(size: int, data
     world = Moving(database, tmp_path, size)
     job_id, recording = world.move(), RecordingStore(world.memory)
     outcome = world.run(job_id, recording)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is None
     assert world.seen() == (None, world.data)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
@@ -150,7 +150,7 @@ def test_a_move_to_another_storage_streams_and_the_ledger_names_that_storage(
     world = Moving(database, tmp_path, size)
     job_id = world.move(dest_storage="cold")
     recording, cold = RecordingStore(world.memory), RecordingStore(world.cold)
-    assert isinstance(world.run(job_id, recording, cold=cold), Ended)
+    assert isinstance(world.run(job_id, recording, cold=cold), Finished)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.seen() == (None, None)
     assert blob(world.cold, TO) == world.data
@@ -209,7 +209,7 @@ def test_a_blob_that_is_moved_onto_itself_is_kept_also_by_another_name_of_the_bu
     before = world.memory.head(FROM)
     job_id, recording = world.move(dest_path=SOURCE, dest_storage=dest_storage), RecordingStore(world.memory)
     outcome = world.run(job_id, recording, cold=recording)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.memory.head(FROM) == before
     assert {call.verb for call in recording.calls} == {"head"}
@@ -241,7 +241,7 @@ def test_a_bucket_that_nobody_recognizes_behind_another_endpoint_keeps_its_blob(
 
 def test_nothing_cannot_be_moved_onto_itself(world: Moving) -> None:
     job_id = world.move(source_path="/nothing", dest_path="/nothing")
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     assert has_ended(world, job_id, JobState.FAILED, "path_not_found")
 
 
@@ -269,7 +269,7 @@ def test_a_missing_source_fails_the_job_with_nothing_written(dest_storage: str |
     job_id = world.move(source_path="/nothing", dest_storage=dest_storage)
     recording, cold = RecordingStore(world.memory), RecordingStore(world.cold)
     outcome = world.run(job_id, recording, cold=cold)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.FAILED, "path_not_found")
     assert "/nothing" in str(job_row(world.database, job_id).error_message)
     assert {call.verb for call in (*recording.calls, *cold.calls)} <= {"head", "list_page"}
@@ -319,11 +319,11 @@ def test_a_source_that_changed_between_two_attempts_fails_the_job_and_both_stay(
     failing = FaultyStore(store, "copy", "copy_part", "put", "upload_part", "complete_upload", fail_at=2, times=100)
     if len(either.data) == SMALL:  # its only call
         failing = FaultyStore(store, "copy", "put", error=lambda: ZeroDivisionError("a bug"))
-    assert isinstance(either.run(job_id, **({"cold": failing} if dest_storage else {"store": failing})), Again)
+    assert isinstance(either.run(job_id, **({"cold": failing} if dest_storage else {"store": failing})), Rescheduled)
     either.memory.put(FROM, either.data[::-1])
     due(either, job_id)
     outcome = either.run(job_id)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(either, job_id, JobState.FAILED, "source_changed")
     assert blob(either.memory, FROM) == either.data[::-1]
     assert blob(store, TO) == OLD
@@ -333,7 +333,7 @@ def test_a_source_that_changed_between_two_attempts_fails_the_job_and_both_stay(
 def test_a_source_that_goes_between_two_attempts_fails_the_job_with_no_upload_left(world: Moving) -> None:
     world.memory.put(TO, OLD)
     job_id = world.move()
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "copy_part", fail_at=2, times=100)), Again)
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "copy_part", fail_at=2, times=100)), Rescheduled)
     world.memory.delete_batch([FROM])
     due(world, job_id)
     world.run(job_id)
@@ -377,7 +377,7 @@ def test_a_destination_that_is_replaced_before_it_was_verified_keeps_the_source(
     job_id = either.move()
     theirs = b"x" * len(either.data)  # the size alone does not tell
     replaced = at("copy", lambda: either.memory.put(TO, theirs), "complete_upload")
-    assert isinstance(either.run(job_id, HookedStore(either.memory, after=replaced)), Again)
+    assert isinstance(either.run(job_id, HookedStore(either.memory, after=replaced)), Rescheduled)
     row = job_row(either.database, job_id)
     assert (row.state, row.phase) == ("verifying", "verifying")
     change(either.database, job_id, verify_until=ago(1), run_at=ago(1))
@@ -392,10 +392,10 @@ def test_a_destination_that_does_not_show_the_copy_yet_keeps_the_source_until_it
     world.memory.put(TO, OLD)
     job_id, lagging = world.move(), LaggingStore(world.memory, looks=2)
     for _ in range(2):
-        assert isinstance(world.run(job_id, lagging), Again)
+        assert isinstance(world.run(job_id, lagging), Rescheduled)
         assert blob(world.memory, FROM) == world.data
         due(world, job_id)
-    assert isinstance(world.run(job_id, lagging), Ended)
+    assert isinstance(world.run(job_id, lagging), Finished)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.seen() == (None, world.data)
     assert outcomes(world.database, job_id) == ["succeeded"]
@@ -506,7 +506,7 @@ def test_a_copy_that_vanishes_while_the_source_is_still_to_be_deleted_keeps_the_
     job_id = either.move()
     died(either, job_id, FaultyStore(either.memory, "delete_batch", error=DeathError))
     either.memory.delete_batch([TO])
-    assert isinstance(either.run(job_id), Again)
+    assert isinstance(either.run(job_id), Rescheduled)
     assert either.seen() == (either.data, None)
     change(either.database, job_id, verify_until=ago(1), run_at=ago(1))
     either.run(job_id)
@@ -536,7 +536,7 @@ def test_a_source_that_must_not_be_deleted_fails_the_job_at_once_and_both_are_ke
 
 def test_a_source_that_cannot_be_deleted_now_is_deleted_by_a_later_run_with_nothing_copied(world: Moving) -> None:
     job_id = world.move()
-    assert isinstance(world.run(job_id, Stubborn(world.memory, "SlowDown")), Again)
+    assert isinstance(world.run(job_id, Stubborn(world.memory, "SlowDown")), Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.phase, row.error_code) == ("retrying", "deleting_source", "delete_incomplete")
     due(world, job_id)
@@ -612,7 +612,7 @@ def test_a_move_that_is_handed_over_in_the_middle_goes_on_without_copying_again(
     }[why]()
     first, second = RecordingStore(hooked), RecordingStore(store)
     name = "cold" if dest_storage else "store"
-    assert isinstance(world.run(job_id, **{name: first}, lease=QUICK, transfer={"slice_seconds": 0.05}), Again)
+    assert isinstance(world.run(job_id, **{name: first}, lease=QUICK, transfer={"slice_seconds": 0.05}), Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.attempt, row.worker) == ("paused" if why == "pause" else "queued", 1, None)
     assert 0 < row.bytes_done < 95
@@ -640,7 +640,7 @@ def test_a_move_that_was_taken_over_writes_nothing_more_and_deletes_nothing(verb
         rows.append(job_row(world.database, job_id).as_row())
 
     recording = RecordingStore(HookedStore(world.memory, before=at(verb, take_over)))
-    assert world.run(job_id, recording) == Nothing()
+    assert world.run(job_id, recording) == NotClaimed()
     assert job_row(world.database, job_id).as_row() == rows[0]
     assert recording.named("delete_batch") == []
     assert blob(world.memory, FROM) == world.data
@@ -664,8 +664,8 @@ def test_a_move_that_was_taken_over_deletes_no_newer_source(newer: bytes | None,
             time.sleep(0.15)
 
     asleep = HookedStore(either.memory, before=lambda verb: sleep() if verb == "head" else None)
-    assert either.run(job_id, asleep, lease=QUICK) == Nothing()
-    assert isinstance(others[0], Ended)
+    assert either.run(job_id, asleep, lease=QUICK) == NotClaimed()
+    assert isinstance(others[0], Finished)
     assert has_ended(either, job_id, JobState.SUCCEEDED)
     assert either.seen() == (newer, either.data)
 
@@ -677,7 +677,7 @@ def test_a_move_goes_on_with_its_copied_parts_after_an_error(database: Database,
     world = Moving(database, tmp_path, 95)
     job_id = world.move()
     first = RecordingStore(FaultyStore(world.memory, "copy_part", fail_at=5, times=100))
-    assert isinstance(world.run(job_id, first), Again)
+    assert isinstance(world.run(job_id, first), Rescheduled)
     (upload,) = uploads(database, job_id)
     done = {part.part_number for part in part_rows(database, upload.id)}
     assert len(done) >= 4
@@ -706,7 +706,7 @@ def test_a_destination_storage_that_was_moved_elsewhere_fails_the_job_and_its_up
 ) -> None:
     job_id = world.move(dest_storage="cold")
     failing = FaultyStore(world.cold, "upload_part", fail_at=2, times=100)
-    assert isinstance(world.run(job_id, cold=failing), Again)
+    assert isinstance(world.run(job_id, cold=failing), Rescheduled)
     due(world, job_id)
     world.run(job_id, cold=tiny_store(bucket="elsewhere"))
     assert has_ended(world, job_id, JobState.FAILED, "configuration")
@@ -736,7 +736,7 @@ def test_a_dead_workers_upload_in_the_destinations_storage_is_aborted_there_once
 def test_a_copy_that_was_begun_before_the_destination_changed_is_begun_again(world: Moving) -> None:
     """A versioned bucket dates a blob by the opening of its upload: completing the old one would hide the new blob."""
     job_id = world.move()
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "copy_part", fail_at=2, times=100)), Again)
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "copy_part", fail_at=2, times=100)), Rescheduled)
     world.memory.put(TO, b"theirs")
     due(world, job_id)
     world.run(job_id)
@@ -749,7 +749,7 @@ def test_a_copy_that_was_begun_before_the_destination_changed_is_begun_again(wor
 def test_parts_keep_their_ranges_though_the_settings_change_between_two_attempts(world: Moving) -> None:
     job_id = world.move()
     first, second = RecordingStore(FaultyStore(world.memory, "copy_part", fail_at=3)), RecordingStore(world.memory)
-    assert isinstance(world.run(job_id, first), Again)
+    assert isinstance(world.run(job_id, first), Rescheduled)
     due(world, job_id)
     world.copying = Copying(threshold=100, part_size=4, threads=1)
     world.run(job_id, second)

@@ -27,7 +27,7 @@ from tests.doubles import (
 )
 from tests.models.rows import change, expire_lease, job_row, outcomes, part_rows, uploads
 from tests.tasks.life import KEY, OLD, PART, PATH, THREADS, World
-from worker.jobs.outcome import Cancelled, Ended
+from worker.jobs.outcome import Cancelled, Finished
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.blob_values import Limits, Page
@@ -123,7 +123,7 @@ class Scene(World):
             first, second = (MortalStore(store, fuse, self.look) for store in stores)
             with self.worker(first, cold=second, database=self.mortal) as runtime:
                 outcome = run_job(runtime, self.job_id)
-                assert isinstance(outcome, Ended), outcome
+                assert isinstance(outcome, Finished), outcome
                 assert outcome.error is None, outcome
         except DeathError:
             return False

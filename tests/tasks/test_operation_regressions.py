@@ -18,7 +18,7 @@ from tests.transfer.http_site import Handler, give, serving
 from worker.celery.read_task import ReadTask
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
-from worker.jobs.outcome import Again, Ended
+from worker.jobs.outcome import Finished, Rescheduled
 from worker.jobs.runner import run_job
 from worker.stores.blob_values import DeleteFailure
 from worker.stores.memory.memory_store import MemoryStore
@@ -42,7 +42,7 @@ def test_a_move_between_two_names_of_one_bucket_keeps_the_only_blob(size: int, w
     world.memory.put("a", world.data[:size])
     job_id = world.ask("move", source_path="/a", dest_path="/a", dest_storage="cold")
     with world.worker(cold=Renamed(world.memory)) as runtime:
-        assert isinstance(run_job(runtime, job_id), Ended)
+        assert isinstance(run_job(runtime, job_id), Finished)
     assert job_row(world.database, job_id).state == "succeeded"
     assert blob(world.memory, "a") == world.data[:size]
 
@@ -65,7 +65,7 @@ def test_a_run_that_has_lost_its_lease_does_not_delete_the_source_again(world: W
             if name == "delete_batch":
                 self.calls += 1
                 expire_lease(world.database, job_id)
-                while not isinstance(world.run(job_id), Ended):  # a heartbeat of the first may have come in between
+                while not isinstance(world.run(job_id), Finished):  # a heartbeat of the first may have come in between
                     expire_lease(world.database, job_id)
                 world.memory.put("src", b"x")
                 raise StoreUnavailableError("read timeout")
@@ -90,7 +90,7 @@ def test_a_delete_spares_what_was_written_after_its_first_look(world: World) -> 
             world.memory.put("a", b"the new one")
 
     job_id = world.ask("delete", path="/a")
-    assert isinstance(world.run(job_id, HookedStore(world.memory, after=write_again)), Ended)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, after=write_again)), Finished)
     assert blob(world.memory, "a") == b"the new one"
 
 
@@ -103,7 +103,7 @@ def test_a_delete_of_a_key_that_never_goes_ends(world: World) -> None:
     job_id = world.ask("delete", path="/a")
     for _ in range(3):
         outcome = world.run(job_id, Stubborn(world.memory), retry={"max_attempts": 3})
-        if not isinstance(outcome, Again):
+        if not isinstance(outcome, Rescheduled):
             break
         due(world, job_id)
     row = job_row(world.database, job_id)
@@ -123,7 +123,7 @@ def test_a_source_that_is_read_from_its_beginning_is_fetched_once(world: World) 
         site.routes["/f"] = slowly
         job_id = world.submit(arguments={"source": f"{site.url}/f"})
         sources = {"http_allow_private": True}
-        assert isinstance(world.run(job_id, transfer={"slice_seconds": 0.1}, sources=sources), Ended)
+        assert isinstance(world.run(job_id, transfer={"slice_seconds": 0.1}, sources=sources), Finished)
         assert len(site.requests) <= 2
     assert blob(world.memory, PATH[1:]) == world.data
 
@@ -176,7 +176,7 @@ def test_a_file_that_is_published_is_success_even_if_its_directory_is_gone(world
         directory.rmdir()
         if published:
             expire_lease(world.database, job_id)
-            assert isinstance(world.run(job_id), Ended)
+            assert isinstance(world.run(job_id), Finished)
             assert job_row(world.database, job_id).state == "succeeded"
             return
     pytest.fail("it was never published")

@@ -20,7 +20,7 @@ from tests.transfer.http_site import Site, drop_after, serving
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.jobs.sql_checkpoint import mark_of
 from worker.stores.blob_values import BlobOptions, Limits
 
@@ -81,7 +81,7 @@ def test_a_job_writes_at_an_offset_and_sends_no_byte_of_what_was_there(
     world = Writing(database, tmp_path)
     job_id, recording = world.append(offset), RecordingStore(world.memory)
     outcome = world.run(job_id, recording)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is None
     new = BASE[:offset] + bytes(max(offset - len(BASE), 0)) + world.data
     assert world.seen() == new
@@ -165,7 +165,7 @@ class BytesReader:
 def stopped_by_an_error(world: Writing, **arguments: Any) -> tuple[str, set[int]]:
     """A job whose first run ended in a transient error, and the parts that have rows."""
     job_id = world.append(**arguments)
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=2, times=100)), Again)
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=2, times=100)), Rescheduled)
     due(world, job_id)
     (upload,) = uploads(world.database, job_id)
     rows = {part.part_number for part in part_rows(world.database, upload.id)}
@@ -193,7 +193,7 @@ def test_a_blob_that_is_replaced_between_two_attempts_is_not_written_onto(newer:
     else:
         world.memory.put(KEY, newer)
     outcome = world.run(job_id)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.FAILED, "source_changed")
     assert world.seen() == newer
     assert unfinished(world.memory) == []
@@ -203,7 +203,7 @@ def test_a_blob_that_is_replaced_between_two_attempts_is_not_written_onto(newer:
 def test_a_blob_that_appears_between_two_attempts_is_not_written_onto(world: Writing) -> None:
     world.memory.delete_batch([KEY])
     job_id = world.append(7)
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=2, times=100)), Again)
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=2, times=100)), Rescheduled)
     due(world, job_id)
     world.memory.put(KEY, b"theirs")
     world.run(job_id)
@@ -323,7 +323,7 @@ def test_an_append_that_is_handed_over_brings_no_part_twice(
     }[why]()
     first, second = RecordingStore(hooked), RecordingStore(world.memory)
     try:
-        assert isinstance(world.run(job_id, first, lease=QUICK), Again)
+        assert isinstance(world.run(job_id, first, lease=QUICK), Rescheduled)
     finally:
         drain._flag[0] = 0
     assert world.seen() == BASE
@@ -356,7 +356,7 @@ def test_a_pause_that_is_taken_back_while_a_part_is_on_its_way_is_no_cancel(worl
 
     outcome = world.run(job_id, HookedStore(world.memory, before=wish), lease=QUICK)
     assert outcome != Cancelled()
-    if isinstance(outcome, Again):
+    if isinstance(outcome, Rescheduled):
         assert job_row(world.database, job_id).state == "queued"
         world.run(job_id)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
@@ -374,8 +374,8 @@ def test_an_append_that_was_taken_over_leaves_the_others_blob_alone(verb: str, w
             others.append(world.run(job_id))
             world.memory.put(KEY, b"what came next")
 
-    assert world.run(job_id, HookedStore(world.memory, before=take_over)) == Nothing()
-    assert isinstance(others[0], Ended)
+    assert world.run(job_id, HookedStore(world.memory, before=take_over)) == NotClaimed()
+    assert isinstance(others[0], Finished)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.seen() == b"what came next"
     assert unfinished(world.memory) == []
@@ -394,7 +394,7 @@ def test_put_content_brings_the_bytes_of_its_row(size: int, database: Database, 
     assert set(row.request["contents"]) == {"base64"}
     assert b64decode(row.request["contents"]["base64"]) == world.data
     outcome = world.run(job_id)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.seen() == world.data
     row, head = job_row(database, job_id), world.memory.head(KEY)
@@ -424,7 +424,7 @@ def test_put_content_is_tried_again_after_a_transient_error(
     job_id = world.put_content()
     surprise: Callable[[], BaseException] = lambda: ZeroDivisionError("a bug")  # noqa: E731
     failing = FaultyStore(world.memory, "put", "upload_part", error=surprise, times=2)
-    assert isinstance(world.run(job_id, failing), Again)
+    assert isinstance(world.run(job_id, failing), Rescheduled)
     assert world.seen() == BASE
     due(world, job_id)
     world.run(job_id)
@@ -449,7 +449,7 @@ def test_a_job_fetches_from_a_web_server(ranges: bool, offset: int, world: Writi
     site.ranges = ranges
     job_id = world.append(offset, source=site.url + "/7.mp4")
     outcome = world.run(job_id, sources=PRIVATE)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.seen() == BASE[:offset] + world.data
     assert job_row(world.database, job_id).source == site.url + "/7.mp4"
@@ -468,7 +468,7 @@ def test_what_a_web_server_changes_between_two_attempts_fails_the_job(ranges: bo
     site.ranges = ranges
     job_id = world.append(source=site.url)
     failing = FaultyStore(world.memory, "upload_part", fail_at=2, times=100)
-    assert isinstance(world.run(job_id, failing, sources=PRIVATE), Again)
+    assert isinstance(world.run(job_id, failing, sources=PRIVATE), Rescheduled)
     site.data, site.etag = site.data[::-1], '"two"'
     due(world, job_id)
     world.run(job_id, sources=PRIVATE)
@@ -492,7 +492,7 @@ def test_what_a_web_server_changes_during_a_run_fails_the_job(world: Writing, si
 def test_a_job_over_http_goes_on_with_the_parts_that_have_rows(world: Writing, site: Site) -> None:
     job_id, rows = world.append(source=site.url), set[int]()
     failing = FaultyStore(world.memory, "upload_part", fail_at=2, times=100)
-    assert isinstance(world.run(job_id, failing, sources=PRIVATE), Again)
+    assert isinstance(world.run(job_id, failing, sources=PRIVATE), Rescheduled)
     rows = {part.part_number for part in part_rows(world.database, uploads(world.database, job_id)[0].id)}
     due(world, job_id)
     recording = RecordingStore(world.memory)

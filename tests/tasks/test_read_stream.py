@@ -30,7 +30,7 @@ from tests.models.rows import (
 from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, wishing
 from tests.transfer.test_destinations import mounted, needs_mount
 from worker import drain
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.memory.memory_store import MemoryReader
@@ -89,7 +89,7 @@ def fetched(*stores: RecordingStore) -> list[int]:
 def stopped_by_an_error(world: Reading, gets: int = 5, **arguments: Any) -> tuple[str, set[int]]:
     """A job whose first run ended in a transient error, and where the parts begin that have rows."""
     job_id = world.read(**arguments)
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "get", fail_at=gets, times=100)), Again)
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "get", fail_at=gets, times=100)), Rescheduled)
     due(world, job_id)
     (upload,) = uploads(world.database, job_id)
     rows = {part.offset for part in part_rows(world.database, upload.id)}
@@ -117,7 +117,7 @@ def test_a_job_brings_its_blob_to_the_file(size: int, offset: int, database: Dat
     world = Reading(database, tmp_path / "outgoing", size)
     job_id, recording = world.read(offset=offset), RecordingStore(world.memory)
     outcome = world.run(job_id, recording)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is None
     assert world.seen() == world.data[offset:]
     assert world.partials() == []
@@ -155,7 +155,7 @@ def test_running_a_finished_job_again_does_nothing(world: Reading) -> None:
     job_id = world.read()
     world.run(job_id)
     world.file.unlink()  # whoever waited for it has taken it
-    assert world.run(job_id) == Nothing()
+    assert world.run(job_id) == NotClaimed()
     assert world.seen() is None
 
 
@@ -167,7 +167,7 @@ def test_a_destination_outside_of_the_roots_fails_the_job_with_nothing_fetched(w
     (world.file.parent / "link").symlink_to(tmp_path / "elsewhere")
     for dest in (tmp_path / "elsewhere" / "f", world.file.parent / "link" / "f", world.file.parent / "nowhere" / "f"):
         job_id, recording = world.read(dest=dest.as_uri()), RecordingStore(world.memory)
-        assert isinstance(world.run(job_id, recording), Ended)
+        assert isinstance(world.run(job_id, recording), Finished)
         assert has_ended(world, job_id, JobState.FAILED, "destination_not_allowed")
         assert gethostname() in str(job_row(world.database, job_id).error_message)
         assert recording.calls == []
@@ -293,7 +293,7 @@ class DamagingStore(WrappedStore):
 
 def test_bytes_that_were_damaged_on_the_way_are_fetched_again(world: Reading) -> None:
     job_id = world.read()
-    assert isinstance(world.run(job_id, DamagingStore(world.memory)), Again)
+    assert isinstance(world.run(job_id, DamagingStore(world.memory)), Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code, row.restarts, row.bytes_done) == ("retrying", "checksum_mismatch", 1, 0)
     assert (world.seen(), world.partials()) == (OLD, [])
@@ -306,7 +306,7 @@ def test_bytes_that_were_damaged_on_the_way_are_fetched_again(world: Reading) ->
 def test_a_store_that_damages_bytes_for_ever_fails_the_job_in_the_end(world: Reading) -> None:
     job_id = world.read()
     for _ in range(2):
-        assert isinstance(world.run(job_id, DamagingStore(world.memory), retry={"max_restarts": 2}), Again)
+        assert isinstance(world.run(job_id, DamagingStore(world.memory), retry={"max_restarts": 2}), Rescheduled)
         due(world, job_id)
     world.run(job_id, DamagingStore(world.memory), retry={"max_restarts": 2})
     assert has_ended(world, job_id, JobState.FAILED, "too_many_restarts")
@@ -330,7 +330,7 @@ def test_a_full_disk_is_tried_again_later_and_keeps_the_rows_and_the_old_file(wo
         job_id = world.read(dest=file.as_uri())
         full = HookedStore(world.memory, before=at_get(5, fill_the_disk))
         outcome = world.run(job_id, full, sources={"file_roots": (root,)})
-        assert isinstance(outcome, Again)
+        assert isinstance(outcome, Rescheduled)
         row = job_row(world.database, job_id)
         assert (row.state, row.error_code) == ("retrying", "destination_full")
         assert "the disk is full" in str(row.error_message)
@@ -380,7 +380,7 @@ def test_a_job_that_is_handed_over_keeps_its_partial_file_and_fetches_nothing_ag
     }[why]()
     first, second = RecordingStore(hooked), RecordingStore(world.memory)
     try:
-        assert isinstance(world.run(job_id, first, lease=QUICK, transfer={"slice_seconds": 0.05}), Again)
+        assert isinstance(world.run(job_id, first, lease=QUICK, transfer={"slice_seconds": 0.05}), Rescheduled)
     finally:
         drain._flag[0] = 0
     row = job_row(database, job_id)
@@ -406,8 +406,8 @@ def test_a_run_that_was_taken_over_neither_publishes_nor_disturbs_the_other(get:
         others.append(world.run(job_id))
         world.file.write_bytes(b"what came next")
 
-    assert world.run(job_id, HookedStore(world.memory, before=at_get(get, take_over))) == Nothing()
-    assert isinstance(others[0], Ended)
+    assert world.run(job_id, HookedStore(world.memory, before=at_get(get, take_over))) == NotClaimed()
+    assert isinstance(others[0], Finished)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert (world.seen(), world.partials()) == (b"what came next", [])
     assert outcomes(world.database, job_id) == ["died", "succeeded"]

@@ -14,7 +14,7 @@ from blobferry import Client
 from blobferry.contract import REQUEST_VERSION, UploadState
 from blobferry.messages.job_messages import Message
 from blobferry.sql.clock import db_now
-from models import Database, PathLock, Tombstone, queries
+from models import Database, PathLockRow, TombstoneRow, queries
 from tests.doubles import (
     DeathError,
     FaultyStore,
@@ -47,7 +47,7 @@ from tests.tasks.life import KEY, OLD, PART, PATH, World
 from worker.celery.bare_task import make_row
 from worker.driver import Driver
 from worker.errors import LeaseLostError, UnreachableError
-from worker.jobs.outcome import Again, Ended, Nothing, Outcome
+from worker.jobs.outcome import Finished, NotClaimed, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.maintenance.abort_uploads import BATCH, abort_given_up
@@ -110,7 +110,7 @@ def run_with(world: World, job_id: str, **stores: tuple[Store, str]) -> Outcome:
 def half_sent(world: World) -> str:
     """A job whose first run had to stop after five parts."""
     job_id = world.submit()
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=6, times=100)), Again)
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=6, times=100)), Rescheduled)
     due(world, job_id)
     return job_id
 
@@ -118,7 +118,7 @@ def half_sent(world: World) -> str:
 def sent_and_not_completed(world: World) -> str:
     """A job whose completion the store answers with 503, so that nobody knows whether it will work."""
     job_id = world.submit()
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "complete_upload", times=100)), Again)
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "complete_upload", times=100)), Rescheduled)
     assert job_row(world.database, job_id).phase == "completing"
     due(world, job_id)
     return job_id
@@ -127,7 +127,7 @@ def sent_and_not_completed(world: World) -> str:
 def sent_and_not_seen(world: World) -> str:
     """A job whose blob Stat does not show yet."""
     job_id = world.submit()
-    assert isinstance(world.run(job_id, LaggingStore(world.memory, 3)), Again)
+    assert isinstance(world.run(job_id, LaggingStore(world.memory, 3)), Rescheduled)
     assert job_row(world.database, job_id).phase == "verifying"
     due(world, job_id)
     return job_id
@@ -173,11 +173,11 @@ def test_a_job_whose_last_commit_lost_its_answer_has_succeeded_and_says_so(world
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code, row.attempt) == ("succeeded", None, 1)
     assert row.result is not None
-    assert outcome == Ended(result=row.result)
+    assert outcome == Finished(result=row.result)
     assert outcomes(world.database, job_id) == ["succeeded"]
     world.file.unlink()  # whoever sees "succeeded" may do that
     due(world, job_id)
-    assert world.run(job_id) == Nothing()
+    assert world.run(job_id) == NotClaimed()
     assert job_row(world.database, job_id).state == "succeeded"
 
 
@@ -217,7 +217,7 @@ def test_a_source_may_go_once_readers_see_the_blob_though_the_worker_died(
     else:
         world.file.write_bytes(b"tomorrow's file")
     outcome = world.run(job_id)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is None
     assert job_row(world.database, job_id).state == "succeeded"
     assert blob(world.memory, KEY) == world.data
@@ -248,7 +248,7 @@ def test_a_completion_that_takes_effect_between_the_look_and_the_list_is_ours(ol
     recording = RecordingStore(HookedStore(world.memory, before=arrive))
     outcome = world.run(job_id, recording)
     assert on_its_way == []
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code, row.restarts) == ("succeeded", None, 0)
     assert recording.sent() == [], "nothing is sent again"
@@ -265,12 +265,12 @@ def test_a_part_replaced_behind_our_back_is_sent_again_by_the_next_run(world: Wo
             (upload_id,) = unfinished(world.memory)
             world.memory.upload_part(KEY, upload_id, late.pop(), b"x" * PART)
 
-    assert isinstance(world.run(job_id, HookedStore(world.memory, before=land)), Again)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=land)), Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("retrying", "invalid_part")
     due(world, job_id)
     recording = RecordingStore(world.memory)
-    assert isinstance(world.run(job_id, recording), Ended)
+    assert isinstance(world.run(job_id, recording), Finished)
     assert recording.sent() == [(3, world.data[2 * PART : 3 * PART])]
     assert job_row(world.database, job_id).state == "succeeded"
     assert blob(world.memory, KEY) == world.data
@@ -281,11 +281,11 @@ def test_a_worker_without_the_storage_leaves_a_job_past_its_return_to_one_that_h
     before: Any, world: World
 ) -> None:
     job_id = before(world)
-    assert isinstance(run_with(world, job_id, another=(tiny_store(), "")), Again)
+    assert isinstance(run_with(world, job_id, another=(tiny_store(), "")), Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("retrying", "configuration")
     due(world, job_id)
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     assert job_row(world.database, job_id).state == "succeeded"
     assert blob(world.memory, KEY) == world.data
 
@@ -293,7 +293,7 @@ def test_a_worker_without_the_storage_leaves_a_job_past_its_return_to_one_that_h
 def test_a_completing_upload_is_kept_when_the_error_says_nothing_about_its_completion(world: World) -> None:
     job_id = sent_and_not_completed(world)
     world.file.unlink()
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("failed", "source_not_found")
     (upload,) = uploads(world.database, job_id)
@@ -318,8 +318,8 @@ def test_an_old_owners_upload_that_is_opened_after_the_takeover_is_aborted_by_it
             expire_lease(world.database, job_id)
             others.append(world.run(job_id))
 
-    assert world.run(job_id, HookedStore(world.memory, before=take_over)) == Nothing()
-    assert isinstance(others[0], Ended)
+    assert world.run(job_id, HookedStore(world.memory, before=take_over)) == NotClaimed()
+    assert isinstance(others[0], Finished)
     assert job_row(world.database, job_id).state == "succeeded"
     assert unfinished(world.memory) == []
 
@@ -327,7 +327,7 @@ def test_an_old_owners_upload_that_is_opened_after_the_takeover_is_aborted_by_it
 def test_an_upload_whose_create_arrives_after_its_row_was_given_up_is_found_later(world: World) -> None:
     job_id = world.submit()
     died(world, job_id, FaultyStore(world.memory, "create_upload", error=DeathError))
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     world.memory.create_upload(KEY)  # the dead worker's
     lost, last = uploads(world.database, job_id)
     assert (lost.state, lost.upload_id, last.state) == ("gone", None, "completed")
@@ -344,14 +344,14 @@ def test_a_rescue_leaves_another_storages_fresh_upload_in_the_same_bucket_alone(
     died(world, lost, FaultyStore(world.memory, "create_upload", error=DeathError))
     change(world.database, lost, not_before=db_now(3600), attempt=0)  # a job of its time holds the path, this one not
     with world.database.begin() as session:
-        session.execute(delete(PathLock))
+        session.execute(delete(PathLockRow))
     run_with(world, other, second=(FaultyStore(world.memory, "upload_part", times=99), ""))
     change(world.database, lost, not_before=None, attempt=1)
     with world.database.begin() as session:
-        session.execute(update(PathLock).values(job_id=lost))
+        session.execute(update(PathLockRow).values(job_id=lost))
     (fresh,) = uploads(world.database, other)
     assert unfinished(world.memory) == [fresh.upload_id]
-    assert isinstance(world.run(lost), Ended)
+    assert isinstance(world.run(lost), Finished)
     assert unfinished(world.memory) == [fresh.upload_id]
     change(world.database, lost, state="cancelled")
     add_upload(world.database, lost, key=KEY, part_size=PART, upload_id=None, state="aborting")
@@ -398,7 +398,7 @@ def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(w
     job_id = half_sent(world)
     moved = moved_store(what)
     outcome = world.run(job_id, moved)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("failed", "configuration")
     assert "storages.default" in str(row.error_message)
@@ -425,7 +425,7 @@ def test_an_upload_in_a_bucket_that_the_storage_names_no_longer_stays_in_the_led
 
 def test_a_job_whose_root_directory_was_changed_fails_and_its_upload_is_aborted_where_it_is(world: World) -> None:
     job_id = half_sent(world)
-    assert isinstance(run_with(world, job_id, default=(world.memory, "moved")), Ended)
+    assert isinstance(run_with(world, job_id, default=(world.memory, "moved")), Finished)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("failed", "configuration")
     assert "rootdirectory" in str(row.error_message)
@@ -441,7 +441,7 @@ def test_a_completion_in_doubt_is_not_given_up_because_the_root_directory_was_ch
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("retrying", "configuration")
     due(world, job_id)
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     assert blob(world.memory, KEY) == world.data
 
 
@@ -480,7 +480,7 @@ def test_a_tombstone_that_is_there_already_does_not_stop_pruning(world: World) -
         world.run(job_id)
         change(world.database, job_id, finished_at=ago(31 * DAY))
     with world.database.begin() as session:
-        session.execute(insert(Tombstone).values(id=pruned_before))
+        session.execute(insert(TombstoneRow).values(id=pruned_before))
     with world.worker() as runtime:
         assert Caretaker(runtime, lambda message: True).sweep().pruned == 2
     assert count_rows(world.database, "blobferry_jobs") == 0
@@ -549,6 +549,6 @@ def test_two_thousand_polls_do_not_overflow(world: World) -> None:
     job_id = sent_and_not_seen(world)
     change(world.database, job_id, polls=2000)
     outcome = world.run(job_id, LyingStore(world.memory), transfer={"verify_seconds": DAY})
-    assert isinstance(outcome, Again)
+    assert isinstance(outcome, Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.polls, row.error_code) == ("verifying", 2001, None)

@@ -25,7 +25,7 @@ from worker.celery import revoke as revoking
 from worker.celery.job_task import JobTask
 from worker.errors import UnreachableError
 from worker.jobs.lease import lease_clock
-from worker.jobs.outcome import Ended, Nothing
+from worker.jobs.outcome import Finished, NotClaimed
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime, start_runtime
@@ -233,7 +233,7 @@ class DeafDatabase(Database):
 
 
 @pytest.mark.parametrize(
-    ("verb", "times"), [("upload_part", 3), ("head", 2)], ids=["amid parts", "right before the publishing call"]
+    ("verb", "times"), [("upload_part", 3), ("head", 2)], ids=["amid parts", "right before the commit call"]
 )
 def test_near_the_end_of_a_lease_that_is_not_renewed_no_part_and_no_publishing_call_begins(
     world: World, verb: str, times: int
@@ -252,11 +252,11 @@ def test_near_the_end_of_a_lease_that_is_not_renewed_no_part_and_no_publishing_c
 
     deaf = DeafDatabase(str(world.database.engine.url))
     with world.worker(HookedStore(world.memory, before=wait_for_the_margin), database=deaf, lease=SHORT) as runtime:
-        assert isinstance(run_job(runtime, job_id), Nothing)
+        assert isinstance(run_job(runtime, job_id), NotClaimed)
     deaf.close()
     assert calls[late[0] :].count("upload_part") <= THREADS - 1, "what was in hand"
     assert PUBLISHING.isdisjoint(calls)
     assert blob(world.memory, KEY) is None
     expire_lease(world.database, job_id)
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     assert blob(world.memory, KEY) == world.data

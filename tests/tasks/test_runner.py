@@ -39,7 +39,7 @@ from worker.errors import (
     SupersededError,
     VerificationError,
 )
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_job_brings_its_file_to_the_path(size: int, sqlite_database: Database,
     world = World(sqlite_database, tmp_path, size=size)
     job_id = world.submit(arguments={"content_type": "video/mp4", "metadata": {"title": "seven"}})
     outcome = world.run(job_id)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is None
     assert blob(world.memory, KEY) == world.data
     head = world.memory.head(KEY)
@@ -113,7 +113,7 @@ def test_running_a_finished_job_again_does_nothing(world: World) -> None:
     world.run(job_id)
     before = job_row(world.database, job_id).as_row()
     store = RecordingStore(world.memory)
-    assert world.run(job_id, store) == Nothing()
+    assert world.run(job_id, store) == NotClaimed()
     assert store.calls == []
     assert job_row(world.database, job_id).as_row() == before
 
@@ -122,7 +122,7 @@ def test_a_job_that_somebody_else_runs_is_left_alone(world: World) -> None:
     job_id = world.submit()
     claim(world.database, job_id)
     store = RecordingStore(world.memory)
-    assert world.run(job_id, store) == Nothing()
+    assert world.run(job_id, store) == NotClaimed()
     assert store.calls == []
 
 
@@ -133,7 +133,7 @@ def test_a_transient_error_is_tried_again_later_with_only_what_is_missing(world:
     job_id = world.submit()
     before = datetime.now(UTC)
     outcome = world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=6))
-    assert isinstance(outcome, Again)
+    assert isinstance(outcome, Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code, row.attempt, row.worker) == ("retrying", "store_unavailable", 1, None)
     assert row.failures == 1
@@ -144,7 +144,7 @@ def test_a_transient_error_is_tried_again_later_with_only_what_is_missing(world:
     assert landed >= 5 * PART
     due(world, job_id)
     store = RecordingStore(world.memory)
-    assert isinstance(world.run(job_id, store), Ended)
+    assert isinstance(world.run(job_id, store), Finished)
     assert sum(len(data) for _, data in store.sent()) == 95 - landed
     assert blob(world.memory, KEY) == world.data
     assert outcomes(world.database, job_id) == ["retrying", "succeeded"]
@@ -156,12 +156,12 @@ def test_a_job_is_given_up_after_so_many_runs_without_progress(small: World) -> 
     job_id = small.submit()
     store = FaultyStore(small.memory, "head", times=100)
     for failures in (1, 2):
-        assert isinstance(small.run(job_id, store, retry={"max_attempts": 3}), Again)
+        assert isinstance(small.run(job_id, store, retry={"max_attempts": 3}), Rescheduled)
         row = job_row(small.database, job_id)
         assert (row.failures, row.max_attempts) == (failures, 3)
         due(small, job_id)
     outcome = small.run(job_id, store, retry={"max_attempts": 3})
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is not None
     assert outcome.error.code == "store_unavailable"
     assert has_ended(small, job_id, JobState.FAILED, "store_unavailable")
@@ -172,7 +172,7 @@ def test_progress_starts_the_counting_anew(world: World) -> None:
     job_id = world.submit()
     for _ in range(5):
         store = FaultyStore(world.memory, "upload_part", fail_at=2, times=100)
-        assert isinstance(world.run(job_id, store, retry={"max_attempts": 2}), Again)
+        assert isinstance(world.run(job_id, store, retry={"max_attempts": 2}), Rescheduled)
         assert job_row(world.database, job_id).failures == 1
         due(world, job_id)
 
@@ -194,7 +194,7 @@ def test_a_permanent_error_fails_at_once_and_leaves_nothing_in_the_store(verb: s
     job_id = world.submit()
     store = FaultyStore(world.memory, verb, times=100, error=lambda: PermissionDeniedError("s3: not allowed"))
     outcome = world.run(job_id, store)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert isinstance(outcome.error, PermissionDeniedError)
     assert has_ended(world, job_id, JobState.FAILED, "permission_denied")
     assert job_row(world.database, job_id).error_message == "s3: not allowed"
@@ -206,7 +206,7 @@ def test_a_permanent_error_fails_at_once_and_leaves_nothing_in_the_store(verb: s
 def test_a_surprise_is_tried_again_and_named(world: World) -> None:
     job_id = world.submit()
     outcome = world.run(job_id, FaultyStore(world.memory, "upload_part", error=lambda: ZeroDivisionError("a bug")))
-    assert isinstance(outcome, Again)
+    assert isinstance(outcome, Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code, row.error_message) == ("retrying", "unexpected", "ZeroDivisionError: a bug")
 
@@ -214,7 +214,7 @@ def test_a_surprise_is_tried_again_and_named(world: World) -> None:
 def test_bytes_damaged_on_the_way_are_sent_again(world: World) -> None:
     job_id = world.submit()
     store = FaultyStore(world.memory, "upload_part", fail_at=3, error=lambda: ChecksumMismatchError("damaged"))
-    assert isinstance(world.run(job_id, store), Again)
+    assert isinstance(world.run(job_id, store), Rescheduled)
     due(world, job_id)
     world.run(job_id)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
@@ -235,7 +235,7 @@ def test_a_source_that_cannot_be_read_fails_the_job_with_nothing_uploaded(
     change_world(world)
     store = RecordingStore(world.memory)
     outcome = world.run(job_id, store)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert outcome.error is not None
     assert named in str(outcome.error)
     assert has_ended(world, job_id, JobState.FAILED, code)
@@ -290,7 +290,7 @@ def test_a_blob_of_somebody_else_at_the_last_moment_fails_the_job_and_stays(worl
 
     job_id = world.submit()
     outcome = world.run(job_id, HookedStore(world.memory, before=appear))
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert isinstance(outcome.error, SupersededError)
     assert has_ended(world, job_id, JobState.FAILED, "superseded")
     assert blob(world.memory, KEY) == b"theirs"
@@ -323,7 +323,7 @@ def test_a_store_that_lags_is_looked_at_until_it_shows_the_blob(old: bytes | Non
     job_id = world.submit()
     for polls in (1, 2, 3):
         before = datetime.now(UTC)
-        assert isinstance(world.run(job_id, store), Again)
+        assert isinstance(world.run(job_id, store), Rescheduled)
         after = datetime.now(UTC)
         row = job_row(world.database, job_id)
         assert (row.state, row.phase, row.polls, row.attempt) == ("verifying", "verifying", polls, 1)
@@ -334,7 +334,7 @@ def test_a_store_that_lags_is_looked_at_until_it_shows_the_blob(old: bytes | Non
         assert before + wished - tick <= row.run_at <= after + wished
         due(world, job_id)
     counting = RecordingStore(store)
-    assert isinstance(world.run(job_id, counting), Ended)
+    assert isinstance(world.run(job_id, counting), Finished)
     assert {call.verb for call in counting.calls} == {"head"}  # nothing is sent again
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert outcomes(world.database, job_id) == ["succeeded"]
@@ -344,12 +344,12 @@ def test_a_store_that_lies_for_ever_never_gets_a_success(world: World) -> None:
     store = LyingStore(world.memory)
     job_id = world.submit()
     for _ in range(3):
-        assert isinstance(world.run(job_id, store), Again)
+        assert isinstance(world.run(job_id, store), Rescheduled)
         assert job_row(world.database, job_id).state == "verifying"
         due(world, job_id)
     change(world.database, job_id, verify_until=ago(1))
     outcome = world.run(job_id, store)
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert isinstance(outcome.error, VerificationError)
     assert has_ended(world, job_id, JobState.FAILED, "verification_failed")
     message = str(job_row(world.database, job_id).error_message)
@@ -365,7 +365,7 @@ def test_a_blob_that_somebody_replaced_before_the_stat_is_not_taken_for_ours(wor
             world.memory.put(KEY, b"x" * 95)
 
     job_id = world.submit()
-    assert isinstance(world.run(job_id, HookedStore(world.memory, after=replace)), Again)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, after=replace)), Rescheduled)
     assert job_row(world.database, job_id).state == "verifying"
     due(world, job_id)
     world.run(job_id, transfer={"verify_seconds": 0})
@@ -378,7 +378,7 @@ def test_a_blob_that_somebody_replaced_before_the_stat_is_not_taken_for_ours(wor
 def test_a_store_that_is_away_during_the_stat_poll_is_asked_again(world: World) -> None:
     job_id = world.submit()
     store = FaultyStore(world.memory, "head", fail_at=3)  # it looks at the beginning, before publishing, after it
-    assert isinstance(world.run(job_id, store), Again)
+    assert isinstance(world.run(job_id, store), Rescheduled)
     assert store.fired == 1
     row = job_row(world.database, job_id)
     assert (row.state, row.phase) == ("retrying", "verifying")
@@ -399,7 +399,7 @@ def slowly(world: World, seconds: float = 0.04) -> HookedStore:
 def test_a_slice_ends_and_the_job_goes_on_in_the_next_one_without_a_new_attempt(world: World) -> None:
     job_id = world.submit()
     counting, runs = RecordingStore(slowly(world)), 0
-    while isinstance(world.run(job_id, counting, transfer={"slice_seconds": 0.1}), Again):
+    while isinstance(world.run(job_id, counting, transfer={"slice_seconds": 0.1}), Rescheduled):
         runs += 1
         row = job_row(world.database, job_id)
         assert (row.state, row.attempt, row.worker, row.lease_expires_at) == ("queued", 1, None, None)
@@ -424,7 +424,7 @@ def test_a_draining_worker_hands_its_job_over(world: World) -> None:
     job_id = world.submit()
     stop = HookedStore(world.memory, after=lambda verb: drain.start() if verb == "upload_part" else None)
     outcome = world.run(job_id, stop)
-    assert isinstance(outcome, Again)
+    assert isinstance(outcome, Rescheduled)
     assert "shutting down" in outcome.reason
     row = job_row(world.database, job_id)
     assert (row.state, row.worker) == ("queued", None)
@@ -500,11 +500,11 @@ def test_a_cancel_between_two_runs_past_the_point_of_no_return_is_too_late(world
 def test_a_paused_job_keeps_its_upload_and_waits(world: World) -> None:
     job_id = world.submit()
     outcome = world.run(job_id, cancel_at(world, job_id, "upload_part", pause_requested=True), lease=QUICK)
-    assert isinstance(outcome, Again)
+    assert isinstance(outcome, Rescheduled)
     row = job_row(world.database, job_id)
     assert (row.state, row.worker, row.attempt) == ("paused", None, 1)
     assert len(unfinished(world.memory)) == 1
-    assert world.run(job_id) == Nothing()
+    assert world.run(job_id) == NotClaimed()
     change(world.database, job_id, state="queued", pause_requested=False)
     world.run(job_id)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
@@ -527,7 +527,7 @@ def test_a_run_whose_job_was_taken_over_writes_nothing_more(verb: str, world: Wo
             taken.append(job_row(world.database, job_id).as_row())
 
     store = RecordingStore(HookedStore(world.memory, before=take_over))
-    assert world.run(job_id, store) == Nothing()
+    assert world.run(job_id, store) == NotClaimed()
     assert job_row(world.database, job_id).as_row() == taken[0]
     assert outcomes(world.database, job_id) == ["died", None]
     if verb != "complete_upload":
@@ -536,7 +536,7 @@ def test_a_run_whose_job_was_taken_over_writes_nothing_more(verb: str, world: Wo
 
 
 def test_the_run_that_took_over_finishes_what_the_other_one_published(world: World) -> None:
-    """The old owner's publishing call was under way; the new one looks and finds its own blob."""
+    """The old owner's commit call was under way; the new one looks and finds its own blob."""
     job_id = world.submit()
 
     def take_over(called: str) -> None:
@@ -545,9 +545,9 @@ def test_the_run_that_took_over_finishes_what_the_other_one_published(world: Wor
             with world.database.begin() as session:
                 queries.requeue_expired(session, limit=1)
 
-    assert world.run(job_id, HookedStore(world.memory, after=take_over)) == Nothing()
+    assert world.run(job_id, HookedStore(world.memory, after=take_over)) == NotClaimed()
     counting = RecordingStore(world.memory)
-    assert isinstance(world.run(job_id, counting), Ended)
+    assert isinstance(world.run(job_id, counting), Finished)
     assert {call.verb for call in counting.calls} == {"head"}
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert outcomes(world.database, job_id) == ["died", "succeeded"]

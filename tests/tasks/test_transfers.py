@@ -18,7 +18,7 @@ from celery.result import AsyncResult
 from blobferry.contract import ROW_HEADER, SEQ_HEADER
 from dev.services import moto, valkey, wait_until
 from dev.stack import BUCKET, Stack
-from models import Database, Tombstone
+from models import Database, TombstoneRow
 from tests.models.rows import ago, attempts, change, count_rows, job_row, submit
 from worker.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, SourceNotFoundError
 
@@ -235,7 +235,7 @@ def test_the_same_id_with_other_arguments_is_ignored(running: Running) -> None:
 def test_a_bare_replay_of_a_pruned_job_is_dropped(running: Running) -> None:
     task_id = uuid4().hex
     with running.database.begin() as session:
-        session.add(Tombstone(id=task_id))
+        session.add(TombstoneRow(id=task_id))
     running.send(task_id, path="/pruned", source=running.file().as_uri())
     running.wait_until_idle()
     with pytest.raises(Exception, match="No row was found"):

@@ -17,7 +17,7 @@ from blobferry.jobs import control
 from blobferry.jobs.submission import insert_job
 from blobferry.messages.job_messages import Message, client_app, publish
 from blobferry.sealing import Sealer
-from models import Database, Job, PathLock, queries
+from models import Database, JobRow, PathLockRow, queries
 from models.queries import claims, locks
 from models.queries.conditions import claimable
 from tests.doubles import HookedStore, blob, tiny_store
@@ -37,7 +37,7 @@ from tests.tasks.life import KEY, PATH, QUICK, World
 from worker.celery.revoke import ask_to_cancel, asked_since
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
-from worker.jobs.outcome import Again, Ended
+from worker.jobs.outcome import Finished, Rescheduled
 from worker.jobs.path_holds import holds_of
 from worker.jobs.runner import run_job
 from worker.jobs.sql_checkpoint import SqlCheckpoint
@@ -88,10 +88,10 @@ def test_a_resume_between_hearing_of_a_pause_and_writing_it_down_is_not_lost(wor
                 database.resume = lambda: control.resume(world.database.engine, job_id)
 
         runtime.driver("default").write_stream = write_stream  # type: ignore[method-assign]
-        assert isinstance(run_job(runtime, job_id), Again)
+        assert isinstance(run_job(runtime, job_id), Rescheduled)
     database.close()
     assert job_row(world.database, job_id).state == "queued"
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
 
 
 def test_a_pause_that_is_taken_back_while_parts_wait_is_no_cancel(world: World) -> None:
@@ -113,7 +113,7 @@ def test_a_pause_that_is_taken_back_while_parts_wait_is_no_cancel(world: World) 
             time.sleep(0.3)
             raise SlowDownError("it waits, and asks whether to stop: no")
 
-    assert isinstance(world.run(job_id, HookedStore(world.memory, before=hook), lease=QUICK), Again)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=hook), lease=QUICK), Rescheduled)
     assert job_row(world.database, job_id).state == "queued"
     assert [upload.state for upload in uploads(world.database, job_id)] == ["open"]
 
@@ -147,26 +147,26 @@ def lose_the_answers(world: World, job_id: str, **sections: Any) -> Any:
 
 def test_a_job_that_is_retried_after_its_completion_cannot_be_cancelled(world: World) -> None:
     job_id = world.submit()
-    assert isinstance(lose_the_answers(world, job_id, retry={"max_attempts": 1}), Ended)
+    assert isinstance(lose_the_answers(world, job_id, retry={"max_attempts": 1}), Finished)
     assert blob(world.memory, KEY) == world.data
     control.retry(world.database.engine, job_id)
     with pytest.raises(TooLateError):
         control.cancel(world.database.engine, job_id)
     with world.database.begin() as session:
         assert queries.ask_to_cancel(session, [job_id]) == 0
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     assert job_row(world.database, job_id).state == "succeeded"
 
 
 def test_a_permission_that_is_withdrawn_after_a_completion_aborts_nothing(world: World) -> None:
     job_id = world.submit()
-    assert isinstance(lose_the_answers(world, job_id), Again)
+    assert isinstance(lose_the_answers(world, job_id), Rescheduled)
     change(world.database, job_id, run_at=ago(1))
 
     def refuse(called: str) -> None:
         raise PermissionDeniedError("403")
 
-    assert isinstance(world.run(job_id, HookedStore(world.memory, before=refuse)), Ended)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=refuse)), Finished)
     assert [upload.state for upload in uploads(world.database, job_id)] == ["completing"]
 
 
@@ -175,7 +175,7 @@ def test_a_permission_that_is_withdrawn_after_a_completion_aborts_nothing(world:
 DRIVERS = {"default": Driver(tiny_store())}
 
 
-def take(database: Database, job_id: str, drivers: dict[str, Driver] = DRIVERS) -> Job | None:
+def take(database: Database, job_id: str, drivers: dict[str, Driver] = DRIVERS) -> JobRow | None:
     with database.begin() as session:
         return queries.claim_job(
             session, job_id, worker="w", lease_seconds=LEASE, holds=lambda job: holds_of(job, drivers)
@@ -241,7 +241,7 @@ def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postg
     with postgres_database.begin() as session:
         queries.pause_job(session, job_row(postgres_database, second), keep_upload_seconds=1)
     change_upload(postgres_database, upload, state="gone")
-    taken: list[Job | None] = []
+    taken: list[JobRow | None] = []
     with postgres_database.begin() as session:
         queries.drop_stale_locks(session)
         control.resume(postgres_database.engine, second)
@@ -252,7 +252,7 @@ def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postg
     now_due(postgres_database, first)
     assert (take(postgres_database, first) is None) == (taken[0] is not None), "one of them has the path"
     with postgres_database.begin() as session:
-        holders = set(session.scalars(select(PathLock.job_id)))
+        holders = set(session.scalars(select(PathLockRow.job_id)))
     assert len(holders) == 1
 
 
@@ -262,7 +262,7 @@ def test_a_job_that_another_worker_runs_by_now_keeps_its_locks(postgres_database
     job_id = submit(postgres_database)
     with postgres_database.begin() as session:
         savepoint = session.begin_nested()
-        job = claims._take(session, Job.id == job_id, *claimable(), worker="w2", lease_seconds=LEASE)
+        job = claims._take(session, JobRow.id == job_id, *claimable(), worker="w2", lease_seconds=LEASE)
         assert job is not None
         assert locks.take_locks(session, job, holds_of(job, DRIVERS)) == blocker
         savepoint.rollback()
@@ -288,7 +288,7 @@ def test_a_search_for_a_lost_upload_spares_one_that_is_just_being_opened(world: 
     world.run(lost, HookedStore(world.memory, before=refuse))
     control.cancel(world.database.engine, lost)
     with world.database.begin() as session:
-        queries.apply_wishes(session, limit=10)
+        queries.apply_requests(session, limit=10)
     job_id, swept = world.submit(), list[int]()
 
     def look(called: str) -> None:
@@ -296,7 +296,7 @@ def test_a_search_for_a_lost_upload_spares_one_that_is_just_being_opened(world: 
             with world.worker() as runtime:
                 swept.append(abort_given_up(runtime))
 
-    assert isinstance(world.run(job_id, HookedStore(world.memory, after=look)), Ended)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, after=look)), Finished)
     assert (swept, job_row(world.database, job_id).restarts) == ([0], 0)
 
 
@@ -317,7 +317,7 @@ def test_a_silent_broker_holds_up_a_sweep_once(world: World) -> None:
 def test_a_bare_message_whose_claim_lost_its_answer_finds_its_job_again(world: World) -> None:
     job_id = world.submit()
 
-    def claim(worker: str) -> Job | None:
+    def claim(worker: str) -> JobRow | None:
         with world.database.begin() as session:
             return queries.claim_job(session, job_id, worker=worker, lease_seconds=LEASE, is_repeated=True)
 
@@ -354,11 +354,11 @@ def test_an_upload_that_was_lost_before_its_first_checkpoint_is_told_of_too(worl
         if called == "upload_part":
             raise StoreUnavailableError("503")
 
-    assert isinstance(world.run(job_id, HookedStore(world.memory, before=refuse)), Again)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=refuse)), Rescheduled)
     (upload,) = uploads(world.database, job_id)
     world.memory.abort_upload(KEY, str(upload.upload_id))
     change(world.database, job_id, run_at=ago(1))
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     assert [attempt.remark for attempt in attempts(world.database, job_id)] == [
         None,
         "its upload had vanished at byte 0: begun again from byte 0",

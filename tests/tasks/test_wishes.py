@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import select
 
 from blobferry.contract import JobState
-from models import Database, PathLock
+from models import Database, PathLockRow
 from tests.doubles import HookedStore, RecordingStore, blob, unfinished
 from tests.models.rows import ago, attempts, change, change_upload, job_row, outcomes, uploads
 from tests.tasks.life import KEY, OLD, PART, THREADS, World, has_ended
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing, Outcome
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
 from worker.maintenance.caretaker import Caretaker, Swept
 
 PARTS = 40
@@ -48,7 +48,7 @@ def run_wishing(world: World, job_id: str, verb: str, **wishes: Any) -> tuple[Ou
 
 def locked(world: World) -> set[str]:
     with world.database.begin() as session:
-        return set(session.scalars(select(PathLock.job_id)))
+        return set(session.scalars(select(PathLockRow.job_id)))
 
 
 def sweep(world: World, **sections: Any) -> Swept:
@@ -68,7 +68,7 @@ def test_a_running_job_hears_of_it_with_the_next_checkpoint(world: World, wish: 
     world.memory.put(KEY, OLD)
     job_id = world.submit(deadline=ago(-3600))
     outcome, more = run_wishing(world, job_id, "upload_part", **WISHES[wish])
-    assert isinstance(outcome, {"cancel": Cancelled, "pause": Again, "deadline": Ended}[wish])
+    assert isinstance(outcome, {"cancel": Cancelled, "pause": Rescheduled, "deadline": Finished}[wish])
     assert more <= 3 * THREADS, "parts in hand, and those of one checkpoint"
     assert blob(world.memory, KEY) == OLD
 
@@ -76,7 +76,7 @@ def test_a_running_job_hears_of_it_with_the_next_checkpoint(world: World, wish: 
 def test_a_job_whose_deadline_passes_while_it_runs_fails_and_leaves_nothing(world: World) -> None:
     job_id = world.submit(deadline=ago(-3600))
     outcome, _ = run_wishing(world, job_id, "upload_part", deadline=ago(1))
-    assert isinstance(outcome, Ended)
+    assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.FAILED, "deadline")
     assert "not finished by its deadline" in str(job_row(world.database, job_id).error_message)
     assert outcomes(world.database, job_id) == ["failed"]
@@ -91,7 +91,7 @@ def test_past_the_point_of_no_return_it_is_too_late(world: World, wish: str) -> 
         if called == "complete_upload":
             change(world.database, job_id, **WISHES[wish])
 
-    assert isinstance(world.run(job_id, HookedStore(world.memory, before=late)), Ended)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=late)), Finished)
     assert job_row(world.database, job_id).state == "succeeded"
     assert blob(world.memory, KEY) == world.data
 
@@ -105,10 +105,10 @@ def test_a_paused_job_goes_on_with_what_is_missing(world: World) -> None:
     (upload,) = uploads(world.database, job_id)
     assert upload.recheck_at is not None
     assert upload.recheck_at > row.updated_at
-    assert isinstance(world.run(job_id), Nothing), "a message does not wake it"
+    assert isinstance(world.run(job_id), NotClaimed), "a message does not wake it"
     change(world.database, job_id, state="queued", pause_requested=False)
     store = RecordingStore(world.memory)
-    assert isinstance(world.run(job_id, store), Ended)
+    assert isinstance(world.run(job_id, store), Finished)
     assert sum(len(data) for _, data in store.sent()) == len(world.data) - row.bytes_done
     assert (job_row(world.database, job_id).attempt, outcomes(world.database, job_id)) == (1, ["succeeded"])
     assert uploads(world.database, job_id)[0].recheck_at is None
@@ -130,7 +130,7 @@ def test_a_job_that_was_paused_too_long_begins_again(world: World) -> None:
         if called == "upload_part":
             seen.append(job_row(world.database, job_id).bytes_done)
 
-    assert isinstance(world.run(job_id, HookedStore(world.memory, before=note)), Ended)
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=note)), Finished)
     assert seen[0] == 0, "what was aborted does not count"
     assert max(seen) <= len(world.data)
     assert blob(world.memory, KEY) == world.data
@@ -142,7 +142,7 @@ def test_a_job_that_nobody_runs_is_ended_or_paused_at_once(world: World, wish: s
     job_id = world.submit()
     change(world.database, job_id, **WISHES[wish])
     if by == "a message":
-        assert isinstance(world.run(job_id), Nothing)
+        assert isinstance(world.run(job_id), NotClaimed)
     else:
         assert sweep(world).changed == 1
     expected = {"cancel": "cancelled", "pause": "paused", "deadline": "failed"}[wish]
@@ -183,7 +183,7 @@ def test_an_upload_that_vanished_is_told_of_in_the_history(world: World) -> None
     (upload,) = uploads(world.database, job_id)
     done = job_row(world.database, job_id).bytes_done
     world.memory.abort_upload(KEY, str(upload.upload_id))  # a lifecycle rule
-    assert isinstance(world.run(job_id), Ended)
+    assert isinstance(world.run(job_id), Finished)
     (attempt,) = attempts(world.database, job_id)
     assert attempt.remark == f"its upload had vanished at byte {done}: begun again from byte 0"
     assert job_row(world.database, job_id).restarts == 1

@@ -12,7 +12,7 @@ from tests.doubles import Fuse, FusedCheckpoint, FusedStore, RecordingStore, blo
 from worker.errors import LeaseLostError
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
+from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint, VisibleVersion
 from worker.transfer.download.blob_download import download
 from worker.transfer.download.destination import FileDestination
 from worker.transfer.download.file_target import FileTarget
@@ -43,7 +43,7 @@ class FusedDestination(FileDestination):
 
         return self.fuse.call(name, work)
 
-    def look(self) -> Base:
+    def look(self) -> VisibleVersion:
         return self._do("look")  # type: ignore[no-any-return]
 
     def link(self, name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from blobferry.contract import Phase, UploadState
-from models import Database, Job
+from models import Database, JobRow
 from tests.doubles import tiny_store
 from tests.models.rows import (
     attempts,
@@ -26,11 +26,11 @@ from tests.models.rows import (
 )
 from worker.errors import LeaseLostError, SourceChangedError, TooManyRestartsError
 from worker.jobs.sql_checkpoint import SqlCheckpoint, mark_of
-from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint, SavedUpload, SentPart
+from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint, SavedUpload, SentPart, VisibleVersion
 from worker.transfer.stop import Interrupted
 
-BASE = Base('"old"', datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
-NEWER = Base('"newer"', datetime(2026, 2, 3, tzinfo=UTC))
+BASE = VisibleVersion('"old"', datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
+NEWER = VisibleVersion('"newer"', datetime(2026, 2, 3, tzinfo=UTC))
 FINGERPRINT = {"size": 35, "mtime_ns": 1_790_000_000_123_456_789}
 PARTS = [SentPart(n, (n - 1) * 10, 10, f'"{n}"', f"CRC64NVME:{b64encode(bytes(8)).decode()}") for n in (1, 2, 3)]
 
@@ -58,7 +58,7 @@ class SqlJob:
         self.job = claim(self.database, self.job_id)
         return self.open()
 
-    def row(self) -> Job:
+    def row(self) -> JobRow:
         return job_row(self.database, self.job_id)
 
 
@@ -122,7 +122,7 @@ def test_an_upload_has_its_id_once_the_store_has_answered(reopen: Reopen) -> Non
 def test_a_put_is_written_down_without_a_part_size(reopen: Reopen) -> None:
     checkpoint = reopen()
     checkpoint.pin_source(5, FINGERPRINT)
-    checkpoint.opening("a", size=5, part_size=None, base=Base())
+    checkpoint.opening("a", size=5, part_size=None, base=VisibleVersion())
     upload = loaded(reopen())
     assert (upload.part_size, upload.size) == (None, 5)
     assert upload.base.is_absent
@@ -160,8 +160,8 @@ def test_the_point_of_no_return_remembers_what_was_visible(reopen: Reopen) -> No
 def test_the_point_of_no_return_can_be_passed_again(reopen: Reopen) -> None:
     checkpoint = opened(reopen())
     checkpoint.completing(BASE)
-    checkpoint.completing(Base())
-    assert loaded(reopen()).base == Base()
+    checkpoint.completing(VisibleVersion())
+    assert loaded(reopen()).base == VisibleVersion()
 
 
 def test_a_completed_upload_says_so_and_keeps_its_parts(reopen: Reopen) -> None:
@@ -301,7 +301,7 @@ def test_what_stat_has_to_show_is_the_same_in_every_run(sql: SqlJob) -> None:
 
 WRITES: dict[str, Callable[[SqlCheckpoint], Any]] = {
     "pin_source": lambda checkpoint: checkpoint.pin_source(35, FINGERPRINT),
-    "opening": lambda checkpoint: checkpoint.opening("a", size=1, part_size=None, base=Base()),
+    "opening": lambda checkpoint: checkpoint.opening("a", size=1, part_size=None, base=VisibleVersion()),
     "opened": lambda checkpoint: checkpoint.opened("id-9"),
     "record": lambda checkpoint: checkpoint.record(PARTS[:1], bytes_sent=10),
     "drop": lambda checkpoint: checkpoint.drop([1]),

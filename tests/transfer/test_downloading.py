@@ -19,7 +19,7 @@ from worker.errors import (
     TooManyRestartsError,
 )
 from worker.stores.memory.memory_store import MemoryReader
-from worker.transfer.checkpoint import Base, SentPart
+from worker.transfer.checkpoint import SentPart, VisibleVersion
 from worker.transfer.download.partial_file import new_upload_id
 from worker.units import GIB, MIB
 
@@ -110,7 +110,7 @@ def test_a_file_of_more_than_2_gib_is_gone_on_with_at_the_right_place(tmp_path: 
     """The rows of an earlier run speak for its first 2 GiB, which are a hole here."""
     source, world = SevensSource(2 * GIB + 7), World(tmp_path)
     upload_id, checkpoint = new_upload_id("7.mp4", mark="f", version=""), world.checkpoint
-    checkpoint.opening(str(world.path), size=source.size, part_size=GIB, base=Base())
+    checkpoint.opening(str(world.path), size=source.size, part_size=GIB, base=VisibleVersion())
     checkpoint.opened(upload_id)
     checkpoint.record([SentPart(number + 1, number * GIB, GIB, "", "") for number in range(2)], bytes_sent=0)
     (world.root / f"{upload_id}-0.part").touch()

@@ -37,7 +37,7 @@ from worker.errors import (
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Base, MemoryCheckpoint
+from worker.transfer.checkpoint import MemoryCheckpoint, VisibleVersion
 from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.upload.abort import CLOCK_TOLERANCE
 from worker.transfer.upload.engine import Engine
@@ -489,7 +489,7 @@ def opening_row(memory: MemoryStore) -> tuple[MemoryCheckpoint, str]:
     """A run that died between the store's answer to create_upload and its commit."""
     checkpoint = MemoryCheckpoint("job")
     checkpoint.pin_source(95, BytesSource(BLOB).fingerprint)
-    checkpoint.opening(KEY, size=95, part_size=PART, base=Base())
+    checkpoint.opening(KEY, size=95, part_size=PART, base=VisibleVersion())
     return checkpoint, memory.create_upload(KEY)
 
 

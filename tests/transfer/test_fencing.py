@@ -21,7 +21,7 @@ from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.sources.blob_source import version_of
 from worker.transfer.upload.engine import Engine
-from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
 TINY = Limits(min_part_size=1)
 OLD, NEWER, OURS = b"what was there", b"what somebody wrote meanwhile", bytes(range(95))
@@ -74,7 +74,7 @@ def run(engine: Engine, store: Store, key: str, verb: str, checkpoint: MemoryChe
             write(engine, store, key, BytesSource(OURS), checkpoint=checkpoint)
         case _:
             store.put(f"{key}.source", OURS)
-            head = Head.of(store.head(f"{key}.source"))
+            head = CopiedPrefix.of(store.head(f"{key}.source"))
             copying = Copying(threshold=1000)
             write(engine, store, key, BytesSource(OURS), checkpoint=checkpoint, head=head, copying=copying)
 

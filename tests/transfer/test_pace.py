@@ -28,7 +28,7 @@ from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.stop import Interrupted, never
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import LEAST, TRIES, Pace, Paces
-from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 8
@@ -131,7 +131,7 @@ def test_a_store_that_is_too_busy_is_sent_fewer_parts_at_once_until_it_copes(eng
 def test_copies_of_parts_slow_down_as_well(engine: Engine) -> None:
     store = RecoveringStore(tiny_store(), room=4)
     store.put("source", BLOB)
-    head, copying = Head.of(store.head("source")), Copying(threshold=1, part_size=10, threads=THREADS)
+    head, copying = CopiedPrefix.of(store.head("source")), Copying(threshold=1, part_size=10, threads=THREADS)
     write(engine, store, KEY, BytesSource(BLOB), checkpoint=MemoryCheckpoint("job"), head=head, copying=copying)
     judge(store)
 

@@ -90,26 +90,26 @@ def test_a_plan_with_a_head_copies_it_in_parts_that_s3_takes_and_sends_the_rest(
 ) -> None:
     size, head = max(size, head), min(size, head)
     try:
-        plan = plan_parts(size, part_size=part_size, limits=LIMITS, head=head, copy_size=copy_size)
+        plan = plan_parts(size, part_size=part_size, limits=LIMITS, prefix=head, copy_size=copy_size)
     except PlanError:
         fewest = -(-head // LIMITS.max_part_size)
         assert size - head > (LIMITS.max_parts - fewest) * LIMITS.max_part_size or fewest > LIMITS.max_parts
         return
     assert plan.count <= LIMITS.max_parts
-    edges = [1, plan.head_parts, plan.head_parts + 1, plan.count]
+    edges = [1, plan.prefix_parts, plan.prefix_parts + 1, plan.count]
     for number in {number for number in edges if 1 <= number <= plan.count}:
         part, is_last = plan.part(number), number == plan.count
         assert 0 < part.size <= LIMITS.max_part_size
         assert is_last or part.size >= min(LIMITS.min_part_size, head or LIMITS.min_part_size)
         assert (part.offset + part.size == size) == is_last
-        assert (part.offset < head) == (number <= plan.head_parts)
-    if plan.head_parts > 0:
-        last = plan.part(plan.head_parts)
+        assert (part.offset < head) == (number <= plan.prefix_parts)
+    if plan.prefix_parts > 0:
+        last = plan.part(plan.prefix_parts)
         assert last.offset + last.size == head
 
 
 def test_copied_parts_are_of_about_the_wished_size_and_none_is_too_small() -> None:
-    plan = plan_parts(100 * MIB + 1, part_size=16 * MIB, limits=LIMITS, head=100 * MIB, copy_size=32 * MIB)
+    plan = plan_parts(100 * MIB + 1, part_size=16 * MIB, limits=LIMITS, prefix=100 * MIB, copy_size=32 * MIB)
     copied = [part.size for part in plan.copied()]
     assert (len(copied), sum(copied)) == (3, 100 * MIB)
     assert max(copied) - min(copied) <= 1
@@ -118,9 +118,9 @@ def test_copied_parts_are_of_about_the_wished_size_and_none_is_too_small() -> No
 
 def test_copies_give_way_where_part_numbers_are_scarce() -> None:
     head, sent = 100 * GIB, 9_990 * 5 * GIB - 95 * GIB
-    plan = plan_parts(head + sent, part_size=16 * MIB, limits=LIMITS, head=head, copy_size=32 * MIB)
+    plan = plan_parts(head + sent, part_size=16 * MIB, limits=LIMITS, prefix=head, copy_size=32 * MIB)
     assert plan.count <= 10_000
-    assert plan.head_parts == 20
+    assert plan.prefix_parts == 20
 
 
 def test_the_ladder_holds_12_tib_with_no_tuning() -> None:
@@ -134,5 +134,5 @@ def test_the_ladder_holds_12_tib_with_no_tuning() -> None:
 
 
 def test_the_ladder_goes_on_after_the_copied_parts() -> None:
-    parts = list(Ladder(16 * MIB, LIMITS, head_parts=9_990).parts(7 * GIB))
+    parts = list(Ladder(16 * MIB, LIMITS, prefix_parts=9_990).parts(7 * GIB))
     assert (parts[0].number, parts[0].offset, len(parts), parts[-1].number) == (9_991, 7 * GIB, 10, 10_000)

@@ -10,7 +10,7 @@ from worker.errors import SourceChangedError
 from worker.stores.blob_values import PartReceipt
 from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
-from worker.transfer.checkpoint import Base, MemoryCheckpoint, SentPart
+from worker.transfer.checkpoint import MemoryCheckpoint, SentPart, VisibleVersion
 from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartPlan
 from worker.transfer.upload.reconcile import reconcile
@@ -54,7 +54,7 @@ def result(
     threads: PartThreads, rows: list[SentPart], listed: list[PartReceipt], *, algorithm: str = "crc64nvme"
 ) -> tuple[dict[int, SentPart], MemoryCheckpoint]:
     checkpoint = MemoryCheckpoint()
-    checkpoint.opening("key", size=35, part_size=10, base=Base())
+    checkpoint.opening("key", size=35, part_size=10, base=VisibleVersion())
     checkpoint.opened("id")
     checkpoint.record(rows, bytes_sent=7)
     upload = checkpoint.load()
@@ -148,7 +148,7 @@ def test_a_dropped_row_whose_part_holds_the_right_bytes_after_all_is_adopted(thr
 
 def test_a_source_that_became_shorter_is_noticed_while_adopting(threads: PartThreads) -> None:
     checkpoint = MemoryCheckpoint()
-    checkpoint.opening("key", size=35, part_size=10, base=Base())
+    checkpoint.opening("key", size=35, part_size=10, base=VisibleVersion())
     upload = checkpoint.load()
     assert upload is not None
     with pytest.raises(SourceChangedError):

@@ -29,7 +29,7 @@ from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
 from worker.transfer.upload.abort import abort_upload
 from worker.transfer.upload.engine import Engine
-from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
 KEY = "a"
 PART = 10
@@ -139,7 +139,7 @@ def test_a_copied_part_without_a_row_is_copied_again_and_not_read(engine: Engine
     """Reading it to compare would cost more than another copy within the store."""
     checkpoint, old = MemoryCheckpoint(), bytes(range(100, 140))
     memory.put(KEY, old)
-    head, copying = Head.of(memory.head(KEY), len(old)), Copying(threshold=1, part_size=PART, threads=1)
+    head, copying = CopiedPrefix.of(memory.head(KEY), len(old)), Copying(threshold=1, part_size=PART, threads=1)
     wished = old + bytes(range(20))
 
     def run(store: Store) -> None:

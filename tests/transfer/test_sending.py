@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from worker.errors import LeaseLostError, StoreUnavailableError
-from worker.transfer.checkpoint import Base, MemoryCheckpoint, SentPart
+from worker.transfer.checkpoint import MemoryCheckpoint, SentPart, VisibleVersion
 from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange
 from worker.transfer.stop import Interrupted, never
@@ -25,7 +25,7 @@ def threads() -> Iterator[PartThreads]:
 @pytest.fixture
 def checkpoint() -> MemoryCheckpoint:
     checkpoint = MemoryCheckpoint()
-    checkpoint.opening("key", size=100, part_size=10, base=Base())
+    checkpoint.opening("key", size=100, part_size=10, base=VisibleVersion())
     checkpoint.opened("id")
     return checkpoint
 

@@ -9,11 +9,11 @@ import pytest
 from tests.doubles import BytesSource, HookedStore, RecordingStore, blob, tiny_store, unfinished, write
 from worker.errors import OutcomeUnknownError, PermissionDeniedError, StoreError, TooManyRestartsError
 from worker.stores.memory.memory_store import MemoryStore
-from worker.transfer.checkpoint import MAX_RESTARTS, Base, MemoryCheckpoint
+from worker.transfer.checkpoint import MAX_RESTARTS, MemoryCheckpoint, VisibleVersion
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice
 from worker.transfer.upload.engine import Engine
-from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
 KEY = "videos/7.mp4"
 OLD = b"the old blob, of which the beginning stays"
@@ -50,15 +50,24 @@ class Append(Scene):
     def run(self, engine: Engine, store: HookedStore | RecordingStore) -> None:
         seen = self.memory.head(KEY)
         old: Source = MemorySource(OLD)
-        source, head = Splice(old, 20, BytesSource(DATA)), Head.of(seen, 20)
-        write(engine, store, KEY, source, checkpoint=self.checkpoint, head=head, copying=COPYING, onto=Base.of(seen))
+        source, head = Splice(old, 20, BytesSource(DATA)), CopiedPrefix.of(seen, 20)
+        write(
+            engine,
+            store,
+            KEY,
+            source,
+            checkpoint=self.checkpoint,
+            head=head,
+            copying=COPYING,
+            onto=VisibleVersion.of(seen),
+        )
 
 
 class MoveInParts(Scene):
     """The store copies all of it."""
 
     def run(self, engine: Engine, store: HookedStore | RecordingStore) -> None:
-        head = Head.of(self.memory.head("source"))
+        head = CopiedPrefix.of(self.memory.head("source"))
         write(engine, store, KEY, BytesSource(DATA), checkpoint=self.checkpoint, head=head, copying=COPYING)
 
 

@@ -1,7 +1,8 @@
 """The rules of the house that no tool checks for us. Import directions are import-linter's, in pyproject.toml."""
 
 import ast
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ MAX_LINES = 250
 LONG = {
     Path("blobferry/errors.py"),  # one tree, in one place
 }
+PUBLIC_FACES = {Path("worker/errors.py")}  # of blobferry/errors.py
 # They say nothing about what is inside, so everything ends up there.
 EMPTY_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}
 
@@ -27,6 +29,10 @@ def names(paths: list[Path]) -> pytest.MarkDecorator:
 
 def tree(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path))
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def environment_reads(module: ast.Module) -> Iterator[int]:
@@ -91,6 +97,17 @@ def test_a_name_says_what_is_inside(path: Path) -> None:
     assert not EMPTY_NAMES & set(path.with_suffix("").parts)
     classes = [node.name for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)]
     assert [name for name in classes if name.endswith("Manager")] == []
+
+
+def test_no_two_modules_share_a_name() -> None:
+    """A newcomer finds a room by its name. The one exception is the other's public face."""
+    modules = [path for path in OURS if path.stem not in ("__init__", "__main__") and path not in PUBLIC_FACES]
+    assert repeated(path.stem for path in modules) == []
+
+
+def test_no_two_classes_share_a_name() -> None:
+    classes = (node.name for path in OURS for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef))
+    assert repeated(classes) == []
 
 
 def test_alembic_is_no_package() -> None:

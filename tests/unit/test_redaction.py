@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from blobferry.redaction import redacted, redacted_arguments, shown
+from blobferry.redaction import redacted, redacted_arguments, short_repr
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,6 @@ def test_a_value_is_shown_however_odd_it_is() -> None:
         def __repr__(self) -> str:
             raise RuntimeError("odd")
 
-    assert shown("a") == "'a'"
-    assert len(shown("a" * 1000)) == 200
-    assert (shown(10**5000), shown(Odd())) == ("<int>", "<Odd>")
+    assert short_repr("a") == "'a'"
+    assert len(short_repr("a" * 1000)) == 200
+    assert (short_repr(10**5000), short_repr(Odd())) == ("<int>", "<Odd>")

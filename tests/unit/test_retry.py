@@ -12,9 +12,9 @@ from worker.errors import (
     UnexpectedError,
 )
 from worker.jobs.retry import GiveUp, RetryIn, decide
-from worker.settings import Retry
+from worker.settings import RetrySettings
 
-SETTINGS = Retry(max_attempts=4, base_seconds=2, max_seconds=10)
+SETTINGS = RetrySettings(max_attempts=4, base_seconds=2, max_seconds=10)
 
 
 @pytest.mark.parametrize("error", [PermissionDeniedError, SourceChangedError, SupersededError])
@@ -40,7 +40,7 @@ def test_progress_starts_counting_and_backoff_anew() -> None:
 
 
 def test_the_backoff_doubles_has_jitter_and_an_end() -> None:
-    settings = Retry(max_attempts=100, base_seconds=2, max_seconds=10)
+    settings = RetrySettings(max_attempts=100, base_seconds=2, max_seconds=10)
     for failures, most in ((0, 2), (1, 4), (2, 8), (3, 10), (50, 10)):
         delays = set()
         for _ in range(300):

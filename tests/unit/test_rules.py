@@ -14,7 +14,7 @@ from blobferry.sql import tables
 from blobferry.sql.database import open_engine
 from models import queries
 from worker.maintenance import caretaker
-from worker.settings import Lease, Retention, Retry, Sweep, Transfer
+from worker.settings import LeaseSettings, RetentionSettings, RetrySettings, SweepSettings, TransferSettings
 
 MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
 SUSPENDED = 5 * HOUR
@@ -55,16 +55,16 @@ def test_the_tables_and_their_columns_are_these() -> None:
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
-        (Lease().seconds, 30),
-        (Lease().heartbeat_seconds, 10),
-        (Lease().margin_seconds, 5),
-        (Transfer().slice_seconds, 5 * MINUTE),
-        (Retry().max_restarts, 3),
-        (Retention().failed_upload_seconds, 24 * HOUR),
-        (Retention().paused_upload_seconds, 7 * DAY),
-        (Retention().abort_recheck_seconds, HOUR),
-        (Retention().tombstone_seconds, 30 * DAY),
-        (Sweep().interval_seconds, 5),
+        (LeaseSettings().seconds, 30),
+        (LeaseSettings().heartbeat_seconds, 10),
+        (LeaseSettings().margin_seconds, 5),
+        (TransferSettings().slice_seconds, 5 * MINUTE),
+        (RetrySettings().max_restarts, 3),
+        (RetentionSettings().failed_upload_seconds, 24 * HOUR),
+        (RetentionSettings().paused_upload_seconds, 7 * DAY),
+        (RetentionSettings().abort_recheck_seconds, HOUR),
+        (RetentionSettings().tombstone_seconds, 30 * DAY),
+        (SweepSettings().interval_seconds, 5),
         (caretaker.AHEAD, 4),
         (queries.REPUBLISH_AFTER, 30),
         (queries.MAX_CRASH_STREAK, 5),
@@ -108,4 +108,4 @@ def test_celery_has_no_clock_of_its_own_to_end_a_run_by_and_no_prefix_for_our_qu
     assert (hard, soft) == (None, None)
     for options in (broker, backend):
         assert "global_keyprefix" not in options
-        assert options["visibility_timeout"] >= 4 * Transfer().slice_seconds
+        assert options["visibility_timeout"] >= 4 * TransferSettings().slice_seconds

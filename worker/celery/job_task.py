@@ -20,7 +20,7 @@ from models import queries
 from worker.celery.bare_task import is_number, make_row
 from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing, Outcome
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.publish_due import publish_best
 from worker.runtime import Runtime, current_runtime, started_runtime
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _turns: Final = count()  #: of this process's picks: every fifth is the oldest job
 #: The errors with which the caretaker ends jobs.
 ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
-UNTOLD_AFTER: Final = 10.0  #: seconds after its end from when on nobody else is about to tell Celery of a job
+REPORT_ENDED_AFTER: Final = 10.0  #: seconds after its end from when on nobody else is about to tell Celery of a job
 REQUEUE_PAUSE: Final = 1.0  #: seconds before a message that could not be written down goes back to the queue
 
 
@@ -54,7 +54,7 @@ class JobTask(StrictTask):
             if not has_row and not make_row(runtime, request, operation, arguments):
                 raise Ignore
             outcome = run_job(runtime, job_id, seq if has_row else None)
-            if isinstance(outcome, Nothing):
+            if isinstance(outcome, NotClaimed):
                 outcome = self._ended_untold(runtime)
         except UnreachableError as error:
             # The message may be all there is of this job; and another worker may reach the database when this cannot.
@@ -62,11 +62,11 @@ class JobTask(StrictTask):
             time.sleep(REQUEUE_PAUSE)
             raise Reject(str(error), requeue=True) from error
         match outcome:
-            case Ended(error=BlobferryError() as failure):
+            case Finished(error=BlobferryError() as failure):
                 raise failure
-            case Ended(result=result):
+            case Finished(result=result):
                 return result
-            case Again(reason, when):
+            case Rescheduled(reason, when):
                 raise Retry(reason, exc=JobError(reason), when=when)
             case Cancelled():
                 self.backend.mark_as_revoked(request.id, "cancelled", request=request)
@@ -80,14 +80,14 @@ class JobTask(StrictTask):
         A run that has just ended is about to tell it itself; only a message newer than that run need not wait.
         """
         with runtime.database.begin() as session:
-            job, is_settled = queries.find_ended(session, self.request.id, UNTOLD_AFTER)
+            job, is_settled = queries.find_ended(session, self.request.id, REPORT_ENDED_AFTER)
         if job is None or not (is_settled or job.publish_seq == self.request.get(SEQ_HEADER)):
-            return Nothing()
+            return NotClaimed()
         if self.backend.get_state(job.id) in states.READY_STATES:
-            return Nothing()
+            return NotClaimed()
         if job.state == JobState.FAILED:
-            return Ended(error=ENDINGS.get(job.error_code or "", JobError)(job.error_message or ""))
-        return Cancelled() if job.state == JobState.CANCELLED else Ended(result=job.result)
+            return Finished(error=ENDINGS.get(job.error_code or "", JobError)(job.error_message or ""))
+        return Cancelled() if job.state == JobState.CANCELLED else Finished(result=job.result)
 
     def after_return(self, *args: Any, **kwargs: Any) -> None:
         """Publish what may run next. Only now has Celery stored how this run ended; a later RETRY would hide it."""

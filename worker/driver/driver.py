@@ -25,15 +25,15 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.open_store import open_store
 from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Base, Checkpoint, MemoryCheckpoint
+from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint, VisibleVersion
 from worker.transfer.sources.blob_source import BlobSource, version_of
-from worker.transfer.sources.reader_stream import Readable, ReaderStream
+from worker.transfer.sources.reader_stream import ReadableFile, ReaderStream
 from worker.transfer.sources.source import MemorySource, Source, as_bytes
 from worker.transfer.sources.splice import Splice
 from worker.transfer.stop import Stop, never
 from worker.transfer.upload.abort import aborting_what_is_left
 from worker.transfer.upload.engine import Engine
-from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 from worker.transfer.upload.settle import expected_blob
 from worker.transfer.upload.target import Target
 from worker.transfer.visible import look
@@ -94,7 +94,7 @@ class Driver(Reads):
         self,
         path: str,
         offset: int,
-        reader: Source | Readable,
+        reader: Source | ReadableFile,
         *,
         overwrite: bool = True,
         options: BlobOptions | None = None,
@@ -122,20 +122,20 @@ class Driver(Reads):
         return data.total_read if isinstance(data, ReaderStream) else data.size
 
     def _write(self, target: Target, path: str, offset: int, data: Source | ReaderStream) -> None:
-        old = head = None
+        old = prefix = None
         if offset:
             seen = look(self.store, target.key)
-            target = replace(target, onto=Base.of(seen))
+            target = replace(target, onto=VisibleVersion.of(seen))
             if seen is not None:
-                old, head = BlobSource(self.store, target.key, path, head=seen), Head.of(seen, offset)
+                old, prefix = BlobSource(self.store, target.key, path, head=seen), CopiedPrefix.of(seen, offset)
                 kept = self.store.options_of(target.key).without(MARK_NAME)
                 target = replace(target, options=kept.updated(target.options))
         if isinstance(data, ReaderStream):
             before = Splice(old, offset, MemorySource(b""))
-            self._engine.write_reader(target, data, before, head=head, copying=self._copying)
+            self._engine.write_reader(target, data, before, prefix=prefix, copying=self._copying)
         else:
             source = Splice(old, offset, data) if offset else data
-            self._engine.write(target, source, head=head, copying=self._copying)
+            self._engine.write(target, source, prefix=prefix, copying=self._copying)
 
     def settle(self, path: str, checkpoint: Checkpoint) -> bool:
         """Whether a write that an earlier run had begun to publish is there; needs no source. See Engine.settle."""
@@ -183,7 +183,7 @@ class Driver(Reads):
         if (*self._place(), source_key) == (*dest._place(), dest_key):
             return None
         target = dest._target(dest_key, checkpoint, stop, overwrite, None)
-        near = Head.of(head) if dest.store is self.store else None
+        near = CopiedPrefix.of(head) if dest.store is self.store else None
         with self._not_found(source_path):
             # What the store copies in one call keeps its tags without our reading them.
             in_one = near is not None and self._copying.is_one_call(near, target)
@@ -191,7 +191,7 @@ class Driver(Reads):
                 options = self.store.options_of(source_key, with_tags=not in_one).without(MARK_NAME)
                 target = replace(target, options=options if near else options.elsewhere())
         source = BlobSource(self.store, source_key, source_path, head=head)
-        dest._engine.write(target, source, head=near, copying=self._copying)
+        dest._engine.write(target, source, prefix=near, copying=self._copying)
         return head
 
     def delete_moved(self, path: str, version: Mapping[str, Any], *, mark: str = "", stop: Stop = never) -> None:

@@ -9,13 +9,13 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy.orm import Session
 
-from models import Database, Job, queries
+from models import Database, JobRow, queries
 from worker.errors import LeaseLostError, UnreachableError
-from worker.settings import Lease as LeaseSettings
+from worker.settings import LeaseSettings as LeaseSettings
 
 logger = logging.getLogger(__name__)
 
-TRIES_A_BEAT: Final = 10  #: between two heartbeats, of what did not get through to the database
+RETRIES_PER_HEARTBEAT: Final = 10  #: between two heartbeats, of what did not get through to the database
 
 Result = TypeVar("Result")
 
@@ -27,17 +27,17 @@ def lease_clock() -> float:
 
 def retry_interval(settings: LeaseSettings) -> float:
     """Seconds between two tries while the database is away."""
-    return settings.heartbeat_seconds / TRIES_A_BEAT
+    return settings.heartbeat_seconds / RETRIES_PER_HEARTBEAT
 
 
 class Lease:
     """The lease of one run. Its thread lives within the ``with`` block; ``check`` may be called by any thread."""
 
-    def __init__(self, database: Database, job: Job, settings: LeaseSettings, *, taken_at: float) -> None:
+    def __init__(self, database: Database, job: JobRow, settings: LeaseSettings, *, taken_at: float) -> None:
         """``taken_at`` is the lease clock right before the claim: the lease cannot be older than that."""
         self.job = job
         #: What others want of the job, as heard with each heartbeat and each write.
-        self.wishes = queries.Wishes(job.cancel_requested, job.pause_requested, overdue=False)
+        self.wishes = queries.ControlRequests(job.cancel_requested, job.pause_requested, overdue=False)
         self._database = database
         self._settings = settings
         self._renewed_at = taken_at

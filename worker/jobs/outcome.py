@@ -11,12 +11,12 @@ from worker.errors import (
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
+class NotClaimed:
     """There was nothing to do, or the lease was lost: say nothing about the job."""
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Rescheduled:
     """Not the last run: the job goes on later, as its row says."""
 
     reason: str
@@ -24,7 +24,7 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Finished:
     """The job is final: a result, or the error that it failed with."""
 
     result: Mapping[str, Any] | None = None
@@ -36,4 +36,4 @@ class Cancelled:
     """The job is final: it was cancelled in time."""
 
 
-Outcome = Nothing | Again | Ended | Cancelled
+Outcome = NotClaimed | Rescheduled | Finished | Cancelled

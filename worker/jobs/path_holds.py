@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
-from models import Job
+from models import JobRow
 from models.queries import Hold
 from worker.driver import Driver
 from worker.errors import InvalidPathError
 
 
-def holds_of(job: Job, drivers: Mapping[str, Driver]) -> list[Hold]:
+def holds_of(job: JobRow, drivers: Mapping[str, Driver]) -> list[Hold]:
     """What the job has to have for itself. A storage that this worker does not know is left out: the job will fail."""
     found = {}
     for storage, path in _paths(job):
@@ -23,7 +23,7 @@ def holds_of(job: Job, drivers: Mapping[str, Driver]) -> list[Hold]:
     return list(found.values())
 
 
-def _paths(job: Job) -> Iterator[tuple[str, str]]:
+def _paths(job: JobRow) -> Iterator[tuple[str, str]]:
     request = job.request or {}
     yield request.get("dest_storage") or job.storage, str(job.path)
     if job.operation == "move":

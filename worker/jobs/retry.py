@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from celery.utils.time import get_exponential_backoff_interval
 
 from worker.errors import BlobferryError, ConfigurationError
-from worker.settings import Retry
+from worker.settings import RetrySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,16 @@ class GiveUp:
 
 
 def decide(
-    error: BlobferryError, *, failures: int, progressed: bool, settings: Retry, past_return: bool = False
+    error: BlobferryError,
+    *,
+    failures: int,
+    progressed: bool,
+    settings: RetrySettings,
+    past_point_of_no_return: bool = False,
 ) -> RetryIn | GiveUp:
     """Decide after a run that ended in ``error``. Progress starts the counting, and the backoff, anew."""
     # Past the point of no return, a worker that lacks the storage knows less than the one that was there.
-    elsewhere = past_return and isinstance(error, ConfigurationError)
+    elsewhere = past_point_of_no_return and isinstance(error, ConfigurationError)
     if not (error.transient or elsewhere):
         return GiveUp(resumable=False)
     failures = 1 if progressed else failures + 1

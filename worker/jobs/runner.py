@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from blobferry.contract import PAST_RETURN, JobState, Phase
-from models import Job, queries
+from blobferry.contract import PAST_POINT_OF_NO_RETURN, JobState, Phase
+from models import JobRow, queries
 from worker import drain
 from worker.errors import (
     BlobferryError,
@@ -21,8 +21,8 @@ from worker.errors import (
     VerificationError,
 )
 from worker.jobs.lease import Lease, lease_clock, retry_interval
-from worker.jobs.operations import OPERATIONS, NotShownError, Operation
-from worker.jobs.outcome import Again, Cancelled, Ended, Nothing, Outcome
+from worker.jobs.operations import OPERATIONS, JobOperation, NotVisibleError
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
 from worker.jobs.path_holds import holds_of
 from worker.jobs.retry import GiveUp, decide
 from worker.logs import job_context
@@ -41,7 +41,7 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
     """Run one slice of the job, if it is to be had. Safe to call any number of times, anywhere, at once."""
     taken_at, job = _claim(runtime, job_id, publish_seq)
     if job is None:
-        return Nothing()
+        return NotClaimed()
     with (
         job_context(job_id=job.id, attempt=job.attempt),
         Lease(runtime.database, job, runtime.settings.lease, taken_at=taken_at) as lease,
@@ -52,7 +52,7 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
         return outcome
 
 
-def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, Job | None]:
+def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, JobRow | None]:
     """The job, and when it was taken at the earliest. The answer to a COMMIT may be lost: then it is asked again."""
     began_at, is_repeated = lease_clock(), False
     while True:
@@ -71,7 +71,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                 )
                 if job is None:  # perhaps for what somebody wishes: then nobody need wait for the caretaker
                     kept = runtime.settings.retention.paused_upload_seconds
-                    queries.apply_wishes(session, limit=1, job_id=job_id, paused_upload_seconds=kept)
+                    queries.apply_requests(session, limit=1, job_id=job_id, paused_upload_seconds=kept)
             return taken_at, job
         except UnreachableError as error:
             if lease_clock() - began_at > CLAIM_SECONDS:
@@ -100,7 +100,7 @@ class _Run:
         self._job = lease.job
         self._lease = lease
         self._ends_at = time.monotonic() + runtime.settings.transfer.slice_seconds
-        self._operation: Operation | None = None
+        self._operation: JobOperation | None = None
 
     def outcome(self) -> Outcome:
         try:
@@ -117,13 +117,13 @@ class _Run:
                 return self._failed(UnexpectedError(f"{type(error).__name__}: {error}"))
         except LeaseLostError as error:
             logger.warning("lease lost", extra={"reason": str(error)})
-        return Nothing()
+        return NotClaimed()
 
     def _go(self) -> Outcome:
         operation = self._operation = OPERATIONS[self._job.operation](self._runtime, self._lease, self._stop)
         with closing(operation):
             if self._job.phase not in (Phase.VERIFYING, Phase.DELETING_SOURCE):
-                operation.bring()
+                operation.execute()
             return self._verify(operation)
 
     # --- how it ends -----------------------------------------------------------------------------------------------
@@ -134,7 +134,9 @@ class _Run:
 
     def _stop_reason(self) -> Stopping | None:
         operation, wishes = self._operation, self._lease.wishes
-        if operation is None or not operation.past_return:  # beyond it all this is too late: readers may see the blob
+        if (
+            operation is None or not operation.past_point_of_no_return
+        ):  # beyond it all this is too late: readers may see the blob
             if wishes.cancel:
                 return Stopping.CANCEL
             if wishes.overdue:
@@ -161,23 +163,23 @@ class _Run:
                 self._lease.end(lambda session: queries.pause_job(session, self._job, keep_upload_seconds=kept))
             case _:
                 self._lease.end(lambda session: queries.release_job(session, self._job, JobState.QUEUED))
-        return Again(reason, datetime.now(UTC))
+        return Rescheduled(reason, datetime.now(UTC))
 
-    def _verify(self, operation: Operation) -> Outcome:
+    def _verify(self, operation: JobOperation) -> Outcome:
         """One look of the Stat poll. Between two looks the job holds no slot."""
         job, seconds = self._job, self._runtime.settings.transfer.verify_seconds
         try:
-            result = operation.confirm()
-        except NotShownError as error:
+            result = operation.verify()
+        except NotVisibleError as error:
             difference = str(error)
         else:
             self._lease.end(lambda session: queries.finish_job(session, job, result))
-            return Ended(result=result)
+            return Finished(result=result)
         if not self._lease.write(lambda session: queries.poll_again(session, job, seconds)):
             raise VerificationError(f"{job.path}: Stat did not show the outcome within {seconds:g} s: {difference}")
         delay = min(FIRST_POLL_DELAY * 2 ** min(job.polls, 10), LONGEST_POLL_DELAY)
         self._lease.end(lambda session: queries.release_job(session, job, JobState.VERIFYING, delay=delay))
-        return Again(f"Stat does not show the outcome yet: {difference}", _after(delay))
+        return Rescheduled(f"Stat does not show the outcome yet: {difference}", _after(delay))
 
     def _failed(self, error: BlobferryError) -> Outcome:
         settings = self._runtime.settings.retry
@@ -187,7 +189,7 @@ class _Run:
             failures=self._job.failures,
             progressed=progressed,
             settings=settings,
-            past_return=self._job.phase in PAST_RETURN,
+            past_point_of_no_return=self._job.phase in PAST_POINT_OF_NO_RETURN,
         )
         if isinstance(decision, GiveUp):
             kept = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0
@@ -199,13 +201,13 @@ class _Run:
             )
         )
         logger.warning("job will be retried", extra={"error_code": error.code, "error": str(error)})
-        return Again(f"{error.code}: {error}", _after(delay))
+        return Rescheduled(f"{error.code}: {error}", _after(delay))
 
     def _give_up(self, error: BlobferryError, *, kept: float) -> Outcome:
         self._lease.end(lambda session: queries.fail_job(session, self._job, error, keep_upload_seconds=kept))
         logger.error("job failed", extra={"error_code": error.code, "error": str(error)})
         abort_given_up(self._runtime)
-        return Ended(error=error)
+        return Finished(error=error)
 
 
 def _after(seconds: float) -> datetime:

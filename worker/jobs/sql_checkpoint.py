@@ -11,12 +11,12 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
 
-from blobferry.contract import PAST_RETURN, Phase, UploadState
+from blobferry.contract import PAST_POINT_OF_NO_RETURN, Phase, UploadState
 from blobferry.sql.clock import db_now
-from models import Part, Upload, queries
+from models import PartRow, UploadRow, queries
 from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
 from worker.jobs.lease import Lease
-from worker.transfer.checkpoint import Base, SavedUpload, SentPart
+from worker.transfer.checkpoint import SavedUpload, SentPart, VisibleVersion
 from worker.transfer.stop import Interrupted
 from worker.transfer.upload.settle import expected_blob
 from worker.transfer.visible import Expected
@@ -56,14 +56,14 @@ class SqlCheckpoint:
         job = lease.job
         self.mark = mark_of(job.id)
         self.progressed = False  #: bytes went out in this run
-        self.past_return = job.phase in PAST_RETURN  #: readers may see the blob any moment
+        self.past_point_of_no_return = job.phase in PAST_POINT_OF_NO_RETURN  #: readers may see the blob any moment
         self._lease = lease
         self._job = job
         self._place = place
         self._storage = storage or job.storage
         self._max_restarts = max_restarts
         self._begins_again_elsewhere = begins_again_elsewhere
-        self._row: Upload | None = None
+        self._row: UploadRow | None = None
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
         """Remember the source, or compare it with the one that an earlier run has read."""
@@ -91,7 +91,7 @@ class SqlCheckpoint:
             key=row.key,
             size=row.size or 0,
             part_size=row.part_size,
-            base=Base(row.base_etag or "", row.base_mod_time),
+            base=VisibleVersion(row.base_etag or "", row.base_mod_time),
             opened_at=row.opened_at,
             state=UploadState(row.state),
             upload_id=row.upload_id,
@@ -100,13 +100,14 @@ class SqlCheckpoint:
                 for part in parts
             },
             etag=self._job.etag,
-            head=row.head,
-            head_parts=row.head_parts,
+            prefix=row.head,
+            prefix_parts=row.head_parts,
         )
 
     def opening(
-        self, key: str, *, size: int, part_size: int | None, base: Base, head: int = 0, head_parts: int = 0
-    ) -> None:
+        self, key: str, *, size: int, part_size: int | None, base: VisibleVersion,
+        prefix: int = 0, prefix_parts: int = 0,
+    ) -> None:  # fmt: skip
         """The ledger's row, before the store hears of the upload."""
         values = {
             "job_id": self._job.id,
@@ -116,17 +117,17 @@ class SqlCheckpoint:
             "key": key,
             "size": size,
             "part_size": part_size,
-            "head": head,
-            "head_parts": head_parts,
+            "head": prefix,
+            "head_parts": prefix_parts,
             "state": UploadState.OPENING,
             "base_etag": base.etag,
             "base_mod_time": base.mod_time,
         }
 
-        def add(session: Session) -> Upload:
+        def add(session: Session) -> UploadRow:
             row = queries.newest_upload(session, self._job.id)
             if row is None:  # else this has been written before, and only the answer was lost
-                row = Upload(**values)
+                row = UploadRow(**values)
                 session.add(row)
             return row
 
@@ -159,7 +160,7 @@ class SqlCheckpoint:
 
         self._job.bytes_done = self._lease.write(forget)
 
-    def completing(self, base: Base) -> None:
+    def completing(self, base: VisibleVersion) -> None:
         """The point of no return: a cancel that came first wins, a later one is too late."""
         values = {"base_etag": base.etag, "base_mod_time": base.mod_time, "state": UploadState.COMPLETING}
 
@@ -171,7 +172,7 @@ class SqlCheckpoint:
 
         if not self._lease.write(begin):
             raise Interrupted
-        self.past_return = True
+        self.past_point_of_no_return = True
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
         """Readers see the blob; what is left is to look."""
@@ -204,7 +205,7 @@ class SqlCheckpoint:
         self._lease.write(forget, restarts=restarts, bytes_done=0, phase=Phase.UPLOADING)
         self._upload.state = upload["state"]
         self._job.restarts, self._job.bytes_done = restarts, 0
-        self.past_return = False
+        self.past_point_of_no_return = False
 
     def known_upload_ids(self, key: str) -> set[str]:
         """Ids in the ledger, of any job."""
@@ -227,11 +228,11 @@ class SqlCheckpoint:
         self._write(phase=Phase.DELETING_SOURCE)
 
     @property
-    def _upload(self) -> Upload:
+    def _upload(self) -> UploadRow:
         assert self._row is not None, "an upload is loaded or opened before anything is said of it"
         return self._row
 
-    def _read(self, session: Session) -> tuple[Upload | None, Sequence[Part]]:
+    def _read(self, session: Session) -> tuple[UploadRow | None, Sequence[PartRow]]:
         row = queries.newest_upload(session, self._job.id)
         return row, queries.parts_of(session, row.id) if row else ()
 

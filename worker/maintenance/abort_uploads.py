@@ -5,12 +5,12 @@ from contextlib import suppress
 from typing import Final
 
 from blobferry.contract import UploadState
-from models import Upload, queries
+from models import UploadRow, queries
 from models.queries import FILES
 from worker.errors import BlobferryError, ConfigurationError, UnreachableError, WriteConflictError
 from worker.runtime import Runtime
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Base, SavedUpload
+from worker.transfer.checkpoint import SavedUpload, VisibleVersion
 from worker.transfer.download.destination import host_endpoint
 from worker.transfer.download.partial_file import remove_partial
 from worker.transfer.upload.abort import abort_upload, lost_uploads
@@ -45,7 +45,7 @@ def abort_given_up(runtime: Runtime) -> int:
     return done
 
 
-def _abort(runtime: Runtime, upload: Upload) -> None:
+def _abort(runtime: Runtime, upload: UploadRow) -> None:
     if upload.endpoint.startswith(FILES):
         _remove_partial(runtime, upload)
         return
@@ -62,7 +62,7 @@ def _abort(runtime: Runtime, upload: Upload) -> None:
         queries.upload_is_gone(session, upload.id, recheck_seconds=recheck)
 
 
-def _remove_partial(runtime: Runtime, upload: Upload) -> None:
+def _remove_partial(runtime: Runtime, upload: UploadRow) -> None:
     """A partial file goes; one of a host that has not been seen for days is only forgotten."""
     if upload.endpoint != host_endpoint():
         extra = {"job_id": upload.job_id, "host": upload.endpoint, "key": upload.key}
@@ -73,7 +73,7 @@ def _remove_partial(runtime: Runtime, upload: Upload) -> None:
         queries.upload_is_gone(session, upload.id, recheck_seconds=None)
 
 
-def _lost(runtime: Runtime, store: Store, upload: Upload) -> list[str]:
+def _lost(runtime: Runtime, store: Store, upload: UploadRow) -> list[str]:
     with runtime.database.begin() as session:
         if queries.is_being_opened(session, upload):
             raise WriteConflictError(f"{upload.key}: another upload is just being opened there")
@@ -82,10 +82,10 @@ def _lost(runtime: Runtime, store: Store, upload: Upload) -> list[str]:
         with runtime.database.begin() as session:
             return queries.known_upload_ids(session, upload.bucket, upload.endpoint, upload.key)
 
-    saved = SavedUpload(upload.key, upload.size or 0, upload.part_size, Base(), upload.opened_at)
+    saved = SavedUpload(upload.key, upload.size or 0, upload.part_size, VisibleVersion(), upload.opened_at)
     return lost_uploads(store, saved, known_ids)
 
 
-def _put_off(runtime: Runtime, upload: Upload) -> None:
+def _put_off(runtime: Runtime, upload: UploadRow) -> None:
     with suppress(UnreachableError), runtime.database.begin() as session:
         queries.put_off_abort(session, upload.id, PUT_OFF)

@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 
 from blobferry.contract import FINAL_STATES
 from blobferry.messages.job_messages import Message
-from models import Job, queries
+from models import JobRow, queries
 from worker.errors import BlobferryError
 from worker.maintenance.abort_uploads import abort_given_up
 from worker.maintenance.publish_due import Publish, publish_best
-from worker.processes import Family
+from worker.processes import WorkerProcesses
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Swept:
 class Caretaker:
     """Sweeps. ``publish`` sends one message and tells whether it got through."""
 
-    def __init__(self, runtime: Runtime, publish: Publish, family: Family | None = None) -> None:
+    def __init__(self, runtime: Runtime, publish: Publish, family: WorkerProcesses | None = None) -> None:
         """``family`` are the processes of the worker that this caretaker belongs to, if it has one."""
         self._runtime = runtime
         self._publish = publish
@@ -137,7 +137,7 @@ class Caretaker:
     def _apply_wishes(self) -> int:
         kept = self._runtime.settings.retention.paused_upload_seconds
         changed = self._in_transaction(
-            lambda session: queries.apply_wishes(session, limit=BATCH, paused_upload_seconds=kept)
+            lambda session: queries.apply_requests(session, limit=BATCH, paused_upload_seconds=kept)
         )
         self._tell_celery(changed)
         return len(changed)
@@ -145,7 +145,7 @@ class Caretaker:
     def _drop_stale_locks(self) -> int:
         return self._in_transaction(queries.drop_stale_locks)
 
-    def _tell_celery(self, jobs: Sequence[Job]) -> None:
+    def _tell_celery(self, jobs: Sequence[JobRow]) -> None:
         """Whoever waits for the result of a job that ended without a run hears of it from a run that finds it ended."""
         for job in jobs:
             if job.state in FINAL_STATES and not self._publish(Message.from_row(job.as_row())):

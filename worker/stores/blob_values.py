@@ -22,7 +22,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a publishing call demands of the key at the moment it takes effect: at most one of the two is set."""
+    """What a commit call demands of the key at the moment it takes effect: at most one of the two is set."""
 
     if_match: str | None = None  #: the ETag that must be there, as sent by the store
     if_none_match: bool = False  #: True: nothing may be there

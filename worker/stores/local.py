@@ -47,7 +47,7 @@ class LocalStore(LocalUploads):
         check_key(key)
         check_size(len(body), self.limits, key)
         with self._received(key, body, checksum) as staged, local_errors("put", self.bucket, key):
-            return self._publish(key, staged, condition, normal(options))
+            return self._commit(key, staged, condition, normal(options))
 
     def get(
         self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None
@@ -91,7 +91,7 @@ class LocalStore(LocalUploads):
                     raise InvalidStoreRequestError(f"local: copying {key!r} onto itself would change nothing")
                 check_size(record.size, self.limits, source_key)
                 copy_range(source, 0, file, 0, record.size)
-                return self._publish(key, self._copied(record, file), condition, carried(record.options, options))
+                return self._commit(key, self._copied(record, file), condition, carried(record.options, options))
 
     def _copied(self, record: Record, file: int) -> Staged:
         """A copy has the MD5 as its ETag, as on S3; what came in parts must be read for it."""

@@ -52,7 +52,7 @@ class LocalBucket(LocalRoot):
                 raise StoreUnavailableError(f"local: {key!r} has lost its bytes, by other hands than ours")
             missed = record.version  # it was replaced or deleted in between: look again
 
-    def _publish(
+    def _commit(
         self,
         key: str,
         staged: Staged,

@@ -103,7 +103,7 @@ class LocalUploads(LocalParts):
             if size is not None and size != found:
                 raise InvalidStoreRequestError(f"local: the parts of {key!r} hold {found} bytes instead of {size}")
             with self._joined(fd, named, checksum, key) as staged:
-                receipt = self._publish(key, staged, condition, upload.options, upload_id)
+                receipt = self._commit(key, staged, condition, upload.options, upload_id)
             with suppress(OSError), self._root() as root:
                 self._drop_upload(root, upload_id)
             return receipt

@@ -1,1 +1,1 @@
-"""Bytes on their way: plan, parts, sources, publishing calls. It knows no jobs and no SQL."""
+"""Bytes on their way: plan, parts, sources, commit calls. It knows no jobs and no SQL."""

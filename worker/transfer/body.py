@@ -5,7 +5,7 @@ from typing import Protocol
 from worker.transfer.plan import PartRange
 
 
-class Readable(Protocol):
+class PartSource(Protocol):
     """What a body reads: a source, or a part of one that was put aside."""
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
@@ -21,7 +21,7 @@ class PartBody:
     what it returned is valid until the next call. One thread at a time.
     """
 
-    def __init__(self, source: Readable, part: PartRange, buffer: memoryview, *, filled: int = 0) -> None:
+    def __init__(self, source: PartSource, part: PartRange, buffer: memoryview, *, filled: int = 0) -> None:
         """``filled``: so many bytes from the part's beginning are in the buffer already."""
         self.part = part
         self._source = source

@@ -1,7 +1,7 @@
 """The checkpoint protocol: what a transfer writes down as it goes, so that another process can go on.
 
-Jobs keep theirs in SQL (``worker.jobs.sql_checkpoint``), plain driver calls and tests in memory. A checkpoint belongs to
-one destination. Each method commits before it returns and raises LeaseLostError once another run owns the job.
+Jobs keep theirs in SQL (``worker.jobs.sql_checkpoint``), plain driver calls and tests in memory. A checkpoint belongs
+to one destination. Each method commits before it returns and raises LeaseLostError once another run owns the job.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ MAX_RESTARTS: Final = 3  #: of a transfer that only memory knows
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class VisibleVersion:
     """What readers see at the destination at one moment: a version of a blob, or nothing."""
 
     etag: str = ""  #: "" for an absent blob
@@ -29,7 +29,7 @@ class Base:
         return not self.etag
 
     @classmethod
-    def of(cls, head: BlobHead | None) -> "Base":
+    def of(cls, head: BlobHead | None) -> "VisibleVersion":
         """The base that a head shows; None is an absent blob."""
         return cls(head.etag, head.mod_time) if head else cls()
 
@@ -52,14 +52,14 @@ class SavedUpload:
     key: str
     size: int
     part_size: int | None  #: of the parts that are sent
-    base: Base  #: what was visible when it was opened; once completing, right before it was published
+    base: VisibleVersion  #: what was visible when it was opened; once completing, right before it was published
     opened_at: datetime
     state: UploadState = UploadState.OPENING
     upload_id: str | None = None
     parts: Mapping[int, SentPart] = field(default_factory=dict)
     etag: str | None = None  #: of the blob, once completed
-    head: int = 0  #: bytes at the beginning that the store copies itself
-    head_parts: int = 0  #: in so many parts; 0 with a head: all of it in one publishing call
+    prefix: int = 0  #: bytes at the beginning that the store copies itself
+    prefix_parts: int = 0  #: in so many parts; 0 with a head: all of it in one commit call
 
 
 class Checkpoint(Protocol):
@@ -76,7 +76,14 @@ class Checkpoint(Protocol):
         ...
 
     def opening(
-        self, key: str, *, size: int, part_size: int | None, base: Base, head: int = 0, head_parts: int = 0
+        self,
+        key: str,
+        *,
+        size: int,
+        part_size: int | None,
+        base: VisibleVersion,
+        prefix: int = 0,
+        prefix_parts: int = 0,
     ) -> None:
         """Write down an upload before the store hears of it."""
         ...
@@ -93,8 +100,8 @@ class Checkpoint(Protocol):
         """The store does not hold these parts after all."""
         ...
 
-    def completing(self, base: Base) -> None:
-        """The point of no return, right before a publishing call. Raises Interrupted if a cancel came first."""
+    def completing(self, base: VisibleVersion) -> None:
+        """The point of no return, right before a commit call. Raises Interrupted if a cancel came first."""
         ...
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
@@ -136,11 +143,18 @@ class MemoryCheckpoint:
         return self.upload
 
     def opening(
-        self, key: str, *, size: int, part_size: int | None, base: Base, head: int = 0, head_parts: int = 0
+        self,
+        key: str,
+        *,
+        size: int,
+        part_size: int | None,
+        base: VisibleVersion,
+        prefix: int = 0,
+        prefix_parts: int = 0,
     ) -> None:
         """Remember an upload that is about to be opened."""
         now = datetime.now().astimezone()
-        self.upload = SavedUpload(key, size, part_size, base, opened_at=now, head=head, head_parts=head_parts)
+        self.upload = SavedUpload(key, size, part_size, base, opened_at=now, prefix=prefix, prefix_parts=prefix_parts)
 
     def opened(self, upload_id: str) -> None:
         """Remember its id."""
@@ -156,7 +170,7 @@ class MemoryCheckpoint:
         kept = {number: part for number, part in self._upload.parts.items() if number not in part_numbers}
         self._change(parts=kept)
 
-    def completing(self, base: Base) -> None:
+    def completing(self, base: VisibleVersion) -> None:
         """Remember what was visible."""
         self._change(state=UploadState.COMPLETING, base=base)
 

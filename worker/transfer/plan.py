@@ -22,29 +22,29 @@ class PartRange:
 
 @dataclass(frozen=True, slots=True)
 class PartPlan:
-    """``size`` bytes: first ``head`` bytes that the store copies itself, then what is sent in parts of ``part_size``.
+    """``size`` bytes: first ``prefix`` bytes that the store copies itself, then what is sent in parts of ``part_size``.
 
     The head is divided evenly, so that none of its parts is too small; the very last part may be smaller.
     """
 
     size: int
     part_size: int
-    head: int = 0
-    head_parts: int = 0
+    prefix: int = 0
+    prefix_parts: int = 0
 
     @property
     def count(self) -> int:
         """How many parts there are."""
-        return self.head_parts + _ceil(self.size - self.head, self.part_size)
+        return self.prefix_parts + _ceil(self.size - self.prefix, self.part_size)
 
     def part(self, number: int) -> PartRange:
         """The range of a part. Raises IndexError for a number outside of ``1..count``."""
         if not 1 <= number <= self.count:
             raise IndexError(f"part {number} of {self.count}")
-        if number <= self.head_parts:
-            offset = (number - 1) * self.head // self.head_parts
-            return PartRange(number, offset, number * self.head // self.head_parts - offset)
-        offset = self.head + (number - self.head_parts - 1) * self.part_size
+        if number <= self.prefix_parts:
+            offset = (number - 1) * self.prefix // self.prefix_parts
+            return PartRange(number, offset, number * self.prefix // self.prefix_parts - offset)
+        offset = self.prefix + (number - self.prefix_parts - 1) * self.part_size
         return PartRange(number, offset, min(self.part_size, self.size - offset))
 
     def __iter__(self) -> Iterator[PartRange]:
@@ -52,32 +52,32 @@ class PartPlan:
 
     def copied(self) -> Iterator[PartRange]:
         """The parts that the store copies."""
-        return map(self.part, range(1, self.head_parts + 1))
+        return map(self.part, range(1, self.prefix_parts + 1))
 
     def sent(self) -> Iterator[PartRange]:
         """The parts that are sent."""
-        return map(self.part, range(self.head_parts + 1, self.count + 1))
+        return map(self.part, range(self.prefix_parts + 1, self.count + 1))
 
 
-def plan_parts(size: int, *, part_size: int, limits: Limits, head: int = 0, copy_size: int = 32 * MIB) -> PartPlan:
+def plan_parts(size: int, *, part_size: int, limits: Limits, prefix: int = 0, copy_size: int = 32 * MIB) -> PartPlan:
     """A plan for ``size`` bytes with the wished part sizes, or the next larger ones that make it fit.
 
-    ``head`` bytes are copied in parts of about ``copy_size``. Raises PlanError if no part sizes within the limits fit
+    ``prefix`` bytes are copied in parts of about ``copy_size``. Raises PlanError if no part sizes within the limits fit
     ``limits.max_parts``, before anything is sent.
     """
     part_size = min(max(part_size, limits.min_part_size), limits.max_part_size)
-    sent = size - head
-    head_parts = 0
-    if head:  # copies cost no bytes: where numbers are scarce, these take the fewest
+    sent = size - prefix
+    prefix_parts = 0
+    if prefix:  # copies cost no bytes: where numbers are scarce, these take the fewest
         spare = limits.max_parts - _ceil(sent, part_size)
-        head_parts = max(_ceil(head, limits.max_part_size), min(head // copy_size, spare), 1)
-    left = max(limits.max_parts - head_parts, 0)
+        prefix_parts = max(_ceil(prefix, limits.max_part_size), min(prefix // copy_size, spare), 1)
+    left = max(limits.max_parts - prefix_parts, 0)
     if left and sent > left * part_size:
         part_size = min(_ceil(_ceil(sent, left), MIB) * MIB, limits.max_part_size)
-    if sent > left * part_size or head_parts > limits.max_parts:
+    if sent > left * part_size or prefix_parts > limits.max_parts:
         most = limits.max_parts * limits.max_part_size
         raise PlanError(f"{size} bytes are more than the {most} that fit into {limits.max_parts} parts")
-    return PartPlan(size, part_size, head, head_parts)
+    return PartPlan(size, part_size, prefix, prefix_parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,15 @@ class Ladder:
 
     part_size: int
     limits: Limits
-    head_parts: int = 0  #: parts that are used up before the first one here
+    prefix_parts: int = 0  #: parts that are used up before the first one here
 
     def parts(self, offset: int) -> Iterator[PartRange]:
         """The parts from ``offset`` on, to the last one that there can be."""
         first = min(max(self.part_size, self.limits.min_part_size), self.limits.max_part_size)
         rung = max(self.limits.max_parts // 10, 1)
-        for index in range(self.limits.max_parts - self.head_parts):
+        for index in range(self.limits.max_parts - self.prefix_parts):
             size = min(first << (index // rung), self.limits.max_part_size)
-            yield PartRange(self.head_parts + index + 1, offset, size)
+            yield PartRange(self.prefix_parts + index + 1, offset, size)
             offset += size
 
 

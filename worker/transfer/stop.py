@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 Stop = Callable[[], bool]
-"""Asked before each part and each publishing call: True asks to stop. It raises LeaseLostError to stop at once."""
+"""Asked before each part and each commit call: True asks to stop. It raises LeaseLostError to stop at once."""
 
 
 class Interrupted(Exception):

@@ -9,15 +9,15 @@ from typing import Final
 from worker.jobs.lease import Lease
 from worker.jobs.operations.delete import Delete
 from worker.jobs.operations.move import Move
-from worker.jobs.operations.operation import NotShownError, Operation, Result
+from worker.jobs.operations.operation import JobOperation, NotVisibleError, Result
 from worker.jobs.operations.read import ReadStream
 from worker.jobs.operations.write import PutContent, WriteStream
 from worker.runtime import Runtime
 from worker.transfer.stop import Stop
 
-__all__ = ["OPERATIONS", "NotShownError", "Operation", "Result"]
+__all__ = ["OPERATIONS", "JobOperation", "NotVisibleError", "Result"]
 
-OPERATIONS: Final[Mapping[str, Callable[[Runtime, Lease, Stop], Operation]]] = {
+OPERATIONS: Final[Mapping[str, Callable[[Runtime, Lease, Stop], JobOperation]]] = {
     "put_content": PutContent,
     "write_stream": WriteStream,
     "read_stream": ReadStream,

@@ -6,7 +6,7 @@ from typing import Any
 from blobferry.contract import Phase
 from models import queries
 from worker.jobs.lease import Lease
-from worker.jobs.operations.operation import NotShownError, Result
+from worker.jobs.operations.operation import NotVisibleError, Result
 from worker.runtime import Runtime
 from worker.transfer.stop import Interrupted, Stop
 
@@ -19,7 +19,9 @@ class Delete:
     def __init__(self, runtime: Runtime, lease: Lease, stop: Stop) -> None:
         job = lease.job
         self.progressed = False
-        self.past_return = job.phase == Phase.VERIFYING  #: until then a cancel stops it, between two batches
+        self.past_point_of_no_return = (
+            job.phase == Phase.VERIFYING
+        )  #: until then a cancel stops it, between two batches
         self.cutoff = job.cutoff
         self.deleted_any = job.deleted_any
         self._lease = lease
@@ -27,19 +29,21 @@ class Delete:
         self._path = str(job.path)
         self._driver = runtime.driver(job.storage)
 
-    def bring(self) -> None:
-        """See :class:`Operation`."""
+    def execute(self) -> None:
+        """See :class:`JobOperation`."""
         self._driver.delete(self._path, deletion=self, stop=self._stop)
         # From now on it only looks: what appears now came later.
-        if not self._lease.write(lambda session: queries.pass_return(session, self._lease.job, phase=Phase.VERIFYING)):
+        if not self._lease.write(
+            lambda session: queries.pass_point_of_no_return(session, self._lease.job, phase=Phase.VERIFYING)
+        ):
             raise Interrupted
-        self.past_return = True
+        self.past_point_of_no_return = True
 
-    def confirm(self) -> Result:
-        """See :class:`Operation`."""
+    def verify(self) -> Result:
+        """See :class:`JobOperation`."""
         head = self._driver.look(self._path)
         if head is not None and self.cutoff is not None and head.mod_time <= self.cutoff:
-            raise NotShownError("the blob is still there")
+            raise NotVisibleError("the blob is still there")
         return {"path": self._path}
 
     def close(self) -> None:

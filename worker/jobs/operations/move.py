@@ -1,11 +1,11 @@
 """move: a blob from one path to another, in two halves."""
 
 from worker.errors import PathNotFoundError
-from worker.jobs.operations.operation import Result, Transfer, result_of
+from worker.jobs.operations.operation import Result, TransferOperation, result_of
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 
 
-class Move(Transfer):
+class Move(TransferOperation):
     """From one path to another, perhaps of another storage."""
 
     def _open_checkpoint(self) -> SqlCheckpoint:
@@ -13,8 +13,8 @@ class Move(Transfer):
         self._dest = self._runtime.driver(name)
         return self._checkpoint_at(self._dest.store, storage=name)
 
-    def bring(self) -> None:
-        """See :class:`Operation`."""
+    def execute(self) -> None:
+        """See :class:`JobOperation`."""
         source_path, dest_path = self._request["source_path"], self._request["dest_path"]
         if not self._dest.settle(dest_path, self._checkpoint):
             self._driver.copy(
@@ -26,8 +26,8 @@ class Move(Transfer):
                 stop=self._stop,
             )
 
-    def confirm(self) -> Result:
-        """See :class:`Operation`."""
+    def verify(self) -> Result:
+        """See :class:`JobOperation`."""
         source_path, dest_path = self._request["source_path"], self._request["dest_path"]
         if self._checkpoint.load() is None:  # it was moved onto itself
             head = self._dest.look(dest_path)

@@ -13,11 +13,11 @@ from worker.transfer.stop import Stop
 Result = Mapping[str, Any]
 
 
-class NotShownError(Exception):
+class NotVisibleError(Exception):
     """Stat does not show the outcome yet."""
 
 
-class Operation(Protocol):
+class JobOperation(Protocol):
     """One job's operation, for one run."""
 
     @property
@@ -26,7 +26,7 @@ class Operation(Protocol):
         ...
 
     @property
-    def past_return(self) -> bool:
+    def past_point_of_no_return(self) -> bool:
         """Whether readers may see the outcome already: a cancel is then too late."""
         ...
 
@@ -35,12 +35,12 @@ class Operation(Protocol):
         """Whether a run may end, once it is long, and another go on: not if that would begin again."""
         ...
 
-    def bring(self) -> None:
+    def execute(self) -> None:
         """Bring it about. Raises Interrupted once the run is to stop, BlobferryError."""
         ...
 
-    def confirm(self) -> Result:
-        """The job's result, once readers see the outcome. Raises NotShownError, BlobferryError."""
+    def verify(self) -> Result:
+        """The job's result, once readers see the outcome. Raises NotVisibleError, BlobferryError."""
         ...
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ class Operation(Protocol):
         ...
 
 
-class Transfer:
+class TransferOperation:
     """What operations have in common that make a blob or a file visible."""
 
     is_sliced = True
@@ -71,13 +71,13 @@ class Transfer:
 
     @property
     def progressed(self) -> bool:
-        """See :class:`Operation`."""
+        """See :class:`JobOperation`."""
         return self._checkpoint.progressed
 
     @property
-    def past_return(self) -> bool:
-        """See :class:`Operation`."""
-        return self._checkpoint.past_return
+    def past_point_of_no_return(self) -> bool:
+        """See :class:`JobOperation`."""
+        return self._checkpoint.past_point_of_no_return
 
     def close(self) -> None:
         """Nothing is held."""
@@ -86,7 +86,7 @@ class Transfer:
         head = driver.look(path)
         difference = self._checkpoint.expected().difference(head)
         if head is None or difference is not None:
-            raise NotShownError(difference)
+            raise NotVisibleError(difference)
         return head
 
 

@@ -1,7 +1,7 @@
 """read_stream: a blob to a file."""
 
 from blobferry.contract import Phase
-from worker.jobs.operations.operation import Result, Transfer
+from worker.jobs.operations.operation import Result, TransferOperation
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.transfer.download.blob_download import download
 from worker.transfer.download.destination import FileDestination
@@ -9,7 +9,7 @@ from worker.transfer.download.file_target import FileTarget
 from worker.transfer.sources.blob_source import BlobSource
 
 
-class ReadStream(Transfer):
+class ReadStream(TransferOperation):
     """A blob to a file of this host, renamed into place: who sees the file sees all of it."""
 
     _destination: FileDestination | None = None
@@ -21,8 +21,8 @@ class ReadStream(Transfer):
         self._destination = FileDestination.open(self._request["dest"], roots)
         return self._checkpoint_at(self._destination, begins_again_elsewhere=True)
 
-    def bring(self) -> None:
-        """See :class:`Operation`."""
+    def execute(self) -> None:
+        """See :class:`JobOperation`."""
         assert self._destination is not None, "what is published is not brought again"
         target = FileTarget(
             destination=self._destination,
@@ -40,7 +40,7 @@ class ReadStream(Transfer):
         part_size = self._runtime.engine.part_size
         download(target, source, self._request.get("offset", 0), part_size=part_size, checksum=head.checksum)
 
-    def confirm(self) -> Result:
+    def verify(self) -> Result:
         """It had the right size and checksum when it was renamed; whoever waited for it may have taken it by now."""
         fingerprint = self._job.source_fingerprint or {}
         dest, etag = self._request["dest"], fingerprint.get("etag")

@@ -3,16 +3,16 @@
 from base64 import b64decode
 from typing import Any
 
-from worker.jobs.operations.operation import Result, Transfer, result_of
+from worker.jobs.operations.operation import Result, TransferOperation, result_of
 from worker.stores.blob_values import BlobOptions
 from worker.transfer.sources.http.spooled_source import SpooledSource
 
 
-class WriteStream(Transfer):
+class WriteStream(TransferOperation):
     """A source to a path."""
 
-    def bring(self) -> None:
-        """See :class:`Operation`."""
+    def execute(self) -> None:
+        """See :class:`JobOperation`."""
         path = self._request["path"]
         if self._driver.settle(path, self._checkpoint):  # before the source is opened: it may be gone by now
             return
@@ -23,8 +23,8 @@ class WriteStream(Transfer):
         finally:
             source.close()
 
-    def confirm(self) -> Result:
-        """See :class:`Operation`."""
+    def verify(self) -> Result:
+        """See :class:`JobOperation`."""
         return result_of(self._request["path"], self._shown(self._driver, self._request["path"]))
 
     def _how(self) -> dict[str, Any]:
@@ -39,8 +39,8 @@ class WriteStream(Transfer):
 class PutContent(WriteStream):
     """Bytes that came with the request."""
 
-    def bring(self) -> None:
-        """See :class:`Operation`."""
+    def execute(self) -> None:
+        """See :class:`JobOperation`."""
         path = self._request["path"]
         if not self._driver.settle(path, self._checkpoint):
             self._driver.put_content(path, b64decode(self._request["contents"]["base64"]), **self._how())

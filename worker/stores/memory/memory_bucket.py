@@ -23,7 +23,7 @@ class Blob:
 
 
 @dataclass(slots=True)
-class Upload:
+class MemoryUpload:
     """An unfinished upload; its parts by number."""
 
     key: str
@@ -54,7 +54,7 @@ class MemoryBucket:
         self._now = now
         self._last_time = datetime.min.replace(tzinfo=UTC)
         self._blobs: dict[str, Blob] = {}
-        self._uploads: dict[str, Upload] = {}
+        self._uploads: dict[str, MemoryUpload] = {}
         self._lock = threading.RLock()
 
     def _blob(self, key: str, if_match: str | None = None) -> Blob:
@@ -66,7 +66,7 @@ class MemoryBucket:
             raise PreconditionFailedError(f"memory: {key!r} has the ETag {blob.etag}, not {if_match}")
         return blob
 
-    def _publish(
+    def _commit(
         self, key: str, data: bytes, etag: str, condition: Condition | None, options: BlobOptions
     ) -> PutReceipt:
         """The one place where readers come to see something else. Called with the lock held."""

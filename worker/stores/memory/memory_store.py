@@ -42,7 +42,7 @@ class MemoryStore(MemoryUploads):
         """See :meth:`~worker.stores.store.Store.put`."""
         data = received(body, checksum, self.limits, key)
         with self._lock:
-            return self._publish(key, data, etag_of(data), condition, normal(options))
+            return self._commit(key, data, etag_of(data), condition, normal(options))
 
     def get(
         self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None
@@ -91,7 +91,7 @@ class MemoryStore(MemoryUploads):
                 raise InvalidStoreRequestError(f"memory: copying {key!r} onto itself would change nothing")
             if len(source.data) > self.limits.max_part_size:
                 raise InvalidStoreRequestError(f"memory: {source_key!r} is too large for one copy")
-            return self._publish(key, source.data, etag_of(source.data), condition, carried(source.options, options))
+            return self._commit(key, source.data, etag_of(source.data), condition, carried(source.options, options))
 
     # --- many keys ---------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from worker.errors import InvalidStoreRequestError, UploadNotFoundError
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
-from worker.stores.memory.memory_bucket import MemoryBucket, Upload, normal
+from worker.stores.memory.memory_bucket import MemoryBucket, MemoryUpload, normal
 from worker.stores.refusals import (
     check_checksum,
     check_key,
@@ -26,7 +26,7 @@ class MemoryUploads(MemoryBucket):
         check_key(key)
         upload_id = uuid.uuid4().hex
         with self._lock:
-            self._uploads[upload_id] = Upload(key, self._tick(), normal(options))
+            self._uploads[upload_id] = MemoryUpload(key, self._tick(), normal(options))
         return upload_id
 
     def upload_part(
@@ -86,7 +86,7 @@ class MemoryUploads(MemoryBucket):
             if size is not None and size != len(data):
                 raise InvalidStoreRequestError(f"memory: the parts of {key!r} hold {len(data)} bytes instead of {size}")
             check_checksum(data, checksum, key)
-            receipt = self._publish(key, data, etag_of_parts(pieces), condition, upload.options)
+            receipt = self._commit(key, data, etag_of_parts(pieces), condition, upload.options)
             del self._uploads[upload_id]
             return receipt
 
@@ -106,7 +106,7 @@ class MemoryUploads(MemoryBucket):
             ]
         return iter(sorted(found, key=lambda entry: (entry.key.encode(), entry.opened_at)))
 
-    def _upload(self, key: str, upload_id: str) -> Upload:
+    def _upload(self, key: str, upload_id: str) -> MemoryUpload:
         with self._lock:
             upload = self._uploads.get(upload_id)
         if upload is None or upload.key != key:

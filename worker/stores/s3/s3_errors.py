@@ -134,7 +134,7 @@ def s3_errors(
         action: the verb phrase for the message, such as ``"upload part 3 of"``.
         upload_id: given for calls on an upload, where "not found" means the upload.
         source_key: given for copies, where "no such key" means the source.
-        condition: what a publishing call demanded: a 412 to a repeated request may then be our own first one's doing.
+        condition: what a commit call demanded: a 412 to a repeated request may then be our own first one's doing.
     """
     try:
         yield

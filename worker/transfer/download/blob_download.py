@@ -97,7 +97,7 @@ class _Download:
             target.begin_again(upload, f"the partial file has {partial.length} bytes instead of {upload.size}")
             return False
         self._check(upload, parts)
-        return target.publish(upload, partial)
+        return target.commit(upload, partial)
 
     def _fetch_missing(self, upload: SavedUpload, partial: PartialFile) -> dict[int, SentPart]:
         target, threads = self.target, self.target.threads

@@ -17,7 +17,7 @@ from worker.errors import (
     DestinationNotAllowedError,
     DestinationUnavailableError,
 )
-from worker.transfer.checkpoint import Base
+from worker.transfer.checkpoint import VisibleVersion
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 #: What no retry will change. All else, an I/O error or a stale network mount, may pass.
@@ -96,14 +96,14 @@ class FileDestination:
 
     # --- the file --------------------------------------------------------------------------------------------------
 
-    def look(self) -> Base:
+    def look(self) -> VisibleVersion:
         """What readers see at the name now. Raises DestinationNotAllowedError if no file can replace it."""
         status = self.status(self.name)
         if status is None:
-            return Base()
+            return VisibleVersion()
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             raise DestinationNotAllowedError(f"{self.url}: is no regular file on worker host {gethostname()}")
-        return Base(etag_of(status))
+        return VisibleVersion(etag_of(status))
 
     def mode(self) -> int | None:
         """The permissions of the file that is there; None without one."""

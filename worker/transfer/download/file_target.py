@@ -21,7 +21,7 @@ from worker.errors import (
 )
 from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
-from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload, SentPart
+from worker.transfer.checkpoint import Checkpoint, SavedUpload, SentPart, VisibleVersion
 from worker.transfer.download.destination import FileDestination
 from worker.transfer.download.partial_file import PartialFile, remove_partials
 from worker.transfer.parts import PartThreads
@@ -43,7 +43,7 @@ class FileTarget:
     overwrite: bool = True
     stop: Stop = never
 
-    def base(self) -> Base:
+    def base(self) -> VisibleVersion:
         """What readers see at the destination now. Raises BlobExistsError if it must not be replaced."""
         base = self.destination.look()
         if not self.overwrite and not base.is_absent:
@@ -64,7 +64,7 @@ class FileTarget:
         with closing(partial):
             yield partial
 
-    def publish(self, upload: SavedUpload, partial: PartialFile) -> bool:
+    def commit(self, upload: SavedUpload, partial: PartialFile) -> bool:
         """Make the complete partial file the destination; False if it is no longer this run's."""
         if self.stop():
             raise Interrupted
@@ -92,12 +92,12 @@ class FileTarget:
         with self.partial(upload) as partial:
             now = self.destination.look()
             if partial is None:
-                return self._was_published(upload, now)
-            if partial.is_published():
+                return self._was_committed(upload, now)
+            if partial.is_committed():
                 return self._completed(upload, now.etag)
             if now.etag != upload.base.etag:
                 raise self._superseded()
-            return self.publish(upload, partial)
+            return self.commit(upload, partial)
 
     def begin_again(self, upload: SavedUpload, reason: str) -> None:
         """Drop all bytes; the checkpoint then knows of none. Raises TooManyRestartsError."""
@@ -116,7 +116,7 @@ class FileTarget:
             raise
         return partial
 
-    def _was_published(self, upload: SavedUpload, now: Base) -> bool:
+    def _was_committed(self, upload: SavedUpload, now: VisibleVersion) -> bool:
         """Nobody has the partial file any more: whether it is what readers see ``now``."""
         if now.is_absent:
             raise OutcomeUnknownError(

@@ -72,9 +72,9 @@ class PartialFile:
 
     def is_ours(self) -> bool:
         """Whether it has no other name, except that of the destination."""
-        return os.fstat(self._descriptor).st_nlink == 1 or self.is_published()
+        return os.fstat(self._descriptor).st_nlink == 1 or self.is_committed()
 
-    def is_published(self) -> bool:
+    def is_committed(self) -> bool:
         """Whether it has the destination's name too: a run died between the link and the removal of its own name."""
         there = self._destination.status(self._destination.name)
         return there is not None and os.path.samestat(there, os.fstat(self._descriptor))

@@ -8,7 +8,7 @@ from worker.units import MIB
 _PIECE: Final = MIB  #: bytes asked for at once
 
 
-class Readable(Protocol):
+class ReadableFile(Protocol):
     """What ``write_stream`` takes: a binary file, or anything with its ``read``."""
 
     def read(self, size: int, /) -> Any:
@@ -19,7 +19,7 @@ class Readable(Protocol):
 class ReaderStream:
     """The bytes of a reader, each of them read once and counted."""
 
-    def __init__(self, reader: Readable, path: str) -> None:
+    def __init__(self, reader: ReadableFile, path: str) -> None:
         self.total_read = 0
         self._reader = reader
         self._path = path

@@ -1,4 +1,4 @@
-"""Publishing calls: what readers see changes here and nowhere else.
+"""Commit calls: what readers see changes here and nowhere else.
 
 Before each call the checkpoint says that it is about to happen and what is visible now; the call carries that as a
 condition. After any odd answer the store is looked at, because an error may hide a success.
@@ -19,13 +19,13 @@ from worker.errors import (
 )
 from worker.stores.blob_values import Condition, PutReceipt
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Base, Checkpoint
+from worker.transfer.checkpoint import Checkpoint, VisibleVersion
 from worker.transfer.stop import Interrupted, Stop
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
 
-TRIES: Final = 3  #: of one publishing call within a run; then the job's own retries take over
+TRIES: Final = 3  #: of one commit call within a run; then the job's own retries take over
 #: Refusals of a condition that holds, as a look shows, before the store is taken for one that does not understand it.
 MAX_REFUSED: Final = 2
 #: Certain answers: the call had no effect, and may be made on top of what is there. S3 says "no such key" of a copy
@@ -37,12 +37,12 @@ PAUSE: Final = 0.5  #: seconds before the second try, doubling
 Call = Callable[[Condition | None], PutReceipt]
 
 
-def publish(
+def commit(
     store: Store,
     key: str,
     call: Call,
     *,
-    base: Base,
+    base: VisibleVersion,
     expected: Expected,
     checkpoint: Checkpoint,
     stop: Stop,
@@ -67,16 +67,16 @@ def publish(
         except StoreError as error:
             is_refused = isinstance(error, PreconditionFailedError)
             try:
-                published = was_published(store, key, base=base, expected=expected)
+                committed = was_committed(store, key, base=base, expected=expected)
             except SupersededError:
                 replaced += 1
                 if not (is_last_writer and isinstance(error, NO_EFFECT)) or replaced == MAX_REPLACED:
                     raise
-                base = Base.of(look(store, key))
+                base = VisibleVersion.of(look(store, key))
                 continue
-            if published:
-                logger.info("publishing call had worked after all", extra={"key": key, "error": error.code})
-                return published
+            if committed:
+                logger.info("commit call had worked after all", extra={"key": key, "error": error.code})
+                return committed
             if is_refused and may_drop_condition and refused < MAX_REFUSED:
                 refused += 1
                 continue
@@ -93,7 +93,7 @@ def _completed(store: Store, key: str, receipt: PutReceipt, expected: Expected) 
     return PutReceipt(head.etag, receipt.version_id or head.version_id) if head and is_ours else receipt
 
 
-def _conditionally(call: Call, base: Base) -> PutReceipt:
+def _conditionally(call: Call, base: VisibleVersion) -> PutReceipt:
     condition = Condition(if_none_match=True) if base.is_absent else Condition(if_match=base.etag)
     try:
         return call(condition)
@@ -102,14 +102,14 @@ def _conditionally(call: Call, base: Base) -> PutReceipt:
         return call(None)
 
 
-def was_published(store: Store, key: str, *, base: Base, expected: Expected) -> PutReceipt | None:
-    """Look whether a publishing call has worked; None if readers still see ``base``, so that it may be repeated.
+def was_committed(store: Store, key: str, *, base: VisibleVersion, expected: Expected) -> PutReceipt | None:
+    """Look whether a commit call has worked; None if readers still see ``base``, so that it may be repeated.
 
     ``base`` is compared first: a blob with our very bytes that was there before is not yet ours. Raises
     SupersededError if readers see something else.
     """
     head = look(store, key)
-    if Base.of(head) == base:
+    if VisibleVersion.of(head) == base:
         return None
     if head is None or expected.difference(head) is not None:
         raise SupersededError(

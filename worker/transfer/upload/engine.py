@@ -12,7 +12,7 @@ from worker.transfer.sources.reader_stream import ReaderStream
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice, SplicedStream
 from worker.transfer.upload.pace import Paces
-from worker.transfer.upload.server_copy import Copying, Head
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 from worker.transfer.upload.settle import refuse_other_key, settle
 from worker.transfer.upload.source_upload import Write
 from worker.transfer.upload.stream_upload import write_stream
@@ -33,7 +33,7 @@ class Engine:
         self.threads.close()
 
     def settle(self, store: Store, key: str, checkpoint: Checkpoint) -> bool:
-        """Look whether an earlier run's publishing call has worked: True, and the checkpoint says ``completed``.
+        """Look whether an earlier run's commit call has worked: True, and the checkpoint says ``completed``.
 
         Needs no source: that may be gone once readers see the blob. Raises SupersededError, StoreError.
         """
@@ -44,22 +44,22 @@ class Engine:
         return upload.state == UploadState.COMPLETED or settle(store, key, upload, checkpoint)
 
     def write(
-        self, target: Target, source: Source, *, head: Head | None = None, copying: Copying | None = None
+        self, target: Target, source: Source, *, prefix: CopiedPrefix | None = None, copying: Copying | None = None
     ) -> None:
         """Make the source's bytes the blob at the target; the checkpoint then says ``completed``.
 
-        The store copies the ``head``, which the source holds as well, by itself where that can be. Goes on from the
+        The store copies the ``prefix``, which the source holds as well, by itself where that can be. Goes on from the
         checkpoint. Readers see the old blob or the new one, nothing else, at any moment. Raises Interrupted,
         SourceError, StoreError, TransferError; the upload then stays as it is, to go on with later.
         """
         target.checkpoint.pin_source(source.size, source.fingerprint)
         pace = self._paces.of(target.store)
-        write = Write(target, source, head, self.threads, copying or Copying(), self.part_size, pace)
+        write = Write(target, source, prefix, self.threads, copying or Copying(), self.part_size, pace)
         while not write.advance():
             pass
 
     def write_reader(
-        self, target: Target, reader: ReaderStream, before: Splice, *, head: Head | None, copying: Copying
+        self, target: Target, reader: ReaderStream, before: Splice, *, prefix: CopiedPrefix | None, copying: Copying
     ) -> None:
         """The same for what comes ``before``, kept bytes and zeros, and a reader that can be read once, in order.
 
@@ -69,10 +69,10 @@ class Engine:
         data = reader.whole(most)
         if data is not None:
             source = MemorySource(memoryview(data))
-            self.write(target, before.followed_by(source) if before.size else source, head=head, copying=copying)
+            self.write(target, before.followed_by(source) if before.size else source, prefix=prefix, copying=copying)
             return
-        if head and head.size < target.store.limits.min_part_size:
-            head = None
-        stream = SplicedStream(before, head.size if head else 0, reader)
+        if prefix and prefix.size < target.store.limits.min_part_size:
+            prefix = None
+        stream = SplicedStream(before, prefix.size if prefix else 0, reader)
         pace = self._paces.of(target.store)
-        write_stream(target, stream, head, threads=self.threads, copying=copying, part_size=self.part_size, pace=pace)
+        write_stream(target, stream, prefix, threads=self.threads, copying=copying, part_size=self.part_size, pace=pace)

@@ -140,7 +140,7 @@ class Pace:
         return share, lowered_at
 
 
-FAMILY: Final = Paces()
+WORKER_PACES: Final = Paces()
 """That of this worker: made when it is imported, before the worker forks its children."""
 
 

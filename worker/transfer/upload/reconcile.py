@@ -33,7 +33,7 @@ def reconcile(
         checkpoint.drop(wrong)
     have = {number: part for number, part in upload.parts.items() if number not in wrong}
     for number, receipt in held.items():
-        if number in have or not plan.head_parts < number <= plan.count or receipt.size != plan.part(number).size:
+        if number in have or not plan.prefix_parts < number <= plan.count or receipt.size != plan.part(number).size:
             continue
 
         def compare(part: PartRange, buffer: memoryview, receipt: PartReceipt = receipt) -> SentPart:

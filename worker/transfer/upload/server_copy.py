@@ -26,18 +26,18 @@ class Copying:
     part_size: int = 32 * MIB  #: bytes, about
     threads: int = 100  #: parts at once: they cost the store's time, not this machine's
 
-    def is_one_call(self, head: "Head", target: Target) -> bool:
+    def is_one_call(self, prefix: "CopiedPrefix", target: Target) -> bool:
         """Whether all of a blob is copied in one call: a small one, if its copy can be told from other blobs.
 
         Not where nothing may be replaced: fewer stores hold that condition for a copy than for a completion.
         """
-        is_known = bool(target.checkpoint.mark or head.checksum or head.has_md5)
+        is_known = bool(target.checkpoint.mark or prefix.checksum or prefix.has_md5)
         most = min(self.threshold, target.store.limits.max_part_size)
-        return head.is_whole and target.overwrite and is_known and 0 < head.size <= most
+        return prefix.is_whole and target.overwrite and is_known and 0 < prefix.size <= most
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class CopiedPrefix:
     """The first ``size`` bytes of a version of a blob in the same bucket, which the store can copy itself."""
 
     key: str
@@ -48,7 +48,7 @@ class Head:
     has_md5: bool = False  #: its ETag is the MD5 of its bytes, which a copy has as well
 
     @classmethod
-    def of(cls, blob: BlobHead, size: int | None = None) -> "Head":
+    def of(cls, blob: BlobHead, size: int | None = None) -> "CopiedPrefix":
         """All of a blob, or its first ``size`` bytes."""
         if size is None:
             has_md5 = bool(_MD5.fullmatch(blob.etag)) and not (blob.encryption or "").startswith("aws:kms")
@@ -57,7 +57,7 @@ class Head:
 
 
 def copy_parts(
-    target: Target, upload_id: str, head: Head, parts: Iterable[PartRange], threads: int, pace: Pace
+    target: Target, upload_id: str, prefix: CopiedPrefix, parts: Iterable[PartRange], threads: int, pace: Pace
 ) -> list[SentPart]:
     """Copy ranges of the head into parts of the upload, up to ``threads`` at once; return what was copied, in no order.
 
@@ -68,7 +68,7 @@ def copy_parts(
         def copy() -> SentPart:
             receipt = pace.call(
                 lambda: target.store.copy_part(
-                    target.key, upload_id, part.number, head.key, part.offset, part.size, source_if_match=head.etag
+                    target.key, upload_id, part.number, prefix.key, part.offset, part.size, source_if_match=prefix.etag
                 ),
                 threads,
                 target.stop,
@@ -84,4 +84,4 @@ def copy_parts(
         try:
             return run_all(executor, threads, parts, prepare, record, target.stop)
         except (KeyNotFoundError, PreconditionFailedError) as error:
-            raise SourceChangedError(f"{head.key}: changed while it was copied: {error}") from error
+            raise SourceChangedError(f"{prefix.key}: changed while it was copied: {error}") from error

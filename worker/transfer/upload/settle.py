@@ -1,16 +1,16 @@
-"""Settling: what became of a publishing call of an earlier run, found out by looking. Needs no source."""
+"""Settling: what became of a commit call of an earlier run, found out by looking. Needs no source."""
 
 from worker.errors import ConfigurationError
 from worker.stores.checksums import join_checksums, multipart_etag
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload
-from worker.transfer.upload.commit import was_published
+from worker.transfer.upload.commit import was_committed
 from worker.transfer.visible import Expected
 
 
 def settle(store: Store, key: str, upload: SavedUpload, checkpoint: Checkpoint) -> bool:
     """True if readers see the upload's blob; the checkpoint then says ``completed``. Raises SupersededError."""
-    receipt = was_published(store, key, base=upload.base, expected=expected_blob(upload, checkpoint.mark))
+    receipt = was_committed(store, key, base=upload.base, expected=expected_blob(upload, checkpoint.mark))
     if receipt:
         checkpoint.completed(receipt.etag, receipt.version_id)
     return receipt is not None

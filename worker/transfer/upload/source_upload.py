@@ -15,7 +15,7 @@ from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.upload.pace import Pace
 from worker.transfer.upload.reconcile import reconcile
-from worker.transfer.upload.server_copy import Copying, Head, copy_parts
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying, copy_parts
 from worker.transfer.upload.settle import expected_blob, refuse_other_key, settle
 from worker.transfer.upload.target import Target
 
@@ -28,7 +28,7 @@ class Write:
 
     target: Target
     source: Source
-    head: Head | None
+    prefix: CopiedPrefix | None
     threads: PartThreads
     copying: Copying
     part_size: int
@@ -48,7 +48,7 @@ class Write:
         if upload.state == UploadState.COMPLETING and settle(target.store, target.key, upload, target.checkpoint):
             return True
         if upload.part_size is None:
-            return self._copy(upload, self.head) if upload.head and self.head else self._put(upload)
+            return self._copy(upload, self.prefix) if upload.prefix and self.prefix else self._put(upload)
         if upload.upload_id is None:
             target.abort_lost_uploads(upload)
             target.checkpoint.abandon(gone=True)
@@ -58,17 +58,19 @@ class Write:
     def _open(self) -> None:
         target, size, limits = self.target, self.source.size, self.target.store.limits
         base = target.base()
-        head = self.head.size if self.head and self._is_copied(self.head) else 0
-        plan = plan_parts(size, part_size=self.part_size, limits=limits, head=head, copy_size=self.copying.part_size)
-        if self.head and self.copying.is_one_call(self.head, target):
-            target.checkpoint.opening(target.key, size=size, part_size=None, base=base, head=size)
-        elif not head and plan.count <= 1 and size <= MAX_BUFFER:
+        prefix = self.prefix.size if self.prefix and self._is_copied(self.prefix) else 0
+        plan = plan_parts(
+            size, part_size=self.part_size, limits=limits, prefix=prefix, copy_size=self.copying.part_size
+        )
+        if self.prefix and self.copying.is_one_call(self.prefix, target):
+            target.checkpoint.opening(target.key, size=size, part_size=None, base=base, prefix=size)
+        elif not prefix and plan.count <= 1 and size <= MAX_BUFFER:
             target.checkpoint.opening(target.key, size=size, part_size=None, base=base)
         else:
             self.opened.add(target.open_upload(plan, base))
 
-    def _is_copied(self, head: Head) -> bool:
-        return head.size > 0 and (head.is_whole or head.size >= self.target.store.limits.min_part_size)
+    def _is_copied(self, prefix: CopiedPrefix) -> bool:
+        return prefix.size > 0 and (prefix.is_whole or prefix.size >= self.target.store.limits.min_part_size)
 
     # --- one call --------------------------------------------------------------------------------------------------
 
@@ -80,7 +82,7 @@ class Write:
             checksum = checksum_of(body, store.checksum)
             self.source.check()
             expected = expected_blob(upload, target.checkpoint.mark, md5_etag_of(body))
-            receipt = target.publish(
+            receipt = target.commit(
                 lambda condition: store.put(
                     target.key, body, checksum=checksum, condition=condition, options=target.marked_options
                 ),
@@ -97,18 +99,18 @@ class Write:
             self.threads.run(send, whole)
         return True
 
-    def _copy(self, upload: SavedUpload, head: Head) -> bool:
+    def _copy(self, upload: SavedUpload, prefix: CopiedPrefix) -> bool:
         target = self.target
         options = target.marked_options if target.checkpoint.mark else None  # else the store carries all of them along
 
         def call(condition: Condition | None) -> PutReceipt:
             return target.store.copy(
-                head.key, target.key, source_if_match=head.etag, condition=condition, options=options
+                prefix.key, target.key, source_if_match=prefix.etag, condition=condition, options=options
             )
 
-        expected = replace(expected_blob(upload, target.checkpoint.mark, head.etag), checksum=head.checksum)
+        expected = replace(expected_blob(upload, target.checkpoint.mark, prefix.etag), checksum=prefix.checksum)
         try:
-            receipt = target.publish(call, target.base(), expected)
+            receipt = target.commit(call, target.base(), expected)
         except (KeyNotFoundError, PreconditionFailedError):
             self.source.check()
             raise
@@ -146,7 +148,7 @@ class Write:
     def _bring_missing(self, upload: SavedUpload, upload_id: str) -> dict[int, SentPart]:
         target, store = self.target, self.target.store
         assert upload.part_size is not None, "a put has no parts"
-        plan = PartPlan(upload.size, upload.part_size, upload.head, upload.head_parts)
+        plan = PartPlan(upload.size, upload.part_size, upload.prefix, upload.prefix_parts)
         parts = reconcile(
             upload,
             plan,
@@ -168,9 +170,9 @@ class Write:
             return SentPart(part.number, part.offset, part.size, receipt.etag, checksum)
 
         brought: list[SentPart] = []
-        if self.head is not None:
+        if self.prefix is not None:
             missing = (part for part in plan.copied() if part.number not in parts)
-            brought += copy_parts(target, upload_id, self.head, missing, self.copying.threads, self.pace)
+            brought += copy_parts(target, upload_id, self.prefix, missing, self.copying.threads, self.pace)
         missing = (part for part in plan.sent() if part.number not in parts)
         brought += self.threads.send_all(missing, send, target.checkpoint, target.stop)
         return parts | {part.part_number: part for part in brought}

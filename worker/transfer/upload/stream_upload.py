@@ -16,7 +16,7 @@ from worker.transfer.sources.source import MemorySource
 from worker.transfer.sources.splice import Stream
 from worker.transfer.sources.spool import Spool
 from worker.transfer.upload.pace import Pace
-from worker.transfer.upload.server_copy import Copying, Head, copy_parts
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying, copy_parts
 from worker.transfer.upload.target import Target
 
 SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: holds parts that no buffer holds; /tmp is often memory
@@ -25,7 +25,7 @@ SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: holds parts that no buffer holds; 
 def write_stream(
     target: Target,
     stream: Stream,
-    head: Head | None,
+    prefix: CopiedPrefix | None,
     *,
     threads: PartThreads,
     copying: Copying,
@@ -36,14 +36,14 @@ def write_stream(
 
     Raises SourceError, StoreError, TransferError; PlanError if there are more bytes than a blob can have.
     """
-    limits, base, kept = target.store.limits, target.base(), head.size if head else 0
-    plan = plan_parts(kept, part_size=part_size, limits=limits, head=kept, copy_size=copying.part_size)
+    limits, base, kept = target.store.limits, target.base(), prefix.size if prefix else 0
+    plan = plan_parts(kept, part_size=part_size, limits=limits, prefix=kept, copy_size=copying.part_size)
     target.open_upload(plan, base)
     upload = target.checkpoint.load()
     assert upload is not None, "it has just been opened"
     upload_id = str(upload.upload_id)
-    parts = copy_parts(target, upload_id, head, plan.copied(), copying.threads, pace) if head else []
-    parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.head_parts).parts(kept), threads, pace)
+    parts = copy_parts(target, upload_id, prefix, plan.copied(), copying.threads, pace) if prefix else []
+    parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.prefix_parts).parts(kept), threads, pace)
     now = target.base()
     if now != base and not target.replaces_anything:
         raise SupersededError(f"{target.key}: was replaced by somebody else meanwhile; it was left alone")

@@ -21,11 +21,11 @@ from worker.errors import (
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt
 from worker.stores.checksums import join_checksums
 from worker.stores.store import HasLifecycle, Store
-from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload
+from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
 from worker.transfer.plan import PartPlan
 from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.upload.abort import abort_upload, lost_upload, lost_uploads
-from worker.transfer.upload.commit import Call, publish
+from worker.transfer.upload.commit import Call, commit
 from worker.transfer.upload.settle import expected_blob, settle
 from worker.transfer.visible import Expected, look
 
@@ -47,7 +47,7 @@ class Target:
     options: BlobOptions | None = None
     overwrite: bool = True
     #: The version that the new blob builds on: with another one there, nothing is published.
-    onto: Base | None = None
+    onto: VisibleVersion | None = None
     #: Whether a replacement by somebody else in between is simply replaced: a plain call is the last writer.
     is_last_writer: bool = False
 
@@ -65,19 +65,24 @@ class Target:
         """Whether a blob that somebody else puts there meanwhile is simply replaced."""
         return self.is_last_writer and self.overwrite and self.onto is None
 
-    def base(self) -> Base:
+    def base(self) -> VisibleVersion:
         """What readers see at the key now. Raises BlobExistsError, SupersededError if it must not be replaced."""
-        base = Base.of(look(self.store, self.key))
+        base = VisibleVersion.of(look(self.store, self.key))
         if self.onto not in (None, base):
             raise SupersededError(f"{self.key}: was replaced while something was written onto it; it was left alone")
         if not self.overwrite and not base.is_absent:
             raise BlobExistsError(f"{self.key}: a blob is there already, and overwrite is off")
         return base
 
-    def open_upload(self, plan: PartPlan, base: Base) -> str:
+    def open_upload(self, plan: PartPlan, base: VisibleVersion) -> str:
         """Open an upload; the checkpoint then knows its id, which is returned."""
         self.checkpoint.opening(
-            self.key, size=plan.size, part_size=plan.part_size, base=base, head=plan.head, head_parts=plan.head_parts
+            self.key,
+            size=plan.size,
+            part_size=plan.part_size,
+            base=base,
+            prefix=plan.prefix,
+            prefix_parts=plan.prefix_parts,
         )
         upload_id = self._create_upload()
         try:
@@ -109,7 +114,7 @@ class Target:
                 self.abort_lost_uploads(upload)
             time.sleep(PAUSE * number)
 
-    def complete(self, upload: SavedUpload, upload_id: str, base: Base) -> bool:
+    def complete(self, upload: SavedUpload, upload_id: str, base: VisibleVersion) -> bool:
         """Publish the upload, all of whose parts are in the store. False if it is gone and has to be begun again.
 
         A versioned bucket dates a blob by the opening of its upload: one over a later blob may be hidden by that, which
@@ -128,7 +133,7 @@ class Target:
 
         try:
             expected = expected_blob(upload, self.checkpoint.mark)
-            receipt = self.publish(call, base, expected)
+            receipt = self.commit(call, base, expected)
             if base != upload.base and (hidden := expected.difference(look(self.store, self.key))):
                 raise SupersededError(f"{self.key}: a later blob hides what was written: {hidden}")
         except UploadNotFoundError as error:
@@ -136,10 +141,10 @@ class Target:
         self.checkpoint.completed(receipt.etag, receipt.version_id)
         return True
 
-    def publish(self, call: Call, base: Base, expected: Expected) -> PutReceipt:
-        """Make a publishing call. Raises as :func:`~worker.transfer.upload.commit.publish` does, and BlobExistsError."""
+    def commit(self, call: Call, base: VisibleVersion, expected: Expected) -> PutReceipt:
+        """Make a commit call. Raises what ``commit`` raises, and BlobExistsError."""
         try:
-            return publish(
+            return commit(
                 self.store,
                 self.key,
                 call,
