@@ -18,7 +18,7 @@ from tests.models.rows import LEASE, ago, change, claim, expire_lease, job_row, 
 from tests.models.test_locks import DRIVERS
 from worker.jobs.path_holds import holds_of
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+DEPLOYMENT = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 
 
 # --- SKIP LOCKED -----------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postg
 
 
 def test_the_filter_of_the_readme_keeps_our_tables_out_of_the_apps_migrations(database: Database) -> None:
-    (snippet,) = re.findall(r"```python\n(def include_name.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (snippet,) = re.findall(r"```python\n(def include_name.*?)```", DEPLOYMENT.read_text(encoding="utf-8"), re.DOTALL)
     given: dict[str, Any] = {}
     exec(snippet, given)
     apps = MetaData()
