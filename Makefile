@@ -6,10 +6,10 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up chaos memory test test-long check format migration lock clean
+.PHONY: help install demo up chaos memory test test-again test-long check format migration lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED)  ## make .venv and install the locked requirements
 
@@ -25,14 +25,16 @@ chaos: $(INSTALLED)  ## let everything go wrong for MINUTES=2, as SEED=1 wants i
 memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 GiB, about 2 minutes
 	$(PYTHON) -m dev.memory
 
-# Matrices, thousands of requests, commands: what they run, others run as well, and coverage would double their time.
-UNCOVERED := tests/client/test_fuzz.py tests/tasks/test_crashes.py tests/tasks/test_operation_crashes.py \
-	tests/tasks/test_database_away.py tests/stores/test_local_kills.py tests/client/test_cli.py
-
+# Tests that are marked no_cover run without coverage: other tests reach the same lines, and coverage would double their time.
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
-	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal tests/driver $(UNCOVERED) $(ARGS)
-	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore tests/driver $(UNCOVERED:%=--ignore %) --ignore tests/system $(ARGS)
+	$(PYTHON) -m pytest -m "no_cover and not long" --numprocesses 2 --dist worksteal --ignore tests/system $(ARGS)
+	$(PYTHON) -m pytest -m "not no_cover and not long" --numprocesses 3 --dist worksteal --ignore tests/system --cov --cov-report=term-missing:skip-covered $(ARGS)
 	$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/system $(ARGS)
+
+test-again: $(INSTALLED)  ## run all tests N=5 times in a row, beside BUSY=0 busy loops: no test may depend on luck
+	@loops=""; trap 'test -z "$$loops" || kill $$loops' EXIT; \
+	for loop in $$(seq $(or $(BUSY),0)); do (while :; do :; done) & loops="$$loops $$!"; done; \
+	for run in $$(seq $(or $(N),5)); do echo "run $$run of $(or $(N),5)"; $(MAKE) --no-print-directory test; done
 
 test-long: $(INSTALLED)  ## run the tests that are too long for every run
 	$(PYTHON) -m pytest -m long $(ARGS)

@@ -25,6 +25,8 @@ from blobferry.sql.tables import jobs
 from dev.services import Valkey, free_port, moto
 from dev.stack import Stack
 
+pytestmark = pytest.mark.no_cover
+
 CHECKOUT = Path(__file__).parents[2]
 SOURCE = "file:///srv/incoming/7.mp4"
 COMMAND = [sys.executable, "-W", "error", "-m", "blobferry"]

@@ -32,6 +32,8 @@ from worker.celery.job_task import JobTask
 from worker.celery.read_task import ReadTask
 from worker.runtime import start_runtime
 
+pytestmark = pytest.mark.no_cover
+
 Drawn = TypeVar("Drawn")
 
 JOBS = tuple(OPERATIONS)

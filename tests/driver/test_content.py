@@ -14,6 +14,8 @@ from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedEr
 from worker.stores.blob_values import BlobOptions
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 
 @cases("size", [0, PART + 1], [1, 2, 32, PART - 1, PART, 3 * PART + 7, 40_000])
 def test_what_was_put_is_got(driver: Driver, size: int) -> None:

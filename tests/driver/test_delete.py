@@ -13,6 +13,8 @@ from worker.errors import DeleteIncompleteError, PathNotFoundError, PermissionDe
 from worker.stores.blob_values import DeleteFailure
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 
 def fill(driver: Driver, *paths: str) -> None:
     for path in paths:

@@ -11,6 +11,8 @@ from worker.driver import Driver
 from worker.stores.blob_values import BlobOptions
 from worker.stores.s3.s3_store import S3Store
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture(params=["moto"])
 def kind(request: pytest.FixtureRequest) -> str:

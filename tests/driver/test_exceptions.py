@@ -3,8 +3,12 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 from tests.driver.exceptions import EXCEPTIONS
 from tests.driver.material import KINDS
+
+pytestmark = pytest.mark.no_cover
 
 
 def test_every_exception_names_a_store_and_a_test_and_gives_a_reason() -> None:

@@ -13,6 +13,8 @@ from dev.proxies.s3_fault_rules import recognise
 from dev.proxies.s3_faults import Fault, FaultProxy, Kind, fault_proxy
 from dev.services import S3Service, create_bucket
 
+pytestmark = pytest.mark.no_cover
+
 STALL = 0.3  #: seconds
 _numbers = count(1)
 

@@ -33,6 +33,8 @@ from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.transfer.upload.engine import Engine
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture(scope="module")
 def lanes(moto_service: S3Service) -> Iterator[Lanes]:

@@ -11,6 +11,8 @@ from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 
 def fill(driver: Driver, *paths: str) -> None:
     for path in paths:

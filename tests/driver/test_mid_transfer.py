@@ -15,6 +15,8 @@ from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import TRIES, Paces
 
+pytestmark = pytest.mark.no_cover
+
 CONTENT = bytes(range(251)) * (10 * PART // 251)
 
 

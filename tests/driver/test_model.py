@@ -27,6 +27,8 @@ from worker.errors import (
 )
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 # Names that begin with each other, and those that sort before and after the slash.
 PATHS = ["/a", "/ab", "/a-b", "/a.b", "/a0", "/a/b", "/a/b/c", "/a/-", "/a-b/c", "/b", "/b/c"]
 BAD = ["", "/", "a", "/a/", "/a//b", "/a/..", "/a\n"]

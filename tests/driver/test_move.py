@@ -22,6 +22,8 @@ from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 
+pytestmark = pytest.mark.no_cover
+
 P = PART
 THRESHOLD = COPYING.threshold
 SMALL, LARGE = 100, 2 * THRESHOLD + 13

@@ -17,6 +17,8 @@ from worker.settings import Settings, SourcesSettings, TransferSettings
 from worker.transfer.upload.engine import Engine
 from worker.units import GIB, MIB
 
+pytestmark = pytest.mark.no_cover
+
 S3 = {"bucket": "videos", "region": "eu-central-1"}
 ALL = S3 | {
     "accesskey": "a",

@@ -11,6 +11,8 @@ from worker.driver import Driver
 from worker.errors import InvalidOffsetError, InvalidPathError, PathNotFoundError
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 VALID = [
     "/a", "/1", "/Z", "/a/b/c/d", "/a.b", "/.a", "/a.", "/_.a", "/-a", "/a-", "/a--b", "/a..b", "/...", "/..a",
     "/A/B", "/a_b-c.d", "/0.9/_/-", "/a/.b/c.",

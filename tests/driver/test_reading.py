@@ -13,6 +13,8 @@ from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidOffsetError, PathNotFoundError, PermissionDeniedError
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 SIZE = 96
 
 

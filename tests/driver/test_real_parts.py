@@ -11,6 +11,8 @@ from worker.driver import Driver
 from worker.transfer.upload.engine import Engine
 from worker.units import MIB
 
+pytestmark = pytest.mark.no_cover
+
 SERVERS = {"moto", "swift"}
 
 

@@ -10,6 +10,8 @@ from worker.driver import Driver
 from worker.errors import PathNotFoundError, SourceUnavailableError
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 
 def keys_named(call: Call) -> list[str]:
     """Every key and prefix in a call."""

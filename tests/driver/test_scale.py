@@ -15,6 +15,8 @@ from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
 from worker.units import GIB, KIB, MIB
 
+pytestmark = pytest.mark.no_cover
+
 TIB = 1024 * GIB
 LARGEST = 10_000 * 5 * GIB  #: bytes; 48.8 TiB
 COPYING = Copying(threads=2)

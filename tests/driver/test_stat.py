@@ -12,6 +12,8 @@ from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError, StoreUnavailableError
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 
 @cases("size", [0, 4_096], [1, 3 * PART + 1])
 def test_a_blob_has_its_path_its_size_and_a_time(driver: Driver, size: int) -> None:

@@ -19,6 +19,8 @@ from worker.errors import (
 )
 from worker.stores.s3.s3_store import S3Access, S3Store
 
+pytestmark = pytest.mark.no_cover
+
 #: Those of the nine that ask the store. (``look`` cannot tell one 404 from another: the answer to HEAD has no body.)
 ASKING = {name: act for name, act in OPERATIONS.items() if name not in ("url_for", "look", "unfinished_uploads")}
 operations = pytest.mark.parametrize("operation", ASKING.values(), ids=ASKING)

@@ -15,6 +15,8 @@ from worker.driver import Driver
 from worker.errors import InvalidRequestError, UnsupportedMethodError
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is to be asked for 127.0.0.1
 
 

@@ -44,6 +44,8 @@ from worker.errors import (
 )
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 P, M = PART, MIN
 
 SITUATIONS: dict[str, tuple[int | None, int]] = {  # old size, offset

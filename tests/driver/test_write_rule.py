@@ -32,6 +32,8 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 
+pytestmark = pytest.mark.no_cover
+
 P, M = PART, MIN
 
 # old size (None: nothing there), offset, size of the data

@@ -20,6 +20,8 @@ from worker.stores.blob_values import PartReceipt
 from worker.stores.local import LocalStore
 from worker.units import MIB
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -26,6 +26,8 @@ from worker.jobs.outcome import Finished, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 
+pytestmark = pytest.mark.no_cover
+
 MOST_CALLS = 200
 
 

@@ -25,6 +25,8 @@ from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Resche
 from worker.jobs.runner import run_job
 from worker.settings import LeaseSettings
 
+pytestmark = pytest.mark.no_cover
+
 When = Literal["before", "after"]
 PATIENT = {"seconds": 30, "heartbeat_seconds": 0.05, "margin_seconds": 1}
 

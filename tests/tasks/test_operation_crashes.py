@@ -34,6 +34,8 @@ from worker.stores.blob_values import Limits, Page
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 MOST_CALLS = 200
 FROM, SOURCE = "incoming/7.mp4", "/incoming/7.mp4"
 
