@@ -3,7 +3,7 @@
 from dev.services import Valkey
 from dev.stack import Stack
 from tests.system.conftest import PART_SIZE
-from tests.system.looking import Rows, wait_for
+from tests.system.observation import Rows, wait_for
 
 
 def test_a_job_whose_message_was_flushed_while_it_was_queued_finishes(stack: Stack, broker: Valkey) -> None:

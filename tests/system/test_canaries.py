@@ -34,7 +34,9 @@ from blobferry.errors import BlobferryError
 from dev.process import free_port
 from dev.services import Postgres, S3Service, flower, postgres_database, valkey, wait_until
 from dev.stack import Stack, Worker
-from tests.system.canaries import (
+from tests.system.conftest import FAST
+from tests.system.observation import wait_for
+from tests.system.planted_secrets import (
     Canaries,
     Monitor,
     broker_memory,
@@ -44,8 +46,6 @@ from tests.system.canaries import (
     rows,
     saved,
 )
-from tests.system.conftest import FAST
-from tests.system.looking import wait_for
 from tests.transfer.http_site import Handler, Site, give, redirect, serving, status
 
 BLOB = b"what a blob holds" * 100

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,14 +11,14 @@ import redis
 from celery import Celery
 from celery.result import AsyncResult
 
-from blobferry import Client
+from blobferry import Client, Job
 from blobferry.messages.job_messages import Message, client_app, publish
 from dev.services import S3Service, Valkey, wait_until
 from dev.stack import Stack, Worker
 from models import Database
 from tests.models.rows import ago, change, job_row
 from tests.system.conftest import FAST
-from tests.system.looking import wait_for
+from tests.system.observation import wait_for
 
 JOBS = 20
 
@@ -159,11 +158,14 @@ def test_the_parent_that_forks_opens_no_database_when_a_child_is_killed(running:
     assert open_databases(child), "the child has it open, so that the look at the parent means something"
     os.kill(child, signal.SIGKILL)
     parent = psutil.Process(worker.pids[0])
-    ends = time.monotonic() + 60
-    while not running.client.get(job.id).is_final:
-        assert open_databases(parent.pid) == []
-        assert time.monotonic() < ends
-        time.sleep(0.05)
+    opened = set()
+
+    def ended(job: Job) -> bool:
+        opened.update(open_databases(parent.pid))
+        return job.is_final
+
+    wait_for(running.client, job.id, ended)
+    assert opened == set()
     running.wait_until_idle()
     assert running.client.get(job.id).state == "succeeded"
     assert running.client.get(job.id).attempt == 2

@@ -13,7 +13,7 @@ import redis
 from dev.services import Valkey
 from dev.stack import Stack
 from dev.waiting import wait_until
-from tests.system.scenes import LONG_LEASE, recorded
+from tests.system.recorded_stack import LONG_LEASE, recorded
 
 MIB = 1024 * 1024
 

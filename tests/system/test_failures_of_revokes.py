@@ -13,7 +13,7 @@ from blobferry.contract import JOBS_QUEUE
 from dev.services import Postgres, S3Service, Valkey
 from dev.stack import Stack
 from dev.waiting import wait_until
-from tests.system.scenes import LONG_LEASE, Scene, lasting_stack, recorded
+from tests.system.recorded_stack import LONG_LEASE, Scene, lasting_stack, recorded
 
 
 @pytest.fixture(scope="module")

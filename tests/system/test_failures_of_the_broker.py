@@ -23,7 +23,7 @@ from blobferry.messages.job_messages import Message, client_app, publish
 from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, valkey
 from dev.stack import Stack
-from tests.system.scenes import LASTING_BROKER, LONG_LEASE, Scene, lasting_stack, recorded
+from tests.system.recorded_stack import LASTING_BROKER, LONG_LEASE, Scene, lasting_stack, recorded
 
 TWO_SLOTS = LONG_LEASE | {"BLOBFERRY_CONCURRENCY": "2"}
 

@@ -23,7 +23,7 @@ from dev.services.postgres_server import through
 from dev.stack import Stack
 from dev.waiting import wait_until
 from tests.system.conftest import FAST
-from tests.system.scenes import LONG_LEASE, Scene, lasting_stack, recorded
+from tests.system.recorded_stack import LONG_LEASE, Scene, lasting_stack, recorded
 
 SHORT_LEASE_SECONDS = 3  #: of the stack's settings
 

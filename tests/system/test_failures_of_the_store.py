@@ -10,7 +10,7 @@ import pytest
 
 from dev.proxies.tcp import wire
 from dev.stack import Stack
-from tests.system.scenes import LONG_LEASE, recorded
+from tests.system.recorded_stack import LONG_LEASE, recorded
 
 
 @pytest.mark.long

@@ -72,7 +72,7 @@ from pathlib import Path
 from blobferry import Client, Job
 from dev.stack import Stack
 from dev.waiting import wait_until
-from tests.system.scenes import LONG_LEASE, Scene, caretaker_of, child_of, recorded
+from tests.system.recorded_stack import LONG_LEASE, Scene, caretaker_of, child_of, recorded
 
 MIB = 1024 * 1024
 

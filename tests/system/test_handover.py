@@ -3,7 +3,6 @@
 import hashlib
 import os
 import signal
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from dev.proxies.s3_recorder import Recorder, recorder
 from dev.services import S3Service, Valkey, swift
 from dev.stack import BUCKET, Stack
 from tests.system.conftest import PART_SIZE
-from tests.system.looking import Rows, wait_for
+from tests.system.observation import Rows, wait_for
 
 
 def random_file(path: Path, parts: int) -> Path:
@@ -79,10 +78,12 @@ def test_a_killed_child_is_a_retry_for_celery_and_the_job_succeeds(stack: Stack,
         os.kill(int(str(job.worker).rpartition(":")[2]), signal.SIGKILL)
         result = AsyncResult(job.id, app=app)
         seen = set()
-        while not job.is_final:
+
+        def ended(job: Job) -> bool:
             seen.add(result.state)
-            time.sleep(0.05)
-            job = client.get(job.id)
+            return job.is_final
+
+        job = wait_for(client, job.id, ended)
         assert (job.state, job.attempt) == ("succeeded", 2), job
         assert not seen & {"FAILURE", "SUCCESS"}
         assert result.get(timeout=10)["size"] == file.stat().st_size

@@ -20,8 +20,9 @@ from blobferry import Job, JobState
 from dev.proxies.s3_recorder import Recorder, recorder
 from dev.services import Valkey
 from dev.stack import BUCKET, CHECKOUT, Stack, Worker
+from dev.waiting import wait_until
 from tests.system.conftest import PART_SIZE, PART_THREADS
-from tests.system.looking import Rows, wait_for
+from tests.system.observation import Rows, wait_for
 
 SIZE = 8 * PART_SIZE + 12_345
 SEED = 20261122
@@ -148,7 +149,7 @@ def test_kills_lose_nothing_and_send_nothing_twice(stack: Stack, broker: Valkey,
             resumed += job.attempt > 1
             victim.restart()
         assert resumed >= KILLS // 4, "enough of the kills hit a running transfer"
-        time.sleep(1)  # the last events are on their way
+        wait_until(lambda: events.results(job.id), 10, "the last job's result as an event")
         for row in rows.select("select id, attempt from blobferry_jobs"):
             results = events.results(row["id"])
             assert results.count("task-succeeded") <= 1

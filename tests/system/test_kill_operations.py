@@ -24,8 +24,8 @@ from dev.proxies.s3_recorder import RecordedRequest, Recorder, recorder
 from dev.services import Postgres, Valkey, postgres_database
 from dev.stack import BUCKET, Stack
 from tests.system.conftest import FAST, PART_SIZE, PART_THREADS
-from tests.system.crowded import crowded_moto
-from tests.system.looking import Rows, head, wait_for
+from tests.system.crowded_moto import crowded_moto
+from tests.system.observation import Rows, head, wait_for
 
 SEED = 20261215  #: one with which the first two rounds hit every job amid its parts
 ROUNDS = 10

@@ -20,7 +20,7 @@ from dev.process import work_directory
 from dev.proxies.s3_recorder import Recorder, recorder
 from dev.services import Postgres, S3Service, Valkey, postgres_database, swift
 from dev.stack import Stack, Worker
-from tests.system.looking import Rows
+from tests.system.observation import Rows
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import redis
 from blobferry.contract import JOBS_QUEUE
 from dev.stack import Stack
 from dev.waiting import wait_until
-from tests.system.looking import Rows, wait_for
+from tests.system.observation import Rows, wait_for
 
 TASK = "blobferry.write_stream"
 GOOD: list[Any] = [[], {"path": "/shape", "source": "file:///none"}, {}]

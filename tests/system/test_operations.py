@@ -36,7 +36,7 @@ from blobferry.errors import (
 from dev.services import S3Service, Valkey
 from dev.stack import BUCKET, CHECKOUT, Stack, Worker
 from tests.system.conftest import FAST
-from tests.system.looking import Rows
+from tests.system.observation import Rows
 from worker.driver import Driver
 
 TIMEOUT = 30  #: seconds

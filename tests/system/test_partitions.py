@@ -29,9 +29,9 @@ from dev.services import Postgres, S3Service, Valkey, postgres, postgres_databas
 from dev.services.postgres_server import SERVER_VARIABLE
 from dev.stack import BUCKET, CHECKOUT, Stack, Worker
 from tests.system.conftest import FAST, PART_SIZE, PART_THREADS
-from tests.system.crowded import crowded_moto
-from tests.system.looking import Rows, head
-from tests.system.scenes import Scene
+from tests.system.crowded_moto import crowded_moto
+from tests.system.observation import Rows, head
+from tests.system.recorded_stack import Scene
 
 pytestmark = pytest.mark.timeout(400)
 

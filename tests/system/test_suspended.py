@@ -9,7 +9,7 @@ import pytest
 
 from dev.stack import BUCKET, Stack
 from dev.waiting import wait_until
-from tests.system.scenes import Scene, recorded
+from tests.system.recorded_stack import Scene, recorded
 
 NEWER = b"put there by somebody else, once the job was done"
 

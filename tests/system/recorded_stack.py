@@ -17,7 +17,7 @@ from dev.services import Postgres, S3Service, Valkey, postgres_database
 from dev.stack import BUCKET, Stack, Worker
 from dev.waiting import wait_until
 from tests.system.conftest import FAST, PART_SIZE
-from tests.system.looking import Rows, wait_for
+from tests.system.observation import Rows, wait_for
 
 LASTING_BROKER = 1  #: the number of the database in Redis
 #: Each part takes so long that a fault set off by hand finds the transfer under way, on a fast machine too.

@@ -1,6 +1,5 @@
-"""Looking at a running stack from outside."""
+"""A running stack, observed from outside: its rows, its blobs, its jobs."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from sqlalchemy import create_engine, text
 
 from blobferry import Client, Job
 from blobferry.sql.database import parse_url
+from dev.waiting import wait_until
 
 
 class Rows:
@@ -41,8 +41,15 @@ def head(s3: Any, bucket: str, key: str) -> Mapping[str, Any] | None:
 
 
 def wait_for(client: Client, job_id: str, condition: Callable[[Job], Any], timeout: float = 60) -> Job:
-    deadline = time.monotonic() + timeout
-    while not condition(job := client.get(job_id)):
-        assert time.monotonic() < deadline, job
-        time.sleep(0.005)
-    return job
+    """The job once the condition holds."""
+
+    def probe() -> Job | None:
+        job = client.get(job_id)
+        return job if condition(job) else None
+
+    try:
+        found = wait_until(probe, timeout, f"condition of job {job_id}", longest_pause=0.005)
+    except TimeoutError as error:
+        raise AssertionError(client.get(job_id)) from error
+    assert found is not None
+    return found
