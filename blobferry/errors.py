@@ -51,430 +51,298 @@
 
 ``*`` is transient: trying again later may help. Only the worker's retry decision reads that.
 
-Every class takes its attributes as positional arguments and builds its message from them, so that an error comes
-back whole from pickle and from Celery's JSON result backend, both of which call ``cls(*args)``.
+A class declares its code and whether it is transient in its first line, its fields as annotations in the order of its
+arguments, and its message as a template of them. One without fields takes the message itself. ``args`` holds the
+arguments, so that an error comes back whole from pickle and from Celery's JSON results: both call ``cls(*args)``.
 """
 
-from typing import ClassVar, Final
+import inspect
+from typing import Any, ClassVar, Final
 
-#: What a store says of a key that it did not delete this time.
+#: Codes by which a store says that deleting the key may work the next time.
 PASSING_CODES: Final = frozenset(
     {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
 )
+REQUIRED: Final = inspect.Parameter.empty
+
+
+def _field(name: str, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
 
 
 class BlobferryError(Exception):
-    """Base of every error here. ``code`` is stable and is what a job row carries as ``error_code``."""
+    """Base of every error here. ``code`` is stable: a job's row carries it as ``error_code``."""
 
     code: ClassVar[str] = "error"
     transient: ClassVar[bool] = False
+    template: ClassVar[str] = "{message}"  #: of the fields; the driver's name is put before it
     #: Bytes that ``write_stream`` had read from its reader. Where to go on is what ``stat`` says, never this.
-    total_read: int = 0
+    total_read = 0
+    _signature: ClassVar = inspect.Signature([_field("message", "")])
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message)
+    def __init_subclass__(cls, *, code: str, transient: bool | None = None) -> None:
+        cls.code = code
+        cls.transient = cls.transient if transient is None else transient
+        if fields := inspect.get_annotations(cls):
+            cls._signature = inspect.Signature([_field(name, getattr(cls, name, REQUIRED)) for name in fields])
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        given = self._signature.bind(*values, **named)
+        given.apply_defaults()
+        vars(self).update(given.arguments)
+        super().__init__(*given.args)
+
+    def __str__(self) -> str:
+        driver = getattr(self, "driver", "")
+        return (f"{driver}: " if driver else "") + self.template.format_map(vars(self))
 
 
-class ConfigurationError(BlobferryError):
+class ConfigurationError(BlobferryError, code="configuration"):
     """A setting or driver parameter ``name`` is missing or wrong."""
 
-    code = "configuration"
-
-    def __init__(self, name: str, problem: str) -> None:
-        Exception.__init__(self, name, problem)
-        self.name = name
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.problem}"
+    template = "{name}: {problem}"
+    name: str
+    problem: str
 
 
-# --- what the caller asked for -------------------------------------------------------------------------------------
-
-
-class InvalidRequestError(BlobferryError):
+class InvalidRequestError(BlobferryError, code="invalid_request"):
     """An argument of an operation cannot be used; nothing was done."""
 
-    code = "invalid_request"
 
-
-class InvalidPathError(InvalidRequestError):
+class InvalidPathError(InvalidRequestError, code="invalid_path"):
     """The path breaks the path rules."""
 
-    code = "invalid_path"
-
-    def __init__(self, path: str, driver: str = "") -> None:
-        Exception.__init__(self, path, driver)
-        self.path = path
-        self.driver = driver
-
-    def __str__(self) -> str:
-        return (
-            f"{_named(self.driver)}invalid path {self.path!r}: a path is absolute, its components hold ASCII letters, "
-            "digits, '.', '_' and '-', none is empty, '.' or '..', and its key has at most 1,024 bytes"
-        )
+    template = (
+        "invalid path {path!r}: a path is absolute, its components hold ASCII letters, digits, '.', '_' and '-', "
+        "none is empty, '.' or '..', and its key has at most 1,024 bytes"
+    )
+    path: str
+    driver: str = ""
 
 
-class InvalidOffsetError(InvalidRequestError):
+class InvalidOffsetError(InvalidRequestError, code="invalid_offset"):
     """The offset is negative or beyond what a store can hold."""
 
-    code = "invalid_offset"
-
-    def __init__(self, path: str, offset: int, driver: str = "") -> None:
-        Exception.__init__(self, path, offset, driver)
-        self.path = path
-        self.offset = offset
-        self.driver = driver
-
-    def __str__(self) -> str:
-        return f"{_named(self.driver)}invalid offset {self.offset} for {self.path!r}: it must be 0 to 48.8 TiB"
+    template = "invalid offset {offset} for {path!r}: it must be 0 to 48.8 TiB"
+    path: str
+    offset: int
+    driver: str = ""
 
 
-class UnsupportedMethodError(InvalidRequestError):
+class UnsupportedMethodError(InvalidRequestError, code="unsupported_method"):
     """``url_for`` signs GET and HEAD only, and nothing where blobs have no URLs."""
 
-    code = "unsupported_method"
-
-    def __init__(self, method: str, driver: str = "", reason: str = "use 'GET' or 'HEAD'") -> None:
-        Exception.__init__(self, method, driver, reason)
-        self.method = method
-        self.driver = driver
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{_named(self.driver)}unsupported method {self.method!r}: {self.reason}"
+    template = "unsupported method {method!r}: {reason}"
+    method: str
+    driver: str = ""
+    reason: str = "use 'GET' or 'HEAD'"
 
 
-class PathNotFoundError(BlobferryError):
+class PathNotFoundError(BlobferryError, code="path_not_found"):
     """Nothing is stored at the path."""
 
-    code = "path_not_found"
-
-    def __init__(self, path: str, driver: str = "") -> None:
-        Exception.__init__(self, path, driver)
-        self.path = path
-        self.driver = driver
-
-    def __str__(self) -> str:
-        return f"{_named(self.driver)}path not found: {self.path}"
+    template = "path not found: {path}"
+    path: str
+    driver: str = ""
 
 
-# --- jobs ----------------------------------------------------------------------------------------------------------
-
-
-class JobError(BlobferryError):
+class JobError(BlobferryError, code="job"):
     """Something about a job rather than about its bytes."""
 
-    code = "job"
 
-
-class JobNotFoundError(JobError):
+class JobNotFoundError(JobError, code="job_not_found"):
     """No job has this id."""
 
-    code = "job_not_found"
-
-    def __init__(self, job_id: str) -> None:
-        Exception.__init__(self, job_id)
-        self.job_id = job_id
-
-    def __str__(self) -> str:
-        return f"no job {self.job_id!r}"
+    template = "no job {job_id!r}"
+    job_id: str
 
 
-class ConflictError(JobError):
+class ConflictError(JobError, code="conflict"):
     """The idempotency key already belongs to a job with another request."""
 
-    code = "conflict"
-
-    def __init__(self, idempotency_key: str, job_id: str) -> None:
-        Exception.__init__(self, idempotency_key, job_id)
-        self.idempotency_key = idempotency_key
-        self.job_id = job_id
-
-    def __str__(self) -> str:
-        return f"idempotency key {self.idempotency_key!r} was used by job {self.job_id!r} for another request"
+    template = "idempotency key {idempotency_key!r} was used by job {job_id!r} for another request"
+    idempotency_key: str
+    job_id: str
 
 
-class TooLateError(JobError):
+class TooLateError(JobError, code="too_late"):
     """The job is too far, or over, for what was asked of it; nothing was changed.
 
     ``asked`` is ``cancel``, ``pause``, ``resume`` or ``retry``; ``where`` is the job's state and phase, in words.
     """
 
-    code = "too_late"
-
-    def __init__(self, job_id: str, asked: str, where: str, advice: str = "") -> None:
-        Exception.__init__(self, job_id, asked, where, advice)
-        self.job_id = job_id
-        self.asked = asked
-        self.where = where
-        self.advice = advice
+    template = "too late to {asked} job {job_id!r}: {where}"
+    job_id: str
+    asked: str
+    where: str
+    advice: str = ""
 
     def __str__(self) -> str:
-        return f"too late to {self.asked} job {self.job_id!r}: {self.where}" + (
-            f"; {self.advice}" if self.advice else ""
-        )
+        return super().__str__() + (f"; {self.advice}" if self.advice else "")
 
 
-class LeaseLostError(JobError):
+class LeaseLostError(JobError, code="lease_lost"):
     """This run no longer owns its job: it must write nothing more."""
 
-    code = "lease_lost"
 
-
-class WorkerDiedError(JobError):
+class WorkerDiedError(JobError, code="worker_died"):
     """The job's worker died too often for it to be tried again."""
 
-    code = "worker_died"
 
-
-class DeadlineExceededError(JobError):
+class DeadlineExceededError(JobError, code="deadline"):
     """The job was not finished by its deadline."""
 
-    code = "deadline"
 
-
-class UnexpectedError(JobError):
+class UnexpectedError(JobError, code="unexpected", transient=True):
     """Something that Blobferry has no name for went wrong while a job ran."""
 
-    code = "unexpected"
-    transient = True
 
-
-class UnreachableError(JobError):
+class UnreachableError(JobError, code="unreachable", transient=True):
     """The database, the broker or every worker is out of reach."""
 
-    code = "unreachable"
-    transient = True
 
-
-# --- sources -------------------------------------------------------------------------------------------------------
-
-
-class SourceError(BlobferryError):
+class SourceError(BlobferryError, code="source"):
     """The source of a transfer cannot be read."""
 
-    code = "source"
 
-
-class SourceNotFoundError(SourceError):
+class SourceNotFoundError(SourceError, code="source_not_found"):
     """There is no such source, seen from the worker."""
 
-    code = "source_not_found"
 
-
-class SourceNotAllowedError(SourceError):
+class SourceNotAllowedError(SourceError, code="source_not_allowed"):
     """The source lies outside of what the worker may read."""
 
-    code = "source_not_allowed"
 
-
-class SourceChangedError(SourceError):
+class SourceChangedError(SourceError, code="source_changed"):
     """The source is no longer what it was when the transfer began."""
 
-    code = "source_changed"
 
-
-class SourceUnavailableError(SourceError):
+class SourceUnavailableError(SourceError, code="source_unavailable", transient=True):
     """The source cannot be read at the moment."""
 
-    code = "source_unavailable"
-    transient = True
 
-
-# --- destinations --------------------------------------------------------------------------------------------------
-
-
-class DestinationError(BlobferryError):
+class DestinationError(BlobferryError, code="destination"):
     """The file that a blob is to be written to cannot be written."""
 
-    code = "destination"
 
-
-class DestinationNotAllowedError(DestinationError):
+class DestinationNotAllowedError(DestinationError, code="destination_not_allowed"):
     """The file lies outside of what the worker may write, or is no regular file."""
 
-    code = "destination_not_allowed"
 
-
-class DestinationUnavailableError(DestinationError):
+class DestinationUnavailableError(DestinationError, code="destination_unavailable", transient=True):
     """The file cannot be written at the moment."""
 
-    code = "destination_unavailable"
-    transient = True
 
-
-class DestinationFullError(DestinationError):
+class DestinationFullError(DestinationError, code="destination_full", transient=True):
     """The disk is full; what was written of the blob is kept, to go on with."""
 
-    code = "destination_full"
-    transient = True
 
-
-# --- transfers -----------------------------------------------------------------------------------------------------
-
-
-class TransferError(BlobferryError):
+class TransferError(BlobferryError, code="transfer"):
     """The transfer itself cannot go on."""
 
-    code = "transfer"
 
-
-class PlanError(TransferError):
+class PlanError(TransferError, code="plan"):
     """No part plan within the store's limits can hold the blob."""
 
-    code = "plan"
 
-
-class BlobExistsError(TransferError):
+class BlobExistsError(TransferError, code="blob_exists"):
     """A blob is at the path already, and overwriting it was not allowed."""
 
-    code = "blob_exists"
 
-
-class SupersededError(TransferError):
+class SupersededError(TransferError, code="superseded"):
     """Another blob has appeared at the path; it was left alone."""
 
-    code = "superseded"
 
-
-class OutcomeUnknownError(TransferError):
+class OutcomeUnknownError(TransferError, code="outcome_unknown"):
     """The upload is gone and so is its blob: it may have been completed and deleted, or never completed."""
 
-    code = "outcome_unknown"
 
-
-class TooManyRestartsError(TransferError):
+class TooManyRestartsError(TransferError, code="too_many_restarts"):
     """The upload had to start again from byte 0 too often."""
 
-    code = "too_many_restarts"
 
-
-class VerificationError(TransferError):
+class VerificationError(TransferError, code="verification_failed"):
     """The store never showed the blob that was sent."""
 
-    code = "verification_failed"
 
-
-# --- stores --------------------------------------------------------------------------------------------------------
-
-
-class StoreError(BlobferryError):
+class StoreError(BlobferryError, code="store"):
     """An object store refused or failed. The vendor's own error is the ``__cause__``."""
 
-    code = "store"
 
-
-class KeyNotFoundError(StoreError):
+class KeyNotFoundError(StoreError, code="key_not_found"):
     """The store has nothing under the key."""
 
-    code = "key_not_found"
 
-
-class UploadNotFoundError(StoreError):
+class UploadNotFoundError(StoreError, code="upload_not_found"):
     """The upload id is unknown: completed, aborted, or expired by a lifecycle rule."""
 
-    code = "upload_not_found"
 
-
-class BucketNotFoundError(StoreError):
+class BucketNotFoundError(StoreError, code="bucket_not_found"):
     """The bucket does not exist."""
 
-    code = "bucket_not_found"
 
-
-class PermissionDeniedError(StoreError):
+class PermissionDeniedError(StoreError, code="permission_denied"):
     """The credentials do not allow the request."""
 
-    code = "permission_denied"
 
-
-class PreconditionFailedError(StoreError):
+class PreconditionFailedError(StoreError, code="precondition_failed"):
     """If-Match or If-None-Match did not hold."""
 
-    code = "precondition_failed"
 
-
-class ChecksumMismatchError(StoreError):
+class ChecksumMismatchError(StoreError, code="checksum_mismatch", transient=True):
     """The store received other bytes than those that the checksum was made of."""
 
-    code = "checksum_mismatch"
-    transient = True
 
-
-class InvalidPartError(StoreError):
+class InvalidPartError(
+    StoreError, code="invalid_part", transient=True
+):  # an old owner's part may have replaced ours: the next run reconciles
     """A part named at completion is not what the store holds, or is too small."""
 
-    code = "invalid_part"
-    transient = True  # an old owner's part may have replaced ours: the next run reconciles
 
-
-class InvalidStoreRequestError(StoreError):
+class InvalidStoreRequestError(StoreError, code="invalid_store_request"):
     """The store calls the request malformed; sending it again cannot help."""
 
-    code = "invalid_store_request"
 
-
-class RangeNotSatisfiableError(StoreError):
+class RangeNotSatisfiableError(StoreError, code="range_not_satisfiable"):
     """The range lies at or past the end of the blob."""
 
-    code = "range_not_satisfiable"
 
-
-class NotSupportedError(StoreError):
+class NotSupportedError(StoreError, code="not_supported"):
     """The store does not implement what was asked."""
 
-    code = "not_supported"
 
-
-class DeleteIncompleteError(StoreError):
+class DeleteIncompleteError(StoreError, code="delete_incomplete"):
     """Some of many keys were not deleted; all others were.
 
     ``failures`` holds ``[path, code]`` of the first ones, with the codes of the store.
     """
 
-    code = "delete_incomplete"
+    template = "not all of {path} was deleted: {named}"
+    path: str
+    failures: list[list[str]]
+    driver: str = ""
+    count: int | None = None
 
-    def __init__(self, path: str, failures: list[list[str]], driver: str = "", count: int | None = None) -> None:
-        Exception.__init__(self, path, failures, driver, count)
-        self.path = path
-        self.failures = failures
-        self.driver = driver
-        self.count = len(failures) if count is None else count
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__(*values, **named)
+        self.count = len(self.failures) if self.count is None else self.count
+        shown = ", ".join(f"{path} ({code})" for path, code in self.failures[:10])
+        self.named = shown + (f" and {self.count - 10} more" if self.count > 10 else "")
         # The retry decision asks the instance: one key that may yet go is worth another try.
-        self.transient = any(code in PASSING_CODES for _, code in failures)  # type: ignore[misc]
-
-    def __str__(self) -> str:
-        named = ", ".join(f"{path} ({code})" for path, code in self.failures[:10])
-        more = f" and {self.count - 10} more" if self.count > 10 else ""
-        return f"{_named(self.driver)}not all of {self.path} was deleted: {named}{more}"
+        self.transient = any(code in PASSING_CODES for _, code in self.failures)  # type: ignore[misc]
 
 
-class CredentialsError(StoreError):
+class CredentialsError(StoreError, code="credentials", transient=True):
     """Credentials are missing or have expired; they may be refreshed."""
 
-    code = "credentials"
-    transient = True
 
-
-class StoreUnavailableError(StoreError):
+class StoreUnavailableError(StoreError, code="store_unavailable", transient=True):
     """The store cannot be reached or answers with a server error."""
 
-    code = "store_unavailable"
-    transient = True
 
-
-class SlowDownError(StoreUnavailableError):
+class SlowDownError(StoreUnavailableError, code="slow_down"):
     """The store asks for fewer requests."""
 
-    code = "slow_down"
 
-
-class WriteConflictError(StoreUnavailableError):
+class WriteConflictError(StoreUnavailableError, code="write_conflict"):
     """Somebody else wrote the key at the same moment; this call had no effect."""
-
-    code = "write_conflict"
-
-
-def _named(driver: str) -> str:
-    return f"{driver}: " if driver else ""

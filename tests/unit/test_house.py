@@ -14,10 +14,7 @@ OURS = sorted([*MODULES, *(path.relative_to(ROOT) for path in (ROOT / "dev").rgl
 
 READERS_OF_THE_ENVIRONMENT = {Path("worker/settings.py"), Path("blobferry/client.py")}
 MAX_LINES = 250
-# Longer because splitting would cost more than it gives.
-LONG = {
-    Path("blobferry/errors.py"),  # one tree, in one place
-}
+MAX_LINES_OF_ERRORS = 380  # one tree, in one place: splitting it would cost more than it gives
 PUBLIC_FACES = {Path("worker/errors.py")}  # of blobferry/errors.py
 # They say nothing about what is inside, so everything ends up there.
 EMPTY_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}
@@ -87,9 +84,10 @@ def test_only_the_s3_store_knows_boto(path: Path) -> None:
     assert imported_packages(tree(path)) & {"boto3", "botocore"} == set()
 
 
-@names([path for path in OURS if path not in LONG])
+@names(OURS)
 def test_a_module_is_short(path: Path) -> None:
-    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    most = MAX_LINES_OF_ERRORS if path == Path("blobferry/errors.py") else MAX_LINES
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= most
 
 
 @names(OURS)
