@@ -34,7 +34,7 @@ GIVE_UP_AFTER = 120.0  #: seconds
 
 SETTINGS = {
     "BLOBFERRY_TRANSFER__PART_SIZE": str(PART_SIZE),
-    # By default a dead worker is noticed within 35 s; nobody wants to wait that long for a demo.
+    # By default a dead worker is noticed within 35 s, which is long for a demo.
     "BLOBFERRY_LEASE__SECONDS": "5",
     "BLOBFERRY_LEASE__HEARTBEAT_SECONDS": "1",
     "BLOBFERRY_LEASE__MARGIN_SECONDS": "1",

@@ -36,7 +36,7 @@ class ServiceError(RuntimeError):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on. Drawn at random, so that two runs at once rarely agree;
+    """A free TCP port of 127.0.0.1. Drawn at random, so that two runs at once rarely draw the same one;
     when they do, :class:`ServiceProcess` sees that the listener is not its own.
     """
     for port in random.sample(PORTS, k=len(PORTS)):
@@ -204,7 +204,7 @@ class ServiceProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What every running service offers, whatever it serves: its process ids, a sudden death, another life."""
+    """What every running service offers: its process ids, a sudden death, a restart."""
 
     processes: tuple[ServiceProcess, ...] = field(default=(), repr=False, compare=False)
 
@@ -234,7 +234,7 @@ class Service:
 
 @contextmanager
 def running(service: AnyService) -> Iterator[AnyService]:
-    """The service, started and answering; ended on the way out, whatever happened to it in between."""
+    """The service, started and answering; ended on the way out, also if it was killed or restarted in between."""
     try:
         service.restart()
         yield service

@@ -1,4 +1,4 @@
-"""Listening to what Celery is told: whether each job ended in SUCCESS or FAILURE."""
+"""Listens to Celery's events: whether each job ended in SUCCESS or FAILURE."""
 
 import threading
 from collections import defaultdict
@@ -14,7 +14,7 @@ from blobferry.messages import job_messages as messages
 
 @dataclass
 class Telling:
-    """What it was told of the end of a job, by job id: the types of the events."""
+    """The types of the final events of each job, by job id."""
 
     ends: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
@@ -24,7 +24,7 @@ class Telling:
             self.ends[event["uuid"]].add(event["type"])
 
     def loop(self, app: Celery, ended: threading.Event) -> None:
-        """Listen until the event, whatever happens to the broker."""
+        """Listen until the event is set; reconnect whenever the broker goes away."""
         while not ended.is_set():
             with suppress(Exception), app.connection_for_read() as connection:
                 receiver = app.events.Receiver(connection, handlers={"*": self.hear})

@@ -95,13 +95,13 @@ class Faulting:
         for pids in harm:
             hit = self.watch.running(pids)
             shown = ", ".join(row["idempotency_key"] or row["id"] for row in hit)
-            self._note(f"{fault.kind.name} at {fault.targets[0]} for {fault.lasts:.1f} s: {shown or 'nobody'}")
+            self._note(f"{fault.kind.name} at {fault.targets[0]} for {fault.lasts:.1f} s: {shown or 'no process'}")
             began = time.monotonic()
             next(harm, None)
             self.watch.harmed(fault.kind.name, hit, began, time.monotonic())
             self._note(f"{fault.kind.name} at {fault.targets[0]} is over")
 
     def _note(self, text: str) -> None:
-        # For whoever looks for the cause of something.
+        # For a reader of the log who searches for a cause.
         with (self.system.directory / "faults.log").open("a") as log:
             log.write(f"{time.strftime('%H:%M:%S')} {time.monotonic() - self._begun:7.1f} {text}\n")

@@ -1,6 +1,6 @@
 """What all ways to do harm have in common.
 
-A harm is a generator: it yields whom it is about to hit (process ids, or None for whatever runs), does it, and is over
+A harm is a generator: it yields its target (process ids, or None for all that run), does its harm, and ends
 when it returns. One that finds nothing to hit returns at once.
 """
 

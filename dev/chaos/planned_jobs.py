@@ -23,12 +23,12 @@ class Spec:
     operation: str
     arguments: Mapping[str, Any]  #: of the operation; URLs with {files} and {site} in the place of what a run draws
     how: How = "client"
-    size: int | None = None  #: bytes of the source of that name, for whatever reads one
+    size: int | None = None  #: bytes of the source of that name, if the operation reads one
     priority: int = 0
     starts_in: float | None = None  #: seconds from the submit to its ``not_before``
     ends_in: float | None = None  #: seconds from the submit to its ``deadline``; negative: too late already
     may: frozenset[str] = frozenset()  #: what else may become of it: "cancelled", "deadline"
-    follows_order: bool = True  #: False: whatever it meets, it meets alone
+    follows_order: bool = True  #: False: it has its paths to itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Some jobs on paths of their own. In which order they were submitted decides what is there in the end."""
+    """Some jobs on paths of their own. The order of their submission decides the final state of these paths."""
 
     name: str
     kind: str

@@ -50,7 +50,7 @@ class RowWatch:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def running(self, pids: Collection[int] | None = None) -> list[Row]:
-        """The jobs that somebody runs; those that these processes run, if given."""
+        """The jobs that are running; if processes are given, those that they run."""
         owned = [row for row in list(self.rows.values()) if row["is_owned"] and row["worker"]]
         return [row for row in owned if pids is None or int(row["worker"].rsplit(":", 1)[1]) in pids]
 
@@ -110,7 +110,7 @@ class RowWatch:
                 self.violations.append(f"{row['id']}: {owner} and {row['worker']} had the token {row['token']}")
 
     def loop(self, ended: threading.Event) -> None:
-        """Look until the event, whatever happens to the database."""
+        """Watch until the event is set; reconnect whenever the database goes away."""
         while not ended.is_set():
             with (
                 suppress(psycopg.Error),

@@ -27,8 +27,8 @@ CROWD: Final = 40  #: unfinished jobs at which new scenes wait, for two cores ca
 TICK: Final = 0.1  #: seconds
 AGAIN: Final = 1.0  #: seconds until a step is tried again that came too early
 LOOKING: Final = 90.0  #: seconds for the second look at uploads; one that fails is put off for a minute
-#: What Celery is told of a job in a final state.
-TOLD: Final = {"succeeded": "task-succeeded", "failed": "task-failed"}
+#: The Celery event that a job in each final state must lead to.
+FINAL_EVENTS: Final = {"succeeded": "task-succeeded", "failed": "task-failed"}
 SETTLING: Final = 240.0  #: seconds without faults, at most
 
 
@@ -53,7 +53,7 @@ def run(plan: Plan, directory: Path, console: Console) -> bool:
             engine.dispose()
         found = Verdict(running, evidence, watch.excused, frozenset(retried)).check(scenes)
         found += [Violation(text) for text in (*watch.violations, *submitting.violations)]
-        found += _told_wrongly(heard, evidence, submitting)
+        found += _wrong_events(heard, evidence, submitting)
         found += [
             Violation(f"{harm.job_id} did not go on after: {harm.kind}", harm.job_id)
             for harm in watch.harms
@@ -72,7 +72,7 @@ def run(plan: Plan, directory: Path, console: Console) -> bool:
 
 
 def _go(plan: Plan, submitting: Submitting, faulting: Faulting, scenes: list[Scene], console: Console) -> None:
-    """Until the end of the faults: submit what is due, and harm. All scenes that have begun are played to their end."""
+    """Submit due jobs and inject faults until the last fault ends. Scenes that have begun are finished."""
     order = count()
     due: list[tuple[float, int, Scene, Step]] = []
     waiting, faults = list(plan.scenes), list(plan.faults)
@@ -137,12 +137,12 @@ def _begin_foreign_upload(running: System) -> None:
     client.close()
 
 
-def _told_wrongly(heard: Telling, evidence: Evidence, submitting: Submitting) -> Sequence[Violation]:
-    """Celery is told how a job ended, and nothing else; again, where the result backend was away or forgot it."""
+def _wrong_events(heard: Telling, evidence: Evidence, submitting: Submitting) -> Sequence[Violation]:
+    """Celery events must say how a job ended and nothing else; they may repeat where a result was lost."""
     found = []
     for name, row in evidence.jobs.items():
         told = heard.ends.get(row["id"], set())
         was_retried = any(answer.startswith("retry") for answer in submitting.asked.get(name, []))
-        if not was_retried and not told <= {TOLD.get(row["state"])}:
+        if not was_retried and not told <= {FINAL_EVENTS.get(row["state"])}:
             found.append(Violation(f"{name}: is {row['state']}, and Celery was told {', '.join(told)}", row["id"]))
     return found

@@ -63,9 +63,9 @@ def store_storm(means: Means) -> Harm:
 
 
 def lose_upload(means: Means) -> Harm:
-    """An upload that somebody works on vanishes from the store, as a lifecycle rule may take it.
+    """An upload in progress vanishes from the store, as if a lifecycle rule had removed it.
 
-    If that happens just while it is completed, nobody can tell any more what became of it: the job may say so.
+    If it vanishes just while it is completed, its outcome cannot be known: the job may end as outcome_unknown.
     """
     wanted = {row["path"].lstrip("/"): row for row in means.watch.running() if row["phase"] == Phase.UPLOADING}
     open_uploads = [found for found in unfinished_uploads(means.system) if found[1] in wanted]
@@ -77,7 +77,7 @@ def lose_upload(means: Means) -> Harm:
 
 
 def freeze_everything(means: Means) -> Harm:
-    """Nobody hears anything of anybody."""
+    """All connections fall silent."""
     yield None
     wires = means.system.broker_wire, means.system.database_wire
     for wire in wires:
@@ -90,7 +90,7 @@ def freeze_everything(means: Means) -> Harm:
 
 
 def _freeze(means: Means) -> Harm:
-    """Nothing passes, and nobody is told."""
+    """Nothing passes, and no connection is reset."""
     yield None
     _wire(means).freeze()
     means.last()

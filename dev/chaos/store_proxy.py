@@ -96,7 +96,7 @@ def chaos_proxy(s3: S3Service) -> Iterator[ChaosProxy]:
 
 
 class _ConditionalHandler(_Handler):
-    """Decides on conditions when it has the whole request, and lets nobody else at the key meanwhile."""
+    """Evaluates the conditions once the whole request is here, holding the lock of the key."""
 
     @contextmanager
     def _forwarded(self, body: Iterable[bytes]) -> Iterator[http.client.HTTPResponse]:
@@ -162,7 +162,7 @@ class _Refusal:
 
 
 class _Signature(S3SigV4Auth):  # type: ignore[misc]
-    """Signs for a body that somebody else has read already."""
+    """Signs a request whose body has been read already."""
 
     def __init__(self, payload: str, *args: Any) -> None:
         super().__init__(*args)

@@ -1,4 +1,4 @@
-"""Submitting the jobs of a plan as apps do, whatever is broken; and what is asked of them on the way."""
+"""Submits the jobs of a plan as apps do, while things are broken, and sends the control requests of the plan."""
 
 import time
 from collections.abc import Callable
@@ -122,7 +122,7 @@ class Submitting:
         with sender(self.system.broker.url) as app:
             try:
                 app.send_task(TASK_PREFIX + job.operation, kwargs=arguments, task_id=job.name, queue=JOBS_QUEUE)
-            except Exception as error:  # the broker is down: an app that sends bare messages hears of it
+            except Exception as error:  # the broker is down: an app that sends bare messages gets this error
                 self.asked.setdefault(job.name, []).append(f"not sent: {error!r:.100}")
 
     # --- what it needs ----------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class System:
     s3: S3Service
     proxy: ChaosProxy
     site: str
-    #: One for each target of faults: what two harm at once is nobody's to mend.
+    #: One lock for each target: two faults at once on the same target could not both be undone.
     busy: Mapping[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
     groups: set[int] = field(default_factory=set)  #: process groups of all workers that ever were
 
@@ -90,7 +90,7 @@ class System:
         return False
 
     def _family(self, name: str) -> list[psutil.Process]:
-        with suppress(Exception):  # it is down, or somebody ends this very moment
+        with suppress(Exception):  # the service is down, or a process ended at this very moment
             family = psutil.Process(self.workers[name].pids[0]).children()
             return [child for child in family if child.status() != psutil.STATUS_ZOMBIE and child.cmdline()]
         return []

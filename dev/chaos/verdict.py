@@ -1,4 +1,4 @@
-"""The verdict: what is there, beside what the model says."""
+"""The verdict: compares what is really there with what the model expects."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,4 +149,4 @@ def _problems(job: Row, attempts: Sequence[Row]) -> Iterator[str]:
     if attempts and job["state"] == "succeeded" and attempts[-1]["outcome"] != "succeeded":
         yield f"succeeded, and the last attempt {attempts[-1]['outcome']}"
     if job["lease_expires_at"] is not None:
-        yield "it is over, and yet somebody holds a lease"
+        yield "it is final, and yet a run holds its lease"

@@ -1,7 +1,7 @@
 """Hosts on this machine, each in a network namespace of its own, to be cut off from services and joined again.
 
 Every service has an address on a switch of its own (a bridge), every host a cable into each switch. A switch whose port
-is closed drops what comes and goes there: nobody is reset, nobody is told, both ends fall silent, as when the network
+is closed drops all packets: no connection is reset, both ends fall silent, as when the network
 between two machines fails. Needs root. Names hold the process id, so that two runs do not meet and what a run that was
 killed has left behind is found by the next.
 """
@@ -102,7 +102,7 @@ class Network:
         _ip("link", "set", port, "master", switch, "up")
         _ip(*inside, "link", "set", service, "address", _hardware(host.index), "up")
         _ip(*inside, "address", "add", f"{there}/28", "dev", service)
-        # Known for good: a failed ARP would tell a sender within seconds that nobody is there, as no router does.
+        # Permanent: a failed ARP would tell a sender within seconds that the host is gone, which no router does.
         _ip(*inside, "neighbour", "replace", here, "lladdr", _hardware(0), "dev", service, "nud", "permanent")
         _ip("neighbour", "replace", there, "lladdr", _hardware(host.index), "dev", switch, "nud", "permanent")
 

@@ -18,10 +18,10 @@ Kind = Literal[
     "access_denied",  # 403
     "error_in_200",  # a status that says yes and a body that says no; of a delete_batch: of each of its keys
     "hang_up",  # the connection ends without an answer
-    "cut_request",  # it ends in the middle of the request's body
-    "cut_answer",  # it ends in the middle of the answer's body; the server has done its work
-    "stall",  # nothing for ``stall_seconds``, then it ends
-    "late",  # the same, but then the server does its work after all, and nobody hears of it
+    "cut_request",  # the connection ends in the middle of the request's body
+    "cut_answer",  # the connection ends in the middle of the answer's body; the server has done its work
+    "stall",  # silence for ``stall_seconds``, then the connection ends
+    "late",  # like "stall", but the server does its work after all, and the client never learns of it
 ]
 
 

@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that makes the network or the server fail, where and as often as it is told.
+"""A proxy in front of an S3 server that makes the network or the server fail, where and as often as a test says.
 
 It knows which S3 operation a request is, so a fault can be aimed at one call. It runs in threads of the caller's own
 process: faults are changed between two calls, and what they hit is asked right after, without a control protocol. What

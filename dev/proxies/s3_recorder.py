@@ -63,7 +63,7 @@ def recorder(
 ) -> Iterator[Recorder]:
     """A recorder in front of ``upstream``, which listens on the address and logs into the directory.
 
-    Each request of an operation in ``delays`` takes so many seconds more: half of them before the server hears of it,
+    Each request of an operation in ``delays`` takes so many seconds more: half of them before the server gets it,
     half after it has done its work, so that a client may die on either side of that.
     """
     port = free_port()

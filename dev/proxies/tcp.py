@@ -1,6 +1,6 @@
 """A wire in front of a TCP port or a unix socket, to be frozen, cut, delayed or refused while others talk through it.
 
-It knows no protocol: it carries bytes, and can be told to fail where certain ones go by. It runs in one thread of the
+It knows no protocol: it carries bytes, and fails where a test says. It runs in one thread of the
 caller's process; when a call returns, what it asked for holds.
 """
 
@@ -70,7 +70,7 @@ class Wire:
         return len(self._connections)
 
     def freeze(self) -> None:
-        """Let nothing pass any more: all connections stay open, new ones too, and nobody hears anything."""
+        """Let nothing pass any more: connections stay open, new ones are accepted, and all fall silent."""
         self._do(lambda: self._freeze(new_ones=True))
 
     def freeze_existing(self) -> None:
@@ -86,7 +86,7 @@ class Wire:
         self._do(self._reset)
 
     def refuse(self) -> None:
-        """Take no new connection, as if nobody listened. Safe to repeat."""
+        """Refuse new connections, as if nothing listened. Safe to repeat."""
         self._do(self._stop_listening)
 
     def accept(self) -> None:
@@ -161,7 +161,7 @@ class Wire:
                 failed = any(isinstance(e, OSError) for e in await asyncio.gather(*both, return_exceptions=True))
             if failed:
                 connection.reset()
-        except OSError:  # nobody listens behind
+        except OSError:  # nothing listens upstream
             connection.reset()
         except asyncio.CancelledError:  # the wire is taken away; asyncio's streams would report it as an error
             pass

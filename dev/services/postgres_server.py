@@ -76,7 +76,9 @@ def postgres(directory: Path | None = None, *, address: str = "") -> Iterator[Po
             _give(work, owner)
         data = work / "data"
         if not _reachable(data, owner):
-            raise ServiceError(f"postgres cannot be started: run by root it becomes nobody, who cannot reach {data}")
+            raise ServiceError(
+                f"postgres cannot start: started by root it runs as the user 'nobody', which cannot reach {data}"
+            )
         binaries = _binaries(work, owner)
         _initialize(binaries, data, owner)
         port = free_port() if address else None
@@ -108,7 +110,7 @@ def postgres(directory: Path | None = None, *, address: str = "") -> Iterator[Po
 
 @contextmanager
 def postgres_database(server: Postgres) -> Iterator[str]:
-    """The SQLAlchemy URL of a fresh database, dropped afterwards whoever is still connected."""
+    """The SQLAlchemy URL of a fresh database, dropped afterwards even if clients are still connected."""
     name = f"blobferry_{secrets.token_hex(6)}"
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -127,7 +129,7 @@ def through(url: str, wire: Wire) -> str:
 
 
 def _owner() -> int | None:
-    """PostgreSQL refuses to run as root: then it runs as nobody, whom every system has. No user is added."""
+    """The user to run as: PostgreSQL refuses root, so root starts it as ``nobody``, which every system has."""
     return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
 
 
@@ -182,7 +184,7 @@ def _reachable(path: Path, owner: int | None) -> bool:
 
 
 def _remove_shared_memory(data: Path) -> None:
-    """A server that was killed leaves its lock file, and in that the id of a System V segment that nobody removes."""
+    """Remove the System V segment of a server that was killed: its lock file still holds the id."""
     lock = data / "postmaster.pid"
     if lock.exists() and len(lines := lock.read_text().splitlines()) > SEGMENT_LINE:
         ctypes.CDLL(None).shmctl(int(lines[SEGMENT_LINE].split()[-1]), IPC_RMID, None)

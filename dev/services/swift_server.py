@@ -147,7 +147,7 @@ def _write_configuration(work: Path, ports: dict[str, int], min_part_size: int) 
             + ("container_update_timeout = 15\n" if name == "object" else "")
         )
     filters = {
-        "cache": "use = egg:swift#memcache\nmemcache_servers = 127.0.0.1:1",  # nobody there: everything is looked up
+        "cache": "use = egg:swift#memcache\nmemcache_servers = 127.0.0.1:1",  # nothing listens there: no cache
         "s3api": (
             f"location = {REGION}\ns3_acl = false\nmax_upload_part_num = 10000\nmin_segment_size = {min_part_size}"
         ),
