@@ -1,6 +1,5 @@
 """delete as a job: a path and all under it, in batches, whoever dies; and no key that came after its first claim."""
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from blobferry.contract import JobState
 from models import Database
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
 from tests.models.rows import ago, attempts, change, claim, expire_lease, job_row, outcomes, take_away, uploads
-from tests.tasks.life import QUICK, World, due, has_ended, wishing
+from tests.tasks.life import QUICK, World, due, has_ended, heartbeat_gives_up, wishing
 from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
@@ -411,7 +410,7 @@ def test_a_delete_that_was_taken_over_in_the_middle_begins_no_further_batch(worl
             others.append(world.run(job_id))
             world.now += MINUTE
             world.put(*world.tree)
-            time.sleep(0.15)  # its heartbeat hears that the job is another's
+            heartbeat_gives_up()
 
     assert world.run(job_id, HookedStore(world.memory, after=sleep), lease=QUICK) == NotClaimed()
     assert isinstance(others[0], Finished)

@@ -34,7 +34,7 @@ from tests.models.rows import (
     take_away,
     uploads,
 )
-from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, wishing
+from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, heartbeat_gives_up, wishing
 from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
@@ -568,7 +568,7 @@ def test_a_cancel_before_the_point_of_no_return_leaves_both_places_as_they_were(
 
 def test_a_cancel_before_a_single_copy_is_in_time(small: Moving) -> None:
     job_id = small.move()
-    assert small.run(job_id, wishing(small, job_id, "options_of")) == Cancelled()  # the heartbeat has not seen it
+    assert small.run(job_id, wishing(small, job_id, "options_of", is_noticed=False)) == Cancelled()
     assert has_ended(small, job_id, JobState.CANCELLED)
     assert small.seen() == (small.data, None)
 
@@ -661,7 +661,7 @@ def test_a_move_that_was_taken_over_deletes_no_newer_source(newer: bytes | None,
             take_away(either.database, job_id)
             others.append(either.run(job_id))
             either.memory.put(FROM, newer)
-            time.sleep(0.15)
+            heartbeat_gives_up()
 
     asleep = HookedStore(either.memory, before=lambda verb: sleep() if verb == "head" else None)
     assert either.run(job_id, asleep, lease=QUICK) == NotClaimed()

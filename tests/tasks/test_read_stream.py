@@ -363,7 +363,7 @@ def test_a_cancelled_job_leaves_no_partial_file_and_the_old_file(database: Datab
 
 def test_a_cancel_that_the_heartbeat_has_not_seen_still_comes_before_the_rename(world: Reading) -> None:
     job_id = world.read()
-    assert world.run(job_id, wishing(world, job_id, "get")) == Cancelled()  # heartbeat every 10 s
+    assert world.run(job_id, wishing(world, job_id, "get", is_noticed=False)) == Cancelled()
     assert (world.seen(), world.partials()) == (OLD, [])
 
 
