@@ -7,10 +7,10 @@ import pytest
 
 from tests.doubles import BytesSource
 from worker.errors import SourceChangedError
+from worker.stores.checksums import checksum_of
 from worker.stores.values import PartReceipt
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, MemoryCheckpoint, SentPart
-from worker.transfer.checksums import checksum_of
 from worker.transfer.plan import PartPlan
 from worker.transfer.reconciling import reconcile
 from worker.transfer.sending import PartThreads

@@ -7,10 +7,10 @@ from itertools import count
 from typing import Final
 
 from worker.errors import NotSupportedError, PermissionDeniedError, PreconditionFailedError, StoreError
+from worker.stores.checksums import checksum_of, join_checksums
 from worker.stores.store import Store
 from worker.stores.values import BlobHead, BlobOptions, Condition, PartReceipt
 from worker.transfer.aborting import abort_upload
-from worker.transfer.checksums import checksum_of, join_checksums
 
 ABSENT: Final = Condition(if_none_match=True)
 SMALL: Final = b"Blobferry's doctor was here, and is about to remove this."

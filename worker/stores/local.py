@@ -22,9 +22,8 @@ from worker.stores.local_names import check_key, key_bytes
 from worker.stores.local_records import Record
 from worker.stores.local_root import BLOBS
 from worker.stores.local_uploads import LocalUploads
-from worker.stores.memory_bucket import carried, normal
 from worker.stores.store import Body, Reader
-from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, Page, PutReceipt
+from worker.stores.values import BlobHead, BlobOptions, Condition, DeleteFailure, Page, PutReceipt, carried, normal
 
 _MD5: Final = re.compile(r'"[0-9a-f]{32}"')
 

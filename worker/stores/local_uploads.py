@@ -15,9 +15,8 @@ from worker.stores.local_files import closing_fd, copy_range, fill_directory, li
 from worker.stores.local_names import check_key, key_bytes
 from worker.stores.local_parts import LocalParts, parts_in
 from worker.stores.local_records import UploadRecord, dump
-from worker.stores.memory_bucket import normal
 from worker.stores.store import Body
-from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
+from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry, normal
 
 
 class LocalUploads(LocalParts):

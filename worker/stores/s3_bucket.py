@@ -13,9 +13,10 @@ from worker.errors import (
     PermissionDeniedError,
     StoreError,
 )
+from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
 from worker.stores.s3_client import S3Access, S3Clients, make_clients
 from worker.stores.s3_errors import S3_ERRORS, s3_errors
-from worker.stores.s3_values import FULL_OBJECT_ALGORITHMS, Params, present
+from worker.stores.s3_values import Params, present
 from worker.stores.values import BlobOptions, Limits
 
 CHECKSUMS: Final = ("crc64nvme", "crc32c", "md5", "none")

@@ -9,10 +9,10 @@ from typing import Final
 
 from blobferry.contract import UploadState
 from worker.errors import ChecksumMismatchError, TooManyRestartsError
+from worker.stores.checksums import checksum_of, join_checksums
 from worker.stores.values import Limits
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
-from worker.transfer.checksums import checksum_of, join_checksums
 from worker.transfer.file_target import FileTarget
 from worker.transfer.partials import PartialFile, new_upload_id
 from worker.transfer.plan import PartPlan, PartRange, plan_parts

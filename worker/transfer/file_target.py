@@ -19,9 +19,9 @@ from worker.errors import (
     SourceUnavailableError,
     SupersededError,
 )
+from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload, SentPart
-from worker.transfer.checksums import checksum_of
 from worker.transfer.control import Interrupted, Stop, never
 from worker.transfer.destinations import FileDestination
 from worker.transfer.partials import PartialFile, remove_partials

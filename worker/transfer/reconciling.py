@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
+from worker.stores.checksums import checksum_of, md5_etag_of
 from worker.stores.values import PartReceipt
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, SentPart
-from worker.transfer.checksums import checksum_of, md5_etag_of
 from worker.transfer.plan import PartPlan, PartRange
 from worker.transfer.sending import PartThreads
 from worker.transfer.sources import Source

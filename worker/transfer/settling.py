@@ -1,9 +1,9 @@
 """Settling: what became of a publishing call of an earlier run, found out by looking. Needs no source."""
 
 from worker.errors import ConfigurationError
+from worker.stores.checksums import join_checksums, multipart_etag
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload
-from worker.transfer.checksums import join_checksums, multipart_etag
 from worker.transfer.publishing import was_published
 from worker.transfer.visible import Expected
 

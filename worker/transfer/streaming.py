@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import PlanError, SourceUnavailableError, SupersededError, UploadNotFoundError
+from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SentPart
-from worker.transfer.checksums import checksum_of
 from worker.transfer.copying import Copying, Head, copy_parts
 from worker.transfer.pace import Pace
 from worker.transfer.plan import Ladder, PartRange, plan_parts

@@ -18,11 +18,11 @@ from worker.errors import (
     SupersededError,
     UploadNotFoundError,
 )
+from worker.stores.checksums import join_checksums
 from worker.stores.store import HasLifecycle, Store
 from worker.stores.values import BlobOptions, Condition, PartReceipt, PutReceipt
 from worker.transfer.aborting import abort_upload, lost_upload, lost_uploads
 from worker.transfer.checkpoint import Base, Checkpoint, SavedUpload
-from worker.transfer.checksums import join_checksums
 from worker.transfer.control import Interrupted, Stop, never
 from worker.transfer.plan import PartPlan
 from worker.transfer.publishing import Call, publish

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from blobferry.contract import UploadState
 from worker.errors import KeyNotFoundError, PermissionDeniedError, PreconditionFailedError, UploadNotFoundError
+from worker.stores.checksums import checksum_of, md5_etag_of
 from worker.stores.values import Condition, PartReceipt, PutReceipt
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
-from worker.transfer.checksums import checksum_of, md5_etag_of
 from worker.transfer.copying import Copying, Head, copy_parts
 from worker.transfer.pace import Pace
 from worker.transfer.plan import PartPlan, PartRange, plan_parts

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.doubles import BytesSource
+from worker.stores.checksums import checksum_of, join_checksums, md5_etag_of, multipart_etag
 from worker.transfer.body import PartBody
-from worker.transfer.checksums import checksum_of, join_checksums, md5_etag_of, multipart_etag
 from worker.transfer.plan import PartRange
 
 # The check value of each algorithm, of b"123456789". Source: the catalogue of parametrised CRC algorithms; RFC 1321.
