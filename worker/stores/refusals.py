@@ -17,12 +17,17 @@ from worker.stores.values import Condition, Limits, PartReceipt
 _MAX_KEY: Final = 1024  # bytes. Source: S3 user guide, "Creating object key names"
 
 
-def check_key(store: str, key: str) -> None:
-    """Refuse an empty key, one that is too long, and one that cannot be written in UTF-8."""
+def key_bytes(store: str, key: str) -> bytes:
+    """The key in UTF-8, whose byte order is that of listings. Refuses one that cannot be written in it."""
     try:
-        size = len(key.encode())
+        return key.encode()
     except UnicodeEncodeError as error:
         raise InvalidStoreRequestError(f"{store}: the key {key!r} cannot be written in UTF-8") from error
+
+
+def check_key(store: str, key: str) -> None:
+    """Refuse an empty key, one that is too long, and one that cannot be written in UTF-8."""
+    size = len(key_bytes(store, key))
     if not 0 < size <= _MAX_KEY:
         raise InvalidStoreRequestError(f"{store}: a key has 1 to {_MAX_KEY} bytes, not {size}: {key!r}")
 
