@@ -2,14 +2,26 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from worker.errors import KeyNotFoundError, PreconditionFailedError
 from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt
+from worker.stores.checksums import Digests
+from worker.stores.refusals import (
+    check_algorithm,
+    check_body_size,
+    check_checksum,
+    check_condition,
+    check_if_match,
+    check_key,
+    check_size,
+    key_not_found,
+)
+from worker.stores.store import Body
+from worker.units import KIB
 
-_DEFAULT_CONTENT_TYPE: Final = "binary/octet-stream"  # S3's own
+_READ_SIZE: Final = 128 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +73,18 @@ class MemoryBucket:
         with self._lock:
             blob = self._blobs.get(key)
         if blob is None:
-            raise KeyNotFoundError(f"memory: nothing is stored under {key!r} in bucket {self.bucket!r}")
-        if if_match is not None and if_match != blob.etag:
-            raise PreconditionFailedError(f"memory: {key!r} has the ETag {blob.etag}, not {if_match}")
+            raise key_not_found(self.name, self.bucket, key)
+        check_if_match(self.name, key, blob.etag, if_match)
         return blob
 
     def _commit(
         self, key: str, data: bytes, etag: str, condition: Condition | None, options: BlobOptions
     ) -> PutReceipt:
         """The one place where readers come to see something else. Called with the lock held."""
-        if condition is not None:
-            self._check(condition, key)
+        there = self._blobs.get(key)
+        check_condition(self.name, key, condition, None if there is None else there.etag)
         self._blobs[key] = Blob(data, etag, self._tick(), options)
         return PutReceipt(etag)
-
-    def _check(self, condition: Condition, key: str) -> None:
-        there = self._blobs.get(key)
-        if condition.if_none_match and there is not None:
-            raise PreconditionFailedError(f"memory: something is stored under {key!r} already")
-        if condition.if_match is not None and (there is None or there.etag != condition.if_match):
-            raise PreconditionFailedError(f"memory: {key!r} no longer has the ETag {condition.if_match}")
 
     def _tick(self) -> datetime:
         with self._lock:
@@ -88,20 +92,31 @@ class MemoryBucket:
             return self._last_time
 
 
-def carried(source: BlobOptions, options: BlobOptions | None) -> BlobOptions:
-    """What a copy carries: all that its source does, or the ``options``, with the source's tags if these have none."""
-    if options is None:
-        return source
-    return normal(options if options.tags is not None else replace(options, tags=source.tags))
+def received(body: Body | bytes, checksum: str | None, limits: Limits, key: str) -> bytes:
+    """The bytes of a body, read piece by piece, which must be those that the checksum was made of."""
+    check_key("memory", key)
+    data = body if isinstance(body, bytes) else _read(body)
+    check_size("memory", key, len(data), limits)
+    check_whole(data, checksum, key)
+    return data
 
 
-def normal(options: BlobOptions | None) -> BlobOptions:
-    """The options as S3 would hold them, in copies of their own."""
-    options = options or BlobOptions()
-    return replace(
-        options,
-        content_type=options.content_type or _DEFAULT_CONTENT_TYPE,
-        metadata={name.lower(): value for name, value in options.metadata.items()},
-        tags=dict(options.tags or {}),
-        headers=dict(options.headers),
-    )
+def check_whole(data: bytes, checksum: str | None, key: str) -> None:
+    """Refuse bytes other than those that the checksum was made of."""
+    algorithm = check_algorithm("memory", checksum)
+    if algorithm is not None:
+        check_checksum("memory", key, Digests(algorithm).update(data).checksum(algorithm), checksum)
+
+
+def etag_of(data: bytes) -> str:
+    """The quoted MD5, as S3 gives it to what came in one piece."""
+    return f'"{Digests("MD5").update(data).md5}"'
+
+
+def _read(body: Body) -> bytes:
+    body.seek(0)
+    data = bytearray()
+    while piece := body.read(_READ_SIZE):
+        data += piece
+    check_body_size("memory", len(data), len(body))
+    return bytes(data)

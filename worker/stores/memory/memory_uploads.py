@@ -3,17 +3,22 @@
 import uuid
 from collections.abc import Iterator, Sequence
 
-from worker.errors import InvalidStoreRequestError, UploadNotFoundError
-from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
-from worker.stores.memory.memory_bucket import MemoryBucket, MemoryUpload, normal
+from worker.errors import UploadNotFoundError
+from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry, normal
+from worker.stores.checksums import multipart_etag
+from worker.stores.memory.memory_bucket import (
+    MemoryBucket,
+    MemoryUpload,
+    check_whole,
+    etag_of,
+    received,
+)
 from worker.stores.refusals import (
-    check_checksum,
     check_key,
     check_part_number,
+    check_part_range,
     check_parts,
-    etag_of,
-    etag_of_parts,
-    received,
+    check_whole_size,
 )
 from worker.stores.store import Body
 
@@ -23,7 +28,7 @@ class MemoryUploads(MemoryBucket):
 
     def create_upload(self, key: str, *, options: BlobOptions | None = None) -> str:
         """See :meth:`~worker.stores.store.Store.create_upload`."""
-        check_key(key)
+        check_key(self.name, key)
         upload_id = uuid.uuid4().hex
         with self._lock:
             self._uploads[upload_id] = MemoryUpload(key, self._tick(), normal(options))
@@ -33,7 +38,7 @@ class MemoryUploads(MemoryBucket):
         self, key: str, upload_id: str, part_number: int, body: Body | bytes, *, checksum: str | None = None
     ) -> PartReceipt:
         """See :meth:`~worker.stores.store.Store.upload_part`."""
-        check_part_number(part_number, self.limits)
+        check_part_number(self.name, part_number, self.limits)
         self._upload(key, upload_id)
         data = received(body, checksum, self.limits, key)
         receipt = PartReceipt(part_number, len(data), etag_of(data), checksum)
@@ -57,8 +62,7 @@ class MemoryUploads(MemoryBucket):
         """See :meth:`~worker.stores.store.Store.copy_part`."""
         self._upload(key, upload_id)
         source = self._blob(source_key, source_if_match)
-        if size < 1 or offset + size > len(source.data):
-            raise InvalidStoreRequestError(f"memory: {source_key!r} has no {size} bytes at {offset}")
+        check_part_range(self.name, source_key, offset, size, len(source.data))
         return self.upload_part(key, upload_id, part_number, source.data[offset : offset + size])
 
     def list_parts(self, key: str, upload_id: str) -> Iterator[PartReceipt]:
@@ -80,13 +84,12 @@ class MemoryUploads(MemoryBucket):
         """See :meth:`~worker.stores.store.Store.complete_upload`. A refused upload stays open."""
         with self._lock:
             upload = self._upload(key, upload_id)
-            check_parts(key, parts, upload.receipts, self.limits)
-            pieces = [upload.data[part.part_number] for part in parts]
-            data = b"".join(pieces)
-            if size is not None and size != len(data):
-                raise InvalidStoreRequestError(f"memory: the parts of {key!r} hold {len(data)} bytes instead of {size}")
-            check_checksum(data, checksum, key)
-            receipt = self._commit(key, data, etag_of_parts(pieces), condition, upload.options)
+            check_parts(self.name, key, parts, upload.receipts, self.limits)
+            data = b"".join(upload.data[part.part_number] for part in parts)
+            check_whole_size(self.name, key, len(data), size)
+            check_whole(data, checksum, key)
+            etag = multipart_etag(upload.receipts[part.part_number].etag for part in parts)
+            receipt = self._commit(key, data, f'"{etag}"', condition, upload.options)
             del self._uploads[upload_id]
             return receipt
 
