@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,11 @@ class Bench:
                 outcome = "killed" if tests.wait(self._limit) else "survived"
             except subprocess.TimeoutExpired:
                 outcome = "timed out"
+                for started in psutil.Process(tests.pid).children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        started.kill()
             finally:
-                end(tests.pid)
+                tests.kill()
                 tests.wait()
                 self._write(self._original)
             output.seek(0)
@@ -97,16 +101,6 @@ class Bench:
         self._module.write_text(text, encoding="utf-8")
         # Python tells bytecode that is out of date by seconds and size; two mutants may agree in both.
         Path(importlib.util.cache_from_source(self._module)).unlink(missing_ok=True)
-
-
-def end(pid: int) -> None:
-    """Kill the process, if it still runs, and all that it started."""
-    try:
-        process = psutil.Process(pid)
-        for started in (*process.children(recursive=True), process):
-            started.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def sample(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
