@@ -125,7 +125,7 @@ def heartbeat_gives_up() -> None:
     wait_until(lambda: "heartbeat" not in [thread.name for thread in threading.enumerate()], 30, "the end of the beat")
 
 
-def wishing(
+def requesting(
     world: World, job_id: str, verb: str, store: Store | None = None, *, is_noticed: bool = True, **wishes: Any
 ) -> HookedStore:
     """A store whose first call of ``verb`` writes a control request into the row, by default a cancel.

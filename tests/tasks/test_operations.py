@@ -14,7 +14,7 @@ from blobferry.contract import JobState
 from models import Database
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, blob, unfinished
 from tests.models.rows import attempts, change, expire_lease, job_row, outcomes, part_rows, take_away, uploads
-from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, heartbeat_passes, wishing
+from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, heartbeat_passes, requesting
 from tests.transfer.http_site import Site, drop_after, serving
 from worker import drain
 from worker.driver import Driver
@@ -304,7 +304,7 @@ def test_an_append_that_may_have_come_and_gone_is_not_sent_again(world: Writing)
 
 def test_a_cancel_while_the_head_is_copied_leaves_the_old_blob(world: Writing) -> None:
     job_id = world.append()
-    assert world.run(job_id, wishing(world, job_id, "copy_part"), lease=QUICK) == Cancelled()
+    assert world.run(job_id, requesting(world, job_id, "copy_part"), lease=QUICK) == Cancelled()
     assert has_ended(world, job_id, JobState.CANCELLED)
     assert (world.seen(), unfinished(world.memory)) == (BASE, [])
 
@@ -317,7 +317,7 @@ def test_an_append_that_is_handed_over_brings_no_part_twice(
     world = Writing(sqlite_database, tmp_path, 95)
     job_id = world.append(len(BASE))
     hooked = {
-        "pause": lambda: wishing(world, job_id, verb, pause_requested=True),
+        "pause": lambda: requesting(world, job_id, verb, pause_requested=True),
         "drain": lambda: HookedStore(world.memory, before=lambda called: drain.start() if called == verb else None),
     }[why]()
     first, second = RecordingStore(hooked), RecordingStore(world.memory)

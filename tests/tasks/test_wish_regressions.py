@@ -238,7 +238,7 @@ def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postg
     upload = add_upload(postgres_database, second)
     control.pause(postgres_database.engine, second)
     with postgres_database.begin() as session:
-        queries.pause_job(session, job_row(postgres_database, second), keep_upload_seconds=1)
+        queries.pause_job(session, job_row(postgres_database, second), paused_upload_seconds=1)
     change_upload(postgres_database, upload, state="gone")
     taken: list[JobRow | None] = []
     with postgres_database.begin() as session:
