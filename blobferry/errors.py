@@ -2,7 +2,7 @@
 
     BlobferryError
     ├── ConfigurationError              a setting or a driver parameter is wrong; names it
-    ├── InvalidRequestError             an argument is unknown, has the wrong type or is too large
+    ├── InvalidRequestError             an argument is unknown, of the wrong type or too large
     │   ├── InvalidPathError
     │   ├── InvalidOffsetError
     │   └── UnsupportedMethodError
@@ -10,28 +10,28 @@
     ├── JobError
     │   ├── JobNotFoundError
     │   ├── ConflictError               one idempotency key, two different requests
-    │   ├── TooLateError                the job is too far, or over, for what was asked of it
+    │   ├── TooLateError                the job has ended, or is past the point where the request could apply
     │   ├── LeaseLostError              another run owns the job now
-    │   ├── WorkerDiedError             the job killed its worker too often
+    │   ├── WorkerDiedError             its worker died too many times
     │   ├── DeadlineExceededError
-    │   ├── UnexpectedError *           a bug, or a library's surprise
+    │   ├── UnexpectedError *           a bug, here or in a library
     │   └── UnreachableError *          database, broker or worker
     ├── SourceError
     │   ├── SourceNotFoundError
     │   ├── SourceNotAllowedError
     │   ├── SourceChangedError
     │   └── SourceUnavailableError *
-    ├── DestinationError                a file that a blob is to be written to
+    ├── DestinationError                the file that a blob is written to
     │   ├── DestinationNotAllowedError
     │   ├── DestinationUnavailableError *
     │   └── DestinationFullError *      the disk is full
     ├── TransferError
-    │   ├── PlanError                   no part plan can hold this many bytes
-    │   ├── BlobExistsError             and overwriting was not allowed
-    │   ├── SupersededError             somebody else's blob is at the path now
-    │   ├── OutcomeUnknownError         nobody can tell any more what the store did
+    │   ├── PlanError                   no part plan holds this many bytes
+    │   ├── BlobExistsError             and the job must not overwrite it
+    │   ├── SupersededError             another blob is at the path now
+    │   ├── OutcomeUnknownError         it can no longer be known what the store did
     │   ├── TooManyRestartsError
-    │   └── VerificationError           Stat never showed what was sent
+    │   └── VerificationError           HEAD never showed the blob that was sent
     └── StoreError
         ├── KeyNotFoundError
         ├── UploadNotFoundError
@@ -43,438 +43,318 @@
         ├── InvalidStoreRequestError
         ├── RangeNotSatisfiableError
         ├── NotSupportedError           the store lacks a feature
-        ├── DeleteIncompleteError       some keys of many were not deleted; transient if trying again may help
+        ├── DeleteIncompleteError       some keys were not deleted; transient if one of them may go later
         ├── CredentialsError *          expired or missing
         └── StoreUnavailableError *     network, timeout, 5xx
             ├── SlowDownError *
-            └── WriteConflictError *    two writers of one key at once; this one had no effect
+            └── WriteConflictError *    two writers of one key at once; this write had no effect
 
-``*`` is transient: trying again later may help. Only the worker's retry decision reads that.
+``*`` marks transient errors: trying again later may help. Only the worker's retry decision reads that.
 
-Every class takes its attributes as positional arguments and builds its message from them, so that an error comes
-back whole from pickle and from Celery's JSON result backend, both of which call ``cls(*args)``.
+A class declares its ``code``, ``transient`` (inherited if not given), and what its constructor takes: either one
+message, or the annotated fields of a dataclass, from which ``template`` builds the message. In both cases ``args``
+holds everything that the constructor was given, so ``cls(*args)``, the call that pickle, copy and Celery's JSON result
+backend make, returns an equal error.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
-#: What a store says of a key that it did not delete this time.
+#: Codes of a store for a key that it failed to delete, if another try may delete it.
 PASSING_CODES: Final = frozenset(
     {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
 )
 
 
 class BlobferryError(Exception):
-    """Base of every error here. ``code`` is stable and is what a job row carries as ``error_code``."""
+    """Base of every error here. ``code`` never changes; a job row carries it as ``error_code``."""
 
     code: ClassVar[str] = "error"
-    transient: ClassVar[bool] = False
-    #: Bytes that ``write_stream`` had read from its reader. Where to go on is what ``stat`` says, never this.
+    transient: bool = False
+    #: Format of the message, over the attributes; "" where the message is the only argument.
+    template: ClassVar[str] = ""
+    #: Bytes that ``write_stream`` had read from its reader. To continue, take the offset from ``stat``, not from here.
     total_read: int = 0
+
+    def __init_subclass__(cls, code: str = "", transient: bool | None = None) -> None:
+        super().__init_subclass__()
+        if code:
+            cls.code = code
+        if transient is not None:
+            cls.transient = transient
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
 
-
-class ConfigurationError(BlobferryError):
-    """A setting or driver parameter ``name`` is missing or wrong."""
-
-    code = "configuration"
-
-    def __init__(self, name: str, problem: str) -> None:
-        Exception.__init__(self, name, problem)
-        self.name = name
-        self.problem = problem
+    def __post_init__(self) -> None:
+        self.args = tuple(vars(self).values())
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.problem}"
+        if not self.template:
+            return super().__str__()
+        driver = getattr(self, "driver", "")
+        return (f"{driver}: " if driver else "") + self.template.format_map(vars(self))
 
 
-# --- what the caller asked for -------------------------------------------------------------------------------------
+@dataclass(eq=False, repr=False)
+class ConfigurationError(BlobferryError, code="configuration"):
+    """The setting or driver parameter ``name`` is missing or wrong."""
+
+    name: str
+    problem: str
+    template = "{name}: {problem}"
 
 
-class InvalidRequestError(BlobferryError):
+class InvalidRequestError(BlobferryError, code="invalid_request"):
     """An argument of an operation cannot be used; nothing was done."""
 
-    code = "invalid_request"
 
-
-class InvalidPathError(InvalidRequestError):
+@dataclass(eq=False, repr=False)
+class InvalidPathError(InvalidRequestError, code="invalid_path"):
     """The path breaks the path rules."""
 
-    code = "invalid_path"
-
-    def __init__(self, path: str, driver: str = "") -> None:
-        Exception.__init__(self, path, driver)
-        self.path = path
-        self.driver = driver
-
-    def __str__(self) -> str:
-        return (
-            f"{_named(self.driver)}invalid path {self.path!r}: a path is absolute, its components hold ASCII letters, "
-            "digits, '.', '_' and '-', none is empty, '.' or '..', and its key has at most 1,024 bytes"
-        )
+    path: str
+    driver: str = ""
+    template = (
+        "invalid path {path!r}: a path is absolute, its components hold ASCII letters, digits, '.', '_' and '-', "
+        "none is empty, '.' or '..', and its key has at most 1,024 bytes"
+    )
 
 
-class InvalidOffsetError(InvalidRequestError):
-    """The offset is negative or beyond what a store can hold."""
+@dataclass(eq=False, repr=False)
+class InvalidOffsetError(InvalidRequestError, code="invalid_offset"):
+    """The offset is negative, or beyond the largest blob that a store can hold."""
 
-    code = "invalid_offset"
-
-    def __init__(self, path: str, offset: int, driver: str = "") -> None:
-        Exception.__init__(self, path, offset, driver)
-        self.path = path
-        self.offset = offset
-        self.driver = driver
-
-    def __str__(self) -> str:
-        return f"{_named(self.driver)}invalid offset {self.offset} for {self.path!r}: it must be 0 to 48.8 TiB"
+    path: str
+    offset: int
+    driver: str = ""
+    template = "invalid offset {offset} for {path!r}: it must be 0 to 48.8 TiB"
 
 
-class UnsupportedMethodError(InvalidRequestError):
-    """``url_for`` signs GET and HEAD only, and nothing where blobs have no URLs."""
+@dataclass(eq=False, repr=False)
+class UnsupportedMethodError(InvalidRequestError, code="unsupported_method"):
+    """``url_for`` signs only GET and HEAD, and cannot sign where blobs have no URLs."""
 
-    code = "unsupported_method"
-
-    def __init__(self, method: str, driver: str = "", reason: str = "use 'GET' or 'HEAD'") -> None:
-        Exception.__init__(self, method, driver, reason)
-        self.method = method
-        self.driver = driver
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{_named(self.driver)}unsupported method {self.method!r}: {self.reason}"
+    method: str
+    driver: str = ""
+    reason: str = "use 'GET' or 'HEAD'"
+    template = "unsupported method {method!r}: {reason}"
 
 
-class PathNotFoundError(BlobferryError):
+@dataclass(eq=False, repr=False)
+class PathNotFoundError(BlobferryError, code="path_not_found"):
     """Nothing is stored at the path."""
 
-    code = "path_not_found"
-
-    def __init__(self, path: str, driver: str = "") -> None:
-        Exception.__init__(self, path, driver)
-        self.path = path
-        self.driver = driver
-
-    def __str__(self) -> str:
-        return f"{_named(self.driver)}path not found: {self.path}"
+    path: str
+    driver: str = ""
+    template = "path not found: {path}"
 
 
-# --- jobs ----------------------------------------------------------------------------------------------------------
+class JobError(BlobferryError, code="job"):
+    """A problem of a job rather than of its bytes."""
 
 
-class JobError(BlobferryError):
-    """Something about a job rather than about its bytes."""
-
-    code = "job"
-
-
-class JobNotFoundError(JobError):
+@dataclass(eq=False, repr=False)
+class JobNotFoundError(JobError, code="job_not_found"):
     """No job has this id."""
 
-    code = "job_not_found"
-
-    def __init__(self, job_id: str) -> None:
-        Exception.__init__(self, job_id)
-        self.job_id = job_id
-
-    def __str__(self) -> str:
-        return f"no job {self.job_id!r}"
+    job_id: str
+    template = "no job {job_id!r}"
 
 
-class ConflictError(JobError):
+@dataclass(eq=False, repr=False)
+class ConflictError(JobError, code="conflict"):
     """The idempotency key already belongs to a job with another request."""
 
-    code = "conflict"
-
-    def __init__(self, idempotency_key: str, job_id: str) -> None:
-        Exception.__init__(self, idempotency_key, job_id)
-        self.idempotency_key = idempotency_key
-        self.job_id = job_id
-
-    def __str__(self) -> str:
-        return f"idempotency key {self.idempotency_key!r} was used by job {self.job_id!r} for another request"
+    idempotency_key: str
+    job_id: str
+    template = "idempotency key {idempotency_key!r} was used by job {job_id!r} for another request"
 
 
-class TooLateError(JobError):
-    """The job is too far, or over, for what was asked of it; nothing was changed.
+@dataclass(eq=False, repr=False)
+class TooLateError(JobError, code="too_late"):
+    """The job has ended, or is past the point where the request could apply; nothing was changed.
 
     ``asked`` is ``cancel``, ``pause``, ``resume`` or ``retry``; ``where`` is the job's state and phase, in words.
     """
 
-    code = "too_late"
-
-    def __init__(self, job_id: str, asked: str, where: str, advice: str = "") -> None:
-        Exception.__init__(self, job_id, asked, where, advice)
-        self.job_id = job_id
-        self.asked = asked
-        self.where = where
-        self.advice = advice
+    job_id: str
+    asked: str
+    where: str
+    advice: str = ""
+    template = "too late to {asked} job {job_id!r}: {where}"
 
     def __str__(self) -> str:
-        return f"too late to {self.asked} job {self.job_id!r}: {self.where}" + (
-            f"; {self.advice}" if self.advice else ""
-        )
+        return super().__str__() + (f"; {self.advice}" if self.advice else "")
 
 
-class LeaseLostError(JobError):
-    """This run no longer owns its job: it must write nothing more."""
-
-    code = "lease_lost"
+class LeaseLostError(JobError, code="lease_lost"):
+    """This run no longer owns its job and must not write anything more."""
 
 
-class WorkerDiedError(JobError):
-    """The job's worker died too often for it to be tried again."""
-
-    code = "worker_died"
+class WorkerDiedError(JobError, code="worker_died"):
+    """The job's worker died too many times for another try."""
 
 
-class DeadlineExceededError(JobError):
-    """The job was not finished by its deadline."""
-
-    code = "deadline"
+class DeadlineExceededError(JobError, code="deadline"):
+    """The job had not finished by its deadline."""
 
 
-class UnexpectedError(JobError):
-    """Something that Blobferry has no name for went wrong while a job ran."""
-
-    code = "unexpected"
-    transient = True
+class UnexpectedError(JobError, code="unexpected", transient=True):
+    """An error without a class of its own here ended the run of a job."""
 
 
-class UnreachableError(JobError):
+class UnreachableError(JobError, code="unreachable", transient=True):
     """The database, the broker or every worker is out of reach."""
 
-    code = "unreachable"
-    transient = True
 
-
-# --- sources -------------------------------------------------------------------------------------------------------
-
-
-class SourceError(BlobferryError):
+class SourceError(BlobferryError, code="source"):
     """The source of a transfer cannot be read."""
 
-    code = "source"
+
+class SourceNotFoundError(SourceError, code="source_not_found"):
+    """The worker finds no such source."""
 
 
-class SourceNotFoundError(SourceError):
-    """There is no such source, seen from the worker."""
-
-    code = "source_not_found"
-
-
-class SourceNotAllowedError(SourceError):
+class SourceNotAllowedError(SourceError, code="source_not_allowed"):
     """The source lies outside of what the worker may read."""
 
-    code = "source_not_allowed"
+
+class SourceChangedError(SourceError, code="source_changed"):
+    """The source has changed since the transfer began."""
 
 
-class SourceChangedError(SourceError):
-    """The source is no longer what it was when the transfer began."""
-
-    code = "source_changed"
-
-
-class SourceUnavailableError(SourceError):
+class SourceUnavailableError(SourceError, code="source_unavailable", transient=True):
     """The source cannot be read at the moment."""
 
-    code = "source_unavailable"
-    transient = True
+
+class DestinationError(BlobferryError, code="destination"):
+    """The file that a blob is written to cannot be written."""
 
 
-# --- destinations --------------------------------------------------------------------------------------------------
+class DestinationNotAllowedError(DestinationError, code="destination_not_allowed"):
+    """The file lies outside of what the worker may write, or is not a regular file."""
 
 
-class DestinationError(BlobferryError):
-    """The file that a blob is to be written to cannot be written."""
-
-    code = "destination"
-
-
-class DestinationNotAllowedError(DestinationError):
-    """The file lies outside of what the worker may write, or is no regular file."""
-
-    code = "destination_not_allowed"
-
-
-class DestinationUnavailableError(DestinationError):
+class DestinationUnavailableError(DestinationError, code="destination_unavailable", transient=True):
     """The file cannot be written at the moment."""
 
-    code = "destination_unavailable"
-    transient = True
+
+class DestinationFullError(DestinationError, code="destination_full", transient=True):
+    """The disk is full; the bytes already written are kept, and the next run continues after them."""
 
 
-class DestinationFullError(DestinationError):
-    """The disk is full; what was written of the blob is kept, to go on with."""
-
-    code = "destination_full"
-    transient = True
-
-
-# --- transfers -----------------------------------------------------------------------------------------------------
-
-
-class TransferError(BlobferryError):
+class TransferError(BlobferryError, code="transfer"):
     """The transfer itself cannot go on."""
 
-    code = "transfer"
 
-
-class PlanError(TransferError):
+class PlanError(TransferError, code="plan"):
     """No part plan within the store's limits can hold the blob."""
 
-    code = "plan"
+
+class BlobExistsError(TransferError, code="blob_exists"):
+    """A blob is at the path already, and the job must not overwrite it."""
 
 
-class BlobExistsError(TransferError):
-    """A blob is at the path already, and overwriting it was not allowed."""
-
-    code = "blob_exists"
-
-
-class SupersededError(TransferError):
+class SupersededError(TransferError, code="superseded"):
     """Another blob has appeared at the path; it was left alone."""
 
-    code = "superseded"
+
+class OutcomeUnknownError(TransferError, code="outcome_unknown"):
+    """The upload and its blob are both gone: it was completed and then deleted, or never completed."""
 
 
-class OutcomeUnknownError(TransferError):
-    """The upload is gone and so is its blob: it may have been completed and deleted, or never completed."""
-
-    code = "outcome_unknown"
-
-
-class TooManyRestartsError(TransferError):
+class TooManyRestartsError(TransferError, code="too_many_restarts"):
     """The upload had to start again from byte 0 too often."""
 
-    code = "too_many_restarts"
 
-
-class VerificationError(TransferError):
+class VerificationError(TransferError, code="verification_failed"):
     """The store never showed the blob that was sent."""
 
-    code = "verification_failed"
 
-
-# --- stores --------------------------------------------------------------------------------------------------------
-
-
-class StoreError(BlobferryError):
+class StoreError(BlobferryError, code="store"):
     """An object store refused or failed. The vendor's own error is the ``__cause__``."""
 
-    code = "store"
 
-
-class KeyNotFoundError(StoreError):
+class KeyNotFoundError(StoreError, code="key_not_found"):
     """The store has nothing under the key."""
 
-    code = "key_not_found"
 
-
-class UploadNotFoundError(StoreError):
+class UploadNotFoundError(StoreError, code="upload_not_found"):
     """The upload id is unknown: completed, aborted, or expired by a lifecycle rule."""
 
-    code = "upload_not_found"
 
-
-class BucketNotFoundError(StoreError):
+class BucketNotFoundError(StoreError, code="bucket_not_found"):
     """The bucket does not exist."""
 
-    code = "bucket_not_found"
 
-
-class PermissionDeniedError(StoreError):
+class PermissionDeniedError(StoreError, code="permission_denied"):
     """The credentials do not allow the request."""
 
-    code = "permission_denied"
 
-
-class PreconditionFailedError(StoreError):
+class PreconditionFailedError(StoreError, code="precondition_failed"):
     """If-Match or If-None-Match did not hold."""
 
-    code = "precondition_failed"
+
+class ChecksumMismatchError(StoreError, code="checksum_mismatch", transient=True):
+    """The bytes that the store received do not match their checksum."""
 
 
-class ChecksumMismatchError(StoreError):
-    """The store received other bytes than those that the checksum was made of."""
+class InvalidPartError(StoreError, code="invalid_part", transient=True):
+    """A part named at completion is not what the store holds, or is too small.
 
-    code = "checksum_mismatch"
-    transient = True
-
-
-class InvalidPartError(StoreError):
-    """A part named at completion is not what the store holds, or is too small."""
-
-    code = "invalid_part"
-    transient = True  # an old owner's part may have replaced ours: the next run reconciles
-
-
-class InvalidStoreRequestError(StoreError):
-    """The store calls the request malformed; sending it again cannot help."""
-
-    code = "invalid_store_request"
-
-
-class RangeNotSatisfiableError(StoreError):
-    """The range lies at or past the end of the blob."""
-
-    code = "range_not_satisfiable"
-
-
-class NotSupportedError(StoreError):
-    """The store does not implement what was asked."""
-
-    code = "not_supported"
-
-
-class DeleteIncompleteError(StoreError):
-    """Some of many keys were not deleted; all others were.
-
-    ``failures`` holds ``[path, code]`` of the first ones, with the codes of the store.
+    Transient: a previous owner of the job may have replaced our part, and the next run sends it again.
     """
 
-    code = "delete_incomplete"
 
-    def __init__(self, path: str, failures: list[list[str]], driver: str = "", count: int | None = None) -> None:
-        Exception.__init__(self, path, failures, driver, count)
-        self.path = path
-        self.failures = failures
-        self.driver = driver
-        self.count = len(failures) if count is None else count
-        # The retry decision asks the instance: one key that may yet go is worth another try.
-        self.transient = any(code in PASSING_CODES for _, code in failures)  # type: ignore[misc]
+class InvalidStoreRequestError(StoreError, code="invalid_store_request"):
+    """The store calls the request malformed; sending it again cannot help."""
+
+
+class RangeNotSatisfiableError(StoreError, code="range_not_satisfiable"):
+    """The range lies at or past the end of the blob."""
+
+
+class NotSupportedError(StoreError, code="not_supported"):
+    """The store does not implement the request."""
+
+
+@dataclass(eq=False, repr=False)
+class DeleteIncompleteError(StoreError, code="delete_incomplete"):
+    """Some keys were not deleted; all others were.
+
+    ``failures`` holds ``[path, code]`` of the first ones, with the codes of the store; ``count`` is how many there are.
+    Transient if another try may delete at least one of them.
+    """
+
+    path: str
+    failures: list[list[str]]
+    driver: str = ""
+    count: int | None = None
+    template = "not all of {path} was deleted: "
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.count = len(self.failures) if self.count is None else self.count
+        self.transient = any(code in PASSING_CODES for _, code in self.failures)
 
     def __str__(self) -> str:
         named = ", ".join(f"{path} ({code})" for path, code in self.failures[:10])
-        more = f" and {self.count - 10} more" if self.count > 10 else ""
-        return f"{_named(self.driver)}not all of {self.path} was deleted: {named}{more}"
+        more = (self.count or 0) - 10
+        return super().__str__() + named + (f" and {more} more" if more > 0 else "")
 
 
-class CredentialsError(StoreError):
+class CredentialsError(StoreError, code="credentials", transient=True):
     """Credentials are missing or have expired; they may be refreshed."""
 
-    code = "credentials"
-    transient = True
 
-
-class StoreUnavailableError(StoreError):
+class StoreUnavailableError(StoreError, code="store_unavailable", transient=True):
     """The store cannot be reached or answers with a server error."""
 
-    code = "store_unavailable"
-    transient = True
 
-
-class SlowDownError(StoreUnavailableError):
+class SlowDownError(StoreUnavailableError, code="slow_down"):
     """The store asks for fewer requests."""
 
-    code = "slow_down"
 
-
-class WriteConflictError(StoreUnavailableError):
-    """Somebody else wrote the key at the same moment; this call had no effect."""
-
-    code = "write_conflict"
-
-
-def _named(driver: str) -> str:
-    return f"{driver}: " if driver else ""
+class WriteConflictError(StoreUnavailableError, code="write_conflict"):
+    """Another client wrote the key at the same moment; this call had no effect."""
