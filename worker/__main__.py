@@ -3,7 +3,6 @@
 import signal
 import sys
 import threading
-from ast import literal_eval
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -100,9 +99,8 @@ def sweep(loop: bool, worker_id: str | None) -> None:
 
 
 def _listen(caretaker: Caretaker, ended: threading.Event) -> None:
-    """Hear from the parent which jobs were revoked, an id a line; silence at the end means that the parent is gone."""
-    for line in sys.stdin:
-        caretaker.cancel(literal_eval(line))
+    """Take requests from the parent; the end of the input means that the parent is gone."""
+    caretaker.listen(sys.stdin)
     ended.set()
 
 

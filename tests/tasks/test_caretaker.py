@@ -1,5 +1,6 @@
 """The caretaker's sweep: each step for itself, and none that stops the others."""
 
+import select
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.messages.job_messages import Message
 from models import Database
 from tests.doubles import FaultyStore, blob, unfinished
@@ -23,6 +25,7 @@ from tests.models.rows import (
     uploads,
 )
 from tests.tasks.life import KEY, OLD, World
+from worker.celery.caretaker_process import request_line
 from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.maintenance.caretaker import AHEAD, Caretaker, Swept
 from worker.runtime import Runtime
@@ -240,3 +243,20 @@ def test_the_loop_sweeps_until_it_is_told_to_end_and_in_time_for_the_next_run(wo
     thread.join(60)
     assert not thread.is_alive()
     assert [message.job_id for message in messages] == [job_id]
+
+
+class Noting(Caretaker):
+    """A caretaker that only notes what it is to cancel."""
+
+    def cancel(self, job_id: str) -> None:
+        self.noted = job_id
+
+
+@pytest.mark.parametrize("job_id", ["job", "quoted '\" id", "two\nlines", "ä ☃ 🙂", "lone \udc80", "🙂" * MAX_JOB_ID])
+def test_the_parents_request_for_a_cancel_arrives_whatever_the_id(runtime: Runtime, job_id: str) -> None:
+    line = request_line(job_id)
+    assert len(line) <= select.PIPE_BUF
+    assert line.count(b"\n") == 1
+    caretaker = Noting(runtime, lambda message: True)
+    caretaker.listen([line.decode("ascii")])
+    assert caretaker.noted == job_id

@@ -37,8 +37,8 @@ from tests.models.rows import (
 from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, heartbeat_gives_up, requesting
 from worker import drain
 from worker.errors import PermissionDeniedError
+from worker.jobs.mark import mark_of
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
-from worker.jobs.sql_checkpoint import mark_of
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.blob_values import BlobOptions, DeleteFailure
 from worker.stores.memory.memory_store import MemoryStore

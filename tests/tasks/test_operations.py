@@ -19,8 +19,8 @@ from tests.transfer.http_site import Site, drop_after, serving
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
+from worker.jobs.mark import mark_of
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
-from worker.jobs.sql_checkpoint import mark_of
 from worker.stores.blob_values import BlobOptions, Limits
 
 BASE = bytes(range(100, 140))

@@ -25,7 +25,7 @@ from blobferry.contract import (
 )
 from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError
 from tests.refused import REFUSED, Refused
-from worker.jobs.sql_checkpoint import mark_of
+from worker.jobs.mark import mark_of
 
 GOOD: dict[str, Any] = {"path": "/videos/7.mp4", "source": "file:///srv/incoming/7.mp4"}
 

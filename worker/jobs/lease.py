@@ -99,7 +99,7 @@ class Lease:
         return row is not None and row.token == self.job.token and row.lease_expires_at is None
 
     def _wait(self, error: UnreachableError) -> None:
-        # Only the age counts here: the heartbeat cannot tell a job that was taken away from one that this run gave back.
+        # Only the age counts: the heartbeat cannot tell a job that was taken away from one that this run gave back.
         self._check_age()
         logger.warning("database is away, trying again", extra={"job_id": self.job.id, "reason": str(error)})
         time.sleep(retry_interval(self._settings))

@@ -1,4 +1,4 @@
-"""The retry decision: after an error, try again and when, or give up. The decision is a value; the runner acts on it."""
+"""The retry decision: try again and when, or give up. The decision is a value; the runner acts on it."""
 
 from dataclasses import dataclass
 

@@ -1,12 +1,11 @@
 """The checkpoint of a job: SQL rows, each written in a transaction that first checks the run's token.
 
-Every write may be repeated, because the answer to its COMMIT may be lost. So counts are written whole, never added to.
+Every write may be repeated, as the answer to its COMMIT may be lost: counts are written whole, never added to.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
@@ -16,19 +15,13 @@ from blobferry.sql.clock import db_now
 from models import PartRow, UploadRow, queries
 from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
 from worker.jobs.lease import Lease
+from worker.jobs.mark import mark_of
 from worker.transfer.checkpoint import SavedUpload, SentPart, VisibleVersion
 from worker.transfer.stop import Interrupted
 from worker.transfer.upload.settle import expected_blob
 from worker.transfer.visible import Expected
 
-LATE_CREATE: Final = (
-    3600.0  #: seconds after which the store is searched once more for an upload whose Create was not answered
-)
-
-
-def mark_of(job_id: str) -> str:
-    """The mark by which a job recognises its blob. A hash, since a job id may hold characters that no header can."""
-    return sha256(job_id.encode()).hexdigest()[:32]
+LATE_CREATE: Final = 3600.0  #: seconds after which an unanswered Create is searched for once more
 
 
 class Place(Protocol):
@@ -56,9 +49,9 @@ class SqlCheckpoint:
             lease: of the run; every write goes through it.
             place: where uploads lie now.
             max_restarts: how often the upload may begin again from byte 0.
-            storage: the storage that is written to, if it is not the job's own.
-            begins_again_elsewhere: if a saved upload lies at another place, begin again (a file on another host);
-                otherwise raise ConfigurationError, since that upload must not be forgotten.
+            storage: that is written to, if it is not the job's own.
+            begins_again_elsewhere: begin again if a saved upload lies at another place, as a file on another host
+                may; otherwise that is a ConfigurationError, since the upload must not be forgotten.
         """
         job = lease.job
         self.mark = mark_of(job.id)
@@ -146,7 +139,7 @@ class SqlCheckpoint:
         self._write(upload={"upload_id": upload_id, "state": UploadState.OPEN})
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
-        """Rows for parts that the store holds."""
+        """Write rows of parts that the store holds."""
         self.progressed = self.progressed or progressed
         done, sent = self._job.bytes_done + sum(part.size for part in parts), self._job.bytes_sent + bytes_sent
 
@@ -158,7 +151,7 @@ class SqlCheckpoint:
         self._job.bytes_done, self._job.bytes_sent = done, sent
 
     def drop(self, part_numbers: Collection[int]) -> None:
-        """Their rows were wrong."""
+        """Delete the rows of parts that the store lacks or shows differently."""
 
         def forget(session: Session) -> int:
             done = queries.drop_parts(session, self._upload.id, part_numbers)
@@ -168,7 +161,7 @@ class SqlCheckpoint:
         self._job.bytes_done = self._lease.write(forget)
 
     def completing(self, base: VisibleVersion) -> None:
-        """The point of no return: a cancel that came first wins, a later one is too late."""
+        """Pass the point of no return: an earlier cancel wins (Interrupted), a later one comes too late."""
         values = {"base_etag": base.etag, "base_mod_time": base.mod_time, "state": UploadState.COMPLETING}
 
         def begin(session: Session) -> bool:
@@ -182,7 +175,7 @@ class SqlCheckpoint:
         self.past_point_of_no_return = True
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
-        """Readers see the blob; what is left is to look."""
+        """Readers see the blob; it remains to verify it."""
         self._job.etag, self._job.version_id = etag, version_id
         done, sent = self._upload.size, self._job.bytes_sent + bytes_sent
 
@@ -194,7 +187,7 @@ class SqlCheckpoint:
         self._job.bytes_done, self._job.bytes_sent = done or 0, sent
 
     def abandon(self, *, gone: bool) -> None:
-        """Begin again from byte 0. An upload that never got an id had no bytes to lose and does not count."""
+        """Begin again from byte 0; a restart, unless the upload never got an id. Raises TooManyRestartsError."""
         restarts = self._job.restarts + (self._upload.upload_id is not None)
         if restarts > self._max_restarts:
             raise TooManyRestartsError(f"{self._upload.key}: the upload was lost {restarts} times")

@@ -4,11 +4,12 @@ Each worker has one, as a process of its own (``python -m worker sweep --loop``)
 rows are taken with SKIP LOCKED, and each step is safe to repeat.
 """
 
+import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final, TypeVar
@@ -62,6 +63,11 @@ class Caretaker:
     def cancel(self, job_id: str) -> None:
         """Cancel a job, if there is one of this id, with the next look. May be called by any thread."""
         self._revoked.put(job_id)
+
+    def listen(self, lines: Iterable[str]) -> None:
+        """Cancel the jobs that the worker's parent names, one JSON object a line, until it closes the pipe."""
+        for line in lines:
+            self.cancel(json.loads(line)["cancel"])
 
     def sweep(self) -> Swept:
         """One sweep. A step that fails is logged and does not stop the others; the next sweep repeats it."""

@@ -157,7 +157,10 @@ def blob_options(answer: Params, tags: dict[str, str] | None) -> BlobOptions:
 
 
 def _header(value: str) -> str:
-    """A value of user metadata as it can be sent: what is not ASCII as S3 itself shows it. Source: RFC 2047."""
+    """A value of user metadata as it can be sent: what is not ASCII as S3 itself shows it. Source: RFC 2047.
+
+    botocore refuses it otherwise: https://github.com/boto/botocore/issues/2552.
+    """
     if value.isascii():
         return value
     with suppress(UnicodeError):

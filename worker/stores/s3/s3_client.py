@@ -74,21 +74,25 @@ def make_clients(access: S3Access) -> S3Clients:
         aws_session_token=access.session_token,
         region_name=access.region,
     )
-    loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # boto3 adds its own each time
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # boto3 1.44.5 adds its own each time
     patient, once = (_make_client(session, access, attempts) for attempts in (access.max_attempts, 1))
     return S3Clients(patient, once, has_credentials=session.get_credentials() is not None)
 
 
 @cache
 def _loader(data_path: str | None) -> Any:
-    """What reads the megabytes of JSON that describe S3, and keeps them: one for all stores of a process."""
+    """What reads the megabytes of JSON that describe S3, and keeps them: one for all stores of a process.
+
+    botocore makes one for each session: https://github.com/boto/botocore/issues/3078.
+    """
     return create_loader(data_path)
 
 
 def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
     config = _config(access, max_attempts)
     client = session.client("s3", endpoint_url=access.url, use_ssl=access.secure, config=config)
-    # botocore asks "Expect: 100-continue" for every file-like body: one more round trip for each part.
+    # botocore asks "Expect: 100-continue" for every file-like body: one more round trip for each part. It has
+    # no setting against it (botocore 1.44.5); no upstream report found.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
     judge_by_progress(client, access.read_timeout)
@@ -115,7 +119,8 @@ def _config(access: S3Access, max_attempts: int) -> Config:
 
 
 def _send_content_md5(params: dict[str, Any], **_: Any) -> None:
-    # DeleteObjects must carry a checksum. Content-MD5 is the one that AWS and every compatible store accept.
+    # DeleteObjects must carry a checksum. Content-MD5 is the one that AWS and every compatible store
+    # accept; botocore no longer sends it: https://github.com/boto/boto3/issues/4392.
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
     checksum = params["context"].get("checksum", {})

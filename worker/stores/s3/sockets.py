@@ -3,6 +3,7 @@
 urllib3 sends a body under the timeout for connecting, and starts the one for reading while bytes still wait in the
 kernel's buffer: a slow uplink would be taken for a dead one. Here the kernel ends a connection whose peer has taken
 nothing for that long, and the wait for the answer begins when the last byte has been taken.
+See https://github.com/urllib3/urllib3/issues/857, open as of urllib3 2.8.0.
 """
 
 import fcntl
