@@ -45,10 +45,14 @@ class LocalRoot:
     ) -> None:
         """The directory is made at the first write. ``now`` is the store's clock; a key's times only ever grow."""
         self.bucket = str(directory)
+        self.identity = f"/{os.path.realpath(directory)}"
         self.limits = limits or Limits()
         self.checksum = checksum
         self._kept = KEPT.get(checksum)
         self._now = now
+
+    def warm_up(self) -> None:
+        """Nothing to prepare."""
 
     @contextmanager
     def _root(self, *, create: bool = False) -> Iterator[int]:
