@@ -12,8 +12,9 @@ import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
 from tests.doubles import BytesSource
-from tests.driver.exceptions import EXCEPTIONS
-from tests.driver.material import BUCKET, COPYING, KINDS, LIMITS, MIN, PART, ReaderOf, Reading, file_source
+from tests.driver.blobs_and_readers import ReaderOf, Reading, file_source
+from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
+from tests.driver.unsupported import UNSUPPORTED
 from worker.driver import Driver
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
@@ -29,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A case that a server cannot honour fails, as the table says; one that it has learnt makes the test fail."""
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            reason = EXCEPTIONS.get((str(item.callspec.params.get("kind")), item.originalname))
+            reason = UNSUPPORTED.get((str(item.callspec.params.get("kind")), item.originalname))
             if reason is not None:
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 

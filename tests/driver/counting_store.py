@@ -45,6 +45,7 @@ class CountingStore:
     name = "counting"
     bucket = "counting"
     endpoint = ""
+    identity = "counting"
 
     def __init__(
         self,
@@ -63,6 +64,9 @@ class CountingStore:
         self._take = take
         self._lock = threading.Lock()
         self._number = 0
+
+    def warm_up(self) -> None:
+        pass
 
     def pretend(self, key: str, size: int) -> None:
         """Show a blob of this size."""

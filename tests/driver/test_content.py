@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, HookedStore, RecordingStore
-from tests.driver.material import PART, Once, at_home, cases, content, data, identity, keys, put
+from tests.driver.blobs_and_readers import Once, content, data, identity, keys, put
+from tests.driver.store_kinds import PART, at_home, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
 from worker.stores.blob_values import BlobOptions

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore
-from tests.driver.material import cases, data, keys, put
-from tests.driver.pages import SmallPages
+from tests.driver.blobs_and_readers import data, keys, put
+from tests.driver.small_pages import SmallPages
+from tests.driver.store_kinds import cases
 from worker.driver import Driver
 from worker.errors import DeleteIncompleteError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
 from worker.stores.blob_values import DeleteFailure

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service
-from tests.driver.material import BUCKET, PART, Reading, content, data, put
+from tests.driver.blobs_and_readers import Reading, content, data, put
+from tests.driver.store_kinds import BUCKET, PART
 from worker.driver import Driver
 from worker.stores.blob_values import BlobOptions
 from worker.stores.s3.s3_store import S3Store

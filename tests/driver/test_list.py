@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.doubles import FaultyStore
-from tests.driver.material import cases, data, put
-from tests.driver.pages import SmallPages
+from tests.driver.blobs_and_readers import data, put
+from tests.driver.small_pages import SmallPages
+from tests.driver.store_kinds import cases
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError
 from worker.stores.store import Store

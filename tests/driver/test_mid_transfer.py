@@ -7,7 +7,7 @@ import pytest
 from dev.proxies.s3_faults import Fault, fault_proxy
 from dev.services import S3Service, create_bucket
 from tests.doubles import BytesSource, HookedStore
-from tests.driver.material import BUCKET, COPYING, LIMITS, PART
+from tests.driver.store_kinds import BUCKET, COPYING, LIMITS, PART
 from worker.driver import Driver
 from worker.errors import BucketNotFoundError, PermissionDeniedError, SlowDownError
 from worker.stores.s3.s3_store import S3Access, S3Store

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.doubles import BytesSource
-from tests.driver.material import MIN, PART, Breaking, Reading, content, data, keys, written
+from tests.driver.blobs_and_readers import Breaking, Reading, content, data, keys, written
+from tests.driver.store_kinds import MIN, PART
 from worker.driver import Driver
 from worker.errors import (
     BlobExistsError,

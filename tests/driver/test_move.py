@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tests.doubles import PUBLISHING, FaultyStore, HookedStore, RecordingStore, WrappedStore
-from tests.driver.material import COPYING, LIMITS, MIN, PART, Once, cases, content, data, identity, keys, put
+from tests.driver.blobs_and_readers import Once, content, data, identity, keys, put
+from tests.driver.store_kinds import COPYING, LIMITS, MIN, PART, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, PathNotFoundError, PermissionDeniedError
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 
@@ -535,20 +535,30 @@ def test_one_object_seen_through_two_drivers_is_kept(
     assert keys(here) == ["deeper/a"]
 
 
-def again(store: Store, *, directory: Path | None = None, endpoint: str | None = None) -> Store:
-    """The same bucket as another storage would name it."""
-    if isinstance(store, LocalStore):
-        return LocalStore(directory or Path(store.bucket), limits=LIMITS)
-    assert isinstance(store, S3Store)
-    return S3Store(replace(store._access, endpoint=endpoint or store.endpoint), store.bucket, limits=LIMITS)
+@pytest.fixture
+def same_bucket(
+    store: Store, tmp_path: Path, request: pytest.FixtureRequest, make_s3_store: Callable[..., Store]
+) -> Callable[..., Store]:
+    """Another store of the same bucket, with ``renamed`` under another name: a symbolic link, or another host name."""
+
+    def make(*, renamed: bool = False) -> Store:
+        if store.name == "local":
+            link = tmp_path / "other"
+            link.symlink_to(store.bucket)
+            return LocalStore(link if renamed else Path(store.bucket), limits=LIMITS)
+        service = request.getfixturevalue("service")
+        host = "localhost" if renamed else "127.0.0.1"
+        return make_s3_store(replace(service, endpoint=service.endpoint.replace("127.0.0.1", host)))
+
+    return make
 
 
 @pytest.mark.parametrize("kind", ["local", "moto", "swift"])
 @small_and_large
 def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
-    store: Store, on: Callable[..., Driver], root: str, size: int
+    store: Store, same_bucket: Callable[..., Store], on: Callable[..., Driver], root: str, size: int
 ) -> None:
-    here, deeper = on(store), on(again(store), f"{root}/deeper")
+    here, deeper = on(store), on(same_bucket(), f"{root}/deeper")
     put(deeper, "/a", data(size))
     here.move("/deeper/a", "/a", dest=deeper)
     assert content(deeper, "/a") == data(size)
@@ -557,13 +567,9 @@ def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
 @pytest.mark.parametrize("kind", ["local", "moto", "swift"])
 @small_and_large
 def test_one_object_in_a_bucket_with_two_names_is_never_lost(
-    store: Store, on: Callable[..., Driver], tmp_path: Path, size: int
+    store: Store, same_bucket: Callable[..., Store], on: Callable[..., Driver], size: int
 ) -> None:
-    other = tmp_path / "other"
-    if isinstance(store, LocalStore):
-        other.symlink_to(store.bucket)
-    here = on(store)
-    there = on(again(store, directory=other, endpoint=store.endpoint.replace("127.0.0.1", "localhost")))
+    here, there = on(store), on(same_bucket(renamed=True))
     put(here, "/a", data(size))
     with suppress(BlobferryError):  # nobody can know it beforehand
         here.move("/a", "/a", dest=there)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.doubles import RecordingStore
-from tests.driver.material import PART, Reading, at_home, cases, content, data, keys, put
+from tests.driver.blobs_and_readers import Reading, content, data, keys, put
+from tests.driver.store_kinds import PART, at_home, cases
 from worker.driver import Driver
 from worker.errors import InvalidOffsetError, InvalidPathError, PathNotFoundError
 from worker.stores.store import Store
@@ -61,7 +62,6 @@ BLOB_OPERATIONS: dict[str, Operation] = {
     "delete": lambda driver, path: driver.delete(path),
     "url_for": lambda driver, path: driver.url_for(path),
     "look": lambda driver, path: driver.look(path),
-    "unfinished_uploads": lambda driver, path: driver.unfinished_uploads(path),
 }
 OPERATIONS = BLOB_OPERATIONS | {
     "stat": lambda driver, path: driver.stat(path),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, WrappedStore
-from tests.driver.material import PART, DroppingReader, cases, content, data, put
+from tests.driver.blobs_and_readers import DroppingReader, content, data, put
+from tests.driver.store_kinds import PART, cases
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidOffsetError, PathNotFoundError, PermissionDeniedError
 from worker.stores.store import Store

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.doubles import Call, RecordingStore
-from tests.driver.material import MIN, PART, Breaking, Reading, cases, content, data, keys, put
+from tests.driver.blobs_and_readers import Breaking, Reading, content, data, keys, put
+from tests.driver.store_kinds import MIN, PART, cases
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, SourceUnavailableError
 from worker.stores.store import Store

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.driver.counting import CountingStore, Endless, EndlessReader, by_reading
+from tests.driver.counting_store import CountingStore, Endless, EndlessReader, by_reading
 from worker.driver import Driver
 from worker.errors import InvalidOffsetError, PlanError
 from worker.stores.blob_values import Limits

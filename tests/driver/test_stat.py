@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.doubles import FaultyStore
-from tests.driver.material import PART, cases, data, put
+from tests.driver.blobs_and_readers import data, put
+from tests.driver.store_kinds import PART, cases
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError, StoreUnavailableError
 from worker.stores.store import Store

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service, free_port
-from tests.driver.material import BUCKET, LIMITS, Reading, at_home
+from tests.driver.blobs_and_readers import Reading
+from tests.driver.store_kinds import BUCKET, LIMITS, at_home
 from tests.driver.test_paths import OPERATIONS, Operation
 from worker.driver import Driver
 from worker.errors import (

@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.doubles import RecordingStore
-from tests.driver.material import at_home, cases, data, put
+from tests.driver.blobs_and_readers import data, put
+from tests.driver.store_kinds import at_home, cases
 from worker.driver import Driver
 from worker.errors import InvalidRequestError, UnsupportedMethodError
 from worker.stores.store import Store

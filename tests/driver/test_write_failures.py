@@ -11,18 +11,13 @@ from typing import Any
 import pytest
 
 from tests.doubles import BytesSource, FaultyStore, HookedStore, RecordingStore
-from tests.driver.material import (
-    MIN,
-    PART,
+from tests.driver.blobs_and_readers import (
     Breaking,
     BreakingSource,
     Once,
     ReaderOf,
     Reading,
     VanishingSource,
-    at_home,
-    both_readers,
-    cases,
     chain,
     content,
     data,
@@ -30,8 +25,10 @@ from tests.driver.material import (
     identity,
     put,
     total_read,
+    uploads_at,
     written,
 )
+from tests.driver.store_kinds import MIN, PART, at_home, both_readers, cases
 from worker.driver import Driver
 from worker.errors import (
     BlobExistsError,
@@ -72,7 +69,7 @@ def prepare(driver: Driver, old_size: int | None) -> tuple[Any, ...] | None:
 def check_as_before(driver: Driver, before: tuple[Any, ...] | None, old_size: int | None) -> None:
     assert identity(driver, "/blob") == before
     assert content(driver, "/blob") == (None if old_size is None else data(old_size, seed=1))
-    assert driver.unfinished_uploads("/blob") == []
+    assert uploads_at(driver, "/blob") == []
 
 
 # --- readers that fail ---------------------------------------------------------------------------------------------
@@ -295,10 +292,9 @@ def test_an_upload_that_cannot_be_aborted_does_not_hide_the_error(
         on(faulty).write_stream("/blob", 0, Breaking(data(2 * P), TheReaderBrokeError("gone")))
     assert total_read(caught.value) == 2 * P
     assert identity(on(store), "/blob") == before
-    left = on(store).unfinished_uploads("/blob")
-    assert len(left) == 1
-    store.abort_upload(left[0].key, left[0].upload_id)
-    known_leaks.add(left[0].upload_id)
+    (left,) = uploads_at(on(store), "/blob")
+    store.abort_upload(on(store).key("/blob"), left)
+    known_leaks.add(left)
 
 
 def test_uploads_of_others_to_the_same_path_are_left_alone(store: Store, on: Callable[..., Driver]) -> None:
@@ -307,7 +303,7 @@ def test_uploads_of_others_to_the_same_path_are_left_alone(store: Store, on: Cal
     driver.write_stream("/blob", 0, Reading(data(3 * P)))
     with pytest.raises(SourceUnavailableError):
         driver.write_stream("/blob", 0, Breaking(data(2 * P), TheReaderBrokeError("gone")))
-    assert [entry.upload_id for entry in driver.unfinished_uploads("/blob")] == [theirs]
+    assert uploads_at(driver, "/blob") == [theirs]
     store.abort_upload(driver.key("/blob"), theirs)
 
 
@@ -315,7 +311,7 @@ def test_many_failed_writes_leave_no_upload_behind(driver: Driver) -> None:
     for number in range(5):
         with pytest.raises(SourceUnavailableError):
             driver.write_stream("/blob", 0, Breaking(data(P * number // 2), TheReaderBrokeError("gone")))
-    assert driver.unfinished_uploads("/blob") == []
+    assert uploads_at(driver, "/blob") == []
     assert content(driver, "/blob") is None
 
 

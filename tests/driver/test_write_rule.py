@@ -9,22 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.doubles import TINY, BytesSource, HookedStore, RecordingStore
-from tests.driver.material import (
-    AT_HOME,
-    COPYING,
-    MIN,
-    PART,
-    Once,
-    ReaderOf,
-    Reading,
-    both_readers,
-    cases,
-    content,
-    data,
-    identity,
-    put,
-    written,
-)
+from tests.driver.blobs_and_readers import Once, ReaderOf, Reading, content, data, identity, put, written
+from tests.driver.store_kinds import AT_HOME, COPYING, MIN, PART, both_readers, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, SourceChangedError, SupersededError
 from worker.stores.blob_values import BlobOptions, Limits

@@ -13,7 +13,7 @@ NO_TAGS = "Swift answers 501 to tags"
 UNCONDITIONAL_WRITES = "Swift answers 501 to If-Match on put and complete"
 UNCONDITIONAL_COPIES = "moto ignores If-Match, If-None-Match and x-amz-copy-source-if-match on copies"
 
-EXCEPTIONS: Final[Mapping[tuple[str, str], str]] = {
+UNSUPPORTED: Final[Mapping[tuple[str, str], str]] = {
     **{
         (kind, test): NO_URLS
         for kind in ("memory", "local")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from awscrt import checksums
 
-from tests.stores.bodies import ReusedBuffer
+from tests.stores.reused_buffer import ReusedBuffer
 from worker.errors import (
     ChecksumMismatchError,
     InvalidPartError,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.stores.bodies import ReusedBuffer
+from tests.stores.reused_buffer import ReusedBuffer
 from worker.errors import InvalidPartError, InvalidStoreRequestError, PreconditionFailedError, UploadNotFoundError
 from worker.stores.blob_values import BlobOptions, Condition, Limits
 from worker.stores.memory.memory_store import MemoryStore

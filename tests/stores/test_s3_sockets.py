@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores.bodies import ReusedBuffer
+from tests.stores.reused_buffer import ReusedBuffer
 from tests.transfer.test_http_addresses import write_certificate
 from worker.errors import SlowDownError, StoreUnavailableError
 from worker.stores.s3.s3_store import S3Access, S3Store

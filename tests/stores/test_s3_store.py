@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service
-from tests.stores.bodies import ReusedBuffer
+from tests.stores.reused_buffer import ReusedBuffer
 from worker.errors import (
     BucketNotFoundError,
     ConfigurationError,
@@ -297,7 +297,7 @@ def test_completion_sends_parts_checksums_size_and_condition(server: Any, answer
 
 
 def test_a_size_that_the_parts_do_not_add_up_to_is_refused_before_anything_is_sent(server: Any) -> None:
-    with pytest.raises(InvalidStoreRequestError, match="8 bytes instead of 9"):
+    with pytest.raises(InvalidStoreRequestError, match="8 bytes, expected 9"):
         server.store().complete_upload("k", "u1", PARTS, size=9)
     assert server.requests == []
 
