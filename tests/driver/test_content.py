@@ -19,6 +19,7 @@ pytestmark = pytest.mark.no_cover
 
 
 @cases("size", [0, PART + 1], [1, 2, 32, PART - 1, PART, 3 * PART + 7, 40_000])
+@pytest.mark.every_run_on("local", "swift")
 def test_what_was_put_is_got(driver: Driver, size: int) -> None:
     driver.put_content("/a/b", data(size))
     assert driver.get_content("/a/b") == data(size)
@@ -82,6 +83,7 @@ def test_anything_else_is_a_type_error_and_nothing_is_sent(
 
 
 @cases("first, second", [(4_096, 2_048), (10, 0)], [(3 * PART, 10), (10, 3 * PART), (0, 10)])
+@pytest.mark.every_run_on("moto")
 def test_a_put_replaces_entirely(driver: Driver, first: int, second: int) -> None:
     driver.put_content("/a", data(first, seed=1))
     driver.put_content("/a", data(second, seed=2))
@@ -115,6 +117,7 @@ def test_without_overwrite_a_put_leaves_what_is_there(driver: Driver, size: int)
     assert identity(driver, "/a") == before
 
 
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(
     store: Store, on: Callable[..., Driver]
 ) -> None:
@@ -132,6 +135,7 @@ def test_the_last_of_two_puts_wins(store: Store, on: Callable[..., Driver]) -> N
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART])
+@pytest.mark.every_run_on("moto")
 def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: Callable[..., Driver], size: int) -> None:
     put(on(store), "/a", b"there")
     before = identity(on(store), "/a")
@@ -143,6 +147,7 @@ def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: Calla
     assert identity(on(store), "/a") == before
 
 
+@pytest.mark.every_run_on("moto")
 def test_a_put_whose_answer_was_lost_is_a_success(store: Store, on: Callable[..., Driver]) -> None:
     lost = FaultyStore(store, "put", when="after", error=lambda: StoreUnavailableError("timeout"))
     on(lost).put_content("/a", b"ours")
@@ -150,6 +155,7 @@ def test_a_put_whose_answer_was_lost_is_a_success(store: Store, on: Callable[...
 
 
 @pytest.mark.parametrize("path", ["/missing", "/dir"])
+@pytest.mark.every_run_on("swift")
 def test_content_of_a_missing_path_or_a_directory_is_path_not_found(driver: Driver, path: str) -> None:
     put(driver, "/dir/file", b"x")
     with pytest.raises(PathNotFoundError) as caught:

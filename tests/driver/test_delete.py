@@ -50,6 +50,7 @@ MORE: dict[str, tuple[list[str], str, list[str]]] = {
 
 
 @cases("stored, path, left", CASES, MORE)
+@pytest.mark.every_run_on("swift")
 def test_a_delete_takes_the_key_and_what_lies_below_and_no_sibling(
     driver: Driver, stored: list[str], path: str, left: list[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_delete_answers_nothing(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("stored", [[], ["/m/a", "/m/b/c"]], ids=str)
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_marker_is_deleted_with_its_directory(driver: Driver, stored: list[str]) -> None:
     fill(driver, *stored)
     driver.store.put(driver.key("/m") + "/", b"")
@@ -153,6 +155,7 @@ class Stubborn(WrappedStore):
         return [*failures, *(DeleteFailure(key, self._code, "no") for key in kept)]
 
 
+@pytest.mark.every_run_on("local", "moto")
 def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: Callable[..., Driver]) -> None:
     fill(on(store), *(f"/d/{number}" for number in range(9)))
     stubborn = Stubborn(SmallPages(store, 4), "/1", "/7")
@@ -180,6 +183,7 @@ def test_a_blob_that_would_not_go_is_named(store: Store, on: Callable[..., Drive
 
 
 @pytest.mark.parametrize("verb", ["list_page", "delete_batch"])
+@pytest.mark.every_run_on("moto")
 def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: Callable[..., Driver], verb: str) -> None:
     fill(on(store), "/d/1", "/d/2")
     faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
@@ -188,6 +192,7 @@ def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: Calla
     assert keys(on(store)) == ["d/1", "d/2"]
 
 
+@pytest.mark.every_run_on("local", "swift")
 def test_a_delete_that_broke_off_goes_on_when_it_is_called_again(store: Store, on: Callable[..., Driver]) -> None:
     fill(on(store), *(f"/d/{number}" for number in range(9)))
     faulty = FaultyStore(

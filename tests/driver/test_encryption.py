@@ -71,6 +71,7 @@ Head = Callable[[Driver, str], dict[str, Any]]
 
 
 @ways
+@pytest.mark.every_run_on("moto", only="in parts")
 def test_everything_is_encrypted_by_the_stores_key(
     service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
 ) -> None:
@@ -79,6 +80,7 @@ def test_everything_is_encrypted_by_the_stores_key(
 
 
 @ways
+@pytest.mark.every_run_on("moto", only="move")
 def test_everything_is_encrypted_by_the_named_key(
     service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
 ) -> None:
@@ -89,6 +91,7 @@ def test_everything_is_encrypted_by_the_named_key(
 
 
 @ways
+@pytest.mark.every_run_on("moto", only="write")
 def test_everything_has_the_configured_storage_class(
     service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
 ) -> None:
@@ -97,6 +100,7 @@ def test_everything_has_the_configured_storage_class(
 
 
 @ways
+@pytest.mark.every_run_on("moto", only="put")
 def test_without_configuration_no_encryption_is_asked_for(
     service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
 ) -> None:
@@ -107,6 +111,7 @@ def test_without_configuration_no_encryption_is_asked_for(
 
 
 @pytest.mark.parametrize("size", [0, 10, 5 * PART])
+@pytest.mark.every_run_on("moto")
 def test_a_move_keeps_the_encryption_of_the_blob(
     service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, size: int
 ) -> None:
@@ -123,6 +128,7 @@ def test_a_move_keeps_the_encryption_of_the_blob(
 
 
 @pytest.mark.parametrize("offset", [5, 2 * PART])
+@pytest.mark.every_run_on("moto")
 def test_a_write_at_an_offset_keeps_encryption_and_storage_class_of_the_blob(
     service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, offset: int
 ) -> None:

@@ -25,6 +25,7 @@ def test_children_are_absolute_paths(driver: Driver) -> None:
     assert sorted(driver.list("/dir")) == ["/dir/a", "/dir/b", "/dir/c"]
 
 
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_only_direct_children_are_listed_each_once(driver: Driver) -> None:
     fill(driver, "/dir/a", "/dir/b/1", "/dir/b/2", "/dir/b/c/3", "/other")
     assert sorted(driver.list("/dir")) == ["/dir/a", "/dir/b"]
@@ -60,6 +61,7 @@ def test_a_file_has_no_children(driver: Driver) -> None:
 
 
 @cases("sibling", ["/dira", "/dir-/a"], ["/dir-a", "/dir.a", "/dir0/a"])
+@pytest.mark.every_run_on("local", "swift")
 def test_what_begins_with_the_same_name_is_no_child(driver: Driver, sibling: str) -> None:
     fill(driver, sibling, "/dir/a")
     assert driver.list("/dir") == ["/dir/a"]
@@ -71,6 +73,7 @@ def test_a_file_and_a_directory_of_one_name_are_one_child(driver: Driver) -> Non
     assert driver.list("/dir/a") == ["/dir/a/b"]
 
 
+@pytest.mark.every_run_on("moto")
 def test_a_marker_is_never_listed(driver: Driver) -> None:
     driver.store.put(driver.key("/m") + "/", b"")
     assert driver.list("/") == ["/m"]
@@ -93,6 +96,7 @@ def test_what_others_stored_under_no_valid_path_is_not_listed_as_one(driver: Dri
 
 
 @cases("size", [2], [1, 3])
+@pytest.mark.every_run_on("local", "moto")
 def test_children_on_many_pages_are_all_listed_once(store: Store, on: Callable[..., Driver], size: int) -> None:
     fill(on(store), *(f"/dir/{name}" for name in ("a", "b/1", "b/2", "b/3", "b-", "b.", "c", "d/1", "e")))
     paged = SmallPages(store, size)
@@ -132,6 +136,7 @@ def test_every_level_of_a_deep_path_is_listed(driver: Driver) -> None:
     assert [driver.list(path) for path in ("/", "/a", "/a/b", "/a/b/c")] == [["/a"], ["/a/b"], ["/a/b/c"], ["/a/b/c/d"]]
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_new_blob_is_listed_at_once_and_a_deleted_one_no_more(driver: Driver) -> None:
     driver.put_content("/dir/a", b"x")
     driver.put_content("/dir/b", b"x")

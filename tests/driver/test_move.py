@@ -33,6 +33,7 @@ large_and_small = cases("size", {"copied in parts": LARGE}, {"one copy": SMALL})
 
 
 @cases("size", [0, THRESHOLD, THRESHOLD + 1], [1, 32, MIN, 2 * THRESHOLD + 13])
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_blob_of_any_size_is_moved(driver: Driver, size: int) -> None:
     put(driver, "/a/b", data(size))
     answer: object = driver.move("/a/b", "/c/d")  # type: ignore[func-returns-value]
@@ -88,6 +89,7 @@ def test_siblings_and_children_of_the_destination_survive(driver: Driver, size: 
 
 
 @cases("size", [0, THRESHOLD, THRESHOLD + 1], [1, 32, MIN, 2 * THRESHOLD + 13])
+@pytest.mark.every_run_on("swift")
 def test_a_blob_that_is_moved_onto_itself_is_kept(driver: Driver, size: int) -> None:
     put(driver, "/a", data(size), BlobOptions(content_type="text/css", metadata={"a": "1"}))
     driver.move("/a", "/a")
@@ -125,6 +127,7 @@ def test_a_blob_is_moved_above_its_own_path(driver: Driver, size: int) -> None:
     assert keys(driver) == ["a", "a/c"]
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_missing_source_is_path_not_found_and_the_destination_stays(driver: Driver) -> None:
     put(driver, "/b", b"there")
     before = identity(driver, "/b")
@@ -145,6 +148,7 @@ def test_a_directory_cannot_be_moved_and_stays(driver: Driver) -> None:
 
 
 @cases("size", [SMALL, LARGE], [0])
+@pytest.mark.every_run_on("local", "moto")
 def test_without_overwrite_a_destination_that_is_there_stays_and_so_does_the_source(driver: Driver, size: int) -> None:
     put(driver, "/a", data(size))
     put(driver, "/b", b"there")
@@ -163,6 +167,7 @@ def test_without_overwrite_a_blob_is_moved_to_where_nothing_is(driver: Driver, s
 
 
 @small_and_large
+@pytest.mark.every_run_on("moto", "swift")
 def test_without_overwrite_a_destination_that_appears_at_the_last_moment_stays(
     store: Store, on: Callable[..., Driver], size: int
 ) -> None:
@@ -186,6 +191,7 @@ OPTIONS = BlobOptions(
 
 
 @cases("size", [SMALL, LARGE], [0, P + 1])
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_content_type_metadata_and_headers_come_along_and_nothing_is_added(driver: Driver, size: int) -> None:
     put(driver, "/a", data(size), OPTIONS)
     before = driver.store.options_of(driver.key("/a"))
@@ -221,6 +227,7 @@ def test_what_the_replaced_blob_carried_does_not_stay(driver: Driver, size: int)
 
 
 @cases("size", [LARGE], [THRESHOLD + 1])
+@pytest.mark.every_run_on("moto", "swift")
 def test_above_the_threshold_ranges_are_copied_and_no_byte_is_fetched(
     store: Store, on: Callable[..., Driver], size: int
 ) -> None:
@@ -392,6 +399,7 @@ def test_a_source_replaced_before_the_copy_is_an_error_and_both_stay(store: Stor
 
 
 @cases("at", [3], [1])
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_source_replaced_between_copied_ranges_is_an_error_and_both_stay(
     store: Store, on: Callable[..., Driver], at: int
 ) -> None:
@@ -400,6 +408,7 @@ def test_a_source_replaced_between_copied_ranges_is_an_error_and_both_stay(
 
 
 @large_and_small
+@pytest.mark.every_run_on("swift")
 def test_a_source_replaced_before_its_delete_is_an_error_and_stays(
     store: Store, on: Callable[..., Driver], size: int
 ) -> None:
@@ -408,6 +417,7 @@ def test_a_source_replaced_before_its_delete_is_an_error_and_stays(
 
 
 @cases("size, verb", [(SMALL, "copy"), (LARGE, "copy_part")], [(LARGE, "complete_upload")])
+@pytest.mark.every_run_on("local")
 def test_a_source_that_is_replaced_during_a_move_is_never_lost(
     store: Store, on: Callable[..., Driver], size: int, verb: str
 ) -> None:
@@ -415,6 +425,7 @@ def test_a_source_that_is_replaced_during_a_move_is_never_lost(
 
 
 @cases("verb, size", [("complete_upload", LARGE)], [("copy", SMALL), ("delete_batch", SMALL)])
+@pytest.mark.every_run_on("moto", "swift")
 def test_an_answer_that_was_lost_does_not_fail_a_move(
     store: Store, on: Callable[..., Driver], verb: str, size: int
 ) -> None:
@@ -440,6 +451,7 @@ def other(on: Callable[..., Driver], root: str) -> Driver:
 
 
 @cases("size", [SMALL, 3 * P + 7], [0, 1, P])
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_blob_moves_to_another_storage(driver: Driver, other: Driver, size: int) -> None:
     put(driver, "/a", data(size), OPTIONS)
     put(driver, "/a/x", b"stays")
@@ -523,6 +535,7 @@ def test_a_blob_moves_to_another_root_directory_of_the_same_bucket(
 
 
 @large_and_small
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_one_object_seen_through_two_drivers_is_kept(
     store: Store, on: Callable[..., Driver], root: str, size: int
 ) -> None:
@@ -555,6 +568,7 @@ def same_bucket(
 
 @pytest.mark.parametrize("kind", ["local", "moto", "swift"])
 @small_and_large
+@pytest.mark.every_run_on("local", "moto")
 def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
     store: Store, same_bucket: Callable[..., Store], on: Callable[..., Driver], root: str, size: int
 ) -> None:
@@ -566,6 +580,7 @@ def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
 
 @pytest.mark.parametrize("kind", ["local", "moto", "swift"])
 @small_and_large
+@pytest.mark.every_run_on("local", "moto")
 def test_one_object_in_a_bucket_with_two_names_is_never_lost(
     store: Store, same_bucket: Callable[..., Store], on: Callable[..., Driver], size: int
 ) -> None:

@@ -70,6 +70,7 @@ OPERATIONS = BLOB_OPERATIONS | {
 
 
 @cases("path", ["/a", "/_.a", "/a--b", "/0.9/_/-"], VALID)
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_valid_path_is_put_got_found_listed_and_deleted(driver: Driver, path: str) -> None:
     driver.put_content(path, data(64))
     assert driver.get_content(path) == data(64)
@@ -89,6 +90,7 @@ def check_refused(store: Store, driver: Driver, operation: Operation, path: Any,
 
 
 @cases("path", {name: NEVER[name] for name in ("a trailing slash", "two dots within", "a final newline")}, NEVER)
+@pytest.mark.every_run_on("local", only="two dots")
 def test_an_invalid_path_is_refused_by_every_operation_and_no_request_is_sent(
     store: Store, on: Callable[..., Driver], path: str
 ) -> None:
@@ -115,6 +117,7 @@ def test_the_root_is_only_for_list_and_stat(store: Store, on: Callable[..., Driv
     assert recorded.calls == []
 
 
+@pytest.mark.every_run_on("moto")
 def test_a_moves_source_is_checked_before_its_destination(driver: Driver) -> None:
     with pytest.raises(InvalidPathError) as caught:
         driver.move("bad source", "bad dest")
@@ -176,6 +179,7 @@ def test_a_key_of_1024_bytes_is_a_blob_like_any_other(driver: Driver, root: str)
     ],
     ids=["get_content", "read_stream", "stat", "list", "move", "delete"],
 )
+@pytest.mark.every_run_on("local")
 def test_a_missing_path_is_named_as_the_caller_knows_it(driver: Driver, operation: Operation) -> None:
     with pytest.raises(PathNotFoundError) as caught:
         operation(driver, "/missing/path")

@@ -39,6 +39,7 @@ class DroppingStore(WrappedStore):
 
 
 @cases("offset, left", [(0, 96), (32, 64), (95, 1), (96, 0), (97, 0), (10**15, 0)], [(1, 95), (64, 32)])
+@pytest.mark.every_run_on("local", "swift")
 def test_a_stream_begins_at_its_offset_and_is_empty_at_and_past_the_end(driver: Driver, offset: int, left: int) -> None:
     put(driver, "/a", data(SIZE))
     with driver.read_stream("/a", offset) as stream:
@@ -138,6 +139,7 @@ def test_a_stream_is_closed_by_its_with_statement_and_then_refuses(driver: Drive
         stream.read(1)
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_stream_that_is_left_early_gives_its_connection_back(driver: Driver) -> None:
     put(driver, "/a", data(300_000))
     for _ in range(30):  # more than there are connections
@@ -145,6 +147,7 @@ def test_a_stream_that_is_left_early_gives_its_connection_back(driver: Driver) -
             assert stream.read(10) == data(300_000)[:10]
 
 
+@pytest.mark.every_run_on("local")
 def test_many_streams_of_one_blob_do_not_meet(driver: Driver) -> None:
     put(driver, "/a", data(5_000))
     offsets = (0, 1_000, 2_000, 3_000)
@@ -174,6 +177,7 @@ def test_a_file_and_a_directory_of_one_name_read_as_the_file(driver: Driver) -> 
 LARGE = 3_000_000  # more than any buffer on the way
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_blob_that_is_replaced_while_it_is_read_is_an_error_or_the_old_one_and_never_a_mixture(
     driver: Driver,
 ) -> None:
@@ -192,6 +196,7 @@ def test_a_blob_that_is_replaced_while_it_is_read_is_an_error_or_the_old_one_and
 
 
 @cases("offset, size", [(0, 100), (17, 4_000)], [(offset, size) for offset in (0, 17) for size in (0, 1, 101, 4_999)])
+@pytest.mark.every_run_on("moto")
 def test_a_dropped_connection_goes_on_at_the_byte_that_it_had_reached(
     store: Store, on: Callable[..., Driver], size: int, offset: int
 ) -> None:
@@ -238,6 +243,7 @@ def test_a_blob_that_was_replaced_by_a_shorter_one_when_the_connection_drops_is_
         stream.read()
 
 
+@pytest.mark.every_run_on("local", "moto")
 def test_a_blob_that_was_deleted_when_the_connection_drops_is_an_error(store: Store, on: Callable[..., Driver]) -> None:
     plain = on(store)
     put(plain, "/a", data(5_000, seed=1))
@@ -246,6 +252,7 @@ def test_a_blob_that_was_deleted_when_the_connection_drops_is_an_error(store: St
         stream.read()
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_refused_read_is_not_taken_for_a_missing_path(store: Store, on: Callable[..., Driver]) -> None:
     put(on(store), "/a", data(SIZE))
     faulty = FaultyStore(store, "get", "head", times=1_000, error=lambda: PermissionDeniedError("no"))

@@ -56,6 +56,7 @@ MORE: dict[str, tuple[int, int, int]] = {
 
 
 @cases("old_size, offset, size", CASES, MORE)
+@pytest.mark.every_run_on("swift")
 def test_a_write_with_parts_of_5_mib_follows_the_rule(
     driver: Driver, tmp_path: Path, old_size: int, offset: int, size: int
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_write_with_parts_of_5_mib_follows_the_rule(
     assert uploads_at(driver, "/blob") == []
 
 
+@pytest.mark.every_run_on("local", "moto")
 def test_a_stream_of_many_parts_of_5_mib_is_written_read_moved_and_deleted(driver: Driver, tmp_path: Path) -> None:
     new = data(11 * MIB + 3)
     (tmp_path / "stream.bin").write_bytes(new)

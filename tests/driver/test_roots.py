@@ -57,6 +57,7 @@ def do_everything(driver: Driver) -> None:
     driver.delete("/a")
 
 
+@pytest.mark.every_run_on("moto")
 def test_no_request_names_anything_outside_of_the_root(store: Store, on: Callable[..., Driver], root: str) -> None:
     recorded = RecordingStore(store)
     do_everything(on(recorded))
@@ -64,6 +65,7 @@ def test_no_request_names_anything_outside_of_the_root(store: Store, on: Callabl
     assert wrong == []
 
 
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_another_root_is_another_world(store: Store, on: Callable[..., Driver], root: str) -> None:
     one, two, beside = on(store, f"{root}/one"), on(store, f"{root}/two"), on(store, f"{root}/one2")
     for driver in (one, two, beside):
@@ -116,6 +118,7 @@ def test_the_marker_of_the_root_is_not_listed(store: Store, on: Callable[..., Dr
     assert driver.list("/") == ["/a"]
 
 
+@pytest.mark.every_run_on("local", "swift")
 def test_a_root_may_hold_what_a_path_may_not(store: Store, on: Callable[..., Driver], root: str) -> None:
     driver = on(store, f"{root}/with blank+ü")
     driver.put_content("/a", data(3 * PART))

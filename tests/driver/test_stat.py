@@ -24,6 +24,7 @@ def test_a_blob_has_its_path_its_size_and_a_time(driver: Driver, size: int) -> N
     assert found.mod_time is not None
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_time_is_aware_and_utc_and_about_now(driver: Driver) -> None:
     put(driver, "/a", b"x")
     found = driver.stat("/a").mod_time
@@ -52,6 +53,7 @@ def test_a_directory_has_no_size_and_no_time(driver: Driver) -> None:
 
 
 @cases("other", ["/ab", "/a-b", "/a-b/c"], ["/a.b", "/a-", "/a.", "/a_", "/a0", "/aa/b"])
+@pytest.mark.every_run_on("local", "swift")
 def test_a_path_does_not_exist_because_another_begins_with_its_name(driver: Driver, other: str) -> None:
     put(driver, other, b"x")
     with pytest.raises(PathNotFoundError) as caught:
@@ -60,6 +62,7 @@ def test_a_path_does_not_exist_because_another_begins_with_its_name(driver: Driv
 
 
 @cases("sibling", ["/a-b", "/a--/c"], ["/a-", "/a.", "/a.b", "/a0"])
+@pytest.mark.every_run_on("moto")
 def test_a_directory_exists_whatever_sorts_before_it(driver: Driver, sibling: str) -> None:
     put(driver, sibling, b"x")
     put(driver, "/a/b", b"x")
@@ -93,12 +96,14 @@ def test_once_the_file_is_gone_the_directory_of_its_name_shows(driver: Driver) -
     assert driver.stat("/a").is_dir
 
 
+@pytest.mark.every_run_on("moto")
 def test_a_marker_makes_a_directory(driver: Driver) -> None:
     driver.store.put(driver.key("/m") + "/", b"")
     found = driver.stat("/m")
     assert (found.path, found.size, found.mod_time, found.is_dir) == ("/m", 0, None, True)
 
 
+@pytest.mark.every_run_on("local", "moto")
 def test_the_root_of_an_empty_store_is_a_directory(driver: Driver) -> None:
     found = driver.stat("/")
     assert (found.path, found.size, found.mod_time, found.is_dir) == ("/", 0, None, True)
@@ -118,6 +123,7 @@ def test_a_deleted_blob_is_gone_at_once(driver: Driver) -> None:
 
 
 @cases("size", [2 * PART + 1], [10])
+@pytest.mark.every_run_on("moto")
 def test_whenever_stat_shows_a_size_so_many_bytes_can_be_read(driver: Driver, size: int) -> None:
     whole = b""
     for turn in range(2):

@@ -28,6 +28,8 @@ operations = pytest.mark.parametrize("operation", ASKING.values(), ids=ASKING)
 
 
 @operations
+@pytest.mark.every_run_on("moto", only="stream")
+@pytest.mark.every_run_on("swift", only="stat")
 def test_a_missing_bucket_is_no_missing_path(
     service: S3Service, make_s3_store: Callable[..., S3Store], on: Callable[..., Driver], operation: Operation
 ) -> None:
@@ -36,6 +38,8 @@ def test_a_missing_bucket_is_no_missing_path(
 
 
 @operations
+@pytest.mark.every_run_on("swift", only="stream")
+@pytest.mark.every_run_on("moto", only="stat")
 def test_credentials_that_are_refused_are_no_missing_path(
     service: S3Service, make_s3_store: Callable[..., S3Store], on: Callable[..., Driver], operation: Operation
 ) -> None:
@@ -97,6 +101,7 @@ def test_errors_survive_pickle_with_all_that_they_carry(driver: Driver, fail: Ca
     assert driver.store.name in str(again)
 
 
+@pytest.mark.every_run_on("local")
 def test_a_missing_path_names_the_callers_path_and_never_the_key(driver: Driver, root: str) -> None:
     for operation in (driver.get_content, driver.read_stream, driver.stat, driver.list, driver.delete):
         with pytest.raises(PathNotFoundError) as caught:

@@ -38,6 +38,7 @@ def in_time(**delta: float) -> datetime:
     return datetime.now(UTC) + timedelta(**delta)
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_url_gives_the_body(driver: Driver) -> None:
     put(driver, "/a/b.c", data(5_000))
     status, body, _ = fetch(driver.url_for("/a/b.c"))
@@ -55,15 +56,18 @@ def test_a_url_for_head_gives_the_length(driver: Driver) -> None:
     assert (status, body, headers["Content-Length"]) == (200, b"", "32")
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_url_for_get_does_not_allow_head(driver: Driver) -> None:
     put(driver, "/a", data(32))
     assert fetch(driver.url_for("/a", {"method": "GET"}), "HEAD")[0] == 403
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_missing_path_is_signed_all_the_same(driver: Driver) -> None:
     assert fetch(driver.url_for("/missing"))[0] == 404
 
 
+@pytest.mark.every_run_on("local")
 def test_a_url_lives_for_20_minutes(driver: Driver) -> None:
     assert 1_199 <= lifetime(driver.url_for("/a")) <= 1_200
 
@@ -80,6 +84,7 @@ def test_the_expiry_is_a_time_in_any_zone(driver: Driver, zone: timezone) -> Non
     assert 3_590 <= lifetime(driver.url_for("/a", {"expiry": expiry})) <= 3_600
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_url_may_live_for_7_days(driver: Driver) -> None:
     assert 604_790 <= lifetime(driver.url_for("/a", {"expiry": in_time(days=7)})) <= 604_800
 
@@ -95,6 +100,7 @@ METHODS = ["PUT", "POST", "DELETE", "get", "head", "Get", "", " GET", 5, b"GET",
 
 
 @cases("method", {"PUT": "PUT", "get": "get"}, {repr(method): method for method in METHODS})
+@pytest.mark.every_run_on("local", "swift")
 def test_other_methods_are_unsupported_and_no_request_is_sent(
     store: Store, on: Callable[..., Driver], method: Any
 ) -> None:

@@ -80,6 +80,7 @@ def check_as_before(driver: Driver, before: tuple[Any, ...] | None, old_size: in
     {name: (*situation, 2 * P + 7) for name, situation in SITUATIONS.items()} | {"at once": (3 * P, 2 * P, 0)},
     {f"{name} after {read}": (*situation, read) for name, situation in SITUATIONS.items() for read in (0, 1, P)},
 )
+@pytest.mark.every_run_on("swift", only="head")
 def test_a_reader_that_breaks_leaves_the_blob_as_it_was(
     driver: Driver, old_size: int | None, offset: int, read: int
 ) -> None:
@@ -129,6 +130,7 @@ def test_what_cannot_be_read_is_a_type_error_and_no_request_is_sent(
 
 
 @pytest.mark.parametrize("size", [10, 3 * P])
+@pytest.mark.every_run_on("swift")
 def test_a_reader_that_gives_more_than_asked_loses_nothing(driver: Driver, size: int) -> None:
     class Generous(Reading):
         def read(self, size: int, /) -> Any:
@@ -181,6 +183,7 @@ def test_a_refused_overwrite_tells_how_much_was_read(driver: Driver) -> None:
     {name: (*situation, P + 1) for name, situation in SITUATIONS.items()},
     {f"{name} at once": (*situation, 0) for name, situation in SITUATIONS.items()},
 )
+@pytest.mark.every_run_on("moto")
 def test_a_source_that_breaks_leaves_the_blob_as_it_was(
     driver: Driver, old_size: int | None, offset: int, at: int
 ) -> None:
@@ -204,6 +207,7 @@ def test_a_source_that_was_replaced_meanwhile_makes_no_blob(driver: Driver, size
 
 
 @cases("change", ["shorter"], ["longer", "other"])
+@pytest.mark.every_run_on("local")
 def test_a_file_that_changes_while_it_is_sent_makes_no_blob(
     store: Store, on: Callable[..., Driver], tmp_path: Path, change: str
 ) -> None:
@@ -245,6 +249,8 @@ REFUSALS = {
 
 @both_readers
 @pytest.mark.parametrize(("verb", "old_size", "offset", "size"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.every_run_on("local")
+@pytest.mark.every_run_on("swift", only="part")
 def test_a_store_that_refuses_leaves_the_blob_as_it_was(
     store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, old_size: int, offset: int, size: int
 ) -> None:
@@ -273,6 +279,7 @@ def test_the_second_part_may_fail_as_well_as_the_first(
 
 @both_readers
 @pytest.mark.parametrize(("verb", "offset", "size"), [("put", 0, 10), ("complete_upload", 2 * P, 3 * P)])
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_publishing_call_whose_answer_was_lost_is_a_success(
     store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, offset: int, size: int
 ) -> None:
@@ -307,6 +314,7 @@ def test_uploads_of_others_to_the_same_path_are_left_alone(store: Store, on: Cal
     store.abort_upload(driver.key("/blob"), theirs)
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_many_failed_writes_leave_no_upload_behind(driver: Driver) -> None:
     for number in range(5):
         with pytest.raises(SourceUnavailableError):

@@ -104,6 +104,8 @@ RUNGS = sorted({0, 1, M - 1, M, M + 1, P - 1, P, P + 1, 2 * P, 2 * P + 1, 3 * P 
 
 
 @cases("old_size, offset, size", CASES, MORE, files=("memory", "local", "moto"))
+@pytest.mark.every_run_on("local", "moto", only="many parts")
+@pytest.mark.every_run_on("swift", only="a gap")
 def test_a_write_keeps_the_head_fills_the_gap_and_drops_the_tail(
     driver: Driver, reader_of: ReaderOf, old_size: int | None, offset: int, size: int
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_binary_file_is_a_reader_and_is_read_from_where_it_stands(driver: Driv
 
 
 @cases("old_size, offset", [(3 * P, M), (5 * P + 13, 4 * P + 1)], [(M, M), (5 * P, 5 * P)], files=AT_HOME)
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_head_of_at_least_m_bytes_is_copied_by_the_store_and_not_fetched(
     store: Store, on: Callable[..., Driver], reader_of: ReaderOf, old_size: int, offset: int
 ) -> None:
@@ -238,6 +241,7 @@ OPTIONS = BlobOptions(content_type="video/mp4", metadata={"a": "1"}, headers={"C
 
 @both_readers
 @pytest.mark.parametrize("size", [10, 3 * P])
+@pytest.mark.every_run_on("swift")
 def test_a_plain_write_puts_no_entries_of_its_own_into_the_metadata(
     driver: Driver, reader_of: ReaderOf, size: int
 ) -> None:
@@ -254,6 +258,7 @@ def test_options_given_to_a_write_are_the_blobs(driver: Driver, reader_of: Reade
 
 
 @cases("offset, size", [(50, 10), (2 * P, 10)], [(50, 3 * P), (4 * P, 10)], files=AT_HOME)
+@pytest.mark.every_run_on("local", "moto")
 def test_a_write_at_an_offset_keeps_content_type_metadata_and_headers(
     driver: Driver, reader_of: ReaderOf, offset: int, size: int
 ) -> None:
@@ -284,6 +289,7 @@ def test_options_given_anew_to_a_write_at_an_offset_replace_the_old_ones(
 
 
 @cases("size", [3 * P], [10], files=AT_HOME)
+@pytest.mark.every_run_on("swift")
 def test_a_write_at_0_drops_what_the_old_blob_carried(driver: Driver, reader_of: ReaderOf, size: int) -> None:
     put(driver, "/blob", data(100), OPTIONS)
     driver.write_stream("/blob", 0, reader_of(data(size)))
@@ -302,6 +308,7 @@ def test_without_overwrite_a_missing_blob_is_written(driver: Driver, reader_of: 
 
 
 @cases("size", [10, 3 * P], [0], files=AT_HOME)
+@pytest.mark.every_run_on("local", "swift")
 def test_without_overwrite_a_blob_that_is_there_stays(driver: Driver, reader_of: ReaderOf, size: int) -> None:
     put(driver, "/blob", b"there")
     before = identity(driver, "/blob")
@@ -312,6 +319,7 @@ def test_without_overwrite_a_blob_that_is_there_stays(driver: Driver, reader_of:
 
 @both_readers
 @pytest.mark.parametrize(("verb", "size"), [("put", 10), ("complete_upload", 3 * P)])
+@pytest.mark.every_run_on("moto")
 def test_without_overwrite_a_blob_that_appears_at_the_last_moment_stays(
     store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, size: int
 ) -> None:
@@ -355,6 +363,7 @@ def interfere(
 
 @both_readers
 @pytest.mark.parametrize("offset", [100, 2 * P])
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_blob_replaced_before_its_head_is_taken_is_an_error_and_stays(
     store: Store, on: Callable[..., Driver], reader_of: ReaderOf, offset: int
 ) -> None:
@@ -392,6 +401,7 @@ def test_a_blob_replaced_right_before_the_put_is_an_error_and_stays(
 
 
 @both_readers
+@pytest.mark.every_run_on("local")
 def test_a_blob_replaced_right_before_completion_is_an_error_and_stays(
     store: Store, on: Callable[..., Driver], reader_of: ReaderOf
 ) -> None:
@@ -401,6 +411,7 @@ def test_a_blob_replaced_right_before_completion_is_an_error_and_stays(
 
 
 @both_readers
+@pytest.mark.every_run_on("local", "moto")
 def test_a_blob_deleted_during_a_write_at_an_offset_is_an_error_and_does_not_come_back(
     store: Store, on: Callable[..., Driver], reader_of: ReaderOf
 ) -> None:

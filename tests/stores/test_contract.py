@@ -35,6 +35,8 @@ from worker.stores.blob_values import BlobOptions, Condition, PartReceipt
 from worker.stores.store import Store
 from worker.units import MIB
 
+pytestmark = pytest.mark.every_run_on("local", "moto")
+
 DEVIATIONS: dict[str, dict[str, str]] = {
     "memory": {
         "URLs": "there is no server that a URL could name",
@@ -116,6 +118,7 @@ def upload_two_parts(store: Store, key: str, *, options: BlobOptions | None = No
 # --- put, get, head ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_blob_that_was_put_is_read_back(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"hello")
 
@@ -129,6 +132,7 @@ def test_an_empty_blob_is_read_back_as_nothing(store: Store, prefix: str) -> Non
     assert store.head(prefix + "a").size == 0
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_body_may_be_put_again_by_another_call(store: Store, prefix: str) -> None:
     """It is at its end by then: whoever does not rewind it announces bytes that never come."""
     body = ReusedBuffer(b"x" * 100_000)
@@ -157,6 +161,7 @@ def test_an_empty_body_is_an_empty_blob(store: Store, prefix: str) -> None:
     assert store.head(prefix + "a").size == 0
 
 
+@pytest.mark.every_run_on("swift")
 def test_an_error_of_the_body_comes_out_as_it_was_raised(store: Store, prefix: str) -> None:
     class Broken(ReusedBuffer):
         def read(self, size: int = -1, /) -> memoryview:
@@ -170,6 +175,7 @@ def test_an_error_of_the_body_comes_out_as_it_was_raised(store: Store, prefix: s
     assert not exists(store, prefix + "a")
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_range_is_half_open(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"0123456789")
 
@@ -240,6 +246,7 @@ def test_get_of_a_missing_key_is_key_not_found_at_the_call(store: Store, prefix:
         store.get(prefix + "nothing")
 
 
+@pytest.mark.every_run_on("swift")
 def test_head_of_a_missing_key_is_key_not_found(store: Store, prefix: str) -> None:
     with pytest.raises(KeyNotFoundError):
         store.head(prefix + "nothing")
@@ -259,6 +266,7 @@ def test_a_get_may_be_pinned_to_an_etag(store: Store, prefix: str) -> None:
         assert reader.read() == b"ne"
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_reader_tells_the_etag_that_head_shows(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one")
     upload_id, parts = upload_two_parts(store, prefix + "b")
@@ -321,6 +329,7 @@ def test_other_bytes_have_another_etag(store: Store, prefix: str) -> None:
     assert store.put(prefix + "a", b"one").etag != store.put(prefix + "a", b"two").etag
 
 
+@pytest.mark.every_run_on("swift")
 def test_content_type_and_metadata_are_kept_and_names_are_lower_case(store: Store, prefix: str) -> None:
     options = BlobOptions(content_type="video/mp4", metadata={"Blobferry-Job": "17", "other": "x y"})
     store.put(prefix + "a", b"hello", options=options)
@@ -345,6 +354,7 @@ def test_a_put_with_its_checksum_is_taken(store: Store, prefix: str, algorithm: 
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.every_run_on("swift")
 def test_a_put_with_the_checksum_of_other_bytes_stores_nothing(
     store: Store, prefix: str, algorithm: str, deviates: Callable[[str], bool]
 ) -> None:
@@ -405,6 +415,7 @@ def test_if_none_match_publishes_where_nothing_is(store: Store, prefix: str) -> 
     assert content(store, prefix + "a") == b"one"
 
 
+@pytest.mark.every_run_on("swift")
 def test_if_none_match_leaves_alone_what_is_there(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one")
 
@@ -413,6 +424,7 @@ def test_if_none_match_leaves_alone_what_is_there(store: Store, prefix: str) -> 
     assert content(store, prefix + "a") == b"one"
 
 
+@pytest.mark.every_run_on("swift")
 def test_if_match_replaces_the_blob_that_it_names(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
     store.put(prefix + "a", b"one")
     condition = Condition(if_match=store.head(prefix + "a").etag)
@@ -448,6 +460,7 @@ def test_if_match_publishes_nothing_where_nothing_is(
 # --- what a blob carries -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_run_on("swift")
 def test_options_of_a_blob_tell_what_it_carries(store: Store, prefix: str) -> None:
     headers = {"Cache-Control": "no-store", "Content-Encoding": "gzip", "Content-Disposition": "attachment"}
     given = BlobOptions(content_type="text/plain", metadata={"a": "1"}, headers=headers)
@@ -460,6 +473,7 @@ def test_options_of_a_blob_tell_what_it_carries(store: Store, prefix: str) -> No
     assert found.tags == {}
 
 
+@pytest.mark.every_run_on("swift")
 def test_tags_are_kept(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
     options = BlobOptions(tags={"team": "a + b", "sum": "1+1=2/@:._-"})
     if deviates("tags"):
@@ -479,6 +493,7 @@ def test_options_of_a_missing_key_is_key_not_found(store: Store, prefix: str) ->
 # --- listings ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_listing_is_in_byte_order_of_the_keys(store: Store, prefix: str) -> None:
     names = ["B", "a", "a-b", "a.b", "a/b", "a0", "z", "~", "ü", "\uffee", "\U0001f600"]
     for name in reversed(names):
@@ -508,6 +523,7 @@ def test_an_entry_tells_size_and_time_in_utc(store: Store, prefix: str) -> None:
     assert entry.mod_time.utcoffset() == timedelta(0)
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_delimiter_gathers_what_lies_deeper(store: Store, prefix: str) -> None:
     for name in ("a", "b/1", "b/2", "b/c/3", "b-", "d/"):
         store.put(prefix + name, b"")
@@ -563,6 +579,7 @@ def test_an_odd_key_survives_put_list_copy_and_delete(store: Store, prefix: str,
 
 
 @pytest.mark.parametrize("name", ["a b/ü", "a%2Fb+c"])
+@pytest.mark.every_run_on("swift")
 def test_an_odd_key_survives_an_upload(store: Store, prefix: str, name: str) -> None:
     upload_id = store.create_upload(prefix + name)
     part = store.upload_part(prefix + name, upload_id, 1, LAST)
@@ -574,6 +591,7 @@ def test_an_odd_key_survives_an_upload(store: Store, prefix: str, name: str) -> 
 # --- deletes -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_batch_deletes_its_keys_and_no_others(store: Store, prefix: str) -> None:
     for name in ("a", "a/b", "ab", "c"):
         store.put(prefix + name, b"")
@@ -605,6 +623,7 @@ def test_a_delete_with_the_right_etag_deletes(store: Store, prefix: str) -> None
     assert not exists(store, prefix + "a")
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_delete_with_another_etag_keeps_the_blob(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one")
 
@@ -620,6 +639,7 @@ def test_a_delete_with_an_etag_of_a_missing_key_is_done(store: Store, prefix: st
 # --- copies ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_copy_carries_bytes_type_metadata_and_headers(store: Store, prefix: str) -> None:
     options = BlobOptions(content_type="text/css", metadata={"a": "1"}, headers={"Cache-Control": "no-store"})
     store.put(prefix + "a", b"hello", options=options)
@@ -672,6 +692,7 @@ def test_a_copy_onto_itself_without_a_change_is_refused_and_loses_nothing(store:
     assert content(store, prefix + "a") == b"hello"
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_copy_of_a_source_that_changed_is_refused(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
     store.put(prefix + "a", b"hello")
     if deviates("copies obey conditions"):
@@ -723,6 +744,7 @@ def test_a_copy_with_if_match_leaves_another_blob_alone(
 # --- uploads: parts ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_run_on("swift")
 def test_parts_become_one_blob_at_completion_and_not_before(store: Store, prefix: str) -> None:
     upload_id, parts = upload_two_parts(store, prefix + "a")
     assert not exists(store, prefix + "a")
@@ -751,6 +773,7 @@ def test_an_upload_replaces_the_blob_that_was_there(store: Store, prefix: str) -
     assert content(store, prefix + "a") == LAST
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_part_sent_again_replaces_the_first(store: Store, prefix: str) -> None:
     upload_id = store.create_upload(prefix + "a")
     store.upload_part(prefix + "a", upload_id, 1, b"first try")
@@ -951,6 +974,7 @@ def test_what_was_given_at_creation_is_carried_by_the_blob(store: Store, prefix:
     assert (head.content_type, head.metadata) == ("video/mp4", {"blobferry-job": "17"})
 
 
+@pytest.mark.every_run_on("swift")
 def test_parts_out_of_order_complete_nothing(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
     upload_id, parts = upload_two_parts(store, prefix + "a")
 
@@ -1035,6 +1059,7 @@ def test_the_checksum_of_other_bytes_completes_nothing(
     assert not exists(store, prefix + "a")
 
 
+@pytest.mark.every_run_on("swift")
 def test_completion_with_if_none_match_leaves_alone_what_is_there(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"there")
     upload_id = store.create_upload(prefix + "a")
@@ -1073,6 +1098,7 @@ def test_completion_with_if_match_replaces_the_blob_that_it_names_and_no_other(
     assert content(store, prefix + "a") == b"there"
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_completed_upload_cannot_be_completed_again(
     store: Store, prefix: str, deviates: Callable[[str], bool]
 ) -> None:
@@ -1100,6 +1126,7 @@ def test_a_completed_upload_has_no_parts_any_more(store: Store, prefix: str, dev
         list(store.list_parts(prefix + "a", upload_id))
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_part_that_comes_after_completion_is_refused_and_leaves_the_blob_alone(
     store: Store, prefix: str, deviates: Callable[[str], bool]
 ) -> None:
@@ -1120,6 +1147,7 @@ def test_a_part_that_comes_after_completion_is_refused_and_leaves_the_blob_alone
 # --- uploads: abort, unknown ids, listing ------------------------------------------------------------------------
 
 
+@pytest.mark.every_run_on("swift")
 def test_an_aborted_upload_is_gone_and_nothing_became_visible(store: Store, prefix: str) -> None:
     upload_id, _ = upload_two_parts(store, prefix + "a")
     store.abort_upload(prefix + "a", upload_id)
@@ -1185,6 +1213,7 @@ def test_an_upload_belongs_to_its_key(store: Store, prefix: str, deviates: Calla
         store.abort_upload(prefix + "b", upload_id)
 
 
+@pytest.mark.every_run_on("swift")
 def test_unfinished_uploads_are_listed_by_prefix(store: Store, prefix: str) -> None:
     open_id = store.create_upload(prefix + "a/open")
     aborted_id = store.create_upload(prefix + "a/aborted")
@@ -1212,6 +1241,7 @@ def fetch(url: str, method: str = "GET") -> tuple[int, bytes]:
             return error.code, b""
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_presigned_url_reads_the_blob(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
     store.put(prefix + "a b+ü", b"hello")
     if deviates("URLs"):
@@ -1222,6 +1252,7 @@ def test_a_presigned_url_reads_the_blob(store: Store, prefix: str, deviates: Cal
     assert fetch(store.presign("GET", prefix + "a b+ü", 60)) == (200, b"hello")
 
 
+@pytest.mark.every_run_on("swift")
 def test_a_tampered_url_is_refused(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
     if deviates("URLs"):
         with pytest.raises(NotSupportedError):

@@ -207,7 +207,7 @@ def test_a_payload_is_signed_where_the_store_demands_it(server: Any, answer: Any
     assert request.body == data
 
 
-@pytest.mark.parametrize("service", ["moto_service", "swift_service"])
+@pytest.mark.parametrize("service", ["moto_service", pytest.param("swift_service", marks=pytest.mark.long)])
 @pytest.mark.parametrize("sign_payload", [False, True])
 def test_signed_and_unsigned_payloads_both_arrive_over_http(
     request: pytest.FixtureRequest,
@@ -229,7 +229,7 @@ def test_signed_and_unsigned_payloads_both_arrive_over_http(
 
 
 @pytest.mark.parametrize("checksum", ["crc64nvme", "crc32c", "md5", "none"])
-@pytest.mark.parametrize("service", ["moto_service", "swift_service"])
+@pytest.mark.parametrize("service", ["moto_service", pytest.param("swift_service", marks=pytest.mark.long)])
 def test_an_upload_works_with_every_checksum_setting(
     request: pytest.FixtureRequest, make_s3_store: Callable[..., S3Store], service: str, checksum: str, prefix: str
 ) -> None:
