@@ -26,10 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         case = getattr(item, "callspec", None)
-        kind = case.params.get("kind") if case is not None else None
-        if kind in SLOWER_KINDS and not any(
-            kind in mark.args and mark.kwargs.get("only", "") in case.id for mark in item.iter_markers("every_run_on")
-        ):
+        if case is None or case.params.get("kind") not in SLOWER_KINDS:
+            continue
+        chosen = (
+            mark.kwargs.get("only", "") in case.id
+            for mark in item.iter_markers("every_run_on")
+            if case.params["kind"] in mark.args
+        )
+        if not any(chosen):
             item.add_marker(pytest.mark.long)
 
 

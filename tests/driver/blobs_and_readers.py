@@ -15,6 +15,9 @@ from worker.stores.blob_values import BlobOptions, UploadEntry
 from worker.stores.store import Reader
 from worker.transfer.sources.file_source import FileSource
 
+MakeDriver = Callable[..., Driver]
+"""Makes a driver with tiny parts on a store."""
+
 
 def data(size: int, seed: int = 0) -> bytes:
     """Bytes that differ everywhere; another seed gives others."""

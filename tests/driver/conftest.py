@@ -12,7 +12,7 @@ import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
 from tests.doubles import BytesSource
-from tests.driver.blobs_and_readers import ReaderOf, Reading, file_source
+from tests.driver.blobs_and_readers import MakeDriver, ReaderOf, Reading, file_source
 from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
 from tests.driver.unsupported import UNSUPPORTED
 from worker.driver import Driver
@@ -140,7 +140,7 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def on(root: str, engine: Engine) -> Callable[..., Driver]:
+def on(root: str, engine: Engine) -> MakeDriver:
     """A constructor of drivers with tiny parts on any store, at the test's root directory unless another is given."""
 
     def make(store: Store, root: str = root) -> Driver:
@@ -150,7 +150,7 @@ def on(root: str, engine: Engine) -> Callable[..., Driver]:
 
 
 @pytest.fixture
-def driver(store: Store, on: Callable[..., Driver]) -> Driver:
+def driver(store: Store, on: MakeDriver) -> Driver:
     return on(store)
 
 

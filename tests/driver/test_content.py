@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, HookedStore, RecordingStore
-from tests.driver.blobs_and_readers import Once, content, data, identity, keys, put
+from tests.driver.blobs_and_readers import MakeDriver, Once, content, data, identity, keys, put
 from tests.driver.store_kinds import PART, at_home, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
@@ -73,9 +73,7 @@ def test_a_mapped_file_is_put(driver: Driver) -> None:
 
 @at_home
 @pytest.mark.parametrize("contents", ["text", "", None, 5, 1.5, ["a"], {"a": 1}], ids=repr)
-def test_anything_else_is_a_type_error_and_nothing_is_sent(
-    store: Store, on: Callable[..., Driver], contents: Any
-) -> None:
+def test_anything_else_is_a_type_error_and_nothing_is_sent(store: Store, on: MakeDriver, contents: Any) -> None:
     recorded = RecordingStore(store)
     with pytest.raises(TypeError):
         on(recorded).put_content("/a", contents)
@@ -118,9 +116,7 @@ def test_without_overwrite_a_put_leaves_what_is_there(driver: Driver, size: int)
 
 
 @pytest.mark.every_run_on("local", "moto", "swift")
-def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(
-    store: Store, on: Callable[..., Driver]
-) -> None:
+def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(store: Store, on: MakeDriver) -> None:
     somebody = Once("put", lambda: put(on(store), "/a", b"theirs"))
     with pytest.raises(BlobExistsError):
         on(HookedStore(store, before=somebody)).put_content("/a", b"ours", overwrite=False)
@@ -128,7 +124,7 @@ def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(
     assert content(on(store), "/a") == b"theirs"
 
 
-def test_the_last_of_two_puts_wins(store: Store, on: Callable[..., Driver]) -> None:
+def test_the_last_of_two_puts_wins(store: Store, on: MakeDriver) -> None:
     somebody = Once("put", lambda: put(on(store), "/a", b"theirs"))
     on(HookedStore(store, before=somebody)).put_content("/a", b"ours")
     assert content(on(store), "/a") == b"ours"
@@ -136,7 +132,7 @@ def test_the_last_of_two_puts_wins(store: Store, on: Callable[..., Driver]) -> N
 
 @pytest.mark.parametrize("size", [10, 3 * PART])
 @pytest.mark.every_run_on("moto")
-def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: Callable[..., Driver], size: int) -> None:
+def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: MakeDriver, size: int) -> None:
     put(on(store), "/a", b"there")
     before = identity(on(store), "/a")
     faulty = FaultyStore(
@@ -148,7 +144,7 @@ def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: Calla
 
 
 @pytest.mark.every_run_on("moto")
-def test_a_put_whose_answer_was_lost_is_a_success(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_put_whose_answer_was_lost_is_a_success(store: Store, on: MakeDriver) -> None:
     lost = FaultyStore(store, "put", when="after", error=lambda: StoreUnavailableError("timeout"))
     on(lost).put_content("/a", b"ours")
     assert content(on(store), "/a") == b"ours"

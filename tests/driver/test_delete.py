@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore
-from tests.driver.blobs_and_readers import data, keys, put
+from tests.driver.blobs_and_readers import MakeDriver, data, keys, put
 from tests.driver.small_pages import SmallPages
 from tests.driver.store_kinds import cases
 from worker.driver import Driver
@@ -109,7 +109,7 @@ def test_what_others_stored_below_goes_as_well(driver: Driver) -> None:
 
 
 @cases("size", [3], [1, 2, 5])
-def test_a_tree_of_many_pages_is_deleted_in_batches(store: Store, on: Callable[..., Driver], size: int) -> None:
+def test_a_tree_of_many_pages_is_deleted_in_batches(store: Store, on: MakeDriver, size: int) -> None:
     fill(on(store), "/d", *(f"/d/{number}" for number in range(11)), "/d-", "/d0")
     paged = SmallPages(store, size)
     on(paged).delete("/d")
@@ -119,7 +119,7 @@ def test_a_tree_of_many_pages_is_deleted_in_batches(store: Store, on: Callable[.
 
 @pytest.mark.parametrize("number", [999, 1_000, 1_001, 2_345])
 def test_any_number_of_keys_is_deleted_a_thousand_at_a_time(
-    on: Callable[..., Driver], stores: Callable[..., Store], number: int
+    on: MakeDriver, stores: Callable[..., Store], number: int
 ) -> None:
     recorded = RecordingStore(stores("memory"))
     driver = on(recorded)
@@ -156,7 +156,7 @@ class Stubborn(WrappedStore):
 
 
 @pytest.mark.every_run_on("local", "moto")
-def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: Callable[..., Driver]) -> None:
+def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: MakeDriver) -> None:
     fill(on(store), *(f"/d/{number}" for number in range(9)))
     stubborn = Stubborn(SmallPages(store, 4), "/1", "/7")
     with pytest.raises(DeleteIncompleteError) as caught:
@@ -168,14 +168,14 @@ def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: Ca
     assert keys(on(store)) == ["d/1", "d/7"]
 
 
-def test_keys_that_may_yet_go_make_the_error_transient(store: Store, on: Callable[..., Driver]) -> None:
+def test_keys_that_may_yet_go_make_the_error_transient(store: Store, on: MakeDriver) -> None:
     fill(on(store), "/d/1", "/d/2")
     with pytest.raises(DeleteIncompleteError) as caught:
         on(Stubborn(store, "/1", code="SlowDown")).delete("/d")
     assert caught.value.transient
 
 
-def test_a_blob_that_would_not_go_is_named(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_blob_that_would_not_go_is_named(store: Store, on: MakeDriver) -> None:
     fill(on(store), "/a", "/a/b")
     with pytest.raises(DeleteIncompleteError) as caught:
         on(Stubborn(store, "/a")).delete("/a")
@@ -184,7 +184,7 @@ def test_a_blob_that_would_not_go_is_named(store: Store, on: Callable[..., Drive
 
 @pytest.mark.parametrize("verb", ["list_page", "delete_batch"])
 @pytest.mark.every_run_on("moto")
-def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: Callable[..., Driver], verb: str) -> None:
+def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: MakeDriver, verb: str) -> None:
     fill(on(store), "/d/1", "/d/2")
     faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
     with pytest.raises(PermissionDeniedError):
@@ -193,7 +193,7 @@ def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: Calla
 
 
 @pytest.mark.every_run_on("local", "swift")
-def test_a_delete_that_broke_off_goes_on_when_it_is_called_again(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_delete_that_broke_off_goes_on_when_it_is_called_again(store: Store, on: MakeDriver) -> None:
     fill(on(store), *(f"/d/{number}" for number in range(9)))
     faulty = FaultyStore(
         SmallPages(store, 2), "delete_batch", fail_at=3, times=1_000, error=lambda: StoreUnavailableError("away")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service
-from tests.driver.blobs_and_readers import Reading, content, data, put
+from tests.driver.blobs_and_readers import MakeDriver, Reading, content, data, put
 from tests.driver.store_kinds import BUCKET, PART
 from worker.driver import Driver
 from worker.stores.blob_values import BlobOptions
@@ -73,7 +73,7 @@ Head = Callable[[Driver, str], dict[str, Any]]
 @ways
 @pytest.mark.every_run_on("moto", only="in parts")
 def test_everything_is_encrypted_by_the_stores_key(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+    service: S3Service, make_s3_store: Make, on: MakeDriver, head: Head, act: Act
 ) -> None:
     act(on(make_s3_store(service)), on(make_s3_store(service, encrypt=True)))
     assert head(on(make_s3_store(service)), "/a")["ServerSideEncryption"] == "AES256"
@@ -82,7 +82,7 @@ def test_everything_is_encrypted_by_the_stores_key(
 @ways
 @pytest.mark.every_run_on("moto", only="move")
 def test_everything_is_encrypted_by_the_named_key(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+    service: S3Service, make_s3_store: Make, on: MakeDriver, head: Head, act: Act
 ) -> None:
     keyid = "arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012"
     act(on(make_s3_store(service)), on(make_s3_store(service, encrypt=True, keyid=keyid)))
@@ -93,7 +93,7 @@ def test_everything_is_encrypted_by_the_named_key(
 @ways
 @pytest.mark.every_run_on("moto", only="write")
 def test_everything_has_the_configured_storage_class(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+    service: S3Service, make_s3_store: Make, on: MakeDriver, head: Head, act: Act
 ) -> None:
     act(on(make_s3_store(service)), on(make_s3_store(service, storageclass="REDUCED_REDUNDANCY")))
     assert head(on(make_s3_store(service)), "/a")["StorageClass"] == "REDUCED_REDUNDANCY"
@@ -102,7 +102,7 @@ def test_everything_has_the_configured_storage_class(
 @ways
 @pytest.mark.every_run_on("moto", only="put")
 def test_without_configuration_no_encryption_is_asked_for(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+    service: S3Service, make_s3_store: Make, on: MakeDriver, head: Head, act: Act
 ) -> None:
     driver = on(make_s3_store(service))
     act(driver, driver)
@@ -113,7 +113,7 @@ def test_without_configuration_no_encryption_is_asked_for(
 @pytest.mark.parametrize("size", [0, 10, 5 * PART])
 @pytest.mark.every_run_on("moto")
 def test_a_move_keeps_the_encryption_of_the_blob(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, size: int
+    service: S3Service, make_s3_store: Make, on: MakeDriver, head: Head, size: int
 ) -> None:
     driver = on(make_s3_store(service))
     put(driver, "/source", data(size), BlobOptions(encryption="aws:kms", encryption_key="mine"))
@@ -130,7 +130,7 @@ def test_a_move_keeps_the_encryption_of_the_blob(
 @pytest.mark.parametrize("offset", [5, 2 * PART])
 @pytest.mark.every_run_on("moto")
 def test_a_write_at_an_offset_keeps_encryption_and_storage_class_of_the_blob(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, offset: int
+    service: S3Service, make_s3_store: Make, on: MakeDriver, head: Head, offset: int
 ) -> None:
     driver = on(make_s3_store(service))
     options = BlobOptions(encryption="aws:kms", encryption_key="mine", storage_class="STANDARD_IA")

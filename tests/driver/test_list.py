@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.doubles import FaultyStore
-from tests.driver.blobs_and_readers import data, put
+from tests.driver.blobs_and_readers import MakeDriver, data, put
 from tests.driver.small_pages import SmallPages
 from tests.driver.store_kinds import cases
 from worker.driver import Driver
@@ -97,7 +97,7 @@ def test_what_others_stored_under_no_valid_path_is_not_listed_as_one(driver: Dri
 
 @cases("size", [2], [1, 3])
 @pytest.mark.every_run_on("local", "moto")
-def test_children_on_many_pages_are_all_listed_once(store: Store, on: Callable[..., Driver], size: int) -> None:
+def test_children_on_many_pages_are_all_listed_once(store: Store, on: MakeDriver, size: int) -> None:
     fill(on(store), *(f"/dir/{name}" for name in ("a", "b/1", "b/2", "b/3", "b-", "b.", "c", "d/1", "e")))
     paged = SmallPages(store, size)
     assert sorted(on(paged).list("/dir")) == [f"/dir/{name}" for name in ("a", "b", "b-", "b.", "c", "d", "e")]
@@ -105,25 +105,19 @@ def test_children_on_many_pages_are_all_listed_once(store: Store, on: Callable[.
 
 
 @cases("size", [1], [2])
-def test_a_file_and_a_directory_of_one_name_on_two_pages_are_one_child(
-    store: Store, on: Callable[..., Driver], size: int
-) -> None:
+def test_a_file_and_a_directory_of_one_name_on_two_pages_are_one_child(store: Store, on: MakeDriver, size: int) -> None:
     fill(on(store), "/dir/a", "/dir/a-1", "/dir/a-2", "/dir/a.3", "/dir/a/b")
     assert sorted(on(SmallPages(store, size)).list("/dir")) == ["/dir/a", "/dir/a-1", "/dir/a-2", "/dir/a.3"]
 
 
-def test_a_marker_alone_on_the_first_page_is_not_taken_for_an_empty_directory(
-    store: Store, on: Callable[..., Driver]
-) -> None:
+def test_a_marker_alone_on_the_first_page_is_not_taken_for_an_empty_directory(store: Store, on: MakeDriver) -> None:
     driver = on(store)
     store.put(driver.key("/m") + "/", b"")
     fill(driver, "/m/a", "/m/b")
     assert sorted(on(SmallPages(store, 1)).list("/m")) == ["/m/a", "/m/b"]
 
 
-def test_more_children_than_one_page_holds_are_all_listed(
-    on: Callable[..., Driver], stores: Callable[..., Store]
-) -> None:
+def test_more_children_than_one_page_holds_are_all_listed(on: MakeDriver, stores: Callable[..., Store]) -> None:
     driver = on(stores("memory"))
     fill(driver, *(f"/dir/{number}" for number in range(2_500)), *(f"/dir/d{number}/x" for number in range(1_200)))
     found = driver.list("/dir")
@@ -152,7 +146,7 @@ def test_an_unfinished_upload_is_not_listed(driver: Driver) -> None:
     driver.store.abort_upload(driver.key("/dir/a"), upload_id)
 
 
-def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: MakeDriver) -> None:
     faulty = FaultyStore(store, "list_page", times=1_000, error=lambda: PermissionDeniedError("no"))
     for path in ("/", "/a"):
         with pytest.raises(PermissionDeniedError):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import PUBLISHING, FaultyStore, HookedStore, RecordingStore, WrappedStore
-from tests.driver.blobs_and_readers import Once, content, data, identity, keys, put
+from tests.driver.blobs_and_readers import MakeDriver, Once, content, data, identity, keys, put
 from tests.driver.store_kinds import COPYING, LIMITS, MIN, PART, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, PathNotFoundError, PermissionDeniedError
@@ -169,7 +169,7 @@ def test_without_overwrite_a_blob_is_moved_to_where_nothing_is(driver: Driver, s
 @small_and_large
 @pytest.mark.every_run_on("moto", "swift")
 def test_without_overwrite_a_destination_that_appears_at_the_last_moment_stays(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
@@ -228,9 +228,7 @@ def test_what_the_replaced_blob_carried_does_not_stay(driver: Driver, size: int)
 
 @cases("size", [LARGE], [THRESHOLD + 1])
 @pytest.mark.every_run_on("moto", "swift")
-def test_above_the_threshold_ranges_are_copied_and_no_byte_is_fetched(
-    store: Store, on: Callable[..., Driver], size: int
-) -> None:
+def test_above_the_threshold_ranges_are_copied_and_no_byte_is_fetched(store: Store, on: MakeDriver, size: int) -> None:
     recorded = RecordingStore(store)
     put(on(store), "/a", data(size))
     on(recorded).move("/a", "/b")
@@ -240,7 +238,7 @@ def test_above_the_threshold_ranges_are_copied_and_no_byte_is_fetched(
     assert recorded.named("get", "upload_part", "put") == []
 
 
-def test_up_to_the_threshold_one_call_copies(store: Store, on: Callable[..., Driver]) -> None:
+def test_up_to_the_threshold_one_call_copies(store: Store, on: MakeDriver) -> None:
     recorded = RecordingStore(store)
     put(on(store), "/a", data(THRESHOLD))
     on(recorded).move("/a", "/b")
@@ -249,9 +247,7 @@ def test_up_to_the_threshold_one_call_copies(store: Store, on: Callable[..., Dri
 
 
 @large_and_small
-def test_every_copy_is_pinned_to_the_version_that_was_looked_at(
-    store: Store, on: Callable[..., Driver], size: int
-) -> None:
+def test_every_copy_is_pinned_to_the_version_that_was_looked_at(store: Store, on: MakeDriver, size: int) -> None:
     recorded = RecordingStore(store)
     put(on(store), "/a", data(size))
     etag = store.head(on(store).key("/a")).etag
@@ -261,7 +257,7 @@ def test_every_copy_is_pinned_to_the_version_that_was_looked_at(
 
 @large_and_small
 def test_the_source_is_deleted_only_after_the_destination_was_looked_at(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     recorded = RecordingStore(store)
     driver = on(recorded)
@@ -321,7 +317,7 @@ REFUSED = {
     {f"{name}, to nothing": (*case, False) for name, case in REFUSED.items()},
 )
 def test_a_copy_that_is_refused_leaves_source_and_destination_as_they_were(
-    store: Store, on: Callable[..., Driver], verb: str, size: int, there: bool
+    store: Store, on: MakeDriver, verb: str, size: int, there: bool
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
@@ -334,7 +330,7 @@ def test_a_copy_that_is_refused_leaves_source_and_destination_as_they_were(
     assert (identity(plain, "/a"), identity(plain, "/b")) == before
 
 
-def test_the_second_copied_part_may_fail_as_well_as_the_first(store: Store, on: Callable[..., Driver]) -> None:
+def test_the_second_copied_part_may_fail_as_well_as_the_first(store: Store, on: MakeDriver) -> None:
     plain = on(store)
     put(plain, "/a", data(LARGE))
     faulty = FaultyStore(store, "copy_part", fail_at=3, times=1_000, error=lambda: PermissionDeniedError("no"))
@@ -345,7 +341,7 @@ def test_the_second_copied_part_may_fail_as_well_as_the_first(store: Store, on: 
 
 @large_and_small
 def test_a_source_that_cannot_be_deleted_is_an_error_and_both_blobs_are_there(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
@@ -371,7 +367,7 @@ class ShortSighted(WrappedStore):
 
 @large_and_small
 def test_the_source_stays_if_the_destination_does_not_show_what_was_copied(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
@@ -380,7 +376,7 @@ def test_the_source_stays_if_the_destination_does_not_show_what_was_copied(
     assert content(plain, "/a") == data(size)
 
 
-def replaced_source(store: Store, on: Callable[..., Driver], size: int, verb: str, *, at: int = 1) -> Driver:
+def replaced_source(store: Store, on: MakeDriver, size: int, verb: str, *, at: int = 1) -> Driver:
     """Move while somebody replaces the source before the verb; an error, and the source is theirs."""
     plain = on(store)
     put(plain, "/a", data(size, seed=1))
@@ -393,7 +389,7 @@ def replaced_source(store: Store, on: Callable[..., Driver], size: int, verb: st
     return plain
 
 
-def test_a_source_replaced_before_the_copy_is_an_error_and_both_stay(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_source_replaced_before_the_copy_is_an_error_and_both_stay(store: Store, on: MakeDriver) -> None:
     plain = replaced_source(store, on, SMALL, "copy")
     assert content(plain, "/b") == b"there"
 
@@ -401,7 +397,7 @@ def test_a_source_replaced_before_the_copy_is_an_error_and_both_stay(store: Stor
 @cases("at", [3], [1])
 @pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_source_replaced_between_copied_ranges_is_an_error_and_both_stay(
-    store: Store, on: Callable[..., Driver], at: int
+    store: Store, on: MakeDriver, at: int
 ) -> None:
     plain = replaced_source(store, on, LARGE, "copy_part", at=at)
     assert content(plain, "/b") == b"there"
@@ -409,9 +405,7 @@ def test_a_source_replaced_between_copied_ranges_is_an_error_and_both_stay(
 
 @large_and_small
 @pytest.mark.every_run_on("swift")
-def test_a_source_replaced_before_its_delete_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], size: int
-) -> None:
+def test_a_source_replaced_before_its_delete_is_an_error_and_stays(store: Store, on: MakeDriver, size: int) -> None:
     plain = replaced_source(store, on, size, "delete_batch")
     assert content(plain, "/b") == data(size, seed=1)
 
@@ -419,16 +413,14 @@ def test_a_source_replaced_before_its_delete_is_an_error_and_stays(
 @cases("size, verb", [(SMALL, "copy"), (LARGE, "copy_part")], [(LARGE, "complete_upload")])
 @pytest.mark.every_run_on("local")
 def test_a_source_that_is_replaced_during_a_move_is_never_lost(
-    store: Store, on: Callable[..., Driver], size: int, verb: str
+    store: Store, on: MakeDriver, size: int, verb: str
 ) -> None:
     replaced_source(store, on, size, verb)
 
 
 @cases("verb, size", [("complete_upload", LARGE)], [("copy", SMALL), ("delete_batch", SMALL)])
 @pytest.mark.every_run_on("moto", "swift")
-def test_an_answer_that_was_lost_does_not_fail_a_move(
-    store: Store, on: Callable[..., Driver], verb: str, size: int
-) -> None:
+def test_an_answer_that_was_lost_does_not_fail_a_move(store: Store, on: MakeDriver, verb: str, size: int) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
     lost = FaultyStore(store, verb, when="after")
@@ -445,7 +437,7 @@ def test_an_answer_that_was_lost_does_not_fail_a_move(
 
 
 @pytest.fixture
-def other(on: Callable[..., Driver], root: str) -> Driver:
+def other(on: MakeDriver, root: str) -> Driver:
     """Another storage."""
     return on(MemoryStore(limits=LIMITS), f"{root}-other")
 
@@ -500,7 +492,7 @@ def test_without_overwrite_a_blob_in_another_storage_stays(driver: Driver, other
 
 
 @cases("size", [3 * P + 7], [SMALL])
-def test_another_storage_that_refuses_leaves_the_source(driver: Driver, on: Callable[..., Driver], size: int) -> None:
+def test_another_storage_that_refuses_leaves_the_source(driver: Driver, on: MakeDriver, size: int) -> None:
     put(driver, "/a", data(size))
     there = MemoryStore(limits=LIMITS)
     faulty = FaultyStore(there, "put", "complete_upload", times=1_000, error=lambda: PermissionDeniedError("no"))
@@ -512,7 +504,7 @@ def test_another_storage_that_refuses_leaves_the_source(driver: Driver, on: Call
 
 @large_and_small
 def test_a_source_replaced_on_its_way_to_another_storage_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], other: Driver, size: int
+    store: Store, on: MakeDriver, other: Driver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size, seed=1))
@@ -525,7 +517,7 @@ def test_a_source_replaced_on_its_way_to_another_storage_is_an_error_and_stays(
 
 @large_and_small
 def test_a_blob_moves_to_another_root_directory_of_the_same_bucket(
-    store: Store, on: Callable[..., Driver], root: str, size: int
+    store: Store, on: MakeDriver, root: str, size: int
 ) -> None:
     here, there = on(store), on(store, f"{root}/elsewhere")
     put(here, "/a", data(size), OPTIONS)
@@ -536,9 +528,7 @@ def test_a_blob_moves_to_another_root_directory_of_the_same_bucket(
 
 @large_and_small
 @pytest.mark.every_run_on("local", "moto", "swift")
-def test_one_object_seen_through_two_drivers_is_kept(
-    store: Store, on: Callable[..., Driver], root: str, size: int
-) -> None:
+def test_one_object_seen_through_two_drivers_is_kept(store: Store, on: MakeDriver, root: str, size: int) -> None:
     here, deeper = on(store), on(store, f"{root}/deeper")
     put(deeper, "/a", data(size))
     here.move("/deeper/a", "/a", dest=deeper)
@@ -570,7 +560,7 @@ def same_bucket(
 @small_and_large
 @pytest.mark.every_run_on("local", "moto")
 def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
-    store: Store, same_bucket: Callable[..., Store], on: Callable[..., Driver], root: str, size: int
+    store: Store, same_bucket: Callable[..., Store], on: MakeDriver, root: str, size: int
 ) -> None:
     here, deeper = on(store), on(same_bucket(), f"{root}/deeper")
     put(deeper, "/a", data(size))
@@ -582,7 +572,7 @@ def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
 @small_and_large
 @pytest.mark.every_run_on("local", "moto")
 def test_one_object_in_a_bucket_with_two_names_is_never_lost(
-    store: Store, same_bucket: Callable[..., Store], on: Callable[..., Driver], size: int
+    store: Store, same_bucket: Callable[..., Store], on: MakeDriver, size: int
 ) -> None:
     here, there = on(store), on(same_bucket(renamed=True))
     put(here, "/a", data(size))

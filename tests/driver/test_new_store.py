@@ -1,12 +1,11 @@
 """A new kind of store is one constructor: once it is registered, the driver knows it by its name."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
 from tests.doubles import WrappedStore
-from tests.driver.blobs_and_readers import Reading, data
+from tests.driver.blobs_and_readers import MakeDriver, Reading, data
 from tests.driver.store_kinds import LIMITS, PART
 from worker.driver import Driver
 from worker.errors import ConfigurationError, PathNotFoundError, UnsupportedMethodError
@@ -18,7 +17,7 @@ from worker.transfer.upload.engine import Engine
 
 pytestmark = pytest.mark.no_cover
 
-Open = Callable[..., Driver]
+Open = MakeDriver
 
 
 class Shelf(WrappedStore):

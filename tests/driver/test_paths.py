@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import RecordingStore
-from tests.driver.blobs_and_readers import Reading, content, data, keys, put
+from tests.driver.blobs_and_readers import MakeDriver, Reading, content, data, keys, put
 from tests.driver.store_kinds import PART, at_home, cases
 from worker.driver import Driver
 from worker.errors import InvalidOffsetError, InvalidPathError, PathNotFoundError
@@ -92,7 +92,7 @@ def check_refused(store: Store, driver: Driver, operation: Operation, path: Any,
 @cases("path", {name: NEVER[name] for name in ("a trailing slash", "two dots within", "a final newline")}, NEVER)
 @pytest.mark.every_run_on("local", only="two dots")
 def test_an_invalid_path_is_refused_by_every_operation_and_no_request_is_sent(
-    store: Store, on: Callable[..., Driver], path: str
+    store: Store, on: MakeDriver, path: str
 ) -> None:
     recorded = RecordingStore(store)
     for operation in OPERATIONS.values():
@@ -102,7 +102,7 @@ def test_an_invalid_path_is_refused_by_every_operation_and_no_request_is_sent(
 
 @at_home
 @pytest.mark.parametrize("path", NO_TEXT.values(), ids=NO_TEXT)
-def test_a_path_that_is_no_text_is_invalid(store: Store, on: Callable[..., Driver], path: Any) -> None:
+def test_a_path_that_is_no_text_is_invalid(store: Store, on: MakeDriver, path: Any) -> None:
     recorded = RecordingStore(store)
     for operation in OPERATIONS.values():
         check_refused(store, on(recorded), operation, path, repr(path))
@@ -111,7 +111,7 @@ def test_a_path_that_is_no_text_is_invalid(store: Store, on: Callable[..., Drive
 
 @at_home
 @pytest.mark.parametrize("operation", BLOB_OPERATIONS.values(), ids=BLOB_OPERATIONS)
-def test_the_root_is_only_for_list_and_stat(store: Store, on: Callable[..., Driver], operation: Operation) -> None:
+def test_the_root_is_only_for_list_and_stat(store: Store, on: MakeDriver, operation: Operation) -> None:
     recorded = RecordingStore(store)
     check_refused(store, on(recorded), operation, "/", "/")
     assert recorded.calls == []
@@ -139,7 +139,7 @@ def test_the_path_is_checked_before_the_offset(driver: Driver, path: str) -> Non
         driver.read_stream(path, -1)
 
 
-def test_the_offset_of_a_read_is_checked_before_the_blob_is_looked_for(store: Store, on: Callable[..., Driver]) -> None:
+def test_the_offset_of_a_read_is_checked_before_the_blob_is_looked_for(store: Store, on: MakeDriver) -> None:
     recorded = RecordingStore(store)
     with pytest.raises(InvalidOffsetError) as caught:
         on(recorded).read_stream("/missing", -1)
@@ -147,7 +147,7 @@ def test_the_offset_of_a_read_is_checked_before_the_blob_is_looked_for(store: St
     assert recorded.calls == []
 
 
-def test_a_key_with_its_root_has_at_most_1024_bytes(store: Store, on: Callable[..., Driver], root: str) -> None:
+def test_a_key_with_its_root_has_at_most_1024_bytes(store: Store, on: MakeDriver, root: str) -> None:
     recorded = RecordingStore(store)
     longest = "/" + "a" * (1_024 - len(root) - 1)
     assert len(on(recorded).key(longest)) == 1_024

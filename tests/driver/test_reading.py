@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, WrappedStore
-from tests.driver.blobs_and_readers import DroppingReader, content, data, put
+from tests.driver.blobs_and_readers import DroppingReader, MakeDriver, content, data, put
 from tests.driver.store_kinds import PART, cases
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidOffsetError, PathNotFoundError, PermissionDeniedError
@@ -198,7 +198,7 @@ def test_a_blob_that_is_replaced_while_it_is_read_is_an_error_or_the_old_one_and
 @cases("offset, size", [(0, 100), (17, 4_000)], [(offset, size) for offset in (0, 17) for size in (0, 1, 101, 4_999)])
 @pytest.mark.every_run_on("moto")
 def test_a_dropped_connection_goes_on_at_the_byte_that_it_had_reached(
-    store: Store, on: Callable[..., Driver], size: int, offset: int
+    store: Store, on: MakeDriver, size: int, offset: int
 ) -> None:
     put(on(store), "/a", data(5_000))
     dropping = DroppingStore(store, size)
@@ -207,15 +207,13 @@ def test_a_dropped_connection_goes_on_at_the_byte_that_it_had_reached(
     assert dropping.left == 0
 
 
-def test_a_connection_that_drops_again_and_again_but_moves_goes_on(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_connection_that_drops_again_and_again_but_moves_goes_on(store: Store, on: MakeDriver) -> None:
     put(on(store), "/a", data(1_000))
     with on(DroppingStore(store, 400, times=2)).read_stream("/a") as stream:
         assert stream.read() == data(1_000)
 
 
-def test_a_connection_that_never_brings_a_byte_is_an_error_and_no_short_stream(
-    store: Store, on: Callable[..., Driver]
-) -> None:
+def test_a_connection_that_never_brings_a_byte_is_an_error_and_no_short_stream(store: Store, on: MakeDriver) -> None:
     put(on(store), "/a", data(1_000))
     with on(DroppingStore(store, 0, times=1_000)).read_stream("/a") as stream, pytest.raises(BlobferryError):
         stream.read()
@@ -223,7 +221,7 @@ def test_a_connection_that_never_brings_a_byte_is_an_error_and_no_short_stream(
 
 @cases("size", [100], [0, 2_999])
 def test_a_blob_that_was_replaced_when_the_connection_drops_is_an_error(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(5_000, seed=1))
@@ -234,7 +232,7 @@ def test_a_blob_that_was_replaced_when_the_connection_drops_is_an_error(
 
 
 def test_a_blob_that_was_replaced_by_a_shorter_one_when_the_connection_drops_is_an_error(
-    store: Store, on: Callable[..., Driver]
+    store: Store, on: MakeDriver
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(5_000, seed=1))
@@ -244,7 +242,7 @@ def test_a_blob_that_was_replaced_by_a_shorter_one_when_the_connection_drops_is_
 
 
 @pytest.mark.every_run_on("local", "moto")
-def test_a_blob_that_was_deleted_when_the_connection_drops_is_an_error(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_blob_that_was_deleted_when_the_connection_drops_is_an_error(store: Store, on: MakeDriver) -> None:
     plain = on(store)
     put(plain, "/a", data(5_000, seed=1))
     dropping = DroppingStore(store, 100, dropped=lambda: store.delete_batch([plain.key("/a")]))
@@ -253,7 +251,7 @@ def test_a_blob_that_was_deleted_when_the_connection_drops_is_an_error(store: St
 
 
 @pytest.mark.every_run_on("swift")
-def test_a_refused_read_is_not_taken_for_a_missing_path(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_refused_read_is_not_taken_for_a_missing_path(store: Store, on: MakeDriver) -> None:
     put(on(store), "/a", data(SIZE))
     faulty = FaultyStore(store, "get", "head", times=1_000, error=lambda: PermissionDeniedError("no"))
     with pytest.raises(PermissionDeniedError):
@@ -262,6 +260,6 @@ def test_a_refused_read_is_not_taken_for_a_missing_path(store: Store, on: Callab
         on(faulty).get_content("/a")
 
 
-def test_a_dropped_connection_does_not_shorten_get_content(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_dropped_connection_does_not_shorten_get_content(store: Store, on: MakeDriver) -> None:
     put(on(store), "/a", data(5_000))
     assert on(DroppingStore(store, 100)).get_content("/a") == data(5_000)

@@ -1,13 +1,12 @@
 """stat: the key itself, then what lies below ``key/``; nothing else makes a path exist."""
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.doubles import FaultyStore
-from tests.driver.blobs_and_readers import data, put
+from tests.driver.blobs_and_readers import MakeDriver, data, put
 from tests.driver.store_kinds import PART, cases
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError, StoreUnavailableError
@@ -137,7 +136,7 @@ def test_whenever_stat_shows_a_size_so_many_bytes_can_be_read(driver: Driver, si
             assert stream.read() == whole
 
 
-def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: MakeDriver) -> None:
     for verb, error in (("head", PermissionDeniedError("no")), ("list_page", StoreUnavailableError("away"))):
         with pytest.raises(type(error)):
             on(FaultyStore(store, verb, times=1_000, error=lambda error=error: error)).stat("/a")  # type: ignore[misc]

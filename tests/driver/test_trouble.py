@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service, free_port
-from tests.driver.blobs_and_readers import Reading
+from tests.driver.blobs_and_readers import MakeDriver, Reading
 from tests.driver.store_kinds import BUCKET, LIMITS, at_home
 from tests.driver.test_paths import OPERATIONS, Operation
 from worker.driver import Driver
@@ -31,7 +31,7 @@ operations = pytest.mark.parametrize("operation", ASKING.values(), ids=ASKING)
 @pytest.mark.every_run_on("moto", only="stream")
 @pytest.mark.every_run_on("swift", only="stat")
 def test_a_missing_bucket_is_no_missing_path(
-    service: S3Service, make_s3_store: Callable[..., S3Store], on: Callable[..., Driver], operation: Operation
+    service: S3Service, make_s3_store: Callable[..., S3Store], on: MakeDriver, operation: Operation
 ) -> None:
     with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
         operation(on(make_s3_store(service, "no-such-bucket")), "/a")
@@ -41,7 +41,7 @@ def test_a_missing_bucket_is_no_missing_path(
 @pytest.mark.every_run_on("swift", only="stream")
 @pytest.mark.every_run_on("moto", only="stat")
 def test_credentials_that_are_refused_are_no_missing_path(
-    service: S3Service, make_s3_store: Callable[..., S3Store], on: Callable[..., Driver], operation: Operation
+    service: S3Service, make_s3_store: Callable[..., S3Store], on: MakeDriver, operation: Operation
 ) -> None:
     with pytest.raises(PermissionDeniedError) as caught:
         operation(on(make_s3_store(service, secret_key="wrong")), "/a")
@@ -68,14 +68,14 @@ def nobody() -> S3Store:
     ids=[name for name in ASKING if name not in ("put_content", "write_stream")],
 )
 def test_a_server_that_does_not_answer_is_no_missing_path(
-    nobody: S3Store, on: Callable[..., Driver], operation: Operation
+    nobody: S3Store, on: MakeDriver, operation: Operation
 ) -> None:
     with pytest.raises(StoreUnavailableError):
         operation(on(nobody), "/a")
 
 
 @pytest.mark.parametrize("name", ["put_content", "write_stream"])
-def test_a_server_that_does_not_answer_takes_no_blob(nobody: S3Store, on: Callable[..., Driver], name: str) -> None:
+def test_a_server_that_does_not_answer_takes_no_blob(nobody: S3Store, on: MakeDriver, name: str) -> None:
     with pytest.raises(StoreUnavailableError) as caught:
         OPERATIONS[name](on(nobody), "/a")
     assert caught.value.transient
@@ -109,7 +109,7 @@ def test_a_missing_path_names_the_callers_path_and_never_the_key(driver: Driver,
         assert root not in str(caught.value)
 
 
-def test_a_failed_write_tells_how_much_was_read(nobody: S3Store, on: Callable[..., Driver]) -> None:
+def test_a_failed_write_tells_how_much_was_read(nobody: S3Store, on: MakeDriver) -> None:
     reader = Reading(b"x" * 10)
     with pytest.raises(StoreUnavailableError) as caught:
         on(nobody).write_stream("/a", 0, reader)

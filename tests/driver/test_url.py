@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.doubles import RecordingStore
-from tests.driver.blobs_and_readers import data, put
+from tests.driver.blobs_and_readers import MakeDriver, data, put
 from tests.driver.store_kinds import at_home, cases
 from worker.driver import Driver
 from worker.errors import InvalidRequestError, UnsupportedMethodError
@@ -101,9 +101,7 @@ METHODS = ["PUT", "POST", "DELETE", "get", "head", "Get", "", " GET", 5, b"GET",
 
 @cases("method", {"PUT": "PUT", "get": "get"}, {repr(method): method for method in METHODS})
 @pytest.mark.every_run_on("local", "swift")
-def test_other_methods_are_unsupported_and_no_request_is_sent(
-    store: Store, on: Callable[..., Driver], method: Any
-) -> None:
+def test_other_methods_are_unsupported_and_no_request_is_sent(store: Store, on: MakeDriver, method: Any) -> None:
     recorded = RecordingStore(store)
     with pytest.raises(UnsupportedMethodError) as caught:
         on(recorded).url_for("/a", {"method": method})
@@ -135,7 +133,7 @@ def test_an_unknown_option_is_refused_and_not_ignored(driver: Driver) -> None:
         driver.url_for("/a", {"expires": in_time(hours=1)})
 
 
-def test_a_store_without_urls_says_that_it_has_none(stores: Callable[[str], Store], on: Callable[..., Driver]) -> None:
+def test_a_store_without_urls_says_that_it_has_none(stores: Callable[[str], Store], on: MakeDriver) -> None:
     for kind in ("memory", "local"):
         with pytest.raises(UnsupportedMethodError) as caught:
             on(stores(kind)).url_for("/a")

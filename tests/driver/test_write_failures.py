@@ -4,7 +4,6 @@ A blob's ETag and time are part of what it was. That no upload is left is checke
 """
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tests.doubles import BytesSource, FaultyStore, HookedStore, RecordingStore
 from tests.driver.blobs_and_readers import (
     Breaking,
     BreakingSource,
+    MakeDriver,
     Once,
     ReaderOf,
     Reading,
@@ -120,9 +120,7 @@ def test_a_text_file_is_refused(driver: Driver) -> None:
 
 @at_home
 @pytest.mark.parametrize("reader", [b"bytes", "text", None, 5, []], ids=repr)
-def test_what_cannot_be_read_is_a_type_error_and_no_request_is_sent(
-    store: Store, on: Callable[..., Driver], reader: Any
-) -> None:
+def test_what_cannot_be_read_is_a_type_error_and_no_request_is_sent(store: Store, on: MakeDriver, reader: Any) -> None:
     recorded = RecordingStore(store)
     with pytest.raises(TypeError):
         on(recorded).write_stream("/blob", 0, reader)
@@ -209,7 +207,7 @@ def test_a_source_that_was_replaced_meanwhile_makes_no_blob(driver: Driver, size
 @cases("change", ["shorter"], ["longer", "other"])
 @pytest.mark.every_run_on("local")
 def test_a_file_that_changes_while_it_is_sent_makes_no_blob(
-    store: Store, on: Callable[..., Driver], tmp_path: Path, change: str
+    store: Store, on: MakeDriver, tmp_path: Path, change: str
 ) -> None:
     before = prepare(on(store), 100)
     source = file_source(tmp_path, data(3 * P))
@@ -252,7 +250,7 @@ REFUSALS = {
 @pytest.mark.every_run_on("local")
 @pytest.mark.every_run_on("swift", only="part")
 def test_a_store_that_refuses_leaves_the_blob_as_it_was(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, old_size: int, offset: int, size: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str, old_size: int, offset: int, size: int
 ) -> None:
     before = prepare(on(store), old_size)
     faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
@@ -267,9 +265,7 @@ def test_a_store_that_refuses_leaves_the_blob_as_it_was(
 
 
 @both_readers
-def test_the_second_part_may_fail_as_well_as_the_first(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
-) -> None:
+def test_the_second_part_may_fail_as_well_as_the_first(store: Store, on: MakeDriver, reader_of: ReaderOf) -> None:
     before = prepare(on(store), 100)
     faulty = FaultyStore(store, "upload_part", fail_at=2, times=1_000, error=lambda: PermissionDeniedError("no"))
     with pytest.raises(PermissionDeniedError):
@@ -281,7 +277,7 @@ def test_the_second_part_may_fail_as_well_as_the_first(
 @pytest.mark.parametrize(("verb", "offset", "size"), [("put", 0, 10), ("complete_upload", 2 * P, 3 * P)])
 @pytest.mark.every_run_on("moto", "swift")
 def test_a_publishing_call_whose_answer_was_lost_is_a_success(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, offset: int, size: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str, offset: int, size: int
 ) -> None:
     put(on(store), "/blob", data(3 * P, seed=1))
     lost = FaultyStore(store, verb, when="after", error=lambda: StoreUnavailableError("timeout"))
@@ -291,7 +287,7 @@ def test_a_publishing_call_whose_answer_was_lost_is_a_success(
 
 
 def test_an_upload_that_cannot_be_aborted_does_not_hide_the_error(
-    store: Store, on: Callable[..., Driver], known_leaks: set[str]
+    store: Store, on: MakeDriver, known_leaks: set[str]
 ) -> None:
     before = prepare(on(store), 100)
     faulty = FaultyStore(store, "abort_upload", times=1_000, error=lambda: PermissionDeniedError("no"))
@@ -304,7 +300,7 @@ def test_an_upload_that_cannot_be_aborted_does_not_hide_the_error(
     known_leaks.add(left)
 
 
-def test_uploads_of_others_to_the_same_path_are_left_alone(store: Store, on: Callable[..., Driver]) -> None:
+def test_uploads_of_others_to_the_same_path_are_left_alone(store: Store, on: MakeDriver) -> None:
     driver = on(store)
     theirs = store.create_upload(driver.key("/blob"))
     driver.write_stream("/blob", 0, Reading(data(3 * P)))
@@ -328,9 +324,7 @@ def test_many_failed_writes_leave_no_upload_behind(driver: Driver) -> None:
 
 @at_home
 @pytest.mark.parametrize("offset", [-1, -(2**70)])
-def test_a_negative_offset_is_named_and_nothing_is_read_or_sent(
-    store: Store, on: Callable[..., Driver], offset: int
-) -> None:
+def test_a_negative_offset_is_named_and_nothing_is_read_or_sent(store: Store, on: MakeDriver, offset: int) -> None:
     recorded, reader = RecordingStore(store), Reading(data(10))
     with pytest.raises(InvalidOffsetError) as caught:
         on(recorded).write_stream("/blob", offset, reader)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.doubles import TINY, BytesSource, HookedStore, RecordingStore
-from tests.driver.blobs_and_readers import Once, ReaderOf, Reading, content, data, identity, put, written
+from tests.driver.blobs_and_readers import MakeDriver, Once, ReaderOf, Reading, content, data, identity, put, written
 from tests.driver.store_kinds import AT_HOME, COPYING, MIN, PART, both_readers, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, SourceChangedError, SupersededError
@@ -120,7 +120,7 @@ def test_a_write_keeps_the_head_fills_the_gap_and_drops_the_tail(
 
 @pytest.mark.parametrize("old_size", [None, *RUNGS])
 def test_the_rule_holds_for_every_relation_of_offset_and_sizes(
-    on: Callable[..., Driver], old_size: int | None, any_reader_of: ReaderOf, stores: Callable[[str], Store]
+    on: MakeDriver, old_size: int | None, any_reader_of: ReaderOf, stores: Callable[[str], Store]
 ) -> None:
     driver = on(stores("memory"))
     old = None if old_size is None else data(old_size, seed=1)
@@ -156,7 +156,7 @@ def test_the_result_does_not_depend_on_the_size_of_parts(
 
 
 @cases("most", [700], [1, 7])
-def test_short_reads_are_gathered_into_whole_parts(store: Store, on: Callable[..., Driver], most: int) -> None:
+def test_short_reads_are_gathered_into_whole_parts(store: Store, on: MakeDriver, most: int) -> None:
     recorded = RecordingStore(store)
     new = data(2 * P + 9)
     assert on(recorded).write_stream("/blob", 0, Reading(new, most=most)) == len(new)
@@ -178,7 +178,7 @@ def test_a_binary_file_is_a_reader_and_is_read_from_where_it_stands(driver: Driv
 @cases("old_size, offset", [(3 * P, M), (5 * P + 13, 4 * P + 1)], [(M, M), (5 * P, 5 * P)], files=AT_HOME)
 @pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_head_of_at_least_m_bytes_is_copied_by_the_store_and_not_fetched(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, old_size: int, offset: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, old_size: int, offset: int
 ) -> None:
     recorded = RecordingStore(store)
     driver = on(recorded)
@@ -194,9 +194,7 @@ def test_a_head_of_at_least_m_bytes_is_copied_by_the_store_and_not_fetched(
 
 
 @both_readers
-def test_a_head_below_m_bytes_is_fetched_and_no_more_than_it(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
-) -> None:
+def test_a_head_below_m_bytes_is_fetched_and_no_more_than_it(store: Store, on: MakeDriver, reader_of: ReaderOf) -> None:
     recorded = RecordingStore(store)
     driver = on(recorded)
     put(driver, "/blob", data(3 * P, seed=1))
@@ -211,7 +209,7 @@ def test_a_head_below_m_bytes_is_fetched_and_no_more_than_it(
 
 @cases("size", [4 * P + 1], [2 * P, 2 * P + 1, 7 * P + 9])
 def test_a_head_larger_than_one_copy_may_be_is_copied_in_ranges_that_are_neither_too_small_nor_too_large(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     recorded = RecordingStore(store)
     recorded.limits = Limits(min_part_size=M, max_part_size=2 * P)
@@ -321,7 +319,7 @@ def test_without_overwrite_a_blob_that_is_there_stays(driver: Driver, reader_of:
 @pytest.mark.parametrize(("verb", "size"), [("put", 10), ("complete_upload", 3 * P)])
 @pytest.mark.every_run_on("moto")
 def test_without_overwrite_a_blob_that_appears_at_the_last_moment_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, size: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str, size: int
 ) -> None:
     somebody = Once(verb, lambda: put(on(store), "/blob", b"theirs"))
     with pytest.raises(BlobExistsError):
@@ -335,9 +333,7 @@ def test_without_overwrite_a_blob_that_appears_at_the_last_moment_stays(
 
 @both_readers
 @pytest.mark.parametrize("verb", ["put", "complete_upload"])
-def test_at_offset_0_the_last_writer_wins(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str
-) -> None:
+def test_at_offset_0_the_last_writer_wins(store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str) -> None:
     new = data(10 if verb == "put" else 3 * P)
     put(on(store), "/blob", b"old")
     somebody = Once(verb, lambda: put(on(store), "/blob", b"theirs"))
@@ -347,7 +343,7 @@ def test_at_offset_0_the_last_writer_wins(
 
 
 def interfere(
-    store: Store, on: Callable[..., Driver], reader: object, offset: int, verb: str, *, at: int = 1
+    store: Store, on: MakeDriver, reader: object, offset: int, verb: str, *, at: int = 1
 ) -> tuple[BlobferryError | None, bytes | None]:
     """Write at the offset while somebody replaces the blob before the verb: the error, and what is there then."""
     put(on(store), "/blob", data(3 * P, seed=1))
@@ -365,7 +361,7 @@ def interfere(
 @pytest.mark.parametrize("offset", [100, 2 * P])
 @pytest.mark.every_run_on("moto", "swift")
 def test_a_blob_replaced_before_its_head_is_taken_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, offset: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, offset: int
 ) -> None:
     verb = "get" if offset < M else "copy_part"
     error, found = interfere(store, on, reader_of(data(10)), offset, verb)
@@ -375,7 +371,7 @@ def test_a_blob_replaced_before_its_head_is_taken_is_an_error_and_stays(
 
 @both_readers
 def test_a_blob_replaced_between_two_copied_ranges_is_an_error_and_never_a_mixture(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+    store: Store, on: MakeDriver, reader_of: ReaderOf
 ) -> None:
     error, found = interfere(store, on, reader_of(data(10)), 2 * P, "copy_part", at=2)
     assert error is not None
@@ -384,7 +380,7 @@ def test_a_blob_replaced_between_two_copied_ranges_is_an_error_and_never_a_mixtu
 
 @both_readers
 def test_a_blob_replaced_while_parts_are_sent_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+    store: Store, on: MakeDriver, reader_of: ReaderOf
 ) -> None:
     error, found = interfere(store, on, reader_of(data(3 * P)), 2 * P, "upload_part", at=2)
     assert error is not None
@@ -393,7 +389,7 @@ def test_a_blob_replaced_while_parts_are_sent_is_an_error_and_stays(
 
 @both_readers
 def test_a_blob_replaced_right_before_the_put_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+    store: Store, on: MakeDriver, reader_of: ReaderOf
 ) -> None:
     error, found = interfere(store, on, reader_of(data(10)), 100, "put")
     assert error is not None
@@ -403,7 +399,7 @@ def test_a_blob_replaced_right_before_the_put_is_an_error_and_stays(
 @both_readers
 @pytest.mark.every_run_on("local")
 def test_a_blob_replaced_right_before_completion_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+    store: Store, on: MakeDriver, reader_of: ReaderOf
 ) -> None:
     error, found = interfere(store, on, reader_of(data(10)), 2 * P, "complete_upload")
     assert error is not None
@@ -413,7 +409,7 @@ def test_a_blob_replaced_right_before_completion_is_an_error_and_stays(
 @both_readers
 @pytest.mark.every_run_on("local", "moto")
 def test_a_blob_deleted_during_a_write_at_an_offset_is_an_error_and_does_not_come_back(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+    store: Store, on: MakeDriver, reader_of: ReaderOf
 ) -> None:
     plain = on(store)
     put(plain, "/blob", data(3 * P, seed=1))
@@ -425,7 +421,7 @@ def test_a_blob_deleted_during_a_write_at_an_offset_is_an_error_and_does_not_com
 
 
 @both_readers
-def test_a_blob_is_never_seen_half_written(store: Store, on: Callable[..., Driver], reader_of: ReaderOf) -> None:
+def test_a_blob_is_never_seen_half_written(store: Store, on: MakeDriver, reader_of: ReaderOf) -> None:
     plain = on(store)
     old, new = data(3 * P, seed=1), data(3 * P, seed=2)
     put(plain, "/blob", old)

@@ -71,6 +71,9 @@ DEVIATIONS: dict[str, dict[str, str]] = {
     },
 }
 
+Deviates = Callable[[str], bool]
+"""Whether the server at hand cannot honour a line of the contract."""
+
 FIRST = os.urandom(5 * MIB)  # as small as a part may be that is not the last
 LAST = b"the last part may be small"
 ODD_NAMES = ("a b", "a+b", "a%20b", "ü", "a&b", "<x>", "a'b", 'a"b', "a=b", "a?b#c", "a;b,c", "~a!b*c(d)")
@@ -78,7 +81,7 @@ ALGORITHMS = ("CRC64NVME", "CRC32C", "MD5")
 
 
 @pytest.fixture
-def deviates(kind: str) -> Callable[[str], bool]:
+def deviates(kind: str) -> Deviates:
     return lambda behaviour: behaviour in DEVIATIONS[kind]
 
 
@@ -109,6 +112,11 @@ def keys(store: Store, prefix: str) -> list[str]:
     return [entry.key for entry in store.list_page(prefix).entries]
 
 
+def upload_one_part(store: Store, key: str) -> tuple[str, PartReceipt]:
+    upload_id = store.create_upload(key)
+    return upload_id, store.upload_part(key, upload_id, 1, LAST)
+
+
 def upload_two_parts(store: Store, key: str, *, options: BlobOptions | None = None) -> tuple[str, list[PartReceipt]]:
     upload_id = store.create_upload(key, options=options)
     parts = [store.upload_part(key, upload_id, 1, FIRST), store.upload_part(key, upload_id, 2, LAST)]
@@ -121,13 +129,11 @@ def upload_two_parts(store: Store, key: str, *, options: BlobOptions | None = No
 @pytest.mark.every_run_on("swift")
 def test_a_blob_that_was_put_is_read_back(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"hello")
-
     assert content(store, prefix + "a") == b"hello"
 
 
 def test_an_empty_blob_is_read_back_as_nothing(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"")
-
     assert content(store, prefix + "a") == b""
     assert store.head(prefix + "a").size == 0
 
@@ -144,20 +150,17 @@ def test_a_body_may_be_put_again_by_another_call(store: Store, prefix: str) -> N
 def test_a_put_replaces_the_whole_blob(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"a long blob")
     store.put(prefix + "a", b"short")
-
     assert content(store, prefix + "a") == b"short"
 
 
 def test_a_body_whose_reads_share_one_buffer_is_stored_whole(store: Store, prefix: str) -> None:
     data = os.urandom(300_001)
     store.put(prefix + "a", ReusedBuffer(data))
-
     assert content(store, prefix + "a") == data
 
 
 def test_an_empty_body_is_an_empty_blob(store: Store, prefix: str) -> None:
     store.put(prefix + "a", ReusedBuffer(b""))
-
     assert store.head(prefix + "a").size == 0
 
 
@@ -171,35 +174,30 @@ def test_an_error_of_the_body_comes_out_as_it_was_raised(store: Store, prefix: s
 
     with pytest.raises(SourceUnavailableError, match="the source went away"):
         store.put(prefix + "a", Broken(bytes(300_000)))
-
     assert not exists(store, prefix + "a")
 
 
 @pytest.mark.every_run_on("swift")
 def test_a_range_is_half_open(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"0123456789")
-
     with store.get(prefix + "a", 2, 3) as reader:
         assert reader.read() == b"234"
 
 
 def test_a_range_without_a_size_goes_to_the_end(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"0123456789")
-
     with store.get(prefix + "a", 7) as reader:
         assert reader.read() == b"789"
 
 
 def test_a_range_beyond_the_end_gives_what_there_is(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"0123456789")
-
     with store.get(prefix + "a", 7, 100) as reader:
         assert reader.read() == b"789"
 
 
 def test_a_range_of_no_bytes_is_empty(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"0123456789")
-
     with store.get(prefix + "a", 4, 0) as reader:
         assert reader.read() == b""
 
@@ -212,21 +210,18 @@ def test_a_range_of_no_bytes_of_a_missing_key_is_key_not_found(store: Store, pre
 @pytest.mark.parametrize("offset", [10, 11])
 def test_an_offset_at_or_past_the_end_is_refused_at_the_call(store: Store, prefix: str, offset: int) -> None:
     store.put(prefix + "a", b"0123456789")
-
     with pytest.raises(RangeNotSatisfiableError):
         store.get(prefix + "a", offset)
 
 
 def test_an_empty_blob_has_no_ranges(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"")
-
     with pytest.raises(RangeNotSatisfiableError):
         store.get(prefix + "a", 0, 5)
 
 
 def test_a_reader_gives_no_more_than_asked_and_nothing_at_the_end(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"0123456789")
-
     with store.get(prefix + "a") as reader:
         assert [reader.read(4), reader.read(0), reader.read(4), reader.read(4), reader.read(4), reader.read()] == [
             b"0123", b"", b"4567", b"89", b"", b"",
@@ -235,7 +230,6 @@ def test_a_reader_gives_no_more_than_asked_and_nothing_at_the_end(store: Store, 
 
 def test_a_reader_may_be_left_before_the_end(store: Store, prefix: str) -> None:
     store.put(prefix + "a", FIRST)
-
     with store.get(prefix + "a") as reader:
         assert reader.read(3) == FIRST[:3]
     assert content(store, prefix + "a") == FIRST
@@ -254,14 +248,12 @@ def test_head_of_a_missing_key_is_key_not_found(store: Store, prefix: str) -> No
 
 def test_a_prefix_of_keys_is_no_key(store: Store, prefix: str) -> None:
     store.put(prefix + "a/b", b"")
-
     assert not exists(store, prefix + "a")
 
 
 def test_a_get_may_be_pinned_to_an_etag(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one")
     etag = store.head(prefix + "a").etag
-
     with store.get(prefix + "a", 1, if_match=etag) as reader:
         assert reader.read() == b"ne"
 
@@ -271,7 +263,6 @@ def test_a_reader_tells_the_etag_that_head_shows(store: Store, prefix: str) -> N
     store.put(prefix + "a", b"one")
     upload_id, parts = upload_two_parts(store, prefix + "b")
     store.complete_upload(prefix + "b", upload_id, parts)
-
     for name, size in (("a", None), ("a", 0), ("b", 2)):
         etag = store.head(prefix + name).etag
         with store.get(prefix + name, 0, size) as reader:
@@ -284,7 +275,6 @@ def test_a_listing_tells_the_stores_clock(store: Store, prefix: str) -> None:
     before = store.list_page(prefix).served_at
     store.put(prefix + "a", b"one")
     page = store.list_page(prefix)
-
     assert before <= page.served_at
     assert abs(page.served_at - page.entries[0].mod_time) <= timedelta(seconds=2)
 
@@ -294,7 +284,6 @@ def test_a_get_pinned_to_an_etag_of_the_past_is_refused(store: Store, prefix: st
     store.put(prefix + "a", b"one")
     etag = store.head(prefix + "a").etag
     store.put(prefix + "a", b"two")
-
     with pytest.raises(PreconditionFailedError):
         store.get(prefix + "a", 0, size, if_match=etag)
 
@@ -303,7 +292,6 @@ def test_head_tells_size_and_time_in_utc(store: Store, prefix: str) -> None:
     before = datetime.now(UTC)
     store.put(prefix + "a", b"hello")
     head = store.head(prefix + "a")
-
     assert head.key == prefix + "a"
     assert head.size == 5
     assert head.mod_time.utcoffset() == timedelta(0)
@@ -314,14 +302,12 @@ def test_the_time_of_a_blob_does_not_go_back(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one")
     first = store.head(prefix + "a").mod_time
     store.put(prefix + "a", b"two")
-
     assert store.head(prefix + "a").mod_time >= first
 
 
 def test_one_etag_is_told_by_put_head_and_listing_quotes_included(store: Store, prefix: str) -> None:
     receipt = store.put(prefix + "a", b"hello")
     (entry,) = store.list_page(prefix).entries
-
     assert receipt.etag == store.head(prefix + "a").etag == entry.etag == f'"{hashlib.md5(b"hello").hexdigest()}"'
 
 
@@ -334,7 +320,6 @@ def test_content_type_and_metadata_are_kept_and_names_are_lower_case(store: Stor
     options = BlobOptions(content_type="video/mp4", metadata={"Blobferry-Job": "17", "other": "x y"})
     store.put(prefix + "a", b"hello", options=options)
     head = store.head(prefix + "a")
-
     assert head.content_type == "video/mp4"
     assert head.metadata == {"blobferry-job": "17", "other": "x y"}
 
@@ -342,27 +327,24 @@ def test_content_type_and_metadata_are_kept_and_names_are_lower_case(store: Stor
 def test_a_put_drops_the_metadata_of_the_blob_that_it_replaces(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"hello", options=BlobOptions(metadata={"a": "1"}))
     store.put(prefix + "a", b"hello")
-
     assert store.head(prefix + "a").metadata == {}
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_put_with_its_checksum_is_taken(store: Store, prefix: str, algorithm: str) -> None:
     store.put(prefix + "a", b"hello", checksum=checksum(algorithm, b"hello"))
-
     assert content(store, prefix + "a") == b"hello"
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.every_run_on("swift")
 def test_a_put_with_the_checksum_of_other_bytes_stores_nothing(
-    store: Store, prefix: str, algorithm: str, deviates: Callable[[str], bool]
+    store: Store, prefix: str, algorithm: str, deviates: Deviates
 ) -> None:
     wrong = checksum(algorithm, b"other")
     if deviates("checksums are compared"):
         store.put(prefix + "a", b"hello", checksum=wrong)
         return
-
     with pytest.raises(ChecksumMismatchError):
         store.put(prefix + "a", b"hello", checksum=wrong)
     assert not exists(store, prefix + "a")
@@ -373,20 +355,18 @@ def test_an_unknown_checksum_algorithm_is_refused(store: Store, prefix: str) -> 
         store.put(prefix + "a", b"hello", checksum="ADLER32:AAAAAA==")
 
 
-def test_a_key_of_1025_bytes_is_refused(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_a_key_of_1025_bytes_is_refused(store: Store, prefix: str, deviates: Deviates) -> None:
     key = prefix.ljust(1_025, "k")
     if deviates("long keys are refused"):
         store.put(key, b"")
         return
-
     with pytest.raises(InvalidStoreRequestError):
         store.put(key, b"")
 
 
-def test_a_key_of_1024_bytes_is_taken(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_a_key_of_1024_bytes_is_taken(store: Store, prefix: str, deviates: Deviates) -> None:
     key = prefix.ljust(400 if deviates("long keys are stored") else 1_024, "k")
     store.put(key, b"hello")
-
     assert content(store, key) == b"hello"
 
 
@@ -411,21 +391,19 @@ def test_many_threads_may_share_a_store(store: Store, prefix: str) -> None:
 
 def test_if_none_match_publishes_where_nothing_is(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one", condition=Condition(if_none_match=True))
-
     assert content(store, prefix + "a") == b"one"
 
 
 @pytest.mark.every_run_on("swift")
 def test_if_none_match_leaves_alone_what_is_there(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one")
-
     with pytest.raises(PreconditionFailedError):
         store.put(prefix + "a", b"two", condition=Condition(if_none_match=True))
     assert content(store, prefix + "a") == b"one"
 
 
 @pytest.mark.every_run_on("swift")
-def test_if_match_replaces_the_blob_that_it_names(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_if_match_replaces_the_blob_that_it_names(store: Store, prefix: str, deviates: Deviates) -> None:
     store.put(prefix + "a", b"one")
     condition = Condition(if_match=store.head(prefix + "a").etag)
     if deviates("If-Match on writes"):
@@ -438,20 +416,16 @@ def test_if_match_replaces_the_blob_that_it_names(store: Store, prefix: str, dev
     assert content(store, prefix + "a") == b"two"
 
 
-def test_if_match_leaves_another_blob_alone(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_if_match_leaves_another_blob_alone(store: Store, prefix: str, deviates: Deviates) -> None:
     store.put(prefix + "a", b"one")
     expected = NotSupportedError if deviates("If-Match on writes") else PreconditionFailedError
-
     with pytest.raises(expected):
         store.put(prefix + "a", b"two", condition=Condition(if_match='"0123"'))
     assert content(store, prefix + "a") == b"one"
 
 
-def test_if_match_publishes_nothing_where_nothing_is(
-    store: Store, prefix: str, deviates: Callable[[str], bool]
-) -> None:
+def test_if_match_publishes_nothing_where_nothing_is(store: Store, prefix: str, deviates: Deviates) -> None:
     expected = NotSupportedError if deviates("If-Match on writes") else PreconditionFailedError
-
     with pytest.raises(expected):
         store.put(prefix + "a", b"two", condition=Condition(if_match='"0123"'))
     assert not exists(store, prefix + "a")
@@ -466,7 +440,6 @@ def test_options_of_a_blob_tell_what_it_carries(store: Store, prefix: str) -> No
     given = BlobOptions(content_type="text/plain", metadata={"a": "1"}, headers=headers)
     store.put(prefix + "a", b"hello", options=given)
     found = store.options_of(prefix + "a")
-
     assert found.content_type == "text/plain"
     assert found.metadata == {"a": "1"}
     assert found.headers == headers
@@ -474,14 +447,13 @@ def test_options_of_a_blob_tell_what_it_carries(store: Store, prefix: str) -> No
 
 
 @pytest.mark.every_run_on("swift")
-def test_tags_are_kept(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_tags_are_kept(store: Store, prefix: str, deviates: Deviates) -> None:
     options = BlobOptions(tags={"team": "a + b", "sum": "1+1=2/@:._-"})
     if deviates("tags"):
         with pytest.raises(NotSupportedError):
             store.put(prefix + "a", b"hello", options=options)
         return
     store.put(prefix + "a", b"hello", options=options)
-
     assert store.options_of(prefix + "a").tags == options.tags
 
 
@@ -498,27 +470,23 @@ def test_a_listing_is_in_byte_order_of_the_keys(store: Store, prefix: str) -> No
     names = ["B", "a", "a-b", "a.b", "a/b", "a0", "z", "~", "ü", "\uffee", "\U0001f600"]
     for name in reversed(names):
         store.put(prefix + name, b"")
-
     assert keys(store, prefix) == [prefix + name for name in names]
 
 
 def test_a_listing_holds_the_keys_with_the_prefix_and_no_others(store: Store, prefix: str) -> None:
     for name in ("a", "ab", "b"):
         store.put(prefix + name, b"")
-
     assert keys(store, prefix + "a") == [prefix + "a", prefix + "ab"]
 
 
 def test_a_listing_of_nothing_is_one_empty_page(store: Store, prefix: str) -> None:
     page = store.list_page(prefix)
-
     assert (list(page.entries), list(page.prefixes), page.next_token) == ([], [], None)
 
 
 def test_an_entry_tells_size_and_time_in_utc(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"hello")
     (entry,) = store.list_page(prefix).entries
-
     assert entry.size == 5
     assert entry.mod_time.utcoffset() == timedelta(0)
 
@@ -528,7 +496,6 @@ def test_a_delimiter_gathers_what_lies_deeper(store: Store, prefix: str) -> None
     for name in ("a", "b/1", "b/2", "b/c/3", "b-", "d/"):
         store.put(prefix + name, b"")
     page = store.list_page(prefix, delimiter="/")
-
     assert [entry.key for entry in page.entries] == [prefix + "a", prefix + "b-"]
     assert list(page.prefixes) == [prefix + "b/", prefix + "d/"]
 
@@ -547,7 +514,6 @@ def test_pages_join_to_the_whole_listing(store: Store, prefix: str, limit: int) 
         token = page.next_token
         if token is None:
             break
-
     assert found == names
 
 
@@ -563,7 +529,6 @@ def test_a_common_prefix_counts_once_and_on_one_page(store: Store, prefix: str) 
         token = page.next_token
         if token is None:
             break
-
     assert found == [prefix + name for name in ("a/", "b", "c/", "d")]
 
 
@@ -571,7 +536,6 @@ def test_a_common_prefix_counts_once_and_on_one_page(store: Store, prefix: str) 
 def test_an_odd_key_survives_put_list_copy_and_delete(store: Store, prefix: str, name: str) -> None:
     store.put(f"{prefix}1/{name}", b"hello")
     store.copy(f"{prefix}1/{name}", f"{prefix}2/{name}")
-
     assert keys(store, prefix) == [f"{prefix}1/{name}", f"{prefix}2/{name}"]
     assert content(store, f"{prefix}2/{name}") == b"hello"
     assert store.delete_batch([f"{prefix}1/{name}"]) == []
@@ -584,7 +548,6 @@ def test_an_odd_key_survives_an_upload(store: Store, prefix: str, name: str) -> 
     upload_id = store.create_upload(prefix + name)
     part = store.upload_part(prefix + name, upload_id, 1, LAST)
     store.complete_upload(prefix + name, upload_id, [part])
-
     assert keys(store, prefix) == [prefix + name]
 
 
@@ -595,14 +558,12 @@ def test_an_odd_key_survives_an_upload(store: Store, prefix: str, name: str) -> 
 def test_a_batch_deletes_its_keys_and_no_others(store: Store, prefix: str) -> None:
     for name in ("a", "a/b", "ab", "c"):
         store.put(prefix + name, b"")
-
     assert store.delete_batch([prefix + "a", prefix + "c"]) == []
     assert keys(store, prefix) == [prefix + "a/b", prefix + "ab"]
 
 
 def test_a_missing_key_counts_as_deleted(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"")
-
     assert store.delete_batch([prefix + "nothing", prefix + "a"]) == []
     assert keys(store, prefix) == []
 
@@ -618,7 +579,6 @@ def test_a_batch_of_too_many_keys_is_refused(store: Store, prefix: str) -> None:
 
 def test_a_delete_with_the_right_etag_deletes(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one")
-
     assert store.delete_batch([prefix + "a"], if_match=store.head(prefix + "a").etag) == []
     assert not exists(store, prefix + "a")
 
@@ -626,7 +586,6 @@ def test_a_delete_with_the_right_etag_deletes(store: Store, prefix: str) -> None
 @pytest.mark.every_run_on("swift")
 def test_a_delete_with_another_etag_keeps_the_blob(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"one")
-
     with pytest.raises(PreconditionFailedError):
         store.delete_batch([prefix + "a"], if_match='"0123"')
     assert content(store, prefix + "a") == b"one"
@@ -645,13 +604,12 @@ def test_a_copy_carries_bytes_type_metadata_and_headers(store: Store, prefix: st
     store.put(prefix + "a", b"hello", options=options)
     receipt = store.copy(prefix + "a", prefix + "b")
     copied = store.options_of(prefix + "b")
-
     assert content(store, prefix + "b") == content(store, prefix + "a") == b"hello"
     assert (copied.content_type, copied.metadata, copied.headers) == ("text/css", {"a": "1"}, options.headers)
     assert receipt.etag == store.head(prefix + "b").etag
 
 
-def test_a_copy_carries_tags(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_a_copy_carries_tags(store: Store, prefix: str, deviates: Deviates) -> None:
     if deviates("tags"):
         store.put(prefix + "a", b"hello")
         store.copy(prefix + "a", prefix + "b")
@@ -659,7 +617,6 @@ def test_a_copy_carries_tags(store: Store, prefix: str, deviates: Callable[[str]
         return
     store.put(prefix + "a", b"hello", options=BlobOptions(tags={"team": "video"}))
     store.copy(prefix + "a", prefix + "b")
-
     assert store.options_of(prefix + "b").tags == {"team": "video"}
 
 
@@ -667,7 +624,6 @@ def test_options_given_to_a_copy_replace_those_of_the_source(store: Store, prefi
     store.put(prefix + "a", b"hello", options=BlobOptions(content_type="text/css", metadata={"a": "1"}))
     store.copy(prefix + "a", prefix + "b", options=BlobOptions(content_type="text/html", metadata={"b": "2"}))
     head = store.head(prefix + "b")
-
     assert (head.content_type, head.metadata) == ("text/html", {"b": "2"})
 
 
@@ -675,7 +631,6 @@ def test_a_copy_replaces_what_is_there(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"hello")
     store.put(prefix + "b", b"something longer")
     store.copy(prefix + "a", prefix + "b")
-
     assert content(store, prefix + "b") == b"hello"
 
 
@@ -686,19 +641,17 @@ def test_a_copy_of_a_missing_key_is_key_not_found(store: Store, prefix: str) -> 
 
 def test_a_copy_onto_itself_without_a_change_is_refused_and_loses_nothing(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"hello")
-
     with pytest.raises(InvalidStoreRequestError):
         store.copy(prefix + "a", prefix + "a")
     assert content(store, prefix + "a") == b"hello"
 
 
 @pytest.mark.every_run_on("swift")
-def test_a_copy_of_a_source_that_changed_is_refused(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_a_copy_of_a_source_that_changed_is_refused(store: Store, prefix: str, deviates: Deviates) -> None:
     store.put(prefix + "a", b"hello")
     if deviates("copies obey conditions"):
         store.copy(prefix + "a", prefix + "b", source_if_match='"0123"')
         return
-
     with pytest.raises(PreconditionFailedError):
         store.copy(prefix + "a", prefix + "b", source_if_match='"0123"')
     assert not exists(store, prefix + "b")
@@ -707,35 +660,28 @@ def test_a_copy_of_a_source_that_changed_is_refused(store: Store, prefix: str, d
 def test_a_copy_of_the_source_that_was_meant_is_made(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"hello")
     store.copy(prefix + "a", prefix + "b", source_if_match=store.head(prefix + "a").etag)
-
     assert content(store, prefix + "b") == b"hello"
 
 
-def test_a_copy_with_if_none_match_leaves_alone_what_is_there(
-    store: Store, prefix: str, deviates: Callable[[str], bool]
-) -> None:
+def test_a_copy_with_if_none_match_leaves_alone_what_is_there(store: Store, prefix: str, deviates: Deviates) -> None:
     store.put(prefix + "a", b"hello")
     store.put(prefix + "b", b"there")
     if deviates("copies obey conditions"):
         store.copy(prefix + "a", prefix + "b", condition=Condition(if_none_match=True))
         assert content(store, prefix + "b") == b"hello"
         return
-
     with pytest.raises(PreconditionFailedError):
         store.copy(prefix + "a", prefix + "b", condition=Condition(if_none_match=True))
     assert content(store, prefix + "b") == b"there"
 
 
-def test_a_copy_with_if_match_leaves_another_blob_alone(
-    store: Store, prefix: str, deviates: Callable[[str], bool]
-) -> None:
+def test_a_copy_with_if_match_leaves_another_blob_alone(store: Store, prefix: str, deviates: Deviates) -> None:
     store.put(prefix + "a", b"hello")
     store.put(prefix + "b", b"there")
     if deviates("copies obey conditions"):
         store.copy(prefix + "a", prefix + "b", condition=Condition(if_match='"0123"'))
         assert content(store, prefix + "b") == b"hello"
         return
-
     with pytest.raises(NotSupportedError if deviates("If-Match on writes") else PreconditionFailedError):
         store.copy(prefix + "a", prefix + "b", condition=Condition(if_match='"0123"'))
     assert content(store, prefix + "b") == b"there"
@@ -750,7 +696,6 @@ def test_parts_become_one_blob_at_completion_and_not_before(store: Store, prefix
     assert not exists(store, prefix + "a")
     assert keys(store, prefix) == []
     receipt = store.complete_upload(prefix + "a", upload_id, parts, size=len(FIRST + LAST))
-
     assert content(store, prefix + "a") == FIRST + LAST
     assert receipt.etag == store.head(prefix + "a").etag
 
@@ -759,17 +704,14 @@ def test_the_etag_of_an_upload_is_made_of_its_parts_md5s(store: Store, prefix: s
     upload_id, parts = upload_two_parts(store, prefix + "a")
     receipt = store.complete_upload(prefix + "a", upload_id, parts)
     digests = hashlib.md5(FIRST).digest() + hashlib.md5(LAST).digest()
-
     assert receipt.etag == f'"{hashlib.md5(digests).hexdigest()}-2"'
 
 
 def test_an_upload_replaces_the_blob_that_was_there(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"before")
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
+    upload_id, part = upload_one_part(store, prefix + "a")
     assert content(store, prefix + "a") == b"before"
     store.complete_upload(prefix + "a", upload_id, [part])
-
     assert content(store, prefix + "a") == LAST
 
 
@@ -778,7 +720,6 @@ def test_a_part_sent_again_replaces_the_first(store: Store, prefix: str) -> None
     upload_id = store.create_upload(prefix + "a")
     store.upload_part(prefix + "a", upload_id, 1, b"first try")
     again = store.upload_part(prefix + "a", upload_id, 1, b"second")
-
     assert [(part.part_number, part.size, part.etag) for part in store.list_parts(prefix + "a", upload_id)] == [
         (1, 6, again.etag)
     ]
@@ -790,7 +731,6 @@ def test_the_receipt_of_a_replaced_part_no_longer_completes(store: Store, prefix
     upload_id = store.create_upload(prefix + "a")
     first = store.upload_part(prefix + "a", upload_id, 1, b"first try")
     store.upload_part(prefix + "a", upload_id, 1, b"second")
-
     with pytest.raises(InvalidPartError):
         store.complete_upload(prefix + "a", upload_id, [first])
     assert not exists(store, prefix + "a")
@@ -801,14 +741,12 @@ def test_parts_may_be_sent_in_any_order_and_with_gaps(store: Store, prefix: str)
     last = store.upload_part(prefix + "a", upload_id, 9, LAST)
     first = store.upload_part(prefix + "a", upload_id, 4, FIRST)
     store.complete_upload(prefix + "a", upload_id, [first, last])
-
     assert content(store, prefix + "a") == FIRST + LAST
 
 
 def test_a_part_of_an_upload_may_be_left_out(store: Store, prefix: str) -> None:
     upload_id, parts = upload_two_parts(store, prefix + "a")
     store.complete_upload(prefix + "a", upload_id, parts[1:])
-
     assert content(store, prefix + "a") == LAST
 
 
@@ -816,7 +754,6 @@ def test_a_part_whose_reads_share_one_buffer_is_stored_whole(store: Store, prefi
     upload_id = store.create_upload(prefix + "a")
     part = store.upload_part(prefix + "a", upload_id, 1, ReusedBuffer(FIRST))
     store.complete_upload(prefix + "a", upload_id, [part])
-
     assert part.size == len(FIRST)
     assert content(store, prefix + "a") == FIRST
 
@@ -825,7 +762,6 @@ def test_parts_are_listed_by_number_as_their_receipts_say(store: Store, prefix: 
     upload_id = store.create_upload(prefix + "a")
     sent = [store.upload_part(prefix + "a", upload_id, number, b"x" * number) for number in (3, 1, 2)]
     listed = list(store.list_parts(prefix + "a", upload_id))
-
     assert [(part.part_number, part.size, part.etag) for part in listed] == [
         (number, number, part.etag) for number, part in ((1, sent[1]), (2, sent[2]), (3, sent[0]))
     ]
@@ -835,13 +771,11 @@ def test_parts_are_listed_by_number_as_their_receipts_say(store: Store, prefix: 
 def test_a_listed_part_completes_as_well_as_its_receipt(store: Store, prefix: str) -> None:
     upload_id, _ = upload_two_parts(store, prefix + "a")
     store.complete_upload(prefix + "a", upload_id, list(store.list_parts(prefix + "a", upload_id)))
-
     assert content(store, prefix + "a") == FIRST + LAST
 
 
 def test_an_upload_without_parts_lists_none(store: Store, prefix: str) -> None:
     upload_id = store.create_upload(prefix + "a")
-
     assert list(store.list_parts(prefix + "a", upload_id)) == []
 
 
@@ -849,29 +783,26 @@ def test_an_upload_without_parts_lists_none(store: Store, prefix: str) -> None:
 def test_a_part_with_its_checksum_is_taken(store: Store, prefix: str, algorithm: str) -> None:
     upload_id = store.create_upload(prefix + "a")
     part = store.upload_part(prefix + "a", upload_id, 1, LAST, checksum=checksum(algorithm, LAST))
-
     assert part.checksum in (None, checksum(algorithm, LAST))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_part_with_the_checksum_of_other_bytes_is_refused(
-    store: Store, prefix: str, algorithm: str, deviates: Callable[[str], bool]
+    store: Store, prefix: str, algorithm: str, deviates: Deviates
 ) -> None:
     upload_id = store.create_upload(prefix + "a")
     wrong = checksum(algorithm, b"other")
     if deviates("checksums are compared"):
         store.upload_part(prefix + "a", upload_id, 1, LAST, checksum=wrong)
         return
-
     with pytest.raises(ChecksumMismatchError):
         store.upload_part(prefix + "a", upload_id, 1, LAST, checksum=wrong)
     assert list(store.list_parts(prefix + "a", upload_id)) == []
 
 
-def test_part_number_0_is_refused(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_part_number_0_is_refused(store: Store, prefix: str, deviates: Deviates) -> None:
     upload_id = store.create_upload(prefix + "a")
     expected = UploadNotFoundError if deviates("part 0 is refused as such") else InvalidStoreRequestError
-
     with pytest.raises(expected):
         store.upload_part(prefix + "a", upload_id, 0, b"x")
 
@@ -879,7 +810,6 @@ def test_part_number_0_is_refused(store: Store, prefix: str, deviates: Callable[
 def test_part_number_10000_is_taken_and_10001_refused(store: Store, prefix: str) -> None:
     upload_id = store.create_upload(prefix + "a")
     store.upload_part(prefix + "a", upload_id, 10_000, b"x")
-
     with pytest.raises(InvalidStoreRequestError):
         store.upload_part(prefix + "a", upload_id, 10_001, b"x")
 
@@ -890,7 +820,6 @@ def test_two_uploads_to_one_key_do_not_meet(store: Store, prefix: str) -> None:
     part = store.upload_part(prefix + "a", first, 1, b"first")
     store.upload_part(prefix + "a", second, 1, b"second")
     store.complete_upload(prefix + "a", first, [part])
-
     assert content(store, prefix + "a") == b"first"
     assert [part.size for part in store.list_parts(prefix + "a", second)] == [6]
 
@@ -899,7 +828,6 @@ def test_parts_may_be_sent_by_many_threads(store: Store, prefix: str) -> None:
     upload_id = store.create_upload(prefix + "a")
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: store.upload_part(prefix + "a", upload_id, number, b"x" * number), range(1, 13)))
-
     assert [part.size for part in store.list_parts(prefix + "a", upload_id)] == list(range(1, 13))
 
 
@@ -912,28 +840,23 @@ def test_a_part_may_be_copied_out_of_another_key(store: Store, prefix: str) -> N
     first = store.copy_part(prefix + "a", upload_id, 1, prefix + "source ü+%", 2, len(FIRST))
     last = store.upload_part(prefix + "a", upload_id, 2, LAST)
     store.complete_upload(prefix + "a", upload_id, [first, last], size=len(FIRST + LAST))
-
     assert (first.part_number, first.size, first.etag) == (1, len(FIRST), f'"{hashlib.md5(FIRST).hexdigest()}"')
     assert content(store, prefix + "a") == FIRST + LAST
 
 
-def test_a_part_of_a_missing_source_is_key_not_found(
-    store: Store, prefix: str, deviates: Callable[[str], bool]
-) -> None:
+def test_a_part_of_a_missing_source_is_key_not_found(store: Store, prefix: str, deviates: Deviates) -> None:
     upload_id = store.create_upload(prefix + "a")
     expected = UploadNotFoundError if deviates("a missing part source is told") else KeyNotFoundError
-
     with pytest.raises(expected):
         store.copy_part(prefix + "a", upload_id, 1, prefix + "nothing", 0, 1)
 
 
-def test_a_part_of_a_source_that_changed_is_refused(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_a_part_of_a_source_that_changed_is_refused(store: Store, prefix: str, deviates: Deviates) -> None:
     store.put(prefix + "source", b"hello")
     upload_id = store.create_upload(prefix + "a")
     if deviates("copies obey conditions"):
         store.copy_part(prefix + "a", upload_id, 1, prefix + "source", 0, 5, source_if_match='"0123"')
         return
-
     with pytest.raises(PreconditionFailedError):
         store.copy_part(prefix + "a", upload_id, 1, prefix + "source", 0, 5, source_if_match='"0123"')
 
@@ -942,20 +865,16 @@ def test_a_part_of_the_source_that_was_meant_is_copied(store: Store, prefix: str
     store.put(prefix + "source", b"hello")
     upload_id = store.create_upload(prefix + "a")
     etag = store.head(prefix + "source").etag
-
     assert store.copy_part(prefix + "a", upload_id, 1, prefix + "source", 1, 3, source_if_match=etag).size == 3
 
 
-def test_a_part_beyond_the_end_of_its_source_is_refused(
-    store: Store, prefix: str, deviates: Callable[[str], bool]
-) -> None:
+def test_a_part_beyond_the_end_of_its_source_is_refused(store: Store, prefix: str, deviates: Deviates) -> None:
     store.put(prefix + "source", b"hello")
     upload_id = store.create_upload(prefix + "a")
     if deviates("ranges of part sources are checked"):
         store.copy_part(prefix + "a", upload_id, 1, prefix + "source", 3, 10)
         assert [part.size for part in store.list_parts(prefix + "a", upload_id)] == [2]
         return
-
     with pytest.raises(InvalidStoreRequestError):
         store.copy_part(prefix + "a", upload_id, 1, prefix + "source", 3, 10)
 
@@ -970,23 +889,19 @@ def test_what_was_given_at_creation_is_carried_by_the_blob(store: Store, prefix:
     part = store.upload_part(prefix + "a", upload_id, 1, LAST)
     store.complete_upload(prefix + "a", upload_id, [part])
     head = store.head(prefix + "a")
-
     assert (head.content_type, head.metadata) == ("video/mp4", {"blobferry-job": "17"})
 
 
 @pytest.mark.every_run_on("swift")
-def test_parts_out_of_order_complete_nothing(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_parts_out_of_order_complete_nothing(store: Store, prefix: str, deviates: Deviates) -> None:
     upload_id, parts = upload_two_parts(store, prefix + "a")
-
     with pytest.raises(InvalidPartError, match="EntityTooSmall" if deviates("part order is checked") else "order"):
         store.complete_upload(prefix + "a", upload_id, parts[::-1])
     assert not exists(store, prefix + "a")
 
 
 def test_a_part_with_another_etag_completes_nothing(store: Store, prefix: str) -> None:
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
-
+    upload_id, part = upload_one_part(store, prefix + "a")
     with pytest.raises(InvalidPartError):
         store.complete_upload(
             prefix + "a", upload_id, [PartReceipt(1, part.size, f'"{hashlib.md5(b"other").hexdigest()}"')]
@@ -996,7 +911,6 @@ def test_a_part_with_another_etag_completes_nothing(store: Store, prefix: str) -
 
 def test_a_part_that_was_never_sent_completes_nothing(store: Store, prefix: str) -> None:
     upload_id, parts = upload_two_parts(store, prefix + "a")
-
     with pytest.raises(InvalidPartError):
         store.complete_upload(prefix + "a", upload_id, [*parts, PartReceipt(3, 1, parts[0].etag)])
     assert not exists(store, prefix + "a")
@@ -1005,7 +919,6 @@ def test_a_part_that_was_never_sent_completes_nothing(store: Store, prefix: str)
 def test_only_the_last_part_may_be_small(store: Store, prefix: str) -> None:
     upload_id = store.create_upload(prefix + "a")
     parts = [store.upload_part(prefix + "a", upload_id, number, b"small") for number in (1, 2)]
-
     with pytest.raises(InvalidPartError):
         store.complete_upload(prefix + "a", upload_id, parts)
     assert not exists(store, prefix + "a")
@@ -1013,16 +926,13 @@ def test_only_the_last_part_may_be_small(store: Store, prefix: str) -> None:
 
 def test_no_parts_complete_nothing(store: Store, prefix: str) -> None:
     upload_id = store.create_upload(prefix + "a")
-
     with pytest.raises(InvalidStoreRequestError):
         store.complete_upload(prefix + "a", upload_id, [])
     assert not exists(store, prefix + "a")
 
 
 def test_another_size_completes_nothing_and_the_upload_stays_open(store: Store, prefix: str) -> None:
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
-
+    upload_id, part = upload_one_part(store, prefix + "a")
     with pytest.raises(InvalidStoreRequestError):
         store.complete_upload(prefix + "a", upload_id, [part], size=len(LAST) + 1)
     assert not exists(store, prefix + "a")
@@ -1038,22 +948,17 @@ def test_the_checksum_of_the_whole_completes(store: Store, prefix: str) -> None:
         for number, data in ((1, FIRST), (2, LAST))
     ]
     store.complete_upload(key, upload_id, parts, checksum=checksum("CRC64NVME", whole), size=len(whole))
-
     assert content(store, key) == whole
     assert store.head(key).checksum in (None, checksum("CRC64NVME", whole))
 
 
-def test_the_checksum_of_other_bytes_completes_nothing(
-    store: Store, prefix: str, deviates: Callable[[str], bool]
-) -> None:
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
+def test_the_checksum_of_other_bytes_completes_nothing(store: Store, prefix: str, deviates: Deviates) -> None:
+    upload_id, part = upload_one_part(store, prefix + "a")
     wrong = checksum("CRC64NVME", b"other")
     if deviates("checksums are compared") or deviates("checksums of the whole are compared"):
         store.complete_upload(prefix + "a", upload_id, [part], checksum=wrong)
         assert content(store, prefix + "a") == LAST
         return
-
     with pytest.raises(ChecksumMismatchError):
         store.complete_upload(prefix + "a", upload_id, [part], checksum=wrong)
     assert not exists(store, prefix + "a")
@@ -1062,9 +967,7 @@ def test_the_checksum_of_other_bytes_completes_nothing(
 @pytest.mark.every_run_on("swift")
 def test_completion_with_if_none_match_leaves_alone_what_is_there(store: Store, prefix: str) -> None:
     store.put(prefix + "a", b"there")
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
-
+    upload_id, part = upload_one_part(store, prefix + "a")
     with pytest.raises(PreconditionFailedError):
         store.complete_upload(prefix + "a", upload_id, [part], condition=Condition(if_none_match=True))
     assert content(store, prefix + "a") == b"there"
@@ -1072,73 +975,61 @@ def test_completion_with_if_none_match_leaves_alone_what_is_there(store: Store, 
 
 
 def test_completion_with_if_none_match_publishes_where_nothing_is(store: Store, prefix: str) -> None:
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
+    upload_id, part = upload_one_part(store, prefix + "a")
     store.complete_upload(prefix + "a", upload_id, [part], condition=Condition(if_none_match=True))
-
     assert content(store, prefix + "a") == LAST
 
 
 @pytest.mark.parametrize("right", [True, False])
 def test_completion_with_if_match_replaces_the_blob_that_it_names_and_no_other(
-    store: Store, prefix: str, deviates: Callable[[str], bool], right: bool
+    store: Store, prefix: str, deviates: Deviates, right: bool
 ) -> None:
     store.put(prefix + "a", b"there")
     condition = Condition(if_match=store.head(prefix + "a").etag if right else '"0123"')
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
+    upload_id, part = upload_one_part(store, prefix + "a")
     expected = NotSupportedError if deviates("If-Match on writes") else PreconditionFailedError
     if deviates("completion obeys If-Match") or (right and expected is PreconditionFailedError):
         store.complete_upload(prefix + "a", upload_id, [part], condition=condition)
         assert content(store, prefix + "a") == LAST
         return
-
     with pytest.raises(expected):
         store.complete_upload(prefix + "a", upload_id, [part], condition=condition)
     assert content(store, prefix + "a") == b"there"
 
 
 @pytest.mark.every_run_on("swift")
-def test_a_completed_upload_cannot_be_completed_again(
-    store: Store, prefix: str, deviates: Callable[[str], bool]
-) -> None:
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
+def test_a_completed_upload_cannot_be_completed_again(store: Store, prefix: str, deviates: Deviates) -> None:
+    upload_id, part = upload_one_part(store, prefix + "a")
     receipt = store.complete_upload(prefix + "a", upload_id, [part])
     if deviates("completed uploads are gone"):
         assert store.complete_upload(prefix + "a", upload_id, [part]).etag == receipt.etag
     else:
         with pytest.raises(UploadNotFoundError):
             store.complete_upload(prefix + "a", upload_id, [part])
-
     assert content(store, prefix + "a") == LAST
 
 
-def test_a_completed_upload_has_no_parts_any_more(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
+def test_a_completed_upload_has_no_parts_any_more(store: Store, prefix: str, deviates: Deviates) -> None:
+    upload_id, part = upload_one_part(store, prefix + "a")
     store.complete_upload(prefix + "a", upload_id, [part])
     if deviates("parts are gone after completion"):
         assert len(list(store.list_parts(prefix + "a", upload_id))) == 1
         return
-
     with pytest.raises(UploadNotFoundError):
         list(store.list_parts(prefix + "a", upload_id))
 
 
 @pytest.mark.every_run_on("swift")
 def test_a_part_that_comes_after_completion_is_refused_and_leaves_the_blob_alone(
-    store: Store, prefix: str, deviates: Callable[[str], bool]
+    store: Store, prefix: str, deviates: Deviates
 ) -> None:
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
+    upload_id, part = upload_one_part(store, prefix + "a")
     store.complete_upload(prefix + "a", upload_id, [part])
     if deviates("a late part leaves the blob alone"):
         store.upload_part(prefix + "a", upload_id, 1, b"late")
         with pytest.raises(StoreUnavailableError, match="BrokenMPU"):
             store.get(prefix + "a")
         return
-
     with pytest.raises(StoreUnavailableError if deviates("unknown uploads are refused") else UploadNotFoundError):
         store.upload_part(prefix + "a", upload_id, 1, b"late")
     assert content(store, prefix + "a") == LAST
@@ -1151,7 +1042,6 @@ def test_a_part_that_comes_after_completion_is_refused_and_leaves_the_blob_alone
 def test_an_aborted_upload_is_gone_and_nothing_became_visible(store: Store, prefix: str) -> None:
     upload_id, _ = upload_two_parts(store, prefix + "a")
     store.abort_upload(prefix + "a", upload_id)
-
     with pytest.raises(UploadNotFoundError):
         list(store.list_parts(prefix + "a", upload_id))
     assert not exists(store, prefix + "a")
@@ -1160,16 +1050,13 @@ def test_an_aborted_upload_is_gone_and_nothing_became_visible(store: Store, pref
 def test_an_upload_cannot_be_aborted_twice(store: Store, prefix: str) -> None:
     upload_id = store.create_upload(prefix + "a")
     store.abort_upload(prefix + "a", upload_id)
-
     with pytest.raises(UploadNotFoundError):
         store.abort_upload(prefix + "a", upload_id)
 
 
 def test_aborting_a_completed_upload_leaves_the_blob_alone(store: Store, prefix: str) -> None:
-    upload_id = store.create_upload(prefix + "a")
-    part = store.upload_part(prefix + "a", upload_id, 1, LAST)
+    upload_id, part = upload_one_part(store, prefix + "a")
     store.complete_upload(prefix + "a", upload_id, [part])
-
     with pytest.raises(UploadNotFoundError):
         store.abort_upload(prefix + "a", upload_id)
     assert content(store, prefix + "a") == LAST
@@ -1177,7 +1064,7 @@ def test_aborting_a_completed_upload_leaves_the_blob_alone(store: Store, prefix:
 
 @pytest.mark.parametrize("how", ["unknown", "aborted"])
 def test_a_dead_upload_id_is_upload_not_found_to_every_verb(
-    store: Store, prefix: str, deviates: Callable[[str], bool], how: str
+    store: Store, prefix: str, deviates: Deviates, how: str
 ) -> None:
     key, upload_id = prefix + "a", "bm8gc3VjaCB1cGxvYWQ"
     if how == "aborted":
@@ -1186,7 +1073,6 @@ def test_a_dead_upload_id_is_upload_not_found_to_every_verb(
     store.put(prefix + "source", b"hello")
     part = PartReceipt(1, len(LAST), f'"{hashlib.md5(LAST).hexdigest()}"')
     refused = StoreUnavailableError if deviates("unknown uploads are refused") else UploadNotFoundError
-
     with pytest.raises(UploadNotFoundError):
         list(store.list_parts(key, upload_id))
     with pytest.raises(UploadNotFoundError):
@@ -1199,12 +1085,11 @@ def test_a_dead_upload_id_is_upload_not_found_to_every_verb(
         store.complete_upload(key, upload_id, [part])
 
 
-def test_an_upload_belongs_to_its_key(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_an_upload_belongs_to_its_key(store: Store, prefix: str, deviates: Deviates) -> None:
     upload_id = store.create_upload(prefix + "a")
     if deviates("an upload belongs to its key"):
         assert list(store.list_parts(prefix + "b", upload_id)) == []
         return
-
     with pytest.raises(UploadNotFoundError):
         list(store.list_parts(prefix + "b", upload_id))
     with pytest.raises(UploadNotFoundError):
@@ -1223,7 +1108,6 @@ def test_unfinished_uploads_are_listed_by_prefix(store: Store, prefix: str) -> N
     part = store.upload_part(prefix + "a/completed", completed_id, 1, LAST)
     store.complete_upload(prefix + "a/completed", completed_id, [part])
     listed = list(store.list_uploads(prefix + "a/"))
-
     assert [(entry.key, entry.upload_id) for entry in listed] == [(prefix + "a/open", open_id)]
     assert listed[0].opened_at.utcoffset() is not None
 
@@ -1242,18 +1126,17 @@ def fetch(url: str, method: str = "GET") -> tuple[int, bytes]:
 
 
 @pytest.mark.every_run_on("swift")
-def test_a_presigned_url_reads_the_blob(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_a_presigned_url_reads_the_blob(store: Store, prefix: str, deviates: Deviates) -> None:
     store.put(prefix + "a b+ü", b"hello")
     if deviates("URLs"):
         with pytest.raises(NotSupportedError):
             store.presign("GET", prefix + "a b+ü", 60)
         return
-
     assert fetch(store.presign("GET", prefix + "a b+ü", 60)) == (200, b"hello")
 
 
 @pytest.mark.every_run_on("swift")
-def test_a_tampered_url_is_refused(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_a_tampered_url_is_refused(store: Store, prefix: str, deviates: Deviates) -> None:
     if deviates("URLs"):
         with pytest.raises(NotSupportedError):
             store.presign("GET", prefix + "a", 60)
@@ -1263,18 +1146,16 @@ def test_a_tampered_url_is_refused(store: Store, prefix: str, deviates: Callable
     url = store.presign("GET", prefix + "a", 60)
     other = url.replace(f"{prefix}a?", f"{prefix}b?")
     assert other != url
-
     assert fetch(other)[0] == (200 if deviates("signatures are checked") else 403)
 
 
-def test_a_url_for_head_does_not_read(store: Store, prefix: str, deviates: Callable[[str], bool]) -> None:
+def test_a_url_for_head_does_not_read(store: Store, prefix: str, deviates: Deviates) -> None:
     if deviates("URLs"):
         with pytest.raises(NotSupportedError):
             store.presign("HEAD", prefix + "a", 60)
         return
     store.put(prefix + "a", b"hello")
     url = store.presign("HEAD", prefix + "a", 60)
-
     assert fetch(url, "HEAD") == (200, b"")
     assert fetch(url)[0] == (200 if deviates("signatures are checked") else 403)
 
@@ -1291,5 +1172,4 @@ def test_every_deviation_is_asserted_by_a_test() -> None:
 
 def test_every_deviation_that_is_asserted_is_listed() -> None:
     asserted = set(re.findall(r'deviates\("([^"{]+)"\)', Path(__file__).read_text()))
-
     assert asserted == {behaviour for behaviours in DEVIATIONS.values() for behaviour in behaviours}

@@ -73,7 +73,6 @@ def translated(error: Exception, **context: Any) -> StoreError:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_error_shape_of_the_operations_called_is_in_the_table(operation: str) -> None:
     model = botocore.session.get_session().get_service_model("s3").operation_model(operation)
-
     assert {shape.name for shape in model.error_shapes} <= S3_ERRORS.keys()
 
 
@@ -88,7 +87,6 @@ def test_every_exception_of_botocore_has_a_class_of_ours() -> None:
         value for value in vars(boto).values()
         if isinstance(value, type) and issubclass(value, boto.BotoCoreError)
     ]  # fmt: skip
-
     assert len(found) > 80
     assert all(issubclass(value, known) for value in found)
 
@@ -167,14 +165,12 @@ def test_no_such_bucket_is_never_taken_for_a_key_or_an_upload() -> None:
 
 def test_no_such_key_of_a_put_with_if_match_is_a_failed_precondition() -> None:
     condition = Condition(if_match='"1"')
-
     assert type(translated(refusal("NoSuchKey", 404), condition=condition)) is PreconditionFailedError
 
 
 def test_a_failed_precondition_of_a_request_sent_twice_is_not_believed() -> None:
     condition = Condition(if_none_match=True)
     error = translated(refusal("PreconditionFailed", 412, retries=1), condition=condition)
-
     assert type(error) is StoreUnavailableError
     assert "sent 2 times" in str(error)
     assert type(translated(refusal("PreconditionFailed", 412), condition=condition)) is PreconditionFailedError
@@ -238,7 +234,6 @@ def test_a_skewed_clock_is_told_with_how_far_it_is_off(minutes: int, says: str) 
 def test_a_date_that_says_nothing_hides_nothing(date: str) -> None:
     error = refusal("RequestTimeTooSkewed", 403)
     error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": date}
-
     assert "set this machine's clock" in str(translated(error))
 
 
@@ -248,7 +243,6 @@ def test_an_expired_token_is_told_with_what_to_do() -> None:
 
 def test_a_message_about_credentials_does_not_quote_what_a_credential_process_printed() -> None:
     error = translated(boto.CredentialRetrievalError(provider="process", error_msg="my secret is hunter2"))
-
     assert "hunter2" not in str(error)
 
 
@@ -258,5 +252,4 @@ def test_an_essay_of_a_store_is_cut() -> None:
 
 def test_an_error_survives_pickle() -> None:
     error = translated(refusal("SlowDown", 503))
-
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
