@@ -7,8 +7,7 @@ and offsets are bytes; ranges are ``[offset, offset + size)``. Methods are threa
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from datetime import timedelta
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 from worker.stores.blob_values import (
     BlobHead,
@@ -21,47 +20,19 @@ from worker.stores.blob_values import (
     PutReceipt,
     UploadEntry,
 )
+from worker.stores.streams import Body, Reader
 
-
-class Body(Protocol):
-    """The bytes of one put or part: a seekable binary file whose reads may return views of a reused buffer.
-
-    ``read(n)`` may return a memoryview that is only valid until the next call. ``__len__`` is the size in bytes.
-    """
-
-    def read(self, size: int = -1, /) -> bytes | memoryview:
-        """Up to ``size`` bytes."""
-        ...
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move; a store rewinds before it sends a request again."""
-        ...
-
-    def tell(self) -> int:
-        """The position."""
-        ...
-
-    def __len__(self) -> int: ...
-
-
-class Reader(Protocol):
-    """The bytes of one get. Reading past the end gives ``b""``; a connection that breaks off raises StoreError."""
-
-    etag: str  #: of the blob that is read
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes."""
-        ...
-
-    def close(self) -> None:
-        """Release the connection."""
-        ...
+__all__ = ["Body", "Reader", "Store"]
 
 
 class Store(Protocol):
     """One bucket of an object store.
 
     ``checksum`` arguments and fields are ``"CRC64NVME:<base64>"``, ``"CRC32C:<base64>"``, ``"MD5:<base64>"`` or None.
+
+    The commit calls (``put``, ``copy``, ``complete_upload``) raise PreconditionFailedError if their ``condition`` does
+    not hold, NotSupportedError if the store does not support it, and ChecksumMismatchError if the bytes that arrived are
+    not those of the checksum; then nothing became visible. Any other error may hide a success: look at the key first.
     """
 
     name: str  #: the driver's name in messages: "s3", "memory", "local"
@@ -90,7 +61,7 @@ class Store(Protocol):
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        """Make a blob visible in one request, replacing the blob at the key. Safe to repeat only if nobody else writes.
+        """Make a blob visible in one request, replacing the blob at the key.
 
         Args:
             key: at most 1,024 bytes of UTF-8.
@@ -98,12 +69,6 @@ class Store(Protocol):
             checksum: of the body; the store refuses other bytes. None: not checked.
             condition: what must hold at the key when the put takes effect. None: replaces any blob.
             options: content type, metadata, tags. None: the store's defaults; nothing of the old blob is kept.
-
-        Raises:
-            PreconditionFailedError: the condition does not hold.
-            ChecksumMismatchError: the bytes that arrived are not those of the checksum.
-            NotSupportedError: the store does not support this condition; nothing was written.
-            StoreUnavailableError: the put may have taken effect; look at the key before sending it again.
         """
         ...
 
@@ -165,21 +130,15 @@ class Store(Protocol):
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        """Make a server-side copy visible in one request. Safe to repeat only if nobody else writes.
+        """Make a server-side copy visible in one request. Raises KeyNotFoundError for the source.
 
         Args:
             source_key: a blob of at most ``limits.max_part_size`` bytes in this bucket.
             key: where the copy becomes visible; the source's own key only with ``options``.
-            source_if_match: the ETag that the source must have.
+            source_if_match: the ETag that the source must have; else PreconditionFailedError is raised.
             condition: what must hold at ``key``, as for ``put``.
             options: replace all that the source carries. None: content type, metadata, tags, storage class and
                 encryption are copied.
-
-        Raises:
-            KeyNotFoundError: no blob is stored under the source's key.
-            PreconditionFailedError: the source or ``key`` is not as required.
-            NotSupportedError: the store does not support this condition; nothing was written.
-            StoreUnavailableError: the copy may have taken effect; look at the key before sending it again.
         """
         ...
 
@@ -198,8 +157,7 @@ class Store(Protocol):
         """Send one part. Safe to repeat: a part replaces an earlier one of its number.
 
         Args:
-            key: the key that the upload was opened for.
-            upload_id: the upload's id.
+            key, upload_id: of the upload.
             part_number: 1 to ``limits.max_parts``. Parts may be sent in any order and at once.
             body: ``limits.min_part_size`` to ``limits.max_part_size`` bytes; the last part may be smaller. The minimum
                 is only checked at completion. The body's own errors are raised unchanged.
@@ -225,8 +183,7 @@ class Store(Protocol):
         """Make one part from a range of another blob, server-side. Safe to repeat, as ``upload_part``.
 
         Args:
-            key: the key that the upload was opened for.
-            upload_id: the upload's id.
+            key, upload_id: of the upload.
             part_number: 1 to ``limits.max_parts``; shares its numbers with parts that are sent.
             source_key: a blob in this bucket.
             offset: of the range in the source, in bytes.
@@ -257,22 +214,18 @@ class Store(Protocol):
         """Join parts to a blob and make it visible, replacing the blob at the key.
 
         Args:
-            key: the key that the upload was opened for.
-            upload_id: the upload's id.
+            key, upload_id: of the upload.
             parts: receipts of the parts to join, by ascending number; gaps are allowed, and other parts are dropped.
                 All but the last hold at least ``limits.min_part_size`` bytes.
             checksum: of the whole blob; None: not checked.
             size: of the whole blob in bytes; None: not checked.
             condition: what must hold at the key when the completion takes effect, as for ``put``.
 
-        Any error but those below may hide a success: look at the key, and never repeat or abort without having looked.
+        A completion that is refused leaves the upload open.
 
         Raises:
-            UploadNotFoundError: the upload is gone. An earlier completion may have worked.
+            UploadNotFoundError: the upload is gone. An earlier completion may have worked: look at the key.
             InvalidPartError: a part is missing, differs from its receipt, is too small or out of order.
-            PreconditionFailedError: the condition does not hold; the upload stays open.
-            ChecksumMismatchError: the parts are not the bytes of the checksum; the upload stays open.
-            NotSupportedError: the store does not support this condition; nothing became visible.
         """
         ...
 
@@ -293,17 +246,5 @@ class Store(Protocol):
         """A URL that allows the method on the key for ``expires_in`` seconds, 1 to 604,800. Sends no request.
 
         Raises NotSupportedError if the store has no URLs.
-        """
-        ...
-
-
-@runtime_checkable
-class HasLifecycle(Protocol):
-    """Optional capability: stores that can report their bucket's lifecycle rules."""
-
-    def upload_lifetime(self, key: str) -> timedelta | None:
-        """The age at which the bucket's rules abort an unfinished upload at the key; None: never.
-
-        Raises NotSupportedError, PermissionDeniedError.
         """
         ...
