@@ -16,9 +16,9 @@ from typing import Any, Final
 from dev.proxies.s3_faults import FaultProxy, fault_proxy
 from dev.services import S3Service
 from tests.doubles import WrappedStore
+from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.stores.blob_values import Limits, UploadEntry
-from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
@@ -84,16 +84,8 @@ class ProxiedPair:
         return near, far
 
     def _store(self, side: str, attempts: int) -> Store:
-        access = S3Access(
-            region=self.service.region,
-            endpoint=self.proxy.endpoint,
-            access_key=self.service.access_key,
-            secret_key=self.service.secret_key,
-            path_style=True,
-            read_timeout=self._read_timeout,
-            max_attempts=attempts,
-        )
-        store = S3Store(access, self.buckets[side], limits=LIMITS)
+        settings = {"read_timeout": self._read_timeout, "max_attempts": attempts, "limits": LIMITS}
+        store = s3_store(replace(self.service, endpoint=self.proxy.endpoint), self.buckets[side], **settings)
         return DatingStore(store) if self.service.access_key == "moto" else store
 
     # --- around the driver and the proxy ---------------------------------------------------------------------------

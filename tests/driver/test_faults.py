@@ -28,9 +28,9 @@ from tests.driver.fault_matrix import (
 )
 from tests.driver.fault_operations import OPERATIONS, Operation
 from tests.driver.proxied_pairs import LIMITS, PART, ProxiedPairs
+from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, StoreUnavailableError
-from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.transfer.upload.engine import Engine
 
 pytestmark = pytest.mark.no_cover
@@ -149,9 +149,9 @@ def test_signing_a_url_sends_nothing(pairs: ProxiedPairs) -> None:
 
 @each_operation
 def test_a_server_that_is_not_there_is_unavailable(operation: Operation) -> None:
-    access = S3Access("us-east-1", f"http://127.0.0.1:{free_port()}", "a", "b", path_style=True, max_attempts=1)
+    nobody = f"http://127.0.0.1:{free_port()}"
     engine = Engine(part_size=PART, part_threads=2)
-    near, far = (Driver(S3Store(access, bucket, limits=LIMITS), engine=engine) for bucket in ("near", "far"))
+    near, far = (Driver(s3_store(nobody, bucket, limits=LIMITS), engine=engine) for bucket in ("near", "far"))
     with pytest.raises(StoreUnavailableError):
         operation.run(near, far)
     engine.close()

@@ -10,6 +10,7 @@ from dev.services import S3Service, free_port
 from tests.driver.blobs_and_readers import MakeDriver, Reading
 from tests.driver.store_kinds import BUCKET, LIMITS, at_home
 from tests.driver.test_paths import OPERATIONS, Operation
+from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.errors import (
     BlobferryError,
@@ -18,12 +19,12 @@ from worker.errors import (
     PermissionDeniedError,
     StoreUnavailableError,
 )
-from worker.stores.s3.s3_store import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Store
 
 pytestmark = pytest.mark.no_cover
 
 #: Those of the nine that ask the store. (``look`` cannot tell one 404 from another: the answer to HEAD has no body.)
-ASKING = {name: act for name, act in OPERATIONS.items() if name not in ("url_for", "look", "unfinished_uploads")}
+ASKING = {name: act for name, act in OPERATIONS.items() if name not in ("url_for", "look")}
 operations = pytest.mark.parametrize("operation", ASKING.values(), ids=ASKING)
 
 
@@ -51,15 +52,7 @@ def test_credentials_that_are_refused_are_no_missing_path(
 @pytest.fixture(scope="module")
 def nobody() -> S3Store:
     """A store at an address where nobody listens."""
-    access = S3Access(
-        region="us-east-1",
-        endpoint=f"http://127.0.0.1:{free_port()}",
-        access_key="a",
-        secret_key="b",
-        path_style=True,
-        max_attempts=1,
-    )
-    return S3Store(access, BUCKET, limits=LIMITS)
+    return s3_store(f"http://127.0.0.1:{free_port()}", BUCKET, limits=LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.stores.s3.s3_store import S3Access, S3Store
+from tests.s3_stores import s3_store
+from worker.stores.s3.s3_store import S3Store
 
-ACCESS_FIELDS = {"sign_payload", "session_token", "max_attempts", "read_timeout", "connect_timeout"}
 ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>told by the test</Message></Error>'
 
 
@@ -65,15 +65,7 @@ class ScriptedServer:
         self._answers = deque(answers)
 
     def store(self, **settings: Any) -> S3Store:
-        access: dict[str, Any] = {"max_attempts": 1} | {
-            name: settings.pop(name) for name in list(settings) if name in ACCESS_FIELDS
-        }
-        credentials: dict[str, Any] = {"access_key": "AKIDTEST", "secret_key": "s3cr3t-test"}
-        return S3Store(
-            S3Access(region="us-east-1", endpoint=self.endpoint, path_style=True, **credentials, **access),
-            "bucket",
-            **settings,
-        )
+        return s3_store(self.endpoint, **settings)
 
     def _serve(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         length = int(handler.headers.get("Content-Length", 0))

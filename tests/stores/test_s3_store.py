@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from dev.services import S3Service
+from dev.services import S3Service, free_port
+from tests.s3_stores import s3_store
 from tests.stores.reused_buffer import ReusedBuffer
 from tests.stores.scripted_server import ERROR, Answer, ScriptedServer, refusal
 from worker.errors import (
@@ -38,20 +39,13 @@ from worker.stores.blob_values import BlobOptions, Condition, PartReceipt
 from worker.stores.s3 import s3_client
 from worker.stores.s3.s3_store import S3Access, S3Store
 
+BUCKET = "contract-suite"
 CRC64 = "CRC64NVME:AAAAAAAAAAA="
 PARTS = [PartReceipt(1, 5, '"e1"', CRC64), PartReceipt(2, 3, '"e2"')]
 CREATED = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
 COMPLETED = "<CompleteMultipartUploadResult><Key>k</Key>{}</CompleteMultipartUploadResult>"
 COPIED = b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
 HEAD = {"ETag": '"e"', "Last-Modified": "Mon, 23 Nov 2026 00:00:00 GMT", "Content-Length": "5"}
-
-MakeS3Store = Callable[..., S3Store]
-
-
-def refused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- construction, reachability, credentials ---------------------------------------------------------------------
@@ -71,11 +65,7 @@ def test_signing_a_url_sends_no_request(server: ScriptedServer) -> None:
 
 
 def test_an_unreachable_endpoint_is_store_unavailable_at_the_first_verb_and_not_before() -> None:
-    access = S3Access(
-        region="us-east-1", endpoint=f"http://127.0.0.1:{refused_port()}", access_key="a", secret_key="b",
-        path_style=True, max_attempts=1,
-    )  # fmt: skip
-    store = S3Store(access, "bucket")
+    store = s3_store(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(StoreUnavailableError, match="'k' in bucket 'bucket'"):
         store.head("k")
 
@@ -92,8 +82,8 @@ def test_a_server_that_hangs_up_is_store_unavailable(server: ScriptedServer) -> 
         server.store().put("k", b"hello")
 
 
-def test_a_wrong_secret_is_permission_denied(swift_service: S3Service, make_s3_store: MakeS3Store) -> None:
-    store = make_s3_store(swift_service, secret_key="not-the-secret")
+def test_a_wrong_secret_is_permission_denied(swift_service: S3Service) -> None:
+    store = s3_store(swift_service, BUCKET, secret_key="not-the-secret")
     with pytest.raises(PermissionDeniedError, match="SignatureDoesNotMatch") as caught:
         store.put("k", b"hello")
     assert "not-the-secret" not in str(caught.value)
@@ -102,10 +92,8 @@ def test_a_wrong_secret_is_permission_denied(swift_service: S3Service, make_s3_s
 
 
 @pytest.mark.parametrize("service", ["moto_service", "swift_service"])
-def test_a_missing_bucket_is_bucket_not_found(
-    request: pytest.FixtureRequest, make_s3_store: MakeS3Store, service: str
-) -> None:
-    store = make_s3_store(request.getfixturevalue(service), "no-such-bucket")
+def test_a_missing_bucket_is_bucket_not_found(request: pytest.FixtureRequest, service: str) -> None:
+    store = s3_store(request.getfixturevalue(service), "no-such-bucket")
     with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
         store.put("k", b"hello")
     with pytest.raises(BucketNotFoundError):
@@ -200,12 +188,11 @@ def test_a_payload_is_signed_where_the_store_demands_it(server: ScriptedServer) 
 @pytest.mark.parametrize("sign_payload", [False, True])
 def test_signed_and_unsigned_payloads_both_arrive_over_http(
     request: pytest.FixtureRequest,
-    make_s3_store: MakeS3Store,
     service: str,
     sign_payload: bool,
     prefix: str,
 ) -> None:
-    store = make_s3_store(request.getfixturevalue(service), sign_payload=sign_payload)
+    store = s3_store(request.getfixturevalue(service), BUCKET, sign_payload=sign_payload)
     data = os.urandom(300_001)
     store.put(prefix + "put", ReusedBuffer(data))
     upload_id = store.create_upload(prefix + "upload")
@@ -219,9 +206,9 @@ def test_signed_and_unsigned_payloads_both_arrive_over_http(
 @pytest.mark.parametrize("checksum", ["crc64nvme", "crc32c", "md5", "none"])
 @pytest.mark.parametrize("service", ["moto_service", pytest.param("swift_service", marks=pytest.mark.long)])
 def test_an_upload_works_with_every_checksum_setting(
-    request: pytest.FixtureRequest, make_s3_store: MakeS3Store, service: str, checksum: str, prefix: str
+    request: pytest.FixtureRequest, service: str, checksum: str, prefix: str
 ) -> None:
-    store = make_s3_store(request.getfixturevalue(service), checksum=checksum)
+    store = s3_store(request.getfixturevalue(service), BUCKET, checksum=checksum)
     upload_id = store.create_upload(prefix + "a")
     part = store.upload_part(prefix + "a", upload_id, 1, b"hello")
     store.complete_upload(prefix + "a", upload_id, [part], size=5)
@@ -428,11 +415,7 @@ def test_a_stream_that_breaks_off_is_store_unavailable_and_never_short(server: S
 
 def test_a_stream_that_falls_silent_is_store_unavailable(server: ScriptedServer) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    access = S3Access(
-        region="us-east-1", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}", access_key="a", secret_key="b",
-        path_style=True, read_timeout=0.3, max_attempts=1,
-    )  # fmt: skip
-    store = S3Store(access, "bucket")
+    store = s3_store(f"http://127.0.0.1:{listener.getsockname()[1]}", read_timeout=0.3)
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -703,14 +686,14 @@ def rule(days: int | None, **rest: Any) -> dict[str, Any]:
     ],
 )
 def test_the_rules_tell_how_long_an_unfinished_upload_lives(
-    rules: list[dict[str, Any]], days: int | None, moto_service: S3Service, make_s3_store: MakeS3Store
+    rules: list[dict[str, Any]], days: int | None, moto_service: S3Service
 ) -> None:
     client = moto_service.client()
-    client.delete_bucket_lifecycle(Bucket="contract-suite")
+    client.delete_bucket_lifecycle(Bucket=BUCKET)
     if rules:
-        client.put_bucket_lifecycle_configuration(Bucket="contract-suite", LifecycleConfiguration={"Rules": rules})
-    lifetime = make_s3_store(moto_service).upload_lifetime("videos/7.mp4")
-    client.delete_bucket_lifecycle(Bucket="contract-suite")
+        client.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": rules})
+    lifetime = s3_store(moto_service, BUCKET).upload_lifetime("videos/7.mp4")
+    client.delete_bucket_lifecycle(Bucket=BUCKET)
     assert lifetime == (None if days is None else timedelta(days=days))
 
 
