@@ -9,6 +9,7 @@ import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
 from tests.s3_stores import s3_store
+from tests.stores.contract import DEVIATIONS, Deviates
 from tests.stores.scripted_server import ScriptedServer
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
@@ -54,6 +55,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def store(kind: str, stores: Callable[[str], Store]) -> Store:
     return stores(kind)
+
+
+@pytest.fixture
+def deviates(kind: str) -> Deviates:
+    return lambda behaviour: behaviour in DEVIATIONS.get(kind, {})
 
 
 @pytest.fixture

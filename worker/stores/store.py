@@ -31,7 +31,7 @@ class Store(Protocol):
     ``checksum`` arguments and fields are ``"CRC64NVME:<base64>"``, ``"CRC32C:<base64>"``, ``"MD5:<base64>"`` or None.
 
     The commit calls (``put``, ``copy``, ``complete_upload``) raise PreconditionFailedError if their ``condition`` does
-    not hold, NotSupportedError if the store does not support it, and ChecksumMismatchError if the bytes that arrived are
+    not hold, NotSupportedError if the store does not support it, and ChecksumMismatchError if the received bytes are
     not those of the checksum; then nothing became visible. Any other error may hide a success: look at the key first.
     """
 
