@@ -20,6 +20,9 @@ BUCKET = "driver-suite"
 KINDS: Final = ("memory", "local", "moto", "swift")
 AT_HOME: Final = ("memory", "local")  #: those that no request has to travel to
 
+SERVERS: Final = ("moto", "swift")  #: those that have URLs, and may be out of reach
+
+on_servers = pytest.mark.parametrize("kind", SERVERS)
 at_home = pytest.mark.parametrize("kind", AT_HOME)
 """For what the driver decides by itself, without asking its store."""
 

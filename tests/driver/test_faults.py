@@ -23,7 +23,7 @@ from tests.driver.fault_matrix import (
     begin,
     check,
     in_words,
-    listed,
+    left_uploads,
     some,
 )
 from tests.driver.fault_operations import OPERATIONS, Operation
@@ -102,11 +102,8 @@ def complaints_about_cleaning(
             found.append(f"raises {error!r}")
         if (state := pair.state(root, operation.sides)) != in_words(operation.before):
             found.append(f"leaves {state}")
-        if left := pair.uploads(root, operation.sides):
-            if call not in needed or not (fault.times is None or fault.kind == "access_denied"):
-                found.append(f"unfinished uploads are left at {left}")
-            elif not listed(left[0], near, far):
-                found.append(f"the driver does not list the unfinished upload at {left}")
+        may_be = call in needed and (fault.times is None or fault.kind == "access_denied")
+        found += left_uploads(pair, root, operation, may_be=may_be)
     return [f"{fault}: {one}" for one in found]
 
 

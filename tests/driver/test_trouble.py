@@ -8,7 +8,7 @@ import pytest
 
 from dev.services import S3Service, free_port
 from tests.driver.blobs_and_readers import MakeDriver, Reading
-from tests.driver.store_kinds import BUCKET, LIMITS, at_home
+from tests.driver.store_kinds import BUCKET, LIMITS, at_home, on_servers
 from tests.driver.test_paths import OPERATIONS, Operation
 from tests.s3_stores import s3_store
 from worker.driver import Driver
@@ -28,6 +28,7 @@ ASKING = {name: act for name, act in OPERATIONS.items() if name not in ("url_for
 operations = pytest.mark.parametrize("operation", ASKING.values(), ids=ASKING)
 
 
+@on_servers
 @operations
 @pytest.mark.every_run_on("moto", only="stream")
 @pytest.mark.every_run_on("swift", only="stat")
@@ -38,6 +39,7 @@ def test_a_missing_bucket_is_no_missing_path(
         operation(on(make_s3_store(service, "no-such-bucket")), "/a")
 
 
+@on_servers
 @operations
 @pytest.mark.every_run_on("swift", only="stream")
 @pytest.mark.every_run_on("moto", only="stat")
