@@ -170,13 +170,12 @@ ON_SWIFT = {
 }
 
 
-@pytest.mark.long
-def test_a_store_that_checks_signatures_copes_with_the_same(swift_service: S3Service) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name != "write, source" else []) for name in ON_SWIFT]
+)
+def test_a_store_that_checks_signatures_copes_with_faults_too(name: str, swift_service: S3Service) -> None:
     modes: tuple[Mode, ...] = ("once", "unrepeated")
+    (operation,) = (one for one in OPERATIONS if one.name == name)
     with ExitStack() as resources:
-        chosen = [
-            (operation, Case(fault, mode))
-            for operation in OPERATIONS
-            for fault, mode in product(ON_SWIFT.get(operation.name, ()), modes)
-        ]
+        chosen = [(operation, Case(fault, mode)) for fault, mode in product(ON_SWIFT[name], modes)]
         check(ProxiedPairs(swift_service, resources, patient=4, hasty=0), chosen)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.doubles import FaultyStore
-from tests.driver.blobs_and_readers import MakeDriver, data, put
+from tests.driver.blobs_and_readers import MakeDriver
 from tests.driver.small_pages import SmallPages
 from tests.driver.store_kinds import cases
 from worker.driver import Driver
@@ -16,34 +16,41 @@ pytestmark = pytest.mark.no_cover
 
 
 def fill(driver: Driver, *paths: str) -> None:
+    """Store these; a path that ends with a slash is the marker of a directory."""
     for path in paths:
-        put(driver, path, b"x")
+        driver.store.put(driver.key(path.rstrip("/")) + "/" * path.endswith("/"), b"x")
 
 
-def test_children_are_absolute_paths(driver: Driver) -> None:
-    fill(driver, "/dir/a", "/dir/b", "/dir/c")
-    assert sorted(driver.list("/dir")) == ["/dir/a", "/dir/b", "/dir/c"]
+#: What is stored, and the children of some directories.
+TREES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
+    "direct children once each, as absolute paths": (
+        ("/dir/a", "/dir/b/1", "/dir/b/2", "/dir/b/c/3", "/other"),
+        {"/dir": ["/dir/a", "/dir/b"], "/dir/b": ["/dir/b/1", "/dir/b/2", "/dir/b/c"]},
+    ),
+    "the root": (("/a", "/b/c", "/d/e/f"), {"/": ["/a", "/b", "/d"]}),
+    "the root of an empty store": ((), {"/": []}),
+    "a file and a directory of one name are one child": (
+        ("/dir/a", "/dir/a/b", "/dir/a-b", "/dir/a.b"),
+        {"/dir": ["/dir/a", "/dir/a-b", "/dir/a.b"], "/dir/a": ["/dir/a/b"]},
+    ),
+    "a marker alone": (("/m/",), {"/": ["/m"], "/m": []}),
+    "a marker is no child": (("/m/", "/m/a"), {"/": ["/m"], "/m": ["/m/a"]}),
+    "the marker of a child is the child": (("/dir/m/", "/dir/m/a", "/dir/b"), {"/dir": ["/dir/b", "/dir/m"]}),
+    "every level of a deep path": (
+        ("/a/b/c/d",),
+        {"/": ["/a"], "/a": ["/a/b"], "/a/b": ["/a/b/c"], "/a/b/c": ["/a/b/c/d"]},
+    ),
+}
 
 
-@pytest.mark.every_run_on("local", "moto", "swift")
-def test_only_direct_children_are_listed_each_once(driver: Driver) -> None:
-    fill(driver, "/dir/a", "/dir/b/1", "/dir/b/2", "/dir/b/c/3", "/other")
-    assert sorted(driver.list("/dir")) == ["/dir/a", "/dir/b"]
-    assert sorted(driver.list("/dir/b")) == ["/dir/b/1", "/dir/b/2", "/dir/b/c"]
-
-
-def test_the_root_lists_what_lies_at_the_top(driver: Driver) -> None:
-    fill(driver, "/a", "/b/c", "/d/e/f")
-    assert sorted(driver.list("/")) == ["/a", "/b", "/d"]
-
-
-def test_the_root_of_an_empty_store_is_empty_and_no_error(driver: Driver) -> None:
-    assert driver.list("/") == []
-
-
-def test_the_answer_is_a_list(driver: Driver) -> None:
-    fill(driver, "/a")
-    assert isinstance(driver.list("/"), list)
+@cases("paths, children", TREES)
+@pytest.mark.every_run_on("local", "moto", "swift", only="once each")
+@pytest.mark.every_run_on("moto", "swift", only="marker")
+def test_a_directory_lists_its_children(driver: Driver, paths: tuple[str, ...], children: dict[str, list[str]]) -> None:
+    fill(driver, *paths)
+    found = {path: driver.list(path) for path in children}
+    assert {path: sorted(listed) for path, listed in found.items()} == children
+    assert all(isinstance(listed, list) for listed in found.values())
 
 
 def test_a_missing_directory_is_path_not_found(driver: Driver) -> None:
@@ -65,27 +72,6 @@ def test_a_file_has_no_children(driver: Driver) -> None:
 def test_what_begins_with_the_same_name_is_no_child(driver: Driver, sibling: str) -> None:
     fill(driver, sibling, "/dir/a")
     assert driver.list("/dir") == ["/dir/a"]
-
-
-def test_a_file_and_a_directory_of_one_name_are_one_child(driver: Driver) -> None:
-    fill(driver, "/dir/a", "/dir/a/b", "/dir/a-b", "/dir/a.b")
-    assert sorted(driver.list("/dir")) == ["/dir/a", "/dir/a-b", "/dir/a.b"]
-    assert driver.list("/dir/a") == ["/dir/a/b"]
-
-
-@pytest.mark.every_run_on("moto")
-def test_a_marker_is_never_listed(driver: Driver) -> None:
-    driver.store.put(driver.key("/m") + "/", b"")
-    assert driver.list("/") == ["/m"]
-    assert driver.list("/m") == []
-    fill(driver, "/m/a")
-    assert driver.list("/m") == ["/m/a"]
-
-
-def test_the_marker_of_a_child_is_the_child(driver: Driver) -> None:
-    driver.store.put(driver.key("/dir/m") + "/", b"")
-    fill(driver, "/dir/m/a", "/dir/b")
-    assert sorted(driver.list("/dir")) == ["/dir/b", "/dir/m"]
 
 
 def test_what_others_stored_under_no_valid_path_is_not_listed_as_one(driver: Driver) -> None:
@@ -123,11 +109,6 @@ def test_more_children_than_one_page_holds_are_all_listed(on: MakeDriver, stores
     found = driver.list("/dir")
     assert len(found) == 3_700
     assert set(found) == {f"/dir/{number}" for number in range(2_500)} | {f"/dir/d{number}" for number in range(1_200)}
-
-
-def test_every_level_of_a_deep_path_is_listed(driver: Driver) -> None:
-    put(driver, "/a/b/c/d", data(10))
-    assert [driver.list(path) for path in ("/", "/a", "/a/b", "/a/b/c")] == [["/a"], ["/a/b"], ["/a/b/c"], ["/a/b/c/d"]]
 
 
 @pytest.mark.every_run_on("moto", "swift")

@@ -4,6 +4,8 @@ A blob's ETag and time are part of what it was. That no upload is left is checke
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +61,17 @@ class TheReaderBrokeError(OSError):
     """What a caller's reader may raise."""
 
 
-def prepare(driver: Driver, old_size: int | None) -> tuple[Any, ...] | None:
-    """Put what is there before, and tell what it is."""
+Caught = pytest.ExceptionInfo[BaseException]
+
+
+@contextmanager
+def unchanged(driver: Driver, old_size: int | None, *errors: type[BaseException]) -> Iterator[Caught]:
+    """Put what is there before; what is done inside raises one of the errors and leaves all as it was."""
     if old_size is not None:
         put(driver, "/blob", data(old_size, seed=1))
-    return identity(driver, "/blob")
-
-
-def check_as_before(driver: Driver, before: tuple[Any, ...] | None, old_size: int | None) -> None:
+    before = identity(driver, "/blob")
+    with pytest.raises(errors) as caught:
+        yield caught
     assert identity(driver, "/blob") == before
     assert content(driver, "/blob") == (None if old_size is None else data(old_size, seed=1))
     assert uploads_at(driver, "/blob") == []
@@ -84,14 +89,12 @@ def check_as_before(driver: Driver, before: tuple[Any, ...] | None, old_size: in
 def test_a_reader_that_breaks_leaves_the_blob_as_it_was(
     driver: Driver, old_size: int | None, offset: int, read: int
 ) -> None:
-    before = prepare(driver, old_size)
     reader = Breaking(data(read), TheReaderBrokeError("gone"))
-    with pytest.raises(SourceUnavailableError) as caught:
+    with unchanged(driver, old_size, SourceUnavailableError) as caught:
         driver.write_stream("/blob", offset, reader)
 
     assert reader.error in chain(caught.value)
     assert total_read(caught.value) == read
-    check_as_before(driver, before, old_size)
 
 
 NO_BYTES = {"text": "text", "empty text": "", "None": None, "a number": 5}
@@ -103,19 +106,15 @@ NO_BYTES = {"text": "text", "empty text": "", "None": None, "a number": 5}
     {f"{name} after {read}": (read, answer) for name, answer in NO_BYTES.items() for read in (0, 10)},
 )
 def test_a_reader_that_gives_no_bytes_is_an_error_and_never_the_end(driver: Driver, read: int, answer: Any) -> None:
-    before = prepare(driver, 100)
-    with pytest.raises((TypeError, BlobferryError)) as caught:
+    with unchanged(driver, 100, TypeError, BlobferryError) as caught:
         driver.write_stream("/blob", 0, Breaking(data(read), answer=answer))
 
     assert total_read(caught.value) == read
-    check_as_before(driver, before, 100)
 
 
 def test_a_text_file_is_refused(driver: Driver) -> None:
-    before = prepare(driver, 100)
-    with pytest.raises((TypeError, BlobferryError)):
+    with unchanged(driver, 100, TypeError, BlobferryError):
         driver.write_stream("/blob", 0, io.StringIO("text"))
-    check_as_before(driver, before, 100)
 
 
 @at_home
@@ -140,22 +139,18 @@ def test_a_reader_that_gives_more_than_asked_loses_nothing(driver: Driver, size:
 
 @cases("read", [2 * P], [0])
 def test_an_error_of_our_own_kind_in_a_reader_stays_in_the_chain(driver: Driver, read: int) -> None:
-    before = prepare(driver, 100)
     reader = Breaking(data(read), SourceChangedError("another one"))
-    with pytest.raises(BlobferryError) as caught:
+    with unchanged(driver, 100, BlobferryError) as caught:
         driver.write_stream("/blob", 0, reader)
 
     assert reader.error in chain(caught.value)
     assert total_read(caught.value) == read
-    check_as_before(driver, before, 100)
 
 
 @cases("read, offset", [(2 * P, 0)], [(0, 0), (10, 2 * P)])
 def test_ctrl_c_in_a_reader_comes_out_and_leaves_the_blob_as_it_was(driver: Driver, read: int, offset: int) -> None:
-    before = prepare(driver, 3 * P)
-    with pytest.raises(KeyboardInterrupt):
+    with unchanged(driver, 3 * P, KeyboardInterrupt):
         driver.write_stream("/blob", offset, Breaking(data(read), KeyboardInterrupt()))
-    check_as_before(driver, before, 3 * P)
 
 
 def test_a_reader_that_breaks_with_overwrite_off_leaves_nothing(driver: Driver) -> None:
@@ -165,12 +160,10 @@ def test_a_reader_that_breaks_with_overwrite_off_leaves_nothing(driver: Driver) 
 
 
 def test_a_refused_overwrite_tells_how_much_was_read(driver: Driver) -> None:
-    before = prepare(driver, 100)
     reader = Reading(data(3 * P))
-    with pytest.raises(BlobExistsError) as caught:
+    with unchanged(driver, 100, BlobExistsError) as caught:
         driver.write_stream("/blob", 0, reader, overwrite=False)
     assert total_read(caught.value) == reader.given
-    check_as_before(driver, before, 100)
 
 
 # --- sources that fail ---------------------------------------------------------------------------------------------
@@ -185,23 +178,19 @@ def test_a_refused_overwrite_tells_how_much_was_read(driver: Driver) -> None:
 def test_a_source_that_breaks_leaves_the_blob_as_it_was(
     driver: Driver, old_size: int | None, offset: int, at: int
 ) -> None:
-    before = prepare(driver, old_size)
     broken = SourceUnavailableError("disk error")
-    with pytest.raises(SourceUnavailableError) as caught:
+    with unchanged(driver, old_size, SourceUnavailableError) as caught:
         driver.write_stream("/blob", offset, BreakingSource(data(2 * P + 7), broken, at=at))
 
     assert broken in chain(caught.value)
     assert 0 <= total_read(caught.value) <= 2 * P + 7
-    check_as_before(driver, before, old_size)
 
 
 @cases("offset, size", [(0, 3 * P), (2 * P, 10)], [(0, 10), (50, 10), (50, 3 * P), (2 * P, 3 * P)])
 def test_a_source_that_was_replaced_meanwhile_makes_no_blob(driver: Driver, size: int, offset: int) -> None:
-    before = prepare(driver, 3 * P + 5)
-    with pytest.raises(SourceChangedError) as caught:
+    with unchanged(driver, 3 * P + 5, SourceChangedError) as caught:
         driver.write_stream("/blob", offset, VanishingSource(data(size)))
     assert 0 <= total_read(caught.value) <= size
-    check_as_before(driver, before, 3 * P + 5)
 
 
 @cases("change", ["shorter"], ["longer", "other"])
@@ -209,15 +198,13 @@ def test_a_source_that_was_replaced_meanwhile_makes_no_blob(driver: Driver, size
 def test_a_file_that_changes_while_it_is_sent_makes_no_blob(
     store: Store, on: MakeDriver, tmp_path: Path, change: str
 ) -> None:
-    before = prepare(on(store), 100)
     source = file_source(tmp_path, data(3 * P))
     new = {"shorter": data(P), "longer": data(4 * P), "other": data(3 * P, seed=7)}[change]
     somebody = Once("create_upload", lambda: (tmp_path / "source.bin").write_bytes(new))
-    with pytest.raises(SourceChangedError):
+    with unchanged(on(store), 100, SourceChangedError):
         on(HookedStore(store, before=somebody)).write_stream("/blob", 0, source)
     source.close()
     assert somebody.done
-    check_as_before(on(store), before, 100)
 
 
 def test_a_source_is_not_closed_by_the_driver(driver: Driver, tmp_path: Path) -> None:
@@ -252,25 +239,21 @@ REFUSALS = {
 def test_a_store_that_refuses_leaves_the_blob_as_it_was(
     store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str, old_size: int, offset: int, size: int
 ) -> None:
-    before = prepare(on(store), old_size)
     faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
     reader = reader_of(data(size))
-    with pytest.raises(PermissionDeniedError) as caught:
+    with unchanged(on(store), old_size, PermissionDeniedError) as caught:
         on(faulty).write_stream("/blob", offset, reader)
 
     assert faulty.fired
     read = total_read(caught.value)
     assert read == reader.given if isinstance(reader, Reading) else 0 <= read <= size
-    check_as_before(on(store), before, old_size)
 
 
 @both_readers
 def test_the_second_part_may_fail_as_well_as_the_first(store: Store, on: MakeDriver, reader_of: ReaderOf) -> None:
-    before = prepare(on(store), 100)
     faulty = FaultyStore(store, "upload_part", fail_at=2, times=1_000, error=lambda: PermissionDeniedError("no"))
-    with pytest.raises(PermissionDeniedError):
+    with unchanged(on(store), 100, PermissionDeniedError):
         on(faulty).write_stream("/blob", 0, reader_of(data(5 * P)))
-    check_as_before(on(store), before, 100)
 
 
 @both_readers
@@ -289,7 +272,8 @@ def test_a_publishing_call_whose_answer_was_lost_is_a_success(
 def test_an_upload_that_cannot_be_aborted_does_not_hide_the_error(
     store: Store, on: MakeDriver, known_leaks: set[str]
 ) -> None:
-    before = prepare(on(store), 100)
+    put(on(store), "/blob", data(100, seed=1))
+    before = identity(on(store), "/blob")
     faulty = FaultyStore(store, "abort_upload", times=1_000, error=lambda: PermissionDeniedError("no"))
     with pytest.raises(SourceUnavailableError) as caught:
         on(faulty).write_stream("/blob", 0, Breaking(data(2 * P), TheReaderBrokeError("gone")))

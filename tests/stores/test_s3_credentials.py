@@ -90,9 +90,7 @@ def test_credentials_that_come_late_are_found(home: Path, server: ScriptedServer
 
 def test_a_session_token_of_the_settings_cannot_be_renewed_and_the_error_says_so(server: ScriptedServer) -> None:
     server.script(Answer(400, EXPIRED))
-    with pytest.raises(
-        CredentialsError, match="sessiontoken from the settings: renew that and restart"
-    ) as caught:
+    with pytest.raises(CredentialsError, match="sessiontoken from the settings: renew that and restart") as caught:
         server.store(session_token="t0ken").upload_part("k", "u", 1, b"part")
     assert caught.value.transient
     assert "t0ken" not in str(caught.value)
