@@ -1,4 +1,4 @@
-"""Attempt: the history. One row for each try of a job; slices of one try share it."""
+"""AttemptRow: the history. One row for each try of a job; slices of one try share it."""
 
 from datetime import datetime
 

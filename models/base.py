@@ -1,4 +1,4 @@
-"""The declarative base, over the tables that the client knows as well."""
+"""The declarative base, on top of the tables that the client shares."""
 
 from sqlalchemy.orm import DeclarativeBase
 

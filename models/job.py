@@ -1,4 +1,4 @@
-"""Job: one requested operation, its life, and the run that owns it."""
+"""JobRow: one requested operation, its life, and the run that owns it."""
 
 from datetime import datetime
 from typing import Any

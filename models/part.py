@@ -1,4 +1,4 @@
-"""Part: the checkpoint. A part with a row is not sent again."""
+"""PartRow: the checkpoint. A part with a row is not sent again."""
 
 from sqlalchemy.orm import Mapped
 

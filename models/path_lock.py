@@ -1,4 +1,4 @@
-"""PathLock: one job at a time for each path of a bucket."""
+"""PathLockRow: one job at a time for each path of a bucket."""
 
 from sqlalchemy.orm import Mapped
 

@@ -1,4 +1,4 @@
-"""Tombstone: the id of a pruned job, so that a replayed message does not start it again."""
+"""TombstoneRow: the id of a pruned job, so that a replayed message does not start it again."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Upload: the ledger. Whatever was ever opened in a store has a row until it is known to be finished or gone."""
+"""UploadRow: every upload that was ever opened in a store, until it is known to be finished or gone."""
 
 from datetime import datetime
 

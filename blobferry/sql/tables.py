@@ -101,31 +101,31 @@ jobs = Table(
     Column("parent_id", String(155)),
     Column("root_id", String(155)),
     _count("publish_seq"),  # the number that a message must carry; each claim raises it
-    _time("published_at"),  # null: nobody has published it since it last became claimable
-    # its life
+    _time("published_at"),  # null: not published since it last became claimable
+    # the state
     _words("state", 16, "queued"),
     Column("phase", String(32)),  # finer than the state: what a resumed run looks at first
     _time("run_at"),  # null or past: may be claimed
-    Column("waits_for", String(155)),  # the job that holds, or stands earlier in line for, a path that this one needs
+    Column("waits_for", String(155)),  # the job that holds a path that this one needs, or comes before it in line
     _flag("cancel_requested"),
     _flag("pause_requested"),
     _clock("created_at"),
     _clock("updated_at"),
     _time("started_at"),
     _time("finished_at"),
-    # the run that owns it
-    _count("token"),  # the fencing token: every write of a run says it
+    # the owning run
+    _count("token"),  # the fencing token: every write of a run checks it
     Column("worker", String(255)),
-    _time("lease_expires_at"),  # null: nobody owns it
-    # how often
+    _time("lease_expires_at"),  # null: no run owns it
+    # counters
     _count("attempt"),  # 1 + resumes after an error or a dead worker; slices do not count
     _count("failures"),  # runs in a row that ended in an error without progress
-    Column("max_attempts", Integer),  # so many end it, as the last worker that counted one is set
+    Column("max_attempts", Integer),  # retry.max_attempts of the worker that last recorded a failure
     _count("crashes"),  # workers that died with this job, in all
-    _count("crash_streak"),  # the same, in a row
+    _count("crash_streak"),  # workers that died with this job in a row
     _count("restarts"),  # uploads begun again from byte 0
     _count("polls"),  # looks of the Stat poll
-    # how far
+    # progress
     Column("size", _BigInt),
     Column("source_fingerprint", _Json),
     _count("bytes_done"),
@@ -135,10 +135,10 @@ jobs = Table(
     Column("etag", Text),
     Column("version_id", Text),
     _time("verify_until"),
-    # what a delete must not forget
+    # what a resumed delete needs
     _time("cutoff"),  # by the store's clock: nothing newer goes
     _flag("deleted_any"),
-    # how it ended
+    # the outcome
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("result", _Json),
@@ -169,8 +169,8 @@ uploads = Table(
     Column("key", Text, nullable=False, server_default=""),
     Column("size", _BigInt),
     Column("part_size", _BigInt),
-    _count("head"),  # bytes at the beginning that are copied within the store
-    _count("head_parts"),  # in so many parts
+    _count("head"),  # size of the prefix that the store copies itself
+    _count("head_parts"),  # number of its parts
     _words("state", 16, "opening"),
     _clock("opened_at"),
     _clock("updated_at"),
@@ -208,10 +208,10 @@ attempts = Table(
     Column("worker", String(255)),  # the last one, where slices moved it
     _clock("started_at"),
     _time("finished_at"),
-    Column("outcome", String(16)),  # null while it lasts; succeeded, failed, retrying, died, cancelled
+    Column("outcome", String(16)),  # null while the attempt lasts; succeeded, failed, retrying, died, cancelled
     Column("error_code", String(64)),
     Column("error_message", Text),
-    Column("remark", Text),  # what else happened: its upload was lost and begun again
+    Column("remark", Text),  # something else worth knowing, such as an upload that was lost and begun again
     _count("bytes_sent"),
 )
 

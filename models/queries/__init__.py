@@ -1,22 +1,15 @@
-"""Every statement of a job's life. The functions take a Session and never commit: whoever opened it does.
+"""Every statement of a job's life on the worker's side. The functions take a Session; its opener commits.
 
-Two kinds of writers: the run that owns a job says its token (``update_owned``), everybody else takes rows that nobody
-owns, with SKIP LOCKED where the database knows it. Lease times are the database's clock, never a worker's.
-
-    claims       a run takes a job, and keeps it          locks        one job at a time for each path, in order
-    checkpoints  what a run must not forget               history      what each attempt came to
-    endings      a run gives its job back, or ends it     idle         jobs that nobody runs: the dead's, and wishes
-    publishing   which jobs have a message on its way     aborting     the ledger's other end
-    pruning      what is long finished goes               looks        what changes nothing
+There are two kinds of writers. The run that owns a job starts each transaction with ``update_owned``, which checks its
+token. All others change only rows that no run owns, with SKIP LOCKED where the database has it. Lease times are by the
+database's clock, never by a worker's.
 """
 
 from models.queries.checkpoints import (
-    begin_completing,
     drop_parts,
     known_upload_ids,
     newest_upload,
     parts_of,
-    pass_point_of_no_return,
     record_parts,
     update_upload,
 )
@@ -26,6 +19,7 @@ from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, 
 from models.queries.history import count_bytes_sent, remark
 from models.queries.locks import Hold, drop_stale_locks
 from models.queries.lookups import find_ended, find_job, is_pruned, time_now
+from models.queries.point_of_no_return import begin_completing, pass_point_of_no_return
 from models.queries.pruning import prune
 from models.queries.unowned import (
     MAX_CRASH_STREAK,

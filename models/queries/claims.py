@@ -1,4 +1,4 @@
-"""The claim, the lease, and the token that every write of a run says."""
+"""The claim, the lease, and the token that every write of a run checks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,20 +14,20 @@ from models.job import JobRow
 from models.queries.conditions import claimable, now, past_point_of_no_return
 from models.queries.history import open_attempt
 from models.queries.locks import Hold, take_locks, wait_for
-from models.queries.unowned import DEADLY_KEPT, requeue_expired
+from models.queries.unowned import FAILED_KEPT, requeue_expired
 from models.upload import UploadRow
 
 
 class ControlRequests(NamedTuple):
-    """What somebody else wants of a job that runs."""
+    """What was requested of a running job meanwhile."""
 
     cancel: bool
     pause: bool
-    overdue: bool  #: its deadline is over
+    overdue: bool  #: its deadline has passed
 
 
 def nothing_held(job: JobRow) -> Sequence[Hold]:
-    """For a claim that needs no path for itself."""
+    """The holds of a job that needs no path for itself."""
     return ()
 
 
@@ -40,20 +40,27 @@ def claim_job(
     publish_seq: int | None = None,
     is_repeated: bool = False,
     holds: Callable[[JobRow], Sequence[Hold]] = nothing_held,
-    failed_upload_seconds: float = DEADLY_KEPT,
+    failed_upload_seconds: float = FAILED_KEPT,
 ) -> JobRow | None:
-    """Take the job for a run, or None if it is not to be had. Two callers at once: one gets it.
+    """Take the job for a run; None if it cannot be claimed. Of two callers at once, one gets it.
 
-    ``publish_seq`` is the message's number: an old message claims nothing. An expired lease is settled first, so that
-    a run whose worker died counts as such however soon the next message comes. A job whose paths are another's waits
-    for that one from then on. ``is_repeated`` is for a caller that does not know whether its first try was committed:
-    it gets the job that this same worker took with this same message.
+    An expired lease is re-queued first, so that a dead run counts as a crash however soon the next message comes. A job
+    whose path another job holds waits for that job from now on.
+
+    Args:
+        worker: the name of the process that will run the job.
+        lease_seconds: how long the run owns the job without a heartbeat.
+        publish_seq: the number of the message; an old message claims nothing. None: no message.
+        is_repeated: the answer to an earlier try was lost. Then the job that this worker took with this very message
+            counts as claimed.
+        holds: the paths that the job needs for itself.
+        failed_upload_seconds: how long the upload is kept if this claim finds that the job has crashed too often.
     """
-    requeue_expired(session, limit=1, job_id=job_id, keep_upload_seconds=failed_upload_seconds)
+    requeue_expired(session, limit=1, job_id=job_id, failed_upload_seconds=failed_upload_seconds)
     wanted = and_(*claimable())
     if publish_seq is not None:
         wanted &= JobRow.publish_seq == publish_seq
-    if is_repeated:  # a worker's child runs one job at a time
+    if is_repeated:  # this process runs one job at a time, so it is the job of the first try
         first = and_(JobRow.worker == worker, JobRow.lease_expires_at > now())
         wanted |= first if publish_seq is None else and_(first, JobRow.publish_seq == publish_seq + 1)
     with session.begin_nested() as claimed:
@@ -71,7 +78,7 @@ def claim_job(
 
 
 def _take(session: Session, *wanted: ColumnElement[bool], worker: str, lease_seconds: float) -> JobRow | None:
-    # Also of a job that was paused, or resumed by somebody, after its attempt had ended.
+    # A job may be paused and resumed after its attempt has ended: then a new attempt begins.
     lasts = exists().where(
         AttemptRow.job_id == JobRow.id, AttemptRow.attempt == JobRow.attempt, AttemptRow.outcome.is_(None)
     )
@@ -81,7 +88,7 @@ def _take(session: Session, *wanted: ColumnElement[bool], worker: str, lease_sec
         .where(*wanted)
         .values(
             token=JobRow.token + 1,
-            # Messages sent before this claim are old from now on; a repeated claim is still the same.
+            # Messages sent before this claim become old; a repeated claim does not count.
             publish_seq=JobRow.publish_seq + case((JobRow.lease_expires_at.is_(None), 1), else_=0),
             attempt=JobRow.attempt + case((again, 1), else_=0),
             state=case((JobRow.state == JobState.VERIFYING, JobState.VERIFYING), else_=JobState.RUNNING),
@@ -98,7 +105,7 @@ def _take(session: Session, *wanted: ColumnElement[bool], worker: str, lease_sec
 
 
 def _keep_uploads(session: Session, job: JobRow) -> None:
-    # They were to be kept for a while, for a run like this one.
+    # The upload was kept for a run like this one: it must not expire under it.
     unfinished = (
         UploadRow.job_id == job.id,
         UploadRow.state.in_(UNFINISHED_UPLOADS),
@@ -108,19 +115,19 @@ def _keep_uploads(session: Session, job: JobRow) -> None:
 
 
 def extend_lease(session: Session, job_id: str, token: int, lease_seconds: float) -> ControlRequests | None:
-    """Renew the lease; return what is wished, or None if another run owns the job."""
+    """Renew the lease; return the control requests, or None if another run owns the job."""
     return _update_owned(session, job_id, token, lease_expires_at=db_now(lease_seconds))
 
 
 def update_owned(session: Session, job_id: str, token: int, **values: Any) -> ControlRequests:
-    """Change the job on behalf of the run with this token. Raises LeaseLostError if it owns the job no longer.
+    """Change the job for the run with this token; return the control requests. Raises LeaseLostError.
 
-    Every transaction of a run begins with this, also when it is about other tables: it locks the row.
+    Every transaction of a run begins with this, also when it writes other tables: it locks the row.
     """
-    wishes = _update_owned(session, job_id, token, updated_at=db_now(), **values)
-    if wishes is None:
-        raise LeaseLostError(f"job {job_id} is no longer run with token {token}")
-    return wishes
+    requests = _update_owned(session, job_id, token, updated_at=db_now(), **values)
+    if requests is None:
+        raise LeaseLostError(f"job {job_id} no longer belongs to the run with token {token}")
+    return requests
 
 
 def _update_owned(session: Session, job_id: str, token: int, **values: Any) -> ControlRequests | None:

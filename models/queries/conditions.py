@@ -27,16 +27,16 @@ def claimable() -> list[ColumnElement[bool]]:
 
 
 def waiting() -> list[ColumnElement[bool]]:
-    """Waits for its time or for a worker, and for no other job."""
-    # The states stand in the statement itself, so that PostgreSQL sees that the partial indexes serve it. Jobs of an
-    # operation or a request version that this one does not know are left to workers that do.
+    """The job waits for its time or for a worker, and for no other job."""
+    # Literal states: only then PostgreSQL uses the partial indexes. Operations and request versions that this worker
+    # does not know are left to newer workers.
     states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
     known = (JobRow.operation.in_(tuple(OPERATIONS)), JobRow.request_version <= REQUEST_VERSION)
     return [JobRow.state.in_(states), JobRow.lease_expires_at.is_(None), JobRow.waits_for.is_(None), *known]
 
 
 def past_point_of_no_return() -> ColumnElement[bool]:
-    """Readers may see the outcome: too late for a cancel."""
+    """Readers may see the outcome already: a cancel comes too late."""
     return func.coalesce(JobRow.phase, "").in_(sorted(PAST_POINT_OF_NO_RETURN))
 
 

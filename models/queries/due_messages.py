@@ -1,4 +1,4 @@
-"""Which jobs have a message on its way: the next best, few enough to lose."""
+"""Which jobs are sent a message next: the best claimable ones, few enough that a lost broker costs little."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,11 +15,11 @@ REPUBLISH_AFTER: Final = 30.0  #: seconds after which an unclaimed message count
 
 
 def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[JobRow]:
-    """Stamp the next-best claimable jobs, so that ``limit`` of them have a message on its way; the caller sends it.
+    """Choose and stamp claimable jobs so that ``limit`` of them have a message in the broker; the caller sends it.
 
-    Highest priority first, then the oldest; every fifth pick (counted from ``turn``) is the oldest whatever its
-    priority, so that nothing starves. Jobs whose message was not claimed within 30 s are published again, under the
-    same number: the first message may only be waiting in a long queue, and whichever comes first is good.
+    Highest priority first, then the oldest. Every fifth pick, counted from ``turn``, is the oldest of any priority, so
+    that no job starves. A job whose message was not claimed within 30 s is published again under the same number: the
+    first message may only be waiting in a long queue, and then either may claim the job.
     """
     if not _is_sole_publisher(session):
         return []
@@ -43,7 +43,7 @@ def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[JobR
 
 
 def take_back(session: Session, jobs: Sequence[JobRow]) -> None:
-    """The broker is away: nobody has published these after all."""
+    """Unstamp jobs whose messages could not be sent because the broker is away."""
     unsent = [and_(JobRow.id == job.id, JobRow.publish_seq == job.publish_seq) for job in jobs]
     statement = update(JobRow).where(or_(*unsent)).values(published_at=None)
     session.execute(statement, execution_options={"synchronize_session": False})
@@ -62,13 +62,13 @@ def pick_fairly(best: Sequence[JobRow], oldest: Sequence[JobRow], *, limit: int,
 
 
 def seconds_to_next_run(session: Session) -> float | None:
-    """Seconds until the next job may be claimed that may not be yet; None if there is none."""
+    """Seconds until the next scheduled job becomes claimable; None if none is scheduled."""
     row = session.execute(select(func.min(JobRow.run_at), now()).where(*waiting(), JobRow.run_at > now())).one()
     return (row[0] - row[1]).total_seconds() if row[0] else None
 
 
 def _is_sole_publisher(session: Session) -> bool:
-    # Two at once would each see too few on their way. SQLite lets only one write at a time anyway.
+    # Two publishers at once would each count too few messages. SQLite has one writer at a time.
     if session.get_bind().dialect.name != "postgresql":
         return True
     return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": PUBLISHER_LOCK}))

@@ -1,4 +1,4 @@
-"""How a run ends: it gives its job back, or ends it. Each raises LeaseLostError if another run owns the job."""
+"""How a run ends: it gives its job back, or ends it. All raise LeaseLostError if another run owns the job."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,12 +22,12 @@ def release_job(session: Session, job: JobRow, state: JobState, *, delay: float 
     update_owned(session, job.id, job.token, state=state, run_at=db_now(delay), crash_streak=0, **NOBODY, **values)
 
 
-def pause_job(session: Session, job: JobRow, *, keep_upload_seconds: float) -> None:
-    """Give the job back, to be claimed again once somebody resumes it; at once if that has happened meanwhile."""
+def pause_job(session: Session, job: JobRow, *, paused_upload_seconds: float) -> None:
+    """Give the job back, paused; if it was resumed meanwhile, it is queued instead."""
     state = case((JobRow.pause_requested, JobState.PAUSED), else_=JobState.QUEUED)
-    wishes = update_owned(session, job.id, job.token, state=state, run_at=None, crash_streak=0, **NOBODY)
-    if wishes.pause:
-        keep_paused(session, job.id, keep_upload_seconds)
+    requests = update_owned(session, job.id, job.token, state=state, run_at=None, crash_streak=0, **NOBODY)
+    if requests.pause:
+        keep_paused(session, job.id, paused_upload_seconds)
 
 
 def retry_job(
@@ -40,17 +40,17 @@ def retry_job(
 
 
 def finish_job(session: Session, job: JobRow, result: Mapping[str, Any]) -> None:
-    """The job is done: Stat has shown it."""
+    """End the job as succeeded, after Stat has shown its outcome."""
     _finish(session, job, JobState.SUCCEEDED, "succeeded", None, result=dict(result), bytes_done=job.size or 0)
 
 
 def fail_job(session: Session, job: JobRow, error: BlobferryError, *, keep_upload_seconds: float = 0.0) -> None:
-    """The job has failed for good. Its upload is aborted, at once or after ``keep_upload_seconds``."""
+    """End the job as failed. Its upload is aborted now, or after ``keep_upload_seconds``."""
     _finish(session, job, JobState.FAILED, "failed", error, keep_upload_seconds=keep_upload_seconds)
 
 
 def cancel_job(session: Session, job: JobRow) -> None:
-    """The run has seen the cancel before its point of no return."""
+    """End the job as cancelled, before its point of no return."""
     _finish(session, job, JobState.CANCELLED, "cancelled", None)
 
 
@@ -79,8 +79,8 @@ def _finish(
         **values,
     )
     close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
-    # What a look has decided is certain, and what the store says, unless an earlier run's completion went unanswered:
-    # any other error may hide one that still works.
+    # Abort at once only if nothing can become visible any more: after a TransferError (we looked), or a StoreError
+    # before the point of no return. Any other error may hide a completion that still succeeds.
     is_answer = isinstance(error, StoreError) and job.phase not in PAST_POINT_OF_NO_RETURN
     certain = error is None or is_answer or isinstance(error, TransferError)
     give_up_uploads(session, job.id, keep_upload_seconds, certain=certain)
@@ -88,7 +88,7 @@ def _finish(
 
 
 def poll_again(session: Session, job: JobRow, verify_seconds: float) -> bool:
-    """Count a look of the Stat poll that did not show the blob; False once ``verify_seconds`` are over."""
+    """Count a Stat poll that did not show the blob; False once ``verify_seconds`` have passed since the first one."""
     until = func.coalesce(JobRow.verify_until, db_now(verify_seconds))
     update_owned(session, job.id, job.token, polls=job.polls + 1, verify_until=until)
     return bool(session.scalar(select(JobRow.verify_until > db_now()).where(JobRow.id == job.id)))

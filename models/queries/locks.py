@@ -1,7 +1,7 @@
 """Path locks: one job at a time for each path of a bucket, in the order in which the jobs were submitted.
 
-A job takes all of its locks with its first claim or none, and keeps them until it ends. One that cannot have them
-waits for the job that is right before it in line, and is no burden to anybody until that one ends: see ``waits_for``.
+A job takes all of its locks with its first claim, or none, and keeps them until it ends. A job that cannot have them
+waits for the job right before it in line (``waits_for``), and is neither published nor claimable until that job ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,23 +36,23 @@ UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STA
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A path that a job needs for itself; with ``is_tree``, all below it too."""
+    """A path that a job needs for itself; with ``is_tree``, also everything below it."""
 
-    bucket: str  #: and its endpoint
+    bucket: str  #: with its endpoint
     key: str
     is_tree: bool
-    #: The path under which jobs of a storage know it, by the name of the storage: several may lead to one bucket. "" of
-    #: a tree is the whole storage.
+    #: The path by which each storage names this key: several storages may share one bucket. The path "" of a tree is
+    #: the whole storage.
     names: Mapping[str, str]
 
 
 def take_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> str | None:
-    """Take all the locks that the job needs, or none; then return the id of the job that it has to wait for."""
-    # For update: a caretaker may just be dropping the locks of a job that was paused for too long.
+    """Take all locks that the job needs and return None; or take none and return the id of the job to wait for."""
+    # FOR UPDATE: a caretaker may be dropping the locks of this job, which was paused for too long.
     locks = session.scalars(select(PathLockRow).where(PathLockRow.job_id == job.id).with_for_update())
     mine = {(lock.bucket, lock.path) for lock in locks}
     if all((hold.bucket, hold.key) in mine for hold in holds):
-        return None  # whoever holds them must not wait for others, who wait for them
+        return None  # a job that holds its paths must not wait: others wait for it
     for bucket in sorted({hold.bucket for hold in holds}):
         _one_at_a_time(session, bucket)
     for find in (_earlier_in_line, _holding):
@@ -66,27 +66,27 @@ def take_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> str | No
 
 
 def wait_for(session: Session, job_id: str, blocker: str) -> None:
-    """The job is not to be had before the other one has ended; if that one is in nobody's way any more, at once.
+    """Make the job wait until ``blocker`` ends. If ``blocker`` no longer blocks, the job stays claimable.
 
-    Who waits holds nothing. So nobody ahead of it in line waits for it any more, and there is no circle.
+    A waiting job holds no path, so no job ahead of it in line waits for it: there is no circle.
     """
-    # Locked: whoever ends it wakes those that wait by then, and one that came a moment later would sleep on.
+    # FOR SHARE: without it, a blocker that ends between this SELECT and our UPDATE would never wake this job.
     still = session.scalar(select(JobRow.id).where(JobRow.id == blocker, _has_place(JobRow)).with_for_update(read=True))
     if not _set_waits_for(session, and_(JobRow.id == job_id, JobRow.lease_expires_at.is_(None)), still):
-        return  # another worker has it by now
+        return  # another worker has claimed it meanwhile
     session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
     seq = select(JobRow.seq).where(JobRow.id == job_id).scalar_subquery()
     _set_waits_for(session, and_(JobRow.waits_for == job_id, JobRow.seq < seq), None)
 
 
 def drop_locks(session: Session, job_id: str) -> None:
-    """The job needs its paths no more: whoever waits for it may try."""
+    """Give up all paths of the job; jobs that wait for it may be claimed again."""
     session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
     _set_waits_for(session, JobRow.waits_for == job_id, None)
 
 
 def drop_stale_locks(session: Session) -> int:
-    """Free what a job holds, or is waited for, that has ended or was paused; return how many jobs may go on."""
+    """Drop the locks of jobs that have ended or lost their place in line; return how many waiting jobs are freed."""
     blocker = aliased(JobRow)
     idle = select(JobRow.id).where(~_has_place(JobRow))
     session.execute(
@@ -104,7 +104,7 @@ def _set_waits_for(session: Session, which: ColumnElement[bool], blocker: object
 
 
 def _one_at_a_time(session: Session, bucket: str) -> None:
-    # Two that look at each other's rows before either has written its own would both go on. SQLite has one writer.
+    # Two claims that read before either has written would both succeed. SQLite has one writer at a time.
     if session.get_bind().dialect.name == "postgresql":
         session.execute(
             text("SELECT pg_advisory_xact_lock(hashtext('blobferry'), hashtext(:bucket))"), {"bucket": bucket}
@@ -112,7 +112,7 @@ def _one_at_a_time(session: Session, bucket: str) -> None:
 
 
 def _earlier_in_line(session: Session, job: JobRow, hold: Hold) -> str | None:
-    """The job right before this one that needs the path, too."""
+    """The last job submitted before this one that needs the path."""
     overlapping = or_(*(_needs(storage, path, hold.is_tree) for storage, path in hold.names.items()))
     statement = (
         select(JobRow.id)
@@ -124,7 +124,7 @@ def _earlier_in_line(session: Session, job: JobRow, hold: Hold) -> str | None:
 
 
 def _needs(storage: str, path: str, is_tree: bool) -> ColumnElement[bool]:
-    """Jobs that need the path of the storage, or one above or below it."""
+    """The job needs this path of the storage, or a directory above it, or, for a tree, something below it."""
     dest_storage = func.coalesce(JobRow.request["dest_storage"].as_string(), JobRow.storage)
     is_move = JobRow.operation == literal_column("'move'")
     above = and_(JobRow.storage == storage, JobRow.operation == "delete", JobRow.path.in_(_ancestors(path)))
@@ -142,7 +142,7 @@ def _needs(storage: str, path: str, is_tree: bool) -> ColumnElement[bool]:
 
 
 def _holding(session: Session, job: JobRow, hold: Hold) -> str | None:
-    """A job that holds the path, though it was submitted later: this one was not to run then."""
+    """A job that holds the path although it was submitted later: this job was not yet due then."""
     overlaps = [PathLockRow.path == hold.key, and_(PathLockRow.is_tree, PathLockRow.path.in_(_ancestors(hold.key)))]
     if hold.is_tree:
         overlaps.append(lies_below(PathLockRow.path, hold.key))
@@ -151,7 +151,7 @@ def _holding(session: Session, job: JobRow, hold: Hold) -> str | None:
 
 
 def _ancestors(path: str) -> list[str]:
-    """All that a path lies under, the longest first."""
+    """The directories above a path, the deepest first."""
     found = []
     while "/" in path:
         path = path.rpartition("/")[0]
@@ -161,9 +161,9 @@ def _ancestors(path: str) -> list[str]:
 
 
 def _has_place(job: type[JobRow]) -> ColumnElement[bool]:
-    """Not final, not before its time, not paused without an upload."""
+    """The job keeps its place in line: not final, not before ``not_before``, not paused without an upload."""
     uploading = exists().where(UploadRow.job_id == job.id, UploadRow.state.in_(UNFINISHED_UPLOADS))
-    # They stand in the statement itself, so that PostgreSQL sees that the partial indexes serve it.
+    # Literal states: only then PostgreSQL uses the partial indexes.
     states: BindParameter[list[JobState]] = bindparam(
         "unfinished", UNFINISHED, expanding=True, literal_execute=True, unique=True
     )

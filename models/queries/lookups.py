@@ -1,4 +1,4 @@
-"""Looks at a job that change nothing."""
+"""Lookups that change nothing."""
 
 from datetime import datetime
 
@@ -18,7 +18,7 @@ def time_now(session: Session) -> datetime:
 
 
 def find_ended(session: Session, job_id: str, seconds: float) -> tuple[JobRow | None, bool]:
-    """The job if it is final, and whether it has been for ``seconds``."""
+    """The job if it is final, and whether it ended at least ``seconds`` ago."""
     settled = JobRow.finished_at < now(-seconds)
     row = session.execute(
         select(JobRow, settled).where(JobRow.id == job_id, JobRow.state.in_(FINAL_STATES))
@@ -27,10 +27,10 @@ def find_ended(session: Session, job_id: str, seconds: float) -> tuple[JobRow | 
 
 
 def find_job(session: Session, job_id: str) -> JobRow | None:
-    """The job as it is now."""
+    """The job's row, or None."""
     return session.scalars(select(JobRow).where(JobRow.id == job_id)).one_or_none()
 
 
 def is_pruned(session: Session, job_id: str) -> bool:
-    """True if there was such a job, long finished."""
+    """Whether the job existed and was pruned."""
     return session.get(TombstoneRow, job_id) is not None

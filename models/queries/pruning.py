@@ -1,4 +1,4 @@
-"""What is long finished goes, and leaves a tombstone for a while."""
+"""Pruning: finished jobs are deleted after a while and leave tombstones."""
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -13,7 +13,7 @@ from models.upload import UploadRow
 def prune(session: Session, *, keep_seconds: float, tombstone_seconds: float, limit: int) -> int:
     """Delete finished jobs older than ``keep_seconds``, leaving tombstones, and old tombstones; return how many jobs.
 
-    A job with an upload that is not yet known to be finished or gone stays: its rows are the only trace of it.
+    A job with an upload that may still exist stays: its rows are the only trace of that upload.
     """
     session.execute(delete(TombstoneRow).where(TombstoneRow.finished_at < now(-tombstone_seconds)))
     open_uploads = select(UploadRow.id).where(

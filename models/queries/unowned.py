@@ -1,4 +1,4 @@
-"""Jobs that nobody runs: taken from the dead, and ended or paused as somebody wished."""
+"""Jobs that no run owns: re-queued after a crash; cancelled, failed or paused on request."""
 
 from typing import Final
 
@@ -16,17 +16,17 @@ from models.upload import UploadRow
 
 MAX_CRASH_STREAK: Final = 5  #: workers that may die with one job in a row
 MAX_CRASHES: Final = 20  #: workers that may die with one job in all
-AMBIGUOUS_KEPT: Final = 24 * 3600.0  #: seconds before an upload is aborted whose completion may yet take effect
-DEADLY_KEPT: Final = 24 * 3600.0  #: seconds that the upload of a job is kept that killed its workers, unless told
-PAUSED_KEPT: Final = 7 * 24 * 3600.0  #: seconds that the upload of a paused job is kept, unless told otherwise
+AMBIGUOUS_KEPT: Final = 24 * 3600.0  #: seconds before an upload is aborted whose completion may still take effect
+FAILED_KEPT: Final = 24 * 3600.0  #: default of ``failed_upload_seconds`` for a job that crashed too often
+PAUSED_KEPT: Final = 7 * 24 * 3600.0  #: default of ``paused_upload_seconds``
 
 
 def requeue_expired(
-    session: Session, *, limit: int, job_id: str | None = None, keep_upload_seconds: float = DEADLY_KEPT
+    session: Session, *, limit: int, job_id: str | None = None, failed_upload_seconds: float = FAILED_KEPT
 ) -> list[JobRow]:
-    """Take jobs away from runs whose lease is over, and let them be claimed again.
+    """Re-queue jobs whose lease has expired. The raised token fences a run that is only slow.
 
-    A job that has killed its worker too often ends failed instead. Raising the token fences a run that is only slow.
+    A job that has crashed too often fails instead; its upload is kept for ``failed_upload_seconds``.
     """
     statement = select(JobRow).where(JobRow.lease_expires_at < now()).order_by(JobRow.lease_expires_at).limit(limit)
     if job_id is not None:
@@ -34,14 +34,14 @@ def requeue_expired(
     expired = list(session.scalars(statement.with_for_update(skip_locked=True)))
     for job in expired:
         deaths = job.crash_streak + 1, job.crashes + 1
-        error = WorkerDiedError(f"worker {job.worker} died, or lost touch with the database, while it ran this job")
+        error = WorkerDiedError(f"worker {job.worker} died or lost the database while it ran this job")
         close_attempt(session, job.id, job.attempt, outcome="died", error=error)
         job.token += 1
         job.crash_streak, job.crashes = deaths
         job.error_code, job.error_message = error.code, str(error)
         if job.crash_streak > MAX_CRASH_STREAK or job.crashes > MAX_CRASHES:
             job.error_message = f"worker died {job.crashes} times with this job, {job.crash_streak} of them in a row"
-            _end(session, job, JobState.FAILED, keep_upload_seconds=keep_upload_seconds)
+            _end(session, job, JobState.FAILED, keep_upload_seconds=failed_upload_seconds)
         else:
             _release(job, JobState.RETRYING)
         session.flush()
@@ -49,26 +49,26 @@ def requeue_expired(
 
 
 def expire_leases(session: Session, workers: list[str]) -> int:
-    """These workers are known to be dead: nobody need wait for the end of their leases. Returns how many they held."""
+    """Expire the leases of workers that are known to be dead; return how many there were."""
     held = (JobRow.worker.in_(workers), JobRow.lease_expires_at.is_not(None))
     statement = update(JobRow).where(*held).values(lease_expires_at=db_now(-0.001))
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
 def owners(session: Session) -> list[str]:
-    """The workers that run something now."""
+    """The workers that hold a lease now."""
     return list(session.scalars(select(JobRow.worker).where(JobRow.lease_expires_at.is_not(None)).distinct()))
 
 
 def ask_to_cancel(session: Session, job_ids: list[str]) -> int:
-    """Cancel those of these jobs that are not past their return; return how many. Whoever runs them will hear of it."""
+    """Request a cancel of those jobs that are not past their point of no return; return how many."""
     to_cancel = (
         JobRow.id.in_(job_ids),
         JobRow.state.not_in(FINAL_STATES),
         ~past_point_of_no_return(),
         ~JobRow.cancel_requested,
     )
-    # In the order of their submission, as a claim locks the job that its own has to wait for.
+    # Locked in the order of submission, as claims do: two transactions must not wait for each other.
     locked = session.scalars(select(JobRow.id).where(*to_cancel).order_by(JobRow.seq).with_for_update()).all()
     session.execute(update(JobRow).where(JobRow.id.in_(locked)).values(cancel_requested=True))
     return len(locked)
@@ -77,7 +77,7 @@ def ask_to_cancel(session: Session, job_ids: list[str]) -> int:
 def apply_requests(
     session: Session, *, limit: int, job_id: str | None = None, paused_upload_seconds: float = PAUSED_KEPT
 ) -> list[JobRow]:
-    """Apply cancel, deadline and pause to jobs that nobody runs; return those that ended or were paused."""
+    """Apply cancel, deadline and pause to jobs that no run owns; return those that ended or were paused."""
     overdue = and_(JobRow.deadline.is_not(None), JobRow.deadline < now())
     to_pause = and_(JobRow.pause_requested, JobRow.state != JobState.PAUSED)
     statement = (
@@ -107,31 +107,31 @@ def apply_requests(
 
 
 def deadline_error(job: JobRow) -> DeadlineExceededError:
-    """Why a job ends that is not done in time."""
-    assert job.deadline is not None, "else it cannot be late"
+    """The error of a job that missed its deadline."""
+    assert job.deadline is not None, "a job without a deadline cannot be late"
     return DeadlineExceededError(f"not finished by its deadline {job.deadline.isoformat()}")
 
 
-def keep_paused(session: Session, job_id: str, seconds: float) -> None:
-    """The upload of a paused job is kept for a while. Without one the job holds no place in line."""
+def keep_paused(session: Session, job_id: str, paused_upload_seconds: float) -> None:
+    """Keep the upload of a paused job for so long. Without an upload the job gives up its place in line."""
     unfinished = (UploadRow.job_id == job_id, UploadRow.state.in_(UNFINISHED_UPLOADS))
-    kept = update(UploadRow).where(*unfinished).values(recheck_at=db_now(seconds))
+    kept = update(UploadRow).where(*unfinished).values(recheck_at=db_now(paused_upload_seconds))
     if not session.execute(kept).rowcount:  # type: ignore[attr-defined]
         drop_locks(session, job_id)
 
 
-def give_up_uploads(session: Session, job_id: str, keep_seconds: float, *, certain: bool) -> None:
-    """The job has ended: its uploads are aborted, at once or after so many seconds.
+def give_up_uploads(session: Session, job_id: str, keep_upload_seconds: float, *, certain: bool) -> None:
+    """Mark the uploads of an ended job to be aborted, now or after ``keep_upload_seconds``.
 
-    Not ``certain``: the error may hide a completion that still takes effect.
+    Unless ``certain``, the job's error may hide a completion that still takes effect: such an upload is kept a day.
     """
     unfinished = update(UploadRow).where(UploadRow.job_id == job_id, UploadRow.state.in_(UNFINISHED_UPLOADS))
-    if not keep_seconds and not certain:  # never abort on an ambiguous failure
+    if not keep_upload_seconds and not certain:  # never abort on an ambiguous failure
         ambiguous = unfinished.where(UploadRow.state == UploadState.COMPLETING)
         session.execute(ambiguous.values(recheck_at=db_now(AMBIGUOUS_KEPT)))
         unfinished = unfinished.where(UploadRow.state != UploadState.COMPLETING)
-    if keep_seconds:
-        session.execute(unfinished.values(recheck_at=db_now(keep_seconds)))
+    if keep_upload_seconds:
+        session.execute(unfinished.values(recheck_at=db_now(keep_upload_seconds)))
     else:
         session.execute(unfinished.values(state=UploadState.ABORTING, recheck_at=None))
 

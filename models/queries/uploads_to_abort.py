@@ -1,4 +1,4 @@
-"""The ledger's other end: which uploads are to be aborted, and what became of them."""
+"""Uploads that no job needs any more: which of them to abort now, and what became of each."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,14 +12,14 @@ from models.queries.checkpoints import update_upload
 from models.queries.conditions import now
 from models.upload import UploadRow
 
-FILES: Final = "file://"  #: with it the endpoint of a partial file begins; what follows is its host
-HOST_GONE: Final = 7 * 24 * 3600.0  #: seconds after which nobody waits any more for a host to remove its partial file
+FILES: Final = "file://"  #: prefix of the endpoint of a partial file; its host follows
+HOST_GONE: Final = 7 * 24 * 3600.0  #: seconds after which any host may drop the row of another host's partial file
 
 
 def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence[UploadRow]:
-    """Uploads to abort now: those given up, and aborted ones that are due for their second look.
+    """Uploads to abort now: those in state ``aborting``, and gone ones that are due for a second look.
 
-    Partial files are left to their own host, which calls itself ``files_of``; after some days, to anybody.
+    Partial files are left to their own host, whose endpoint is ``files_of``. After ``HOST_GONE`` any host gets them.
     """
     retention_is_over = (UploadRow.state.in_(UNFINISHED_UPLOADS), UploadRow.recheck_at < now())
     session.execute(update(UploadRow).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
@@ -29,7 +29,7 @@ def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence
     in_reach = or_(
         ~UploadRow.endpoint.startswith(FILES), UploadRow.endpoint == files_of, UploadRow.updated_at < now(-HOST_GONE)
     )
-    # The longest untouched first: what cannot be aborted is put off, and must not crowd out the others.
+    # Oldest first: an upload that cannot be aborted is put off and must not crowd out the others.
     return session.scalars(select(UploadRow).where(due, in_reach).order_by(UploadRow.updated_at).limit(limit)).all()
 
 
@@ -41,11 +41,11 @@ def is_being_opened(session: Session, upload: UploadRow) -> bool:
 
 
 def put_off_abort(session: Session, upload: int, seconds: float) -> None:
-    """It cannot be aborted now; others are not to wait behind it."""
+    """Try this upload again after ``seconds``, so that others do not wait behind it."""
     update_upload(session, upload, recheck_at=db_now(seconds))
 
 
 def upload_is_gone(session: Session, upload: int, *, recheck_seconds: float | None) -> None:
-    """The store shows nothing of it any more; look again after ``recheck_seconds``, if given."""
+    """Record that the store lists no part of the upload; look once more after ``recheck_seconds``, if given."""
     recheck_at = None if recheck_seconds is None else db_now(recheck_seconds)
     update_upload(session, upload, state=UploadState.GONE, recheck_at=recheck_at)

@@ -62,7 +62,7 @@ class Line:
     def pause(self, job_id: str) -> None:
         change(self.database, job_id, pause_requested=True)
         with self.database.begin() as session:
-            queries.pause_job(session, self.row(job_id), keep_upload_seconds=60)
+            queries.pause_job(session, self.row(job_id), paused_upload_seconds=60)
 
     def row(self, job_id: str) -> JobRow:
         return job_row(self.database, job_id)
@@ -334,7 +334,7 @@ def test_a_job_does_not_wait_for_one_that_is_just_giving_up_its_place(line: Line
             if how == "end":
                 queries.finish_job(session, line.row(first), {})
             else:
-                queries.pause_job(session, line.row(first), keep_upload_seconds=60)
+                queries.pause_job(session, line.row(first), paused_upload_seconds=60)
             claim = worker.submit(line.has, second)
             wait({claim}, timeout=1)  # it waits for the end, or has looked too early
         claim.result(timeout=30)

@@ -36,9 +36,8 @@ def all_keys(store: Store, **arguments: Any) -> list[str]:
 
 
 def files(path: Path) -> list[str]:
-    """All that is in the directory except locks."""
-    found = (file.relative_to(path) for file in path.rglob("*"))
-    return sorted(str(file) for file in found if file.parts[0] != "locks" and len(file.parts) > 1)
+    """The files of blobs and parts in the directory."""
+    return sorted(str(file.relative_to(path)) for file in path.glob("files/*"))
 
 
 def upload(store: Store, key: str, *pieces: bytes) -> tuple[str, list[PartReceipt]]:

@@ -4,9 +4,11 @@ import hashlib
 import os
 import random
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from io import FileIO
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -34,11 +36,17 @@ def store(path: Path) -> LocalStore:
 
 
 def kill_after(steps: int, run: Callable[[], object]) -> bool:
-    """Run it in a child that is killed (-9) in front of its next system call after ``steps``; False: it ended first."""
+    """Run it in a child that is killed (-9) in front of its next call of the kernel or SQLite after ``steps``.
+
+    False: it ended first.
+    """
 
     def step(frame: FrameType, event: str, function: Any) -> None:
         nonlocal steps
-        if event == "c_call" and getattr(function, "__module__", "") in {"posix", "fcntl", "_io"}:
+        if event == "c_call" and (
+            getattr(function, "__module__", "") in {"posix", "fcntl", "_io"}
+            or isinstance(getattr(function, "__self__", None), sqlite3.Connection | sqlite3.Cursor | FileIO)
+        ):
             if steps == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             steps -= 1

@@ -3,18 +3,20 @@
 import base64
 import errno
 import hashlib
-import json
 import os
 import re
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -28,6 +30,7 @@ from hypothesis import strategies as st
 from tests.stores.local_buckets import FREE, NEW, OLD, all_keys, content, crc64, files, in_child, status, upload
 from tests.stores.reused_buffer import ReusedBuffer
 from worker.errors import (
+    ConfigurationError,
     InvalidPartError,
     InvalidStoreRequestError,
     KeyNotFoundError,
@@ -38,11 +41,12 @@ from worker.errors import (
 )
 from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt
 from worker.stores.local import LocalStore
-from worker.stores.local_errors import LOCAL_ERRORS, local_errors
-from worker.stores.local_files import copy_range
+from worker.stores.local.blob_files import copy_range
+from worker.stores.local.local_errors import LOCAL_ERRORS, local_errors
 from worker.stores.memory.memory_store import MemoryStore
 from worker.units import GIB, KIB, MIB
 
+OURS = ["files", "index.db", "index.db-shm", "index.db-wal", "journal", "reserve"]
 SMALL = Limits(min_part_size=4, max_part_size=8, max_parts=3, max_delete=2)
 NASTY_KEYS = [
     "..", ".", "../x", "../../../../etc/passwd", "/etc/passwd", "a/../b", "a/./b", "a/..", "..a", "/", "//", "a//b",
@@ -80,13 +84,14 @@ def test_constructing_makes_no_file_and_reading_makes_none_either(store: LocalSt
     assert not path.exists()
 
 
-def test_a_blob_is_a_plain_file_beside_its_record(store: LocalStore, path: Path) -> None:
+def test_a_blob_is_a_plain_file_that_the_index_names(store: LocalStore, path: Path) -> None:
     store.put("a/b/c.txt", b"hello")
-    data, record = sorted((path / "blobs/a/b").iterdir(), key=lambda file: len(file.name), reverse=True)
+    (data,) = (path / "files").iterdir()
+    with closing(sqlite3.connect(path / "index.db")) as index:
+        rows = index.execute("SELECT key, file FROM blobs").fetchall()
 
     assert data.read_bytes() == b"hello"
-    assert record.name == "c.txt@"
-    assert data.name == f"c.txt@{json.loads(record.read_text())['version']}"
+    assert rows == [(b"a/b/c.txt", data.name)]
 
 
 def test_a_directory_that_was_copied_elsewhere_is_the_same_bucket(store: LocalStore, path: Path) -> None:
@@ -114,7 +119,7 @@ def test_everything_is_on_the_disk_before_it_is_visible(store: LocalStore) -> No
     calls: list[str] = []
 
     def note(frame: FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and function.__name__ in {"fsync", "link", "rename", "unlink"}:
+        if event == "c_call" and function.__name__ in {"execute", "fsync", "link", "rename", "unlink"}:
             calls.append(function.__name__)
 
     sys.setprofile(note)
@@ -123,9 +128,11 @@ def test_everything_is_on_the_disk_before_it_is_visible(store: LocalStore) -> No
     finally:
         sys.setprofile(None)
 
-    # The bytes, their name; the record, its name. (An unlink before it looks for a draft, those after it tidy up.)
-    assert calls[:7] == ["fsync", "link", "fsync", "unlink", "fsync", "rename", "fsync"]
-    assert set(calls[7:]) == {"unlink"}
+    # The bytes; BEGIN, what is there; the name of the bytes; what is to be there, COMMIT; the old bytes.
+    assert calls == ["fsync", "execute", "execute", "link", "fsync", "execute", "execute", "unlink"]
+    with store._index.read() as index:
+        assert index.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert index.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: COMMIT returns when it is on the disk
 
 
 def test_file_descriptors_are_given_back(store: LocalStore) -> None:
@@ -159,7 +166,7 @@ def test_no_key_leaves_the_directory_or_meets_another(store: LocalStore, path: P
     assert all_keys(store, limit=7) == sorted(NASTY_KEYS, key=str.encode)
     assert all(content(store, key) == key.encode() for key in NASTY_KEYS)
     assert os.listdir(path.parent) == ["bucket"]
-    assert sorted(os.listdir(path)) == ["blobs", "locks"]
+    assert sorted(os.listdir(path)) == OURS
     for key in NASTY_KEYS:
         store.delete_batch([key])
     assert files(path) == []
@@ -208,22 +215,27 @@ def test_listings_are_those_of_the_memory_store(keys: set[str], prefix: str, del
                 break
 
 
-def test_what_we_did_not_make_is_not_listed(store: LocalStore, path: Path) -> None:
+def test_what_we_did_not_make_is_neither_listed_nor_removed(store: LocalStore, path: Path) -> None:
     store.put("a/b", b"hello")
-    for name in ("plain", "a/%", "a/%zz@", "a/ü@", "a/b@new", "a/.hidden", os.fsdecode(b"\xff@")):
-        (path / "blobs" / name).write_bytes(b"x")
-    for name in ("empty/deeper", "a/a b", "with@/x", "dir@"):
-        (path / "blobs" / name).mkdir(parents=True)
+    strays = ["plain", "ü", ".hidden", "0" * 32, "1" * 31]
+    for name in strays:
+        (path / "files" / name).write_bytes(b"x")
+    (path / "files" / "directory").mkdir()
+    store.put("a/b", b"replaced")
+    store.delete_batch(["a/b"])
+    store.put("a/b", b"again")
 
     assert all_keys(store) == ["a/b"]
     assert list(store.list_page("", delimiter="/").prefixes) == ["a/"]
+    assert set(os.listdir(path / "files")) > {*strays, "directory"}
 
 
-def test_a_page_of_a_large_directory_takes_little_memory(store: LocalStore, path: Path) -> None:
+def test_a_page_of_many_keys_takes_little_memory(store: LocalStore, path: Path) -> None:
     store.put("d/0", b"x")
-    record = (path / "blobs/d/0@").read_bytes()
-    for number in range(1, 20_000):
-        (path / f"blobs/d/{number}@").write_bytes(record)
+    with closing(sqlite3.connect(path / "index.db")) as index, index:
+        ((_, *row),) = index.execute("SELECT * FROM blobs").fetchall()
+        rows = ((f"d/{number}".encode(), *row) for number in range(1, 20_000))
+        index.executemany("INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
     store.list_page("", limit=10)
     tracemalloc.start()
     page = store.list_page("d/", limit=10, token=store.list_page("d/", limit=10).next_token)
@@ -232,6 +244,24 @@ def test_a_page_of_a_large_directory_takes_little_memory(store: LocalStore, path
 
     assert [entry.key for entry in page.entries] == [f"d/{number}" for number in sorted(map(str, range(20_000)))[10:20]]
     assert peak < 300 * KIB
+
+
+def test_no_page_looks_at_the_keys_in_front_of_it(store: LocalStore, path: Path) -> None:
+    store.put("d/0", b"x")
+    with closing(sqlite3.connect(path / "index.db")) as index, index:
+        ((_, *row),) = index.execute("SELECT * FROM blobs").fetchall()
+        rows = ((f"d{number % 50:02}/{number}".encode(), *row) for number in range(20_000))
+        index.executemany("INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    steps: list[None] = []
+    with store._index.read() as index:
+        index.set_progress_handler(lambda: steps.append(None), 1)
+    last = store.list_page("", delimiter="/", limit=50).next_token
+    assert len(steps) < 50 * 100
+    del steps[:]
+    assert store.list_page("", delimiter="/", token=last).prefixes == ["d49/"]
+    assert len(store.list_page("d49/", limit=10).entries) == 10
+
+    assert len(steps) < 1_000
 
 
 def test_a_token_that_is_none_is_refused(store: LocalStore) -> None:
@@ -259,7 +289,7 @@ def test_a_reader_keeps_the_bytes_that_it_was_opened_on(store: LocalStore, how: 
 def test_a_blob_that_other_hands_cut_short_is_never_a_short_stream(store: LocalStore, path: Path) -> None:
     store.put("a", OLD)
     with store.get("a") as reader:
-        (data,) = path.glob("blobs/a@?*")
+        (data,) = (path / "files").iterdir()
         os.truncate(data, 3)
         with pytest.raises(StoreUnavailableError, match="cut short"):
             reader.read()
@@ -268,9 +298,51 @@ def test_a_blob_that_other_hands_cut_short_is_never_a_short_stream(store: LocalS
     data.unlink()
     with pytest.raises(StoreUnavailableError, match="lost its bytes"):
         store.get("a")
-    (path / "blobs/a@").write_text("{}")
-    with pytest.raises(StoreUnavailableError, match="damaged"):
-        store.head("a")
+
+
+def test_a_damaged_index_and_a_missing_one_are_told(store: LocalStore, path: Path) -> None:
+    store.put("a", OLD)
+    store.close()
+    index = (path / "index.db").read_bytes()
+    for damaged in (b"x" * len(index), index[:4096] + b"x" * (len(index) - 4096)):
+        (path / "index.db").write_bytes(damaged)
+        attempts: list[Callable[[], object]] = [lambda: store.head("a"), lambda: store.put("a", NEW)]
+        for attempt in attempts:
+            with pytest.raises(StoreUnavailableError, match=r"index\.db is damaged: restore"):
+                attempt()
+        store.close()
+    (path / "index.db").unlink()
+    for attempt in attempts:
+        with pytest.raises(StoreUnavailableError, match=r"index\.db' is missing: restore"):
+            attempt()
+    (path / "index.db").write_bytes(index)
+    assert content(store, "a") == OLD
+
+
+@pytest.mark.parametrize("others", ["blobs", "uploads"])
+def test_a_directory_of_an_older_version_is_refused(store: LocalStore, path: Path, others: str) -> None:
+    (path / "locks").mkdir(parents=True)
+    (path / others).mkdir()
+    attempts: list[Callable[[], object]] = [
+        lambda: store.get("a"),
+        lambda: store.put("a", NEW),
+        lambda: store.list_page(""),
+        lambda: store.create_upload("a"),
+        lambda: store.delete_batch(["a"]),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ConfigurationError, match=r"older Blobferry .* name an empty directory"):
+            attempt()
+    assert not (path / "index.db").exists()
+
+
+def test_a_directory_that_was_removed_is_made_again(store: LocalStore, path: Path) -> None:
+    store.put("a", OLD)
+    shutil.rmtree(path)
+
+    assert all_keys(store) == []
+    store.put("b", NEW)
+    assert all_keys(LocalStore(path)) == ["b"]
 
 
 def test_times_of_a_key_grow_even_if_the_clock_goes_back(path: Path) -> None:
@@ -421,7 +493,7 @@ def test_of_many_processes_that_complete_an_upload_exactly_one_does(store: Local
             os._exit(7)
 
     assert sorted(status(pid) for pid in [in_child(complete) for _ in range(4)]) == [0, 7, 7, 7]
-    assert [name for name in files(path) if name.startswith("uploads")] == []
+    assert len(files(path)) == 1
 
 
 def test_puts_and_deletes_next_to_each_other_do_not_take_away_each_others_directory(store: LocalStore) -> None:
@@ -435,35 +507,62 @@ def test_puts_and_deletes_next_to_each_other_do_not_take_away_each_others_direct
     assert all_keys(store) == []
 
 
-@pytest.mark.parametrize("place", ["blobs/d/e", "uploads"])
-def test_a_directory_that_goes_in_front_of_its_first_file_is_made_again(
-    store: LocalStore, path: Path, place: str
-) -> None:
-    store.put("d/f", b"x")
-    removed = 0
+def test_a_fork_takes_no_connection_along_even_while_threads_write(store: LocalStore, path: Path) -> None:
+    """SQLite counts the locks of a process in memory: a child that had its parent's connections would lose writes."""
+    stop = threading.Event()
 
-    def remove(frame: FrameType, event: str, function: Any) -> None:
-        """Do what another process may: remove a directory that is empty, between our making and our filling it."""
-        nonlocal removed
-        if event == "c_call" and function.__name__ == "link" and removed < 3:
-            sys.setprofile(None)
-            for directory in path.glob(place + "/*" * (place == "uploads")):
-                directory.rmdir()
-                removed += 1
-            sys.setprofile(remove)
+    def write(name: str) -> None:
+        for number in count():
+            store.put(f"{name}/{number % 7}", str(number).encode())
+            if stop.is_set():
+                return
 
-    sys.setprofile(remove)
-    try:
-        if place == "uploads":
-            store.create_upload("a")
-        else:
-            store.put("d/e/f", NEW)
-    finally:
-        sys.setprofile(None)
+    def child() -> None:
+        opened = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+        assert [name for name in opened if "index.db" in name] == []
+        for number in range(5):
+            store.put(f"child/{os.getpid()}", str(number).encode())
+        assert content(store, f"child/{os.getpid()}") == b"4"
 
-    assert removed == 3
-    assert all_keys(store) == (["d/f"] if place == "uploads" else ["d/e/f", "d/f"])
-    assert [entry.key for entry in store.list_uploads()] == (["a"] if place == "uploads" else [])
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, f"thread{number}") for number in range(4)]
+        pids = []
+        for _ in range(5):
+            pids.append(in_child(child))
+        codes = [status(pid) for pid in pids]
+        stop.set()
+        for writer in writers:
+            writer.result()
+
+    assert codes == [0] * 5
+    assert {key for key in all_keys(store) if key.startswith("child")} == {f"child/{pid}" for pid in pids}
+    with store._index.read() as index:
+        assert index.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        named = {name for (name,) in index.execute("SELECT file FROM blobs")}
+    assert named == set(os.listdir(path / "files"))
+
+
+def test_an_index_that_one_process_leaves_stays_that_of_its_children(store: LocalStore, path: Path) -> None:
+    """The last connection to be closed removes SQLite's log: that of a parent must not be taken for the last."""
+    store.put("a", OLD)
+    ready, go = os.pipe(), os.pipe()
+
+    def child() -> None:
+        store.put("a", NEW)
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+        store.put("b", NEW)
+
+    pid = in_child(child)
+    os.read(ready[0], 1)
+    content(store, "a")
+    store.close()
+    os.write(go[1], b"x")
+
+    assert status(pid) == 0
+    for fd in (*ready, *go):
+        os.close(fd)
+    assert [content(LocalStore(path), key) for key in ("a", "b")] == [NEW, NEW]
 
 
 # --- symbolic links ----------------------------------------------------------------------------------------------
@@ -473,55 +572,55 @@ def test_a_directory_that_goes_in_front_of_its_first_file_is_made_again(
 def outside(tmp_path: Path) -> Path:
     place = tmp_path / "outside"
     place.mkdir()
-    (place / "secret@").write_text("secret")
     (place / "secret").write_text("secret")
     return place
 
 
-@pytest.mark.parametrize("planted", ["blobs", "blobs/d", "blobs/d/secret@"])
-def test_no_symbolic_link_is_followed_to_a_blob(store: LocalStore, path: Path, outside: Path, planted: str) -> None:
-    (path / planted).parent.mkdir(parents=True)
-    (path / planted).symlink_to(outside / "secret@" if planted.endswith("@") else outside)
-    key = "d/secret" if "d" in planted[5:] else "secret"
+@pytest.mark.parametrize("planted", ["files", "index.db"])
+def test_no_symbolic_link_is_followed_to_the_store(store: LocalStore, path: Path, outside: Path, planted: str) -> None:
+    path.mkdir(parents=True)
+    (path / planted).symlink_to(outside if planted == "files" else outside / "secret")
     attempts: list[Callable[[], object]] = [
-        lambda: store.head(key),
-        lambda: store.get(key),
-        lambda: store.put(key, NEW),
-        lambda: store.copy(key, "b"),
-        lambda: store.delete_batch([key], if_match='"0123"'),
+        lambda: store.head("a"),
+        lambda: store.get("a"),
+        lambda: store.put("a", NEW),
+        lambda: store.copy("a", "b"),
+        lambda: store.create_upload("a"),
+        lambda: store.delete_batch(["a"], if_match='"0123"'),
     ]
     for attempt in attempts:
         with pytest.raises(PermissionDeniedError, match="symbolic link"):
             attempt()
-    assert [failure.code for failure in store.delete_batch([key])] == ["permission_denied"]
-    if planted != "blobs":
-        assert all_keys(store) == []
-    assert sorted(os.listdir(outside)) == ["secret", "secret@"]
+    assert [failure.code for failure in store.delete_batch(["a"])] == ["permission_denied"]
+    assert os.listdir(outside) == ["secret"]
     assert (outside / "secret").read_text() == "secret"
 
 
-def test_no_symbolic_link_is_followed_to_bytes_an_upload_or_a_lock(
+def test_no_symbolic_link_is_followed_to_bytes_a_part_the_journal_or_the_reserve(
     store: LocalStore, path: Path, outside: Path
 ) -> None:
+    path.mkdir(parents=True)
+    (path / "reserve").symlink_to(outside / "secret")
     store.put("a", NEW)
-    (data,) = path.glob("blobs/a@?*")
+    (data,) = (path / "files").iterdir()
     data.unlink()
     data.symlink_to(outside / "secret")
     with pytest.raises(PermissionDeniedError):
         store.get("a")
 
     upload_id, parts = upload(store, "b", NEW)
-    shutil.move(path / "uploads" / upload_id, outside / upload_id)
-    (path / "uploads" / upload_id).symlink_to(outside / upload_id)
+    (part,) = (file for file in (path / "files").iterdir() if file != data)
+    shutil.move(part, outside / "part")
+    part.symlink_to(outside / "part")
     with pytest.raises(PermissionDeniedError):
         store.complete_upload("b", upload_id, parts)
 
-    for lock in path.glob("locks/*"):
-        lock.unlink()
-        lock.symlink_to(outside / "secret")
+    (path / "journal").unlink()
+    (path / "journal").symlink_to(outside / "secret")
     with pytest.raises(PermissionDeniedError):
         store.put("a", OLD)
     assert (outside / "secret").read_text() == "secret"
+    assert (outside / "part").read_bytes() == NEW
 
 
 def test_the_directory_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:
@@ -536,18 +635,20 @@ def test_the_directory_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:
 
 
 @contextmanager
-def small_disk(path: Path) -> Iterator[None]:
+def small_disk(store: LocalStore) -> Iterator[None]:
+    path = Path(store.bucket)
     path.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", path], check=False).returncode:
         pytest.skip("this machine lets nobody mount a tmpfs: the limit on file sizes below stands in for it")
     try:
         yield
     finally:
+        store.close()
         subprocess.run(["umount", path], check=True)
 
 
 def test_a_full_disk_is_told_and_nothing_is_left_half_written(store: LocalStore, path: Path) -> None:
-    with small_disk(path):
+    with small_disk(store):
         store.put("a", OLD)
         upload_id, parts = upload(store, "u", bytes(2 * MIB), b"2")
         before = files(path)
@@ -572,7 +673,7 @@ def test_a_full_disk_is_told_and_nothing_is_left_half_written(store: LocalStore,
 
 
 def test_a_disk_without_a_free_byte_still_lets_blobs_be_deleted(store: LocalStore, path: Path) -> None:
-    with small_disk(path):
+    with small_disk(store):
         for number in range(3):
             store.put(f"d/{number}", bytes(MIB))
         with suppress(OSError), (path / "filler").open("wb", buffering=0) as filler:
@@ -584,12 +685,20 @@ def test_a_disk_without_a_free_byte_still_lets_blobs_be_deleted(store: LocalStor
         store.put("d/2", NEW)
 
         assert all_keys(store) == ["d/2"]
-        assert len(files(path)) == 3  # the directory d, a record and its bytes
+        assert len(files(path)) == 1
+        assert (path / "reserve").stat().st_blocks * 512 == 256 * KIB  # for the next time
 
 
-def test_a_disk_that_is_read_only_reads(store: LocalStore, path: Path) -> None:
-    with small_disk(path):
+@pytest.mark.parametrize("is_killed", [False, True], ids=["closed", "with the log of a killed process"])
+def test_a_disk_that_is_read_only_reads(store: LocalStore, path: Path, is_killed: bool) -> None:
+    def put() -> None:
         store.put("a", OLD)
+        if not is_killed:
+            store.close()
+
+    with small_disk(store):
+        assert status(in_child(put)) == 0
+        assert (path / "index.db-wal").exists() == is_killed
         subprocess.run(["mount", "-o", "remount,ro", path], check=True)
 
         assert content(store, "a") == OLD
@@ -644,7 +753,7 @@ def test_a_directory_of_somebody_elses_is_permission_denied() -> None:
 
 @pytest.mark.parametrize("number", [*LOCAL_ERRORS, errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENAMETOOLONG])
 def test_errors_of_the_kernel_come_out_as_ours(number: int) -> None:
-    expected = LOCAL_ERRORS.get(number, StoreUnavailableError)
+    expected, _ = LOCAL_ERRORS.get(number, (StoreUnavailableError, ""))
 
     with (
         pytest.raises(expected, match=re.escape("local: cannot put 'a' in '/bucket': ")) as raised,

@@ -1,7 +1,6 @@
 """A small world for a job's life: one file, two stores, one database, and workers that come and go."""
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from blobferry.contract import JobState
+from dev.waiting import wait_until
 from models import Database
 from tests.doubles import HookedStore, tiny_store
 from tests.models.rows import ago, change, job_row, submit
@@ -105,10 +105,33 @@ def has_ended(world: World, job_id: str, state: JobState, code: str | None = Non
     return row.finished_at is not None
 
 
-def wishing(world: World, job_id: str, verb: str, store: Store | None = None, **wishes: Any) -> HookedStore:
-    """A store during whose first such call somebody wishes something, by default a cancel, and the heartbeat hears.
+def heartbeat_passes(world: World, job_id: str) -> None:
+    """Wait until the run has learned of all that was written into its row before this call.
 
-    Other such calls wait for that.
+    The first renewal seen may have begun before that write; the second began after it; once the third is seen, the run
+    has taken over what the second brought back.
+    """
+    seen = {job_row(world.database, job_id).lease_expires_at}
+
+    def three_more() -> bool:
+        seen.add(job_row(world.database, job_id).lease_expires_at)
+        return len(seen) > 3
+
+    wait_until(three_more, 30, "three heartbeats", longest_pause=0.01)
+
+
+def heartbeat_gives_up() -> None:
+    """Wait until the only run of this process has noticed that its lease is lost: its heartbeat ends."""
+    wait_until(lambda: "heartbeat" not in [thread.name for thread in threading.enumerate()], 30, "the end of the beat")
+
+
+def requesting(
+    world: World, job_id: str, verb: str, store: Store | None = None, *, is_noticed: bool = True, **wishes: Any
+) -> HookedStore:
+    """A store whose first call of ``verb`` writes a control request into the row, by default a cancel.
+
+    The call goes on once the heartbeat has brought the request to the run, or at once unless ``is_noticed``. Other
+    calls of that verb wait for it.
     """
     done: list[str] = []
     lock = threading.Lock()
@@ -120,6 +143,7 @@ def wishing(world: World, job_id: str, verb: str, store: Store | None = None, **
             if not done:
                 done.append(called)
                 change(world.database, job_id, **(wishes or {"cancel_requested": True}))
-                time.sleep(0.15)
+                if is_noticed:
+                    heartbeat_passes(world, job_id)
 
     return HookedStore(world.memory if store is None else store, before=wish)

@@ -26,6 +26,7 @@ from tests.tasks.life import KEY, OLD, World
 from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.maintenance.caretaker import AHEAD, Caretaker, Swept
 from worker.runtime import Runtime
+from worker.settings import SweepSettings
 
 Sweeper = Callable[..., Caretaker]
 
@@ -231,10 +232,11 @@ def test_the_loop_sweeps_until_it_is_told_to_end_and_in_time_for_the_next_run(wo
 
     job_id = world.submit()
     change(world.database, job_id, state="retrying", run_at=ago(-0.3))
+    runtime.settings = runtime.settings.model_copy(update={"sweep": SweepSettings(interval_seconds=3600)})
     thread = threading.Thread(target=Caretaker(runtime, publish).loop, args=(ended,))
     thread.start()
-    assert seen.wait(3)  # long before the interval of 5 s
+    assert seen.wait(60), "long before the interval is over"
     ended.set()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
     assert [message.job_id for message in messages] == [job_id]

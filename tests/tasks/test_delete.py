@@ -1,6 +1,5 @@
 """delete as a job: a path and all under it, in batches, whoever dies; and no key that came after its first claim."""
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from blobferry.contract import JobState
 from models import Database
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
 from tests.models.rows import ago, attempts, change, claim, expire_lease, job_row, outcomes, take_away, uploads
-from tests.tasks.life import QUICK, World, due, has_ended, wishing
+from tests.tasks.life import QUICK, World, due, has_ended, heartbeat_gives_up, requesting
 from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
@@ -331,7 +330,7 @@ def test_a_store_that_allows_no_delete_at_all_fails_the_job_at_once(world: Delet
 
 def test_a_cancel_stops_a_delete_between_two_batches(world: Deleting) -> None:
     job_id = world.delete()
-    assert world.run(job_id, wishing(world, job_id, "delete_batch"), lease=QUICK) == Cancelled()
+    assert world.run(job_id, requesting(world, job_id, "delete_batch"), lease=QUICK) == Cancelled()
     assert has_ended(world, job_id, JobState.CANCELLED)
     assert world.left() == world.tree[3:]
     assert outcomes(world.database, job_id) == ["cancelled"]
@@ -339,7 +338,7 @@ def test_a_cancel_stops_a_delete_between_two_batches(world: Deleting) -> None:
 
 def test_a_cancel_before_the_first_batch_deletes_nothing(world: Deleting) -> None:
     job_id = world.delete()
-    assert world.run(job_id, wishing(world, job_id, "list_page"), lease=QUICK) == Cancelled()
+    assert world.run(job_id, requesting(world, job_id, "list_page"), lease=QUICK) == Cancelled()
     assert has_ended(world, job_id, JobState.CANCELLED)
     assert world.left() == world.tree
 
@@ -358,7 +357,7 @@ def test_a_paused_delete_goes_on_where_it_was_and_spares_what_came_meanwhile(
     world = Deleting(database, tmp_path)
     job_id = world.delete()
     assert isinstance(
-        world.run(job_id, wishing(world, job_id, "delete_batch", pause_requested=True), lease=QUICK), Rescheduled
+        world.run(job_id, requesting(world, job_id, "delete_batch", pause_requested=True), lease=QUICK), Rescheduled
     )
     row = job_row(database, job_id)
     assert (row.state, row.phase, row.attempt) == ("paused", "deleting", 1)
@@ -411,7 +410,7 @@ def test_a_delete_that_was_taken_over_in_the_middle_begins_no_further_batch(worl
             others.append(world.run(job_id))
             world.now += MINUTE
             world.put(*world.tree)
-            time.sleep(0.15)  # its heartbeat hears that the job is another's
+            heartbeat_gives_up()
 
     assert world.run(job_id, HookedStore(world.memory, after=sleep), lease=QUICK) == NotClaimed()
     assert isinstance(others[0], Finished)

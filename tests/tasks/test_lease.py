@@ -1,7 +1,6 @@
 """The lease: kept by a heartbeat, lost to another owner, and not trusted near its end."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -72,17 +71,17 @@ def test_the_heartbeat_ends_with_its_run(sqlite_database: Database, job: JobRow)
 
 def test_the_heartbeat_brings_back_cancel_and_pause(sqlite_database: Database, job: JobRow) -> None:
     with lease(sqlite_database, job) as held:
-        assert held.wishes == (False, False, False)
+        assert held.requests == (False, False, False)
         change(sqlite_database, job.id, cancel_requested=True)
-        wait_until(lambda: held.wishes.cancel, 5, "the cancel is seen")
+        wait_until(lambda: held.requests.cancel, 5, "the cancel is seen")
         change(sqlite_database, job.id, pause_requested=True)
-        wait_until(lambda: held.wishes.pause, 5, "the pause is seen")
+        wait_until(lambda: held.requests.pause, 5, "the pause is seen")
 
 
 def test_a_wish_that_was_there_at_the_claim_is_seen_at_once(sqlite_database: Database) -> None:
     job_id = submit(sqlite_database)
     change(sqlite_database, job_id, cancel_requested=True, phase="completing")
-    assert lease(sqlite_database, claim(sqlite_database, job_id)).wishes.cancel
+    assert lease(sqlite_database, claim(sqlite_database, job_id)).requests.cancel
 
 
 def test_a_lease_is_lost_once_another_run_has_the_job(sqlite_database: Database, job: JobRow) -> None:
@@ -91,8 +90,8 @@ def test_a_lease_is_lost_once_another_run_has_the_job(sqlite_database: Database,
         expire_lease(sqlite_database, job.id)
         claim(sqlite_database, job.id, worker="host:2")
         taken = expiry(sqlite_database, job)
-        wait_until(lambda: lost(held), 5, "the loss is seen")
-        time.sleep(0.1)
+        wait_until(lambda: lost(held), 30, "the loss is seen")
+        held._thread.join(30)  # no renewal comes after this
         assert expiry(sqlite_database, job) == taken  # the other one's lease is not touched
 
 

@@ -34,7 +34,7 @@ from tests.models.rows import (
     take_away,
     uploads,
 )
-from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, wishing
+from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, heartbeat_gives_up, requesting
 from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
@@ -557,7 +557,7 @@ def test_a_cancel_before_the_point_of_no_return_leaves_both_places_as_they_were(
     store = world.cold if dest_storage else world.memory
     store.put(TO, OLD)
     job_id = world.move(dest_storage=dest_storage)
-    hooked = wishing(world, job_id, "upload_part" if dest_storage else "copy_part", store)
+    hooked = requesting(world, job_id, "upload_part" if dest_storage else "copy_part", store)
     stores = {"cold": hooked} if dest_storage else {"store": hooked}
     assert world.run(job_id, **stores, lease=QUICK) == Cancelled()
     assert has_ended(world, job_id, JobState.CANCELLED)
@@ -568,7 +568,7 @@ def test_a_cancel_before_the_point_of_no_return_leaves_both_places_as_they_were(
 
 def test_a_cancel_before_a_single_copy_is_in_time(small: Moving) -> None:
     job_id = small.move()
-    assert small.run(job_id, wishing(small, job_id, "options_of")) == Cancelled()  # the heartbeat has not seen it
+    assert small.run(job_id, requesting(small, job_id, "options_of", is_noticed=False)) == Cancelled()
     assert has_ended(small, job_id, JobState.CANCELLED)
     assert small.seen() == (small.data, None)
 
@@ -577,7 +577,7 @@ def test_a_cancel_before_a_single_copy_is_in_time(small: Moving) -> None:
 def test_a_cancel_is_too_late_once_readers_may_see_the_copy(verb: str, either: Moving) -> None:
     job_id = either.move()
     verb = "complete_upload" if verb == "copy" and len(either.data) == LARGE else verb
-    either.run(job_id, wishing(either, job_id, verb), lease=QUICK)
+    either.run(job_id, requesting(either, job_id, verb), lease=QUICK)
     assert has_ended(either, job_id, JobState.SUCCEEDED)
     assert either.seen() == (None, either.data)
 
@@ -606,7 +606,7 @@ def test_a_move_that_is_handed_over_in_the_middle_goes_on_without_copying_again(
     store = world.cold if dest_storage else world.memory
     job_id, verb = world.move(dest_storage=dest_storage), "upload_part" if dest_storage else "copy_part"
     hooked = {
-        "pause": lambda: wishing(world, job_id, verb, store, pause_requested=True),
+        "pause": lambda: requesting(world, job_id, verb, store, pause_requested=True),
         "drain": lambda: HookedStore(store, after=at(verb, drain.start)),
         "slice": lambda: HookedStore(store, after=lambda called: time.sleep(0.06) if called == verb else None),
     }[why]()
@@ -661,7 +661,7 @@ def test_a_move_that_was_taken_over_deletes_no_newer_source(newer: bytes | None,
             take_away(either.database, job_id)
             others.append(either.run(job_id))
             either.memory.put(FROM, newer)
-            time.sleep(0.15)
+            heartbeat_gives_up()
 
     asleep = HookedStore(either.memory, before=lambda verb: sleep() if verb == "head" else None)
     assert either.run(job_id, asleep, lease=QUICK) == NotClaimed()

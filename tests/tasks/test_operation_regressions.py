@@ -3,6 +3,7 @@
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from celery.app.trace import build_tracer
 from models import Database
 from tests.doubles import DeathError, Fuse, FusedDatabase, HookedStore, WrappedStore, blob
 from tests.models.rows import change, expire_lease, job_row
-from tests.tasks.life import PATH, QUICK, World, due
+from tests.tasks.life import PATH, QUICK, World, due, heartbeat_passes
 from tests.transfer.http_site import Handler, give, serving
 from worker.celery.read_task import ReadTask
 from worker.driver import Driver
@@ -130,31 +131,21 @@ def test_a_source_that_is_read_from_its_beginning_is_fetched_once(world: World) 
 
 def test_a_pause_that_is_taken_back_while_a_part_is_in_hand_is_no_cancel(world: World) -> None:
     job_id = world.submit()
-    resumed = threading.Event()
+    parts, paused = count(), threading.Event()
 
-    class Slow(WrappedStore):
-        parts = 0
+    def pause_and_resume(verb: str) -> None:
+        if verb != "upload_part":
+            return
+        if next(parts) == 0:
+            change(world.database, job_id, pause_requested=True)
+            heartbeat_passes(world, job_id)  # from here on the run begins no other part
+            paused.set()
+        else:  # the part that was begun beside the first one
+            assert paused.wait(30)
+            change(world.database, job_id, pause_requested=False)
+            heartbeat_passes(world, job_id)
 
-        def _do(self, name: str, args: Any, keywords: Any) -> Any:
-            if name == "upload_part":
-                self.parts += 1
-                if self.parts == 1:
-                    change(world.database, job_id, pause_requested=True)
-                    time.sleep(0.2)  # the heartbeat hears of it, and the run begins no other part
-                else:
-                    resumed.wait(5)
-                    time.sleep(0.2)
-            return super()._do(name, args, keywords)
-
-    def resume() -> None:
-        time.sleep(0.4)
-        change(world.database, job_id, pause_requested=False)
-        resumed.set()
-
-    thread = threading.Thread(target=resume)
-    thread.start()
-    world.run(job_id, Slow(world.memory), lease=QUICK)
-    thread.join()
+    world.run(job_id, HookedStore(world.memory, before=pause_and_resume), lease=QUICK)
     assert job_row(world.database, job_id).state in ("queued", "succeeded")
 
 

@@ -1,7 +1,6 @@
 """write_stream at an offset and from other sources, and put_content, as jobs: what rows say, and what is refused."""
 
 import threading
-import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from blobferry.contract import JobState
 from models import Database
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, blob, unfinished
 from tests.models.rows import attempts, change, expire_lease, job_row, outcomes, part_rows, take_away, uploads
-from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, wishing
+from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, heartbeat_passes, requesting
 from tests.transfer.http_site import Site, drop_after, serving
 from worker import drain
 from worker.driver import Driver
@@ -305,7 +304,7 @@ def test_an_append_that_may_have_come_and_gone_is_not_sent_again(world: Writing)
 
 def test_a_cancel_while_the_head_is_copied_leaves_the_old_blob(world: Writing) -> None:
     job_id = world.append()
-    assert world.run(job_id, wishing(world, job_id, "copy_part"), lease=QUICK) == Cancelled()
+    assert world.run(job_id, requesting(world, job_id, "copy_part"), lease=QUICK) == Cancelled()
     assert has_ended(world, job_id, JobState.CANCELLED)
     assert (world.seen(), unfinished(world.memory)) == (BASE, [])
 
@@ -318,7 +317,7 @@ def test_an_append_that_is_handed_over_brings_no_part_twice(
     world = Writing(sqlite_database, tmp_path, 95)
     job_id = world.append(len(BASE))
     hooked = {
-        "pause": lambda: wishing(world, job_id, verb, pause_requested=True),
+        "pause": lambda: requesting(world, job_id, verb, pause_requested=True),
         "drain": lambda: HookedStore(world.memory, before=lambda called: drain.start() if called == verb else None),
     }[why]()
     first, second = RecordingStore(hooked), RecordingStore(world.memory)
@@ -346,13 +345,12 @@ def test_a_pause_that_is_taken_back_while_a_part_is_on_its_way_is_no_cancel(worl
             number = next(numbers)
         if number == 0:
             change(world.database, job_id, pause_requested=True)
-            time.sleep(0.15)  # the heartbeat hears
+            heartbeat_passes(world, job_id)
             paused.set()
         elif number == 1:
-            paused.wait(10)
-            time.sleep(0.1)  # the other part is through, and the run begins no third one
+            assert paused.wait(30)
             change(world.database, job_id, pause_requested=False)
-            time.sleep(0.15)
+            heartbeat_passes(world, job_id)
 
     outcome = world.run(job_id, HookedStore(world.memory, before=wish), lease=QUICK)
     assert outcome != Cancelled()

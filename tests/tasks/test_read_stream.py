@@ -27,7 +27,7 @@ from tests.models.rows import (
     take_away,
     uploads,
 )
-from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, wishing
+from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, requesting
 from tests.transfer.test_destinations import mounted, needs_mount
 from worker import drain
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
@@ -355,7 +355,7 @@ def test_a_full_disk_is_tried_again_later_and_keeps_the_rows_and_the_old_file(wo
 def test_a_cancelled_job_leaves_no_partial_file_and_the_old_file(database: Database, tmp_path: Path) -> None:
     world = Reading(database, tmp_path / "outgoing")
     job_id = world.read()
-    assert world.run(job_id, wishing(world, job_id, "get"), lease=QUICK) == Cancelled()
+    assert world.run(job_id, requesting(world, job_id, "get"), lease=QUICK) == Cancelled()
     assert has_ended(world, job_id, JobState.CANCELLED)
     assert (world.seen(), world.partials()) == (OLD, [])
     assert [upload.state for upload in uploads(database, job_id)] == ["gone"]
@@ -363,7 +363,7 @@ def test_a_cancelled_job_leaves_no_partial_file_and_the_old_file(database: Datab
 
 def test_a_cancel_that_the_heartbeat_has_not_seen_still_comes_before_the_rename(world: Reading) -> None:
     job_id = world.read()
-    assert world.run(job_id, wishing(world, job_id, "get")) == Cancelled()  # heartbeat every 10 s
+    assert world.run(job_id, requesting(world, job_id, "get", is_noticed=False)) == Cancelled()
     assert (world.seen(), world.partials()) == (OLD, [])
 
 
@@ -374,7 +374,7 @@ def test_a_job_that_is_handed_over_keeps_its_partial_file_and_fetches_nothing_ag
     world = Reading(database, tmp_path / "outgoing")
     job_id = world.read()
     hooked = {
-        "pause": lambda: wishing(world, job_id, "get", pause_requested=True),
+        "pause": lambda: requesting(world, job_id, "get", pause_requested=True),
         "drain": lambda: HookedStore(world.memory, before=at_get(1, drain.start)),
         "slice": lambda: HookedStore(world.memory, after=lambda verb: time.sleep(0.06) if verb == "get" else None),
     }[why]()

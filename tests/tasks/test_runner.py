@@ -31,7 +31,7 @@ from tests.models.rows import (
     part_rows,
     uploads,
 )
-from tests.tasks.life import KEY, OLD, PART, PATH, World
+from tests.tasks.life import KEY, OLD, PART, PATH, World, heartbeat_passes
 from worker import drain
 from worker.errors import (
     ChecksumMismatchError,
@@ -439,7 +439,7 @@ def cancel_at(world: World, job_id: str, verb: str, **wishes: bool) -> HookedSto
         if called == verb and not done:
             done.append(called)
             change(world.database, job_id, **(wishes or {"cancel_requested": True}))
-            time.sleep(0.15)
+            heartbeat_passes(world, job_id)
 
     return HookedStore(world.memory, before=wish)
 
@@ -557,6 +557,11 @@ def test_a_failed_job_that_is_slow_to_abort_its_upload_stays_failed(world: World
     """The heartbeat goes on beside the abort; what it renews must not be the lease of an ended job."""
     job_id = world.submit()
     denied = FaultyStore(world.memory, "complete_upload", times=9, error=lambda: PermissionDeniedError("no"))
-    slow = HookedStore(denied, before=lambda verb: time.sleep(0.2) if verb == "abort_upload" else None)
+
+    def linger(verb: str) -> None:
+        if verb == "abort_upload":
+            threading.Event().wait(0.2)
+
+    slow = HookedStore(denied, before=linger)
     world.run(job_id, slow, lease=QUICK)
     assert has_ended(world, job_id, JobState.FAILED, "permission_denied")

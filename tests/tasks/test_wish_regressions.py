@@ -1,7 +1,6 @@
 """Bugs that a reviewer proved between wishes, path locks and runs: each was mended once and must not come back."""
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from tests.models.rows import (
     submit,
     uploads,
 )
-from tests.tasks.life import KEY, PATH, QUICK, World
+from tests.tasks.life import KEY, PATH, QUICK, World, heartbeat_passes
 from worker.celery.revoke import ask_to_cancel, asked_since
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
@@ -107,10 +106,10 @@ def test_a_pause_that_is_taken_back_while_parts_wait_is_no_cancel(world: World) 
         if mine <= 2:
             raise SlowDownError("one part at once")
         if mine == 3:
-            control.pause(world.database.engine, job_id)  # the heartbeat hears; the part that waits for its turn ends
-            time.sleep(0.4)
+            control.pause(world.database.engine, job_id)
+            heartbeat_passes(world, job_id)  # the part that waits for its turn ends
             control.resume(world.database.engine, job_id)
-            time.sleep(0.3)
+            heartbeat_passes(world, job_id)
             raise SlowDownError("it waits, and asks whether to stop: no")
 
     assert isinstance(world.run(job_id, HookedStore(world.memory, before=hook), lease=QUICK), Rescheduled)
@@ -239,7 +238,7 @@ def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postg
     upload = add_upload(postgres_database, second)
     control.pause(postgres_database.engine, second)
     with postgres_database.begin() as session:
-        queries.pause_job(session, job_row(postgres_database, second), keep_upload_seconds=1)
+        queries.pause_job(session, job_row(postgres_database, second), paused_upload_seconds=1)
     change_upload(postgres_database, upload, state="gone")
     taken: list[JobRow | None] = []
     with postgres_database.begin() as session:

@@ -29,7 +29,7 @@ def world(sqlite_database: Database, tmp_path: Path) -> World:
     return World(sqlite_database, directory, size=PARTS * PART)
 
 
-def run_wishing(world: World, job_id: str, verb: str, **wishes: Any) -> tuple[Outcome, int]:
+def run_requesting(world: World, job_id: str, verb: str, **wishes: Any) -> tuple[Outcome, int]:
     """A run during whose third such call somebody wishes something; and how many such calls came afterwards."""
     seen, lock = 0, threading.Lock()
 
@@ -56,18 +56,18 @@ def sweep(world: World, **sections: Any) -> Swept:
         return Caretaker(runtime, lambda message: True).sweep()
 
 
-WISHES: dict[str, dict[str, Any]] = {
+REQUESTS: dict[str, dict[str, Any]] = {
     "cancel": {"cancel_requested": True},
     "pause": {"pause_requested": True},
     "deadline": {"deadline": ago(1)},
 }
 
 
-@pytest.mark.parametrize("wish", WISHES)
+@pytest.mark.parametrize("wish", REQUESTS)
 def test_a_running_job_hears_of_it_with_the_next_checkpoint(world: World, wish: str) -> None:
     world.memory.put(KEY, OLD)
     job_id = world.submit(deadline=ago(-3600))
-    outcome, more = run_wishing(world, job_id, "upload_part", **WISHES[wish])
+    outcome, more = run_requesting(world, job_id, "upload_part", **REQUESTS[wish])
     assert isinstance(outcome, {"cancel": Cancelled, "pause": Rescheduled, "deadline": Finished}[wish])
     assert more <= 3 * THREADS, "parts in hand, and those of one checkpoint"
     assert blob(world.memory, KEY) == OLD
@@ -75,7 +75,7 @@ def test_a_running_job_hears_of_it_with_the_next_checkpoint(world: World, wish: 
 
 def test_a_job_whose_deadline_passes_while_it_runs_fails_and_leaves_nothing(world: World) -> None:
     job_id = world.submit(deadline=ago(-3600))
-    outcome, _ = run_wishing(world, job_id, "upload_part", deadline=ago(1))
+    outcome, _ = run_requesting(world, job_id, "upload_part", deadline=ago(1))
     assert isinstance(outcome, Finished)
     assert has_ended(world, job_id, JobState.FAILED, "deadline")
     assert "not finished by its deadline" in str(job_row(world.database, job_id).error_message)
@@ -89,7 +89,7 @@ def test_past_the_point_of_no_return_it_is_too_late(world: World, wish: str) -> 
 
     def late(called: str) -> None:
         if called == "complete_upload":
-            change(world.database, job_id, **WISHES[wish])
+            change(world.database, job_id, **REQUESTS[wish])
 
     assert isinstance(world.run(job_id, HookedStore(world.memory, before=late)), Finished)
     assert job_row(world.database, job_id).state == "succeeded"
@@ -98,7 +98,7 @@ def test_past_the_point_of_no_return_it_is_too_late(world: World, wish: str) -> 
 
 def test_a_paused_job_goes_on_with_what_is_missing(world: World) -> None:
     job_id = world.submit()
-    run_wishing(world, job_id, "upload_part", pause_requested=True)
+    run_requesting(world, job_id, "upload_part", pause_requested=True)
     row = job_row(world.database, job_id)
     assert (row.state, row.worker, row.lease_expires_at) == ("paused", None, None)
     assert locked(world) == {job_id}, "it keeps its place as long as it keeps its upload"
@@ -116,7 +116,7 @@ def test_a_paused_job_goes_on_with_what_is_missing(world: World) -> None:
 
 def test_a_job_that_was_paused_too_long_begins_again(world: World) -> None:
     job_id = world.submit()
-    run_wishing(world, job_id, "upload_part", pause_requested=True)
+    run_requesting(world, job_id, "upload_part", pause_requested=True)
     (upload,) = uploads(world.database, job_id)
     change_upload(world.database, upload.id, recheck_at=ago(1))
     assert sweep(world).aborted == 1
@@ -140,7 +140,7 @@ def test_a_job_that_was_paused_too_long_begins_again(world: World) -> None:
 @pytest.mark.parametrize("wish", ["cancel", "pause", "deadline"])
 def test_a_job_that_nobody_runs_is_ended_or_paused_at_once(world: World, wish: str, by: str) -> None:
     job_id = world.submit()
-    change(world.database, job_id, **WISHES[wish])
+    change(world.database, job_id, **REQUESTS[wish])
     if by == "a message":
         assert isinstance(world.run(job_id), NotClaimed)
     else:
@@ -152,7 +152,7 @@ def test_a_job_that_nobody_runs_is_ended_or_paused_at_once(world: World, wish: s
 def test_a_paused_upload_is_kept_as_long_as_is_configured(world: World) -> None:
     for by in ("a message", "the caretaker"):
         job_id = world.submit(arguments={"path": f"/kept/{len(by)}"})
-        run_wishing(world, job_id, "upload_part", pause_requested=True)
+        run_requesting(world, job_id, "upload_part", pause_requested=True)
         change(world.database, job_id, state="queued")
         kept = {"paused_upload_seconds": 3 * DAY}
         if by == "a message":
@@ -167,7 +167,7 @@ def test_a_paused_upload_is_kept_as_long_as_is_configured(world: World) -> None:
 
 def test_a_cancel_wins_over_a_pause_and_ends_a_paused_job(world: World) -> None:
     job_id = world.submit()
-    run_wishing(world, job_id, "upload_part", pause_requested=True)
+    run_requesting(world, job_id, "upload_part", pause_requested=True)
     change(world.database, job_id, cancel_requested=True)
     assert sweep(world).changed == 1
     assert job_row(world.database, job_id).state == "cancelled"
@@ -178,7 +178,7 @@ def test_a_cancel_wins_over_a_pause_and_ends_a_paused_job(world: World) -> None:
 
 def test_an_upload_that_vanished_is_told_of_in_the_history(world: World) -> None:
     job_id = world.submit()
-    run_wishing(world, job_id, "upload_part", pause_requested=True)
+    run_requesting(world, job_id, "upload_part", pause_requested=True)
     change(world.database, job_id, state="queued", pause_requested=False)
     (upload,) = uploads(world.database, job_id)
     done = job_row(world.database, job_id).bytes_done

@@ -37,7 +37,7 @@ class Lease:
         """``taken_at`` is the lease clock right before the claim: the lease cannot be older than that."""
         self.job = job
         #: What others want of the job, as heard with each heartbeat and each write.
-        self.wishes = queries.ControlRequests(job.cancel_requested, job.pause_requested, overdue=False)
+        self.requests = queries.ControlRequests(job.cancel_requested, job.pause_requested, overdue=False)
         self._database = database
         self._settings = settings
         self._renewed_at = taken_at
@@ -75,7 +75,7 @@ class Lease:
         while True:
             try:
                 with self._database.begin() as session:
-                    self.wishes = queries.update_owned(session, self.job.id, self.job.token, **values)
+                    self.requests = queries.update_owned(session, self.job.id, self.job.token, **values)
                     return work(session)
             except UnreachableError as error:
                 self._wait(error)
@@ -114,12 +114,12 @@ class Lease:
         asked_at = lease_clock()
         try:
             with self._database.begin() as session:
-                wishes = queries.extend_lease(session, self.job.id, self.job.token, self._settings.seconds)
+                requests = queries.extend_lease(session, self.job.id, self.job.token, self._settings.seconds)
         except UnreachableError as error:
             logger.warning("heartbeat did not get through", extra={"job_id": self.job.id, "reason": str(error)})
             return False
-        if wishes is None:
+        if requests is None:
             self._lost = True
         else:
-            self._renewed_at, self.wishes = asked_at, wishes
+            self._renewed_at, self.requests = asked_at, requests
         return True

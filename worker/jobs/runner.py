@@ -133,15 +133,15 @@ class _Run:
         return self._stop_reason() is not None
 
     def _stop_reason(self) -> Stopping | None:
-        operation, wishes = self._operation, self._lease.wishes
+        operation, requests = self._operation, self._lease.requests
         if (
             operation is None or not operation.past_point_of_no_return
         ):  # beyond it all this is too late: readers may see the blob
-            if wishes.cancel:
+            if requests.cancel:
                 return Stopping.CANCEL
-            if wishes.overdue:
+            if requests.overdue:
                 return Stopping.DEADLINE
-            if wishes.pause:
+            if requests.pause:
                 return Stopping.PAUSE
         if drain.is_draining():
             return Stopping.DRAIN
@@ -160,7 +160,7 @@ class _Run:
                 return self._give_up(queries.deadline_error(self._job), kept=0.0)
             case Stopping.PAUSE:
                 kept = self._runtime.settings.retention.paused_upload_seconds
-                self._lease.end(lambda session: queries.pause_job(session, self._job, keep_upload_seconds=kept))
+                self._lease.end(lambda session: queries.pause_job(session, self._job, paused_upload_seconds=kept))
             case _:
                 self._lease.end(lambda session: queries.release_job(session, self._job, JobState.QUEUED))
         return Rescheduled(reason, datetime.now(UTC))

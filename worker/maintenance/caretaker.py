@@ -129,7 +129,7 @@ class Caretaker:
     def _requeue(self) -> int:
         kept = self._runtime.settings.retention.failed_upload_seconds
         expired = self._in_transaction(
-            lambda session: queries.requeue_expired(session, limit=BATCH, keep_upload_seconds=kept)
+            lambda session: queries.requeue_expired(session, limit=BATCH, failed_upload_seconds=kept)
         )
         self._tell_celery(expired)
         return len(expired)

@@ -6,8 +6,11 @@ ETags are opaque and kept as sent, quotes included. Sizes are bytes, times aware
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Final
 
 from worker.units import GIB, MIB
+
+_DEFAULT_CONTENT_TYPE: Final = "binary/octet-stream"  # S3's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +134,22 @@ class DeleteFailure:
     key: str
     code: str  #: the store's own error code
     message: str
+
+
+def carried(source: BlobOptions, options: BlobOptions | None) -> BlobOptions:
+    """The options of a copy: those of its source, or ``options``, with the source's tags if their ``tags`` is None."""
+    if options is None:
+        return source
+    return normal(options if options.tags is not None else replace(options, tags=source.tags))
+
+
+def normal(options: BlobOptions | None) -> BlobOptions:
+    """A copy of the options, normalised as S3 does it."""
+    options = options or BlobOptions()
+    return replace(
+        options,
+        content_type=options.content_type or _DEFAULT_CONTENT_TYPE,
+        metadata={name.lower(): value for name, value in options.metadata.items()},
+        tags=dict(options.tags or {}),
+        headers=dict(options.headers),
+    )

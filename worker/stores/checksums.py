@@ -1,13 +1,13 @@
-"""Checksums, as ``"ALGORITHM:base64"``: of a part, and of the whole blob joined from those of its parts.
+"""Checksums, as ``"ALGORITHM:base64"``, and ETags: of bytes, and of a whole blob joined from those of its parts.
 
-Joining costs microseconds a part, so the store can check the whole blob after any number of resumes on any machines
-without anybody reading the source again. CRC64NVME runs at 20 GiB/s and more, hence the default.
+Joining costs microseconds a part, so a store can check the whole blob after any number of resumes on any machines
+without reading the source again. CRC64NVME runs at 20 GiB/s and more, hence the default.
 """
 
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from awscrt import checksums as crt
 
@@ -19,25 +19,51 @@ _CRCS: Final[Mapping[str, _Crc]] = {  # checksum of more bytes, joining two chec
     "CRC32C": (crt.crc32c, crt.combine_crc32c, 4),
 }
 _READ: Final = 1024 * 1024  #: bytes
+ALGORITHMS: Final = (*_CRCS, "MD5")
+#: Algorithms whose part checksums join to one of the whole blob, by their names in settings. S3 says FULL_OBJECT.
+FULL_OBJECT_ALGORITHMS: Final[Mapping[str, str]] = {name.lower(): name for name in _CRCS}
+
+
+class Digests:
+    """The checksums of bytes that are passed in piece by piece, each by one of ALGORITHMS."""
+
+    def __init__(self, *algorithms: str) -> None:
+        self.size = 0  #: bytes passed in so far
+        self._md5 = hashlib.md5(usedforsecurity=False) if "MD5" in algorithms else None
+        self._crcs = {name: 0 for name in algorithms if name != "MD5"}
+
+    def update(self, piece: bytes | memoryview) -> Self:
+        """Add the next bytes."""
+        self.size += len(piece)
+        if self._md5 is not None:
+            self._md5.update(piece)
+        for name, value in self._crcs.items():
+            self._crcs[name] = _CRCS[name][0](piece, value)
+        return self
+
+    def checksum(self, algorithm: str) -> str:
+        """``"ALGORITHM:base64"``. Raises KeyError for an algorithm that was not asked for."""
+        if algorithm == "MD5":
+            return f"MD5:{b64encode(bytes.fromhex(self.md5)).decode()}"
+        return _encoded(algorithm, self._crcs[algorithm])
+
+    @property
+    def md5(self) -> str:
+        """The MD5 in hexadecimal digits: without quotes, what many stores give as the ETag of one piece."""
+        if self._md5 is None:
+            raise KeyError("MD5")
+        return self._md5.hexdigest()
 
 
 def checksum_of(body: Body, algorithm: str) -> str | None:
     """The checksum of a body, which is read through and rewound; None for ``none``."""
     name = algorithm.upper()
-    if name == "NONE":
-        return None
-    if name == "MD5":
-        return f"MD5:{b64encode(_md5(body)).decode()}"
-    update, _, width = _CRCS[name]
-    value = 0
-    for piece in _pieces(body):
-        value = update(piece, value)
-    return f"{name}:{b64encode(value.to_bytes(width, 'big')).decode()}"
+    return None if name == "NONE" else _digest(body, name).checksum(name)
 
 
 def md5_etag_of(body: Body) -> str:
-    """The ETag, without quotes, that many stores give to exactly these bytes."""
-    return _md5(body).hex()
+    """The ETag, without quotes, that many stores give to exactly these bytes. The body is read through and rewound."""
+    return _digest(body, "MD5").md5
 
 
 def join_checksums(parts: Iterable[tuple[str | None, int]]) -> str | None:
@@ -50,7 +76,7 @@ def join_checksums(parts: Iterable[tuple[str | None, int]]) -> str | None:
         part_value = int.from_bytes(b64decode(encoded), "big")
         value = _CRCS[part_name][1](value, part_value, size) if name else part_value
         name = part_name
-    return f"{name}:{b64encode(value.to_bytes(_CRCS[name][2], 'big')).decode()}" if name else None
+    return _encoded(name, value) if name else None
 
 
 def multipart_etag(etags: Iterable[str]) -> str | None:
@@ -65,15 +91,14 @@ def multipart_etag(etags: Iterable[str]) -> str | None:
     return f"{joined.hexdigest()}-{len(digests)}"
 
 
-def _md5(body: Body) -> bytes:
-    digest = hashlib.md5(usedforsecurity=False)
-    for piece in _pieces(body):
-        digest.update(piece)
-    return digest.digest()
+def _encoded(algorithm: str, value: int) -> str:
+    return f"{algorithm}:{b64encode(value.to_bytes(_CRCS[algorithm][2], 'big')).decode()}"
 
 
-def _pieces(body: Body) -> Iterable[bytes | memoryview]:
+def _digest(body: Body, algorithm: str) -> Digests:
+    digests = Digests(algorithm)
     body.seek(0)
     while piece := body.read(_READ):
-        yield piece
+        digests.update(piece)
     body.seek(0)
+    return digests

@@ -1,106 +1,152 @@
-"""What the memory store checks of bytes and parts, as strictly as S3 does."""
+"""What S3 refuses, refused as strictly by the stores that are our own. ``store`` is the store's name in messages."""
 
-import base64
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from awscrt import checksums
+from worker.errors import (
+    ChecksumMismatchError,
+    InvalidPartError,
+    InvalidStoreRequestError,
+    KeyNotFoundError,
+    PreconditionFailedError,
+    RangeNotSatisfiableError,
+)
+from worker.stores.blob_values import Condition, Limits, PartReceipt
+from worker.stores.checksums import ALGORITHMS
 
-from worker.errors import ChecksumMismatchError, InvalidPartError, InvalidStoreRequestError
-from worker.stores.blob_values import Limits, PartReceipt
-from worker.stores.store import Body
-from worker.units import KIB
-
-_READ_SIZE: Final = 128 * KIB
 _MAX_KEY: Final = 1024  # bytes. Source: S3 user guide, "Creating object key names"
-DIGESTS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
-    "CRC64NVME": lambda data: checksums.crc64nvme(data).to_bytes(8, "big"),
-    "CRC32C": lambda data: checksums.crc32c(data).to_bytes(4, "big"),
-    "MD5": lambda data: hashlib.md5(data, usedforsecurity=False).digest(),
-}
 
 
-def checksum_of(algorithm: str, data: bytes) -> str:
-    """``"ALGORITHM:base64"`` of the data."""
-    return f"{algorithm}:{base64.b64encode(DIGESTS[algorithm](data)).decode()}"
+def key_bytes(store: str, key: str) -> bytes:
+    """The key in UTF-8, whose byte order is that of listings. Refuses one that cannot be written in it."""
+    try:
+        return key.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidStoreRequestError(f"{store}: the key {key!r} cannot be written in UTF-8") from error
 
 
-def etag_of(data: bytes) -> str:
-    """The quoted MD5, as S3 gives it to what came in one piece."""
-    return f'"{DIGESTS["MD5"](data).hex()}"'
+def check_key(store: str, key: str) -> None:
+    """Refuse an empty key, one that is too long, and one that cannot be written in UTF-8."""
+    size = len(key_bytes(store, key))
+    if not 0 < size <= _MAX_KEY:
+        raise InvalidStoreRequestError(f"{store}: a key has 1 to {_MAX_KEY} bytes, not {size}: {key!r}")
 
 
-def etag_of_parts(parts: Sequence[bytes]) -> str:
-    """The quoted MD5 of the parts' MD5s, and their number, as S3 gives it to what came in parts."""
-    digests = b"".join(DIGESTS["MD5"](part) for part in parts)
-    return f'"{DIGESTS["MD5"](digests).hex()}-{len(parts)}"'
+def check_size(store: str, key: str, size: int, limits: Limits) -> None:
+    """Refuse more bytes than one put, copy or part may hold."""
+    if size > limits.max_part_size:
+        raise InvalidStoreRequestError(f"{store}: {size} bytes for {key!r}; at most {limits.max_part_size}")
 
 
-def received(body: Body | bytes, checksum: str | None, limits: Limits, key: str) -> bytes:
-    """The bytes of a body, read piece by piece, which must be those that the checksum was made of."""
-    check_key(key)
-    data = body if isinstance(body, bytes) else _read(body)
-    if len(data) > limits.max_part_size:
-        raise InvalidStoreRequestError(f"memory: {len(data)} bytes for {key!r}; at most {limits.max_part_size}")
-    check_checksum(data, checksum, key)
-    return data
+def check_body_size(store: str, found: int, said: int) -> None:
+    """Refuse a body that has more or fewer bytes than its length says."""
+    if found != said:
+        raise InvalidStoreRequestError(f"{store}: the body has {found} bytes and says {said}")
 
 
-def _read(body: Body) -> bytes:
-    body.seek(0)
-    data = bytearray()
-    while piece := body.read(_READ_SIZE):
-        data += piece
-    if len(data) != len(body):
-        raise InvalidStoreRequestError(f"memory: the body has {len(data)} bytes and says {len(body)}")
-    return bytes(data)
-
-
-def check_key(key: str) -> None:
-    """Refuse an empty key and one that is too long."""
-    if not 0 < len(key.encode()) <= _MAX_KEY:
-        raise InvalidStoreRequestError(f"memory: a key has 1 to {_MAX_KEY} bytes, not {len(key.encode())}: {key!r}")
-
-
-def check_checksum(data: bytes, checksum: str | None, key: str) -> None:
-    """Refuse bytes other than those that the checksum was made of."""
+def check_algorithm(store: str, checksum: str | None) -> str | None:
+    """The algorithm of a checksum, if there is one. Refuses one that is not known."""
     if checksum is None:
-        return
+        return None
     algorithm = checksum.partition(":")[0]
-    if algorithm not in DIGESTS:
-        raise InvalidStoreRequestError(f"memory: unknown checksum algorithm {algorithm!r}")
-    found = checksum_of(algorithm, data)
-    if found != checksum:
-        raise ChecksumMismatchError(f"memory: {key!r} has the checksum {found}, not {checksum}")
+    if algorithm not in ALGORITHMS:
+        raise InvalidStoreRequestError(f"{store}: unknown checksum algorithm {algorithm!r}")
+    return algorithm
 
 
-def check_part_number(part_number: int, limits: Limits) -> None:
+def check_checksum(store: str, key: str, found: str | None, wanted: str | None) -> None:
+    """Refuse bytes other than those that the wanted checksum was made of. None: not known, not wanted."""
+    if found is not None and wanted is not None and found != wanted:
+        raise ChecksumMismatchError(f"{store}: {key!r} has the checksum {found}, not {wanted}")
+
+
+def check_condition(store: str, key: str, condition: Condition | None, etag: str | None) -> None:
+    """Refuse if the key is not as the call demands. ``etag`` is that of the blob that is there; None: there is none."""
+    if condition is None:
+        return
+    if condition.if_none_match and etag is not None:
+        raise PreconditionFailedError(f"{store}: something is stored under {key!r} already")
+    if condition.if_match is not None and condition.if_match != etag:
+        raise PreconditionFailedError(f"{store}: {key!r} no longer has the ETag {condition.if_match}")
+
+
+def key_not_found(store: str, bucket: str, key: str) -> KeyNotFoundError:
+    """The error for a key that has no blob."""
+    return KeyNotFoundError(f"{store}: nothing is stored under {key!r} in {bucket!r}")
+
+
+def check_if_match(store: str, key: str, etag: str, if_match: str | None) -> None:
+    """Refuse to read a blob with another ETag than the one that the reader is pinned to."""
+    if if_match is not None and if_match != etag:
+        raise PreconditionFailedError(f"{store}: {key!r} has the ETag {etag}, not {if_match}")
+
+
+def check_offset(store: str, key: str, offset: int, size: int | None, there: int) -> None:
+    """Refuse to read from behind the last of the ``there`` bytes, unless nothing is wanted or all of an empty blob."""
+    if size != 0 and offset >= there and (offset, size) != (0, None):
+        raise RangeNotSatisfiableError(f"{store}: {key!r} has {there} bytes and none at {offset}")
+
+
+def check_part_range(store: str, key: str, offset: int, size: int, there: int) -> None:
+    """Refuse to copy a range that does not lie within the ``there`` bytes of its source."""
+    if offset < 0 or size < 1 or offset + size > there:
+        raise InvalidStoreRequestError(f"{store}: {key!r} has no {size} bytes at {offset}")
+
+
+def check_copy(store: str, source_key: str, key: str, *, is_unchanged: bool) -> None:
+    """Refuse to copy a blob onto itself with nothing changed."""
+    if source_key == key and is_unchanged:
+        raise InvalidStoreRequestError(f"{store}: copying {key!r} onto itself would change nothing")
+
+
+def check_delete(store: str, keys: Sequence[str], limits: Limits) -> None:
+    """Refuse more keys than one batch may delete."""
+    if len(keys) > limits.max_delete:
+        raise InvalidStoreRequestError(f"{store}: {len(keys)} keys in one delete; at most {limits.max_delete}")
+
+
+def check_part_number(store: str, part_number: int, limits: Limits) -> None:
     """Refuse a number outside of 1..max_parts."""
     if not 1 <= part_number <= limits.max_parts:
-        raise InvalidStoreRequestError(f"memory: part number {part_number} is not within 1..{limits.max_parts}")
+        raise InvalidStoreRequestError(f"{store}: part number {part_number} is not within 1..{limits.max_parts}")
 
 
-def check_parts(key: str, named: Sequence[PartReceipt], held: Mapping[int, PartReceipt], limits: Limits) -> None:
-    """Refuse a list of parts that S3 would not complete an upload with."""
+def check_parts(
+    store: str, key: str, named: Sequence[PartReceipt], held: Mapping[int, PartReceipt], limits: Limits
+) -> None:
+    """Refuse a list of parts that S3 would not complete an upload with.
+
+    Args:
+        store: the store's name.
+        key: of the upload.
+        named: the parts that the caller wants the blob to be made of, in this order.
+        held: the parts that the store has, by number.
+        limits: of the store.
+    """
     if not named:
-        raise InvalidStoreRequestError(f"memory: cannot complete {key!r} with an empty list of parts")
+        raise InvalidStoreRequestError(f"{store}: cannot complete {key!r} with an empty list of parts")
     numbers = [part.part_number for part in named]
     if numbers != sorted(set(numbers)):
-        raise InvalidPartError(f"memory: the parts of {key!r} are not in ascending order")
+        raise InvalidPartError(f"{store}: the parts of {key!r} are not in ascending order")
     for part in named:
-        _check_part(key, part, held.get(part.part_number))
+        _check_part(store, key, part, held.get(part.part_number))
     for number in numbers[:-1]:
         if held[number].size < limits.min_part_size:
             raise InvalidPartError(
-                f"memory: part {number} of {key!r} has {held[number].size} bytes; "
+                f"{store}: part {number} of {key!r} has {held[number].size} bytes; "
                 f"all but the last need {limits.min_part_size}"
             )
 
 
-def _check_part(key: str, named: PartReceipt, held: PartReceipt | None) -> None:
+def check_whole_size(store: str, key: str, found: int, wanted: int | None) -> None:
+    """Refuse to complete an upload whose parts hold another number of bytes than the whole is meant to have."""
+    if wanted is not None and wanted != found:
+        raise InvalidStoreRequestError(f"{store}: the parts of {key!r} hold {found} bytes instead of {wanted}")
+
+
+def _check_part(store: str, key: str, named: PartReceipt, held: PartReceipt | None) -> None:
     # Some callers strip the quotes of an ETag, and S3 takes it either way.
     if held is None or held.etag.strip('"') != named.etag.strip('"'):
-        raise InvalidPartError(f"memory: part {named.part_number} of {key!r} with ETag {named.etag} is not here")
+        raise InvalidPartError(f"{store}: part {named.part_number} of {key!r} with ETag {named.etag} is not here")
     if named.checksum and held.checksum and named.checksum != held.checksum:
-        raise InvalidPartError(f"memory: part {named.part_number} of {key!r} has the checksum {held.checksum}")
+        raise InvalidPartError(f"{store}: part {named.part_number} of {key!r} has the checksum {held.checksum}")

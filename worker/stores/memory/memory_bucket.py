@@ -2,14 +2,26 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from worker.errors import KeyNotFoundError, PreconditionFailedError
-from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt
+from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt
+from worker.stores.checksums import Digests
+from worker.stores.refusals import (
+    check_algorithm,
+    check_body_size,
+    check_checksum,
+    check_condition,
+    check_if_match,
+    check_key,
+    check_size,
+    key_not_found,
+)
+from worker.stores.store import Body
+from worker.units import KIB
 
-_DEFAULT_CONTENT_TYPE: Final = "binary/octet-stream"  # S3's own
+_READ_SIZE: Final = 128 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +62,16 @@ class MemoryBucket:
         with self.lock:
             blob = self.blobs.get(key)
         if blob is None:
-            raise KeyNotFoundError(f"memory: nothing is stored under {key!r} in bucket {self.name!r}")
-        if if_match is not None and if_match != blob.etag:
-            raise PreconditionFailedError(f"memory: {key!r} has the ETag {blob.etag}, not {if_match}")
+            raise key_not_found("memory", self.name, key)
+        check_if_match("memory", key, blob.etag, if_match)
         return blob
 
     def commit(self, key: str, data: bytes, etag: str, condition: Condition | None, options: BlobOptions) -> PutReceipt:
         """Make the blob visible. Call with the lock held. Raises PreconditionFailedError."""
-        if condition is not None:
-            self._refuse_unless(condition, key)
+        current = self.blobs.get(key)
+        check_condition("memory", key, condition, None if current is None else current.etag)
         self.blobs[key] = Blob(data, etag, self.next_time(), options)
         return PutReceipt(etag)
-
-    def _refuse_unless(self, condition: Condition, key: str) -> None:
-        current = self.blobs.get(key)
-        if condition.if_none_match and current is not None:
-            raise PreconditionFailedError(f"memory: a blob is already stored under {key!r}")
-        if condition.if_match is not None and (current is None or current.etag != condition.if_match):
-            raise PreconditionFailedError(f"memory: {key!r} no longer has the ETag {condition.if_match}")
 
     def next_time(self) -> datetime:
         """A time of the store's clock, later than all earlier ones."""
@@ -76,20 +80,31 @@ class MemoryBucket:
             return self._last_time
 
 
-def carried(source: BlobOptions, options: BlobOptions | None) -> BlobOptions:
-    """The options of a copy: those of its source, or ``options``, with the source's tags if their ``tags`` is None."""
-    if options is None:
-        return source
-    return normal(options if options.tags is not None else replace(options, tags=source.tags))
+def received(body: Body | bytes, checksum: str | None, limits: Limits, key: str) -> bytes:
+    """The bytes of a body. Raises InvalidStoreRequestError, ChecksumMismatchError."""
+    check_key("memory", key)
+    data = body if isinstance(body, bytes) else _read(body)
+    check_size("memory", key, len(data), limits)
+    check_whole(data, checksum, key)
+    return data
 
 
-def normal(options: BlobOptions | None) -> BlobOptions:
-    """A copy of the options, normalised as S3 does it."""
-    options = options or BlobOptions()
-    return replace(
-        options,
-        content_type=options.content_type or _DEFAULT_CONTENT_TYPE,
-        metadata={name.lower(): value for name, value in options.metadata.items()},
-        tags=dict(options.tags or {}),
-        headers=dict(options.headers),
-    )
+def check_whole(data: bytes, checksum: str | None, key: str) -> None:
+    """Refuse bytes that do not have this checksum. Raises ChecksumMismatchError."""
+    algorithm = check_algorithm("memory", checksum)
+    if algorithm is not None:
+        check_checksum("memory", key, Digests(algorithm).update(data).checksum(algorithm), checksum)
+
+
+def etag_of(data: bytes) -> str:
+    """The quoted MD5: S3's ETag of a blob or part that was sent in one request."""
+    return f'"{Digests("MD5").update(data).md5}"'
+
+
+def _read(body: Body) -> bytes:
+    body.seek(0)
+    data = bytearray()
+    while piece := body.read(_READ_SIZE):
+        data += piece
+    check_body_size("memory", len(data), len(body))
+    return bytes(data)

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Final, Literal
+from typing import Literal
 
-from worker.errors import InvalidStoreRequestError, NotSupportedError, RangeNotSatisfiableError
+from worker.errors import NotSupportedError
 from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
@@ -18,13 +18,14 @@ from worker.stores.blob_values import (
     Limits,
     Page,
     PutReceipt,
+    carried,
+    normal,
 )
-from worker.stores.memory.memory_bucket import MemoryBucket, carried, normal
+from worker.stores.checksums import FULL_OBJECT_ALGORITHMS, Digests
+from worker.stores.memory.memory_bucket import MemoryBucket, etag_of, received
 from worker.stores.memory.memory_uploads import MemoryUploads
-from worker.stores.refusals import check_key, checksum_of, etag_of, received
+from worker.stores.refusals import check_copy, check_delete, check_key, check_offset, check_size
 from worker.stores.store import Body, Reader
-
-_KEPT: Final = {"crc64nvme": "CRC64NVME", "crc32c": "CRC32C"}
 
 
 class MemoryReader(BytesIO):
@@ -86,14 +87,13 @@ class MemoryStore:
         self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None
     ) -> AbstractContextManager[Reader]:
         blob = self._bucket.blob(key, if_match)
-        if size != 0 and offset >= len(blob.data) and (offset, size) != (0, None):
-            raise RangeNotSatisfiableError(f"memory: {key!r} has {len(blob.data)} bytes, no byte at offset {offset}")
+        check_offset(self.name, key, offset, size, len(blob.data))
         end = None if size is None else offset + size
         return closing(MemoryReader(blob.data[offset:end], blob.etag))
 
     def head(self, key: str) -> BlobHead:
         blob = self._bucket.blob(key)
-        kept = _KEPT.get(self.checksum)
+        kept = FULL_OBJECT_ALGORITHMS.get(self.checksum)
         return BlobHead(
             key=key,
             size=len(blob.data),
@@ -101,7 +101,7 @@ class MemoryStore:
             mod_time=blob.mod_time,
             content_type=blob.options.content_type,
             metadata=blob.options.metadata,
-            checksum=checksum_of(kept, blob.data) if kept else None,
+            checksum=Digests(kept).update(blob.data).checksum(kept) if kept else None,
             storage_class=blob.options.storage_class,
         )
 
@@ -118,13 +118,11 @@ class MemoryStore:
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        check_key(key)
+        check_key(self.name, key)
         with self._bucket.lock:
             source = self._bucket.blob(source_key, source_if_match)
-            if source_key == key and options is None:
-                raise InvalidStoreRequestError(f"memory: copying {key!r} onto itself would change nothing")
-            if len(source.data) > self.limits.max_part_size:
-                raise InvalidStoreRequestError(f"memory: {source_key!r} is too large for one copy")
+            check_copy(self.name, source_key, key, is_unchanged=options is None)
+            check_size(self.name, source_key, len(source.data), self.limits)
             return self._bucket.commit(
                 key, source.data, etag_of(source.data), condition, carried(source.options, options)
             )
@@ -155,8 +153,7 @@ class MemoryStore:
         return Page(entries, prefixes, None, self._bucket.now())
 
     def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
-        if len(keys) > self.limits.max_delete:
-            raise InvalidStoreRequestError(f"memory: {len(keys)} keys in one delete; at most {self.limits.max_delete}")
+        check_delete(self.name, keys, self.limits)
         with self._bucket.lock:
             if if_match is not None:
                 (key,) = keys

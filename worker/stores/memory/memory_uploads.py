@@ -3,17 +3,22 @@
 import uuid
 from collections.abc import Iterator, Sequence
 
-from worker.errors import InvalidStoreRequestError, UploadNotFoundError
-from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt, UploadEntry
-from worker.stores.memory.memory_bucket import MemoryBucket, MemoryUpload, normal
+from worker.errors import UploadNotFoundError
+from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt, UploadEntry, normal
+from worker.stores.checksums import multipart_etag
+from worker.stores.memory.memory_bucket import (
+    MemoryBucket,
+    MemoryUpload,
+    check_whole,
+    etag_of,
+    received,
+)
 from worker.stores.refusals import (
-    check_checksum,
     check_key,
     check_part_number,
+    check_part_range,
     check_parts,
-    etag_of,
-    etag_of_parts,
-    received,
+    check_whole_size,
 )
 from worker.stores.store import Body
 
@@ -26,7 +31,7 @@ class MemoryUploads:
         self._limits = limits
 
     def create_upload(self, key: str, *, options: BlobOptions | None = None) -> str:
-        check_key(key)
+        check_key("memory", key)
         upload_id = uuid.uuid4().hex
         with self._bucket.lock:
             self._bucket.uploads[upload_id] = MemoryUpload(key, self._bucket.next_time(), normal(options))
@@ -35,7 +40,7 @@ class MemoryUploads:
     def upload_part(
         self, key: str, upload_id: str, part_number: int, body: Body | bytes, *, checksum: str | None = None
     ) -> PartReceipt:
-        check_part_number(part_number, self._limits)
+        check_part_number("memory", part_number, self._limits)
         self._upload(key, upload_id)
         data = received(body, checksum, self._limits, key)
         receipt = PartReceipt(part_number, len(data), etag_of(data), checksum)
@@ -58,8 +63,7 @@ class MemoryUploads:
     ) -> PartReceipt:
         self._upload(key, upload_id)
         source = self._bucket.blob(source_key, source_if_match)
-        if size < 1 or offset + size > len(source.data):
-            raise InvalidStoreRequestError(f"memory: {source_key!r} does not hold {size} bytes at offset {offset}")
+        check_part_range("memory", source_key, offset, size, len(source.data))
         return self.upload_part(key, upload_id, part_number, source.data[offset : offset + size])
 
     def list_parts(self, key: str, upload_id: str) -> Iterator[PartReceipt]:
@@ -79,13 +83,12 @@ class MemoryUploads:
     ) -> PutReceipt:
         with self._bucket.lock:
             upload = self._upload(key, upload_id)
-            check_parts(key, parts, upload.receipts, self._limits)
-            pieces = [upload.data[part.part_number] for part in parts]
-            data = b"".join(pieces)
-            if size is not None and size != len(data):
-                raise InvalidStoreRequestError(f"memory: the parts of {key!r} hold {len(data)} bytes, expected {size}")
-            check_checksum(data, checksum, key)
-            receipt = self._bucket.commit(key, data, etag_of_parts(pieces), condition, upload.options)
+            check_parts("memory", key, parts, upload.receipts, self._limits)
+            data = b"".join(upload.data[part.part_number] for part in parts)
+            check_whole_size("memory", key, len(data), size)
+            check_whole(data, checksum, key)
+            etag = multipart_etag(upload.receipts[part.part_number].etag for part in parts)
+            receipt = self._bucket.commit(key, data, f'"{etag}"', condition, upload.options)
             del self._bucket.uploads[upload_id]
             return receipt
 

@@ -13,8 +13,6 @@ from worker.stores.blob_values import BlobHead, BlobOptions, Condition, PartRece
 
 Params = dict[str, Any]
 
-#: Algorithms whose part checksums join to the checksum of the whole blob: S3 calls that type FULL_OBJECT.
-FULL_OBJECT_ALGORITHMS: Final = {"crc64nvme": "CRC64NVME", "crc32c": "CRC32C"}
 _SENT: Final = {"CRC64NVME": "ChecksumCRC64NVME", "CRC32C": "ChecksumCRC32C", "MD5": "ContentMD5"}
 _KEPT: Final = {"CRC64NVME": "ChecksumCRC64NVME", "CRC32C": "ChecksumCRC32C", "MD5": "ChecksumMD5"}
 _HEADERS: Final = {

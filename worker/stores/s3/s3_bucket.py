@@ -12,7 +12,8 @@ from worker.errors import (
     PermissionDeniedError,
     StoreError,
 )
-from worker.stores.s3.request_params import FULL_OBJECT_ALGORITHMS, Params, without_none
+from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
+from worker.stores.s3.request_params import Params, without_none
 from worker.stores.s3.s3_client import S3Access, S3Clients, make_clients
 from worker.stores.s3.s3_errors import S3_ERRORS, s3_errors
 
