@@ -57,7 +57,7 @@ def row_of(mutant: Mutant) -> dict[str, Any]:
     return {name: value for name, value in asdict(mutant).items() if name != "text"}
 
 
-class Bench:
+class ScratchCheckout:
     """A copy of the checkout, in which one module at a time is broken and judged by its tests."""
 
     def __init__(self, checkout: Path, module: str) -> None:
@@ -179,7 +179,7 @@ def main(modules: tuple[str, ...], count: int, seed: int, file: Path | None, com
                 chosen = sample(mutants, count or len(mutants), seed)
             if not chosen:
                 continue
-            bench = Bench(checkout, module)
+            bench = ScratchCheckout(checkout, module)
             for mutant in chosen:
                 outcome, output, seconds = bench.judge(mutant.text)
                 by = next((line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))), "")

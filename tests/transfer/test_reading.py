@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore, tiny_store
-from tests.driver.material import DroppingReader, data
+from tests.driver.blobs_and_readers import DroppingReader, data
 from worker.driver.blob_reader import open_reader
 from worker.errors import (
     CredentialsError,

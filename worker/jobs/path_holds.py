@@ -40,7 +40,7 @@ def _hold(driver: Driver, path: str, drivers: Mapping[str, Driver], *, is_tree: 
 
 
 def _place(driver: Driver) -> str:
-    return f"{driver.store.endpoint}/{driver.store.bucket}"[-512:]  # the column's width; the end tells buckets apart
+    return driver.store.identity[-512:]  # the column's width; the end tells buckets apart
 
 
 def _path(root: str, key: str, *, is_tree: bool) -> str | None:

@@ -19,8 +19,9 @@ from worker.errors import (
     UploadNotFoundError,
 )
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt
+from worker.stores.capabilities import HasLifecycle
 from worker.stores.checksums import join_checksums
-from worker.stores.store import HasLifecycle, Store
+from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
 from worker.transfer.plan import PartPlan
 from worker.transfer.stop import Interrupted, Stop, never

@@ -1,67 +1,22 @@
-"""What the driver's tests work with: sizes around every boundary, bytes that tell where they belong, and readers.
+"""Blobs and readers of the driver's tests, and what a test does around the driver.
 
-Parts are tiny, so that a blob of many parts is a few kilobytes. No two chunks of the data are equal: equal ones would
-hide a wrong offset. On servers a blob has at most ten parts: Swift reads one a second of those that come after, if they
-are that small.
+No two chunks of the data are equal: equal ones would hide a wrong offset.
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final
-
-import pytest
+from typing import Any
 
 from tests.doubles import BytesSource, blob
 from worker.driver import Driver
 from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
-from worker.stores.blob_values import BlobOptions, Limits, UploadEntry
+from worker.stores.blob_values import BlobOptions, UploadEntry
 from worker.stores.store import Reader
 from worker.transfer.sources.file_source import FileSource
-from worker.transfer.upload.server_copy import Copying
 
-MIN = 256  #: bytes; the least that a part may have which is not the last
-PART = 1_024  #: bytes; what the driver sends at once
-COPYING = Copying(threshold=2 * PART, part_size=PART, threads=2)
-LIMITS = Limits(min_part_size=MIN)
-BUCKET = "driver-suite"
-KINDS: Final = ("memory", "local", "moto", "swift")
-AT_HOME: Final = ("memory", "local")  #: those that no request has to travel to
-
-at_home = pytest.mark.parametrize("kind", AT_HOME)
-"""For what the driver decides by itself, without asking its store."""
-
-
-def cases(
-    names: str, everywhere: Iterable[Any], more: Iterable[Any] = (), *, files: Iterable[str] | None = None
-) -> pytest.MarkDecorator:
-    """Parametrize, for all stores, and with some more cases for those at home. A case's id may stand in a mapping.
-
-    With ``files``, each case has the fixture ``reader_of`` give a reader, and on these stores a file as well.
-    """
-
-    def params(kinds: Iterable[str], given: Iterable[Any]) -> Iterable[Any]:
-        named = given.items() if isinstance(given, Mapping) else ((str(value), value) for value in given)
-        for name, value in named:
-            values = value if isinstance(value, tuple) else (value,)
-            for kind in kinds:
-                if files is None:
-                    yield pytest.param(kind, *values, id=f"{kind}-{name}")
-                    continue
-                for reader in ("reader", "file") if kind in files else ("reader",):
-                    yield pytest.param(kind, *values, reader, id=f"{kind}-{name}-{reader}")
-
-    columns = ["kind", *(name.strip() for name in names.split(",")), *([] if files is None else ["reader_of"])]
-    indirect = [] if files is None else ["reader_of"]
-    return pytest.mark.parametrize(columns, [*params(KINDS, everywhere), *params(AT_HOME, more)], indirect=indirect)
-
-
-both_readers = pytest.mark.parametrize(
-    ("kind", "reader_of"),
-    [*((kind, "reader") for kind in KINDS), *((kind, "file") for kind in AT_HOME)],
-    indirect=["reader_of"],
-)
-"""Readers on all stores, and files on those at home."""
+MakeDriver = Callable[..., Driver]
+"""Makes a driver with tiny parts on a store."""
 
 
 def data(size: int, seed: int = 0) -> bytes:
@@ -106,6 +61,12 @@ def keys(driver: Driver) -> list[str]:
 def uploads(driver: Driver) -> list[UploadEntry]:
     """All unfinished uploads of the bucket."""
     return list(driver.store.list_uploads())
+
+
+def uploads_at(driver: Driver, path: str) -> list[str]:
+    """The ids of the unfinished uploads at exactly this path."""
+    key = driver.key(path)
+    return [entry.upload_id for entry in driver.store.list_uploads(key) if entry.key == key]
 
 
 def chain(error: BaseException) -> list[BaseException]:

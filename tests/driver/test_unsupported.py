@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.driver.exceptions import EXCEPTIONS
-from tests.driver.material import KINDS
+from tests.driver.store_kinds import KINDS
+from tests.driver.unsupported import UNSUPPORTED
 
 pytestmark = pytest.mark.no_cover
 
@@ -18,8 +18,8 @@ def test_every_exception_names_a_store_and_a_test_and_gives_a_reason() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
     }
-    assert [pair for pair in EXCEPTIONS if pair[0] not in KINDS or pair[1] not in tests] == []
-    assert all(EXCEPTIONS.values())
+    assert [pair for pair in UNSUPPORTED if pair[0] not in KINDS or pair[1] not in tests] == []
+    assert all(UNSUPPORTED.values())
 
 
 def test_no_test_is_skipped_in_any_other_way() -> None:

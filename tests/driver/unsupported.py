@@ -6,39 +6,11 @@ Each of these tests runs all the same, and fails: one that begins to pass must l
 from collections.abc import Mapping
 from typing import Final
 
-NO_URLS = "there is no server that a URL could name"
-NO_BUCKET = "there is no bucket that could be missing: it is made at the first write"
-NO_SERVER = "there is no server that could be out of reach, or refuse somebody"
 NO_TAGS = "Swift answers 501 to tags"
 UNCONDITIONAL_WRITES = "Swift answers 501 to If-Match on put and complete"
 UNCONDITIONAL_COPIES = "moto ignores If-Match, If-None-Match and x-amz-copy-source-if-match on copies"
 
-EXCEPTIONS: Final[Mapping[tuple[str, str], str]] = {
-    **{
-        (kind, test): NO_URLS
-        for kind in ("memory", "local")
-        for test in (
-            "test_a_url_gives_the_body",
-            "test_a_url_for_get_gives_the_body",
-            "test_a_url_for_head_gives_the_length",
-            "test_a_url_for_get_does_not_allow_head",
-            "test_a_missing_path_is_signed_all_the_same",
-            "test_a_url_lives_for_20_minutes",
-            "test_options_may_be_left_out",
-            "test_the_expiry_is_a_time_in_any_zone",
-            "test_a_url_may_live_for_7_days",
-            "test_method_and_expiry_go_together",
-            "test_signing_sends_no_request",
-        )
-    },
-    **{
-        (kind, test): NO_SERVER
-        for kind in ("memory", "local")
-        for test in (
-            "test_a_missing_bucket_is_no_missing_path",
-            "test_credentials_that_are_refused_are_no_missing_path",
-        )
-    },
+UNSUPPORTED: Final[Mapping[tuple[str, str], str]] = {
     ("moto", "test_credentials_that_are_refused_are_no_missing_path"): "moto takes any signature",
     ("moto", "test_a_url_for_get_does_not_allow_head"): "moto takes any signature",
     ("moto", "test_a_source_replaced_before_the_copy_is_an_error_and_both_stay"): UNCONDITIONAL_COPIES,

@@ -1,4 +1,4 @@
-"""Lanes: drivers that talk to the one S3 server through a fault proxy each, so that many cases run at once.
+"""ProxiedPairs: drivers that talk to the one S3 server through a fault proxy each, so that many cases run at once.
 
 A case waits most of its time, for a timeout or for another try; a dozen of them at once keep two cores busy.
 """
@@ -15,9 +15,11 @@ from typing import Any, Final
 
 from dev.proxies.s3_faults import FaultProxy, fault_proxy
 from dev.services import S3Service
+from tests.doubles import WrappedStore
+from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.stores.blob_values import Limits, UploadEntry
-from worker.stores.s3.s3_store import S3Access, S3Store
+from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
 
@@ -47,21 +49,21 @@ class Blob:
         return f"{len(self.content)} bytes {digest}, {'kept' if self.kept else 'plain'}"
 
 
-class DatingStore(S3Store):
+class DatingStore(WrappedStore):
     """Dates unfinished uploads, all of which moto says to be of the year 2010."""
 
     def list_uploads(self, prefix: str = "") -> Iterator[UploadEntry]:
-        for entry in super().list_uploads(prefix):
+        for entry in self.store.list_uploads(prefix):
             yield replace(entry, opened_at=datetime.now(UTC))
 
 
-class Lane:
+class ProxiedPair:
     """One proxy, two buckets, and drivers on both. Paths of the second begin with FAR."""
 
     _numbers = count(1)
 
     def __init__(self, service: S3Service, client: Any, resources: ExitStack, *, read_timeout: float) -> None:
-        """``client`` goes past the proxy; any number of lanes may share it."""
+        """``client`` goes past the proxy; any number of pairs may share it."""
         number = next(self._numbers)
         self.service = service
         self.client = client
@@ -69,7 +71,7 @@ class Lane:
         self.engine = Engine(part_size=PART, part_threads=2)
         self.roots = count(1)
         self.store = cache(self._store)
-        self.buckets = {"": f"lane-{number}", FAR: f"lane-{number}-far"}
+        self.buckets = {"": f"pair-{number}", FAR: f"pair-{number}-far"}
         for bucket in self.buckets.values():
             client.create_bucket(Bucket=bucket)
         resources.callback(self.engine.close)
@@ -81,18 +83,10 @@ class Lane:
         near, far = (Driver(store, root=root, engine=self.engine, copying=COPYING) for store in stores)
         return near, far
 
-    def _store(self, side: str, attempts: int) -> S3Store:
-        access = S3Access(
-            region=self.service.region,
-            endpoint=self.proxy.endpoint,
-            access_key=self.service.access_key,
-            secret_key=self.service.secret_key,
-            path_style=True,
-            read_timeout=self._read_timeout,
-            max_attempts=attempts,
-        )
-        store_class = DatingStore if self.service.access_key == "moto" else S3Store
-        return store_class(access, self.buckets[side], limits=LIMITS)
+    def _store(self, side: str, attempts: int) -> Store:
+        settings = {"read_timeout": self._read_timeout, "max_attempts": attempts, "limits": LIMITS}
+        store = s3_store(replace(self.service, endpoint=self.proxy.endpoint), self.buckets[side], **settings)
+        return DatingStore(store) if self.service.access_key == "moto" else store
 
     # --- around the driver and the proxy ---------------------------------------------------------------------------
 
@@ -124,23 +118,23 @@ class Lane:
         ]
 
 
-class Lanes:
-    """All lanes of one server, lent to whoever needs one."""
+class ProxiedPairs:
+    """All pairs of one server, lent to whoever needs one."""
 
     def __init__(self, service: S3Service, resources: ExitStack, *, patient: int, hasty: int) -> None:
         client = service.client()
         resources.callback(client.close)
         self.count = patient + hasty
-        self._free = {is_hasty: SimpleQueue[Lane]() for is_hasty in (False, True)}
+        self._free = {is_hasty: SimpleQueue[ProxiedPair]() for is_hasty in (False, True)}
         for is_hasty in [False] * patient + [True] * hasty:
-            lane = Lane(service, client, resources, read_timeout=HASTY if is_hasty else PATIENT)
-            self._free[is_hasty].put(lane)
+            pair = ProxiedPair(service, client, resources, read_timeout=HASTY if is_hasty else PATIENT)
+            self._free[is_hasty].put(pair)
 
     @contextmanager
-    def lend(self, *, hasty: bool = False) -> Iterator[Lane]:
-        """A lane of one's own, as soon as there is one; ``hasty``: its clients run into timeouts."""
-        lane = self._free[hasty].get()
+    def lend(self, *, hasty: bool = False) -> Iterator[ProxiedPair]:
+        """A pair of one's own, as soon as there is one; ``hasty``: its clients run into timeouts."""
+        pair = self._free[hasty].get()
         try:
-            yield lane
+            yield pair
         finally:
-            self._free[hasty].put(lane)
+            self._free[hasty].put(pair)
