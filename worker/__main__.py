@@ -1,4 +1,4 @@
-"""``python -m worker run | migrate | sweep | doctor``: the worker's own command line, for whoever operates it."""
+"""``python -m worker run | migrate | sweep | doctor``: the worker's own command line."""
 
 import signal
 import sys
@@ -72,7 +72,7 @@ def migrate(revision: str) -> None:
 @click.option("--loop", is_flag=True, help="Sweep until SIGTERM instead of once.")
 @click.option("--of", "worker_id", hidden=True, help="Of the worker that is this process's parent.")
 def sweep(loop: bool, worker_id: str | None) -> None:
-    """Publish what nobody published, take jobs from dead workers, abort what was given up."""
+    """Publish due jobs, re-queue jobs of dead workers, abort uploads that no job needs."""
     configure_logging()
     settings = load_settings()
     runtime = Runtime(settings)

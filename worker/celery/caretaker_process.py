@@ -1,6 +1,6 @@
 """Supervision of the caretaker: a subprocess of each worker, started again when it dies.
 
-The parent that forks the children holds no thread, engine or client, so it looks after the process from its timer. The
+The parent that forks the children holds no thread, engine or client, so its timer supervises the process. The
 parent has no database either, so it forwards revoked ids to the caretaker through a pipe: one JSON object a line.
 """
 

@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """A consumer that connects anew, whatever the connection before says while it is closed."""
+    """A consumer that reconnects even if closing the lost connection fails."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
