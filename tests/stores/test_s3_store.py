@@ -144,7 +144,8 @@ def test_secrets_do_not_show_in_a_repr() -> None:
 def test_an_endpoint_without_a_scheme_is_given_one(endpoint: str, secure: bool, url: str | None) -> None:
     access = S3Access(endpoint=endpoint, secure=secure)
     assert access.url == url
-    assert S3Store(access, "bucket").endpoint == (url or "")
+    store = S3Store(access, "bucket")
+    assert (store.endpoint, store.identity) == (url or "", f"{url or ''}/bucket")  # as path locks have it
 
 
 # --- what is sent ------------------------------------------------------------------------------------------------
