@@ -1,7 +1,7 @@
 """Runs migrations, from `python -m worker migrate` or from the `alembic` command.
 
-Blobferry's tables stand beside the web app's own, so only tables that begin with ``blobferry_`` are looked at and the
-version table has a name of its own.
+Blobferry's tables share a database with the web app's, so only tables whose names begin with ``blobferry_`` are
+compared, and the version table has a name of its own.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ from blobferry.sql.tables import VERSION_TABLE
 from models import Base
 from worker.settings import load_settings
 
-LOCK_TIMEOUT = "5s"  # a migration that waits for a lock stops everybody queued behind it
-MIGRATION_LOCK = 0x626C6F62  # any constant; "blob"
+LOCK_TIMEOUT = "5s"  # a migration that waits for a lock blocks every query that queues behind it
+MIGRATION_LOCK = 0x626C6F62  # an arbitrary constant; "blob"
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
@@ -24,12 +24,12 @@ def include_name(name: str | None, kind: str, parents: Any) -> bool:
 
 
 def include_object(thing: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
-    """Compare all but the index whose direction SQLite does not tell."""
+    """Compare all but one index: SQLite does not report its descending column."""
     return kind != "index" or name != "ix_blobferry_jobs_best" or context.get_bind().dialect.name != "sqlite"
 
 
 def migrate(connection: Connection) -> None:
-    """Run the migrations on one connection, each in its own transaction; two at once wait for each other."""
+    """Run the migrations on one connection, each in its own transaction. On PostgreSQL, a concurrent call waits."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
         connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))

@@ -1,4 +1,4 @@
-"""What is remembered: the rows, and every statement that touches them."""
+"""What is remembered: the mapped rows, and in ``queries`` every statement that the worker runs on them."""
 
 from models.attempt import AttemptRow
 from models.base import Base

@@ -1,4 +1,4 @@
-"""AttemptRow: the history. One row for each try of a job; slices of one try share it."""
+"""AttemptRow: the history, one row for each attempt of a job; the slices of an attempt share it."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from models.base import Base
 
 
 class AttemptRow(Base):
-    """A row of ``blobferry_attempts``. ``outcome`` is null while the attempt lasts."""
+    """A row of ``blobferry_attempts``. ``outcome`` is null until the attempt ends."""
 
     __table__ = attempts
 

@@ -1,4 +1,4 @@
-"""The declarative base, on top of the tables that the client shares."""
+"""The declarative base of the mapped classes. The tables are the client's, in ``blobferry.sql.tables``."""
 
 from sqlalchemy.orm import DeclarativeBase
 
@@ -6,6 +6,6 @@ from blobferry.sql.tables import metadata
 
 
 class Base(DeclarativeBase):
-    """Base of every mapped class. The columns and their meaning stand in ``blobferry.sql.tables``."""
+    """Base of every mapped class; ``blobferry.sql.tables`` documents the columns."""
 
     metadata = metadata

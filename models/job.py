@@ -1,4 +1,4 @@
-"""JobRow: one requested operation, its life, and the run that owns it."""
+"""JobRow: one requested operation, its state, and the run that owns it."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from models.base import Base
 
 
 class JobRow(Base):
-    """A row of ``blobferry_jobs``. The row is the truth; a message is only a nudge to look at it."""
+    """A row of ``blobferry_jobs``. The row is the truth; a message only makes a worker look at it."""
 
     __table__ = jobs
 
@@ -77,5 +77,5 @@ class JobRow(Base):
     result: Mapped[dict[str, Any] | None]
 
     def as_row(self) -> dict[str, Any]:
-        """The columns by name, as the client's Core queries see them."""
+        """The columns by name, in the shape of the rows that the client's Core queries return."""
         return {column.name: getattr(self, column.name) for column in jobs.columns}

@@ -1,4 +1,4 @@
-"""PartRow: the checkpoint. A part with a row is not sent again."""
+"""PartRow: one checkpointed part. A part with a row is not sent again."""
 
 from sqlalchemy.orm import Mapped
 
@@ -7,7 +7,7 @@ from models.base import Base
 
 
 class PartRow(Base):
-    """A row of ``blobferry_parts``: bytes ``[offset, offset + size)`` of the blob are in the store."""
+    """A row of ``blobferry_parts``: the store holds bytes ``[offset, offset + size)`` of the blob."""
 
     __table__ = parts
 

@@ -7,7 +7,7 @@ from models.base import Base
 
 
 class PathLockRow(Base):
-    """A row of ``blobferry_path_locks``, from the first claim to the end, or to a pause without an upload."""
+    """A row of ``blobferry_path_locks``, kept from the first claim to the end, or to a pause without an upload."""
 
     __table__ = path_locks
 

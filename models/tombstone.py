@@ -9,7 +9,7 @@ from models.base import Base
 
 
 class TombstoneRow(Base):
-    """A row of ``blobferry_tombstones``."""
+    """A row of ``blobferry_tombstones``: the job existed, ended at ``finished_at``, and is pruned."""
 
     __table__ = tombstones
 

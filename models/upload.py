@@ -1,4 +1,4 @@
-"""UploadRow: every upload that was ever opened in a store, until it is known to be finished or gone."""
+"""UploadRow: an upload that a job has opened in a store; it outlives the run, so that it can be resumed or aborted."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from models.base import Base
 
 
 class UploadRow(Base):
-    """A row of ``blobferry_uploads``. A single put has one as well, without ``upload_id`` and ``part_size``."""
+    """A row of ``blobferry_uploads``. A single put also has one, without ``upload_id`` and ``part_size``."""
 
     __table__ = uploads
 

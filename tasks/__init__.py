@@ -1,1 +1,1 @@
-"""What can be asked: one Celery task for each driver operation. No decisions are made here."""
+"""One Celery task for each driver operation. Nothing is decided here."""

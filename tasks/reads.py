@@ -1,4 +1,4 @@
-"""Reads: tasks that answer at once, in their result. They have no row."""
+"""Reads: tasks without a row, whose result is the answer."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Jobs: tasks that have a row and survive their worker."""
+"""Jobs: tasks with a row, which survive the death of their worker."""
 
 from collections.abc import Mapping
 from typing import Any

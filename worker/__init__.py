@@ -1,1 +1,1 @@
-"""How it is done: the worker. docs/architecture.md has the map; import-linter checks that imports go downwards."""
+"""The worker. docs/architecture.md has the map; import-linter checks that imports go downwards."""

@@ -3,7 +3,6 @@
 import signal
 import sys
 import threading
-from pathlib import Path
 from socket import gethostname
 from typing import Any
 
@@ -18,8 +17,6 @@ from worker.processes import processes_of_parent
 from worker.runtime import Runtime
 from worker.settings import load_settings
 
-ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
-
 
 @click.group()
 def main() -> None:
@@ -27,23 +24,23 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--name", help="Its name in Flower; two workers on one host need different ones.")
-@click.option("--only", type=click.Choice(["jobs", "reads"]), help="Serve jobs only, or reads only; else both.")
+@click.option("--name", help="The worker's name in Flower. Two workers on one host need different names.")
+@click.option("--only", type=click.Choice(["jobs", "reads"]), help="Serve only jobs, or only reads. Default: both.")
 @click.option("--loglevel", default="INFO", show_default=True)
 def run(name: str | None, only: str | None, loglevel: str) -> None:
-    """Run jobs until SIGTERM, which lets running ones reach their next checkpoint first.
+    """Run jobs until SIGTERM, which lets running jobs reach their next checkpoint first.
 
-    Where all slots may be busy with jobs for minutes, a second worker with --only reads keeps stat and list quick.
+    If all slots may be busy with jobs for minutes, a second worker with --only reads keeps stat and list quick.
     """
     settings = load_settings()
     for storage, parameters in settings.storages.items():
         if parameters.driver == "memory":
-            problem = "a worker cannot serve from memory: children share none"
+            problem = "a worker cannot use the memory store: its children share no memory. Use local or s3"
             raise ConfigurationError(f"storages.{storage}.driver", problem)
-    # Configures Celery when imported, from settings that are known to be good by now.
+    # Importing it configures Celery, which needs settings that are known to be valid.
     from worker.app import QUEUES, app  # noqa: PLC0415
 
-    # Not app.worker_main: Celery's whole command line would be one more thing that each child inherits.
+    # Not app.worker_main, since each child would inherit the memory of Celery's command line.
     worker = app.Worker(
         hostname=f"{name}@{gethostname()}" if name else None,
         queues=QUEUES[only],
@@ -59,13 +56,12 @@ def run(name: str | None, only: str | None, loglevel: str) -> None:
 @click.option("--revision", default="head", show_default=True)
 def migrate(revision: str) -> None:
     """Create the tables, or bring them up to date. Safe to run at any time, also twice at once."""
-    # Ten MiB that the children of `run` need not inherit.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    # Alembic takes ten MiB, which the children of `run` need not inherit.
+    from worker import migrations  # noqa: PLC0415
 
     load_settings()
     with reachable():
-        command.upgrade(Config(str(ALEMBIC_INI)), revision)
+        migrations.upgrade(revision)
 
 
 @main.command()
@@ -99,7 +95,7 @@ def sweep(loop: bool, worker_id: str | None) -> None:
 
 
 def _listen(caretaker: Caretaker, ended: threading.Event) -> None:
-    """Take requests from the parent; the end of the input means that the parent is gone."""
+    """Take requests from the parent. The end of the input means that the parent is gone."""
     caretaker.listen(sys.stdin)
     ended.set()
 
@@ -107,24 +103,24 @@ def _listen(caretaker: Caretaker, ended: threading.Event) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 def doctor(as_json: bool) -> None:
-    """Try out database, broker and storages, and say what is not guaranteed there.
+    """Test database, broker and storages, and report what they do not guarantee.
 
-    Writes small blobs below /.blobferry-doctor-… of each storage, and removes them. Exit status 1 if something has to
-    be mended.
+    Writes small blobs below /.blobferry-doctor-… in each storage and removes them. Exit status 1 if something is
+    broken.
     """
-    # Nothing that the children of `run` need to inherit.
-    from worker.doctor import examine, exit_status, told, told_as_json  # noqa: PLC0415
+    # The children of `run` need not inherit it.
+    from worker.doctor import examine, exit_status, json_report, text_report  # noqa: PLC0415
 
     configure_logging("ERROR")
     runtime = Runtime(load_settings())
     findings = examine(runtime)
     runtime.close()
-    click.echo(told_as_json(findings) if as_json else told(findings))
+    click.echo(json_report(findings) if as_json else text_report(findings))
     sys.exit(exit_status(findings))
 
 
 def entry() -> None:
-    """Run a command; an error that Blobferry knows is one line, exit status 2 or 3."""
+    """Run a command. A BlobferryError is printed as one line; exit status 2 for a configuration error, else 3."""
     try:
         main()
     except ConfigurationError as error:

@@ -1,6 +1,6 @@
-"""The Celery app: ``celery -A worker.app worker``. Settings, signals and the caretaker's supervision; no decisions.
+"""The Celery app: ``celery -A worker.app worker``. It connects configuration, signals and the caretaker's supervision.
 
-Why each setting is what it is stands beside it. Tasks are named by string, so that nothing here imports ``tasks``.
+Tasks are named by string, so that nothing here imports ``tasks``.
 """
 
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from celery import signals
 from blobferry.contract import JOBS_QUEUE, READS_QUEUE
 from worker import drain
 from worker.celery.caretaker_process import CaretakerStep
-from worker.celery.config import configure
-from worker.celery.result_backend import App
+from worker.celery.config import celery_config
+from worker.celery.result_backend import ResultTolerantApp
 from worker.logs import configure_logging
 from worker.runtime import start_runtime
 from worker.settings import load_settings
 
-app = App("blobferry")
-app.conf.update(configure(load_settings()))
+app = ResultTolerantApp("blobferry")
+app.conf.update(celery_config(load_settings()))
 app.steps["worker"].add(CaretakerStep)
 
-#: The queues that a worker consumes, by what it was told to serve.
+#: The queues that a worker consumes, by its option ``--only``.
 QUEUES: Final[Mapping[str | None, tuple[str, ...]]] = {
     None: (JOBS_QUEUE, READS_QUEUE),
     "jobs": (JOBS_QUEUE,),

@@ -1,6 +1,6 @@
-"""Draining: what a SIGTERM does. The parent sets a flag; its children's runs see it between two parts and hand over.
+"""Draining, which a SIGTERM starts: the parent sets a flag, and runs in its children check it between two parts.
 
-The flag is one shared byte, made before the fork. It needs no broker, no database and no thread in the parent.
+The flag is one byte of shared memory, made before the fork. It needs no broker, no database and no thread.
 """
 
 import mmap
@@ -15,5 +15,5 @@ def start() -> None:
 
 
 def is_draining() -> bool:
-    """True once the worker has been told to stop."""
+    """True once the worker is shutting down."""
     return _flag[0] == 1

@@ -1,6 +1,6 @@
-"""Driver parameters, under the names of the distribution registry's S3 driver, so that its configuration can be pasted.
+"""Driver parameters. Their names are those of the distribution registry's S3 driver, whose configuration can be pasted.
 
-They are checked when they are read; a wrong one is named.
+They are checked when they are read, and an error names the wrong one.
 """
 
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ def _boolean(value: Any) -> Any:
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    raise ValueError("needs true or false")
+    raise ValueError("must be true or false")
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("needs a whole number")
+        raise ValueError("must be a whole number")
     return value
 
 
@@ -49,7 +49,7 @@ PartSize = Annotated[int, BeforeValidator(_number), Field(ge=5 * MIB, le=5 * GIB
 
 
 class DriverParameters(BaseModel):
-    """One ``[storages.NAME]``. Secrets do not show in its repr."""
+    """One section ``[storages.NAME]``. Its repr hides secrets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -62,9 +62,8 @@ class DriverParameters(BaseModel):
     sessiontoken: SecretStr | None = None
     secure: Flag = True
     forcepathstyle: Flag = False
-    rootdirectory: str = (
-        ""  #: prefix of every key; for ``local`` the absolute path of the directory that holds the blobs
-    )
+    #: Prefix of every key; for ``local`` the absolute path of the directory that holds the blobs.
+    rootdirectory: str = ""
     encrypt: Flag = False
     keyid: str | None = None  #: of the KMS key
     storageclass: str | None = None
@@ -81,7 +80,7 @@ class DriverParameters(BaseModel):
         if self.driver == "s3" and not self.region and not self.regionendpoint:
             raise ValueError("region: is missing (or give a regionendpoint)")
         if self.driver == "local" and not self.rootdirectory.startswith("/"):
-            raise ValueError("rootdirectory: needs the absolute path of a directory")
+            raise ValueError("rootdirectory: must be the absolute path of a directory")
         if (self.accesskey is None) != (self.secretkey is None):
             raise ValueError("accesskey, secretkey: give both, or none for boto3's ambient credentials")
         if self.keyid and not self.encrypt:
@@ -94,7 +93,7 @@ class DriverParameters(BaseModel):
         return "" if self.driver == "local" else self.rootdirectory
 
     def copy_threads(self, part_threads: int) -> int:
-        """Parts copied at once: ``local`` copies with this machine's own cores, so at most ``part_threads``."""
+        """How many parts are copied at once. ``local`` copies on this machine, so at most ``part_threads``."""
         threads = self.multipartcopymaxconcurrency
         return min(threads, part_threads) if self.driver == "local" else threads
 
@@ -108,12 +107,12 @@ class DriverParameters(BaseModel):
 
 
 def configuration_error(error: ValidationError) -> ConfigurationError:
-    """The first complaint of pydantic as ours; it names the setting and hides its value."""
+    """The first error of pydantic as a ConfigurationError. It names the setting and hides the value."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     problem = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        problem = "is no known name"
+        problem = "is an unknown setting"
     if first["type"] == "missing":
         problem = "is missing"
     if first["type"] == "value_error" and ": " in problem:

@@ -1,4 +1,4 @@
-"""The processes of a worker: how each is named, and which children of its parent live."""
+"""The processes of a worker: their names, and which children of the parent are alive."""
 
 import os
 import secrets
@@ -7,11 +7,11 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final
 
-_DEAD: Final = ("Z", "X")  #: states of an ended process. Source: proc(5), /proc/pid/stat
+_DEAD: Final = ("Z", "X")  #: states of a process that has ended; see proc(5), /proc/pid/stat
 
 
 class WorkerProcesses:
-    """The children of one process. Linux only: it reads /proc."""
+    """The children of one parent process. Reads /proc, so Linux only."""
 
     def __init__(self, worker_id: str, parent: int) -> None:
         self._worker_id = worker_id
@@ -24,7 +24,7 @@ class WorkerProcesses:
         return bool(before - self._known)
 
     def dead(self, names: list[str]) -> list[str]:
-        """The names of this worker's children that have ended; none if that cannot be found out."""
+        """Those of the names that belong to ended children of this worker; [] if /proc does not show the parent."""
         if not Path(f"/proc/{self._parent}/stat").exists():
             return []
         ours = [name for name in names if name.startswith(f"{self._worker_id}@")]
@@ -39,9 +39,9 @@ class WorkerProcesses:
 
 
 def _is_child(pid: int, parent: int) -> bool:
-    """Whether the process lives and is a child of ``parent``. Judged by number: host names may change."""
+    """Whether the process is alive and a child of ``parent``. Numbers only, since host names may change."""
     try:
-        # The name in parentheses may hold anything, blanks and parentheses included.
+        # The process name, in parentheses, may itself hold blanks and parentheses.
         state, its_parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     except OSError:
         return False
@@ -49,14 +49,14 @@ def _is_child(pid: int, parent: int) -> bool:
 
 
 def processes_of_parent(worker_id: str) -> WorkerProcesses:
-    """The processes of the worker of this id, whose child this process is."""
+    """The processes of the worker with this id. This process must be a child of its parent process."""
     return WorkerProcesses(worker_id, os.getppid())
 
 
-#: Drawn before the worker forks, so that its children share it. No other worker ever has it.
+#: Random, drawn before the fork, so that the children of this worker share it and no other worker has it.
 WORKER_ID: Final = secrets.token_hex(4)
 
 
 def process_name(worker_id: str = WORKER_ID, pid: int | None = None) -> str:
-    """``id@host:pid`` of a child of the worker; by default of this process."""
+    """``id@host:pid`` of a process of the worker; by default of this one."""
     return f"{worker_id}@{gethostname()}:{os.getpid() if pid is None else pid}"

@@ -1,6 +1,6 @@
-"""What one process of the worker holds: settings, database, drivers, and the engine with its threads and buffers.
+"""The objects that one process of the worker shares: settings, database, drivers, and the engine with its threads.
 
-Made once in each child, after the fork: clients, connections and threads do not survive one.
+Made once in each child after the fork, since clients, connections and threads do not survive a fork.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from worker.transfer.upload.pace import WORKER_PACES
 
 
 class Runtime:
-    """The shared objects of one process. Opens no connection by itself."""
+    """The shared objects of one process. Opens no connection before it is used."""
 
     def __init__(
         self, settings: Settings, *, database: Database | None = None, drivers: Mapping[str, Driver] | None = None
@@ -45,7 +45,7 @@ class Runtime:
             return self._drivers[storage]
         except KeyError:
             known = ", ".join(sorted(self._drivers)) or "none"
-            problem = f"no such storage is configured on worker host {gethostname()}; there are: {known}"
+            problem = f"no such storage is configured on worker host {gethostname()}; configured: {known}"
             raise ConfigurationError(f"storages.{storage}", problem) from None
 
     @property
@@ -54,9 +54,9 @@ class Runtime:
         return self._drivers
 
     def open_source(self, url: str, stop: Stop = never) -> Source:
-        """The source of a URL, opened. The caller closes it. Raises Interrupted if ``stop`` asks while that takes long.
+        """Open the source of a URL; the caller closes it. Raises Interrupted if ``stop`` returns True meanwhile.
 
-        A sealed URL is opened by the keys of ``encryption_keys``. Raises ConfigurationError if none of them does.
+        A sealed URL is decrypted first. Raises ConfigurationError if no key of ``encryption_keys`` decrypts it.
         """
         url = self.sealer.opened(url)
         parts, sources = urlsplit(url), self.settings.sources
@@ -80,12 +80,12 @@ class Runtime:
                 return FileSource.open(url, sources.file_roots)
 
     def warm_up(self) -> None:
-        """Import boto3 and make the clients now, so that the first job need not wait for them. Sends no request."""
+        """Import boto3 and make the clients, so that the first job need not wait for that. Sends no request."""
         for driver in self._drivers.values():
             driver.warm_up()
 
     def close(self) -> None:
-        """End the threads and close the connections."""
+        """Stop the threads and close the connections."""
         self.engine.close()
         self.database.close()
 
@@ -94,14 +94,14 @@ _current: Runtime | None = None
 
 
 def start_runtime(runtime: Runtime | None = None) -> Runtime:
-    """Make this process's runtime, from the settings unless one is given."""
+    """Set this process's runtime; by default make one from the settings."""
     global _current
     _current = runtime or Runtime(load_settings())
     return _current
 
 
 def started_runtime() -> Runtime | None:
-    """This process's runtime, if it has one."""
+    """This process's runtime; None if it has none."""
     return _current
 
 

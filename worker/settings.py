@@ -1,6 +1,7 @@
-"""Settings: ``blobferry.toml`` and, over it, BLOBFERRY_ variables, as frozen values. Only this module reads them.
+"""Settings: ``blobferry.toml``, overridden by BLOBFERRY_ variables, as frozen values. Only this module reads them.
 
-Sizes are bytes, times seconds. An unknown or wrong name is refused with a ConfigurationError that says which.
+Sizes are in bytes, times in seconds. A ConfigurationError names the first unknown or invalid setting. The defaults are
+stated here and nowhere else.
 """
 
 import os
@@ -34,7 +35,7 @@ from worker.parameters import DriverParameters, configuration_error
 from worker.units import GIB, MIB
 
 PREFIX: Final = "BLOBFERRY_"
-#: Set by Kubernetes for a service named blobferry, or by others; none of them is ours.
+#: Variables that are no settings: Kubernetes sets some for a service named blobferry, the tests set others.
 FOREIGN: Final = re.compile(r"BLOBFERRY_(SERVICE_.*|PORT.*|CONFIG|TEST_.*)")
 
 
@@ -55,36 +56,38 @@ def _absolute_path(path: Path | None) -> Path | None:
 
 
 class SourcesSettings(_Section):
-    """``[sources]``: what a job may read."""
+    """``[sources]``: which files and addresses jobs may reach."""
 
-    #: Directories below which ``file:`` sources may lie. None: no file may be read.
+    #: Directories below which ``file:`` URLs may lie. Empty: jobs may use no files.
     file_roots: Annotated[tuple[Path, ...], AfterValidator(_absolute)] = ()
-    http_allow_private: bool = False  #: whether ``http(s):`` sources may lead to addresses that are not public
-    http_max_size: int | None = Field(default=None, ge=0)  #: None: as large as a blob may be
+    http_allow_private: bool = False  #: whether ``http(s):`` sources may have addresses that are not public
+    http_max_size: int | None = Field(default=None, ge=0)  #: bytes; None: as large as a blob may be
     http_max_redirects: int = Field(default=5, ge=0, le=20)
     http_connect_seconds: float = Field(default=5, gt=0)
-    http_read_seconds: float = Field(default=30, gt=0)  #: without a byte; all headers of an answer within twice that
-    #: Holds what a server gives only from beginning to end; not in memory (tmpfs).
+    http_read_seconds: float = Field(
+        default=30, gt=0
+    )  #: longest wait for a byte; all headers must arrive within twice that
+    #: Holds the bytes of servers without range requests; should not be a tmpfs, which is memory.
     http_spool_directory: Annotated[Path, AfterValidator(_absolute_path)] = Path("/var/tmp")
-    #: Certificate authorities that are trusted beside the system's.
+    #: Certificate authorities to trust in addition to the system's.
     http_ca_file: Annotated[Path | None, AfterValidator(_absolute_path)] = None
 
 
 class TransferSettings(_Section):
-    """``[transfer]``: how bytes move. Memory of a child: 120 MiB + part_threads × min(part_size, 64 MiB)."""
+    """``[transfer]``: how bytes move. A child needs 120 MiB + part_threads × min(part_size, 64 MiB) of memory."""
 
     part_threads: int = Field(default=4, ge=1, le=64)
     part_size: int = Field(default=16 * MIB, ge=5 * MIB, le=5 * GIB)
-    slice_seconds: float = Field(default=300, gt=0, le=3600)
-    verify_seconds: float = Field(default=300, ge=0)
+    slice_seconds: float = Field(default=300, gt=0, le=3600)  #: after which a job gives its slot to the next one
+    verify_seconds: float = Field(default=300, ge=0)  #: within which Stat must show the outcome
 
 
 class LeaseSettings(_Section):
-    """``[lease]``: how long a job stays with a worker that is silent."""
+    """``[lease]``: how long a job stays with a worker that no longer renews its lease."""
 
     seconds: float = Field(default=30, ge=2, le=600)
     heartbeat_seconds: float = Field(default=10, gt=0)
-    margin_seconds: float = Field(default=5, gt=0)  #: before its end, from when on nothing new is begun
+    margin_seconds: float = Field(default=5, gt=0)  #: before the end of the lease, in which a run begins no new request
 
     @model_validator(mode="after")
     def _leaves_time(self) -> Self:
@@ -96,20 +99,22 @@ class LeaseSettings(_Section):
 class RetrySettings(_Section):
     """``[retry]``: what follows a transient error."""
 
-    max_attempts: int = Field(default=8, ge=1)  #: runs in a row that end without progress
+    max_attempts: int = Field(default=8, ge=1)  #: runs in a row without progress that fail a job
     base_seconds: int = Field(default=2, ge=1)
     max_seconds: int = Field(default=600, ge=1)
-    max_restarts: int = Field(default=3, ge=0)  #: uploads of one job begun again from byte 0
+    max_restarts: int = Field(default=3, ge=0)  #: how often the upload of one job may begin again from byte 0
 
 
 class RetentionSettings(_Section):
-    """``[retention]``: how long things are kept."""
+    """``[retention]``: how long uploads and rows are kept that no run needs."""
 
     failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
     paused_upload_seconds: float = Field(default=7 * 24 * 3600, ge=0)
-    job_seconds: float = Field(default=30 * 24 * 3600, ge=0)
-    tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)
-    abort_recheck_seconds: float = Field(default=3600, ge=0)  #: a part in flight may land after an abort
+    job_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: rows of finished jobs
+    tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: ids of pruned jobs
+    abort_recheck_seconds: float = Field(
+        default=3600, ge=0
+    )  #: until a second abort, as parts may arrive after the first
 
 
 class SweepSettings(_Section):
@@ -133,11 +138,11 @@ class Settings(BaseSettings):
     database_url: SecretStr
     broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
     result_backend: SecretStr | None = None  #: None: the broker
-    #: Fernet keys: the first seals what a source URL holds of secrets, all of them open. None: kept as it came.
+    #: Fernet keys: the first encrypts source URLs that hold secrets, all of them decrypt. Empty: URLs are stored as given.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
     concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
     max_tasks_per_child: int = Field(default=200, ge=1)  #: slices and reads after which a child is replaced
-    #: Bytes after which a child is replaced, between two slices. None: twice what it may need.
+    #: Bytes after which a child is replaced, between two slices. None: twice the memory that it needs.
     max_memory_per_child: int | None = Field(default=None, ge=64 * MIB)
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: SourcesSettings = SourcesSettings()
@@ -162,7 +167,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Variables over the file; nothing else."""
+        """Variables override the file; there are no other sources."""
         path = os.environ.get("BLOBFERRY_CONFIG")
         return (env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)) if path else (env_settings,)
 
@@ -172,7 +177,7 @@ def load_settings() -> Settings:
     """The settings of this process, read once. Raises ConfigurationError naming the first wrong one."""
     path = os.environ.get("BLOBFERRY_CONFIG")
     if path and not Path(path).is_file():
-        raise ConfigurationError("BLOBFERRY_CONFIG", f"there is no file {path}")
+        raise ConfigurationError("BLOBFERRY_CONFIG", f"file {path} does not exist")
     _refuse_unknown_variables()
     try:
         settings = Settings()  # type: ignore[call-arg]  # the environment gives the arguments
@@ -188,4 +193,4 @@ def _refuse_unknown_variables() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
         if name.startswith(PREFIX) and not FOREIGN.fullmatch(name) and name.split("__")[0] not in known:
-            raise ConfigurationError(name, f"is no setting; there are {', '.join(sorted(known))}")
+            raise ConfigurationError(name, f"is an unknown setting; known settings: {', '.join(sorted(known))}")

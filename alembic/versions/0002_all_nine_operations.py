@@ -1,4 +1,4 @@
-"""Columns for all nine operations: files as destinations, what a delete must not forget, heads copied in the store."""
+"""Columns for all nine operations: files as destinations, the state of a delete, prefixes copied by the store."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,7 @@ BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add them; each is nullable or has a default, so that workers of the last version go on working."""
+    """Add the columns; each is nullable or has a default, so that workers of the previous version still work."""
     op.add_column("blobferry_jobs", sa.Column("dest", sa.Text(), nullable=True))
     op.add_column("blobferry_jobs", sa.Column("cutoff", clock.UtcDateTime(timezone=True), nullable=True))
     op.add_column("blobferry_jobs", sa.Column("deleted_any", sa.Boolean(), server_default=sa.false(), nullable=False))
@@ -23,7 +23,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the columns."""
     for name in ("head_parts", "head"):
         op.drop_column("blobferry_uploads", name)
     for name in ("deleted_any", "cutoff", "dest"):

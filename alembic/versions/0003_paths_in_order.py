@@ -1,4 +1,4 @@
-"""Jobs wait for each other's paths; the history says what else happened."""
+"""Jobs wait for each other's paths; the history of attempts has remarks."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,14 +25,14 @@ def only(condition: str) -> dict[str, sa.TextClause]:
 
 
 def index_waiting(condition: str) -> None:
-    """Make the indexes that serve the caretaker anew; they hold waiting jobs only, so that is quick."""
+    """Recreate the caretaker's indexes. They hold waiting jobs only, so that is quick."""
     for name, columns in OF_WAITING.items():
         op.drop_index(f"ix_blobferry_jobs_{name}", "blobferry_jobs")
         op.create_index(f"ix_blobferry_jobs_{name}", "blobferry_jobs", columns, **only(condition))
 
 
 def upgrade() -> None:
-    """Add them; each is nullable or has a default, so that workers of the last version go on working."""
+    """Add columns and indexes; columns are nullable or have a default, so workers of the previous version still work."""
     op.add_column("blobferry_jobs", sa.Column("waits_for", sa.String(155), nullable=True))
     op.add_column("blobferry_attempts", sa.Column("remark", sa.Text(), nullable=True))
     op.add_column("blobferry_path_locks", sa.Column("is_tree", sa.Boolean(), server_default=sa.false(), nullable=False))
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the columns and indexes."""
     for name in ("source", "path", "waits_for"):
         op.drop_index(f"ix_blobferry_jobs_{name}", "blobferry_jobs")
     index_waiting(OLD_WAITING)

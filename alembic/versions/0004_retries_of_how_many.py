@@ -1,4 +1,4 @@
-"""A job knows how many runs without progress end it: only the worker's settings did."""
+"""The row of a job holds ``max_attempts``, so that clients can show it; so far only the worker's settings did."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,10 +10,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column; it is nullable, so that workers of the last version go on working."""
+    """Add the column; it is nullable, so that workers of the previous version still work."""
     op.add_column("blobferry_jobs", sa.Column("max_attempts", sa.Integer(), nullable=True))
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop the column."""
     op.drop_column("blobferry_jobs", "max_attempts")

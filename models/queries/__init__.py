@@ -1,8 +1,8 @@
-"""Every statement of a job's life on the worker's side. The functions take a Session; its opener commits.
+"""Every statement of a job's life on the worker's side. The functions take a Session and never commit.
 
 There are two kinds of writers. The run that owns a job starts each transaction with ``update_owned``, which checks its
-token. All others change only rows that no run owns, with SKIP LOCKED where the database has it. Lease times are by the
-database's clock, never by a worker's.
+token. All others change only rows that no run owns, with SKIP LOCKED where the database has it. Lease times are read
+from the database's clock, never from a worker's.
 """
 
 from models.queries.checkpoints import (
@@ -14,7 +14,7 @@ from models.queries.checkpoints import (
     update_upload,
 )
 from models.queries.claims import ControlRequests, claim_job, extend_lease, update_owned
-from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, pick_fairly, seconds_to_next_run, take_back
+from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, mark_unpublished, seconds_to_next_run
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
 from models.queries.history import count_bytes_sent, remark
 from models.queries.locks import Hold, drop_stale_locks
@@ -25,10 +25,10 @@ from models.queries.unowned import (
     MAX_CRASH_STREAK,
     MAX_CRASHES,
     apply_requests,
-    ask_to_cancel,
     deadline_error,
     expire_leases,
     owners,
+    request_cancel,
     requeue_expired,
 )
 from models.queries.uploads_to_abort import (
@@ -49,7 +49,6 @@ __all__ = [
     "ControlRequests",
     "Hold",
     "apply_requests",
-    "ask_to_cancel",
     "begin_completing",
     "cancel_job",
     "claim_job",
@@ -67,22 +66,22 @@ __all__ = [
     "is_pruned",
     "jobs_to_publish",
     "known_upload_ids",
+    "mark_unpublished",
     "newest_upload",
     "owners",
     "parts_of",
     "pass_point_of_no_return",
     "pause_job",
-    "pick_fairly",
     "poll_again",
     "prune",
     "put_off_abort",
     "record_parts",
     "release_job",
     "remark",
+    "request_cancel",
     "requeue_expired",
     "retry_job",
     "seconds_to_next_run",
-    "take_back",
     "time_now",
     "update_owned",
     "update_upload",

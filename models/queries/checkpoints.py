@@ -1,4 +1,4 @@
-"""The checkpoint: uploads and their parts, for the run that owns the job."""
+"""The checkpoint: the rows of a job's uploads and of their parts. Only the run that owns the job writes them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from models.upload import UploadRow
 
 
 def newest_upload(session: Session, job_id: str) -> UploadRow | None:
-    """The upload that the job works on, unless it is known to be gone or is being aborted."""
+    """The upload to resume: the newest one that is neither gone nor being aborted. None: begin a new one."""
     statement = (
         select(UploadRow)
         .where(UploadRow.job_id == job_id, UploadRow.state.not_in((UploadState.GONE, UploadState.ABORTING)))
@@ -25,12 +25,12 @@ def newest_upload(session: Session, job_id: str) -> UploadRow | None:
 
 
 def parts_of(session: Session, upload: int) -> Sequence[PartRow]:
-    """The checkpointed parts, by number."""
+    """The checkpointed parts, in the order of their numbers."""
     return session.scalars(select(PartRow).where(PartRow.upload == upload).order_by(PartRow.part_number)).all()
 
 
 def record_parts(session: Session, upload: int, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Checkpoint parts. Safe to repeat: the row of a number that exists gets the new values."""
+    """Checkpoint parts. Safe to repeat: a part number that has a row gets the new values."""
     rows = [{"upload": upload, **row} for row in rows]
     if not rows:
         return
@@ -40,18 +40,18 @@ def record_parts(session: Session, upload: int, rows: Iterable[Mapping[str, Any]
 
 
 def drop_parts(session: Session, upload: int, part_numbers: Collection[int]) -> int:
-    """Delete the rows of parts that the store lacks or shows differently; return how many bytes the others hold."""
+    """Delete the rows of parts that the store lacks or shows differently; return the bytes of the remaining parts."""
     session.execute(delete(PartRow).where(PartRow.upload == upload, PartRow.part_number.in_(part_numbers)))
     return int(session.scalar(select(func.coalesce(func.sum(PartRow.size), 0)).where(PartRow.upload == upload)) or 0)
 
 
 def update_upload(session: Session, upload: int, **values: Any) -> None:
-    """Change an upload's row."""
+    """Set these columns of the upload's row, and ``updated_at``."""
     session.execute(update(UploadRow).where(UploadRow.id == upload).values(updated_at=db_now(), **values))
 
 
 def known_upload_ids(session: Session, bucket: str, endpoint: str, key: str) -> set[str]:
-    """The ids of all uploads at a key that have a row, of any job and through any storage."""
-    there = (UploadRow.bucket == bucket, UploadRow.endpoint == endpoint, UploadRow.key == key)
-    statement = select(UploadRow.upload_id).where(*there)
+    """The ids of all recorded uploads at a key, of any job and through any storage."""
+    at_key = (UploadRow.bucket == bucket, UploadRow.endpoint == endpoint, UploadRow.key == key)
+    statement = select(UploadRow.upload_id).where(*at_key)
     return {upload_id for upload_id in session.scalars(statement) if upload_id is not None}

@@ -14,21 +14,16 @@ from models.job import JobRow
 from models.queries.conditions import claimable, now, past_point_of_no_return
 from models.queries.history import open_attempt
 from models.queries.locks import Hold, take_locks, wait_for
-from models.queries.unowned import FAILED_KEPT, requeue_expired
+from models.queries.unowned import requeue_expired
 from models.upload import UploadRow
 
 
 class ControlRequests(NamedTuple):
-    """What was requested of a running job meanwhile."""
+    """What has been requested of a running job since its claim."""
 
     cancel: bool
     pause: bool
-    overdue: bool  #: its deadline has passed
-
-
-def nothing_held(job: JobRow) -> Sequence[Hold]:
-    """The holds of a job that needs no path for itself."""
-    return ()
+    overdue: bool  #: the deadline has passed
 
 
 def claim_job(
@@ -37,60 +32,60 @@ def claim_job(
     *,
     worker: str,
     lease_seconds: float,
+    failed_upload_seconds: float,
     publish_seq: int | None = None,
     is_repeated: bool = False,
-    holds: Callable[[JobRow], Sequence[Hold]] = nothing_held,
-    failed_upload_seconds: float = FAILED_KEPT,
+    holds: Callable[[JobRow], Sequence[Hold]] = lambda job: (),
 ) -> JobRow | None:
-    """Take the job for a run; None if it cannot be claimed. Of two callers at once, one gets it.
+    """Claim the job for a run; None if it cannot be claimed. Of two concurrent callers, one gets it.
 
-    An expired lease is re-queued first, so that a dead run counts as a crash however soon the next message comes. A job
-    whose path another job holds waits for that job from now on.
+    An expired lease is re-queued first, so that a dead run counts as a crash even if the next message comes at once. A
+    job whose path another job holds is made to wait for that job.
 
     Args:
         worker: the name of the process that will run the job.
         lease_seconds: how long the run owns the job without a heartbeat.
-        publish_seq: the number of the message; an old message claims nothing. None: no message.
-        is_repeated: the answer to an earlier try was lost. Then the job that this worker took with this very message
-            counts as claimed.
-        holds: the paths that the job needs for itself.
-        failed_upload_seconds: how long the upload is kept if this claim finds that the job has crashed too often.
+        failed_upload_seconds: how long the upload is kept if the expired lease was one crash too many and the job fails.
+        publish_seq: the number of the message; an outdated message claims nothing. None: any number.
+        is_repeated: the answer to an earlier try was lost, so a job that this worker has claimed with this message
+            counts as claimed now.
+        holds: returns the paths that the job needs for itself.
     """
     requeue_expired(session, limit=1, job_id=job_id, failed_upload_seconds=failed_upload_seconds)
     wanted = and_(*claimable())
     if publish_seq is not None:
         wanted &= JobRow.publish_seq == publish_seq
-    if is_repeated:  # this process runs one job at a time, so it is the job of the first try
+    if is_repeated:  # a process runs one job at a time, so a lease of this worker is that of the first try
         first = and_(JobRow.worker == worker, JobRow.lease_expires_at > now())
         wanted |= first if publish_seq is None else and_(first, JobRow.publish_seq == publish_seq + 1)
     with session.begin_nested() as claimed:
-        job = _take(session, JobRow.id == job_id, wanted, worker=worker, lease_seconds=lease_seconds)
+        job = _update_claimed(session, JobRow.id == job_id, wanted, worker=worker, lease_seconds=lease_seconds)
         if job is None:
             return None
         blocker = take_locks(session, job, holds(job))
         if blocker is None:
             open_attempt(session, job)
-            _keep_uploads(session, job)
+            _keep_unfinished_uploads(session, job)
             return job
         claimed.rollback()
     wait_for(session, job_id, blocker)
     return None
 
 
-def _take(session: Session, *wanted: ColumnElement[bool], worker: str, lease_seconds: float) -> JobRow | None:
-    # A job may be paused and resumed after its attempt has ended: then a new attempt begins.
-    lasts = exists().where(
+def _update_claimed(session: Session, *wanted: ColumnElement[bool], worker: str, lease_seconds: float) -> JobRow | None:
+    # A job that was paused and resumed after its attempt had ended begins a new attempt.
+    is_open = exists().where(
         AttemptRow.job_id == JobRow.id, AttemptRow.attempt == JobRow.attempt, AttemptRow.outcome.is_(None)
     )
-    again = or_(JobRow.state == JobState.RETRYING, ~lasts)
+    is_new_attempt = or_(JobRow.state == JobState.RETRYING, ~is_open)
     statement = (
         update(JobRow)
         .where(*wanted)
         .values(
             token=JobRow.token + 1,
-            # Messages sent before this claim become old; a repeated claim does not count.
+            # Outdates the messages sent before this claim. A repeated claim must not raise it twice.
             publish_seq=JobRow.publish_seq + case((JobRow.lease_expires_at.is_(None), 1), else_=0),
-            attempt=JobRow.attempt + case((again, 1), else_=0),
+            attempt=JobRow.attempt + case((is_new_attempt, 1), else_=0),
             state=case((JobRow.state == JobState.VERIFYING, JobState.VERIFYING), else_=JobState.RUNNING),
             worker=worker,
             lease_expires_at=db_now(lease_seconds),
@@ -104,8 +99,8 @@ def _take(session: Session, *wanted: ColumnElement[bool], worker: str, lease_sec
     return session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
 
 
-def _keep_uploads(session: Session, job: JobRow) -> None:
-    # The upload was kept for a run like this one: it must not expire under it.
+def _keep_unfinished_uploads(session: Session, job: JobRow) -> None:
+    # An upload that was kept after a failure or a pause must not expire while this run works on it.
     unfinished = (
         UploadRow.job_id == job.id,
         UploadRow.state.in_(UNFINISHED_UPLOADS),
@@ -120,9 +115,9 @@ def extend_lease(session: Session, job_id: str, token: int, lease_seconds: float
 
 
 def update_owned(session: Session, job_id: str, token: int, **values: Any) -> ControlRequests:
-    """Change the job for the run with this token; return the control requests. Raises LeaseLostError.
+    """Set columns of the job for the run with this token; return the control requests. Raises LeaseLostError.
 
-    Every transaction of a run begins with this, also when it writes other tables: it locks the row.
+    Every transaction of a run begins with this call, even if it writes other tables only: it locks the row.
     """
     requests = _update_owned(session, job_id, token, updated_at=db_now(), **values)
     if requests is None:
@@ -131,11 +126,8 @@ def update_owned(session: Session, job_id: str, token: int, **values: Any) -> Co
 
 
 def _update_owned(session: Session, job_id: str, token: int, **values: Any) -> ControlRequests | None:
-    owned = (
-        JobRow.id == job_id,
-        JobRow.token == token,
-        JobRow.lease_expires_at.is_not(None),
-    )  # null: the run has ended
+    # Without a lease the run has ended, although the token is still its own.
+    owned = (JobRow.id == job_id, JobRow.token == token, JobRow.lease_expires_at.is_not(None))
     overdue = and_(JobRow.deadline.is_not(None), JobRow.deadline < db_now(), ~past_point_of_no_return())
     statement = update(JobRow).where(*owned).values(**values)
     returning = statement.returning(JobRow.cancel_requested, JobRow.pause_requested, overdue)

@@ -1,4 +1,4 @@
-"""Conditions that many statements have in common, and the database's time as they need it."""
+"""Conditions that several statements share, and the database's time in a form that can use an index."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,12 +12,12 @@ from blobferry.contract import CLAIMABLE_STATES, OPERATIONS, PAST_POINT_OF_NO_RE
 from blobferry.sql.clock import db_now
 from models.job import JobRow
 
-#: Columns of a job that no run owns.
-NOBODY: Final[Mapping[str, None]] = {"worker": None, "lease_expires_at": None, "published_at": None}
+#: Column values of a job that no run owns.
+UNOWNED: Final[Mapping[str, None]] = {"worker": None, "lease_expires_at": None, "published_at": None}
 
 
 def claimable() -> list[ColumnElement[bool]]:
-    """May be claimed now."""
+    """The job may be claimed now."""
     return [
         *waiting(),
         or_(JobRow.run_at.is_(None), JobRow.run_at <= now()),
@@ -27,25 +27,25 @@ def claimable() -> list[ColumnElement[bool]]:
 
 
 def waiting() -> list[ColumnElement[bool]]:
-    """The job waits for its time or for a worker, and for no other job."""
-    # Literal states: only then PostgreSQL uses the partial indexes. Operations and request versions that this worker
-    # does not know are left to newer workers.
+    """The job waits for its time or for a worker, not for another job."""
+    # Literal states, because PostgreSQL uses the partial indexes for nothing else. Operations and request versions
+    # that this worker does not know are left to newer workers.
     states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
     known = (JobRow.operation.in_(tuple(OPERATIONS)), JobRow.request_version <= REQUEST_VERSION)
     return [JobRow.state.in_(states), JobRow.lease_expires_at.is_(None), JobRow.waits_for.is_(None), *known]
 
 
 def past_point_of_no_return() -> ColumnElement[bool]:
-    """Readers may see the outcome already: a cancel comes too late."""
+    """Readers may already see the outcome, so a cancel comes too late."""
     return func.coalesce(JobRow.phase, "").in_(sorted(PAST_POINT_OF_NO_RETURN))
 
 
 def now(seconds: float = 0.0) -> ScalarSelect[datetime]:
-    """The database's time, plus ``seconds``, to search an index for."""
-    # As a subquery it is evaluated once; the clock alone is volatile.
+    """The database's time plus ``seconds``, for comparisons that search an index."""
+    # A subquery is evaluated once per statement; the bare clock is volatile, which rules an index out.
     return select(db_now(seconds)).scalar_subquery()
 
 
 def dialect(session: Session) -> Any:
-    """The module with this database's own INSERT."""
+    """SQLAlchemy's dialect module, whose INSERT knows ON CONFLICT."""
     return sqlite if session.get_bind().dialect.name == "sqlite" else postgresql

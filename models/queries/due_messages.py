@@ -1,4 +1,4 @@
-"""Which jobs are sent a message next: the best claimable ones, few enough that a lost broker costs little."""
+"""Which jobs are sent a message next. Few at a time: a broker that loses its messages then loses few."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,22 +10,23 @@ from blobferry.sql.clock import db_now
 from models.job import JobRow
 from models.queries.conditions import claimable, now, waiting
 
-PUBLISHER_LOCK: Final = 0x626C6F62_66657272  #: any constant; "blobferr"
+PUBLISHER_LOCK: Final = 0x626C6F62_66657272  #: an arbitrary constant; "blobferr"
 REPUBLISH_AFTER: Final = 30.0  #: seconds after which an unclaimed message counts as lost
 
 
 def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[JobRow]:
-    """Choose and stamp claimable jobs so that ``limit`` of them have a message in the broker; the caller sends it.
+    """Choose claimable jobs and mark them published; the caller sends the messages. Returns the chosen jobs.
 
-    Highest priority first, then the oldest. Every fifth pick, counted from ``turn``, is the oldest of any priority, so
-    that no job starves. A job whose message was not claimed within 30 s is published again under the same number: the
-    first message may only be waiting in a long queue, and then either may claim the job.
+    Afterwards at most ``limit`` claimable jobs have a message in the broker. Highest priority first, then the oldest;
+    every fifth pick, counted from ``turn``, is the oldest of any priority, so that no job starves. A job whose message
+    was not claimed within 30 s is published again under the same number: the first message may still be waiting in a
+    long queue, and then either one may claim the job.
     """
     if not _is_sole_publisher(session):
         return []
     lost = now(-REPUBLISH_AFTER)
-    waiting = select(func.count()).select_from(JobRow).where(*claimable(), JobRow.published_at >= lost)
-    limit -= session.scalar(waiting) or 0
+    in_broker = select(func.count()).select_from(JobRow).where(*claimable(), JobRow.published_at >= lost)
+    limit -= session.scalar(in_broker) or 0
     if limit <= 0:
         return []
     unpublished = (
@@ -42,15 +43,15 @@ def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[JobR
     return picked
 
 
-def take_back(session: Session, jobs: Sequence[JobRow]) -> None:
-    """Unstamp jobs whose messages could not be sent because the broker is away."""
+def mark_unpublished(session: Session, jobs: Sequence[JobRow]) -> None:
+    """Undo :func:`jobs_to_publish` for jobs whose messages could not be sent. A job claimed since then is left alone."""
     unsent = [and_(JobRow.id == job.id, JobRow.publish_seq == job.publish_seq) for job in jobs]
     statement = update(JobRow).where(or_(*unsent)).values(published_at=None)
     session.execute(statement, execution_options={"synchronize_session": False})
 
 
 def pick_fairly(best: Sequence[JobRow], oldest: Sequence[JobRow], *, limit: int, turn: int) -> list[JobRow]:
-    """``limit`` different jobs from the two orders, every fifth from ``oldest``."""
+    """Up to ``limit`` different jobs from the two orders, every fifth from ``oldest``."""
     picked: dict[str, JobRow] = {}
     for position in range(turn, turn + limit):
         order = oldest if position % 5 == 4 else best
@@ -68,7 +69,7 @@ def seconds_to_next_run(session: Session) -> float | None:
 
 
 def _is_sole_publisher(session: Session) -> bool:
-    # Two publishers at once would each count too few messages. SQLite has one writer at a time.
+    # Two publishers at once would each miss the messages that the other is about to send. SQLite has one writer.
     if session.get_bind().dialect.name != "postgresql":
         return True
     return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": PUBLISHER_LOCK}))

@@ -1,4 +1,4 @@
-"""How a run ends: it gives its job back, or ends it. All raise LeaseLostError if another run owns the job."""
+"""How a run ends: it releases its job, or ends it. All raise LeaseLostError if another run owns the job."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,29 +11,36 @@ from blobferry.errors import BlobferryError, StoreError, TransferError
 from blobferry.sql.clock import db_now
 from models.job import JobRow
 from models.queries.claims import update_owned
-from models.queries.conditions import NOBODY
+from models.queries.conditions import UNOWNED
 from models.queries.history import close_attempt
 from models.queries.locks import drop_locks
-from models.queries.unowned import give_up_uploads, keep_paused
+from models.queries.unowned import give_up_uploads, keep_paused_upload
 
 
 def release_job(session: Session, job: JobRow, state: JobState, *, delay: float = 0.0, **values: Any) -> None:
-    """Give the job back, to be claimed again after ``delay`` seconds: a slice, a drain, a Stat poll or a retry."""
-    update_owned(session, job.id, job.token, state=state, run_at=db_now(delay), crash_streak=0, **NOBODY, **values)
+    """Release the job, to be claimed again after ``delay`` seconds: after a slice, a drain, a Stat poll or an error."""
+    update_owned(session, job.id, job.token, state=state, run_at=db_now(delay), crash_streak=0, **UNOWNED, **values)
 
 
 def pause_job(session: Session, job: JobRow, *, paused_upload_seconds: float) -> None:
-    """Give the job back, paused; if it was resumed meanwhile, it is queued instead."""
+    """Release the job as paused, keeping its upload for that long; as queued if it was resumed in the meantime."""
     state = case((JobRow.pause_requested, JobState.PAUSED), else_=JobState.QUEUED)
-    requests = update_owned(session, job.id, job.token, state=state, run_at=None, crash_streak=0, **NOBODY)
+    requests = update_owned(session, job.id, job.token, state=state, run_at=None, crash_streak=0, **UNOWNED)
     if requests.pause:
-        keep_paused(session, job.id, paused_upload_seconds)
+        keep_paused_upload(session, job.id, paused_upload_seconds)
 
 
 def retry_job(
     session: Session, job: JobRow, error: BlobferryError, *, delay: float, failures: int, max_attempts: int
 ) -> None:
-    """Record a transient error; the job may be claimed again after ``delay`` seconds."""
+    """Record a transient error and release the job.
+
+    Args:
+        error: ended this run; it is kept in the row and in the history.
+        delay: seconds until the job may be claimed again.
+        failures: runs in a row that made no progress, this one included.
+        max_attempts: the number of such runs that fails the job; shown beside ``failures``.
+    """
     why = {"failures": failures, "max_attempts": max_attempts, "error_code": error.code, "error_message": str(error)}
     release_job(session, job, JobState.RETRYING, delay=delay, **why)
     close_attempt(session, job.id, job.attempt, outcome="retrying", error=error)
@@ -44,9 +51,9 @@ def finish_job(session: Session, job: JobRow, result: Mapping[str, Any]) -> None
     _finish(session, job, JobState.SUCCEEDED, "succeeded", None, result=dict(result), bytes_done=job.size or 0)
 
 
-def fail_job(session: Session, job: JobRow, error: BlobferryError, *, keep_upload_seconds: float = 0.0) -> None:
-    """End the job as failed. Its upload is aborted now, or after ``keep_upload_seconds``."""
-    _finish(session, job, JobState.FAILED, "failed", error, keep_upload_seconds=keep_upload_seconds)
+def fail_job(session: Session, job: JobRow, error: BlobferryError, *, failed_upload_seconds: float = 0.0) -> None:
+    """End the job as failed. Its upload is aborted after ``failed_upload_seconds``; 0: now."""
+    _finish(session, job, JobState.FAILED, "failed", error, failed_upload_seconds=failed_upload_seconds)
 
 
 def cancel_job(session: Session, job: JobRow) -> None:
@@ -61,7 +68,7 @@ def _finish(
     outcome: str,
     error: BlobferryError | None,
     *,
-    keep_upload_seconds: float = 0.0,
+    failed_upload_seconds: float = 0.0,
     **values: Any,
 ) -> None:
     code, message = (error.code, str(error)) if error else (None, None)
@@ -75,20 +82,20 @@ def _finish(
         finished_at=db_now(),
         error_code=code,
         error_message=message,
-        **NOBODY,
+        **UNOWNED,
         **values,
     )
     close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
     # Abort at once only if nothing can become visible any more: after a TransferError (we looked), or a StoreError
-    # before the point of no return. Any other error may hide a completion that still succeeds.
+    # before the point of no return. Any other error may hide a completion that succeeds later.
     is_answer = isinstance(error, StoreError) and job.phase not in PAST_POINT_OF_NO_RETURN
     certain = error is None or is_answer or isinstance(error, TransferError)
-    give_up_uploads(session, job.id, keep_upload_seconds, certain=certain)
+    give_up_uploads(session, job.id, failed_upload_seconds=failed_upload_seconds, certain=certain)
     drop_locks(session, job.id)
 
 
 def poll_again(session: Session, job: JobRow, verify_seconds: float) -> bool:
-    """Count a Stat poll that did not show the blob; False once ``verify_seconds`` have passed since the first one."""
+    """Count a Stat poll that did not show the outcome; False once ``verify_seconds`` have passed since the first."""
     until = func.coalesce(JobRow.verify_until, db_now(verify_seconds))
     update_owned(session, job.id, job.token, polls=job.polls + 1, verify_until=until)
     return bool(session.scalar(select(JobRow.verify_until > db_now()).where(JobRow.id == job.id)))

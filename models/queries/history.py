@@ -11,14 +11,14 @@ from models.queries.conditions import dialect
 
 
 def open_attempt(session: Session, job: JobRow) -> None:
-    """Insert the row of the attempt, or update the one that an earlier slice made."""
+    """Insert the attempt's row; if an earlier slice did so, only note the new worker."""
     statement = dialect(session).insert(AttemptRow).values(job_id=job.id, attempt=job.attempt, worker=job.worker)
     of_attempt = ["job_id", "attempt"]
     session.execute(statement.on_conflict_do_update(index_elements=of_attempt, set_={"worker": job.worker}))
 
 
 def close_attempt(session: Session, job_id: str, attempt: int, *, outcome: str, error: BlobferryError | None) -> None:
-    """Record how the attempt ended. An attempt that has ended already stays as it is."""
+    """Record how the attempt ended. An attempt that already has an outcome keeps it."""
     code, message = (error.code, str(error)) if error else (None, None)
     session.execute(
         update(AttemptRow)
@@ -28,13 +28,13 @@ def close_attempt(session: Session, job_id: str, attempt: int, *, outcome: str, 
 
 
 def remark(session: Session, job: JobRow, text: str) -> None:
-    """Note something else that happened in this attempt; the newest remark replaces the last."""
+    """Note what else happened in this attempt, replacing an earlier remark."""
     of_attempt = (AttemptRow.job_id == job.id, AttemptRow.attempt == job.attempt)
     session.execute(update(AttemptRow).where(*of_attempt).values(remark=text))
 
 
 def count_bytes_sent(session: Session, job: JobRow, total: int) -> None:
-    """Set the bytes that the job has sent to ``total``; the increase counts for this attempt. Safe to repeat."""
+    """Set the job's bytes sent to ``total`` and add the increase to this attempt's. Safe to repeat."""
     new = total - select(JobRow.bytes_sent).where(JobRow.id == job.id).scalar_subquery()
     of_attempt = (AttemptRow.job_id == job.id, AttemptRow.attempt == job.attempt)
     session.execute(update(AttemptRow).where(*of_attempt).values(bytes_sent=AttemptRow.bytes_sent + new))

@@ -1,6 +1,6 @@
 """Path locks: one job at a time for each path of a bucket, in the order in which the jobs were submitted.
 
-A job takes all of its locks with its first claim, or none, and keeps them until it ends. A job that cannot have them
+A job takes all of its locks in its first claim, or none, and keeps them until it ends. A job that cannot have them
 waits for the job right before it in line (``waits_for``), and is neither published nor claimable until that job ends.
 """
 
@@ -38,26 +38,25 @@ UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STA
 class Hold:
     """A path that a job needs for itself; with ``is_tree``, also everything below it."""
 
-    bucket: str  #: with its endpoint
+    bucket: str  #: identifies the bucket, endpoint included
     key: str
     is_tree: bool
-    #: The path by which each storage names this key: several storages may share one bucket. The path "" of a tree is
-    #: the whole storage.
+    #: The path of this key in each storage that shares the bucket; "" if the tree contains the whole storage.
     names: Mapping[str, str]
 
 
 def take_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> str | None:
     """Take all locks that the job needs and return None; or take none and return the id of the job to wait for."""
-    # FOR UPDATE: a caretaker may be dropping the locks of this job, which was paused for too long.
+    # FOR UPDATE: a caretaker may be dropping the locks of a job that was paused for too long.
     locks = session.scalars(select(PathLockRow).where(PathLockRow.job_id == job.id).with_for_update())
     mine = {(lock.bucket, lock.path) for lock in locks}
     if all((hold.bucket, hold.key) in mine for hold in holds):
-        return None  # a job that holds its paths must not wait: others wait for it
+        return None  # a job that holds its paths must not wait, since others may be waiting for it
     for bucket in sorted({hold.bucket for hold in holds}):
-        _one_at_a_time(session, bucket)
-    for find in (_earlier_in_line, _holding):
+        _lock_bucket(session, bucket)
+    for find_blocker in (_earlier_in_line, _later_holder):
         for hold in holds:
-            blocker = find(session, job, hold)
+            blocker = find_blocker(session, job, hold)
             if blocker is not None:
                 return blocker
     rows = [{"bucket": hold.bucket, "path": hold.key, "job_id": job.id, "is_tree": hold.is_tree} for hold in holds]
@@ -68,33 +67,34 @@ def take_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> str | No
 def wait_for(session: Session, job_id: str, blocker: str) -> None:
     """Make the job wait until ``blocker`` ends. If ``blocker`` no longer blocks, the job stays claimable.
 
-    A waiting job holds no path, so no job ahead of it in line waits for it: there is no circle.
+    A waiting job gives up its locks and wakes the earlier jobs that wait for it, so jobs never wait in a circle.
     """
     # FOR SHARE: without it, a blocker that ends between this SELECT and our UPDATE would never wake this job.
     still = session.scalar(select(JobRow.id).where(JobRow.id == blocker, _has_place(JobRow)).with_for_update(read=True))
     if not _set_waits_for(session, and_(JobRow.id == job_id, JobRow.lease_expires_at.is_(None)), still):
-        return  # another worker has claimed it meanwhile
+        return  # another worker has claimed the job in the meantime
     session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
     seq = select(JobRow.seq).where(JobRow.id == job_id).scalar_subquery()
     _set_waits_for(session, and_(JobRow.waits_for == job_id, JobRow.seq < seq), None)
 
 
 def drop_locks(session: Session, job_id: str) -> None:
-    """Give up all paths of the job; jobs that wait for it may be claimed again."""
+    """Drop all locks of the job and wake the jobs that wait for it."""
     session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
     _set_waits_for(session, JobRow.waits_for == job_id, None)
 
 
 def drop_stale_locks(session: Session) -> int:
-    """Drop the locks of jobs that have ended or lost their place in line; return how many waiting jobs are freed."""
+    """Drop the locks of jobs that have no place in line; return how many waiting jobs were woken."""
     blocker = aliased(JobRow)
-    idle = select(JobRow.id).where(~_has_place(JobRow))
-    session.execute(
-        delete(PathLockRow).where(PathLockRow.job_id.in_(idle)), execution_options={"synchronize_session": False}
-    )
+    placeless = select(JobRow.id).where(~_has_place(JobRow))
+    stale = delete(PathLockRow).where(PathLockRow.job_id.in_(placeless))
+    session.execute(stale, execution_options={"synchronize_session": False})
     holds = exists().where(PathLockRow.job_id == blocker.id)
-    stands = exists().where(blocker.id == JobRow.waits_for, _has_place(blocker), or_(blocker.seq < JobRow.seq, holds))
-    return _set_waits_for(session, and_(JobRow.waits_for.is_not(None), ~stands), None)
+    still_blocks = exists().where(
+        blocker.id == JobRow.waits_for, _has_place(blocker), or_(blocker.seq < JobRow.seq, holds)
+    )
+    return _set_waits_for(session, and_(JobRow.waits_for.is_not(None), ~still_blocks), None)
 
 
 def _set_waits_for(session: Session, which: ColumnElement[bool], blocker: object) -> int:
@@ -103,28 +103,22 @@ def _set_waits_for(session: Session, which: ColumnElement[bool], blocker: object
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 
-def _one_at_a_time(session: Session, bucket: str) -> None:
-    # Two claims that read before either has written would both succeed. SQLite has one writer at a time.
+def _lock_bucket(session: Session, bucket: str) -> None:
+    # Two claims that both read before either one writes would both succeed. SQLite has one writer at a time.
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(
-            text("SELECT pg_advisory_xact_lock(hashtext('blobferry'), hashtext(:bucket))"), {"bucket": bucket}
-        )
+        lock = text("SELECT pg_advisory_xact_lock(hashtext('blobferry'), hashtext(:bucket))")
+        session.execute(lock, {"bucket": bucket})
 
 
 def _earlier_in_line(session: Session, job: JobRow, hold: Hold) -> str | None:
     """The last job submitted before this one that needs the path."""
     overlapping = or_(*(_needs(storage, path, hold.is_tree) for storage, path in hold.names.items()))
-    statement = (
-        select(JobRow.id)
-        .where(JobRow.seq < job.seq, _has_place(JobRow), overlapping)
-        .order_by(JobRow.seq.desc())
-        .limit(1)
-    )
-    return session.scalar(statement)
+    earlier = select(JobRow.id).where(JobRow.seq < job.seq, _has_place(JobRow), overlapping)
+    return session.scalar(earlier.order_by(JobRow.seq.desc()).limit(1))
 
 
 def _needs(storage: str, path: str, is_tree: bool) -> ColumnElement[bool]:
-    """The job needs this path of the storage, or a directory above it, or, for a tree, something below it."""
+    """The job needs this path of the storage, deletes a directory above it, or, for a tree, needs a path below it."""
     dest_storage = func.coalesce(JobRow.request["dest_storage"].as_string(), JobRow.storage)
     is_move = JobRow.operation == literal_column("'move'")
     above = and_(JobRow.storage == storage, JobRow.operation == "delete", JobRow.path.in_(_ancestors(path)))
@@ -132,17 +126,17 @@ def _needs(storage: str, path: str, is_tree: bool) -> ColumnElement[bool]:
         and_(dest_storage == storage, JobRow.path == path),
         and_(JobRow.storage == storage, is_move, JobRow.source == path),
     ]
-    below = []
-    if is_tree:
-        below = [
-            and_(dest_storage == storage, lies_below(JobRow.path, path)),
-            and_(JobRow.storage == storage, is_move, lies_below(JobRow.source, path)),
-        ]
+    if not is_tree:
+        return or_(above, *at_path)
+    below = [
+        and_(dest_storage == storage, lies_below(JobRow.path, path)),
+        and_(JobRow.storage == storage, is_move, lies_below(JobRow.source, path)),
+    ]
     return or_(above, *at_path, *below)
 
 
-def _holding(session: Session, job: JobRow, hold: Hold) -> str | None:
-    """A job that holds the path although it was submitted later: this job was not yet due then."""
+def _later_holder(session: Session, job: JobRow, hold: Hold) -> str | None:
+    """A job that holds the path although it was submitted later: it was claimed before this job was due."""
     overlaps = [PathLockRow.path == hold.key, and_(PathLockRow.is_tree, PathLockRow.path.in_(_ancestors(hold.key)))]
     if hold.is_tree:
         overlaps.append(lies_below(PathLockRow.path, hold.key))
@@ -151,7 +145,7 @@ def _holding(session: Session, job: JobRow, hold: Hold) -> str | None:
 
 
 def _ancestors(path: str) -> list[str]:
-    """The directories above a path, the deepest first."""
+    """The directories above a path, deepest first."""
     found = []
     while "/" in path:
         path = path.rpartition("/")[0]
@@ -161,9 +155,9 @@ def _ancestors(path: str) -> list[str]:
 
 
 def _has_place(job: type[JobRow]) -> ColumnElement[bool]:
-    """The job keeps its place in line: not final, not before ``not_before``, not paused without an upload."""
+    """The job has its place in line: it is due, not final, and not paused without an upload."""
     uploading = exists().where(UploadRow.job_id == job.id, UploadRow.state.in_(UNFINISHED_UPLOADS))
-    # Literal states: only then PostgreSQL uses the partial indexes.
+    # Literal states, because PostgreSQL uses the partial indexes for nothing else.
     states: BindParameter[list[JobState]] = bindparam(
         "unfinished", UNFINISHED, expanding=True, literal_execute=True, unique=True
     )

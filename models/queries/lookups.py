@@ -1,4 +1,4 @@
-"""Lookups that change nothing."""
+"""Lookups: they change nothing and lock nothing."""
 
 from datetime import datetime
 
@@ -18,11 +18,10 @@ def time_now(session: Session) -> datetime:
 
 
 def find_ended(session: Session, job_id: str, seconds: float) -> tuple[JobRow | None, bool]:
-    """The job if it is final, and whether it ended at least ``seconds`` ago."""
-    settled = JobRow.finished_at < now(-seconds)
-    row = session.execute(
-        select(JobRow, settled).where(JobRow.id == job_id, JobRow.state.in_(FINAL_STATES))
-    ).one_or_none()
+    """The job if it is final, else None; and whether it ended more than ``seconds`` ago."""
+    is_old = JobRow.finished_at < now(-seconds)
+    ended = select(JobRow, is_old).where(JobRow.id == job_id, JobRow.state.in_(FINAL_STATES))
+    row = session.execute(ended).one_or_none()
     return (row[0], bool(row[1])) if row else (None, False)
 
 

@@ -1,4 +1,4 @@
-"""The point of no return: from here on readers may see the outcome, and a cancel comes too late."""
+"""The point of no return: after it readers may see the outcome, and a cancel comes too late."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from models.queries.conditions import past_point_of_no_return
 def begin_completing(session: Session, job: JobRow, *, base_etag: str) -> bool:
     """Pass the point of no return before a commit call; False if a cancel came first. Raises LeaseLostError.
 
-    ``base_etag`` is the ETag that readers see now, "" for an absent blob: a later run compares it with what it sees.
+    ``base_etag`` is the ETag that readers see now, "" for an absent blob. A later run compares it with the visible blob.
     """
     return pass_point_of_no_return(session, job, phase=Phase.COMPLETING, base_etag=base_etag)
 
 
 def pass_point_of_no_return(session: Session, job: JobRow, **values: Any) -> bool:
-    """Commit the point of no return, setting these columns; False if a cancel came first. Raises LeaseLostError."""
+    """Pass the point of no return, setting these columns; False if a cancel came first. Raises LeaseLostError."""
     update_owned(session, job.id, job.token)
     in_time = (JobRow.id == job.id, or_(past_point_of_no_return(), ~JobRow.cancel_requested))
     return session.scalar(update(JobRow).where(*in_time).values(**values).returning(JobRow.id)) is not None

@@ -1,4 +1,4 @@
-"""Pruning: finished jobs are deleted after a while and leave tombstones."""
+"""Pruning: finished jobs are deleted after their retention and leave tombstones."""
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -10,10 +10,11 @@ from models.tombstone import TombstoneRow
 from models.upload import UploadRow
 
 
-def prune(session: Session, *, keep_seconds: float, tombstone_seconds: float, limit: int) -> int:
-    """Delete finished jobs older than ``keep_seconds``, leaving tombstones, and old tombstones; return how many jobs.
+def prune(session: Session, *, job_seconds: float, tombstone_seconds: float, limit: int) -> int:
+    """Delete jobs that ended more than ``job_seconds`` ago and leave tombstones; return how many jobs were deleted.
 
-    A job with an upload that may still exist stays: its rows are the only trace of that upload.
+    Tombstones older than ``tombstone_seconds`` are deleted as well. A job whose upload may still exist in the store
+    stays: its rows are the only trace of that upload.
     """
     session.execute(delete(TombstoneRow).where(TombstoneRow.finished_at < now(-tombstone_seconds)))
     open_uploads = select(UploadRow.id).where(
@@ -21,7 +22,7 @@ def prune(session: Session, *, keep_seconds: float, tombstone_seconds: float, li
     )
     old = (
         select(JobRow.id, JobRow.finished_at)
-        .where(JobRow.state.in_(FINAL_STATES), JobRow.finished_at < now(-keep_seconds), ~open_uploads.exists())
+        .where(JobRow.state.in_(FINAL_STATES), JobRow.finished_at < now(-job_seconds), ~open_uploads.exists())
         .order_by(JobRow.finished_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -1,4 +1,4 @@
-"""Uploads that no job needs any more: which of them to abort now, and what became of each."""
+"""Uploads that no job needs any more: which of them to abort now, and how each abort ended."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -17,35 +17,35 @@ HOST_GONE: Final = 7 * 24 * 3600.0  #: seconds after which any host may drop the
 
 
 def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence[UploadRow]:
-    """Uploads to abort now: those in state ``aborting``, and gone ones that are due for a second look.
+    """Uploads to abort now: those in state ``aborting``, and gone ones that are due for a second abort.
 
-    Partial files are left to their own host, whose endpoint is ``files_of``. After ``HOST_GONE`` any host gets them.
+    A partial file is returned only to its own host, whose endpoint is ``files_of``, and to any host after ``HOST_GONE``.
     """
     retention_is_over = (UploadRow.state.in_(UNFINISHED_UPLOADS), UploadRow.recheck_at < now())
     session.execute(update(UploadRow).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
     not_put_off = or_(UploadRow.recheck_at.is_(None), UploadRow.recheck_at < now())
-    second_look = (UploadRow.state == UploadState.GONE) & (UploadRow.recheck_at < now())
-    due = or_((UploadRow.state == UploadState.ABORTING) & not_put_off, second_look)
+    second_abort = (UploadRow.state == UploadState.GONE) & (UploadRow.recheck_at < now())
+    due = or_((UploadRow.state == UploadState.ABORTING) & not_put_off, second_abort)
     in_reach = or_(
         ~UploadRow.endpoint.startswith(FILES), UploadRow.endpoint == files_of, UploadRow.updated_at < now(-HOST_GONE)
     )
-    # Oldest first: an upload that cannot be aborted is put off and must not crowd out the others.
+    # Oldest first, so that an upload that cannot be aborted, and was just put off, does not crowd out the others.
     return session.scalars(select(UploadRow).where(due, in_reach).order_by(UploadRow.updated_at).limit(limit)).all()
 
 
 def is_being_opened(session: Session, upload: UploadRow) -> bool:
-    """Whether another upload at the same key has a row and no id yet: it may look like a lost one."""
+    """Whether another upload at this key is being opened: in a listing it looks like the lost one."""
     there = (UploadRow.bucket == upload.bucket, UploadRow.endpoint == upload.endpoint, UploadRow.key == upload.key)
     other = (UploadRow.id != upload.id, UploadRow.state == UploadState.OPENING, UploadRow.upload_id.is_(None))
     return session.scalar(select(UploadRow.id).where(*there, *other).limit(1)) is not None
 
 
 def put_off_abort(session: Session, upload: int, seconds: float) -> None:
-    """Try this upload again after ``seconds``, so that others do not wait behind it."""
+    """Try to abort this upload again after ``seconds``, so that it does not hold up the others."""
     update_upload(session, upload, recheck_at=db_now(seconds))
 
 
 def upload_is_gone(session: Session, upload: int, *, recheck_seconds: float | None) -> None:
-    """Record that the store lists no part of the upload; look once more after ``recheck_seconds``, if given."""
+    """Record that the store lists no part of the upload. With ``recheck_seconds``, abort it once more after that time."""
     recheck_at = None if recheck_seconds is None else db_now(recheck_seconds)
     update_upload(session, upload, state=UploadState.GONE, recheck_at=recheck_at)

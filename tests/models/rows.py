@@ -14,6 +14,7 @@ from worker.jobs.lease import Lease, lease_clock
 from worker.settings import LeaseSettings
 
 LEASE = 30.0
+RETENTION = 24 * 3600.0  #: seconds for which the uploads of failed and paused jobs are kept
 
 _numbers = count(1)
 
@@ -46,7 +47,14 @@ def try_claim(
     database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1"
 ) -> JobRow | None:
     with database.begin() as session:
-        return queries.claim_job(session, job_id, worker=worker, lease_seconds=LEASE, publish_seq=publish_seq)
+        return queries.claim_job(
+            session,
+            job_id,
+            worker=worker,
+            lease_seconds=LEASE,
+            failed_upload_seconds=RETENTION,
+            publish_seq=publish_seq,
+        )
 
 
 def lease_of(database: Database, job: JobRow) -> Lease:
@@ -103,7 +111,7 @@ def take_away(database: Database, job_id: str) -> None:
     """The run's lease is over and its job is given back, in one step: its heartbeat cannot renew it in between."""
     with database.begin() as session:
         session.execute(update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=ago(1)))
-        queries.requeue_expired(session, limit=1, job_id=job_id)
+        queries.requeue_expired(session, limit=1, job_id=job_id, failed_upload_seconds=RETENTION)
 
 
 def add_upload(database: Database, job_id: str, **columns: Any) -> int:

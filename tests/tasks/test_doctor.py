@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from dev.services import S3Service, create_bucket, free_port, moto, swift, valkey
 from tests.conftest import alembic_config
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore, tiny_store
-from worker.doctor import Finding, examine, examine_storage, exit_status, told, told_as_json
+from worker.doctor import Finding, examine, examine_storage, exit_status, json_report, text_report
 from worker.driver import Driver
 from worker.errors import (
     BucketNotFoundError,
@@ -309,7 +309,7 @@ class RuledStore(WrappedStore):
         (timedelta(days=3), "missing", "after 3 days and jobs keep theirs for 7, so one that is retried or resumed"),
         (None, "missing", "have a lifecycle rule (AbortIncompleteMultipartUpload) abort uploads after 8 days"),
         (PermissionDeniedError("no"), "missing", "s3:GetLifecycleConfiguration"),
-        (NotSupportedError("no"), "missing", "the store does not know it"),
+        (NotSupportedError("no"), "missing", "the store does not support it"),
         (StoreUnavailableError("HTTP 500"), "broken", "HTTP 500"),
     ],
 )
@@ -420,7 +420,7 @@ def surroundings(
         findings = examine(runtime)
     finally:
         runtime.close()
-    assert "geheim" not in told(findings) + told_as_json(findings)
+    assert "geheim" not in text_report(findings) + json_report(findings)
     return {(finding.where, finding.what): finding for finding in findings}
 
 
@@ -513,7 +513,7 @@ FINDINGS = [
 
 
 def test_findings_are_told_in_lines_below_where_they_are() -> None:
-    assert told(FINDINGS).splitlines() == [
+    assert text_report(FINDINGS).splitlines() == [
         "broker",
         "  ok       reachable",
         "storage a",
@@ -524,7 +524,7 @@ def test_findings_are_told_in_lines_below_where_they_are() -> None:
 
 
 def test_findings_are_told_to_programs() -> None:
-    assert json.loads(told_as_json(FINDINGS))[2] == {
+    assert json.loads(json_report(FINDINGS))[2] == {
         "where": "storage a",
         "what": "writable",
         "state": "broken",

@@ -502,7 +502,7 @@ def test_a_bare_message_of_a_job_that_is_pruned_meanwhile_makes_no_row(
         left[0] -= 1
         if left[0] == -1:
             with pruner.begin() as session:
-                assert queries.prune(session, keep_seconds=DAY, tombstone_seconds=99 * DAY, limit=10) == 1
+                assert queries.prune(session, job_seconds=DAY, tombstone_seconds=99 * DAY, limit=10) == 1
 
     event.listen(database.engine, "before_cursor_execute", prune)
     arguments = {**(row.request or {}), "storage": row.storage}

@@ -4,7 +4,7 @@ import pytest
 from celery import Celery, states
 
 from dev.services import valkey
-from worker.celery.result_backend import App
+from worker.celery.result_backend import ResultTolerantApp
 
 
 def app_of(kind: type[Celery], url: str) -> Celery:

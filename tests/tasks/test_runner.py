@@ -543,7 +543,7 @@ def test_the_run_that_took_over_finishes_what_the_other_one_published(world: Wor
         if called == "complete_upload" and not outcomes(world.database, job_id)[0]:
             expire_lease(world.database, job_id)
             with world.database.begin() as session:
-                queries.requeue_expired(session, limit=1)
+                queries.requeue_expired(session, limit=1, failed_upload_seconds=60)
 
     assert world.run(job_id, HookedStore(world.memory, after=take_over)) == NotClaimed()
     counting = RecordingStore(world.memory)

@@ -142,7 +142,9 @@ def test_the_same_task_again_is_the_same_job_and_another_is_not(
         assert not caplog.records
         assert not bare(runtime, "one", signed(site, "4NOTHER"))
         assert not bare(runtime, "one", seal(signed(site, "4NOTHER"), OLD))
-        assert {record.message for record in caplog.records} == {"same job id with other arguments ignored"}
+        assert {record.message for record in caplog.records} == {
+            "message ignored: its job id exists with other arguments"
+        }
     with worker(world, NEW) as runtime:  # it cannot tell; the row is what counts, and the run says what is missing
         assert bare(runtime, "one", signed(site))
     assert "C4NARY" not in caplog.text

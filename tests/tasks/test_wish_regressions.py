@@ -152,7 +152,7 @@ def test_a_job_that_is_retried_after_its_completion_cannot_be_cancelled(world: W
     with pytest.raises(TooLateError):
         control.cancel(world.database.engine, job_id)
     with world.database.begin() as session:
-        assert queries.ask_to_cancel(session, [job_id]) == 0
+        assert queries.request_cancel(session, [job_id]) == 0
     assert isinstance(world.run(job_id), Finished)
     assert job_row(world.database, job_id).state == "succeeded"
 
@@ -287,7 +287,7 @@ def test_a_search_for_a_lost_upload_spares_one_that_is_just_being_opened(world: 
     world.run(lost, HookedStore(world.memory, before=refuse))
     control.cancel(world.database.engine, lost)
     with world.database.begin() as session:
-        queries.apply_requests(session, limit=10)
+        queries.apply_requests(session, limit=10, paused_upload_seconds=60)
     job_id, swept = world.submit(), list[int]()
 
     def look(called: str) -> None:

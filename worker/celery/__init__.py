@@ -1,1 +1,1 @@
-"""Where Blobferry meets Celery: what a message means, and what keeps the parent alive."""
+"""The Celery side: tasks and what their messages mean, the configuration, and fixes that keep the parent alive."""

@@ -1,4 +1,4 @@
-"""A bare Celery task gets its row on arrival and is durable from then on."""
+"""A bare task, sent by Celery's own means: its job gets a row when the message arrives, and is durable from then on."""
 
 import json
 import logging
@@ -19,7 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[str, Any]) -> bool:
-    """Insert the row of a bare task; False if its job was pruned, or exists with other arguments."""
+    """Insert the row of a bare task. Safe to repeat; False if the job was pruned, or exists with other arguments.
+
+    Args:
+        request: Celery's request of the task; its id becomes the job's id.
+        operation: the name of the operation.
+        arguments: the keyword arguments of the task, not yet checked. Raises InvalidRequestError.
+    """
     asked = check_request(operation, arguments)
     options = runtime.sealer.kept_options(_storable(_options(request)))
     with runtime.database.begin() as session:
@@ -32,19 +38,25 @@ def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[
             parent_id=_id_or_none(request.parent_id),
             root_id=_id_or_none(request.root_id),
         )
-        if queries.is_pruned(session, request.id):  # asked after the insert: pruning may commit in between
+        if queries.is_pruned(session, request.id):  # after the insert, since pruning may commit before it
             session.rollback()
-            logger.info("message of a pruned job dropped", extra={"job_id": request.id})
+            logger.info("message ignored: its job has been pruned", extra={"job_id": request.id})
             return False
     if row["id"] != request.id:
-        logger.info("idempotency key belongs to another job", extra={"job_id": request.id, "other": row["id"]})
+        logger.info(
+            "message ignored: its idempotency key belongs to another job",
+            extra={"job_id": request.id, "other": row["id"]},
+        )
         return False
     try:
         if not asks_the_same(row, asked, runtime.sealer):
-            logger.warning("same job id with other arguments ignored", extra={"job_id": request.id})
+            logger.warning("message ignored: its job id exists with other arguments", extra={"job_id": request.id})
             return False
-    except ConfigurationError as error:  # the run reports it, too; the row decides, not the message
-        logger.warning("arguments not compared", extra={"job_id": request.id, "reason": str(error)})
+    except ConfigurationError as error:  # the row counts, not the message; the run reports this error as well
+        logger.warning(
+            "arguments of message not compared with those of its job",
+            extra={"job_id": request.id, "reason": str(error)},
+        )
     return True
 
 
@@ -57,12 +69,12 @@ def _options(request: Any) -> Mapping[str, Any]:
         "group_id": request.group,
         "group_index": request.group_index,
     }
-    # The first of a group has the index 0.
+    # 0 is a value: the index of the first task of a group.
     return {name: found[name] for name in KEPT_OPTIONS if found[name] not in (None, [])}
 
 
 def _storable(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options as JSON that every database can store; times and bytes in kombu's form."""
+    """The options as JSON that every database can store, with times and bytes encoded by kombu."""
     try:
         plain: Mapping[str, Any] = json.loads(dumps(options))  # type: ignore[no-untyped-call]
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
@@ -70,18 +82,18 @@ def _storable(options: Mapping[str, Any]) -> Mapping[str, Any]:
         if "\\u0000" in text:
             raise ValueError("a zero byte")
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{', '.join(options)}: cannot be kept: {type(error).__name__}") from None
+        raise InvalidRequestError(f"{', '.join(options)}: cannot be stored as JSON: {type(error).__name__}") from None
     return plain
 
 
 def _id_or_none(value: Any) -> str | None:
-    """The id of another task if it can be stored. It is only shown."""
+    """The id of a parent or root task, which is only shown; None if it cannot be stored."""
     try:
         return check_job_id(value)
     except InvalidRequestError:
         return None
 
 
-def is_number(value: Any) -> bool:
-    """Whether the value can be a ``publish_seq``."""
+def is_publish_seq(value: Any) -> bool:
+    """Whether the value can be the number of a message: an integer from 0 to 2**63 - 1."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

@@ -1,4 +1,4 @@
-"""Supervision of the caretaker: a subprocess of each worker, started again when it dies.
+"""Supervision of the caretaker: a subprocess of each worker, restarted when it dies.
 
 The parent that forks the children holds no thread, engine or client, so its timer supervises the process. The
 parent has no database either, so it forwards revoked ids to the caretaker through a pipe: one JSON object a line.
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 COMMAND: Final = (sys.executable, "-m", "worker", "sweep", "--loop", "--of", WORKER_ID)
 LOOK_INTERVAL: Final = 0.5  #: seconds
-STOP_TIMEOUT: Final = 5.0  #: seconds that the caretaker gets to end by itself
+STOP_TIMEOUT: Final = 5.0  #: seconds after which a caretaker that does not end is killed
 
 
 class CaretakerStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Starts the caretaker with the worker, and ends it with it."""
+    """Starts the caretaker with the worker and stops it with the worker."""
 
     requires = ("celery.worker.components:Timer", "celery.worker.components:Pool")
 
@@ -34,15 +34,15 @@ class CaretakerStep(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(parent, **kwargs)
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: Any = None
-        self._told = 0.0  #: the time of the newest revoke that it was told
+        self._told = 0.0  #: the time of the newest revoke that was forwarded
 
     def start(self, parent: Any) -> None:
-        """Start it, and look every half second whether it lives."""
+        """Start the caretaker, and check every ``LOOK_INTERVAL`` whether it lives."""
         self._look()
         self._timer = parent.timer.call_repeatedly(LOOK_INTERVAL, self._look)
 
     def stop(self, parent: Any) -> None:
-        """End it."""
+        """Stop the caretaker, if need be by force."""
         if self._timer is not None:
             self._timer.cancel()
         if self._process is None:
@@ -63,13 +63,13 @@ class CaretakerStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE)
             assert self._process.stdin is not None, "it is a pipe"
             os.set_blocking(self._process.stdin.fileno(), False)
-            self._told = time.monotonic() - KEPT  # the one before may have died with it
+            self._told = time.monotonic() - KEPT  # the last caretaker may have died before it acted on them
         self._tell()
 
     def _tell(self) -> None:
         assert self._process is not None, "it has just been started"
         assert self._process.stdin is not None, "it is a pipe"
-        with suppress(BlockingIOError, BrokenPipeError):  # told at the next look, or to the next caretaker
+        with suppress(BlockingIOError, BrokenPipeError):  # the next check, or the next caretaker, gets the rest
             for asked_at, task_id in asked_since(self._told):
                 os.write(self._process.stdin.fileno(), request_line(task_id))
                 self._told = asked_at

@@ -1,4 +1,4 @@
-"""Celery's configuration. Why each setting is what it is stands beside it."""
+"""Celery's configuration, derived from the worker's settings. The reason for each value stands beside it."""
 
 from typing import Any, Final
 
@@ -9,8 +9,8 @@ from worker.settings import Settings
 DAY: Final = 24 * 3600
 
 
-def configure(settings: Settings) -> dict[str, Any]:
-    """Celery's configuration."""
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration for a worker with these settings."""
     broker = settings.broker_url.get_secret_value()
     backend = settings.result_backend.get_secret_value() if settings.result_backend else broker
     slice_seconds = settings.transfer.slice_seconds
@@ -22,7 +22,7 @@ def configure(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_serializer": "json",
         "result_serializer": "json",
-        # Own queues: an app that shares the broker loses nothing to us.
+        # Queues of our own, so that an app that shares the broker loses no message to us.
         "task_default_queue": JOBS_QUEUE,
         "task_queues": None,
         "task_create_missing_queues": True,
@@ -31,11 +31,12 @@ def configure(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,
         "worker_concurrency": settings.concurrency,
-        # SQL decides what a lost child means. Celery only says RETRY instead of FAILURE; its message is one more nudge.
+        # The job's row decides what a lost child means. Celery must report RETRY, not FAILURE; its second message is
+        # harmless.
         "task_reject_on_worker_lost": False,
         "task_retry_on_worker_lost": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Slices are far shorter than the visibility timeout, which thus redelivers lost messages only.
+        # Slices are far shorter than the visibility timeout, so only messages that are really lost are redelivered.
         "broker_transport_options": {
             **BROKER_TIMEOUTS,
             "visibility_timeout": max(1800, int(4 * slice_seconds)),
@@ -48,25 +49,25 @@ def configure(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": BROKER_TIMEOUTS["socket_connect_timeout"],
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 20,
-        # While the broker is away, a child waits up to half a minute until it can store its result.
+        # While the broker is away, a child tries for half a minute to store its result.
         "redis_retry_on_timeout": True,
         "result_backend_always_retry": True,
         "result_backend_max_retries": 30,
         "result_backend_max_sleep_between_retries_ms": 1000,
-        # The broker may start later than the worker, and may go away.
-        "worker_consumer": "worker.celery.consumer:Consumer",
+        # The broker may start later than the worker, and may go away for any time.
+        "worker_consumer": "worker.celery.consumer:ReconnectingConsumer",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": PUBLISH_RETRY,
-        # Recycle children between two slices, so that leaked memory is returned.
+        # Children are replaced between two slices, so that leaked memory is returned.
         "worker_max_tasks_per_child": settings.max_tasks_per_child,
         "worker_max_memory_per_child": settings.max_child_memory // 1024,
-        # SIGQUIT and a second SIGTERM: runs get so many seconds to hand over.
+        # After SIGQUIT or a second SIGTERM, runs have this many seconds to hand over.
         "worker_soft_shutdown_timeout": 10.0,
-        # The row is the truth; the result is for chains, chords and Flower.
+        # Results serve chains, chords and Flower only; the row is the truth.
         "result_expires": DAY,
         "result_extended": True,
-        # STARTED would overwrite FAILURE whenever a second message of a job arrives. Flower knows it from events.
+        # STARTED would overwrite FAILURE when a second message of a job arrives. Flower learns it from events anyway.
         "task_track_started": False,
         "worker_send_task_events": True,
         "task_send_sent_event": True,

@@ -1,4 +1,4 @@
-"""Celery's consumer in the parent, which must outlive every connection to the broker."""
+"""Celery's consumer in the parent, which must survive the loss of any connection to the broker."""
 
 import logging
 from typing import Any
@@ -8,8 +8,8 @@ from celery.worker import consumer
 logger = logging.getLogger(__name__)
 
 
-class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """A consumer that reconnects even if closing the lost connection fails."""
+class ReconnectingConsumer(consumer.Consumer):  # type: ignore[misc]
+    """A consumer that reconnects even if an ack or the closing of a lost connection fails."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -18,9 +18,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.connection_errors: Any = (*self.connection_errors, AttributeError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Close what is left of the connection that was lost."""
+        """Close the lost connection."""
         try:
             super().on_connection_error_after_connected(exc)
         # kombu 5.7.0 raises AttributeError there now and then, which would end the worker. No upstream report found.
         except Exception as error:
-            logger.warning("what is left of a lost connection was not closed", extra={"reason": repr(error)})
+            logger.warning("lost connection to the broker not closed, connecting anew", extra={"reason": repr(error)})

@@ -1,7 +1,7 @@
-"""What a delivered message means: which row it speaks of, and what Celery is told about the run.
+"""The Celery task of a job: find the message's row, run a slice of the job, report to Celery how the run ended.
 
 Celery gets SUCCESS or FAILURE once, from the last run. A run that claimed nothing raises Ignore. A run that is not the
-last raises Retry without publishing: the schedule is SQL.
+last raises Retry but sends no message, because the schedule is kept in SQL.
 """
 
 import logging
@@ -17,7 +17,7 @@ from blobferry.checks.arguments import check_job_id
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
 from blobferry.messages.job_messages import publish
 from models import queries
-from worker.celery.bare_task import is_number, make_row
+from worker.celery.bare_task import is_publish_seq, make_row
 from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
@@ -27,13 +27,12 @@ from worker.runtime import Runtime, current_runtime, started_runtime
 
 logger = logging.getLogger(__name__)
 
-_turns: Final = count()  #: counts this process's picks: every fifth is the oldest job
-#: The errors with which the caretaker ends jobs.
+_turns: Final = count()  #: counts the picks of this process; every fifth is the oldest job
+#: The errors that jobs without a run fail with, by code.
 ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
-REPORT_ENDED_AFTER: Final = (
-    10.0  #: seconds after which a finished job without a Celery result is reported by the run that finds it
-)
-REQUEUE_PAUSE: Final = 1.0  #: seconds before a message that could not be handled goes back to the queue
+#: Seconds after which a finished job that Celery has no result of is reported by the run that finds it.
+REPORT_ENDED_AFTER: Final = 10.0
+REQUEUE_PAUSE: Final = 1.0  #: seconds after which a message goes back to the queue while the database is away
 
 
 class JobTask(StrictTask):
@@ -42,15 +41,18 @@ class JobTask(StrictTask):
     abstract = True
     acks_late = True
     max_retries = None
-    default_retry_delay = 1  # seconds; of Celery's own retry when a child is lost, ours are in SQL
-    Request = "worker.celery.revoke:JobRequest"  # in the parent
+    default_retry_delay = 1  # seconds; only for Celery's own retry of a lost child
+    Request = "worker.celery.revoke:JobRequest"  # used by the parent
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Run a slice of the message's job; return the job's result if that was the last slice."""
+        """Run a slice of the message's job; return the job's result if that was the last slice.
+
+        Otherwise raises what Celery expects: the job's error, Retry, Ignore; Reject if the database is away.
+        """
         runtime, request = current_runtime(), self.request
         job_id, has_row, seq = check_job_id(request.id), bool(request.get(ROW_HEADER)), request.get(SEQ_HEADER)
-        if has_row and not is_number(seq):
-            logger.warning("message without a number dropped", extra={"job_id": job_id})
+        if has_row and not is_publish_seq(seq):
+            logger.warning("message ignored: it has no valid number", extra={"job_id": job_id})
             raise Ignore
         try:
             if not has_row and not make_row(runtime, request, operation, arguments):
@@ -60,7 +62,7 @@ class JobTask(StrictTask):
                 outcome = self._unreported_outcome(runtime)
         except UnreachableError as error:
             # A bare message may be the only trace of the job, and another worker may reach the database.
-            logger.warning("database is away", extra={"job_id": request.id, "reason": str(error)})
+            logger.warning("database is away, message requeued", extra={"job_id": request.id, "reason": str(error)})
             time.sleep(REQUEUE_PAUSE)
             raise Reject(str(error), requeue=True) from error
         match outcome:
@@ -77,13 +79,14 @@ class JobTask(StrictTask):
                 raise Ignore
 
     def _unreported_outcome(self, runtime: Runtime) -> Outcome:
-        """The outcome of a job that has ended without a Celery result: the caretaker ended it, or its worker died.
+        """The outcome of a job that ended without a Celery result: the caretaker ended it, or its worker died.
 
-        A run that has just ended is about to store its result, so only a message newer than that run need not wait.
+        A run that has just ended may still be storing its result. So the job must have ended a while ago, unless this
+        message is newer than its last run.
         """
         with runtime.database.begin() as session:
-            job, is_settled = queries.find_ended(session, self.request.id, REPORT_ENDED_AFTER)
-        if job is None or not (is_settled or job.publish_seq == self.request.get(SEQ_HEADER)):
+            job, ended_long_ago = queries.find_ended(session, self.request.id, REPORT_ENDED_AFTER)
+        if job is None or not (ended_long_ago or job.publish_seq == self.request.get(SEQ_HEADER)):
             return NotClaimed()
         if self.backend.get_state(job.id) in states.READY_STATES:
             return NotClaimed()
@@ -92,7 +95,7 @@ class JobTask(StrictTask):
         return Cancelled() if job.state == JobState.CANCELLED else Finished(result=job.result)
 
     def after_return(self, *args: Any, **kwargs: Any) -> None:
-        """Publish the next jobs, now that Celery has stored this run's result: a later RETRY would hide it."""
+        """Publish the next jobs after Celery has stored this run's result, so that no later RETRY overwrites it."""
         publish_next(self.app)
 
     def on_retry(self, *args: Any, **kwargs: Any) -> None:
@@ -101,9 +104,9 @@ class JobTask(StrictTask):
 
 
 def publish_next(app: Any) -> None:
-    """Publish the next jobs, so that a free slot need not wait for the caretaker. Never raises.
+    """Publish the next jobs, so that a free slot need not wait for the caretaker. Raises no BlobferryError.
 
-    Celery also calls it in the parent, when a child was lost. The parent has no runtime and must not get one.
+    Celery also calls this in the parent when a child was lost. The parent has no runtime and must not make one.
     """
     runtime = started_runtime()
     if runtime is None:
@@ -112,4 +115,4 @@ def publish_next(app: Any) -> None:
         turn = next(_turns)
         publish_best(runtime, lambda message: publish(app, message), limit=runtime.settings.concurrency, turn=turn)
     except BlobferryError as error:
-        logger.warning("next job not published", extra={"reason": str(error)})
+        logger.warning("next jobs not published, the caretaker will", extra={"reason": str(error)})

@@ -1,6 +1,6 @@
-"""Reads: tasks whose result is the answer. No row, no lease, no retry but the store's own: somebody waits.
+"""Reads: tasks whose result is the answer, as JSON, with bytes encoded by kombu.
 
-What they answer is JSON; bytes in kombu's form of it.
+They have no row, no lease and no retry except the store's own, because a caller is waiting.
 """
 
 import logging
@@ -22,34 +22,34 @@ class ReadTask(StrictTask):
     """A Celery task that answers at once, or ends in FAILURE with our error."""
 
     abstract = True
-    acks_late = False  # given back half an hour later, it would answer nobody
+    acks_late = False  # a read that is redelivered half an hour later has no caller any more
     retry_on_worker_lost = False
     max_retries = 0
-    resultrepr_maxsize = 0  # an answer in the log or in Flower could be a signed URL, or somebody's secret
+    resultrepr_maxsize = 0  # in the log or in Flower an answer could show a signed URL or another secret
 
     def answer(self, operation: str, arguments: Mapping[str, Any]) -> Any:
-        """What the driver says."""
+        """The driver's answer. Raises BlobferryError."""
         return answer(current_runtime(), operation, arguments)
 
 
 def answer(runtime: Runtime, operation: str, arguments: Mapping[str, Any]) -> Any:
-    """Check the arguments, ask the driver of their storage, and return what it says. Raises BlobferryError."""
+    """Check the arguments and return the answer of their storage's driver. Raises BlobferryError."""
     asked = check_request(operation, arguments)
     try:
         return ANSWERS[operation](runtime.driver(asked.storage), asked)
     except BlobferryError:
         raise
-    except Exception as error:  # a bug, or a library's surprise: whoever asked knows our errors only
+    except Exception as error:  # a bug, ours or a library's; clients know our errors only
         logger.exception("unexpected error", extra={"operation": operation, "path": asked.path})
         raise UnexpectedError(f"{type(error).__name__}: {error}") from error
 
 
 def _get_content(driver: Driver, asked: Request) -> bytes:
-    with driver.read_stream(asked.path) as stream:  # not get_content: a child's memory is bounded, blobs grow
+    with driver.read_stream(asked.path) as stream:  # not get_content: the blob may be too large for a child's memory
         contents = bytes(stream.read(MAX_CONTENT + 1))
     if len(contents) > MAX_CONTENT:
         raise InvalidRequestError(
-            f"get_content: {asked.path} has more than the {MAX_CONTENT} bytes that a result carries; use read_stream"
+            f"get_content: {asked.path} has more than {MAX_CONTENT} bytes, the limit of a result; use read_stream"
         )
     return contents
 

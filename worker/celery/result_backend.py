@@ -1,4 +1,4 @@
-"""The result backend tells others how a task ended. It is not the truth: a job does not fail because it is away."""
+"""The result backend shows others how a task ended. No task fails because the backend is away; the row is the truth."""
 
 import logging
 from collections.abc import Callable
@@ -10,31 +10,31 @@ from celery.exceptions import BackendError
 
 logger = logging.getLogger(__name__)
 
-_TELLING: Final = ("mark_as_done", "mark_as_failure", "mark_as_retry", "mark_as_revoked")
+_STORING: Final = ("mark_as_done", "mark_as_failure", "mark_as_retry", "mark_as_revoked")
 
 
-class App(Celery):  # type: ignore[misc]
-    """A Celery app whose tasks end as they end, whether or not the result backend hears of it.
+class ResultTolerantApp(Celery):  # type: ignore[misc]
+    """A Celery app that only logs a result that cannot be stored.
 
-    Celery itself would turn the end of a run that it cannot store into a failure, and tell Flower so.
+    Celery itself would turn the end of that run into a failure and report it to Flower.
     Seen with celery 5.7.0; https://github.com/celery/celery/issues/8588 reports results lost in the same situation.
     """
 
     def _get_backend(self) -> Any:
         backend = super()._get_backend()
         away = (OSError, BackendError, *getattr(backend, "connection_errors", ()))
-        for name in _TELLING:
+        for name in _STORING:
             setattr(backend, name, _logged(getattr(backend, name), away))
         return backend
 
 
-def _logged(tell: Callable[..., Any], away: tuple[type[Exception], ...]) -> Callable[..., Any]:
-    @wraps(tell)
-    def told(task_id: str, *args: Any, **kwargs: Any) -> Any:
+def _logged(store: Callable[..., Any], away: tuple[type[Exception], ...]) -> Callable[..., Any]:
+    @wraps(store)
+    def store_or_log(task_id: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            return tell(task_id, *args, **kwargs)
-        except away as error:  # the job's next message, if there is one, tells it again
+            return store(task_id, *args, **kwargs)
+        except away as error:  # the job's next message, if there is one, stores it
             logger.warning("result not stored", extra={"job_id": task_id, "reason": repr(error)})
             return None
 
-    return told
+    return store_or_log

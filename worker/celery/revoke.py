@@ -1,7 +1,7 @@
-"""A Celery revoke of a job is a cancel of its row. All this runs in the parent, which has no database.
+"""Turns Celery's revoke of a job into a cancel of its row.
 
-The caretaker has one: what is to be cancelled goes there. A revoke reaches every worker, so a row may be told many
-times; each time after the first changes nothing. What is no job is left to Celery.
+All this runs in the parent, which has no database, so the ids go to the caretaker. A revoke reaches every worker, so a
+job may be cancelled several times; only the first has an effect. Tasks that are no jobs are left to Celery.
 """
 
 import time
@@ -14,36 +14,36 @@ from celery.worker import state as worker_state
 
 from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.contract import ROW_HEADER
-from worker.celery.task_guard import ShownRequest
+from worker.celery.task_guard import RedactedRequest
 
-KEPT: Final = 10.0  #: seconds that an id is told again to a caretaker that was started anew
+KEPT: Final = 10.0  #: seconds for which revoked ids are sent again to a restarted caretaker
 
 #: Ids of revoked tasks, oldest first, with the time of the revoke.
 _revoked: deque[tuple[float, str]] = deque(maxlen=10_000)
 
 
 def ask_to_cancel(task_id: str) -> None:
-    """The job of this id, if it is one, is to be cancelled."""
+    """Have the caretaker cancel the job of this id, if there is one."""
     if len(task_id) > MAX_JOB_ID:
-        return  # no job's; and a line of the pipe to the caretaker has to be short to arrive in one piece
+        return  # no job has such an id, and a line of the pipe must be short to arrive in one piece
     _revoked.append((time.monotonic(), task_id))
 
 
 def asked_since(moment: float) -> list[tuple[float, str]]:
-    """What was revoked after ``moment`` (monotonic), and is not yet forgotten."""
+    """Times and ids of revokes after ``moment`` (``time.monotonic``), of the last ``KEPT`` seconds."""
     oldest = max(moment, time.monotonic() - KEPT)
     return [asked for asked in _revoked if asked[0] > oldest]
 
 
-class JobRequest(ShownRequest):
-    """A message of a job, as the parent sees it."""
+class JobRequest(RedactedRequest):
+    """The message of a job, in the parent."""
 
     def revoked(self) -> bool:
-        """A message that has a row is for the row to refuse: a job may be retried under the id that was revoked."""
+        """False for a message that has a row: the row decides, since a job may be retried under its revoked id."""
         return False if self.request_dict.get(ROW_HEADER) else bool(super().revoked())
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Cancel the job, which ends at its next part, instead of killing the process that runs it."""
+        """Cancel the job, which stops at its next part, instead of killing the process that runs it."""
         ask_to_cancel(self.id)
 
 
@@ -51,7 +51,7 @@ class JobRequest(ShownRequest):
     name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]", visible=True
 )
 def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **kwargs: Any) -> Any:
-    """Revoke tasks by their ids; of those that are jobs, cancel the rows."""
+    """Revoke tasks by their ids, and cancel those that are jobs."""
     for one in {task_id} if isinstance(task_id, str) else set(task_id or ()):
         ask_to_cancel(str(one))
     return control.revoke(state, task_id, terminate=terminate, signal=signal, **kwargs)
@@ -59,6 +59,6 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None
 
 @signals.task_revoked.connect(weak=False)
 def _revoked_on_arrival(request: Any = None, **kwargs: Any) -> None:
-    # A bare task whose message was refused: its row, if an earlier delivery made one, hears of it as well.
+    # A bare task whose message Celery refused. An earlier delivery may have made a row, which must be cancelled too.
     ask_to_cancel(request.id)
     worker_state.revoked.discard(request.id)

@@ -1,7 +1,7 @@
-"""Tasks as they are received: whatever was sent, no message ends the worker, and none shows its secrets.
+"""Guards around received tasks: no message can end the worker, and none shows its secrets.
 
-Celery's parent logs the arguments, sends them to whoever listens to events, answers `inspect active` with them and
-keeps them with the result of a lost child. Those of a message that has a row hold no secret. A bare task may.
+Celery's parent logs the arguments, sends them with events, returns them to `inspect active` and stores them with the
+result of a lost child. Messages that have a row hold no secret, but a bare task may.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,53 +17,53 @@ from blobferry.redaction import redacted, redacted_arguments
 from worker.errors import InvalidRequestError
 
 
-class ShownRequest(Request):  # type: ignore[misc]
-    """A task that was received. Its child gets the arguments as they came."""
+class RedactedRequest(Request):  # type: ignore[misc]
+    """A received task that shows its arguments without secrets. The child gets them as they came."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Else Celery only logs that an ack did not get through, and counts the message as being worked on for ever: it
-        # asks for no other. Not swallowed, the error makes it connect anew. Seen with celery 5.7.0, kombu 5.7.0; no
+        # With these errors listed, Celery only logs an ack that failed and counts the message as in progress for ever,
+        # so that it fetches no other. Unlisted, the error makes it reconnect. Seen with celery 5.7.0, kombu 5.7.0; no
         # upstream report found.
         self._connection_errors = ()
-        # Whatever the message says: they would cut off a part that moves bytes. A job may have a deadline.
+        # The message's time limits would kill a child in the middle of a part. A job may have a deadline instead.
         self.time_limits = (None, None)
-        self._argsrepr, self._kwargsrepr = repr(shown_args(self._args)), repr(shown_kwargs(self._kwargs))
+        self._argsrepr, self._kwargsrepr = repr(redacted_args(self._args)), repr(redacted_kwargs(self._kwargs))
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
-        """What `inspect` tells."""
-        told: dict[str, Any] = super().info(safe=True)
-        return told if safe else {**told, "args": shown_args(self._args), "kwargs": shown_kwargs(self._kwargs)}
+        """The task as `inspect` shows it."""
+        info: dict[str, Any] = super().info(safe=True)
+        return info if safe else {**info, "args": redacted_args(self._args), "kwargs": redacted_kwargs(self._kwargs)}
 
     @cached_property
     def _context(self) -> Any:
         context = super()._context
-        context.args, context.kwargs = shown_args(self._args), shown_kwargs(self._kwargs)
+        context.args, context.kwargs = redacted_args(self._args), redacted_kwargs(self._kwargs)
         return context
 
 
 class StrictTask(Task):  # type: ignore[misc]
-    """A task that takes arguments by name only, and shows none of their secrets."""
+    """A task that takes keyword arguments only and shows none of their secrets."""
 
     abstract = True
-    Request: Any = ShownRequest
+    Request: Any = RedactedRequest
     Strategy = "worker.celery.task_guard:strategy"
-    typing = False  # arguments are checked by the contract, which names what is wrong
+    typing = False  # the contract checks the arguments, and its errors name the wrong one
 
     def __call__(self, /, *args: Any, **arguments: Any) -> Any:
-        """Run it; an argument may have any name, ``self`` included, and is then refused by the contract."""
+        """Run the task. An argument may have any name, even ``self``; the contract refuses unknown ones."""
         if args:
             raise InvalidRequestError(f"{self.name}: takes keyword arguments only, no positional ones")
         return self.run(**arguments)
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Hide the secrets of a bare task: Celery keeps its arguments with the result."""
-        self.request.args, self.request.kwargs = shown_args(args), shown_kwargs(kwargs)
+        """Redact the arguments of a bare task, since Celery stores them with the result."""
+        self.request.args, self.request.kwargs = redacted_args(args), redacted_kwargs(kwargs)
 
 
 def strategy(task: Any, app: Any, consumer: Any, **how: Any) -> Callable[..., Any]:
-    """Celery's own way to receive a message. One of a wrong shape is refused; Celery itself would end the worker.
+    """Celery's strategy, except that a malformed message is rejected, where Celery itself would end the worker.
 
     See https://github.com/celery/celery/issues/7975, open as of celery 5.7.0.
     """
@@ -73,17 +73,17 @@ def strategy(task: Any, app: Any, consumer: Any, **how: Any) -> Callable[..., An
         try:
             return receive(message, body, *args, **kwargs)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise InvalidTaskError(f"message of a wrong shape: {type(error).__name__}") from error
+            raise InvalidTaskError(f"malformed message: {type(error).__name__}") from error
 
     return received
 
 
-def shown_args(args: Any) -> list[Any]:
-    """The positional arguments of a task, which ours do not take."""
+def redacted_args(args: Any) -> list[Any]:
+    """The positional arguments of a task, without secrets. A message may hold any value in their place."""
     is_list = isinstance(args, Sequence) and not isinstance(args, str)
     return [redacted(arg) if isinstance(arg, str) else arg for arg in args] if is_list else []
 
 
-def shown_kwargs(kwargs: Any) -> dict[str, Any]:
-    """The arguments of a task, whatever was sent as such."""
+def redacted_kwargs(kwargs: Any) -> dict[str, Any]:
+    """The keyword arguments of a task, without secrets. A message may hold any value in their place."""
     return redacted_arguments(kwargs) if isinstance(kwargs, Mapping) else {}

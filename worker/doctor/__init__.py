@@ -1,30 +1,32 @@
-"""``python -m worker doctor``: what works here, and what is not guaranteed, found out by really trying.
+"""``python -m worker doctor``: tests what works here and what the storages do not guarantee.
 
-It writes to the storages: small blobs, and one of a part and a bit, below ``/.blobferry-doctor-<random>``, which are
-gone again when it ends. In a versioned bucket their old versions stay, as those of any deleted blob do.
+It writes to the storages: small blobs, and one that is larger than a part, below ``/.blobferry-doctor-<random>``. It
+removes them at the end; a versioned bucket keeps their old versions, as of any deleted blob.
 """
 
 import secrets
 from collections.abc import Iterator
 from datetime import timedelta
 
-from worker.doctor.findings import Finding, exit_status, told, told_as_json
+from worker.doctor.findings import Finding, exit_status, json_report, text_report
 from worker.doctor.guarantees import examine_store
 from worker.doctor.lifecycle import examine_lifecycle
 from worker.doctor.surroundings import examine_broker, examine_database, examine_encryption, examine_file_roots
 from worker.driver import Driver
 from worker.runtime import Runtime
 
-__all__ = ["Finding", "examine", "examine_storage", "exit_status", "told", "told_as_json"]
+__all__ = ["Finding", "examine", "examine_storage", "exit_status", "json_report", "text_report"]
 
 
 def examine(runtime: Runtime) -> list[Finding]:
-    """Look at everything that the settings name. Raises nothing that a finding can say."""
+    """Examine everything that the settings name. What fails becomes a finding, not an exception."""
     settings = runtime.settings
     findings = [*examine_database(runtime.database), *examine_broker(settings), *examine_file_roots(settings)]
     findings += examine_encryption(settings)
     if not settings.storages:
-        findings.append(Finding("storages", "configured", "broken", "there is none: nothing can be read or written"))
+        findings.append(
+            Finding("storages", "configured", "broken", "no storage is configured: nothing can be read or written")
+        )
     retention = settings.retention
     kept = timedelta(seconds=max(retention.failed_upload_seconds, retention.paused_upload_seconds))
     for name in settings.storages:
@@ -33,11 +35,16 @@ def examine(runtime: Runtime) -> list[Finding]:
 
 
 def examine_storage(name: str, driver: Driver, kept: timedelta = timedelta(days=7)) -> Iterator[Finding]:
-    """Try everything out on one storage. ``kept``: how long a job's unfinished upload may be of use."""
+    """Examine one storage. ``kept``: the longest time that a job keeps an unfinished upload."""
     where = f"storage {name}"
     yield Finding(where, "configured", "ok", _described(driver))
     if driver.store.name == "memory":
-        yield Finding(where, "shared", "broken", "a worker cannot serve from memory: its children share none")
+        yield Finding(
+            where,
+            "shared",
+            "broken",
+            "a worker cannot use the memory store: its children share no memory. Use local or s3",
+        )
     key, is_reached = driver.key(f"/.blobferry-doctor-{secrets.token_hex(8)}"), True
     for finding in examine_store(driver.store, key, where):
         is_reached = is_reached and (finding.what, finding.state) != ("reachable", "broken")

@@ -1,4 +1,4 @@
-"""A bench to try a store out on: new keys under a prefix, and everything on them removed at the end."""
+"""A bench for testing a store: blobs and uploads at new keys below a prefix, all of them removed at the end."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -18,14 +18,14 @@ OPTIONS: Final = BlobOptions(metadata={"blobferry-probe": "1"})
 
 
 class _Body(BytesIO):
-    """Some bytes as a body."""
+    """Bytes as a body."""
 
     def __len__(self) -> int:
         return self.getbuffer().nbytes
 
 
 class Bench:
-    """Small blobs and uploads on keys of their own."""
+    """Makes blobs and uploads at keys of its own, and removes them."""
 
     def __init__(self, store: Store, prefix: str) -> None:
         self.store = store
@@ -35,7 +35,7 @@ class Bench:
         self._uploads: list[tuple[str, str]] = []
 
     def key(self) -> str:
-        """One that nothing is at."""
+        """A new key, at which there is no blob."""
         self._keys.append(f"{self.prefix}/{next(self._numbers)}")
         return self._keys[-1]
 
@@ -44,43 +44,43 @@ class Bench:
         key = self.key()
         try:
             self._put(key)
-        except PermissionDeniedError:  # nothing to remove, and removing may not be allowed either
+        except PermissionDeniedError:  # nothing was written, and deleting may not be permitted either
             self._keys.remove(key)
             raise
         return self.store.head(key)
 
     def blob_in_parts(self) -> BlobHead:
-        """A new small blob that was uploaded, in one part."""
+        """A new small blob, uploaded as a single part."""
         key = self.key()
         self.upload(key, SMALL)
         return self.store.head(key)
 
     @cached_property
     def large(self) -> BlobHead:
-        """A blob of two parts. S3 copies ranges of such only: of more than 5 MiB."""
+        """A blob of two parts, so more than 5 MiB on S3, which copies ranges of no smaller blob."""
         key = self.key()
         self.upload(key, self.first_part, SMALL)
         return self.store.head(key)
 
     @cached_property
     def first_part(self) -> bytes:
-        """As small as a part may be that is not the last."""
+        """A part of the smallest size that the store allows for a part that is not the last."""
         size = max(self.store.limits.min_part_size, len(SMALL))
         return (b"0123456789" * (size // 10 + 1))[:size]
 
     def open(self, key: str) -> str:
-        """A new upload's id."""
+        """Open an upload and return its id."""
         upload_id = self.store.create_upload(key, options=OPTIONS)
         self._uploads.append((key, upload_id))
         return upload_id
 
     @property
     def has_whole_checksums(self) -> bool:
-        """Whether the checksums of parts join to one of the whole."""
+        """Whether the checksums of parts can be joined to one of the whole blob."""
         return self.store.checksum in ("crc64nvme", "crc32c")
 
     def upload(self, key: str, *parts: bytes, condition: Condition | None = None, whole: bytes | None = None) -> None:
-        """Publish a blob in parts. ``whole``: what the checksum of the whole is made of, instead of the parts."""
+        """Upload a blob in parts. ``whole``: send the checksum of these bytes instead of that of the parts."""
         upload_id = self.open(key)
         sent = [self._part(key, upload_id, number, part) for number, part in enumerate(parts, 1)]
         checksum = join_checksums((self.checksum(part), len(part)) for part in ([whole] if whole else parts))
@@ -89,16 +89,16 @@ class Bench:
         self._uploads.remove((key, upload_id))
 
     def checksum(self, content: bytes) -> str | None:
-        """In the store's algorithm; None where it has none."""
+        """The checksum in the store's algorithm; None if the store uses none."""
         return checksum_of(_Body(content), self.store.checksum)
 
     def read(self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None) -> bytes:
-        """What is there."""
+        """The bytes at the key."""
         with self.store.get(key, offset, size, if_match=if_match) as reader:
             return reader.read()
 
     def clean(self) -> str | None:
-        """Remove everything; what could not be removed, and why."""
+        """Remove everything. Returns what could not be removed and why, or None."""
         if not self._keys:
             return None
         problems = []
@@ -107,7 +107,7 @@ class Bench:
                 abort_upload(self.store, key, upload_id)
             except StoreError as error:
                 problems.append(str(error))
-        try:  # by name: a listing may lag behind
+        try:  # by key, since a listing may lag behind
             failures = self.store.delete_batch(self._keys)
             problems += [f"{failure.key}: {failure.code}: {failure.message}" for failure in failures]
         except StoreError as error:
@@ -115,13 +115,13 @@ class Bench:
         return "; ".join(problems) or None
 
     def _listed_uploads(self) -> list[tuple[str, str]]:
-        try:  # one may have been opened without an answer; all below the prefix are ours
+        try:  # finds uploads whose Create went unanswered; all below the prefix are ours
             return [(entry.key, entry.upload_id) for entry in self.store.list_uploads(f"{self.prefix}/")]
         except StoreError:
             return []
 
     def _put(self, key: str) -> None:
-        try:  # as jobs put it: a bucket's policy may demand the condition
+        try:  # with the condition, as jobs do, since a bucket policy may demand it
             self.store.put(key, SMALL, condition=ABSENT, options=OPTIONS)
         except (NotSupportedError, PreconditionFailedError):
             self.store.put(key, SMALL, options=OPTIONS)

@@ -1,4 +1,4 @@
-"""What the doctor found, and how it is told."""
+"""The doctor's findings and its reports."""
 
 import json
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ State = Literal["ok", "missing", "broken"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one examination."""
 
     where: str  #: "database", "storage default", …
     what: str
-    state: State  #: "missing": a store does not guarantee it, ``says`` what follows; "broken": has to be mended
+    state: State  #: "missing": the store does not guarantee it, ``says`` names the consequence; "broken": must be fixed
     says: str = ""
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
-    """1 if something has to be mended. A guarantee that a store does not give is none of that."""
+    """1 if something is broken, else 0. A missing guarantee does not count."""
     return int(any(finding.state == "broken" for finding in findings))
 
 
-def told(findings: Sequence[Finding]) -> str:
-    """The findings for people: a line for each, below where it is."""
+def text_report(findings: Sequence[Finding]) -> str:
+    """The findings for people: one line each, grouped by place."""
     lines = []
     for where, group in groupby(findings, lambda finding: finding.where):
         lines.append(printable(where))
-        lines += [f"  {finding.state:<8} {_told(finding)}" for finding in group]
+        lines += [f"  {finding.state:<8} {_line(finding)}" for finding in group]
     counts = {state: sum(finding.state == state for finding in findings) for state in ("broken", "missing")}
     lines.append(f"{counts['broken']} broken, {counts['missing']} not guaranteed")
     return "\n".join(lines)
 
 
-def told_as_json(findings: Sequence[Finding]) -> str:
-    """The findings for programs: a list of objects."""
+def json_report(findings: Sequence[Finding]) -> str:
+    """The findings for programs: a JSON list of objects."""
     return json.dumps([asdict(finding) for finding in findings], indent=2)
 
 
-def _told(finding: Finding) -> str:
+def _line(finding: Finding) -> str:
     return printable(f"{finding.what}: {finding.says}" if finding.says else finding.what)

@@ -1,4 +1,4 @@
-"""What a store guarantees, found out by really trying, and what is not guaranteed without."""
+"""The guarantees that Blobferry wants from a store, and what follows if one is missing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from worker.stores.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """What is tried, and what does not hold without it: one plain sentence. "": nothing does."""
+    """A guarantee, its probe, and the consequence if it is missing; "" if nothing works without it."""
 
     what: str
     probe: Probe
@@ -22,25 +22,30 @@ class Guarantee:
 
 
 def examine_store(store: Store, prefix: str, where: str) -> Iterator[Finding]:
-    """Try everything on new keys below ``prefix``; whatever happens, they and their uploads are removed again."""
+    """Probe every guarantee at new keys below ``prefix``. Blobs and uploads are removed even if a probe fails."""
     bench = Bench(store, prefix)
     try:
         for guarantee in GUARANTEES:
-            finding = _tried(guarantee, bench, where)
+            finding = _probed(guarantee, bench, where)
             yield finding
             if finding.state == "broken" and not guarantee.without:
                 break
     finally:
         left = bench.clean()
     if left is not None:
-        yield Finding(where, "probes removed", "broken", f"remove by hand what is left below {prefix!r}: {left}")
+        yield Finding(
+            where,
+            "probes removed",
+            "broken",
+            f"not everything below {prefix!r} could be removed, remove it by hand: {left}",
+        )
 
 
-def _tried(guarantee: Guarantee, bench: Bench, where: str) -> Finding:
+def _probed(guarantee: Guarantee, bench: Bench, where: str) -> Finding:
     try:
         instead = guarantee.probe(bench)
     except NotSupportedError:
-        instead = "the store does not know it"
+        instead = "the store does not support it"
     except BlobferryError as error:
         return Finding(where, guarantee.what, "broken", str(error))
     if instead is None:
@@ -53,8 +58,7 @@ def _tried(guarantee: Guarantee, bench: Bench, where: str) -> Finding:
 _NARROWED: Final = "; a HEAD right before narrows the window"
 _TWO_WRITERS: Final = "with overwrite=False, two {} at once may both succeed" + _NARROWED
 _LOST_UPDATE: Final = (
-    "{} may replace what somebody else writes at the same moment, or while its worker is suspended right before it"
-    + _NARROWED
+    "{} may replace a blob that another writer makes at the same moment, or while our worker is suspended" + _NARROWED
 )
 
 GUARANTEES: Final = (
@@ -62,7 +66,7 @@ GUARANTEES: Final = (
     Guarantee("writable", probes.write),
     Guarantee("uploads in parts", probes.write_parts, "blobs that are larger than a part cannot be written"),
     Guarantee(
-        "read of a range", probes.read_range, "reads cannot begin at an offset, nor go on after a dropped connection"
+        "read of a range", probes.read_range, "reads cannot begin at an offset, nor continue after a dropped connection"
     ),
     Guarantee("copy of a range", probes.copy_range, "moves of large blobs, and writes at large offsets, fail"),
     Guarantee("If-None-Match on put", probes.if_none_match(probes.put), _TWO_WRITERS.format("writers of a small blob")),
@@ -80,7 +84,7 @@ GUARANTEES: Final = (
     Guarantee(
         "If-Match on delete",
         probes.delete_if_match,
-        "a move may delete what somebody writes to its source after it was copied" + _NARROWED,
+        "a move may delete a blob that is written to its source after the copy" + _NARROWED,
     ),
     Guarantee(
         "If-Match on get",
@@ -90,7 +94,7 @@ GUARANTEES: Final = (
     Guarantee(
         "If-Match on the source of a copy",
         probes.source_if_match,
-        "a small blob that is replaced while it is moved may arrive as its newer version: the move fails, both stay",
+        "a small blob that is replaced during a move may be copied in its newer version; then the move fails, both stay",
     ),
     Guarantee(
         "If-Match on the source of a copied range",
@@ -100,14 +104,16 @@ GUARANTEES: Final = (
     Guarantee(
         "checksum of the whole compared",
         probes.compare_whole,
-        "parts that the store mixes up or damages are not noticed when the blob is published",
+        "parts that the store mixes up or damages are not noticed when the upload is completed",
     ),
     Guarantee(
         "checksum of the whole shown",
         probes.show_whole,
-        "what is visible is recognized by its ETag, or by the mark in its metadata, and not by its bytes",
+        "a job recognizes its blob by the ETag, or by the mark in its metadata, not by its bytes",
     ),
-    Guarantee("checksum of a part compared", probes.compare_part, "bytes that are damaged on their way are stored so"),
+    Guarantee(
+        "checksum of a part compared", probes.compare_part, "bytes that are damaged on the way are stored damaged"
+    ),
     Guarantee(
         "metadata kept",
         probes.keep_metadata,
@@ -116,11 +122,11 @@ GUARANTEES: Final = (
     Guarantee(
         "unfinished uploads listed",
         probes.list_uploads,
-        "one that a worker opened right before it died is not found: have a lifecycle rule abort it",
+        "an upload that a worker opened right before it died is not found: add a lifecycle rule that aborts it",
     ),
     Guarantee(
         "clocks agree",
         probes.agree_on_the_time,
-        "URLs live longer or shorter by that, and from 15 minutes on S3 refuses every request",
+        "URLs expire earlier or later by that much, and from 15 minutes on S3 refuses every request",
     ),
 )

@@ -1,4 +1,4 @@
-"""Whether the bucket itself aborts uploads that nobody finishes: the last net below the ledger."""
+"""Whether the bucket itself aborts unfinished uploads: the safety net for uploads that have no row."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,13 +11,13 @@ from worker.stores.store import Store
 
 _WHAT: Final = "unfinished uploads expire"
 _WITHOUT: Final = (
-    "parts of an upload that no worker knows of are billed for ever: "
+    "parts of an upload that has no row are billed for ever: "
     "have a lifecycle rule (AbortIncompleteMultipartUpload) abort uploads after {} days"
 )
 
 
 def examine_lifecycle(store: Store, key: str, where: str, kept: timedelta) -> Iterator[Finding]:
-    """``kept``: the longest that a job may want to go on with its upload, failed or paused."""
+    """Examine the lifecycle rules for ``key``. ``kept``: the longest time that a job keeps an unfinished upload."""
     if not isinstance(store, HasLifecycle):
         return
     days = kept // timedelta(days=1) + 1
@@ -25,19 +25,19 @@ def examine_lifecycle(store: Store, key: str, where: str, kept: timedelta) -> It
     try:
         lifetime = store.upload_lifetime(key)
     except NotSupportedError:
-        yield Finding(where, _WHAT, "missing", f"the store does not know it, so {without}")
+        yield Finding(where, _WHAT, "missing", f"the store does not support it, so {without}")
     except PermissionDeniedError:
-        says = f"the credentials do not allow to look (s3:GetLifecycleConfiguration), so perhaps {without}"
+        says = f"unknown, the credentials lack s3:GetLifecycleConfiguration, so perhaps {without}"
         yield Finding(where, _WHAT, "missing", says)
     except StoreError as error:
         yield Finding(where, _WHAT, "broken", str(error))
     else:
         if lifetime is None:
-            yield Finding(where, _WHAT, "missing", f"no rule of the bucket says so, so {without}")
+            yield Finding(where, _WHAT, "missing", f"the bucket has no such rule, so {without}")
         elif lifetime < kept:
             says = (
                 f"a rule aborts them after {lifetime.days} days and jobs keep theirs for {kept / timedelta(days=1):g}, "
-                f"so one that is retried or resumed later begins again from byte 0: have it wait for {days} days"
+                f"so one that is retried or resumed later begins again from byte 0: set the rule to {days} days"
             )
             yield Finding(where, _WHAT, "missing", says)
         else:

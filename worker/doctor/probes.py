@@ -1,7 +1,7 @@
-"""What a store is tried out with. Each probe makes its own blobs on the bench.
+"""The probes of a store's guarantees. Each one makes its own blobs on the bench.
 
-A probe returns None if the store does what it should, else what it does instead in a few words. It raises
-NotSupportedError where the store says that it does not know this, another StoreError where something is broken.
+A probe returns None if the store keeps the guarantee, else a few words about what it does instead. It raises
+NotSupportedError if the store refuses the feature as unknown, another StoreError if something is broken.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from worker.errors import (
 from worker.stores.blob_values import Condition
 
 Probe = Callable[[Bench], str | None]
-Publish = Callable[[Bench, str, Condition], object]
+CommitCall = Callable[[Bench, str, Condition], object]
 
-MAX_SKEW: Final = 30.0  #: seconds between the store's clock and this machine's
+MAX_SKEW: Final = 30.0  #: seconds that the store's clock may differ from this machine's
 
-_WRONG: Final = '"00000000000000000000000000000000"'  #: an ETag that no blob here has
-#: Transfers then do without the condition, as where a store does not know it.
+_WRONG: Final = '"00000000000000000000000000000000"'  #: an ETag that no blob on the bench has
+#: Transfers then drop the condition, as on a store that does not know it.
 _MISTAKEN: Final = "the store refuses it even where it holds"
-_OTHER: Final = b"These bytes must never be seen by anybody."
+_OTHER: Final = b"These bytes must never become visible."
 
 
 def _refused(call: Callable[[], object], *errors: type[StoreError]) -> str | None:
@@ -43,28 +43,28 @@ def _refused(call: Callable[[], object], *errors: type[StoreError]) -> str | Non
 
 
 def reach(bench: Bench) -> str | None:
-    """One request."""
+    """The store answers a listing."""
     bench.store.list_page(f"{bench.prefix}/", limit=1)
     return None
 
 
 def write(bench: Bench) -> str | None:
-    """A small blob."""
+    """A small blob can be written and read."""
     return None if bench.read(bench.blob().key) == SMALL else "other bytes come back"
 
 
 def write_parts(bench: Bench) -> str | None:
-    """A blob of two parts."""
+    """A blob of two parts can be written and read."""
     return None if bench.read(bench.large.key) == bench.first_part + SMALL else "other bytes come back"
 
 
 def read_range(bench: Bench) -> str | None:
-    """A few bytes out of the middle."""
+    """A few bytes from the middle of a blob can be read."""
     return None if bench.read(bench.blob().key, 5, 7) == SMALL[5:12] else "other bytes come back"
 
 
 def copy_range(bench: Bench) -> str | None:
-    """A few bytes around the border between two parts."""
+    """A few bytes around the border between two parts can be copied into a new upload."""
     store, key, size = bench.store, bench.key(), len(bench.first_part)
     upload_id = bench.open(key)
     part = store.copy_part(key, upload_id, 1, bench.large.key, size - 4, 9, source_if_match=bench.large.etag)
@@ -76,50 +76,50 @@ def copy_range(bench: Bench) -> str | None:
 
 
 def put(bench: Bench, key: str, condition: Condition) -> object:
-    """Publish in one piece."""
+    """Commit by one put."""
     return bench.store.put(key, _OTHER, condition=condition, options=OPTIONS)
 
 
 def complete(bench: Bench, key: str, condition: Condition) -> None:
-    """Publish in parts."""
+    """Commit by completing an upload."""
     bench.upload(key, _OTHER, condition=condition)
 
 
 def copy(bench: Bench, key: str, condition: Condition) -> object:
-    """Publish a copy."""
+    """Commit by a copy."""
     return bench.store.copy(bench.blob().key, key, condition=condition)
 
 
-def if_none_match(publish: Publish) -> Probe:
-    """Nothing there: published. Something there: refused."""
+def if_none_match(commit: CommitCall) -> Probe:
+    """A probe: If-None-Match lets the call create a blob, and refuses to replace one."""
 
     def probe(bench: Bench) -> str | None:
         try:
-            publish(bench, bench.key(), ABSENT)
+            commit(bench, bench.key(), ABSENT)
         except PreconditionFailedError:
             return _MISTAKEN
-        return _refused(lambda: publish(bench, bench.blob().key, ABSENT), PreconditionFailedError)
+        return _refused(lambda: commit(bench, bench.blob().key, ABSENT), PreconditionFailedError)
 
     return probe
 
 
-def if_match(publish: Publish) -> Probe:
-    """The blob that is there: replaced. Another one there: refused."""
+def if_match(commit: CommitCall) -> Probe:
+    """A probe: If-Match lets the call replace the blob of that ETag, and refuses to replace another."""
 
     def probe(bench: Bench) -> str | None:
         head = bench.blob()
         try:
-            publish(bench, head.key, Condition(if_match=head.etag))
+            commit(bench, head.key, Condition(if_match=head.etag))
         except PreconditionFailedError:
             return _MISTAKEN
         wrong = Condition(if_match=_WRONG)
-        return _refused(lambda: publish(bench, head.key, wrong), PreconditionFailedError)
+        return _refused(lambda: commit(bench, head.key, wrong), PreconditionFailedError)
 
     return probe
 
 
 def delete_if_match(bench: Bench) -> str | None:
-    """The same for a delete, of blobs in one piece and in parts."""
+    """A delete with If-Match is refused for another ETag, for a blob put in one piece and for one of parts."""
     for make in (bench.blob, bench.blob_in_parts):
         first, second = make(), make()
         try:
@@ -133,21 +133,21 @@ def delete_if_match(bench: Bench) -> str | None:
 
 
 def get_if_match(bench: Bench) -> str | None:
-    """The same for a read."""
+    """A read with If-Match is refused for another ETag."""
     head = bench.blob()
     bench.read(head.key, if_match=head.etag)
     return _refused(lambda: bench.read(head.key, if_match=_WRONG), PreconditionFailedError)
 
 
 def source_if_match(bench: Bench) -> str | None:
-    """The same for what is copied whole."""
+    """A copy with a wrong source ETag is refused."""
     head = bench.blob()
     bench.store.copy(head.key, bench.key(), source_if_match=head.etag)
     return _refused(lambda: bench.store.copy(head.key, bench.key(), source_if_match=_WRONG), PreconditionFailedError)
 
 
 def source_range_if_match(bench: Bench) -> str | None:
-    """The same for what is copied in ranges; that one is copied which is still there, :func:`copy_range` shows."""
+    """UploadPartCopy with a wrong source ETag is refused; :func:`copy_range` tests the right one."""
     key, source = bench.key(), bench.large.key
     upload_id = bench.open(key)
     return _refused(
@@ -159,7 +159,7 @@ def source_range_if_match(bench: Bench) -> str | None:
 
 
 def compare_whole(bench: Bench) -> str | None:
-    """The checksum of other bytes at completion."""
+    """Completing an upload with the checksum of other bytes is refused."""
     if not bench.has_whole_checksums:
         return f"checksum = {bench.store.checksum} has none"
     errors = (ChecksumMismatchError, InvalidPartError, InvalidStoreRequestError)
@@ -167,7 +167,7 @@ def compare_whole(bench: Bench) -> str | None:
 
 
 def show_whole(bench: Bench) -> str | None:
-    """HEAD of an upload that was completed with its checksum."""
+    """HEAD shows the checksum that an upload was completed with."""
     if not bench.has_whole_checksums:
         return f"checksum = {bench.store.checksum} has none"
     shown = bench.blob_in_parts().checksum
@@ -175,10 +175,10 @@ def show_whole(bench: Bench) -> str | None:
 
 
 def compare_part(bench: Bench) -> str | None:
-    """The checksum of other bytes with a part."""
+    """A part with the checksum of other bytes is refused."""
     checksum = bench.checksum(_OTHER)
     if checksum is None:
-        return "checksum = none has none"
+        return "checksum = none sends no checksums"
     key = bench.key()
     upload_id = bench.open(key)
     errors = (ChecksumMismatchError, InvalidStoreRequestError)
@@ -186,24 +186,24 @@ def compare_part(bench: Bench) -> str | None:
 
 
 def keep_metadata(bench: Bench) -> str | None:
-    """HEAD of a blob in one piece and of one in parts."""
+    """HEAD shows the metadata of a blob put in one piece and of one of parts."""
     heads = (bench.blob(), bench.large)
     return None if all(dict(head.metadata) == OPTIONS.metadata for head in heads) else "the store drops it"
 
 
 def list_uploads(bench: Bench) -> str | None:
-    """Those at a key that has one."""
+    """An unfinished upload is listed."""
     key = bench.key()
     upload_id = bench.open(key)
     try:
         listed = {entry.upload_id for entry in bench.store.list_uploads(key)}
     except PermissionDeniedError:
-        return "the credentials do not allow it"
+        return "the credentials do not permit it"
     return None if upload_id in listed else "the store does not list it"
 
 
 def agree_on_the_time(bench: Bench) -> str | None:
-    """The date of an answer."""
+    """The dates of the store's answers agree with this machine's clock."""
     asked = datetime.now(UTC)
     ahead = (bench.store.list_page(f"{bench.prefix}/", limit=1).served_at - asked).total_seconds()
     if abs(ahead) <= MAX_SKEW:

@@ -1,4 +1,4 @@
-"""What stands around a worker: its database, its broker, and the files that it may read."""
+"""Examines what a worker needs besides storages: database, broker, encryption keys, file roots."""
 
 import os
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from blobferry.sql.tables import VERSION_TABLE
 from models import Database
 from worker.doctor.findings import Finding
 from worker.errors import UnreachableError
+from worker.migrations import known_revisions
 from worker.settings import Settings
 
-ALEMBIC_INI: Final = Path(__file__).parent.parent.parent / "alembic.ini"
 _MIGRATE: Final = "run `python -m worker migrate`"
 
 
 def examine_database(database: Database) -> Iterator[Finding]:
-    """Whether it answers, and has the tables that this code works with. Makes no file where there is none."""
+    """Whether the database answers and is migrated. Creates no SQLite file."""
     url = database.engine.url
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-        yield Finding("database", "reachable", "broken", f"there is no file {url.database}: {_MIGRATE}")
+        yield Finding("database", "reachable", "broken", f"file {url.database} does not exist: {_MIGRATE}")
         return
     what = "reachable"
     try:
@@ -39,28 +39,30 @@ def examine_database(database: Database) -> Iterator[Finding]:
 
 
 def examine_broker(settings: Settings) -> Iterator[Finding]:
-    """Whether it answers."""
+    """Whether the broker answers."""
     connection = client_app(settings.broker_url.get_secret_value()).connection_for_write()
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
         yield Finding("broker", "reachable", "ok", connection.as_uri())
-    except Exception as error:  # whatever the broker's client raises
+    except Exception as error:  # each broker's client has errors of its own
         yield Finding("broker", "reachable", "broken", f"{connection.as_uri()}: {error}")
     finally:
         connection.release()
 
 
 def examine_encryption(settings: Settings) -> Iterator[Finding]:
-    """Whether source URLs that hold a secret are kept encrypted. Bad keys are refused when the settings are read."""
+    """Whether source URLs with secrets are stored encrypted. Loading the settings has refused invalid keys."""
     if settings.encryption_keys:
-        yield Finding("encryption", "source URLs", "ok", f"{len(settings.encryption_keys)} keys, the first one seals")
+        yield Finding(
+            "encryption", "source URLs", "ok", f"{len(settings.encryption_keys)} keys, the first one encrypts"
+        )
     else:
-        says = "there are no encryption_keys: a source URL with a password or a signature is kept in its row as it came"
+        says = "no encryption_keys are set: source URLs with passwords or signatures are stored in clear text"
         yield Finding("encryption", "source URLs", "missing", says)
 
 
 def examine_file_roots(settings: Settings) -> Iterator[Finding]:
-    """Whether they are directories that this user can look into."""
+    """Whether the file roots are directories that this user can read."""
     for root in settings.sources.file_roots:
         try:
             with os.scandir(root) as entries:
@@ -72,15 +74,10 @@ def examine_file_roots(settings: Settings) -> Iterator[Finding]:
 
 
 def _compared(found: str | None) -> Finding:
-    # Ten MiB that only this command needs.
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
-
-    scripts = ScriptDirectory.from_config(Config(str(ALEMBIC_INI)))
-    wanted = scripts.get_current_head()
+    known = known_revisions()
+    wanted = known[0]
     if found == wanted:
         return Finding("database", "migrated", "ok", f"revision {wanted}")
-    known = {None, *(script.revision for script in scripts.walk_revisions())}
-    mended = _MIGRATE if found in known else "update the worker, the database is newer"
-    problem = f"it is at revision {found or 'none'}, this worker is made for {wanted}: {mended}"
+    remedy = _MIGRATE if found is None or found in known else "update the worker, the database is newer"
+    problem = f"the database is at revision {found or 'none'}, this worker needs {wanted}: {remedy}"
     return Finding("database", "migrated", "broken", problem)

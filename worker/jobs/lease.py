@@ -1,4 +1,4 @@
-"""The lease: a run's right to work on its job and to write its rows, and the heartbeat that renews it."""
+"""The lease: a run's right to work on its job and to write its rows; a heartbeat renews it."""
 
 import logging
 import threading
@@ -11,32 +11,32 @@ from sqlalchemy.orm import Session
 
 from models import Database, JobRow, queries
 from worker.errors import LeaseLostError, UnreachableError
-from worker.settings import LeaseSettings as LeaseSettings
+from worker.settings import LeaseSettings
 
 logger = logging.getLogger(__name__)
 
 RETRIES_PER_HEARTBEAT: Final = 10  #: how often a failed database write is tried again between two heartbeats
 
-Result = TypeVar("Result")
+Written = TypeVar("Written")
 
 
 def lease_clock() -> float:
-    """Seconds of a clock that counts suspend: a machine that slept must not believe that its lease still holds."""
+    """Seconds of a clock that runs on while the machine is suspended, so that its lease ages as well."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def retry_interval(settings: LeaseSettings) -> float:
-    """Seconds between two tries while the database is away."""
+    """Seconds between two tries of a write while the database is away."""
     return settings.heartbeat_seconds / RETRIES_PER_HEARTBEAT
 
 
 class Lease:
-    """The lease of one run. Its thread lives within the ``with`` block; ``check`` may be called by any thread."""
+    """The lease of one run. The heartbeat thread lives within the ``with`` block; any thread may call ``check``."""
 
     def __init__(self, database: Database, job: JobRow, settings: LeaseSettings, *, taken_at: float) -> None:
-        """``taken_at`` is the lease clock right before the claim: the lease is no older than that."""
+        """``taken_at`` is the lease clock right before the claim, so the lease ends no earlier than it seems to here."""
         self.job = job
-        #: The control requests, as of the last heartbeat or write.
+        #: The control requests as of the last heartbeat or write.
         self.requests = queries.ControlRequests(job.cancel_requested, job.pause_requested, overdue=False)
         self._database = database
         self._settings = settings
@@ -56,7 +56,7 @@ class Lease:
         self._thread.join()
 
     def check(self) -> None:
-        """Raise LeaseLostError if another run may own the job by now, or soon."""
+        """Raise LeaseLostError if another run may own the job now, or within ``margin_seconds``."""
         if self._lost:
             raise LeaseLostError("another run owns the job now")
         self._check_age()
@@ -66,11 +66,11 @@ class Lease:
         if age > self._settings.seconds - self._settings.margin_seconds:
             raise LeaseLostError(f"the lease was renewed {age:.1f} s ago")
 
-    def write(self, work: Callable[[Session], Result], **values: Any) -> Result:
-        """Run ``work`` in one transaction, which first checks the token and sets these columns of the job.
+    def write(self, work: Callable[[Session], Written], **values: Any) -> Written:
+        """Check the token, set these columns of the job and run ``work``, all in one transaction.
 
-        While the database is away it is repeated for as long as the lease lasts. So ``work`` and ``values`` must be
-        safe to repeat: the answer to a COMMIT may be lost. Raises LeaseLostError.
+        While the database is away, the transaction is repeated for as long as the lease lasts. The answer to a COMMIT
+        may have been lost, so ``work`` and ``values`` must be safe to repeat. Raises LeaseLostError.
         """
         while True:
             try:
@@ -81,7 +81,7 @@ class Lease:
                 self._wait(error)
 
     def end(self, work: Callable[[Session], object]) -> None:
-        """Like :meth:`write`, for the write that ends the run: after it the job no longer belongs to this run."""
+        """Like :meth:`write`, for the write that ends the run. It is not repeated once its COMMIT has worked."""
         is_repeated = False
         while True:
             try:
@@ -94,12 +94,12 @@ class Lease:
                 self._wait(error)
 
     def _has_ended(self, session: Session) -> bool:
-        """Whether an earlier COMMIT of this ending had worked and only its answer was lost."""
+        """Whether an earlier try has worked and only the answer to its COMMIT was lost."""
         row = queries.find_job(session, self.job.id)
         return row is not None and row.token == self.job.token and row.lease_expires_at is None
 
     def _wait(self, error: UnreachableError) -> None:
-        # Only the age counts: the heartbeat cannot tell a job that was taken away from one that this run gave back.
+        # Only the age counts: to the heartbeat, a job that this run has just released looks as if it were lost.
         self._check_age()
         logger.warning("database is away, trying again", extra={"job_id": self.job.id, "reason": str(error)})
         time.sleep(retry_interval(self._settings))

@@ -1,23 +1,21 @@
-"""How a run ended, as a value. Its caller, the Celery task, decides what Celery is told."""
+"""How a run ended, as a value. The Celery task translates it into SUCCESS, FAILURE, RETRY or nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from worker.errors import (
-    BlobferryError,
-)
+from worker.errors import BlobferryError
 
 
 @dataclass(frozen=True, slots=True)
 class NotClaimed:
-    """The job could not be claimed, or the lease was lost: nothing is known about the job."""
+    """The job could not be claimed, or its lease was lost. The state of the job is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescheduled:
-    """Not the last run: the row says when the job continues."""
+    """The job goes on in a later run, at ``when`` or as soon as its row allows."""
 
     reason: str
     when: datetime
@@ -25,7 +23,7 @@ class Rescheduled:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The job is final: a result, or the error that it failed with."""
+    """The job is final: it has succeeded with ``result``, or failed with ``error``."""
 
     result: Mapping[str, Any] | None = None
     error: BlobferryError | None = None

@@ -1,4 +1,4 @@
-"""Which paths a job needs for itself, and how each storage names them."""
+"""The paths that a job needs for itself, and the names that each storage has for them."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,15 +9,15 @@ from worker.errors import InvalidPathError
 
 
 def holds_of(job: JobRow, drivers: Mapping[str, Driver]) -> list[Hold]:
-    """The paths that the job needs. A storage that this worker does not know is left out: the run will fail."""
+    """The paths that the job needs. Paths that it cannot reach are left out, since the run will fail on them."""
     found = {}
     for storage, path in _paths(job):
         driver = drivers.get(storage)
-        if driver is None:
+        if driver is None:  # not configured on this worker
             continue
         try:
             hold = _hold(driver, path, drivers, is_tree=job.operation == "delete")
-        except InvalidPathError:  # the key is too long: the run will fail
+        except InvalidPathError:  # the key is too long
             continue
         found[hold.bucket, hold.key] = hold
     return list(found.values())
@@ -34,17 +34,18 @@ def _hold(driver: Driver, path: str, drivers: Mapping[str, Driver], *, is_tree: 
     key = driver.key(path)
     names = {}
     for name, other in drivers.items():
-        if _place(other) == _place(driver) and (known_as := _path(other.root, key, is_tree=is_tree)) is not None:
+        shares_bucket = _bucket(other) == _bucket(driver)
+        if shares_bucket and (known_as := _path_below(other.root, key, is_tree=is_tree)) is not None:
             names[name] = known_as
-    return Hold(_place(driver), key, is_tree, names)
+    return Hold(_bucket(driver), key, is_tree, names)
 
 
-def _place(driver: Driver) -> str:
-    return driver.store.identity[-512:]  # the column's width; the end tells buckets apart
+def _bucket(driver: Driver) -> str:
+    return driver.store.identity[-512:]  # the width of the column; identities differ at their end
 
 
-def _path(root: str, key: str, *, is_tree: bool) -> str | None:
-    """The path of a key below a root directory; None if it lies outside, "" if a tree contains the whole root."""
+def _path_below(root: str, key: str, *, is_tree: bool) -> str | None:
+    """The path of a key below a root directory; None if it lies outside, "" for a tree that contains the root."""
     prefix = f"{root}/" if root else ""
     if key.startswith(prefix):
         return "/" + key[len(prefix) :]

@@ -1,4 +1,4 @@
-"""The retry decision: try again and when, or give up. The decision is a value; the runner acts on it."""
+"""The retry decision: try again after a delay, or give up. It is a value, on which the runner acts."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from worker.settings import RetrySettings
 
 @dataclass(frozen=True, slots=True)
 class RetryIn:
-    """Try again after ``delay`` seconds; ``failures`` runs in a row have then made no progress."""
+    """Try again after ``delay`` seconds. ``failures`` runs in a row, the last one included, made no progress."""
 
     delay: float
     failures: int
@@ -18,7 +18,7 @@ class RetryIn:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The job has failed. If ``resumable``, its upload is kept for a later ``retry``."""
+    """Fail the job. If ``resumable``, keep its upload for a later ``retry``."""
 
     resumable: bool
 
@@ -31,17 +31,18 @@ def decide(
     settings: RetrySettings,
     past_point_of_no_return: bool = False,
 ) -> RetryIn | GiveUp:
-    """Decide what follows a run that ended in ``error``.
+    """Decide what follows a run that ended in an error.
 
     Args:
-        failures: runs in a row that made no progress before this one.
-        progressed: this run made progress, so counting and backoff start again.
+        error: the error that ended the run.
+        failures: runs in a row before this one that made no progress.
+        progressed: whether this run made progress; then counting and backoff start anew.
         settings: limits and backoff.
-        past_point_of_no_return: readers may see the outcome already.
+        past_point_of_no_return: whether readers may already see the outcome.
     """
-    # Past the point of no return, a worker that lacks the storage must not fail the job: another one may finish it.
-    elsewhere = past_point_of_no_return and isinstance(error, ConfigurationError)
-    if not (error.transient or elsewhere):
+    # Past the point of no return, a worker that lacks the storage must not fail the job: another worker may finish it.
+    is_misconfigured_here = past_point_of_no_return and isinstance(error, ConfigurationError)
+    if not (error.transient or is_misconfigured_here):
         return GiveUp(resumable=False)
     failures = 1 if progressed else failures + 1
     if failures >= settings.max_attempts:

@@ -1,6 +1,6 @@
-"""A job's life: claim it, run a slice of it under a lease, record how the run ended.
+"""Runs jobs: claim one, run a slice of it under a lease, record how the run ended.
 
-The runner knows jobs and no bytes. A run that has lost its lease writes nothing more.
+The runner knows jobs, not bytes. A run that has lost its lease writes nothing more.
 """
 
 import logging
@@ -13,13 +13,7 @@ from typing import Final
 from blobferry.contract import PAST_POINT_OF_NO_RETURN, JobState, Phase
 from models import JobRow, queries
 from worker import drain
-from worker.errors import (
-    BlobferryError,
-    LeaseLostError,
-    UnexpectedError,
-    UnreachableError,
-    VerificationError,
-)
+from worker.errors import BlobferryError, LeaseLostError, UnexpectedError, UnreachableError, VerificationError
 from worker.jobs.lease import Lease, lease_clock, retry_interval
 from worker.jobs.operations import OPERATIONS, JobOperation, NotVisibleError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
@@ -32,13 +26,17 @@ from worker.transfer.stop import Interrupted
 
 logger = logging.getLogger(__name__)
 
-CLAIM_SECONDS: Final = 5.0  #: how long a claim is tried again while the database is away
-FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each Stat poll
+CLAIM_SECONDS: Final = 5.0  #: for so long a claim is repeated while the database is away
+FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each Stat poll, up to LONGEST_POLL_DELAY
 LONGEST_POLL_DELAY: Final = 30.0  #: seconds
 
 
 def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Outcome:
-    """Run one slice of the job if it can be claimed. Safe to call any number of times, in any process, at once."""
+    """Run one slice of the job if it can be claimed. Safe to call any number of times, also concurrently.
+
+    ``publish_seq`` is the number of the message; an outdated message claims nothing. Raises UnreachableError if the
+    database stays away while the job is claimed.
+    """
     taken_at, job = _claim(runtime, job_id, publish_seq)
     if job is None:
         return NotClaimed()
@@ -47,16 +45,17 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
         Lease(runtime.database, job, runtime.settings.lease, taken_at=taken_at) as lease,
     ):
         logger.info("job claimed", extra={"operation": job.operation, "path": job.path, "phase": job.phase})
-        outcome = _Run(runtime, lease).outcome()
+        outcome = _Run(runtime, lease).run()
         logger.info("run ended", extra={"outcome": repr(outcome)})
         return outcome
 
 
 def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, JobRow | None]:
-    """Claim the job; return it with the earliest time at which its lease may have begun, by the lease clock.
+    """Claim the job; return the earliest time at which its lease may have begun, by the lease clock, and the job.
 
-    If the answer to the COMMIT is lost, the claim is repeated.
+    The claim is repeated while the database is away: the answer to the COMMIT may have been lost.
     """
+    retention = runtime.settings.retention
     began_at, is_repeated = lease_clock(), False
     while True:
         taken_at = lease_clock()
@@ -70,11 +69,11 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     publish_seq=publish_seq,
                     is_repeated=is_repeated,
                     holds=lambda job: holds_of(job, runtime.drivers),
-                    failed_upload_seconds=runtime.settings.retention.failed_upload_seconds,
+                    failed_upload_seconds=retention.failed_upload_seconds,
                 )
-                if job is None:  # perhaps because of a control request: apply it now, not at the next sweep
-                    kept = runtime.settings.retention.paused_upload_seconds
-                    queries.apply_requests(session, limit=1, job_id=job_id, paused_upload_seconds=kept)
+                if job is None:  # perhaps because of a control request: apply it now, not in the next sweep
+                    paused_upload_seconds = retention.paused_upload_seconds
+                    queries.apply_requests(session, limit=1, job_id=job_id, paused_upload_seconds=paused_upload_seconds)
             return taken_at, job
         except UnreachableError as error:
             if lease_clock() - began_at > CLAIM_SECONDS:
@@ -84,15 +83,15 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
             time.sleep(retry_interval(runtime.settings.lease))
 
 
-class Stopping(StrEnum):
-    """Why a run ends before its job does."""
+class StopReason(StrEnum):
+    """Why a run ends before its job does. The texts are shown with Celery's RETRY."""
 
-    CANCEL = "cancel"
-    DEADLINE = "its deadline is over"
-    PAUSE = "pause"
+    CANCEL = "cancel requested"
+    DEADLINE = "the deadline has passed"
+    PAUSE = "pause requested"
     DRAIN = "the worker is shutting down"
     SLICE = "the slice is over"
-    ASKED = "asked to stop"
+    WITHDRAWN = "stop requested, then withdrawn"
 
 
 class _Run:
@@ -105,7 +104,7 @@ class _Run:
         self._ends_at = time.monotonic() + runtime.settings.transfer.slice_seconds
         self._operation: JobOperation | None = None
 
-    def outcome(self) -> Outcome:
+    def run(self) -> Outcome:
         try:
             try:
                 return self._execute()
@@ -115,7 +114,7 @@ class _Run:
                 raise
             except BlobferryError as error:
                 return self._failed(error)
-            except Exception as error:  # a bug, ours or a library's: recorded in the row and tried again
+            except Exception as error:  # a bug, ours or a library's: the row records it and the job is retried
                 logger.exception("unexpected error")
                 return self._failed(UnexpectedError(f"{type(error).__name__}: {error}"))
         except LeaseLostError as error:
@@ -135,39 +134,39 @@ class _Run:
         self._lease.check()
         return self._stop_reason() is not None
 
-    def _stop_reason(self) -> Stopping | None:
+    def _stop_reason(self) -> StopReason | None:
         operation, requests = self._operation, self._lease.requests
-        if operation is None or not operation.past_point_of_no_return:  # past it, readers may see the blob already
+        if operation is None or not operation.past_point_of_no_return:  # past it, readers may already see the blob
             if requests.cancel:
-                return Stopping.CANCEL
+                return StopReason.CANCEL
             if requests.overdue:
-                return Stopping.DEADLINE
+                return StopReason.DEADLINE
             if requests.pause:
-                return Stopping.PAUSE
+                return StopReason.PAUSE
         if drain.is_draining():
-            return Stopping.DRAIN
+            return StopReason.DRAIN
         is_late = time.monotonic() > self._ends_at
         slice_is_over = is_late and operation is not None and operation.progressed and operation.is_sliced
-        return Stopping.SLICE if slice_is_over else None
+        return StopReason.SLICE if slice_is_over else None
 
     def _hand_over(self) -> Outcome:
-        reason = self._stop_reason() or Stopping.ASKED  # the request to stop may have been withdrawn
+        reason = self._stop_reason() or StopReason.WITHDRAWN
         match reason:
-            case Stopping.CANCEL:
+            case StopReason.CANCEL:
                 self._lease.end(lambda session: queries.cancel_job(session, self._job))
                 abort_given_up(self._runtime)
                 return Cancelled()
-            case Stopping.DEADLINE:
-                return self._give_up(queries.deadline_error(self._job), kept=0.0)
-            case Stopping.PAUSE:
-                kept = self._runtime.settings.retention.paused_upload_seconds
-                self._lease.end(lambda session: queries.pause_job(session, self._job, paused_upload_seconds=kept))
+            case StopReason.DEADLINE:
+                return self._give_up(queries.deadline_error(self._job))
+            case StopReason.PAUSE:
+                seconds = self._runtime.settings.retention.paused_upload_seconds
+                self._lease.end(lambda session: queries.pause_job(session, self._job, paused_upload_seconds=seconds))
             case _:
                 self._lease.end(lambda session: queries.release_job(session, self._job, JobState.QUEUED))
         return Rescheduled(reason, datetime.now(UTC))
 
     def _verify(self, operation: JobOperation) -> Outcome:
-        """One Stat poll. Between two polls the job holds no slot."""
+        """One Stat poll. Between two polls the job occupies no slot."""
         job, seconds = self._job, self._runtime.settings.transfer.verify_seconds
         try:
             result = operation.verify()
@@ -184,17 +183,16 @@ class _Run:
 
     def _failed(self, error: BlobferryError) -> Outcome:
         settings = self._runtime.settings.retry
-        progressed = self._operation is not None and self._operation.progressed
         decision = decide(
             error,
             failures=self._job.failures,
-            progressed=progressed,
+            progressed=self._operation is not None and self._operation.progressed,
             settings=settings,
             past_point_of_no_return=self._job.phase in PAST_POINT_OF_NO_RETURN,
         )
         if isinstance(decision, GiveUp):
-            kept = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0
-            return self._give_up(error, kept=kept)
+            seconds = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0
+            return self._give_up(error, failed_upload_seconds=seconds)
         delay, failures, most = decision.delay, decision.failures, settings.max_attempts
         self._lease.end(
             lambda session: queries.retry_job(
@@ -204,8 +202,9 @@ class _Run:
         logger.warning("job will be retried", extra={"error_code": error.code, "error": str(error)})
         return Rescheduled(f"{error.code}: {error}", _after(delay))
 
-    def _give_up(self, error: BlobferryError, *, kept: float) -> Outcome:
-        self._lease.end(lambda session: queries.fail_job(session, self._job, error, keep_upload_seconds=kept))
+    def _give_up(self, error: BlobferryError, *, failed_upload_seconds: float = 0.0) -> Outcome:
+        seconds = failed_upload_seconds
+        self._lease.end(lambda session: queries.fail_job(session, self._job, error, failed_upload_seconds=seconds))
         logger.error("job failed", extra={"error_code": error.code, "error": str(error)})
         abort_given_up(self._runtime)
         return Finished(error=error)

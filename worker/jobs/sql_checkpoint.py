@@ -1,6 +1,6 @@
 """The checkpoint of a job: SQL rows, each written in a transaction that first checks the run's token.
 
-Every write may be repeated, as the answer to its COMMIT may be lost: counts are written whole, never added to.
+Every write may be repeated, since the answer to its COMMIT may be lost. So counts are set, never added to.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,11 +21,11 @@ from worker.transfer.stop import Interrupted
 from worker.transfer.upload.settle import expected_blob
 from worker.transfer.visible import Expected
 
-LATE_CREATE: Final = 3600.0  #: seconds after which an unanswered Create is searched for once more
+LATE_CREATE: Final = 3600.0  #: seconds after which the upload of an unanswered Create is searched for once more
 
 
 class Place(Protocol):
-    """Where an upload lies: in a store, or in the directory of a file."""
+    """Where an upload lies: a bucket of a store, or the directory of a file."""
 
     bucket: str
     endpoint: str
@@ -46,17 +46,17 @@ class SqlCheckpoint:
         """Make the checkpoint of a run.
 
         Args:
-            lease: of the run; every write goes through it.
-            place: where uploads lie now.
-            max_restarts: how often the upload may begin again from byte 0.
-            storage: that is written to, if it is not the job's own.
-            begins_again_elsewhere: begin again if a saved upload lies at another place, as a file on another host
-                may; otherwise that is a ConfigurationError, since the upload must not be forgotten.
+            lease: the lease of the run; every write goes through it.
+            place: where new uploads are opened.
+            max_restarts: how often the job may begin again from byte 0.
+            storage: the storage that is written to, if it is not the job's own.
+            begins_again_elsewhere: begin again from byte 0 if a saved upload lies at another place, such as a file on
+                another host. False: raise ConfigurationError, since the upload must not be forgotten.
         """
         job = lease.job
         self.mark = mark_of(job.id)
-        self.progressed = False  #: bytes went out in this run
-        self.past_point_of_no_return = job.phase in PAST_POINT_OF_NO_RETURN  #: readers may see the blob any moment
+        self.progressed = False  #: whether this run has sent bytes
+        self.past_point_of_no_return = job.phase in PAST_POINT_OF_NO_RETURN  #: whether readers may see the blob
         self._lease = lease
         self._job = job
         self._place = place
@@ -66,24 +66,25 @@ class SqlCheckpoint:
         self._row: UploadRow | None = None
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        """Remember the source's fingerprint, or compare it with the remembered one. Raises SourceChangedError."""
+        """Save the source's fingerprint, or compare it with the saved one. Raises SourceChangedError."""
         known = self._job.source_fingerprint
         if known is not None and known != dict(fingerprint):
-            raise SourceChangedError(
-                f"{self._job.source}: was {known} at the first attempt, is {dict(fingerprint)} now"
-            )
+            was_and_is = f"was {known} at the first attempt, is {dict(fingerprint)} now"
+            raise SourceChangedError(f"{self._job.source}: {was_and_is}")
         self._job.size, self._job.source_fingerprint = size, dict(fingerprint)
         self._write(size=size, source_fingerprint=dict(fingerprint), phase=self._job.phase or Phase.UPLOADING)
 
     def load(self) -> SavedUpload | None:
-        """The newest upload that is neither gone nor being aborted, with its parts."""
+        """The upload to resume, with its parts; None if there is none."""
         row, parts = self._lease.write(self._read)
         self._row = row
         if row is None:
             return None
         if (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint):
             if not self._begins_again_elsewhere:
-                problem = f"this job's upload is in bucket {row.bucket!r}, the storage now names {self._place.bucket!r}"
+                problem = (
+                    f"this job's upload is in bucket {row.bucket!r}, but the storage now names {self._place.bucket!r}"
+                )
                 raise ConfigurationError(f"storages.{row.storage}", problem)
             self.abandon(gone=False)
             return None
@@ -108,7 +109,16 @@ class SqlCheckpoint:
         self, key: str, *, size: int, part_size: int | None, base: VisibleVersion,
         prefix: int = 0, prefix_parts: int = 0,
     ) -> None:  # fmt: skip
-        """Insert the upload's row before Create is sent, so that an unanswered Create can be found."""
+        """Insert the upload's row before Create is sent, so that the upload is found if Create goes unanswered.
+
+        Args:
+            key: the key that the upload will be visible at.
+            size: of the whole blob, in bytes.
+            part_size: in bytes; None: a single put.
+            base: what readers see at the key now.
+            prefix: bytes that the store copies itself, before the first part that is sent.
+            prefix_parts: parts that these bytes are copied in.
+        """
         values = {
             "job_id": self._job.id,
             "storage": self._storage,
@@ -126,7 +136,7 @@ class SqlCheckpoint:
 
         def add(session: Session) -> UploadRow:
             row = queries.newest_upload(session, self._job.id)
-            if row is None:  # otherwise this was written before and only the answer was lost
+            if row is None:  # otherwise an earlier try has worked and only its answer was lost
                 row = UploadRow(**values)
                 session.add(row)
             return row
@@ -135,11 +145,11 @@ class SqlCheckpoint:
         self._job.bytes_done = 0
 
     def opened(self, upload_id: str) -> None:
-        """Save the upload id that the store has answered."""
+        """Save the upload id that the store has returned."""
         self._write(upload={"upload_id": upload_id, "state": UploadState.OPEN})
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
-        """Write rows of parts that the store holds."""
+        """Save parts that the store holds. ``bytes_sent``: sent for them in this call; 0 if they were found there."""
         self.progressed = self.progressed or progressed
         done, sent = self._job.bytes_done + sum(part.size for part in parts), self._job.bytes_sent + bytes_sent
 
@@ -161,7 +171,7 @@ class SqlCheckpoint:
         self._job.bytes_done = self._lease.write(forget)
 
     def completing(self, base: VisibleVersion) -> None:
-        """Pass the point of no return: an earlier cancel wins (Interrupted), a later one comes too late."""
+        """Pass the point of no return. Raises Interrupted if a cancel came first; a later one comes too late."""
         values = {"base_etag": base.etag, "base_mod_time": base.mod_time, "state": UploadState.COMPLETING}
 
         def begin(session: Session) -> bool:
@@ -175,7 +185,7 @@ class SqlCheckpoint:
         self.past_point_of_no_return = True
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
-        """Readers see the blob; it remains to verify it."""
+        """Save that readers see the blob; it remains to verify it."""
         self._job.etag, self._job.version_id = etag, version_id
         done, sent = self._upload.size, self._job.bytes_sent + bytes_sent
 
@@ -187,12 +197,12 @@ class SqlCheckpoint:
         self._job.bytes_done, self._job.bytes_sent = done or 0, sent
 
     def abandon(self, *, gone: bool) -> None:
-        """Begin again from byte 0; a restart, unless the upload never got an id. Raises TooManyRestartsError."""
+        """Begin again from byte 0. Counts as a restart if the upload had an id. Raises TooManyRestartsError."""
         restarts = self._job.restarts + (self._upload.upload_id is not None)
         if restarts > self._max_restarts:
             raise TooManyRestartsError(f"{self._upload.key}: the upload was lost {restarts} times")
         upload: dict[str, Any] = {"state": UploadState.GONE if gone else UploadState.ABORTING}
-        if gone and self._upload.upload_id is None:  # a Create may still be on its way to the store
+        if gone and self._upload.upload_id is None:  # the Create may still be on its way to the store
             upload["recheck_at"] = db_now(LATE_CREATE)
         counts, lost = restarts > self._job.restarts, self._job.bytes_done
         reason = "had vanished" if gone else "could not be gone on with"
@@ -208,7 +218,7 @@ class SqlCheckpoint:
         self.past_point_of_no_return = False
 
     def known_upload_ids(self, key: str) -> set[str]:
-        """Ids of all uploads at the key that have a row, of any job."""
+        """The ids of all recorded uploads at the key, of any job."""
         return self._lease.write(
             lambda session: queries.known_upload_ids(session, self._place.bucket, self._place.endpoint, key)
         )
@@ -218,13 +228,13 @@ class SqlCheckpoint:
         return self._lease.write(queries.time_now)
 
     def expected(self) -> Expected:
-        """The blob that Stat has to show once the upload is completed."""
+        """What Stat must show once the upload is completed."""
         upload = self.load()
         assert upload is not None, "a job that is verifying has an upload"
         return expected_blob(upload, self.mark, self._job.etag)
 
     def deleting_source(self) -> None:
-        """Stat has shown the copy of a move: from now on a missing source is no error."""
+        """Save that Stat has shown the copy of a move. From now on a missing source is no error."""
         self._write(phase=Phase.DELETING_SOURCE)
 
     @property

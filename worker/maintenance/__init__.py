@@ -1,1 +1,1 @@
-"""What keeps jobs moving when messages, workers or uploads are lost."""
+"""The caretaker: it keeps jobs moving when messages, workers or uploads are lost."""

@@ -1,4 +1,4 @@
-"""Aborts uploads that no job needs any more, again and again until the store lists no part of them."""
+"""Aborts uploads that no job needs any more, repeatedly until the store lists no part of them."""
 
 import logging
 from contextlib import suppress
@@ -18,13 +18,13 @@ from worker.transfer.upload.abort import abort_upload, lost_uploads
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 50  #: uploads handled by one sweep
-PUT_OFF: Final = 60.0  #: seconds before a failed abort is tried again
+PUT_OFF: Final = 60.0  #: seconds after which a failed abort is tried again
 
 
 def abort_given_up(runtime: Runtime) -> int:
-    """Abort the uploads that are due; return how many. Safe to repeat, also concurrently.
+    """Abort the uploads that are due; return how many were aborted. Safe to repeat, also concurrently.
 
-    An upload that cannot be aborted now keeps its row for a later sweep. Does not raise if the database is away.
+    An upload that cannot be aborted now keeps its row for a later sweep. If the database is away, nothing is done.
     """
     try:
         with runtime.database.begin() as session:
@@ -39,9 +39,8 @@ def abort_given_up(runtime: Runtime) -> int:
             done += 1
         except BlobferryError as error:
             _put_off(runtime, upload)
-            logger.warning(
-                "upload not aborted", extra={"job_id": upload.job_id, "key": upload.key, "reason": str(error)}
-            )
+            extra = {"job_id": upload.job_id, "key": upload.key, "reason": str(error)}
+            logger.warning("upload not aborted, will be tried again", extra=extra)
     return done
 
 
@@ -51,22 +50,23 @@ def _abort(runtime: Runtime, upload: UploadRow) -> None:
         return
     store = runtime.driver(upload.storage).store
     if (store.bucket, store.endpoint) != (upload.bucket, upload.endpoint):
-        raise ConfigurationError(f"storages.{upload.storage}", f"no longer names bucket {upload.bucket!r}")
-    opened = upload.part_size is not None  # otherwise a single put, which leaves nothing behind
-    first_look = upload.state == UploadState.ABORTING
-    if opened:
+        problem = f"no longer names bucket {upload.bucket!r}, where an upload has to be aborted"
+        raise ConfigurationError(f"storages.{upload.storage}", problem)
+    is_multipart = upload.part_size is not None  # a single put leaves nothing behind
+    if is_multipart:
         for upload_id in [upload.upload_id] if upload.upload_id else _lost(runtime, store, upload):
             abort_upload(store, upload.key, upload_id)
-    recheck = runtime.settings.retention.abort_recheck_seconds if opened and first_look else None
+    is_first_abort = upload.state == UploadState.ABORTING
+    recheck = runtime.settings.retention.abort_recheck_seconds if is_multipart and is_first_abort else None
     with runtime.database.begin() as session:
         queries.upload_is_gone(session, upload.id, recheck_seconds=recheck)
 
 
 def _remove_partial(runtime: Runtime, upload: UploadRow) -> None:
-    """Remove a partial file of this host; only forget one whose host has not answered for days."""
+    """Remove a partial file of this host; drop only the row of one whose host has been silent for ``HOST_GONE``."""
     if upload.endpoint != host_endpoint():
         extra = {"job_id": upload.job_id, "host": upload.endpoint, "key": upload.key}
-        logger.warning("partial file left behind: its host has gone", extra=extra)
+        logger.warning("partial file left behind, its host is gone; remove it by hand", extra=extra)
     elif upload.upload_id:
         remove_partial(upload.key, upload.upload_id)
     with runtime.database.begin() as session:
@@ -75,8 +75,8 @@ def _remove_partial(runtime: Runtime, upload: UploadRow) -> None:
 
 def _lost(runtime: Runtime, store: Store, upload: UploadRow) -> list[str]:
     with runtime.database.begin() as session:
-        if queries.is_being_opened(session, upload):
-            raise WriteConflictError(f"{upload.key}: another upload to this key is being opened")
+        if queries.is_being_opened(session, upload):  # a listing cannot tell it from the lost one
+            raise WriteConflictError(f"{upload.key}: another upload at this key is being opened")
 
     def known_ids() -> set[str]:
         with runtime.database.begin() as session:

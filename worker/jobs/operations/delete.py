@@ -1,4 +1,4 @@
-"""delete: a path and everything under it."""
+"""delete: delete a path and everything below it."""
 
 from datetime import datetime
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 from blobferry.contract import Phase
 from models import queries
 from worker.jobs.lease import Lease
-from worker.jobs.operations.operation import NotVisibleError, Result
+from worker.jobs.operations.operation import JobResult, NotVisibleError
 from worker.runtime import Runtime
 from worker.transfer.stop import Interrupted, Stop
 
 
 class Delete:
-    """A path and everything under it. Implements :class:`~worker.driver.delete_tree.Deletion` on the job's row."""
+    """Deletes a path and everything below it. The job's row is its :class:`~worker.driver.delete_tree.Deletion`."""
 
     is_sliced = True
 
     def __init__(self, runtime: Runtime, lease: Lease, stop: Stop) -> None:
         job = lease.job
         self.progressed = False
-        #: Until the last batch a cancel takes effect, between two batches.
+        #: A cancel takes effect between two batches, until the last one.
         self.past_point_of_no_return = job.phase == Phase.VERIFYING
         self.cutoff = job.cutoff
         self.deleted_any = job.deleted_any
@@ -29,17 +29,16 @@ class Delete:
         self._driver = runtime.driver(job.storage)
 
     def execute(self) -> None:
-        """Delete what is not newer than the cutoff."""
+        """Delete the blobs that are not newer than the cutoff."""
         self._driver.delete(self._path, deletion=self, stop=self._stop)
-        # Later runs only look: a blob that appears from now on came later.
-        if not self._lease.write(
-            lambda session: queries.pass_point_of_no_return(session, self._lease.job, phase=Phase.VERIFYING)
-        ):
+        # Later runs only look, so that they never delete a blob that is written from now on.
+        job = self._lease.job
+        if not self._lease.write(lambda session: queries.pass_point_of_no_return(session, job, phase=Phase.VERIFYING)):
             raise Interrupted
         self.past_point_of_no_return = True
 
-    def verify(self) -> Result:
-        """The path, once no blob of before the cutoff is visible there."""
+    def verify(self) -> JobResult:
+        """The path, once no blob that is as old as the cutoff is visible there."""
         head = self._driver.look(self._path)
         if head is not None and self.cutoff is not None and head.mod_time <= self.cutoff:
             raise NotVisibleError("the blob is still there")
@@ -48,15 +47,15 @@ class Delete:
     def close(self) -> None:
         """Nothing to release."""
 
-    # --- what a later run needs to know ------------------------------------------------------------------------------
+    # --- the deletion, as a later run needs it -----------------------------------------------------------------------
 
     def begin(self, cutoff: datetime) -> None:
-        """Save the cutoff, by the store's clock: keys newer than that stay."""
+        """Save the cutoff, by the store's clock. Newer blobs stay."""
         self.cutoff = cutoff
         self._write(cutoff=cutoff, phase=Phase.DELETING)
 
     def deleting(self) -> None:
-        """Save that a batch is about to go: from now on an empty path is no error."""
+        """Save that a batch is about to be deleted. From now on an empty path is no error."""
         self.deleted_any = True
         self._write(deleted_any=True)
 

@@ -1,12 +1,12 @@
-"""move: a blob from one path to another, in two halves."""
+"""move: copy a blob to another path, then delete the source."""
 
 from worker.errors import PathNotFoundError
-from worker.jobs.operations.operation import Result, TransferOperation, result_of
+from worker.jobs.operations.operation import JobResult, TransferOperation, result_of
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 
 
 class Move(TransferOperation):
-    """From one path to another, perhaps of another storage."""
+    """Moves a blob to another path, perhaps of another storage."""
 
     def _open_checkpoint(self) -> SqlCheckpoint:
         name = self._request.get("dest_storage") or self._job.storage
@@ -14,7 +14,7 @@ class Move(TransferOperation):
         return self._checkpoint_at(self._dest.store, storage=name)
 
     def execute(self) -> None:
-        """Copy, unless an earlier run has done so."""
+        """Copy the blob, unless an earlier run has done so."""
         source_path, dest_path = self._request["source_path"], self._request["dest_path"]
         if not self._dest.settle(dest_path, self._checkpoint):
             self._driver.copy(
@@ -26,10 +26,10 @@ class Move(TransferOperation):
                 stop=self._stop,
             )
 
-    def verify(self) -> Result:
-        """Once the copy is visible, delete the source if it is still what was copied."""
+    def verify(self) -> JobResult:
+        """Once the copy is visible, delete the source if it is still the version that was copied."""
         source_path, dest_path = self._request["source_path"], self._request["dest_path"]
-        if self._checkpoint.load() is None:  # it was moved onto itself
+        if self._checkpoint.load() is None:  # source and destination are one blob
             head = self._dest.look(dest_path)
             if head is None:
                 raise PathNotFoundError(source_path, self._driver.store.name)

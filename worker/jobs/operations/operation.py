@@ -1,4 +1,4 @@
-"""What the runner knows of an operation, and what operations share that make a blob or a file visible."""
+"""The protocol between the runner and an operation, and the base of operations that make a blob or a file visible."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,15 +10,16 @@ from worker.runtime import Runtime
 from worker.stores.blob_values import BlobHead
 from worker.transfer.stop import Stop
 
-Result = Mapping[str, Any]
+JobResult = Mapping[str, Any]
+"""The result of a job, as its row and Celery keep it."""
 
 
 class NotVisibleError(Exception):
-    """Stat does not show the outcome yet."""
+    """Stat does not show the outcome yet. The message is the difference."""
 
 
 class JobOperation(Protocol):
-    """One job's operation, for one run."""
+    """The operation of one job, in one run."""
 
     @property
     def progressed(self) -> bool:
@@ -27,7 +28,7 @@ class JobOperation(Protocol):
 
     @property
     def past_point_of_no_return(self) -> bool:
-        """Whether readers may see the outcome already; then a cancel comes too late."""
+        """Whether readers may already see the outcome, so that a cancel comes too late."""
         ...
 
     @property
@@ -36,20 +37,20 @@ class JobOperation(Protocol):
         ...
 
     def execute(self) -> None:
-        """Do the work. Safe to repeat by any later run. Raises Interrupted when the run has to stop; BlobferryError."""
+        """Do the work. Any later run may repeat it. Raises Interrupted when the run has to stop; BlobferryError."""
         ...
 
-    def verify(self) -> Result:
-        """The job's result, if readers see the outcome. Raises NotVisibleError if they do not yet; BlobferryError."""
+    def verify(self) -> JobResult:
+        """The job's result, once readers see the outcome. Raises NotVisibleError until then; BlobferryError."""
         ...
 
     def close(self) -> None:
-        """Release what the run has opened."""
+        """Release what this run has opened."""
         ...
 
 
 class TransferOperation:
-    """The common part of operations that make a blob or a file visible."""
+    """Base of the operations that make a blob or a file visible."""
 
     is_sliced = True
 
@@ -71,7 +72,7 @@ class TransferOperation:
 
     @property
     def progressed(self) -> bool:
-        """Whether bytes were moved in this run."""
+        """Whether this run has moved bytes."""
         return self._checkpoint.progressed
 
     @property
@@ -90,6 +91,6 @@ class TransferOperation:
         return head
 
 
-def result_of(path: str, head: BlobHead) -> Result:
+def result_of(path: str, head: BlobHead) -> JobResult:
     """The result of a job that has made a blob visible."""
     return {"path": path, "size": head.size, "etag": head.etag, "version_id": head.version_id}

@@ -1,7 +1,7 @@
-"""read_stream: a blob to a file."""
+"""read_stream: write a blob to a file."""
 
 from blobferry.contract import Phase
-from worker.jobs.operations.operation import Result, TransferOperation
+from worker.jobs.operations.operation import JobResult, TransferOperation
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.transfer.download.blob_download import download
 from worker.transfer.download.destination import FileDestination
@@ -10,19 +10,19 @@ from worker.transfer.sources.blob_source import BlobSource
 
 
 class ReadStream(TransferOperation):
-    """A blob to a file of this host, renamed into place: a visible file is complete."""
+    """Writes a blob to a file of this host. The file is renamed into place, so a visible file is complete."""
 
     _destination: FileDestination | None = None
 
     def _open_checkpoint(self) -> SqlCheckpoint:
-        if self._job.phase == Phase.VERIFYING:  # the file was renamed: its directory may be gone by now
+        if self._job.phase == Phase.VERIFYING:  # the file was renamed into place; its directory may be gone since
             return super()._open_checkpoint()
         roots = self._runtime.settings.sources.file_roots
         self._destination = FileDestination.open(self._request["dest"], roots)
         return self._checkpoint_at(self._destination, begins_again_elsewhere=True)
 
     def execute(self) -> None:
-        """Download, unless an earlier run has renamed the file into place."""
+        """Download the blob, unless an earlier run has renamed the file into place."""
         assert self._destination is not None, "a verifying job is not executed again"
         target = FileTarget(
             destination=self._destination,
@@ -40,13 +40,13 @@ class ReadStream(TransferOperation):
         part_size = self._runtime.engine.part_size
         download(target, source, self._request.get("offset", 0), part_size=part_size, checksum=head.checksum)
 
-    def verify(self) -> Result:
-        """The result. Size and checksum were checked before the rename; a reader may have taken the file since."""
+    def verify(self) -> JobResult:
+        """The result. Does not look at the file: it was checked before the rename, and a reader may have removed it."""
         fingerprint = self._job.source_fingerprint or {}
         dest, etag = self._request["dest"], fingerprint.get("etag")
         return {"path": self._request["path"], "dest": dest, "size": self._job.size, "etag": etag}
 
     def close(self) -> None:
-        """Close the directory."""
+        """Close the file's directory."""
         if self._destination is not None:
             self._destination.close()

@@ -1,30 +1,30 @@
-"""write_stream and put_content: bytes from elsewhere to a path."""
+"""write_stream and put_content: write a source, or the bytes of the request, to a path."""
 
 from base64 import b64decode
 from typing import Any
 
-from worker.jobs.operations.operation import Result, TransferOperation, result_of
+from worker.jobs.operations.operation import JobResult, TransferOperation, result_of
 from worker.stores.blob_values import BlobOptions
 from worker.transfer.sources.http.spooled_source import SpooledSource
 
 
 class WriteStream(TransferOperation):
-    """A source to a path."""
+    """Writes a source to a path."""
 
     def execute(self) -> None:
-        """Transfer the source, unless an earlier run has."""
+        """Transfer the source, unless an earlier run has done so."""
         path = self._request["path"]
-        if self._driver.settle(path, self._checkpoint):  # asked before the source is opened, which may be gone by now
+        if self._driver.settle(path, self._checkpoint):  # before the source is opened, which may be gone
             return
         source = self._runtime.open_source(self._request["source"], self._stop)
-        self.is_sliced = not isinstance(source, SpooledSource)  # the next slice would fetch all of it again
+        self.is_sliced = not isinstance(source, SpooledSource)  # a new slice would fetch all of it again
         try:
             self._driver.write_stream(path, self._request.get("offset", 0), source, **self._how())
         finally:
             source.close()
 
-    def verify(self) -> Result:
-        """The blob that readers see."""
+    def verify(self) -> JobResult:
+        """The result, once readers see the blob."""
         return result_of(self._request["path"], self._visible(self._driver, self._request["path"]))
 
     def _how(self) -> dict[str, Any]:
@@ -37,10 +37,10 @@ class WriteStream(TransferOperation):
 
 
 class PutContent(WriteStream):
-    """Bytes that came with the request."""
+    """Writes the bytes of the request to a path."""
 
     def execute(self) -> None:
-        """Put the bytes, unless an earlier run has."""
+        """Put the bytes, unless an earlier run has done so."""
         path = self._request["path"]
         if not self._driver.settle(path, self._checkpoint):
             self._driver.put_content(path, b64decode(self._request["contents"]["base64"]), **self._how())
