@@ -136,7 +136,7 @@ class World:
                 stop=stop,
             )
             try:
-                if not target.settle():
+                if not target.resolve_commit():
                     source = source or BlobSource(store or self.recording, KEY, "blob://test/" + KEY)
                     download(target, source, self.offset, part_size=part_size, checksum=checksum)
             finally:

@@ -131,7 +131,7 @@ def test_past_the_point_of_no_return_the_source_is_not_needed_any_more(name: str
                     threads=threads,
                     overwrite=scene.overwrite,
                 )
-                assert target.settle()
+                assert target.resolve_commit()
             threads.close()
             world.assert_all_is_well()
             settled += 1

@@ -112,12 +112,12 @@ def test_an_engine_settles_without_a_source_what_an_earlier_run_has_published(
     data: bytes, engine: Engine, memory: MemoryStore
 ) -> None:
     checkpoint = MemoryCheckpoint("job")
-    assert not engine.settle(memory, KEY, checkpoint)
+    assert not engine.resolve_commit(memory, KEY, checkpoint)
     store = FaultyStore(memory, "put", "complete_upload", when="after", error=LookupError)
     with pytest.raises(LookupError):
         write(engine, store, KEY, BytesSource(data), checkpoint=checkpoint)
-    assert engine.settle(memory, KEY, checkpoint)
-    assert engine.settle(memory, KEY, checkpoint), "as often as one likes"
+    assert engine.resolve_commit(memory, KEY, checkpoint)
+    assert engine.resolve_commit(memory, KEY, checkpoint), "as often as one likes"
     assert blob(memory, KEY) == data
     upload = checkpoint.load()
     assert upload is not None
@@ -143,4 +143,4 @@ def test_a_completion_in_doubt_at_another_key_is_not_judged_by_what_is_there(
     with pytest.raises(StoreUnavailableError):
         write(engine, FaultyStore(memory, "complete_upload", times=99), KEY, BytesSource(BLOB), checkpoint=checkpoint)
     with pytest.raises(ConfigurationError, match="rootdirectory"):
-        engine.settle(memory, "elsewhere", checkpoint)
+        engine.resolve_commit(memory, "elsewhere", checkpoint)

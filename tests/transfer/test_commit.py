@@ -22,7 +22,7 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint, VisibleVersion
 from worker.transfer.stop import Interrupted, never
-from worker.transfer.upload.commit import TRIES, commit, was_committed
+from worker.transfer.upload.commit import MAX_TRIES, commit, was_committed
 from worker.transfer.visible import Expected, look
 
 NEW = b"the new blob"
@@ -109,7 +109,7 @@ def test_an_error_that_hides_a_success_is_a_success(memory: MemoryStore, error: 
 
 
 def test_a_call_without_effect_is_repeated_while_readers_still_see_the_base(memory: MemoryStore) -> None:
-    store = FaultyStore(memory, "put", times=TRIES - 1)
+    store = FaultyStore(memory, "put", times=MAX_TRIES - 1)
     commitment = CommitOnce(store)
     commitment.run()
     assert blob(memory, "key") == NEW
@@ -168,7 +168,7 @@ def test_a_store_that_stays_down_ends_in_its_own_error_with_the_base_visible(mem
     commitment = CommitOnce(store)
     with pytest.raises(StoreUnavailableError):
         commitment.run()
-    assert store.fired == TRIES
+    assert store.fired == MAX_TRIES
     assert blob(memory, "key") == before
 
 
