@@ -22,7 +22,7 @@ from tests.doubles import (
     unfinished,
     write,
 )
-from tests.transfer.downloads import DATA, World
+from tests.transfer.download.downloads import DATA, World
 from worker.errors import StoreUnavailableError
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store

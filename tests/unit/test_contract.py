@@ -24,7 +24,7 @@ from blobferry.contract import (
     check_request,
 )
 from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError
-from tests.refused import REFUSED, Refused
+from tests.refused_requests import REFUSED, Refused
 from worker.jobs.mark import mark_of
 
 GOOD: dict[str, Any] = {"path": "/videos/7.mp4", "source": "file:///srv/incoming/7.mp4"}

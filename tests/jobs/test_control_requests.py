@@ -13,8 +13,8 @@ from sqlalchemy import select
 from blobferry.contract import JobState
 from models import Database, PathLockRow
 from tests.doubles import HookedStore, RecordingStore, blob, unfinished
+from tests.jobs.job_world import KEY, OLD, PART, THREADS, World, has_ended
 from tests.models.rows import ago, attempts, change, change_upload, job_row, outcomes, uploads
-from tests.tasks.life import KEY, OLD, PART, THREADS, World, has_ended
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
 from worker.maintenance.caretaker import Caretaker, Swept
 

@@ -10,8 +10,8 @@ import pytest
 from blobferry.contract import JobState
 from models import Database
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
+from tests.jobs.job_world import QUICK, World, due, has_ended, heartbeat_gives_up, requesting
 from tests.models.rows import ago, attempts, change, claim, expire_lease, job_row, outcomes, take_away, uploads
-from tests.tasks.life import QUICK, World, due, has_ended, heartbeat_gives_up, requesting
 from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled

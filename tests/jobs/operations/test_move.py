@@ -22,6 +22,7 @@ from tests.doubles import (
     tiny_store,
     unfinished,
 )
+from tests.jobs.job_world import OLD, PART, QUICK, World, due, has_ended, heartbeat_gives_up, requesting
 from tests.models.rows import (
     ago,
     attempts,
@@ -34,7 +35,6 @@ from tests.models.rows import (
     take_away,
     uploads,
 )
-from tests.tasks.life import OLD, PART, QUICK, World, due, has_ended, heartbeat_gives_up, requesting
 from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.mark import mark_of

@@ -20,6 +20,7 @@ from models import Database, JobRow, PathLockRow, queries
 from models.queries import claims, locks
 from models.queries.conditions import claimable
 from tests.doubles import HookedStore, blob, tiny_store
+from tests.jobs.job_world import KEY, PATH, QUICK, World, heartbeat_passes
 from tests.models.rows import (
     LEASE,
     add_upload,
@@ -32,7 +33,6 @@ from tests.models.rows import (
     submit,
     uploads,
 )
-from tests.tasks.life import KEY, PATH, QUICK, World, heartbeat_passes
 from worker.celery.revoke import ask_to_cancel, asked_since
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError

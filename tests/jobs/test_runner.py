@@ -20,6 +20,7 @@ from tests.doubles import (
     blob,
     unfinished,
 )
+from tests.jobs.job_world import KEY, OLD, PART, PATH, World, heartbeat_passes
 from tests.models.rows import (
     ago,
     attempts,
@@ -31,7 +32,6 @@ from tests.models.rows import (
     part_rows,
     uploads,
 )
-from tests.tasks.life import KEY, OLD, PART, PATH, World, heartbeat_passes
 from worker import drain
 from worker.errors import (
     ChecksumMismatchError,

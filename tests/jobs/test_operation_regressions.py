@@ -13,9 +13,9 @@ from celery.app.trace import build_tracer
 
 from models import Database
 from tests.doubles import DeathError, Fuse, FusedDatabase, HookedStore, WrappedStore, blob
+from tests.jobs.job_world import PATH, QUICK, World, due, heartbeat_passes
 from tests.models.rows import change, expire_lease, job_row
-from tests.tasks.life import PATH, QUICK, World, due, heartbeat_passes
-from tests.transfer.http_site import Handler, give, serving
+from tests.transfer.sources.http.http_site import Handler, give, serving
 from worker.celery.read_task import ReadTask
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError

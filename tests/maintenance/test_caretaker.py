@@ -13,6 +13,7 @@ from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.messages.job_messages import Message
 from models import Database
 from tests.doubles import FaultyStore, blob, unfinished
+from tests.jobs.job_world import KEY, OLD, World
 from tests.models.rows import (
     add_upload,
     ago,
@@ -24,7 +25,6 @@ from tests.models.rows import (
     tombstones,
     uploads,
 )
-from tests.tasks.life import KEY, OLD, World
 from worker.celery.caretaker_process import request_line
 from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.maintenance.caretaker import AHEAD, Caretaker, Swept

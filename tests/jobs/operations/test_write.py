@@ -13,9 +13,9 @@ from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import JobState
 from models import Database
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, blob, unfinished
+from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, heartbeat_passes, requesting
 from tests.models.rows import attempts, change, expire_lease, job_row, outcomes, part_rows, take_away, uploads
-from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, heartbeat_passes, requesting
-from tests.transfer.http_site import Site, drop_after, serving
+from tests.transfer.sources.http.http_site import Site, drop_after, serving
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError

@@ -15,6 +15,7 @@ from blobferry.contract import JobState
 from models import Database, queries
 from models.queries import HOST_GONE
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
+from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, requesting
 from tests.models.rows import (
     ago,
     attempts,
@@ -27,8 +28,7 @@ from tests.models.rows import (
     take_away,
     uploads,
 )
-from tests.tasks.life import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, requesting
-from tests.transfer.test_destinations import mounted, needs_mount
+from tests.transfer.download.test_destination import mounted, needs_mount
 from worker import drain
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.jobs.runner import run_job

@@ -27,6 +27,7 @@ from tests.doubles import (
     tiny_store,
     unfinished,
 )
+from tests.jobs.job_world import KEY, OLD, PART, PATH, World
 from tests.models.rows import (
     add_upload,
     ago,
@@ -43,7 +44,6 @@ from tests.models.rows import (
     try_claim,
     uploads,
 )
-from tests.tasks.life import KEY, OLD, PART, PATH, World
 from worker.celery.bare_task import make_row
 from worker.driver import Driver
 from worker.errors import LeaseLostError, UnreachableError

@@ -8,8 +8,8 @@ from os import getpid
 import pytest
 
 from models import Database, queries
+from tests.jobs.job_world import World
 from tests.models.rows import change, claim, job_row, outcomes, submit, try_claim
-from tests.tasks.life import World
 from worker.maintenance.caretaker import Caretaker
 from worker.processes import WorkerProcesses, process_name
 

@@ -30,7 +30,7 @@ from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import LEAST, TRIES, Pace, Paces
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 THREADS = 8
 KEY = "videos/7.mp4"
 FORK = multiprocessing.get_context("fork")

@@ -25,8 +25,8 @@ from tests.doubles import (
     blob,
     unfinished,
 )
+from tests.jobs.job_world import KEY, OLD, PART, PATH, THREADS, World
 from tests.models.rows import change, expire_lease, job_row, outcomes, part_rows, uploads
-from tests.tasks.life import KEY, OLD, PART, PATH, THREADS, World
 from worker.jobs.outcome import Cancelled, Finished
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker

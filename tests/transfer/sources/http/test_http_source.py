@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import blob, tiny_store, write
-from tests.transfer.http_site import Handler, Site, drop_after, give, hang_up, send, serving, status, tell
+from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, hang_up, send, serving, status, tell
 from worker.errors import (
     SourceChangedError,
     SourceError,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles import HookedStore
-from tests.transfer.downloads import World, interrupt
+from tests.transfer.download.downloads import World, interrupt
 from worker.errors import (
     DestinationError,
     DestinationFullError,

@@ -16,11 +16,11 @@ from celery.result import AsyncResult
 from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.contract import OPERATIONS, READS
 from models import Database
+from tests.directory_stack import LocalStack, local_stack
 from tests.doubles import FaultyStore
-from tests.localstack import LocalStack, local_stack
+from tests.jobs.job_world import World
 from tests.models.rows import count_rows
-from tests.refused import REFUSED, Refused
-from tests.tasks.life import World
+from tests.refused_requests import REFUSED, Refused
 from worker.celery.read_task import ANSWERS, answer
 from worker.errors import (
     ConfigurationError,

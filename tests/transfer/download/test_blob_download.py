@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, HookedStore, WrappedStore
-from tests.transfer.downloads import DATA, KEY, OLD, PART, World, interrupt
+from tests.transfer.download.downloads import DATA, KEY, OLD, PART, World, interrupt
 from worker.errors import (
     ChecksumMismatchError,
     SourceChangedError,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles import DeathError, Fuse, When
-from tests.transfer.downloads import DATA, OLD, PART, World
+from tests.transfer.download.downloads import DATA, OLD, PART, World
 from worker.transfer.download.file_target import FileTarget
 from worker.transfer.parts import PartThreads
 

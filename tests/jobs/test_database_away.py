@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from models import Database
 from tests.doubles import FaultyStore, blob, do_not_wait_for_the_disk, tiny_store, unfinished
+from tests.jobs.job_world import KEY, OLD, PATH, QUICK, World
 from tests.models.rows import attempts, change, job_row, part_rows, submit, try_claim, uploads
-from tests.tasks.life import KEY, OLD, PATH, QUICK, World
 from worker.errors import LeaseLostError, StoreUnavailableError, UnreachableError
 from worker.jobs.lease import Lease, lease_clock
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled

@@ -17,9 +17,9 @@ from blobferry.messages.job_messages import Message
 from blobferry.sealing import Sealer
 from models import Database
 from tests.doubles import blob
+from tests.jobs.job_world import KEY, PATH, World, has_ended
 from tests.models.rows import attempts, job_row, submit
-from tests.tasks.life import KEY, PATH, World, has_ended
-from tests.transfer.http_site import Site, serving
+from tests.transfer.sources.http.http_site import Site, serving
 from worker.celery.bare_task import make_row
 from worker.jobs.runner import run_job
 from worker.runtime import Runtime

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
 
-from tests.transfer.http_site import Handler, Listener, Site, drop_after, give, redirect, serving, status
+from tests.transfer.sources.http.http_site import Handler, Listener, Site, drop_after, give, redirect, serving, status
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
 from worker.transfer.sources.http.addresses import PublicConnection, PublicTlsConnection, is_public
 from worker.transfer.sources.http.http_client import HttpClient

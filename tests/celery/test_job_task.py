@@ -19,8 +19,8 @@ from blobferry.messages.job_messages import Message, publish
 from dev.waiting import wait_until
 from models import Database
 from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
+from tests.jobs.job_world import KEY, PART, THREADS, World
 from tests.models.rows import claim, expire_lease, job_row, outcomes
-from tests.tasks.life import KEY, PART, THREADS, World
 from worker.celery import revoke as revoking
 from worker.celery.job_task import JobTask
 from worker.errors import UnreachableError

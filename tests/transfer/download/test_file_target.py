@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import DeathError, Fuse, HookedStore
-from tests.transfer.downloads import DATA, OLD, World, interrupt
+from tests.transfer.download.downloads import DATA, OLD, World, interrupt
 from worker.errors import (
     BlobExistsError,
     DestinationNotAllowedError,
