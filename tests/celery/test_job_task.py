@@ -10,19 +10,41 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery, signals
+from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
 from celery.worker import state as worker_state
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from blobferry import Client
+from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.contract import JOBS_QUEUE, ROW_HEADER, SEQ_HEADER
-from blobferry.messages.job_messages import Message, publish
+from blobferry.messages.job_messages import Message, client_app, publish
 from dev.waiting import wait_until
-from models import Database
-from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
-from tests.jobs.job_world import KEY, PART, THREADS, World
-from tests.models.rows import claim, expire_lease, job_row, outcomes
+from models import Database, JobRow, queries
+from tests.doubles import (
+    PUBLISHING,
+    DeathError,
+    FaultyStore,
+    HookedStore,
+    blob,
+)
+from tests.jobs.job_world import KEY, PART, PATH, THREADS, World
+from tests.models.rows import (
+    LEASE,
+    ago,
+    claim,
+    count_rows,
+    expire_lease,
+    job_row,
+    outcomes,
+    submit,
+    tombstones,
+)
 from worker.celery import revoke as revoking
+from worker.celery.bare_task import make_row
 from worker.celery.job_task import JobTask
+from worker.celery.revoke import ask_to_cancel, asked_since
 from worker.errors import UnreachableError
 from worker.jobs.lease import lease_clock
 from worker.jobs.outcome import Finished, NotClaimed
@@ -260,3 +282,103 @@ def test_near_the_end_of_a_lease_that_is_not_renewed_no_part_and_no_publishing_c
     expire_lease(world.database, job_id)
     assert isinstance(world.run(job_id), Finished)
     assert blob(world.memory, KEY) == world.data
+
+
+DAY = 24 * 3600.0
+
+
+def make_world(database: Database, directory: Path, size: int = 95) -> World:
+    incoming = directory / "incoming"
+    incoming.mkdir()
+    return World(database, incoming, size)
+
+
+@pytest.mark.parametrize("statement", range(4))
+def test_a_bare_message_of_a_job_that_is_pruned_meanwhile_makes_no_row(
+    statement: int, postgres_database: Database, tmp_path: Path
+) -> None:
+    """Pruning commits right before the first, second … statement of the message's transaction."""
+    job_id = submit(postgres_database, state="succeeded", finished_at=ago(31 * DAY))
+    row = job_row(postgres_database, job_id)
+    url = postgres_database.engine.url.render_as_string(hide_password=False)
+    pruner, database = Database(url), Database(url)
+    left = [statement]
+
+    def prune(*args: Any) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            with pruner.begin() as session:
+                assert queries.prune(session, keep_seconds=DAY, tombstone_seconds=99 * DAY, limit=10) == 1
+
+    event.listen(database.engine, "before_cursor_execute", prune)
+    arguments = {**(row.request or {}), "storage": row.storage}
+    with make_world(database, tmp_path).worker(database=database) as runtime:
+        made = make_row(runtime, Context(id=job_id), "write_stream", arguments)
+    if left[0] >= 0:  # there are not as many: it goes as if nothing was pruned
+        assert statement >= 2
+        prune()
+    else:
+        assert not made
+    assert count_rows(database, "blobferry_jobs") == 0
+    assert tombstones(database) == {job_id}
+    pruner.close()
+    database.close()
+
+
+@pytest.mark.parametrize("first", ["the bare task", "the client"])
+def test_a_bare_task_and_a_client_with_one_idempotency_key_are_one_job(first: str, world: World) -> None:
+    arguments = {"path": PATH, "source": world.file.as_uri(), "idempotency_key": "K"}
+    url = str(world.database.engine.url)
+    with world.worker() as runtime, Client(database_url=url, broker_url="memory://") as client:
+        if first == "the client":
+            job = client.write_stream(PATH, world.file, idempotency_key="K")
+            assert not make_row(runtime, Context(id="bare"), "write_stream", arguments)
+        else:
+            assert make_row(runtime, Context(id="bare"), "write_stream", arguments)
+            job = client.write_stream(PATH, world.file, idempotency_key="K")
+            assert job.id == "bare"
+    assert count_rows(world.database, "blobferry_jobs") == 1
+    assert job_row(world.database, job.id).idempotency_key == "K"
+
+
+def test_the_first_member_of_a_group_keeps_its_place(world: World) -> None:
+    with world.worker() as runtime:
+        arguments = {"path": PATH, "source": world.file.as_uri()}
+        assert make_row(runtime, Context(id="first", group="g", group_index=0, callbacks=[]), "write_stream", arguments)
+    assert job_row(world.database, "first").message_options == {"group_id": "g", "group_index": 0}
+
+
+@pytest.fixture
+def each_world(database: Database, tmp_path: Path) -> World:
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(database, directory, size=400)
+
+
+def test_a_bare_message_whose_claim_lost_its_answer_finds_its_job_again(each_world: World) -> None:
+    job_id = each_world.submit()
+
+    def claim(worker: str) -> JobRow | None:
+        with each_world.database.begin() as session:
+            return queries.claim_job(session, job_id, worker=worker, lease_seconds=LEASE, is_repeated=True)
+
+    assert claim("w:1") is not None
+    assert claim("w:2") is None
+    again = claim("w:1")
+    assert again is not None
+    assert (again.attempt, again.crashes) == (1, 0)
+
+
+def test_a_message_that_can_never_be_sent_is_not_taken_for_a_broker_that_is_away() -> None:
+    """Whoever publishes stops at the first that the broker does not take: all others would wait behind this one."""
+    app = client_app("memory://")
+    unsendable = Message("job", "delete", "blobferry", {}, 0, {"link": object()})
+    assert publish(app, unsendable)
+    app.close()
+
+
+def test_a_revoke_of_what_can_be_no_job_is_not_told_to_the_caretaker() -> None:
+    ask_to_cancel("x" * 5000)
+    ask_to_cancel("a job's")
+    assert [task_id for _, task_id in asked_since(0)][-1] == "a job's"
+    assert all(len(task_id) <= MAX_JOB_ID for _, task_id in asked_since(0))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery.app.trace import build_tracer
 from celery.result import AsyncResult
 
 from blobferry.checks.arguments import MAX_CONTENT
@@ -21,7 +22,7 @@ from tests.doubles import FaultyStore
 from tests.jobs.job_world import World
 from tests.models.rows import count_rows
 from tests.refused_requests import REFUSED, Refused
-from worker.celery.read_task import ANSWERS, answer
+from worker.celery.read_task import ANSWERS, ReadTask, answer
 from worker.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -149,3 +150,17 @@ def test_a_url_is_asked_for_with_the_moment_that_was_meant(sqlite_database: Data
             answer(runtime, "url_for", {"path": "/a", "options": {"method": "HEAD"}})
         with pytest.raises(InvalidRequestError, match="expiry"):
             answer(runtime, "url_for", {"path": "/a", "options": {"expiry": late}})
+
+
+def test_the_answer_of_a_read_is_neither_logged_nor_sent_as_an_event(caplog: pytest.LogCaptureFixture) -> None:
+    app = Celery("test", set_as_current=False, broker="memory://", backend="cache+memory://")
+
+    @app.task(base=ReadTask, name="tests.secret")
+    def secret() -> str:
+        return "https://bucket/a?X-Amz-Signature=hunter2"
+
+    with caplog.at_level("INFO", "celery"), caplog.at_level("INFO"):
+        trace = build_tracer("tests.secret", secret, app=app, propagate=True)
+        trace("an-id", (), {}, {"id": "an-id", "hostname": "h", "ignore_result": True, "is_eager": False})
+    assert "an-id" in caplog.text
+    assert "hunter2" not in caplog.text

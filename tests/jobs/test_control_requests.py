@@ -4,6 +4,7 @@ The heartbeats of these runs come every ten seconds, as by default: it is the ne
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 from sqlalchemy import select
 
 from blobferry.contract import JobState
-from models import Database, PathLockRow
+from blobferry.errors import TooLateError
+from blobferry.jobs import control
+from models import Database, PathLockRow, queries
 from tests.doubles import HookedStore, RecordingStore, blob, unfinished
-from tests.jobs.job_world import KEY, OLD, PART, THREADS, World, has_ended
+from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, THREADS, World, has_ended, heartbeat_passes
 from tests.models.rows import ago, attempts, change, change_upload, job_row, outcomes, uploads
+from worker.errors import SlowDownError, StoreUnavailableError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
+from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker, Swept
 
 PARTS = 40
@@ -188,3 +193,111 @@ def test_an_upload_that_vanished_is_told_of_in_the_history(world: World) -> None
     assert attempt.remark == f"its upload had vanished at byte {done}: begun again from byte 0"
     assert job_row(world.database, job_id).restarts == 1
     assert blob(world.memory, KEY) == world.data
+
+
+@pytest.fixture
+def each_world(database: Database, tmp_path: Path) -> World:
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(database, directory, size=400)
+
+
+class ResumedAtTheLastMoment(Database):
+    """Somebody resumes the job right before the run writes down that it is paused."""
+
+    resume: Callable[[], object] | None = None
+
+    def begin(self) -> Any:
+        if self.resume is not None and threading.current_thread() is threading.main_thread():
+            resume, self.resume = self.resume, None
+            resume()
+        return super().begin()
+
+
+def test_a_resume_between_hearing_of_a_pause_and_writing_it_down_is_not_lost(each_world: World) -> None:
+    job_id = each_world.submit()
+    url = each_world.database.engine.url.render_as_string(hide_password=False)
+    database = ResumedAtTheLastMoment(url)
+
+    def pause(called: str) -> None:
+        if called == "upload_part" and not job_row(each_world.database, job_id).pause_requested:
+            control.pause(each_world.database.engine, job_id)
+
+    with each_world.worker(HookedStore(each_world.memory, before=pause), database=database) as runtime:
+        leave = runtime.driver("default").write_stream
+
+        def write_stream(*args: Any, **keywords: Any) -> Any:
+            try:
+                return leave(*args, **keywords)
+            finally:
+                database.resume = lambda: control.resume(each_world.database.engine, job_id)
+
+        runtime.driver("default").write_stream = write_stream  # type: ignore[method-assign]
+        assert isinstance(run_job(runtime, job_id), Rescheduled)
+    database.close()
+    assert job_row(each_world.database, job_id).state == "queued"
+    assert isinstance(each_world.run(job_id), Finished)
+
+
+def test_a_pause_that_is_taken_back_while_parts_wait_is_no_cancel(each_world: World) -> None:
+    job_id, seen, lock = each_world.submit(), 0, threading.Lock()
+
+    def hook(called: str) -> None:
+        nonlocal seen
+        if called != "upload_part":
+            return
+        with lock:
+            seen += 1
+            mine = seen
+        if mine <= 2:
+            raise SlowDownError("one part at once")
+        if mine == 3:
+            control.pause(each_world.database.engine, job_id)
+            heartbeat_passes(each_world, job_id)  # the part that waits for its turn ends
+            control.resume(each_world.database.engine, job_id)
+            heartbeat_passes(each_world, job_id)
+            raise SlowDownError("it waits, and asks whether to stop: no")
+
+    assert isinstance(each_world.run(job_id, HookedStore(each_world.memory, before=hook), lease=QUICK), Rescheduled)
+    assert job_row(each_world.database, job_id).state == "queued"
+    assert [upload.state for upload in uploads(each_world.database, job_id)] == ["open"]
+
+
+def test_a_cancel_of_a_delete_is_too_late_or_cancels(each_world: World) -> None:
+    each_world.run(each_world.submit())
+    job_id = each_world.ask("delete", path=PATH)
+    asked: list[str] = []
+
+    def cancel(called: str) -> None:
+        if called.startswith("delete") and not asked:
+            asked.append(control.cancel(each_world.database.engine, job_id)["state"])
+
+    each_world.run(job_id, HookedStore(each_world.memory, before=cancel))
+    assert asked == ["running"]
+    assert job_row(each_world.database, job_id).state == "cancelled"
+
+
+def lose_the_answers(each_world: World, job_id: str, **sections: Any) -> Any:
+    """A run whose completion takes effect, and which then hears nothing more of the store."""
+    completed = False
+
+    def after(called: str) -> None:
+        nonlocal completed
+        completed = completed or called == "complete_upload"
+        if completed:
+            raise StoreUnavailableError("no answer")
+
+    return each_world.run(job_id, HookedStore(each_world.memory, after=after), **sections)
+
+
+def test_a_job_that_is_retried_after_its_completion_cannot_be_cancelled(each_world: World) -> None:
+    job_id = each_world.submit()
+    assert isinstance(lose_the_answers(each_world, job_id, retry={"max_attempts": 1}), Finished)
+    assert blob(each_world.memory, KEY) == each_world.data
+    control.retry(each_world.database.engine, job_id)
+    with pytest.raises(TooLateError):
+        control.cancel(each_world.database.engine, job_id)
+    with each_world.database.begin() as session:
+        assert queries.ask_to_cancel(session, [job_id]) == 0
+    assert isinstance(each_world.run(job_id), Finished)
+    assert job_row(each_world.database, job_id).state == "succeeded"

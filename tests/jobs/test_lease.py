@@ -1,5 +1,8 @@
 """The lease: kept by a heartbeat, lost to another owner, and not trusted near its end."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,3 +120,23 @@ def test_a_database_that_is_away_costs_the_lease_only_near_its_end(sqlite_databa
 def test_the_clock_of_a_lease_only_goes_forward() -> None:
     first = lease_clock()
     assert lease_clock() >= first
+
+
+MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
+
+
+SUSPENDED = 5 * HOUR
+
+
+def test_the_clock_of_a_lease_counts_while_the_machine_is_suspended() -> None:
+    """In a namespace of its own, whose machine has been suspended for hours."""
+    asks = "import time; from worker.jobs.lease import lease_clock; print(lease_clock() - time.monotonic())"
+    unshare = ["unshare", "--time", "--boottime", str(SUSPENDED)]
+    environment = {"PATH": os.environ["PATH"], "BLOBFERRY_DATABASE_URL": "sqlite://"}
+    try:
+        subprocess.run([*unshare, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no namespace of time is to be had here")
+    asked = subprocess.run([*unshare, sys.executable, "-c", asks], env=environment, capture_output=True, text=True)
+    assert asked.returncode == 0, asked.stderr
+    assert float(asked.stdout) >= SUSPENDED - 1

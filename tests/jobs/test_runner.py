@@ -3,43 +3,60 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
-from blobferry.contract import JobState
+from blobferry.contract import REQUEST_VERSION, JobState, UploadState
+from blobferry.messages.job_messages import Message
 from models import Database, queries
 from tests.doubles import (
+    DeathError,
     FaultyStore,
     HookedStore,
     LaggingStore,
     LyingStore,
     RecordingStore,
+    WrappedStore,
     blob,
+    tiny_store,
     unfinished,
 )
-from tests.jobs.job_world import KEY, OLD, PART, PATH, World, heartbeat_passes
+from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, heartbeat_passes
 from tests.models.rows import (
     ago,
     attempts,
     change,
+    change_upload,
     claim,
     expire_lease,
     job_row,
     outcomes,
     part_rows,
+    try_claim,
     uploads,
 )
 from worker import drain
+from worker.driver import Driver
 from worker.errors import (
     ChecksumMismatchError,
+    LeaseLostError,
     PermissionDeniedError,
+    StoreUnavailableError,
     SupersededError,
+    UnreachableError,
     VerificationError,
 )
-from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
+from worker.jobs.runner import run_job
+from worker.maintenance.caretaker import Caretaker
+from worker.runtime import Runtime
+from worker.stores.store import Store
+from worker.transfer.upload.engine import Engine
 
 
 @pytest.fixture
@@ -444,9 +461,6 @@ def cancel_at(world: World, job_id: str, verb: str, **wishes: bool) -> HookedSto
     return HookedStore(world.memory, before=wish)
 
 
-QUICK = {"seconds": 30, "heartbeat_seconds": 0.03, "margin_seconds": 1}
-
-
 def test_a_cancel_before_the_point_of_no_return_ends_the_job_and_aborts_its_upload(world: World) -> None:
     world.memory.put(KEY, OLD)
     job_id = world.submit()
@@ -565,3 +579,371 @@ def test_a_failed_job_that_is_slow_to_abort_its_upload_stays_failed(world: World
     slow = HookedStore(denied, before=linger)
     world.run(job_id, slow, lease=QUICK)
     assert has_ended(world, job_id, JobState.FAILED, "permission_denied")
+
+
+DAY = 24 * 3600.0
+
+
+def make_world(database: Database, directory: Path, size: int = 95) -> World:
+    incoming = directory / "incoming"
+    incoming.mkdir()
+    return World(database, incoming, size)
+
+
+def sweep(world: World, store: Store | None = None) -> int:
+    """One sweep; how many uploads it aborted."""
+    with world.worker(store) as runtime:
+        return Caretaker(runtime, lambda message: True).sweep().aborted
+
+
+def died(world: World, job_id: str, store: Store) -> None:
+    """A run whose worker dies, and whose lease runs out."""
+    with pytest.raises(DeathError):
+        world.run(job_id, store)
+    expire_lease(world.database, job_id)
+
+
+@contextmanager
+def worker_with(world: World, **stores: tuple[Store, str]) -> Iterator[Runtime]:
+    """A worker with these storages, each a store and its root directory."""
+    engine = Engine(part_size=PART, part_threads=1)
+    drivers = {name: Driver(store, root=root, engine=engine) for name, (store, root) in stores.items()}
+    with world.worker() as usual:
+        runtime = Runtime(usual.settings, database=world.database, drivers=drivers)
+        try:
+            yield runtime
+        finally:
+            runtime.engine.close()
+            engine.close()
+
+
+def run_with(world: World, job_id: str, **stores: tuple[Store, str]) -> Outcome:
+    with worker_with(world, **stores) as runtime:
+        return run_job(runtime, job_id)
+
+
+def half_sent(world: World) -> str:
+    """A job whose first run had to stop after five parts."""
+    job_id = world.submit()
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=6, times=100)), Rescheduled)
+    due(world, job_id)
+    return job_id
+
+
+def sent_and_not_completed(world: World) -> str:
+    """A job whose completion the store answers with 503, so that nobody knows whether it will work."""
+    job_id = world.submit()
+    assert isinstance(world.run(job_id, FaultyStore(world.memory, "complete_upload", times=100)), Rescheduled)
+    assert job_row(world.database, job_id).phase == "completing"
+    due(world, job_id)
+    return job_id
+
+
+def sent_and_not_seen(world: World) -> str:
+    """A job whose blob Stat does not show yet."""
+    job_id = world.submit()
+    assert isinstance(world.run(job_id, LaggingStore(world.memory, 3)), Rescheduled)
+    assert job_row(world.database, job_id).phase == "verifying"
+    due(world, job_id)
+    return job_id
+
+
+class ForgetfulDatabase(Database):
+    """Commits, and loses the answer of the one commit that brings the job into this state."""
+
+    def __init__(self, url: str, job_id: str, state: str) -> None:
+        super().__init__(url)
+        self.lost = 0
+        self._job_id = job_id
+        self._state = state
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        with super().begin() as session:
+            yield session
+        if self.lost:
+            return
+        with super().begin() as session:
+            job = queries.find_job(session, self._job_id)
+        if job is not None and job.state == self._state:
+            self.lost += 1
+            raise UnreachableError("server closed the connection unexpectedly")
+
+
+def run_forgetfully(world: World, job_id: str, state: str) -> Outcome:
+    database = ForgetfulDatabase(str(world.database.engine.url), job_id, state)
+    with world.worker(database=database) as runtime:
+        outcome = run_job(runtime, job_id)
+    assert database.lost == 1
+    database.close()
+    return outcome
+
+
+def test_a_job_whose_last_commit_lost_its_answer_has_succeeded_and_says_so(world: World) -> None:
+    job_id = world.submit()
+    outcome = run_forgetfully(world, job_id, "succeeded")
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code, row.attempt) == ("succeeded", None, 1)
+    assert row.result is not None
+    assert outcome == Finished(result=row.result)
+    assert outcomes(world.database, job_id) == ["succeeded"]
+    world.file.unlink()  # whoever sees "succeeded" may do that
+    due(world, job_id)
+    assert world.run(job_id) == NotClaimed()
+    assert job_row(world.database, job_id).state == "succeeded"
+
+
+def test_a_run_that_has_ended_writes_nothing_more(world: World) -> None:
+    job_id = world.submit()
+    world.run(job_id)
+    row = job_row(world.database, job_id)
+    with pytest.raises(LeaseLostError), world.database.begin() as session:
+        queries.update_owned(session, job_id, row.token, state="retrying")
+    with world.database.begin() as session:
+        assert queries.extend_lease(session, job_id, row.token, 30) is None
+    assert job_row(world.database, job_id).as_row() == row.as_row()
+
+
+def test_a_job_whose_failure_lost_its_answer_stays_failed(world: World) -> None:
+    job_id = world.submit()
+    world.file.unlink()
+    run_forgetfully(world, job_id, "failed")
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code) == ("failed", "source_not_found")
+
+
+@pytest.mark.parametrize("size", [5, 95], ids=["a put", "parts"])
+@pytest.mark.parametrize("fate", ["deleted", "replaced"])
+def test_a_source_may_go_once_readers_see_the_blob_though_the_worker_died(
+    fate: str, size: int, sqlite_database: Database, tmp_path: Path
+) -> None:
+    world = make_world(sqlite_database, tmp_path, size)
+    job_id = world.submit()
+    died(world, job_id, FaultyStore(world.memory, "complete_upload", "put", when="after", error=DeathError))
+    assert blob(world.memory, KEY) == world.data
+    if fate == "deleted":
+        world.file.unlink()
+    else:
+        world.file.write_bytes(b"tomorrow's file")
+    outcome = world.run(job_id)
+    assert isinstance(outcome, Finished)
+    assert outcome.error is None
+    assert job_row(world.database, job_id).state == "succeeded"
+    assert blob(world.memory, KEY) == world.data
+
+
+@pytest.mark.parametrize("old", [None, OLD], ids=["over nothing", "over an old blob"])
+def test_a_completion_that_takes_effect_between_the_look_and_the_list_is_ours(old: bytes | None, world: World) -> None:
+    if old is not None:
+        world.memory.put(KEY, old)
+    job_id = world.submit()
+    on_its_way: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    class SlowStore(WrappedStore):
+        """Its worker dies while a completion is on its way."""
+
+        def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+            if name == "complete_upload":
+                on_its_way.append((args, keywords))
+                raise DeathError
+            return super()._do(name, args, keywords)
+
+    def arrive(verb: str) -> None:
+        if verb == "list_parts" and on_its_way:
+            args, keywords = on_its_way.pop()
+            world.memory.complete_upload(*args, **keywords)
+
+    died(world, job_id, SlowStore(world.memory))
+    recording = RecordingStore(HookedStore(world.memory, before=arrive))
+    outcome = world.run(job_id, recording)
+    assert on_its_way == []
+    assert isinstance(outcome, Finished)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code, row.restarts) == ("succeeded", None, 0)
+    assert recording.sent() == [], "nothing is sent again"
+    assert blob(world.memory, KEY) == world.data
+
+
+def test_a_part_replaced_behind_our_back_is_sent_again_by_the_next_run(world: World) -> None:
+    """A dead worker's request lands between our list of the parts and our completion."""
+    job_id = world.submit()
+    late = [3]
+
+    def land(verb: str) -> None:
+        if verb == "complete_upload" and late:
+            (upload_id,) = unfinished(world.memory)
+            world.memory.upload_part(KEY, upload_id, late.pop(), b"x" * PART)
+
+    assert isinstance(world.run(job_id, HookedStore(world.memory, before=land)), Rescheduled)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code) == ("retrying", "invalid_part")
+    due(world, job_id)
+    recording = RecordingStore(world.memory)
+    assert isinstance(world.run(job_id, recording), Finished)
+    assert recording.sent() == [(3, world.data[2 * PART : 3 * PART])]
+    assert job_row(world.database, job_id).state == "succeeded"
+    assert blob(world.memory, KEY) == world.data
+
+
+@pytest.mark.parametrize("before", [sent_and_not_completed, sent_and_not_seen])
+def test_a_worker_without_the_storage_leaves_a_job_past_its_return_to_one_that_has_it(
+    before: Any, world: World
+) -> None:
+    job_id = before(world)
+    assert isinstance(run_with(world, job_id, another=(tiny_store(), "")), Rescheduled)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code) == ("retrying", "configuration")
+    due(world, job_id)
+    assert isinstance(world.run(job_id), Finished)
+    assert job_row(world.database, job_id).state == "succeeded"
+    assert blob(world.memory, KEY) == world.data
+
+
+def test_a_completing_upload_is_kept_when_the_error_says_nothing_about_its_completion(world: World) -> None:
+    job_id = sent_and_not_completed(world)
+    world.file.unlink()
+    assert isinstance(world.run(job_id), Finished)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code) == ("failed", "source_not_found")
+    (upload,) = uploads(world.database, job_id)
+    assert upload.state == UploadState.COMPLETING
+    assert upload.recheck_at is not None
+    assert sweep(world) == 0
+    assert len(unfinished(world.memory)) == 1
+    change_upload(world.database, upload.id, recheck_at=ago(1))
+    assert sweep(world) == 1
+    assert unfinished(world.memory) == []
+
+
+def moved_store(what: str) -> Store:
+    """The storage's store after somebody has changed its bucket or its endpoint."""
+    store = WrappedStore(tiny_store(bucket="other" if what == "bucket" else "memory"))
+    if what == "endpoint":
+        store.endpoint = "http://elsewhere:9000"
+    return store
+
+
+@pytest.mark.parametrize("what", ["bucket", "endpoint"])
+def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(what: str, world: World) -> None:
+    job_id = half_sent(world)
+    moved = moved_store(what)
+    outcome = world.run(job_id, moved)
+    assert isinstance(outcome, Finished)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code) == ("failed", "configuration")
+    assert "storages.default" in str(row.error_message)
+    (upload,) = uploads(world.database, job_id)
+    assert (upload.state, upload.bucket, upload.endpoint) == ("aborting", "memory", "")
+    assert unfinished(world.memory) == [upload.upload_id]
+    assert unfinished(moved) == []
+    assert blob(moved, KEY) is None
+    change_upload(world.database, upload.id, recheck_at=ago(1))
+    assert sweep(world) == 1, "once it is moved back"
+    assert unfinished(world.memory) == []
+
+
+def test_a_job_whose_root_directory_was_changed_fails_and_its_upload_is_aborted_where_it_is(world: World) -> None:
+    job_id = half_sent(world)
+    assert isinstance(run_with(world, job_id, default=(world.memory, "moved")), Finished)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code) == ("failed", "configuration")
+    assert "rootdirectory" in str(row.error_message)
+    assert [upload.key for upload in uploads(world.database, job_id)] == [KEY]
+    assert unfinished(world.memory) == []
+    assert blob(world.memory, f"moved/{KEY}") is None
+
+
+def test_a_completion_in_doubt_is_not_given_up_because_the_root_directory_was_changed(world: World) -> None:
+    world.memory.put(KEY, OLD)
+    job_id = sent_and_not_completed(world)
+    run_with(world, job_id, default=(world.memory, "moved"))
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code) == ("retrying", "configuration")
+    due(world, job_id)
+    assert isinstance(world.run(job_id), Finished)
+    assert blob(world.memory, KEY) == world.data
+
+
+def test_rows_of_an_unknown_operation_are_left_to_workers_that_know_it(world: World) -> None:
+    unknown = [world.submit() for _ in range(8)]
+    for job_id in unknown:
+        change(world.database, job_id, operation="teleport", priority=5)
+    known = world.submit()
+    sent: list[Message] = []
+
+    def send(message: Message) -> bool:
+        sent.append(message)
+        return True
+
+    with world.worker() as runtime:
+        assert Caretaker(runtime, send).sweep().published == 1
+    assert [message.job_id for message in sent] == [known]
+    assert try_claim(world.database, unknown[0]) is None
+    assert {job_row(world.database, job_id).state for job_id in unknown} == {"queued"}
+    assert {job_row(world.database, job_id).published_at for job_id in unknown} == {None}
+
+
+def test_rows_of_a_newer_request_version_are_left_to_workers_that_know_it(world: World) -> None:
+    newer = world.submit(request_version=REQUEST_VERSION + 1)
+    assert try_claim(world.database, newer) is None
+    change(world.database, newer, request_version=REQUEST_VERSION)
+    assert try_claim(world.database, newer) is not None
+
+
+def test_two_thousand_polls_do_not_overflow(world: World) -> None:
+    job_id = sent_and_not_seen(world)
+    change(world.database, job_id, polls=2000)
+    outcome = world.run(job_id, LyingStore(world.memory), transfer={"verify_seconds": DAY})
+    assert isinstance(outcome, Rescheduled)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.polls, row.error_code) == ("verifying", 2001, None)
+
+
+@pytest.fixture
+def each_world(database: Database, tmp_path: Path) -> World:
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(database, directory, size=400)
+
+
+def lose_the_answers(each_world: World, job_id: str, **sections: Any) -> Any:
+    """A run whose completion takes effect, and which then hears nothing more of the store."""
+    completed = False
+
+    def after(called: str) -> None:
+        nonlocal completed
+        completed = completed or called == "complete_upload"
+        if completed:
+            raise StoreUnavailableError("no answer")
+
+    return each_world.run(job_id, HookedStore(each_world.memory, after=after), **sections)
+
+
+def test_a_permission_that_is_withdrawn_after_a_completion_aborts_nothing(each_world: World) -> None:
+    job_id = each_world.submit()
+    assert isinstance(lose_the_answers(each_world, job_id), Rescheduled)
+    change(each_world.database, job_id, run_at=ago(1))
+
+    def refuse(called: str) -> None:
+        raise PermissionDeniedError("403")
+
+    assert isinstance(each_world.run(job_id, HookedStore(each_world.memory, before=refuse)), Finished)
+    assert [upload.state for upload in uploads(each_world.database, job_id)] == ["completing"]
+
+
+def test_an_upload_that_was_lost_before_its_first_checkpoint_is_told_of_too(each_world: World) -> None:
+    job_id = each_world.submit()
+
+    def refuse(called: str) -> None:
+        if called == "upload_part":
+            raise StoreUnavailableError("503")
+
+    assert isinstance(each_world.run(job_id, HookedStore(each_world.memory, before=refuse)), Rescheduled)
+    (upload,) = uploads(each_world.database, job_id)
+    each_world.memory.abort_upload(KEY, str(upload.upload_id))
+    change(each_world.database, job_id, run_at=ago(1))
+    assert isinstance(each_world.run(job_id), Finished)
+    assert [attempt.remark for attempt in attempts(each_world.database, job_id)] == [
+        None,
+        "its upload had vanished at byte 0: begun again from byte 0",
+    ]

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.messages.job_messages import Message
-from models import Database
-from tests.doubles import FaultyStore, blob, unfinished
+from models import Database, TombstoneRow
+from tests.doubles import (
+    FaultyStore,
+    blob,
+    unfinished,
+)
 from tests.jobs.job_world import KEY, OLD, World
 from tests.models.rows import (
     add_upload,
@@ -20,6 +25,7 @@ from tests.models.rows import (
     change,
     change_upload,
     claim,
+    count_rows,
     expire_lease,
     job_row,
     tombstones,
@@ -260,3 +266,40 @@ def test_the_parents_request_for_a_cancel_arrives_whatever_the_id(runtime: Runti
     caretaker = Noting(runtime, lambda message: True)
     caretaker.listen([line.decode("ascii")])
     assert caretaker.noted == job_id
+
+
+DAY = 24 * 3600.0
+
+
+def test_a_tombstone_that_is_there_already_does_not_stop_pruning(world: World) -> None:
+    pruned_before, other = world.submit(), world.submit()
+    for job_id in (pruned_before, other):
+        world.run(job_id)
+        change(world.database, job_id, finished_at=ago(31 * DAY))
+    with world.database.begin() as session:
+        session.execute(insert(TombstoneRow).values(id=pruned_before))
+    with world.worker() as runtime:
+        assert Caretaker(runtime, lambda message: True).sweep().pruned == 2
+    assert count_rows(world.database, "blobferry_jobs") == 0
+    assert tombstones(world.database) == {pruned_before, other}
+
+
+@pytest.fixture
+def each_world(database: Database, tmp_path: Path) -> World:
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(database, directory, size=400)
+
+
+def test_a_silent_broker_holds_up_a_sweep_once(each_world: World) -> None:
+    jobs = [each_world.submit(arguments={"path": f"/{number}"}, cancel_requested=True) for number in range(5)]
+    tried: list[str] = []
+
+    def silent(message: Message) -> bool:
+        tried.append(message.job_id)
+        return False
+
+    with each_world.worker() as runtime:
+        Caretaker(runtime, silent).sweep()
+    assert len(tried) == 1
+    assert {job_row(each_world.database, job_id).state for job_id in jobs} == {"cancelled"}

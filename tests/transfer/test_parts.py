@@ -3,14 +3,24 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from tests.doubles import (
+    BytesSource,
+    HookedStore,
+    blob,
+    tiny_store,
+    write,
+)
 from worker.errors import LeaseLostError, StoreUnavailableError
-from worker.transfer.checkpoint import MemoryCheckpoint, SentPart, VisibleVersion
+from worker.stores.memory.memory_store import MemoryStore
+from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint, SentPart, VisibleVersion
 from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange
 from worker.transfer.stop import Interrupted, never
+from worker.transfer.upload.engine import Engine
 
 PLAN = PartPlan(100, 10)
 
@@ -210,3 +220,79 @@ def test_the_threads_can_be_used_again_after_an_error(threads: PartThreads, chec
         with pytest.raises(StoreUnavailableError):
             threads.send_all(PLAN, fail, checkpoint, never)
     assert len(threads.send_all(PLAN, sent, checkpoint, never)) == 10
+
+
+A_KEY = "a"
+
+
+PART = 10
+
+
+@pytest.fixture
+def wide() -> Iterator[Engine]:
+    wide = Engine(part_size=PART, part_threads=3)
+    yield wide
+    wide.close()
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return tiny_store()
+
+
+class ToldCheckpoint:
+    """A checkpoint that tells of each call right before it."""
+
+    def __init__(self, checkpoint: Checkpoint, tell: Callable[[str], object]) -> None:
+        self.mark = checkpoint.mark
+        self._checkpoint = checkpoint
+        self._tell = tell
+
+    def __getattr__(self, name: str) -> Any:
+        self._tell(name)
+        return getattr(self._checkpoint, name)
+
+
+def test_threads_touch_the_store_and_the_callers_own_writes_the_checkpoint(wide: Engine, memory: MemoryStore) -> None:
+    of_parts, of_the_checkpoint = set[str](), set[str]()
+
+    def sends(verb: str) -> None:
+        if verb == "upload_part":
+            of_parts.add(threading.current_thread().name)
+
+    checkpoint = ToldCheckpoint(MemoryCheckpoint(), lambda name: of_the_checkpoint.add(threading.current_thread().name))
+    write(wide, HookedStore(memory, before=sends), A_KEY, BytesSource(bytes(95)), checkpoint=checkpoint)
+    assert of_the_checkpoint == {threading.current_thread().name}
+    assert of_parts, "else nothing is said of them"
+    assert of_parts.isdisjoint(of_the_checkpoint)
+
+
+class Counting(BytesSource):
+    """Counts the parts of which something was read."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.begun = set[int]()
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        self.begun.add(offset // PART)
+        super().readinto(offset, buffer)
+
+
+def test_no_part_is_read_before_there_is_a_slot_to_send_it_from(wide: Engine, memory: MemoryStore) -> None:
+    """However many parts a blob has, no more of them are in memory than there are threads."""
+    source = Counting(bytes(range(200)))
+    in_hand, sent = list[int](), list[str]()
+
+    def sends(verb: str) -> None:
+        if verb == "upload_part":
+            in_hand.append(len(source.begun) - len(sent))
+
+    def was_sent(verb: str) -> None:
+        if verb == "upload_part":
+            sent.append(verb)
+
+    write(wide, HookedStore(memory, before=sends, after=was_sent), A_KEY, source, checkpoint=MemoryCheckpoint())
+    assert blob(memory, A_KEY) == bytes(range(200))
+    assert len(sent) == 20
+    assert max(in_hand) <= wide.threads.count

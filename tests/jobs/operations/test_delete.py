@@ -426,3 +426,41 @@ def test_a_key_that_was_there_before_is_gone_though_the_blob_itself_came_back(wo
     world.run(job_id)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert (world.left(), blob(world.memory, "a/b")) == (["a/b"], b"x")
+
+
+@pytest.fixture
+def plain_world(sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path)
+
+
+def test_a_delete_spares_what_was_written_after_its_first_look(plain_world: World) -> None:
+    now = [datetime(2026, 5, 1, 12, tzinfo=UTC)]
+    plain_world.memory = MemoryStore(now=lambda: now[0])
+    plain_world.memory.put("a", b"old")
+    now[0] += timedelta(seconds=10)
+
+    def write_again(verb: str) -> None:
+        if verb == "delete_batch" and blob(plain_world.memory, "a") is None:
+            now[0] += timedelta(seconds=0.3)
+            plain_world.memory.put("a", b"the new one")
+
+    job_id = plain_world.ask("delete", path="/a")
+    assert isinstance(plain_world.run(job_id, HookedStore(plain_world.memory, after=write_again)), Finished)
+    assert blob(plain_world.memory, "a") == b"the new one"
+
+
+def test_a_delete_of_a_key_that_never_goes_ends(plain_world: World) -> None:
+    class Stubborn(WrappedStore):
+        def delete_batch(self, *args: Any, **keywords: Any) -> Any:
+            return [DeleteFailure("a", "InternalError", "try again")]
+
+    plain_world.memory.put("a", b"x")
+    job_id = plain_world.ask("delete", path="/a")
+    for _ in range(3):
+        outcome = plain_world.run(job_id, Stubborn(plain_world.memory), retry={"max_attempts": 3})
+        if not isinstance(outcome, Rescheduled):
+            break
+        due(plain_world, job_id)
+    row = job_row(plain_world.database, job_id)
+    assert (row.state, row.error_code) == ("failed", "delete_incomplete")
+    assert "/a (InternalError)" in str(row.error_message)

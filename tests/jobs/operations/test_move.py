@@ -22,7 +22,16 @@ from tests.doubles import (
     tiny_store,
     unfinished,
 )
-from tests.jobs.job_world import OLD, PART, QUICK, World, due, has_ended, heartbeat_gives_up, requesting
+from tests.jobs.job_world import (
+    OLD,
+    PART,
+    QUICK,
+    World,
+    due,
+    has_ended,
+    heartbeat_gives_up,
+    requesting,
+)
 from tests.models.rows import (
     ago,
     attempts,
@@ -36,9 +45,11 @@ from tests.models.rows import (
     uploads,
 )
 from worker import drain
-from worker.errors import PermissionDeniedError
+from worker.driver import Driver
+from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.jobs.mark import mark_of
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
+from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.stores.blob_values import BlobOptions, DeleteFailure
 from worker.stores.memory.memory_store import MemoryStore
@@ -784,3 +795,57 @@ def test_a_copy_of_a_dead_worker_that_takes_effect_between_two_looks_is_known_as
     assert on_its_way == []
     assert has_ended(small, job_id, JobState.SUCCEEDED)
     assert small.seen() == (None, small.data)
+
+
+@pytest.fixture
+def plain_world(sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path)
+
+
+class Renamed(WrappedStore):
+    """The same bucket under another name: another spelling of the endpoint, an alias, a symlink."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store)
+        self.bucket = "alias"
+
+
+@pytest.mark.parametrize("size", [8, 95])
+def test_a_move_between_two_names_of_one_bucket_keeps_the_only_blob(size: int, plain_world: World) -> None:
+    plain_world.memory.put("a", plain_world.data[:size])
+    job_id = plain_world.ask("move", source_path="/a", dest_path="/a", dest_storage="cold")
+    with plain_world.worker(cold=Renamed(plain_world.memory)) as runtime:
+        assert isinstance(run_job(runtime, job_id), Finished)
+    assert job_row(plain_world.database, job_id).state == "succeeded"
+    assert blob(plain_world.memory, "a") == plain_world.data[:size]
+
+
+def test_a_plain_move_between_two_names_of_one_bucket_keeps_it_too(plain_world: World) -> None:
+    plain_world.memory.put("a", plain_world.data)
+    Driver(plain_world.memory).move("/a", "/a", dest=Driver(Renamed(plain_world.memory)))
+    assert blob(plain_world.memory, "a") == plain_world.data
+
+
+def test_a_run_that_has_lost_its_lease_does_not_delete_the_source_again(plain_world: World) -> None:
+    """Its first delete timed out; meanwhile the next owner has finished, and the app has put the same file there."""
+    plain_world.memory.put("src", b"x")
+    job_id = plain_world.ask("move", source_path="/src", dest_path="/dst")
+
+    class TimingOut(WrappedStore):
+        calls = 0
+
+        def _do(self, name: str, args: Any, keywords: Any) -> Any:
+            if name == "delete_batch":
+                self.calls += 1
+                expire_lease(plain_world.database, job_id)
+                while not isinstance(plain_world.run(job_id), Finished):  # a heartbeat may come between
+                    expire_lease(plain_world.database, job_id)
+                plain_world.memory.put("src", b"x")
+                raise StoreUnavailableError("read timeout")
+            return super()._do(name, args, keywords)
+
+    store = TimingOut(plain_world.memory)
+    plain_world.run(job_id, store, lease=QUICK)
+    assert store.calls == 1
+    assert job_row(plain_world.database, job_id).state == "succeeded"
+    assert blob(plain_world.memory, "src") == b"x"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from blobferry.contract import JobState
 from models import Database, queries
 from models.queries import HOST_GONE
-from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
+from tests.doubles import DeathError, FaultyStore, Fuse, FusedDatabase, HookedStore, RecordingStore, WrappedStore, blob
 from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, requesting
 from tests.models.rows import (
     ago,
@@ -590,3 +590,32 @@ def test_a_partial_file_is_as_private_as_the_file_that_it_will_replace(world: Re
     world.run(job_id)
     assert world.file.stat().st_mode & 0o777 == 0o600
     assert world.seen() == world.data
+
+
+@pytest.fixture
+def plain_world(sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path)
+
+
+def test_a_file_that_is_published_is_success_even_if_its_directory_is_gone(plain_world: World, tmp_path: Path) -> None:
+    directory = tmp_path / "out"
+    for fail_at in range(1, 100):
+        directory.mkdir()
+        plain_world.memory.put(f"videos/{fail_at}", plain_world.data)  # the dead hold their paths
+        job_id = plain_world.ask("read_stream", path=f"/videos/{fail_at}", dest=(directory / "x").as_uri())
+        mortal = FusedDatabase(str(plain_world.database.engine.url), Fuse(fail_at, "before"))
+        try:
+            with pytest.raises(DeathError), plain_world.worker(database=mortal) as runtime:
+                run_job(runtime, job_id)
+        finally:
+            mortal.close()
+        published = job_row(plain_world.database, job_id).phase == "verifying"
+        for left in directory.iterdir():  # whoever waited for the file has taken it
+            left.unlink()
+        directory.rmdir()
+        if published:
+            expire_lease(plain_world.database, job_id)
+            assert isinstance(plain_world.run(job_id), Finished)
+            assert job_row(plain_world.database, job_id).state == "succeeded"
+            return
+    pytest.fail("it was never published")

@@ -1,9 +1,11 @@
 """write_stream at an offset and from other sources, and put_content, as jobs: what rows say, and what is refused."""
 
 import threading
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,17 @@ import pytest
 from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import JobState
 from models import Database
-from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, blob, unfinished
+from tests.doubles import (
+    DeathError,
+    FaultyStore,
+    HookedStore,
+    RecordingStore,
+    blob,
+    unfinished,
+)
 from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, heartbeat_passes, requesting
 from tests.models.rows import attempts, change, expire_lease, job_row, outcomes, part_rows, take_away, uploads
-from tests.transfer.sources.http.http_site import Site, drop_after, serving
+from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, serving
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
@@ -535,3 +544,45 @@ def test_a_blob_that_is_not_there_fails_the_job(world: Writing) -> None:
     world.run(job_id)
     assert has_ended(world, job_id, JobState.FAILED, "source_not_found")
     assert world.seen() == BASE
+
+
+@pytest.fixture
+def plain_world(sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path)
+
+
+def test_a_source_that_is_read_from_its_beginning_is_fetched_once(plain_world: World) -> None:
+    """Were the run to end with its slice, the next one would fetch all of it again."""
+
+    def slowly(handler: Handler) -> None:
+        time.sleep(0.2)
+        give(handler)
+
+    with serving(plain_world.data) as site:
+        site.ranges = False
+        site.routes["/f"] = slowly
+        job_id = plain_world.submit(arguments={"source": f"{site.url}/f"})
+        sources = {"http_allow_private": True}
+        assert isinstance(plain_world.run(job_id, transfer={"slice_seconds": 0.1}, sources=sources), Finished)
+        assert len(site.requests) <= 2
+    assert blob(plain_world.memory, PATH[1:]) == plain_world.data
+
+
+def test_a_pause_that_is_taken_back_while_a_part_is_in_hand_is_no_cancel(plain_world: World) -> None:
+    job_id = plain_world.submit()
+    parts, paused = count(), threading.Event()
+
+    def pause_and_resume(verb: str) -> None:
+        if verb != "upload_part":
+            return
+        if next(parts) == 0:
+            change(plain_world.database, job_id, pause_requested=True)
+            heartbeat_passes(plain_world, job_id)  # from here on the run begins no other part
+            paused.set()
+        else:  # the part that was begun beside the first one
+            assert paused.wait(30)
+            change(plain_world.database, job_id, pause_requested=False)
+            heartbeat_passes(plain_world, job_id)
+
+    plain_world.run(job_id, HookedStore(plain_world.memory, before=pause_and_resume), lease=QUICK)
+    assert job_row(plain_world.database, job_id).state in ("queued", "succeeded")

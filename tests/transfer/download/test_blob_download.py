@@ -1,15 +1,21 @@
 """Downloads: exact bytes, one version of the blob, and going on after whatever went wrong on the way."""
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from tests.doubles import FaultyStore, HookedStore, WrappedStore
+from tests.doubles import (
+    FaultyStore,
+    HookedStore,
+    WrappedStore,
+)
 from tests.transfer.download.downloads import DATA, KEY, OLD, PART, World, interrupt
 from worker.errors import (
     ChecksumMismatchError,
@@ -19,7 +25,7 @@ from worker.errors import (
     TooManyRestartsError,
 )
 from worker.stores.memory.memory_store import MemoryReader
-from worker.transfer.checkpoint import SentPart, VisibleVersion
+from worker.transfer.checkpoint import Checkpoint, SentPart, VisibleVersion
 from worker.transfer.download.partial_file import new_upload_id
 from worker.units import GIB, MIB
 
@@ -284,3 +290,34 @@ def test_a_row_of_another_file_is_given_up(world: World) -> None:
     world.run()
     assert world.seen() == DATA
     assert [upload.key for upload in world.checkpoint.abandoned] == ["/srv/elsewhere/7.mp4"]
+
+
+class ToldCheckpoint:
+    """A checkpoint that tells of each call right before it."""
+
+    def __init__(self, checkpoint: Checkpoint, tell: Callable[[str], object]) -> None:
+        self.mark = checkpoint.mark
+        self._checkpoint = checkpoint
+        self._tell = tell
+
+    def __getattr__(self, name: str) -> Any:
+        self._tell(name)
+        return getattr(self._checkpoint, name)
+
+
+def test_the_bytes_of_a_file_are_on_the_disk_before_rows_say_so(tmp_path: Path) -> None:
+    world, told = World(tmp_path / "srv"), list[str]()
+
+    def note(frame: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and function.__name__ in {"fdatasync", "fsync"}:
+            told.append("sync")
+
+    sys.setprofile(note)
+    try:
+        world.run(checkpoint=ToldCheckpoint(world.fenced(), told.append))
+    finally:
+        sys.setprofile(None)
+    assert world.path.read_bytes() == DATA
+    recorded = [position for position, name in enumerate(told) if name == "record"]
+    assert len(recorded) > 1
+    assert all(told[position - 1] == "sync" for position in recorded), told

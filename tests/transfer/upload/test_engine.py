@@ -14,6 +14,7 @@ from tests.doubles import (
     HookedStore,
     RecordingStore,
     When,
+    WrappedStore,
     blob,
     tiny_store,
     unfinished,
@@ -23,13 +24,16 @@ from worker.driver import Driver
 from worker.errors import (
     BlobExistsError,
     ChecksumMismatchError,
+    ConfigurationError,
     InvalidOffsetError,
     LeaseLostError,
     NotSupportedError,
     OutcomeUnknownError,
     PermissionDeniedError,
     PlanError,
+    SlowDownError,
     SourceChangedError,
+    StoreError,
     StoreUnavailableError,
     SupersededError,
     UploadNotFoundError,
@@ -37,9 +41,9 @@ from worker.errors import (
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.checkpoint import MemoryCheckpoint, VisibleVersion
+from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint, VisibleVersion
 from worker.transfer.stop import Interrupted, Stop, never
-from worker.transfer.upload.abort import CLOCK_TOLERANCE
+from worker.transfer.upload.abort import CLOCK_TOLERANCE, abort_upload
 from worker.transfer.upload.engine import Engine
 
 PART = 10
@@ -631,3 +635,190 @@ def test_a_driver_refuses_offsets_that_no_blob_can_have(
         with pytest.raises(InvalidOffsetError, match=str(offset)):
             driver_on(memory).write_stream("/a", offset, BytesSource(BLOB))
     assert blob(memory, "top/a") is None
+
+
+A_KEY = "a"
+
+
+@pytest.fixture
+def wide() -> Iterator[Engine]:
+    wide = Engine(part_size=PART, part_threads=3)
+    yield wide
+    wide.close()
+
+
+class ToldCheckpoint:
+    """A checkpoint that tells of each call right before it."""
+
+    def __init__(self, checkpoint: Checkpoint, tell: Callable[[str], object]) -> None:
+        self.mark = checkpoint.mark
+        self._checkpoint = checkpoint
+        self._tell = tell
+
+    def __getattr__(self, name: str) -> Any:
+        self._tell(name)
+        return getattr(self._checkpoint, name)
+
+
+def test_the_row_of_an_upload_comes_before_the_store_hears_of_it_and_its_id_right_after(
+    wide: Engine, memory: MemoryStore
+) -> None:
+    told: list[str] = []
+    checkpoint = ToldCheckpoint(MemoryCheckpoint(), told.append)
+    write(wide, HookedStore(memory, before=told.append), A_KEY, BytesSource(bytes(95)), checkpoint=checkpoint)
+    create = told.index("create_upload")
+    assert told[create - 1 : create + 2] == ["opening", "create_upload", "opened"]
+    complete = told.index("complete_upload")
+    assert told[complete - 1 : complete + 2] == ["completing", "complete_upload", "completed"]
+
+
+class LateParts(WrappedStore):
+    """Parts that were in flight land after each of the first aborts."""
+
+    def __init__(self, store: Store, aborts: int) -> None:
+        super().__init__(store)
+        self.aborts = 0
+        self._late = aborts
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        self.aborts += 1
+        if self.aborts > self._late:
+            super().abort_upload(key, upload_id)
+
+
+def test_an_upload_is_aborted_until_the_store_lists_no_part_of_it(memory: MemoryStore) -> None:
+    upload_id = memory.create_upload(A_KEY)
+    memory.upload_part(A_KEY, upload_id, 1, b"late")
+    with pytest.raises(StoreUnavailableError, match="still has parts"):  # it stays in the ledger, to be tried again
+        abort_upload(LateParts(memory, aborts=99), A_KEY, upload_id)
+    late = LateParts(memory, aborts=2)
+    abort_upload(late, A_KEY, upload_id)
+    assert late.aborts == 3
+    assert unfinished(memory) == []
+
+
+PATH = "/videos/7.mp4"
+
+
+SHORT_BLOB = bytes(range(35))
+
+
+@pytest.fixture
+def narrow() -> Iterator[Engine]:
+    narrow = Engine(part_size=10, part_threads=1)
+    yield narrow
+    narrow.close()
+
+
+class NoAbortStore(WrappedStore):
+    """Is too busy for parts and allows no abort."""
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if name == "upload_part":
+            raise SlowDownError("the true error")
+        if name == "abort_upload":
+            raise PermissionDeniedError("no abort")
+        return super()._do(name, args, keywords)
+
+
+@pytest.mark.long
+def test_an_abort_that_fails_does_not_hide_why_a_plain_write_failed(narrow: Engine, memory: MemoryStore) -> None:
+    with pytest.raises(SlowDownError, match="the true error"):
+        Driver(NoAbortStore(memory), engine=narrow).write_stream(PATH, 0, BytesSource(SHORT_BLOB))
+
+
+def test_a_plain_write_aborts_an_upload_whose_create_lost_its_answer(narrow: Engine, memory: MemoryStore) -> None:
+    with pytest.raises(StoreUnavailableError):
+        Driver(FaultyStore(memory, "create_upload", times=99, when="after"), engine=narrow).write_stream(
+            PATH, 0, BytesSource(SHORT_BLOB)
+        )
+    assert unfinished(memory) == []
+
+
+@pytest.mark.parametrize("error", [PermissionDeniedError, SlowDownError])
+def test_a_create_that_was_refused_aborts_nobody_elses_upload(
+    error: type[StoreError], narrow: Engine, memory: MemoryStore
+) -> None:
+    theirs = memory.create_upload(KEY)  # just opened, its first part is on its way
+    store = FaultyStore(memory, "create_upload", times=99, error=lambda: error("no"))
+    with pytest.raises(error):
+        Driver(store, engine=narrow).write_stream(PATH, 0, BytesSource(SHORT_BLOB))
+    assert unfinished(memory) == [theirs]
+
+
+def test_of_two_uploads_that_may_be_the_lost_one_none_is_aborted(narrow: Engine, memory: MemoryStore) -> None:
+    theirs = memory.create_upload(KEY)
+    store = FaultyStore(memory, "create_upload", when="after")
+    Driver(store, engine=narrow).write_stream(PATH, 0, BytesSource(SHORT_BLOB))
+    assert theirs in unfinished(memory)
+
+
+@pytest.mark.parametrize("verb", ["list_uploads", "list_parts"])
+def test_a_look_for_lost_uploads_that_fails_does_not_hide_why_a_plain_write_failed(
+    verb: str, narrow: Engine, memory: MemoryStore
+) -> None:
+    def create_error() -> BaseException:
+        return LookupError("the true error")
+
+    lost = FaultyStore(memory, "create_upload", when="after", error=create_error)
+    store = FaultyStore(lost, verb, times=99, error=lambda: SlowDownError("while cleaning up"))
+    with pytest.raises(LookupError, match="the true error"):
+        Driver(store, engine=narrow).write_stream(PATH, 0, BytesSource(SHORT_BLOB))
+
+
+class LosingCheckpoint(MemoryCheckpoint):
+    """Another run owns the job by the time the store has answered."""
+
+    def opened(self, upload_id: str) -> None:
+        raise LeaseLostError("another run owns the job")
+
+
+def test_a_run_that_lost_its_lease_while_it_opened_an_upload_aborts_it(narrow: Engine, memory: MemoryStore) -> None:
+    with pytest.raises(LeaseLostError):
+        write(narrow, memory, KEY, BytesSource(SHORT_BLOB), checkpoint=LosingCheckpoint())
+    assert unfinished(memory) == []
+
+
+@pytest.mark.parametrize("data", [b"small", SHORT_BLOB], ids=["a put", "parts"])
+def test_an_engine_settles_without_a_source_what_an_earlier_run_has_published(
+    data: bytes, narrow: Engine, memory: MemoryStore
+) -> None:
+    checkpoint = MemoryCheckpoint("job")
+    assert not narrow.resolve_commit(memory, KEY, checkpoint)
+    store = FaultyStore(memory, "put", "complete_upload", when="after", error=LookupError)
+    with pytest.raises(LookupError):
+        write(narrow, store, KEY, BytesSource(data), checkpoint=checkpoint)
+    assert narrow.resolve_commit(memory, KEY, checkpoint)
+    assert narrow.resolve_commit(memory, KEY, checkpoint), "as often as one likes"
+    assert blob(memory, KEY) == data
+    upload = checkpoint.load()
+    assert upload is not None
+    assert upload.state == "completed"
+
+
+def test_an_upload_at_another_key_is_not_gone_on_with(narrow: Engine, memory: MemoryStore) -> None:
+    checkpoint = MemoryCheckpoint("job")
+    asked = iter([False, False])
+    with pytest.raises(Interrupted):
+        write(narrow, memory, KEY, BytesSource(SHORT_BLOB), checkpoint=checkpoint, stop=lambda: next(asked, True))
+    with pytest.raises(ConfigurationError, match="rootdirectory"):
+        write(narrow, memory, "elsewhere", BytesSource(SHORT_BLOB), checkpoint=checkpoint)
+    assert blob(memory, "elsewhere") is None
+
+
+def test_a_completion_in_doubt_at_another_key_is_not_judged_by_what_is_there(
+    narrow: Engine, memory: MemoryStore
+) -> None:
+    """The root directory was changed: what readers see at the new key says nothing about the old one."""
+    memory.put(KEY, OLD)
+    checkpoint = MemoryCheckpoint("job")
+    with pytest.raises(StoreUnavailableError):
+        write(
+            narrow,
+            FaultyStore(memory, "complete_upload", times=99),
+            KEY,
+            BytesSource(SHORT_BLOB),
+            checkpoint=checkpoint,
+        )
+    with pytest.raises(ConfigurationError, match="rootdirectory"):
+        narrow.resolve_commit(memory, "elsewhere", checkpoint)

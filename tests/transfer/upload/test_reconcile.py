@@ -2,18 +2,31 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from tests.doubles import BytesSource
-from worker.errors import SourceChangedError
+from blobferry.contract import UploadState
+from tests.doubles import (
+    BytesSource,
+    FaultyStore,
+    RecordingStore,
+    blob,
+    tiny_store,
+    write,
+)
+from worker.errors import SourceChangedError, StoreUnavailableError
 from worker.stores.blob_values import PartReceipt
 from worker.stores.checksums import checksum_of
+from worker.stores.memory.memory_store import MemoryStore
+from worker.stores.store import Store
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import MemoryCheckpoint, SentPart, VisibleVersion
 from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartPlan
+from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.reconcile import reconcile
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
 BLOB = bytes(range(35))
 PLAN = PartPlan(35, 10)
@@ -161,3 +174,56 @@ def test_a_source_that_became_shorter_is_noticed_while_adopting(threads: PartThr
             threads=threads,
             checkpoint=checkpoint,
         )
+
+
+A_KEY = "a"
+
+
+PART = 10
+
+
+@pytest.fixture
+def wide_engine() -> Iterator[Engine]:
+    wide_engine = Engine(part_size=PART, part_threads=3)
+    yield wide_engine
+    wide_engine.close()
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return tiny_store()
+
+
+class Counting(BytesSource):
+    """Counts the parts of which something was read."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.begun = set[int]()
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        self.begun.add(offset // PART)
+        super().readinto(offset, buffer)
+
+
+def test_a_copied_part_without_a_row_is_copied_again_and_not_read(wide_engine: Engine, memory: MemoryStore) -> None:
+    """Reading it to compare would cost more than another copy within the store."""
+    checkpoint, old = MemoryCheckpoint(), bytes(range(100, 140))
+    memory.put(A_KEY, old)
+    head, copying = CopiedPrefix.of(memory.head(A_KEY), len(old)), Copying(threshold=1, part_size=PART, threads=1)
+    wished = old + bytes(range(20))
+
+    def run(store: Store) -> None:
+        write(wide_engine, store, A_KEY, BytesSource(wished), checkpoint=checkpoint, head=head, copying=copying)
+
+    with pytest.raises(StoreUnavailableError):
+        run(FaultyStore(memory, "complete_upload", times=99))
+    assert checkpoint.upload is not None
+    checkpoint.upload = replace(checkpoint.upload, state=UploadState.OPEN)  # its worker died before it came to that
+    checkpoint.drop([2, 3])  # and before these rows were committed
+    source = Counting(wished)
+    store = RecordingStore(memory)
+    write(wide_engine, store, A_KEY, source, checkpoint=checkpoint, head=head, copying=copying)
+    assert [call.args[2] for call in store.named("copy_part", "upload_part")] == [2, 3]
+    assert source.begun == set()
+    assert blob(memory, A_KEY) == wished
