@@ -12,6 +12,7 @@ from sqlalchemy import event, text
 from dev import services
 from models import Database
 from tests.doubles import do_not_wait_for_the_disk
+from tests.jobs.job_world import World
 
 ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
 
@@ -98,3 +99,11 @@ def database(request: pytest.FixtureRequest) -> Database:
     found = request.getfixturevalue(f"{request.param}_database")
     assert isinstance(found, Database)
     return found
+
+
+@pytest.fixture
+def world(sqlite_database: Database, tmp_path: Path) -> World:
+    """A world on SQLite, whose file has ten parts."""
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(sqlite_database, directory)

@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     database_url: SecretStr
     broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
     result_backend: SecretStr | None = None  #: None: the broker
-    #: Fernet keys: the first encrypts source URLs that hold secrets, all of them decrypt. Empty: URLs are stored as given.
+    #: Fernet keys: the first encrypts source URLs that hold secrets, all decrypt. Empty: URLs are stored as given.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
     concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
     max_tasks_per_child: int = Field(default=200, ge=1)  #: slices and reads after which a child is replaced

@@ -32,7 +32,7 @@ def index_waiting(condition: str) -> None:
 
 
 def upgrade() -> None:
-    """Add columns and indexes; columns are nullable or have a default, so workers of the previous version still work."""
+    """Add columns and indexes; the columns are nullable or have a default, as old workers need."""
     op.add_column("blobferry_jobs", sa.Column("waits_for", sa.String(155), nullable=True))
     op.add_column("blobferry_attempts", sa.Column("remark", sa.Text(), nullable=True))
     op.add_column("blobferry_path_locks", sa.Column("is_tree", sa.Boolean(), server_default=sa.false(), nullable=False))

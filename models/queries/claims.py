@@ -45,7 +45,7 @@ def claim_job(
     Args:
         worker: the name of the process that will run the job.
         lease_seconds: how long the run owns the job without a heartbeat.
-        failed_upload_seconds: how long the upload is kept if the expired lease was one crash too many and the job fails.
+        failed_upload_seconds: how long the upload is kept if the expired lease was one crash too many.
         publish_seq: the number of the message; an outdated message claims nothing. None: any number.
         is_repeated: the answer to an earlier try was lost, so a job that this worker has claimed with this message
             counts as claimed now.

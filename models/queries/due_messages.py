@@ -44,7 +44,7 @@ def jobs_to_publish(session: Session, *, limit: int, turn: int = 0) -> list[JobR
 
 
 def mark_unpublished(session: Session, jobs: Sequence[JobRow]) -> None:
-    """Undo :func:`jobs_to_publish` for jobs whose messages could not be sent. A job claimed since then is left alone."""
+    """Undo :func:`jobs_to_publish` for jobs whose messages could not be sent, unless they were claimed since then."""
     unsent = [and_(JobRow.id == job.id, JobRow.publish_seq == job.publish_seq) for job in jobs]
     statement = update(JobRow).where(or_(*unsent)).values(published_at=None)
     session.execute(statement, execution_options={"synchronize_session": False})

@@ -14,7 +14,7 @@ from models.queries.conditions import past_point_of_no_return
 def begin_completing(session: Session, job: JobRow, *, base_etag: str) -> bool:
     """Pass the point of no return before a commit call; False if a cancel came first. Raises LeaseLostError.
 
-    ``base_etag`` is the ETag that readers see now, "" for an absent blob. A later run compares it with the visible blob.
+    ``base_etag`` is the ETag that readers see now, "" for an absent blob. A later run compares it with what is visible.
     """
     return pass_point_of_no_return(session, job, phase=Phase.COMPLETING, base_etag=base_etag)
 

@@ -19,7 +19,7 @@ HOST_GONE: Final = 7 * 24 * 3600.0  #: seconds after which any host may drop the
 def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence[UploadRow]:
     """Uploads to abort now: those in state ``aborting``, and gone ones that are due for a second abort.
 
-    A partial file is returned only to its own host, whose endpoint is ``files_of``, and to any host after ``HOST_GONE``.
+    A partial file is returned to its own host, whose endpoint is ``files_of``; after ``HOST_GONE`` to any host.
     """
     retention_is_over = (UploadRow.state.in_(UNFINISHED_UPLOADS), UploadRow.recheck_at < now())
     session.execute(update(UploadRow).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
@@ -46,6 +46,6 @@ def put_off_abort(session: Session, upload: int, seconds: float) -> None:
 
 
 def upload_is_gone(session: Session, upload: int, *, recheck_seconds: float | None) -> None:
-    """Record that the store lists no part of the upload. With ``recheck_seconds``, abort it once more after that time."""
+    """Record that the store lists no part of the upload; abort it once more after ``recheck_seconds``, if given."""
     recheck_at = None if recheck_seconds is None else db_now(recheck_seconds)
     update_upload(session, upload, state=UploadState.GONE, recheck_at=recheck_at)

@@ -9,6 +9,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from models import Database, queries
+from tests.models.rows import RETENTION
 
 ROWS = 20_000
 LIMIT = 8
@@ -87,7 +88,7 @@ def _scans(plan: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
 
 
 def prune(session: Session) -> object:
-    return queries.prune(session, keep_seconds=30 * DAY, tombstone_seconds=90 * DAY, limit=100)
+    return queries.prune(session, job_seconds=30 * DAY, tombstone_seconds=90 * DAY, limit=100)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,11 @@ def prune(session: Session) -> object:
     [
         (lambda session: queries.jobs_to_publish(session, limit=LIMIT), "ix_blobferry_jobs_best", False),
         (lambda session: queries.jobs_to_publish(session, limit=LIMIT), "ix_blobferry_jobs_oldest", False),
-        (lambda session: queries.requeue_expired(session, limit=100), "ix_blobferry_jobs_lease_expires_at", True),
+        (
+            lambda session: queries.requeue_expired(session, limit=100, failed_upload_seconds=RETENTION),
+            "ix_blobferry_jobs_lease_expires_at",
+            True,
+        ),
         (queries.seconds_to_next_run, "ix_blobferry_jobs_run_at", True),
         (prune, "ix_blobferry_jobs_finished_at", True),
     ],

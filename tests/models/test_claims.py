@@ -6,13 +6,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
-from blobferry.contract import JobState, Phase
+from blobferry.contract import JobState, Phase, check_request
 from blobferry.errors import InvalidPartError, LeaseLostError, StoreUnavailableError
+from blobferry.jobs.submission import insert_job
+from blobferry.sealing import Sealer
 from models import AttemptRow, Database, JobRow, queries
 from models.queries import MAX_CRASH_STREAK, MAX_CRASHES
 from tests.models.rows import (
     LEASE,
+    RETENTION,
     add_upload,
     ago,
     attempts,
@@ -276,14 +280,14 @@ def test_a_late_heartbeat_works_as_long_as_nobody_has_taken_the_job(database: Da
     expire_lease(database, job.id)
     assert extend(database, job) == (False, False, False)
     with database.begin() as session:
-        assert queries.requeue_expired(session, limit=10) == []
+        assert queries.requeue_expired(session, limit=10, failed_upload_seconds=RETENTION) == []
 
 
 def test_a_heartbeat_after_the_job_was_taken_away_does_not_work(database: Database) -> None:
     job = claim(database, submit(database))
     expire_lease(database, job.id)
     with database.begin() as session:
-        queries.requeue_expired(session, limit=10)
+        queries.requeue_expired(session, limit=10, failed_upload_seconds=RETENTION)
     assert extend(database, job) is None
     assert job_row(database, job.id).lease_expires_at is None
 
@@ -305,7 +309,9 @@ def die(database: Database, job_id: str) -> None:
     claim(database, job_id)
     expire_lease(database, job_id)
     with database.begin() as session:
-        assert [job.id for job in queries.requeue_expired(session, limit=10)] == [job_id]
+        assert [job.id for job in queries.requeue_expired(session, limit=10, failed_upload_seconds=RETENTION)] == [
+            job_id
+        ]
 
 
 def test_a_dead_workers_job_is_queued_again_with_its_attempt_closed(database: Database) -> None:
@@ -314,7 +320,7 @@ def test_a_dead_workers_job_is_queued_again_with_its_attempt_closed(database: Da
     change(database, job_id, published_at=ago(0))
     expire_lease(database, job_id)
     with database.begin() as session:
-        queries.requeue_expired(session, limit=10)
+        queries.requeue_expired(session, limit=10, failed_upload_seconds=RETENTION)
     row = job_row(database, job_id)
     assert (row.state, row.worker, row.lease_expires_at, row.run_at) == ("retrying", None, None, None)
     assert row.published_at is None  # to be published at once
@@ -335,7 +341,7 @@ def test_a_live_lease_and_an_ended_job_are_left_alone(database: Database) -> Non
     with database.begin() as session:
         queries.finish_job(session, job, {})
     with database.begin() as session:
-        assert queries.requeue_expired(session, limit=10) == []
+        assert queries.requeue_expired(session, limit=10, failed_upload_seconds=RETENTION) == []
     assert job_row(database, running).state == "running"
     assert job_row(database, queued).state == "queued"
 
@@ -346,7 +352,10 @@ def test_only_so_many_leases_are_settled_at_a_time_the_oldest_first(database: Da
         claim(database, job_id)
         change(database, job_id, lease_expires_at=ago(age))
     with database.begin() as session:
-        assert [job.id for job in queries.requeue_expired(session, limit=2)] == [jobs[1], jobs[2]]
+        assert [job.id for job in queries.requeue_expired(session, limit=2, failed_upload_seconds=RETENTION)] == [
+            jobs[1],
+            jobs[2],
+        ]
 
 
 def test_a_job_that_kills_its_worker_six_times_in_a_row_fails(database: Database) -> None:
@@ -465,7 +474,7 @@ def test_a_failed_job_gives_its_upload_up_at_once_or_later(database: Database, k
     job = claim(database, submit(database))
     open_, done = add_upload(database, job.id), add_upload(database, job.id, state="completed")
     with database.begin() as session:
-        queries.fail_job(session, job, InvalidPartError("bad part"), keep_upload_seconds=keep)
+        queries.fail_job(session, job, InvalidPartError("bad part"), failed_upload_seconds=keep)
     row = job_row(database, job.id)
     assert (row.state, row.error_code, row.error_message) == ("failed", "invalid_part", "bad part")
     assert_nobody_has(row)
@@ -554,3 +563,11 @@ def test_a_job_that_is_resumed_after_its_attempt_ended_begins_another(database: 
     change(database, job_id, state="queued", run_at=None)  # paused meanwhile, and resumed
     assert claim(database, job_id).attempt == 2
     assert outcomes(database, job_id) == ["retrying", None]
+
+
+def test_a_sealed_request_is_left_to_workers_that_know_what_that_is(database: Database) -> None:
+    signed = check_request("write_stream", {"path": "/a", "source": "https://host/a?signature=1"})
+    with database.begin() as session:
+        plain = insert_job(session.connection(), signed)
+        sealed = insert_job(session.connection(), signed, sealer=Sealer([Fernet.generate_key().decode()]))
+    assert (plain["request_version"], sealed["request_version"]) == (1, 2)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.s3_stores import s3_store
 from tests.stores.reused_buffer import ReusedBuffer
-from tests.transfer.test_http_addresses import write_certificate
+from tests.transfer.sources.http.test_addresses import write_certificate
 from worker.errors import SlowDownError, StoreUnavailableError
 from worker.stores.s3.s3_store import S3Store
 

@@ -94,7 +94,7 @@ GUARANTEES: Final = (
     Guarantee(
         "If-Match on the source of a copy",
         probes.source_if_match,
-        "a small blob that is replaced during a move may be copied in its newer version; then the move fails, both stay",
+        "a small blob that is replaced during a move may be copied in its newer version: the move fails, both stay",
     ),
     Guarantee(
         "If-Match on the source of a copied range",

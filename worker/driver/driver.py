@@ -23,7 +23,7 @@ from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.sources.reader_stream import ReadableFile, ReaderStream
 from worker.transfer.sources.source import MemorySource, Source, as_bytes
 from worker.transfer.stop import Stop, never
-from worker.transfer.upload.abort import aborting_what_is_left
+from worker.transfer.upload.abort import aborting_leftovers
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
 from worker.units import MIB
@@ -194,9 +194,9 @@ class Driver:
             raise
         return data.total_read if isinstance(data, ReaderStream) else data.size
 
-    def settle(self, path: str, checkpoint: Checkpoint) -> bool:
+    def resolve_commit(self, path: str, checkpoint: Checkpoint) -> bool:
         """Whether the write that an earlier run began to commit is visible. Raises SupersededError, StoreError."""
-        return self._storage.engine.settle(self.store, self.key(path), checkpoint)
+        return self._storage.engine.resolve_commit(self.store, self.key(path), checkpoint)
 
     # --- moving and deleting -----------------------------------------------------------------------------------------
 
@@ -247,4 +247,4 @@ class Driver:
             delete_tree(self.store, key, path, deletion=deletion or MemoryDeletion(), stop=stop)
 
     def _checkpoint(self, checkpoint: Checkpoint | None) -> AbstractContextManager[Checkpoint]:
-        return aborting_what_is_left(self.store) if checkpoint is None else nullcontext(checkpoint)
+        return aborting_leftovers(self.store) if checkpoint is None else nullcontext(checkpoint)

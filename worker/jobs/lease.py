@@ -34,7 +34,7 @@ class Lease:
     """The lease of one run. The heartbeat thread lives within the ``with`` block; any thread may call ``check``."""
 
     def __init__(self, database: Database, job: JobRow, settings: LeaseSettings, *, taken_at: float) -> None:
-        """``taken_at`` is the lease clock right before the claim, so the lease ends no earlier than it seems to here."""
+        """``taken_at`` is the lease clock right before the claim, so the lease is no older than that."""
         self.job = job
         #: The control requests as of the last heartbeat or write.
         self.requests = queries.ControlRequests(job.cancel_requested, job.pause_requested, overdue=False)

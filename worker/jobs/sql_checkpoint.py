@@ -18,7 +18,7 @@ from worker.jobs.lease import Lease
 from worker.jobs.mark import mark_of
 from worker.transfer.checkpoint import SavedUpload, SentPart, VisibleVersion
 from worker.transfer.stop import Interrupted
-from worker.transfer.upload.settle import expected_blob
+from worker.transfer.upload.commit import expected_blob
 from worker.transfer.visible import Expected
 
 LATE_CREATE: Final = 3600.0  #: seconds after which the upload of an unanswered Create is searched for once more

@@ -32,7 +32,7 @@ class ReadStream(TransferOperation):
             overwrite=self._request.get("overwrite", True),
             stop=self._stop,
         )
-        if target.settle():
+        if target.resolve_commit():
             return
         path = self._request["path"]
         head = self._driver.head(path)

@@ -14,7 +14,7 @@ class WriteStream(TransferOperation):
     def execute(self) -> None:
         """Transfer the source, unless an earlier run has done so."""
         path = self._request["path"]
-        if self._driver.settle(path, self._checkpoint):  # before the source is opened, which may be gone
+        if self._driver.resolve_commit(path, self._checkpoint):  # before the source is opened, which may be gone
             return
         source = self._runtime.open_source(self._request["source"], self._stop)
         self.is_sliced = not isinstance(source, SpooledSource)  # a new slice would fetch all of it again
@@ -42,5 +42,5 @@ class PutContent(WriteStream):
     def execute(self) -> None:
         """Put the bytes, unless an earlier run has done so."""
         path = self._request["path"]
-        if not self._driver.settle(path, self._checkpoint):
+        if not self._driver.resolve_commit(path, self._checkpoint):
             self._driver.put_content(path, b64decode(self._request["contents"]["base64"]), **self._how())
