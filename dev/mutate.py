@@ -36,8 +36,10 @@ JUDGES = {
     "worker/transfer/plan.py": (
         "transfer/plan transfer/parts transfer/body transfer/rules upload/engine upload/stream_upload"
     ),
-    "models/queries/locks.py": "models/locks models/rules",
-    "models/queries/claims.py": "models/claims models/rules models/caretaking",
+    "models/queries/locks.py": "models/queries/locks",
+    "models/queries/claims.py": (
+        "models/queries/claims models/queries/unowned models/queries/endings models/queries/history"
+    ),
     "worker/transfer/visible.py": (
         "upload/commit transfer/rules upload/engine upload/engine_regressions driver/delete_moved"
     ),
@@ -63,7 +65,7 @@ def row_of(mutant: Mutant) -> dict[str, Any]:
 
 def _test_file(name: str) -> str:
     """The test file of a judge, named ``FOLDER/MODULE``."""
-    folder, _, module = name.partition("/")
+    folder, _, module = name.rpartition("/")
     return f"tests/{folder.replace('upload', 'transfer/upload')}/test_{module}.py"
 
 

@@ -1,8 +1,10 @@
-"""Rows as tests need them, and looks at them: by the same statements as the client's, or by plain SQL."""
+"""Makes, changes and reads rows for tests: by the client's and the worker's own statements, or by plain SQL."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select, text, update
 
@@ -16,6 +18,8 @@ from worker.settings import LeaseSettings
 LEASE = 30.0
 RETENTION = 24 * 3600.0  #: seconds for which the uploads of failed and paused jobs are kept
 
+Answer = TypeVar("Answer")
+
 _numbers = count(1)
 
 
@@ -26,7 +30,7 @@ def submit(
     arguments: Mapping[str, Any] | None = None,
     **columns: Any,
 ) -> str:
-    """A job as a client submits it, of 30 bytes; ``columns`` are set on its row. Returns its id."""
+    """Submit a job as a client does, of 30 bytes, with these columns of its row. Returns its id."""
     columns = {"size": 30} | columns
     usual = {"path": "/a", "source": "file:///srv/a"} if operation == "write_stream" else {}
     request = check_request(operation, {**usual, **(arguments or {})})
@@ -39,7 +43,7 @@ def submit(
 def claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> JobRow:
     """The job, claimed."""
     job = try_claim(database, job_id, publish_seq=publish_seq, worker=worker)
-    assert job is not None, f"{job_id} was not to be had"
+    assert job is not None, f"{job_id} cannot be claimed"
     return job
 
 
@@ -60,6 +64,38 @@ def try_claim(
 def lease_of(database: Database, job: JobRow) -> Lease:
     """The lease of the run that claimed the job, without a heartbeat."""
     return Lease(database, job, LeaseSettings(), taken_at=lease_clock())
+
+
+def in_transaction(database: Database, query: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
+    """The query's answer, in a transaction of its own."""
+    with database.begin() as session:
+        return query(session, *args, **kwargs)
+
+
+def requeue(database: Database, *, limit: int = 10) -> list[str]:
+    """The ids of the jobs that are re-queued because their leases have expired."""
+    jobs = in_transaction(database, queries.requeue_expired, limit=limit, failed_upload_seconds=RETENTION)
+    return [job.id for job in jobs]
+
+
+def die(database: Database, job_id: str) -> None:
+    """A worker claims the job and dies; the job is re-queued."""
+    claim(database, job_id)
+    expire_lease(database, job_id)
+    assert requeue(database) == [job_id]
+
+
+def at_once(number: int, work: Callable[[int], object]) -> None:
+    """Call ``work`` from that many threads, which begin together; return when all have ended."""
+    barrier = threading.Barrier(number)
+
+    def run(position: int) -> None:
+        barrier.wait(10)
+        work(position)
+
+    with ThreadPoolExecutor(number) as threads:
+        for ended in [threads.submit(run, position) for position in range(number)]:
+            ended.result(timeout=60)
 
 
 def job_row(database: Database, job_id: str) -> JobRow:
@@ -92,23 +128,23 @@ def tombstones(database: Database) -> set[str]:
 
 
 def change(database: Database, job_id: str, **values: Any) -> None:
-    """Change the row behind everybody's back."""
+    """Set columns of the job's row directly."""
     with database.begin() as session:
         session.execute(update(JobRow).where(JobRow.id == job_id).values(**values))
 
 
 def ago(seconds: float) -> Any:
-    """The database's time so many seconds ago."""
+    """The database's time that many seconds ago."""
     return db_now(-seconds)
 
 
 def expire_lease(database: Database, job_id: str) -> None:
-    """The run's worker has been dead for a while."""
+    """Let the lease of the run have expired a second ago."""
     change(database, job_id, lease_expires_at=ago(1))
 
 
 def take_away(database: Database, job_id: str) -> None:
-    """The run's lease is over and its job is given back, in one step: its heartbeat cannot renew it in between."""
+    """Expire the lease and re-queue the job in one transaction, so that the heartbeat cannot renew it in between."""
     with database.begin() as session:
         session.execute(update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=ago(1)))
         queries.requeue_expired(session, limit=1, job_id=job_id, failed_upload_seconds=RETENTION)

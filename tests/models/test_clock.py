@@ -9,7 +9,7 @@ from sqlalchemy.exc import StatementError
 
 from blobferry.sql.clock import db_now
 from models import Database, JobRow
-from tests.models.rows import change, job_row, submit
+from tests.models.rows import change, claim, job_row, submit
 
 TOLERANCE = timedelta(milliseconds=50)
 
@@ -73,3 +73,11 @@ def test_server_defaults_give_aware_times(database: Database) -> None:
     row = job_row(database, submit(database))
     assert row.created_at.utcoffset() == timedelta(0)
     assert abs(row.created_at - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+def test_times_are_the_databases_and_not_this_machines(database: Database) -> None:
+    """Both are this machine's here, so a claim's times lie within the call."""
+    before = datetime.now(UTC) - timedelta(milliseconds=5)
+    job = claim(database, submit(database))
+    assert job.started_at is not None
+    assert before <= job.started_at <= datetime.now(UTC) + timedelta(milliseconds=5)

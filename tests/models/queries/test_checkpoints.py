@@ -1,24 +1,22 @@
-"""The ledger and the part rows, on SQLite and on PostgreSQL."""
+"""The rows of uploads and parts."""
 
 from typing import Any
 
 import pytest
 
-from models import Database, JobRow, queries
+from models import Database, queries
 from tests.doubles import tiny_store
 from tests.models.rows import (
-    LEASE,
-    RETENTION,
     add_upload,
     ago,
     change_upload,
+    claim,
+    in_transaction,
     lease_of,
     part_rows,
     submit,
     uploads,
 )
-from worker.driver import Driver
-from worker.jobs.path_holds import holds_of
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 
 
@@ -27,8 +25,7 @@ def part(number: int, **values: Any) -> dict[str, Any]:
 
 
 def record(database: Database, upload: int, *rows: dict[str, Any]) -> None:
-    with database.begin() as session:
-        queries.record_parts(session, upload, rows)
+    in_transaction(database, queries.record_parts, upload, rows)
 
 
 def newest(database: Database, job_id: str) -> int | None:
@@ -89,8 +86,7 @@ def test_sizes_beyond_32_bits_are_kept(database: Database) -> None:
 def test_dropped_parts_are_gone_and_the_bytes_of_the_others_told(database: Database) -> None:
     upload = add_upload(database, submit(database))
     record(database, upload, part(1), part(2, size=7), part(3))
-    with database.begin() as session:
-        assert queries.drop_parts(session, upload, [2, 3, 9]) == 10
+    assert in_transaction(database, queries.drop_parts, upload, [2, 3, 9]) == 10
     assert [row.part_number for row in part_rows(database, upload)] == [1]
 
 
@@ -111,7 +107,7 @@ def test_an_upload_that_is_given_up_is_not_gone_on_with(database: Database, stat
     assert newest(database, job_id) is None
 
 
-def test_ids_in_the_ledger_are_known_whosever_job_they_are(database: Database) -> None:
+def test_recorded_upload_ids_are_known_to_every_job(database: Database) -> None:
     for storage, bucket, key, upload_id in (
         ("default", "videos", "a", "one"),
         ("other", "videos", "a", "two"),  # the same bucket under another name
@@ -121,8 +117,7 @@ def test_ids_in_the_ledger_are_known_whosever_job_they_are(database: Database) -
     ):
         place = {"storage": storage, "bucket": bucket, "key": key}
         add_upload(database, submit(database), upload_id=upload_id, state="gone", **place)
-    with database.begin() as session:
-        assert queries.known_upload_ids(session, "videos", "", "a") == {"one", "two"}
+    assert in_transaction(database, queries.known_upload_ids, "videos", "", "a") == {"one", "two"}
 
 
 def test_a_change_of_an_upload_moves_its_time(database: Database) -> None:
@@ -130,33 +125,15 @@ def test_a_change_of_an_upload_moves_its_time(database: Database) -> None:
     upload = add_upload(database, job_id)
     change_upload(database, upload, updated_at=ago(60))
     (before,) = uploads(database, job_id)
-    with database.begin() as session:
-        queries.update_upload(session, upload, state="completing", base_etag='"x"')
+    in_transaction(database, queries.update_upload, upload, state="completing", base_etag='"x"')
     (after,) = uploads(database, job_id)
     assert (after.state, after.base_etag) == ("completing", '"x"')
     assert (after.updated_at - before.updated_at).total_seconds() > 50
 
 
-ONE_DRIVER = {"default": Driver(tiny_store())}
-
-
-def take(database: Database, job_id: str, drivers: dict[str, Driver] = ONE_DRIVER) -> JobRow | None:
-    with database.begin() as session:
-        return queries.claim_job(
-            session,
-            job_id,
-            worker="w",
-            lease_seconds=LEASE,
-            failed_upload_seconds=RETENTION,
-            holds=lambda job: holds_of(job, drivers),
-        )
-
-
 def test_the_age_of_an_upload_is_told_by_the_database_alone(database: Database) -> None:
-    job = take(database, submit(database))
-    assert job is not None
-    with database.begin() as session:
-        before = queries.time_now(session)
+    job = claim(database, submit(database))
+    before = in_transaction(database, queries.time_now)
     now = SqlCheckpoint(lease_of(database, job), tiny_store(), max_restarts=3).now()
     with database.begin() as session:
         assert before <= now <= queries.time_now(session)

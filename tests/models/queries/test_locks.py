@@ -1,6 +1,7 @@
 """Path locks: one job at a time for each path of a bucket, in the order in which the jobs were submitted."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.models.rows import (
     change,
     change_upload,
     expire_lease,
+    in_transaction,
     job_row,
     submit,
 )
@@ -29,10 +31,12 @@ from worker.driver import Driver
 from worker.errors import StoreUnavailableError
 from worker.jobs.path_holds import holds_of
 
-_bucket, _cold = tiny_store(), tiny_store(bucket="cold")
+_bucket = tiny_store()
+
+
 DRIVERS = {
     "default": Driver(_bucket),
-    "cold": Driver(_cold),
+    "cold": Driver(tiny_store(bucket="cold")),
     "videos": Driver(_bucket, root="/videos"),  # the same bucket, further down
 }
 
@@ -61,27 +65,17 @@ class Line:
 
     def take(self, job_id: str) -> JobRow | None:
         """What a worker gets that claims the job."""
-        with self.database.begin() as session:
-            return queries.claim_job(
-                session,
-                job_id,
-                worker="w",
-                lease_seconds=LEASE,
-                failed_upload_seconds=RETENTION,
-                holds=lambda job: holds_of(job, DRIVERS),
-            )
+        return take(self.database, job_id, DRIVERS)
 
     def has(self, job_id: str) -> bool:
         return self.take(job_id) is not None
 
     def finish(self, job_id: str) -> None:
-        with self.database.begin() as session:
-            queries.finish_job(session, self.row(job_id), {})
+        in_transaction(self.database, queries.finish_job, self.row(job_id), {})
 
     def pause(self, job_id: str) -> None:
         change(self.database, job_id, pause_requested=True)
-        with self.database.begin() as session:
-            queries.pause_job(session, self.row(job_id), paused_upload_seconds=60)
+        in_transaction(self.database, queries.pause_job, self.row(job_id), paused_upload_seconds=60)
 
     def row(self, job_id: str) -> JobRow:
         return job_row(self.database, job_id)
@@ -103,73 +97,37 @@ def line(database: Database) -> Line:
     return Line(database)
 
 
-def two(line: Line, kind: str) -> tuple[str, str]:
-    """Two jobs, submitted in this order, that need the same path."""
-    match kind:
-        case "write and write":
-            return line.write("/a"), line.write("/a")
-        case "write and read":
-            return line.write("/a"), line.read("/a")
-        case "write and move from":
-            return line.write("/a"), line.move("/a", "/b")
-        case "move from and write":
-            return line.move("/a", "/b"), line.write("/a")
-        case "move to and write":
-            return line.move("/b", "/a"), line.write("/a")
-        case "moves that cross":
-            return line.move("/a", "/b"), line.move("/b", "/a")
-        case "a chain of moves":
-            return line.move("/a", "/b"), line.move("/b", "/c")
-        case "delete and write below":
-            return line.delete("/a"), line.write("/a/b/c")
-        case "write below and delete":
-            return line.write("/a/b/c"), line.delete("/a")
-        case "move from below and delete":
-            return line.move("/a/b", "/z"), line.delete("/a")
-        case "move to below and delete":
-            return line.move("/z", "/a/b"), line.delete("/a")
-        case "delete and delete below":
-            return line.delete("/a"), line.delete("/a/b")
-        case "delete below and delete":
-            return line.delete("/a/b"), line.delete("/a")
-        case "move to another storage and write there":
-            return line.move("/a", "/b", to="cold"), line.write("/b", storage="cold")
-        case "one blob by two names":
-            return line.write("/videos/7"), line.write("/7", storage="videos")
-        case "delete of all that a storage holds":
-            return line.write("/7", storage="videos"), line.delete("/videos")
-        case "delete above by another name":
-            return line.delete("/7", storage="videos"), line.write("/videos/7/x")
-    raise AssertionError(kind)
+#: Two jobs, submitted in this order, that need the same path.
+OVERLAPPING: dict[str, Callable[[Line], tuple[str, str]]] = {
+    "write and write": lambda line: (line.write("/a"), line.write("/a")),
+    "write and read": lambda line: (line.write("/a"), line.read("/a")),
+    "write and move from": lambda line: (line.write("/a"), line.move("/a", "/b")),
+    "move from and write": lambda line: (line.move("/a", "/b"), line.write("/a")),
+    "move to and write": lambda line: (line.move("/b", "/a"), line.write("/a")),
+    "moves that cross": lambda line: (line.move("/a", "/b"), line.move("/b", "/a")),
+    "a chain of moves": lambda line: (line.move("/a", "/b"), line.move("/b", "/c")),
+    "delete and write below": lambda line: (line.delete("/a"), line.write("/a/b/c")),
+    "write below and delete": lambda line: (line.write("/a/b/c"), line.delete("/a")),
+    "move from below and delete": lambda line: (line.move("/a/b", "/z"), line.delete("/a")),
+    "move to below and delete": lambda line: (line.move("/z", "/a/b"), line.delete("/a")),
+    "delete and delete below": lambda line: (line.delete("/a"), line.delete("/a/b")),
+    "delete below and delete": lambda line: (line.delete("/a/b"), line.delete("/a")),
+    "move to another storage and write there": lambda line: (
+        line.move("/a", "/b", to="cold"),
+        line.write("/b", storage="cold"),
+    ),
+    "one blob by two names": lambda line: (line.write("/videos/7"), line.write("/7", storage="videos")),
+    "delete of all that a storage holds": lambda line: (line.write("/7", storage="videos"), line.delete("/videos")),
+    "delete above by another name": lambda line: (line.delete("/7", storage="videos"), line.write("/videos/7/x")),
+}
 
 
-OVERLAPS = [
-    "write and write",
-    "write and read",
-    "write and move from",
-    "move from and write",
-    "move to and write",
-    "moves that cross",
-    "a chain of moves",
-    "delete and write below",
-    "write below and delete",
-    "move from below and delete",
-    "move to below and delete",
-    "delete and delete below",
-    "delete below and delete",
-    "move to another storage and write there",
-    "one blob by two names",
-    "delete of all that a storage holds",
-    "delete above by another name",
-]
-
-
-@pytest.mark.parametrize("kind", OVERLAPS)
+@pytest.mark.parametrize("kind", OVERLAPPING)
 def test_the_second_of_two_jobs_that_need_one_path_waits_for_the_first(line: Line, kind: str) -> None:
-    first, second = two(line, kind)
-    assert not line.has(second), "it is not first in line, though nobody runs"
+    first, second = OVERLAPPING[kind](line)
+    assert not line.has(second), "it is not first in line, although no job runs"
     assert line.waits_for(second) == first
-    assert second not in line.claimable(), "it is nobody's burden meanwhile"
+    assert second not in line.claimable(), "it is not published meanwhile"
     assert line.has(first)
     assert not line.has(second)
     line.finish(first)
@@ -178,68 +136,47 @@ def test_the_second_of_two_jobs_that_need_one_path_waits_for_the_first(line: Lin
     assert {job_id for job_id, _ in line.locks()} == {second}
 
 
-@pytest.mark.parametrize("kind", OVERLAPS)
+@pytest.mark.parametrize("kind", OVERLAPPING)
 def test_a_job_that_got_its_path_out_of_turn_keeps_it_to_its_end(line: Line, kind: str) -> None:
     """The first was not to run yet when the second began."""
-    first, second = two(line, kind)
+    first, second = OVERLAPPING[kind](line)
     change(line.database, first, not_before=ago(-60), run_at=ago(-60))
     assert line.has(second)
     change(line.database, first, not_before=ago(1), run_at=ago(1))
     assert not line.has(first)
     assert line.waits_for(first) == second
     expire_lease(line.database, second)
-    assert line.has(second), "it waits for nobody who waits for it"
+    assert line.has(second), "it does not wait for the job that waits for it"
     line.finish(second)
     assert line.has(first)
 
 
-def apart(line: Line, kind: str) -> tuple[str, str]:
-    match kind:
-        case "siblings":
-            return line.write("/a"), line.write("/b")
-        case "a name and a longer one":
-            return line.delete("/a"), line.write("/ab")
-        case "the longer one first":
-            return line.write("/ab"), line.delete("/a")
-        case "a wildcard of SQL":
-            return line.write("/axb/c"), line.delete("/a_b")
-        case "other letters, the delete first":
-            return line.delete("/a"), line.write("/A/b")
-        case "other letters, the delete last":
-            return line.write("/A/b"), line.delete("/a")
-        case "a blob and what lies below":
-            return line.write("/a"), line.write("/a/b")
-        case "another storage":
-            return line.write("/a"), line.write("/a", storage="cold")
-        case "a move's paths on the other storage":
-            return line.move("/a", "/b", to="cold"), line.move("/b", "/a", to="cold")
-        case "the same path below another root":
-            return line.write("/7"), line.write("/7", storage="videos")
-    raise AssertionError(kind)
+#: Two jobs that do not need the same path.
+APART: dict[str, Callable[[Line], tuple[str, str]]] = {
+    "siblings": lambda line: (line.write("/a"), line.write("/b")),
+    "a name and a longer one": lambda line: (line.delete("/a"), line.write("/ab")),
+    "the longer one first": lambda line: (line.write("/ab"), line.delete("/a")),
+    "a wildcard of SQL": lambda line: (line.write("/axb/c"), line.delete("/a_b")),
+    "other letters, the delete first": lambda line: (line.delete("/a"), line.write("/A/b")),
+    "other letters, the delete last": lambda line: (line.write("/A/b"), line.delete("/a")),
+    "a blob and what lies below": lambda line: (line.write("/a"), line.write("/a/b")),
+    "another storage": lambda line: (line.write("/a"), line.write("/a", storage="cold")),
+    "a move's paths on the other storage": lambda line: (
+        line.move("/a", "/b", to="cold"),
+        line.move("/b", "/a", to="cold"),
+    ),
+    "the same path below another root": lambda line: (line.write("/7"), line.write("/7", storage="videos")),
+}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "siblings",
-        "a name and a longer one",
-        "the longer one first",
-        "a wildcard of SQL",
-        "other letters, the delete first",
-        "other letters, the delete last",
-        "a blob and what lies below",
-        "another storage",
-        "a move's paths on the other storage",
-        "the same path below another root",
-    ],
-)
+@pytest.mark.parametrize("kind", APART)
 def test_jobs_of_different_paths_run_side_by_side(line: Line, kind: str) -> None:
-    first, second = apart(line, kind)
+    first, second = APART[kind](line)
     assert line.has(second)
     assert line.has(first)
 
 
-def test_a_move_onto_itself_waits_for_nobody(line: Line) -> None:
+def test_a_move_onto_itself_does_not_wait(line: Line) -> None:
     assert line.has(line.move("/a", "/a"))
 
 
@@ -260,7 +197,7 @@ def test_each_of_a_long_line_waits_for_the_one_before_it(line: Line) -> None:
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "failed", "died too often"])
-def test_whoever_waits_goes_on_however_the_other_one_ends(line: Line, ending: str) -> None:
+def test_a_waiting_job_may_run_however_its_blocker_ends(line: Line, ending: str) -> None:
     first, second = line.write("/a"), line.write("/a")
     job = line.take(first)
     assert job is not None
@@ -282,8 +219,7 @@ def test_a_job_keeps_its_path_between_two_slices_two_attempts_and_two_looks(line
     for state in (JobState.QUEUED, JobState.RETRYING, JobState.VERIFYING):
         job = line.take(first)
         assert job is not None
-        with line.database.begin() as session:
-            queries.release_job(session, job, state, delay=60)
+        in_transaction(line.database, queries.release_job, job, state, delay=60)
         assert not line.has(second)
         change(line.database, first, run_at=ago(1))
 
@@ -309,8 +245,7 @@ def test_a_paused_job_keeps_its_place_as_long_as_it_keeps_its_upload(line: Line)
     line.pause(first)
     assert not line.has(second)
     change_upload(line.database, upload, state="aborting")
-    with line.database.begin() as session:
-        assert queries.drop_stale_locks(session) == 1
+    assert in_transaction(line.database, queries.drop_stale_locks) == 1
     assert line.has(second)
 
 
@@ -327,8 +262,7 @@ def test_the_caretaker_frees_who_waits_for_a_job_that_ended_meanwhile(line: Line
     change(line.database, first, state="succeeded")
     third = line.write("/b")
     change(line.database, third, waits_for="pruned")
-    with line.database.begin() as session:
-        assert queries.drop_stale_locks(session) == 2
+    assert in_transaction(line.database, queries.drop_stale_locks) == 2
     assert line.has(second)
     assert line.has(third)
 
@@ -344,7 +278,7 @@ def test_a_claim_that_must_wait_changes_nothing_else(line: Line) -> None:
 
 @pytest.mark.parametrize("how", ["end", "pause"])
 def test_a_job_does_not_wait_for_one_that_is_just_giving_up_its_place(line: Line, how: str) -> None:
-    """Whoever gives it up wakes those that wait by then: one that comes later would sleep."""
+    """The blocker wakes only the jobs that wait by then; one that came later would wait for ever."""
     first, second = line.write("/a"), line.write("/a")
     assert line.has(first)
     change(line.database, first, pause_requested=how == "pause")
@@ -366,8 +300,7 @@ def test_a_revoke_of_two_jobs_of_one_path_is_no_deadlock(line: Line) -> None:
     change(line.database, jobs[0], priority=1)  # it is behind the other one now, where the table is read as it lies
 
     def revoke() -> int:
-        with line.database.begin() as session:
-            return queries.request_cancel(session, list(reversed(jobs)))
+        return in_transaction(line.database, queries.request_cancel, list(reversed(jobs)))
 
     with ThreadPoolExecutor(1) as caretaker:
         with line.database.begin() as session:
@@ -379,7 +312,7 @@ def test_a_revoke_of_two_jobs_of_one_path_is_no_deadlock(line: Line) -> None:
 
 
 def test_workers_that_race_never_hold_one_path_at_once(line: Line) -> None:
-    """Two workers claim overlapping jobs as fast as they can; whoever runs notes it, and ends a moment later."""
+    """Two workers claim overlapping jobs as fast as they can; each run notes its paths and ends at once."""
     paths = ["/a", "/a/b", "/a/b/c"]
     jobs = [
         job_id
@@ -447,8 +380,7 @@ def test_a_bucket_that_gets_another_name_makes_no_two_jobs_wait_for_each_other(d
     first, second = out_of_turn(database)
     now_due(database, first)
     assert take(database, first) is None
-    with database.begin() as session:
-        queries.release_job(session, job_row(database, second), JobState.QUEUED)
+    in_transaction(database, queries.release_job, job_row(database, second), JobState.QUEUED)
     renamed = {"default": Driver(tiny_store(bucket="renamed"))}
     assert take(database, second, renamed) is None
     assert take(database, first, renamed) is not None
@@ -459,8 +391,7 @@ def test_two_jobs_that_wait_for_each_other_are_freed_by_the_caretaker(database: 
     first, second = submit(database), submit(database)
     change(database, first, waits_for=second)
     change(database, second, waits_for=first)
-    with database.begin() as session:
-        assert queries.drop_stale_locks(session) == 1
+    assert in_transaction(database, queries.drop_stale_locks) == 1
     assert take(database, first) is not None
 
 
@@ -478,8 +409,7 @@ def test_a_wakeup_that_is_lost_and_a_retry_make_no_circle(postgres_database: Dat
     for _ in range(2):
         if any(take(postgres_database, job_id) for job_id in (second, first)):
             return
-        with postgres_database.begin() as session:
-            queries.drop_stale_locks(session)
+        in_transaction(postgres_database, queries.drop_stale_locks)
     pytest.fail("they wait for each other")
 
 
@@ -487,8 +417,7 @@ def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postg
     first, second = out_of_turn(postgres_database)
     upload = add_upload(postgres_database, second)
     control.pause(postgres_database.engine, second)
-    with postgres_database.begin() as session:
-        queries.pause_job(session, job_row(postgres_database, second), paused_upload_seconds=1)
+    in_transaction(postgres_database, queries.pause_job, job_row(postgres_database, second), paused_upload_seconds=1)
     change_upload(postgres_database, upload, state="gone")
     taken: list[JobRow | None] = []
     with postgres_database.begin() as session:
@@ -538,16 +467,7 @@ def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postg
     try:
         for arguments in (there, back):
             job_id = submit(postgres_database, operation="move", arguments=arguments)
-            with postgres_database.begin() as session:
-                taken = queries.claim_job(
-                    session,
-                    job_id,
-                    worker="w",
-                    lease_seconds=LEASE,
-                    failed_upload_seconds=RETENTION,
-                    holds=lambda job: holds_of(job, DRIVERS),
-                )
-            assert taken is not None
+            assert take(postgres_database, job_id, DRIVERS) is not None
     finally:
         event.remove(postgres_database.engine, "before_cursor_execute", note)
     first, second = asked[:2], asked[2:]

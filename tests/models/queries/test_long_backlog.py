@@ -1,6 +1,5 @@
-"""A long backlog on PostgreSQL: an index finds what a sweep asks for, and many sweepers publish no more than one."""
+"""A long backlog on PostgreSQL: a sweep reads indexes only, and many sweepers publish no more than one."""
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,11 +8,16 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from models import Database, queries
-from tests.models.rows import RETENTION
+from tests.models.rows import RETENTION, at_once, in_transaction
 
 ROWS = 20_000
+
+
 LIMIT = 8
+
+
 DAY = 24 * 3600.0
+
 
 QUEUED = """
 INSERT INTO blobferry_jobs (id, operation, path, source, request, priority, state)
@@ -21,6 +25,8 @@ SELECT 'queued-' || n, 'write_stream', '/a/' || n, 'file:///srv/a', '{"path": "/
        n % 10, 'queued'
 FROM generate_series(1, :rows) AS n
 """
+
+
 FINISHED = """
 INSERT INTO blobferry_jobs (id, operation, path, state, finished_at)
 SELECT 'finished-' || n, 'write_stream', '/a', 'succeeded', now() - interval '1 day' - n * interval '1 second'
@@ -118,17 +124,11 @@ def test_a_sweep_over_a_long_backlog_reads_an_index_and_never_the_whole_table(
 
 def test_four_publishers_at_once_publish_no_more_than_one(backlog: Database) -> None:
     published: list[str] = []
-    together = threading.Barrier(4)
-
-    def publish() -> None:
-        together.wait(10)
-        with backlog.begin() as session:
-            published.extend(job.id for job in queries.jobs_to_publish(session, limit=LIMIT))
-
-    threads = [threading.Thread(target=publish) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    at_once(
+        4,
+        lambda number: published.extend(
+            job.id for job in in_transaction(backlog, queries.jobs_to_publish, limit=LIMIT)
+        ),
+    )
     assert len(published) == LIMIT
     assert len(set(published)) == LIMIT
