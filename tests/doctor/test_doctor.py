@@ -75,7 +75,7 @@ KNOWN: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
             "If-Match on the source of a copied range": IGNORES,
             "checksum of the whole compared": IGNORES,
             "checksum of a part compared": IGNORES,
-            "unfinished uploads expire": "no rule of the bucket says so",
+            "unfinished uploads expire": "the bucket has no such rule",
         },
     ),
     "swift": (
@@ -88,7 +88,7 @@ KNOWN: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
             "If-Match on delete": REFUSES,  # of a blob in parts
             "checksum of the whole compared": IGNORES,
             "checksum of the whole shown": "the store shows none",
-            "unfinished uploads expire": "no rule of the bucket says so",
+            "unfinished uploads expire": "the bucket has no such rule",
         },
     ),
 }
@@ -190,7 +190,7 @@ def test_a_store_that_knows_no_conditions_is_no_broken_one() -> None:
     store = ConditionStore(tiny_store(), NotSupportedError)
     assert set(not_ok(store)) == CONDITIONS
     assert exit_status(list(examined(store).values())) == 0
-    assert all(says.startswith("the store does not know it, so ") for says in not_ok(store).values())
+    assert all(says.startswith("the store does not support it, so ") for says in not_ok(store).values())
 
 
 class MistakenStore(WrappedStore):

@@ -109,16 +109,7 @@ class SqlCheckpoint:
         self, key: str, *, size: int, part_size: int | None, base: VisibleVersion,
         prefix: int = 0, prefix_parts: int = 0,
     ) -> None:  # fmt: skip
-        """Insert the upload's row before Create is sent, so that the upload is found if Create goes unanswered.
-
-        Args:
-            key: the key that the upload will be visible at.
-            size: of the whole blob, in bytes.
-            part_size: in bytes; None: a single put.
-            base: what readers see at the key now.
-            prefix: bytes that the store copies itself, before the first part that is sent.
-            prefix_parts: parts that these bytes are copied in.
-        """
+        """Insert the upload's row before Create is sent, so that the upload is found if Create goes unanswered."""
         values = {
             "job_id": self._job.id,
             "storage": self._storage,

@@ -50,7 +50,6 @@ class Caretaker:
 
     def __init__(self, runtime: Runtime, publish: SendMessage, processes: WorkerProcesses | None = None) -> None:
         self._runtime = runtime
-        self._database = runtime.database
         self._retention = runtime.settings.retention
         self._publish = publish
         self._processes = processes
@@ -99,7 +98,7 @@ class Caretaker:
         """Seconds to the next sweep: the interval, or less if a job becomes due before that."""
         interval = self._runtime.settings.sweep.interval_seconds
         try:
-            with self._database.begin() as session:
+            with self._runtime.database.begin() as session:
                 due = queries.seconds_to_next_run(session)
         except BlobferryError:
             return interval
@@ -118,7 +117,7 @@ class Caretaker:
         if not revoked:
             return 0
         try:
-            with self._database.begin() as session:
+            with self._runtime.database.begin() as session:
                 return queries.request_cancel(session, revoked)
         except BaseException:
             for job_id in revoked:
@@ -129,30 +128,30 @@ class Caretaker:
         """Expire the leases of dead children, so that their jobs need not wait for the leases to run out."""
         if self._processes is None:
             return 0
-        with self._database.begin() as session:
+        with self._runtime.database.begin() as session:
             owners = queries.owners(session)
         dead = self._processes.dead(owners)
         if not dead:
             return 0
-        with self._database.begin() as session:
+        with self._runtime.database.begin() as session:
             return queries.expire_leases(session, dead)
 
     def _requeue(self) -> int:
         seconds = self._retention.failed_upload_seconds
-        with self._database.begin() as session:
+        with self._runtime.database.begin() as session:
             expired = queries.requeue_expired(session, limit=BATCH, failed_upload_seconds=seconds)
         self._report_ended(expired)
         return len(expired)
 
     def _apply_requests(self) -> int:
         seconds = self._retention.paused_upload_seconds
-        with self._database.begin() as session:
+        with self._runtime.database.begin() as session:
             changed = queries.apply_requests(session, limit=BATCH, paused_upload_seconds=seconds)
         self._report_ended(changed)
         return len(changed)
 
     def _drop_stale_locks(self) -> int:
-        with self._database.begin() as session:
+        with self._runtime.database.begin() as session:
             return queries.drop_stale_locks(session)
 
     def _report_ended(self, jobs: Sequence[JobRow]) -> None:
@@ -169,5 +168,5 @@ class Caretaker:
 
     def _prune(self) -> int:
         jobs, tombstones = self._retention.job_seconds, self._retention.tombstone_seconds
-        with self._database.begin() as session:
+        with self._runtime.database.begin() as session:
             return queries.prune(session, job_seconds=jobs, tombstone_seconds=tombstones, limit=BATCH)
