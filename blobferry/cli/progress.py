@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tim
 from rich.table import Column
 from rich.text import Text
 
-from blobferry.cli.wording import briefly, in_bytes, problem, progress, share
+from blobferry.cli.wording import briefly, done_of, in_bytes, problem, progress
 from blobferry.contract import JobState
 from blobferry.redaction import printable
 from blobferry.values import Job
@@ -49,8 +49,8 @@ class _Lines:
 
     def show(self, job: Job) -> None:
         tenth = job.bytes_done * 100 // STEP // job.size if job.size else 0
-        wishes = job.cancel_requested, job.pause_requested
-        now = (job.state, job.phase, job.attempt, job.error_code, wishes, tenth)
+        requests = job.cancel_requested, job.pause_requested
+        now = (job.state, job.phase, job.attempt, job.error_code, requests, tenth)
         if now == self._last or job.is_final:
             return
         self._last = now
@@ -106,7 +106,7 @@ class _Bytes(ProgressColumn):
         moving = job.state == JobState.RUNNING and task.speed
         words = [
             f"{task.percentage:3.0f}%",
-            share(job.bytes_done, job.size),
+            done_of(job.bytes_done, job.size),
             f"{in_bytes(task.speed)}/s" if moving and task.speed else "",
             f"attempt {job.attempt}" if job.attempt > 1 else "",
         ]

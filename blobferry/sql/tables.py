@@ -1,8 +1,8 @@
-"""The tables, as SQLAlchemy Core: what both sides know of each other's rows. ``models`` maps classes onto them.
+"""The tables in SQLAlchemy Core, shared by client and worker. ``models`` maps classes onto them.
 
 They live in the web app's own database, hence the prefix. Every column is nullable or has a server default, so that a
-client one minor version older or newer than the worker still inserts rows that work. Times are UTC and come from
-the database's clock (:class:`db_now`), because the clocks of workers may be hours apart.
+client one minor version older or newer than the worker can insert rows. Times are UTC and come from the database's
+clock (:class:`db_now`), because the clocks of workers may differ by hours.
 """
 
 from datetime import datetime

@@ -148,7 +148,7 @@ def test_write_hands_every_option_on(variables: dict[str, str], client: Client, 
 def test_a_file_that_is_not_here_is_submitted_with_a_remark(variables: dict[str, str], asked_sqlite: Any) -> None:
     done = run(variables, "write", "/nowhere/a.bin", "/x")
     assert done.returncode == 0
-    assert "there is no /nowhere/a.bin here" in done.stderr
+    assert "/nowhere/a.bin does not exist here" in done.stderr
     assert asked_sqlite.rows() == 1
 
 
@@ -227,10 +227,10 @@ def test_a_database_out_of_reach_exits_3(words: list[str]) -> None:
 # --- status and watch ----------------------------------------------------------------------------------------------
 
 SITUATIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "queued": ({}, r"queued: waits for a slot of a worker, not yet published by a caretaker\nnext +then it runs\n"),
+    "queued": ({}, r"queued: waits for a free worker slot, not yet published by a caretaker\nnext +then it runs\n"),
     "not yet": (
         {"run_at": datetime(2031, 1, 1, tzinfo=UTC)},
-        r"queued: not before 2031-01-01 09:00 \(in \d+ d\)\nnext +then it waits for a slot of a worker\n",
+        r"queued: not before 2031-01-01 09:00 \(in \d+ d\)\nnext +then it waits for a free worker slot\n",
     ),
     "running": (
         {"state": "running", "worker": "host:7", "attempt": 1, "size": 4 * MIB, "bytes_done": MIB},
@@ -238,12 +238,12 @@ SITUATIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "completing": ({"state": "running", "phase": "completing", "worker": "host:7"}, "completing the upload"),
     "between slices": ({"attempt": 1}, "queued: between two slices"),
-    "verifying": ({"state": "verifying", "attempt": 1}, "verifying: sent; it is done when Stat shows the blob"),
+    "verifying": ({"state": "verifying", "attempt": 1}, "verifying: sent; succeeds once Stat shows the blob"),
     "retrying": (
         {"state": "retrying", "run_at": datetime(2031, 1, 1, tzinfo=UTC), "error_code": "slow_down"},
         r"retrying: at 2031-01-01 09:00 \(in \d+ d\) because slow_down\n",
     ),
-    "paused": ({"state": "paused"}, r"paused: as was asked for\nnext +`blobferry resume \S+` lets it go on\n"),
+    "paused": ({"state": "paused"}, r"paused: pause requested\nnext +`blobferry resume \S+` lets it continue\n"),
     "failed": (
         {"state": "failed", "error_code": "source_not_found", "error_message": "no \x1b[31mfile"},
         r"failed: source_not_found: no \\x1b\[31mfile",
@@ -274,7 +274,7 @@ def test_status_in_json_is_the_job_and_why(variables: dict[str, str], client: Cl
     said = json.loads(done.stdout)
     assert (done.returncode, {**said, "seen_at": None}) == (0, {**said, **job.as_json(), "seen_at": None})
     assert (said["attempts"], said["uploads"], said["lease_expires_at"]) == ([], [], None)
-    assert said["explanation"] == "waits for a slot of a worker, not yet published by a caretaker; then it runs"
+    assert said["explanation"] == "waits for a free worker slot, not yet published by a caretaker; then it runs"
 
 
 def test_watch_in_json_prints_a_line_for_each_change(
@@ -320,7 +320,7 @@ def test_an_interrupted_watch_says_that_the_job_goes_on(variables: dict[str, str
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors == f"blobferry: interrupted; the job goes on, look at it with: blobferry status {job.id}\n"
+    assert errors == f"blobferry: interrupted; the job continues, show it with: blobferry status {job.id}\n"
     assert client.get(job.id).state == "queued"
 
 

@@ -124,7 +124,7 @@ def test_a_cancel_is_not_taken_back(
     ferry: Client, submit: Callable[..., Job], asked: Any, asked_for: str, state: str
 ) -> None:
     before = row(asked, job := submit(state=state, cancel_requested=True))
-    with pytest.raises(TooLateError, match=r"its cancel was asked for; .* submit it anew"):
+    with pytest.raises(TooLateError, match=r"a cancel is requested; .* submit it again"):
         ASK[asked_for](ferry, job.id)
     assert row(asked, job) == before
 
@@ -211,7 +211,7 @@ def test_a_job_that_has_ended_is_not_paused_nor_resumed(
 ) -> None:
     before = row(asked, job := submit(state=state))
     for ask in (ferry.pause, ferry.resume):
-        with pytest.raises(TooLateError, match="retry lets it go on" if state == "failed" else "submit it anew"):
+        with pytest.raises(TooLateError, match="retry lets it continue" if state == "failed" else "submit it again"):
             ask(job.id)
     assert row(asked, job) == before
 
@@ -308,15 +308,15 @@ def test_a_job_that_has_not_ended_is_what_retry_returns(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it anew"),
+        ({"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it again"),
         (
             {"state": "failed", "deadline": datetime(2026, 1, 1, tzinfo=UTC)},
-            "its deadline 2026-01-01T.* is over; submit",
+            "its deadline was 2026-01-01T.*; submit",
         ),
     ],
     ids=["cancelled", "overdue"],
 )
-def test_a_job_that_cannot_be_retried_says_to_submit_it_anew(
+def test_a_job_that_cannot_be_retried_says_to_submit_it_again(
     ferry: Client,
     submit: Callable[..., Job],
     upload: Callable[..., None],

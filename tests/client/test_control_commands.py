@@ -50,11 +50,11 @@ def change(asked: Any, job: Job, **values: Any) -> None:
 # --- cancel, pause, resume, retry ----------------------------------------------------------------------------------
 
 ACKNOWLEDGED: list[tuple[str, dict[str, Any], str]] = [
-    ("cancel", {}, "cancel asked for; takes effect within seconds"),
-    ("cancel", {"state": "running"}, "cancel asked for; takes effect after the part in hand"),
+    ("cancel", {}, "cancel requested; takes effect within seconds"),
+    ("cancel", {"state": "running"}, "cancel requested; takes effect after the current part"),
     ("cancel", {"state": "cancelled"}, "cancelled"),
-    ("cancel", {"state": "failed"}, "had failed before; the upload that it kept is given up"),
-    ("pause", {"state": "running"}, "pause asked for; takes effect after the part in hand"),
+    ("cancel", {"state": "failed"}, "had failed already; the upload that it kept is given up"),
+    ("pause", {"state": "running"}, "pause requested; takes effect after the current part"),
     ("pause", {"state": "paused", "pause_requested": True}, "paused"),
     ("resume", {"state": "paused"}, "queued; to watch it: blobferry watch JOB"),
     ("resume", {"state": "running"}, "running; to watch it: blobferry watch JOB"),
@@ -160,7 +160,7 @@ def test_waiting_too_long_exits_4(command: Callable[..., Result], submit: Callab
     job = submit(state="paused")
     done = command("resume", job.id, "--wait", "--timeout", "0.2")
     assert done.exit_code == 4
-    assert done.stderr.startswith(f"blobferry: job {job.id} is still queued after 0.2 s; it goes on")
+    assert done.stderr.startswith(f"blobferry: job {job.id} is still queued after 0.2 s; the job continues")
 
 
 # --- jobs and uploads ----------------------------------------------------------------------------------------------

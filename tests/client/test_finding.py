@@ -80,7 +80,7 @@ def test_jobs_are_found_by_all_of_the_labels(ferry: Client) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"state": "done"}, "state: needs one or some of queued, running, .*got 'done'"),
+        ({"state": "done"}, "state: needs one or more of queued, running, .*got 'done'"),
         ({"state": ["failed", 1]}, "state: "),
         ({"state": []}, "state: "),
         ({"state": 5}, "state: "),

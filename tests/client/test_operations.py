@@ -191,7 +191,7 @@ def test_more_on_standard_input_is_an_error_that_says_what_to_do(
 def test_a_directory_that_is_not_here_is_a_remark(command: Callable[..., Any], asked_sqlite: Any) -> None:
     done = command("read", "/a", "/nowhere/b")
     assert (done.exit_code, asked_sqlite.rows()) == (0, 1)
-    assert "there is no directory /nowhere here" in done.stderr
+    assert "directory /nowhere does not exist here" in done.stderr
 
 
 SAYS = {
@@ -227,7 +227,7 @@ def test_status_says_what_the_operation_is_about(
     assert done.exit_code == 0
     ending = {
         "put_content": "/a, 5 B",
-        "move": "/a is /b on storage archive now, 5 B",
+        "move": "/a is now /b on storage archive, 5 B",
         "read_stream": "/a is in file:///srv/out%20b, 5 B",
         "delete": "/a deleted",
     }

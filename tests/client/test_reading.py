@@ -207,7 +207,7 @@ def test_a_broker_that_was_restarted_is_asked_again(asked_sqlite: Any) -> None:
 
 def test_without_a_broker_a_read_says_what_is_missing(asked_sqlite: Any) -> None:
     with Client(database_url=asked_sqlite.url) as client:
-        with pytest.raises(ConfigurationError, match="broker_url: is not set, and stat is asked through the broker"):
+        with pytest.raises(ConfigurationError, match="broker_url: is not set; stat needs a worker"):
             client.stat("/a")
         with pytest.raises(InvalidRequestError):
             client.stat("a")
