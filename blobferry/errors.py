@@ -2,7 +2,7 @@
 
     BlobferryError
     ├── ConfigurationError              a setting or a driver parameter is wrong; names it
-    ├── InvalidRequestError             an argument is unknown, has the wrong type or is too large
+    ├── InvalidRequestError             an argument is unknown, of the wrong type or too large
     │   ├── InvalidPathError
     │   ├── InvalidOffsetError
     │   └── UnsupportedMethodError
@@ -10,28 +10,28 @@
     ├── JobError
     │   ├── JobNotFoundError
     │   ├── ConflictError               one idempotency key, two different requests
-    │   ├── TooLateError                the job is too far, or over, for what was asked of it
+    │   ├── TooLateError                the job has ended, or is past the point where the request could apply
     │   ├── LeaseLostError              another run owns the job now
-    │   ├── WorkerDiedError             the job killed its worker too often
+    │   ├── WorkerDiedError             its worker died too many times
     │   ├── DeadlineExceededError
-    │   ├── UnexpectedError *           a bug, or a library's surprise
+    │   ├── UnexpectedError *           a bug, here or in a library
     │   └── UnreachableError *          database, broker or worker
     ├── SourceError
     │   ├── SourceNotFoundError
     │   ├── SourceNotAllowedError
     │   ├── SourceChangedError
     │   └── SourceUnavailableError *
-    ├── DestinationError                a file that a blob is to be written to
+    ├── DestinationError                the file that a blob is written to
     │   ├── DestinationNotAllowedError
     │   ├── DestinationUnavailableError *
     │   └── DestinationFullError *      the disk is full
     ├── TransferError
-    │   ├── PlanError                   no part plan can hold this many bytes
-    │   ├── BlobExistsError             and overwriting was not allowed
-    │   ├── SupersededError             somebody else's blob is at the path now
-    │   ├── OutcomeUnknownError         nobody can tell any more what the store did
+    │   ├── PlanError                   no part plan holds this many bytes
+    │   ├── BlobExistsError             and the job must not overwrite it
+    │   ├── SupersededError             another blob is at the path now
+    │   ├── OutcomeUnknownError         it can no longer be known what the store did
     │   ├── TooManyRestartsError
-    │   └── VerificationError           Stat never showed what was sent
+    │   └── VerificationError           HEAD never showed the blob that was sent
     └── StoreError
         ├── KeyNotFoundError
         ├── UploadNotFoundError
@@ -43,158 +43,165 @@
         ├── InvalidStoreRequestError
         ├── RangeNotSatisfiableError
         ├── NotSupportedError           the store lacks a feature
-        ├── DeleteIncompleteError       some keys of many were not deleted; transient if trying again may help
+        ├── DeleteIncompleteError       some keys were not deleted; transient if one of them may go later
         ├── CredentialsError *          expired or missing
         └── StoreUnavailableError *     network, timeout, 5xx
             ├── SlowDownError *
-            └── WriteConflictError *    two writers of one key at once; this one had no effect
+            └── WriteConflictError *    two writers of one key at once; this write had no effect
 
-``*`` is transient: trying again later may help. Only the worker's retry decision reads that.
+``*`` marks transient errors: trying again later may help. Only the worker's retry decision reads that.
 
-A class declares its code and whether it is transient in its first line, its fields as annotations in the order of its
-arguments, and its message as a template of them. One without fields takes the message itself. ``args`` holds the
-arguments, so that an error comes back whole from pickle and from Celery's JSON results: both call ``cls(*args)``.
+A class declares its ``code``, ``transient`` (inherited if not given), and what its constructor takes: either one
+message, or the annotated fields of a dataclass, from which ``template`` builds the message. In both cases ``args``
+holds everything that the constructor was given, so ``cls(*args)``, the call that pickle, copy and Celery's JSON result
+backend make, returns an equal error.
 """
 
-import inspect
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
-#: Codes by which a store says that deleting the key may work the next time.
+#: Codes of a store for a key that it failed to delete, if another try may delete it.
 PASSING_CODES: Final = frozenset(
     {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
 )
-REQUIRED: Final = inspect.Parameter.empty
-
-
-def _field(name: str, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
 
 
 class BlobferryError(Exception):
-    """Base of every error here. ``code`` is stable: a job's row carries it as ``error_code``."""
+    """Base of every error here. ``code`` never changes; a job row carries it as ``error_code``."""
 
     code: ClassVar[str] = "error"
-    transient: ClassVar[bool] = False
-    template: ClassVar[str] = "{message}"  #: of the fields; the driver's name is put before it
-    #: Bytes that ``write_stream`` had read from its reader. Where to go on is what ``stat`` says, never this.
-    total_read = 0
-    _signature: ClassVar = inspect.Signature([_field("message", "")])
+    transient: bool = False
+    #: Format of the message, over the attributes; "" where the message is the only argument.
+    template: ClassVar[str] = ""
+    #: Bytes that ``write_stream`` had read from its reader. To continue, take the offset from ``stat``, not from here.
+    total_read: int = 0
 
-    def __init_subclass__(cls, *, code: str, transient: bool | None = None) -> None:
-        cls.code = code
-        cls.transient = cls.transient if transient is None else transient
-        if fields := inspect.get_annotations(cls):
-            cls._signature = inspect.Signature([_field(name, getattr(cls, name, REQUIRED)) for name in fields])
+    def __init_subclass__(cls, code: str = "", transient: bool | None = None) -> None:
+        super().__init_subclass__()
+        if code:
+            cls.code = code
+        if transient is not None:
+            cls.transient = transient
 
-    def __init__(self, *values: Any, **named: Any) -> None:
-        given = self._signature.bind(*values, **named)
-        given.apply_defaults()
-        vars(self).update(given.arguments)
-        super().__init__(*given.args)
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+    def __post_init__(self) -> None:
+        self.args = tuple(vars(self).values())
 
     def __str__(self) -> str:
+        if not self.template:
+            return super().__str__()
         driver = getattr(self, "driver", "")
         return (f"{driver}: " if driver else "") + self.template.format_map(vars(self))
 
 
+@dataclass(eq=False, repr=False)
 class ConfigurationError(BlobferryError, code="configuration"):
-    """A setting or driver parameter ``name`` is missing or wrong."""
+    """The setting or driver parameter ``name`` is missing or wrong."""
 
-    template = "{name}: {problem}"
     name: str
     problem: str
+    template = "{name}: {problem}"
 
 
 class InvalidRequestError(BlobferryError, code="invalid_request"):
     """An argument of an operation cannot be used; nothing was done."""
 
 
+@dataclass(eq=False, repr=False)
 class InvalidPathError(InvalidRequestError, code="invalid_path"):
     """The path breaks the path rules."""
 
+    path: str
+    driver: str = ""
     template = (
         "invalid path {path!r}: a path is absolute, its components hold ASCII letters, digits, '.', '_' and '-', "
         "none is empty, '.' or '..', and its key has at most 1,024 bytes"
     )
-    path: str
-    driver: str = ""
 
 
+@dataclass(eq=False, repr=False)
 class InvalidOffsetError(InvalidRequestError, code="invalid_offset"):
-    """The offset is negative or beyond what a store can hold."""
+    """The offset is negative, or beyond the largest blob that a store can hold."""
 
-    template = "invalid offset {offset} for {path!r}: it must be 0 to 48.8 TiB"
     path: str
     offset: int
     driver: str = ""
+    template = "invalid offset {offset} for {path!r}: it must be 0 to 48.8 TiB"
 
 
+@dataclass(eq=False, repr=False)
 class UnsupportedMethodError(InvalidRequestError, code="unsupported_method"):
-    """``url_for`` signs GET and HEAD only, and nothing where blobs have no URLs."""
+    """``url_for`` signs only GET and HEAD, and cannot sign where blobs have no URLs."""
 
-    template = "unsupported method {method!r}: {reason}"
     method: str
     driver: str = ""
     reason: str = "use 'GET' or 'HEAD'"
+    template = "unsupported method {method!r}: {reason}"
 
 
+@dataclass(eq=False, repr=False)
 class PathNotFoundError(BlobferryError, code="path_not_found"):
     """Nothing is stored at the path."""
 
-    template = "path not found: {path}"
     path: str
     driver: str = ""
+    template = "path not found: {path}"
 
 
 class JobError(BlobferryError, code="job"):
-    """Something about a job rather than about its bytes."""
+    """A problem of a job rather than of its bytes."""
 
 
+@dataclass(eq=False, repr=False)
 class JobNotFoundError(JobError, code="job_not_found"):
     """No job has this id."""
 
-    template = "no job {job_id!r}"
     job_id: str
+    template = "no job {job_id!r}"
 
 
+@dataclass(eq=False, repr=False)
 class ConflictError(JobError, code="conflict"):
     """The idempotency key already belongs to a job with another request."""
 
-    template = "idempotency key {idempotency_key!r} was used by job {job_id!r} for another request"
     idempotency_key: str
     job_id: str
+    template = "idempotency key {idempotency_key!r} was used by job {job_id!r} for another request"
 
 
+@dataclass(eq=False, repr=False)
 class TooLateError(JobError, code="too_late"):
-    """The job is too far, or over, for what was asked of it; nothing was changed.
+    """The job has ended, or is past the point where the request could apply; nothing was changed.
 
     ``asked`` is ``cancel``, ``pause``, ``resume`` or ``retry``; ``where`` is the job's state and phase, in words.
     """
 
-    template = "too late to {asked} job {job_id!r}: {where}"
     job_id: str
     asked: str
     where: str
     advice: str = ""
+    template = "too late to {asked} job {job_id!r}: {where}"
 
     def __str__(self) -> str:
         return super().__str__() + (f"; {self.advice}" if self.advice else "")
 
 
 class LeaseLostError(JobError, code="lease_lost"):
-    """This run no longer owns its job: it must write nothing more."""
+    """This run no longer owns its job and must not write anything more."""
 
 
 class WorkerDiedError(JobError, code="worker_died"):
-    """The job's worker died too often for it to be tried again."""
+    """The job's worker died too many times for another try."""
 
 
 class DeadlineExceededError(JobError, code="deadline"):
-    """The job was not finished by its deadline."""
+    """The job had not finished by its deadline."""
 
 
 class UnexpectedError(JobError, code="unexpected", transient=True):
-    """Something that Blobferry has no name for went wrong while a job ran."""
+    """An error without a class of its own here ended the run of a job."""
 
 
 class UnreachableError(JobError, code="unreachable", transient=True):
@@ -206,7 +213,7 @@ class SourceError(BlobferryError, code="source"):
 
 
 class SourceNotFoundError(SourceError, code="source_not_found"):
-    """There is no such source, seen from the worker."""
+    """The worker finds no such source."""
 
 
 class SourceNotAllowedError(SourceError, code="source_not_allowed"):
@@ -214,7 +221,7 @@ class SourceNotAllowedError(SourceError, code="source_not_allowed"):
 
 
 class SourceChangedError(SourceError, code="source_changed"):
-    """The source is no longer what it was when the transfer began."""
+    """The source has changed since the transfer began."""
 
 
 class SourceUnavailableError(SourceError, code="source_unavailable", transient=True):
@@ -222,11 +229,11 @@ class SourceUnavailableError(SourceError, code="source_unavailable", transient=T
 
 
 class DestinationError(BlobferryError, code="destination"):
-    """The file that a blob is to be written to cannot be written."""
+    """The file that a blob is written to cannot be written."""
 
 
 class DestinationNotAllowedError(DestinationError, code="destination_not_allowed"):
-    """The file lies outside of what the worker may write, or is no regular file."""
+    """The file lies outside of what the worker may write, or is not a regular file."""
 
 
 class DestinationUnavailableError(DestinationError, code="destination_unavailable", transient=True):
@@ -234,7 +241,7 @@ class DestinationUnavailableError(DestinationError, code="destination_unavailabl
 
 
 class DestinationFullError(DestinationError, code="destination_full", transient=True):
-    """The disk is full; what was written of the blob is kept, to go on with."""
+    """The disk is full; the bytes already written are kept, and the next run continues after them."""
 
 
 class TransferError(BlobferryError, code="transfer"):
@@ -246,7 +253,7 @@ class PlanError(TransferError, code="plan"):
 
 
 class BlobExistsError(TransferError, code="blob_exists"):
-    """A blob is at the path already, and overwriting it was not allowed."""
+    """A blob is at the path already, and the job must not overwrite it."""
 
 
 class SupersededError(TransferError, code="superseded"):
@@ -254,7 +261,7 @@ class SupersededError(TransferError, code="superseded"):
 
 
 class OutcomeUnknownError(TransferError, code="outcome_unknown"):
-    """The upload is gone and so is its blob: it may have been completed and deleted, or never completed."""
+    """The upload and its blob are both gone: it was completed and then deleted, or never completed."""
 
 
 class TooManyRestartsError(TransferError, code="too_many_restarts"):
@@ -290,13 +297,14 @@ class PreconditionFailedError(StoreError, code="precondition_failed"):
 
 
 class ChecksumMismatchError(StoreError, code="checksum_mismatch", transient=True):
-    """The store received other bytes than those that the checksum was made of."""
+    """The bytes that the store received do not match their checksum."""
 
 
-class InvalidPartError(
-    StoreError, code="invalid_part", transient=True
-):  # an old owner's part may have replaced ours: the next run reconciles
-    """A part named at completion is not what the store holds, or is too small."""
+class InvalidPartError(StoreError, code="invalid_part", transient=True):
+    """A part named at completion is not what the store holds, or is too small.
+
+    Transient: a previous owner of the job may have replaced our part, and the next run sends it again.
+    """
 
 
 class InvalidStoreRequestError(StoreError, code="invalid_store_request"):
@@ -308,28 +316,32 @@ class RangeNotSatisfiableError(StoreError, code="range_not_satisfiable"):
 
 
 class NotSupportedError(StoreError, code="not_supported"):
-    """The store does not implement what was asked."""
+    """The store does not implement the request."""
 
 
+@dataclass(eq=False, repr=False)
 class DeleteIncompleteError(StoreError, code="delete_incomplete"):
-    """Some of many keys were not deleted; all others were.
+    """Some keys were not deleted; all others were.
 
-    ``failures`` holds ``[path, code]`` of the first ones, with the codes of the store.
+    ``failures`` holds ``[path, code]`` of the first ones, with the codes of the store; ``count`` is how many there are.
+    Transient if another try may delete at least one of them.
     """
 
-    template = "not all of {path} was deleted: {named}"
     path: str
     failures: list[list[str]]
     driver: str = ""
     count: int | None = None
+    template = "not all of {path} was deleted: "
 
-    def __init__(self, *values: Any, **named: Any) -> None:
-        super().__init__(*values, **named)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.count = len(self.failures) if self.count is None else self.count
-        shown = ", ".join(f"{path} ({code})" for path, code in self.failures[:10])
-        self.named = shown + (f" and {self.count - 10} more" if self.count > 10 else "")
-        # The retry decision asks the instance: one key that may yet go is worth another try.
-        self.transient = any(code in PASSING_CODES for _, code in self.failures)  # type: ignore[misc]
+        self.transient = any(code in PASSING_CODES for _, code in self.failures)
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{path} ({code})" for path, code in self.failures[:10])
+        more = (self.count or 0) - 10
+        return super().__str__() + named + (f" and {more} more" if more > 0 else "")
 
 
 class CredentialsError(StoreError, code="credentials", transient=True):
@@ -345,4 +357,4 @@ class SlowDownError(StoreUnavailableError, code="slow_down"):
 
 
 class WriteConflictError(StoreUnavailableError, code="write_conflict"):
-    """Somebody else wrote the key at the same moment; this call had no effect."""
+    """Another client wrote the key at the same moment; this call had no effect."""

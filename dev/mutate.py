@@ -33,12 +33,16 @@ from dev.process import work_directory
 ROOT = Path(__file__).resolve().parent.parent
 #: The tests that judge each module, the quickest first.
 JUDGES = {
-    "worker/transfer/plan.py": ("tests/transfer", "plan sending body rules engine streaming"),
-    "models/queries/locks.py": ("tests/models", "locks rules"),
-    "models/queries/claims.py": ("tests/models", "claims rules caretaking"),
-    "worker/transfer/visible.py": ("tests/transfer", "publishing rules engine engine_regressions moving"),
-    "worker/lease.py": ("tests/tasks", "lease rules runner"),
-    "worker/transfer/reconciling.py": ("tests/transfer", "reconciling rules engine engine_regressions"),
+    "worker/transfer/plan.py": (
+        "transfer/plan transfer/parts transfer/body transfer/rules upload/engine upload/stream_upload"
+    ),
+    "models/queries/locks.py": "models/locks models/rules",
+    "models/queries/claims.py": "models/claims models/rules models/caretaking",
+    "worker/transfer/visible.py": (
+        "upload/commit transfer/rules upload/engine upload/engine_regressions driver/delete_moved"
+    ),
+    "worker/jobs/lease.py": "jobs/lease celery/job_task jobs/runner",
+    "worker/transfer/upload/reconcile.py": "upload/reconcile transfer/rules upload/engine upload/engine_regressions",
 }
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", "not postgres and not s3")  # no slow servers
 NOT_COPIED = (".*", "__pycache__", "build", "dist", "htmlcov")
@@ -57,14 +61,19 @@ def row_of(mutant: Mutant) -> dict[str, Any]:
     return {name: value for name, value in asdict(mutant).items() if name != "text"}
 
 
-class Bench:
+def _test_file(name: str) -> str:
+    """The test file of a judge, named ``FOLDER/MODULE``."""
+    folder, _, module = name.partition("/")
+    return f"tests/{folder.replace('upload', 'transfer/upload')}/test_{module}.py"
+
+
+class ScratchCheckout:
     """A copy of the checkout, in which one module at a time is broken and judged by its tests."""
 
     def __init__(self, checkout: Path, module: str) -> None:
-        folder, names = JUDGES[module]
         self._checkout = checkout
         self._module = checkout / module
-        self._tests = [f"{folder}/test_{name}.py" for name in names.split()]
+        self._tests = [_test_file(name) for name in JUDGES[module].split()]
         self._original = self._module.read_text(encoding="utf-8")
         self._limit = 600.0
         outcome, output, seconds = self.judge(self._original)
@@ -179,7 +188,7 @@ def main(modules: tuple[str, ...], count: int, seed: int, file: Path | None, com
                 chosen = sample(mutants, count or len(mutants), seed)
             if not chosen:
                 continue
-            bench = Bench(checkout, module)
+            bench = ScratchCheckout(checkout, module)
             for mutant in chosen:
                 outcome, output, seconds = bench.judge(mutant.text)
                 by = next((line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))), "")

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from zlib import crc32
 
 import pytest
 from alembic import command
@@ -13,18 +12,29 @@ from sqlalchemy import event, text
 from dev import services
 from models import Database
 from tests.doubles import do_not_wait_for_the_disk
+from tests.jobs.job_world import World
 
 ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
 
 
+SLOWER_KINDS = ("local", "moto", "swift")  #: of stores; the memory store runs every case every time
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Servers answer slower than memory: of the two suites, some of their cases are ``long``, always the same ones."""
+    """On a store slower than memory a case is ``long``, unless its test says ``every_run_on`` that kind of store.
+
+    ``@pytest.mark.every_run_on("moto", only="in parts")`` chooses the cases whose id contains ``only``.
+    """
     for item in items:
-        suite, dice = item.path.parent.name, crc32(item.nodeid.encode())
-        is_long = (suite in ("driver", "stores") and "swift" in item.name and dice % 4) or (
-            suite == "driver" and ("moto" in item.name or "local" in item.name) and dice % 6
+        case = getattr(item, "callspec", None)
+        if case is None or case.params.get("kind") not in SLOWER_KINDS:
+            continue
+        chosen = (
+            mark.kwargs.get("only", "") in case.id
+            for mark in item.iter_markers("every_run_on")
+            if case.params["kind"] in mark.args
         )
-        if is_long:
+        if not any(chosen):
             item.add_marker(pytest.mark.long)
 
 
@@ -89,3 +99,11 @@ def database(request: pytest.FixtureRequest) -> Database:
     found = request.getfixturevalue(f"{request.param}_database")
     assert isinstance(found, Database)
     return found
+
+
+@pytest.fixture
+def world(sqlite_database: Database, tmp_path: Path) -> World:
+    """A world on SQLite, whose file has ten parts."""
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(sqlite_database, directory)

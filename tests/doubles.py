@@ -82,6 +82,15 @@ class WrappedStore:
         self.name, self.bucket, self.endpoint = store.name, store.bucket, store.endpoint
         self.limits, self.checksum = store.limits, store.checksum
 
+    @property
+    def identity(self) -> str:
+        """The store's own, or that of a storage configured with the bucket or endpoint that a test has put here."""
+        is_renamed = (self.bucket, self.endpoint) != (self.store.bucket, self.store.endpoint)
+        return f"{self.endpoint}/{self.bucket}" if is_renamed else self.store.identity
+
+    def warm_up(self) -> None:
+        self.store.warm_up()
+
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         return getattr(self.store, name)(*args, **keywords)
 

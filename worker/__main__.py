@@ -1,9 +1,8 @@
-"""``python -m worker run | migrate | sweep | doctor``: the worker's own command line, for whoever operates it."""
+"""``python -m worker run | migrate | sweep | doctor``: the worker's own command line."""
 
 import signal
 import sys
 import threading
-from ast import literal_eval
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -73,7 +72,7 @@ def migrate(revision: str) -> None:
 @click.option("--loop", is_flag=True, help="Sweep until SIGTERM instead of once.")
 @click.option("--of", "worker_id", hidden=True, help="Of the worker that is this process's parent.")
 def sweep(loop: bool, worker_id: str | None) -> None:
-    """Publish what nobody published, take jobs from dead workers, abort what was given up."""
+    """Publish due jobs, re-queue jobs of dead workers, abort uploads that no job needs."""
     configure_logging()
     settings = load_settings()
     runtime = Runtime(settings)
@@ -100,9 +99,8 @@ def sweep(loop: bool, worker_id: str | None) -> None:
 
 
 def _listen(caretaker: Caretaker, ended: threading.Event) -> None:
-    """Hear from the parent which jobs were revoked, an id a line; silence at the end means that the parent is gone."""
-    for line in sys.stdin:
-        caretaker.cancel(literal_eval(line))
+    """Take requests from the parent; the end of the input means that the parent is gone."""
+    caretaker.listen(sys.stdin)
     ended.set()
 
 

@@ -1,6 +1,6 @@
-"""Draining: the parent is told to stop, and its children's runs see it between two parts.
+"""Draining: what a SIGTERM does. The parent sets a flag; its children's runs see it between two parts and hand over.
 
-One shared byte, made before the fork. It needs no broker, no database and no thread in the parent.
+The flag is one shared byte, made before the fork. It needs no broker, no database and no thread in the parent.
 """
 
 import mmap

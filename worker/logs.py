@@ -1,6 +1,5 @@
 """Logging: one line of JSON for each record, with the job at hand in it."""
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -9,30 +8,31 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pythonjsonlogger import json
+
 from blobferry.redaction import HIDDEN
 
-_PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _USER: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s\"'\\/?#]*@")
 _QUERY: Final = re.compile(r"(https?://[^\s\"'\\<>?]*)\?[^\s\"'\\<>]+", re.IGNORECASE)
 _job: ContextVar[dict[str, Any] | None] = ContextVar("job", default=None)
 
 
-class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: when, how bad, who, what happened, and the facts given as ``extra``."""
+class JsonFormatter(json.JsonFormatter):
+    """A record as one JSON object: time, level, logger, event, the job at hand, the ``extra`` facts, the traceback."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Write the record in one line."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "event": record.getMessage(),
-            **(_job.get() or {}),
-            **{name: value for name, value in vars(record).items() if name not in _PLAIN},
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return _without_secrets(json.dumps(line, default=str))
+    def __init__(self) -> None:
+        names = {"levelname": "level", "name": "logger", "message": "event", "exc_info": "traceback"}
+        super().__init__(["levelname", "name", "message"], rename_fields=names, json_default=str)
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Add the time and the job to what the library takes from the record."""
+        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        log_data.update(_job.get() or {})
+        super().add_fields(log_data, record, message_dict)
+
+    def serialize_log_record(self, log_data: dict[str, Any]) -> str:
+        """Write the line, without the secrets of URLs."""
+        return _without_secrets(super().serialize_log_record(log_data))
 
 
 def _without_secrets(text: str) -> str:

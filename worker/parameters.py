@@ -4,12 +4,30 @@ They are checked when they are read; a wrong one is named.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from worker.errors import ConfigurationError
 from worker.units import GIB, MIB
+
+#: Names that ``driver`` may have; :func:`~worker.stores.open_store.register_store` adds to them.
+STORE_NAMES: Final = {"s3", "local", "memory"}
+
+
+def _store_name(value: str) -> str:
+    if value not in STORE_NAMES:
+        raise ValueError(f"is not one of {', '.join(sorted(STORE_NAMES))}")
+    return value
 
 
 def _boolean(value: Any) -> Any:
@@ -35,7 +53,7 @@ class DriverParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    driver: Literal["s3", "local", "memory"] = "s3"
+    driver: Annotated[str, AfterValidator(_store_name)] = "s3"
     bucket: str = ""
     region: str | None = None
     regionendpoint: str = ""  #: a custom endpoint; "" is AWS
@@ -69,6 +87,16 @@ class DriverParameters(BaseModel):
         if self.keyid and not self.encrypt:
             raise ValueError("keyid: needs encrypt = true")
         return self
+
+    @property
+    def root(self) -> str:
+        """The directory within the store below which all keys lie; "" is the whole store, which ``local`` always is."""
+        return "" if self.driver == "local" else self.rootdirectory
+
+    def copy_threads(self, part_threads: int) -> int:
+        """Parts copied at once: ``local`` copies with this machine's own cores, so at most ``part_threads``."""
+        threads = self.multipartcopymaxconcurrency
+        return min(threads, part_threads) if self.driver == "local" else threads
 
     @classmethod
     def parse(cls, parameters: Mapping[str, Any]) -> Self:

@@ -7,7 +7,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final
 
-_DEAD: Final = ("Z", "X")  #: states of a process that has ended. Source: proc(5), /proc/pid/stat
+_DEAD: Final = ("Z", "X")  #: states of an ended process. Source: proc(5), /proc/pid/stat
 
 
 class WorkerProcesses:
@@ -24,7 +24,7 @@ class WorkerProcesses:
         return bool(before - self._known)
 
     def dead(self, names: list[str]) -> list[str]:
-        """Those of these processes that were children of this worker and are no more; none if that cannot be told."""
+        """The names of this worker's children that have ended; none if that cannot be found out."""
         if not Path(f"/proc/{self._parent}/stat").exists():
             return []
         ours = [name for name in names if name.startswith(f"{self._worker_id}@")]
@@ -39,7 +39,7 @@ class WorkerProcesses:
 
 
 def _is_child(pid: int, parent: int) -> bool:
-    """Whether the process lives and is the other one's child. By number: a host may be given another name."""
+    """Whether the process lives and is a child of ``parent``. Judged by number: host names may change."""
     try:
         # The name in parentheses may hold anything, blanks and parentheses included.
         state, its_parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
@@ -49,11 +49,11 @@ def _is_child(pid: int, parent: int) -> bool:
 
 
 def processes_of_parent(worker_id: str) -> WorkerProcesses:
-    """The family that this process belongs to, as a child of the worker of this id."""
+    """The processes of the worker of this id, whose child this process is."""
     return WorkerProcesses(worker_id, os.getppid())
 
 
-#: Of a worker: made before it forks, so that its children share it.
+#: Drawn before the worker forks, so that its children share it. No other worker ever has it.
 WORKER_ID: Final = secrets.token_hex(4)
 
 

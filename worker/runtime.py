@@ -23,7 +23,7 @@ from worker.transfer.upload.pace import WORKER_PACES
 
 
 class Runtime:
-    """The means of one process. Opens no connection by itself."""
+    """The shared objects of one process. Opens no connection by itself."""
 
     def __init__(
         self, settings: Settings, *, database: Database | None = None, drivers: Mapping[str, Driver] | None = None
@@ -54,7 +54,7 @@ class Runtime:
         return self._drivers
 
     def open_source(self, url: str, stop: Stop = never) -> Source:
-        """The source of a URL, opened. The caller closes it. Raises Interrupted if that takes long and is to stop.
+        """The source of a URL, opened. The caller closes it. Raises Interrupted if ``stop`` asks while that takes long.
 
         A sealed URL is opened by the keys of ``encryption_keys``. Raises ConfigurationError if none of them does.
         """
@@ -80,7 +80,7 @@ class Runtime:
                 return FileSource.open(url, sources.file_roots)
 
     def warm_up(self) -> None:
-        """Do now what the first job would wait for: import boto3 and make the clients. Sends no request."""
+        """Import boto3 and make the clients now, so that the first job need not wait for them. Sends no request."""
         for driver in self._drivers.values():
             driver.warm_up()
 

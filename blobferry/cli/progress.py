@@ -6,15 +6,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
-from blobferry.cli.wording import briefly, done_of, in_bytes, problem, progress
+from blobferry.cli.wording import briefly, in_bytes, problem, progress
 from blobferry.contract import JobState
 from blobferry.redaction import printable
 from blobferry.values import Job
@@ -69,21 +79,17 @@ class _Bar:
         self._last: Job | None = None
 
     def show(self, job: Job) -> None:
-        now = time.monotonic()
+        last, self._last = self._last, job
+        attempt = f"attempt {job.attempt}" if job.attempt > 1 else ""
+        facts: dict[str, Any] = {"total": job.size, "completed": job.bytes_done, "job": job, "attempt": attempt}
+        facts["shown_at"] = time.monotonic()
         if self._task is None:
-            # Bytes of earlier attempts are where it starts: they are no speed.
-            self._task = self._bar.add_task("", total=job.size, completed=job.bytes_done, job=job, shown_at=now)
-        if self._last is not None and problem(job) not in ("", problem(self._last)) and not job.is_final:
-            self._bar.console.print(Text(f"attempt {self._last.attempt} ended: {problem(job)}"), soft_wrap=True)
-        if self._last is not None and job.attempt != self._last.attempt:
-            self._bar.reset(
-                self._task, total=job.size, completed=job.bytes_done, job=job, shown_at=now
-            )  # the pause is no speed
-        self._last = job
-        says_something = job.size is not None or not job.is_final
-        self._bar.update(
-            self._task, total=job.size, completed=job.bytes_done, visible=says_something, job=job, shown_at=now
-        )
+            self._task = self._bar.add_task("", **facts)  # starts at the bytes of earlier attempts: they are no speed
+        if last is not None and problem(job) not in ("", problem(last)) and not job.is_final:
+            self._bar.console.print(Text(f"attempt {last.attempt} ended: {problem(job)}"), soft_wrap=True)
+        if last is not None and job.attempt != last.attempt:
+            self._bar.reset(self._task, **facts)  # the pause is no speed
+        self._bar.update(self._task, visible=job.size is not None or not job.is_final, **facts)
 
 
 class _Words(ProgressColumn):
@@ -96,34 +102,42 @@ class _Words(ProgressColumn):
         return Text(f"{printable(briefly(job, now)):11}", style=style, no_wrap=True)
 
 
-class _Bytes(ProgressColumn):
-    """How far, how fast, which attempt."""
+class _Speed(ProgressColumn):
+    """The speed in the units of the sizes beside it; rich's TransferSpeedColumn has decimal units only."""
 
     def render(self, task: Task) -> Text:
-        job: Job = task.fields["job"]
-        if job.size is None:
-            return Text("")
-        moving = job.state == JobState.RUNNING and task.speed
-        words = [
-            f"{task.percentage:3.0f}%",
-            done_of(job.bytes_done, job.size),
-            f"{in_bytes(task.speed)}/s" if moving and task.speed else "",
-            f"attempt {job.attempt}" if job.attempt > 1 else "",
-        ]
-        return Text("  ".join(word for word in words if word), no_wrap=True)
+        return Text(f"{in_bytes(task.speed or 0)}/s")
 
 
-class _Left(TimeRemainingColumn):
-    """The time left, while bytes move."""
+class _When(ProgressColumn):
+    """A column that is empty unless ``applies``."""
 
-    def render(self, task: Task) -> Text:
-        job: Job = task.fields["job"]
-        return super().render(task) if job.state == JobState.RUNNING and task.speed else Text("")
+    def __init__(self, applies: Callable[[Task], object], column: ProgressColumn) -> None:
+        super().__init__(Column(no_wrap=True))  # the bar gives way, not the words
+        self._applies = applies
+        self._column = column
+
+    def render(self, task: Task) -> RenderableType:
+        return self._column(task) if self._applies(task) else ""
+
+
+def _is_sized(task: Task) -> bool:
+    return task.total is not None
+
+
+def _is_moving(task: Task) -> bool:
+    return _is_sized(task) and task.fields["job"].state == JobState.RUNNING and bool(task.speed)
 
 
 def _bar(console: Console) -> Progress:
-    def whole() -> Column:
-        return Column(no_wrap=True)  # the bar gives way, not the words
-
-    columns = _Words(whole()), BarColumn(bar_width=None), _Bytes(whole()), _Left(compact=True, table_column=whole())
-    return Progress(*columns, console=console, expand=True)
+    return Progress(
+        _Words(Column(no_wrap=True)),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        _When(_is_sized, DownloadColumn(binary_units=True)),
+        _When(_is_moving, _Speed()),
+        TextColumn("{task.fields[attempt]}"),
+        _When(_is_moving, TimeRemainingColumn(compact=True)),
+        console=console,
+        expand=True,
+    )

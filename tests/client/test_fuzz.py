@@ -27,7 +27,7 @@ from blobferry.sql.tables import jobs
 from models import Database
 from tests.client.conftest import Asked as World
 from tests.client.odd_requests import ALL, Asked, Envelope, commands, envelopes, requests
-from tests.tasks.life import World as Working
+from tests.jobs.job_world import World as Working
 from worker.celery.job_task import JobTask
 from worker.celery.read_task import ReadTask
 from worker.runtime import start_runtime

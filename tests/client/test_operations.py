@@ -17,7 +17,7 @@ from blobferry.cli import main
 from blobferry.contract import OPERATIONS
 from blobferry.errors import ConflictError, InvalidRequestError
 from blobferry.sql.tables import jobs
-from tests.refused import REFUSED, Refused
+from tests.refused_requests import REFUSED, Refused
 
 Submit = Callable[[Client], Any]
 

@@ -33,7 +33,7 @@ from blobferry.errors import (
 from blobferry.messages.job_messages import client_app
 from blobferry.messages.read_messages import ReadRequester
 from dev.services import free_port, valkey
-from tests.localstack import LocalStack, local_stack
+from tests.directory_stack import LocalStack, local_stack
 from worker.driver import Driver
 
 PATIENCE = 5.0  #: seconds after which a broker that is away must have been noticed

@@ -12,12 +12,14 @@ import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
 from tests.doubles import BytesSource
-from tests.driver.exceptions import EXCEPTIONS
-from tests.driver.material import BUCKET, COPYING, KINDS, LIMITS, MIN, PART, ReaderOf, Reading, file_source
+from tests.driver.blobs_and_readers import MakeDriver, ReaderOf, Reading, file_source
+from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
+from tests.driver.unsupported import UNSUPPORTED
+from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3.s3_store import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 
@@ -29,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A case that a server cannot honour fails, as the table says; one that it has learnt makes the test fail."""
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            reason = EXCEPTIONS.get((str(item.callspec.params.get("kind")), item.originalname))
+            reason = UNSUPPORTED.get((str(item.callspec.params.get("kind")), item.originalname))
             if reason is not None:
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
@@ -56,26 +58,15 @@ def service(kind: str, request: pytest.FixtureRequest) -> S3Service:
     return found
 
 
-def s3_store(service: S3Service, bucket: str = BUCKET, *, secret_key: str | None = None, **settings: Any) -> S3Store:
-    access = S3Access(
-        region=service.region,
-        endpoint=service.endpoint,
-        access_key=service.access_key,
-        secret_key=secret_key or service.secret_key,
-        path_style=True,
-    )
-    return S3Store(access, bucket, **{"limits": LIMITS, **settings})
-
-
 @pytest.fixture(scope="session")
 def make_s3_store() -> Callable[..., S3Store]:
     """A constructor of S3 stores from a running service. For the same settings the same one: clients are slow."""
     made: dict[str, S3Store] = {}
 
-    def make(service: S3Service, *args: Any, **settings: Any) -> S3Store:
-        name = f"{service.endpoint} {args} {sorted(settings.items())}"
+    def make(service: S3Service, bucket: str = BUCKET, **settings: Any) -> S3Store:
+        name = f"{service.endpoint} {bucket} {sorted(settings.items())}"
         if name not in made:
-            made[name] = s3_store(service, *args, **settings)
+            made[name] = s3_store(service, bucket, limits=LIMITS, **settings)
         return made[name]
 
     return make
@@ -98,7 +89,7 @@ def stores(request: pytest.FixtureRequest, local_directory: Path) -> Callable[[s
             return MemoryStore(limits=LIMITS)
         if kind == "local":
             return LocalStore(local_directory / "bucket", limits=LIMITS)
-        return s3_store(request.getfixturevalue(f"{kind}_service"))
+        return s3_store(request.getfixturevalue(f"{kind}_service"), BUCKET, limits=LIMITS)
 
     return make
 
@@ -139,7 +130,7 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def on(root: str, engine: Engine) -> Callable[..., Driver]:
+def on(root: str, engine: Engine) -> MakeDriver:
     """A constructor of drivers with tiny parts on any store, at the test's root directory unless another is given."""
 
     def make(store: Store, root: str = root) -> Driver:
@@ -149,7 +140,7 @@ def on(root: str, engine: Engine) -> Callable[..., Driver]:
 
 
 @pytest.fixture
-def driver(store: Store, on: Callable[..., Driver]) -> Driver:
+def driver(store: Store, on: MakeDriver) -> Driver:
     return on(store)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from dev.proxies.s3_faults import Fault, Kind
 from tests.driver.fault_operations import Operation
-from tests.driver.lanes import FAR, Blob, Lane, Lanes
+from tests.driver.proxied_pairs import Blob, ProxiedPair, ProxiedPairs
 from worker.driver import Driver
 from worker.errors import (
     BlobferryError,
@@ -101,13 +101,13 @@ class Case:
         )
 
 
-def cases(lane: Lane, operation: Operation) -> list[Case]:
+def cases(pair: ProxiedPair, operation: Operation) -> list[Case]:
     """All faults at all calls. Of many parts the first and the last stand for the rest."""
-    lane.proxy.inject()
-    root = begin(lane, operation)
-    operation.run(*lane.drivers(root, attempts=2))
-    lane.proxy.wait_until_idle()
-    exchanges = lane.proxy.exchanges()
+    pair.proxy.inject()
+    root = begin(pair, operation)
+    operation.run(*pair.drivers(root, attempts=2))
+    pair.proxy.wait_until_idle()
+    exchanges = pair.proxy.exchanges()
     totals = Counter(exchange.call.operation for exchange in exchanges)
     found, numbers = [], Counter[str]()
     for exchange in exchanges:
@@ -133,47 +133,44 @@ def cases(lane: Lane, operation: Operation) -> list[Case]:
 # --- running them ----------------------------------------------------------------------------------------------------
 
 
-def begin(lane: Lane, operation: Operation) -> str:
-    root = f"r{next(lane.roots)}"
-    lane.fill(root, {path: blob.content for path, blob in operation.before.items()})
+def begin(pair: ProxiedPair, operation: Operation) -> str:
+    root = f"r{next(pair.roots)}"
+    pair.fill(root, {path: blob.content for path, blob in operation.before.items()})
     return root
 
 
-def complaints(lanes: Lanes, operation: Operation, case: Case) -> list[str]:
+def complaints(pairs: ProxiedPairs, operation: Operation, case: Case) -> list[str]:
     """What is wrong with how it ended."""
-    with lanes.lend(hasty=case.fault.kind in WAITS) as lane:
-        root = begin(lane, operation)
+    with pairs.lend(hasty=case.fault.kind in WAITS) as pair:
+        root = begin(pair, operation)
         # One client of the hasty ones is enough: whether it asks twice makes no difference to what is above it.
-        near, far = lane.drivers(root, attempts=2 if case.mode == "once" or case.fault.kind in WAITS else 1)
+        near, far = pair.drivers(root, attempts=2 if case.mode == "once" or case.fault.kind in WAITS else 1)
         times = None if case.mode == "always" else 1
-        answer, error = attempt(lane, operation, near, far, replace(case.fault, times=times))
-        found = [] if lane.proxy.injected() else ["the fault was not met"]
-        lane.proxy.inject()
+        answer, error = attempt(pair, operation, near, far, replace(case.fault, times=times))
+        found = [] if pair.proxy.injected() else ["the fault was not met"]
+        pair.proxy.inject()
         if case.fault.kind == "late":
-            lane.proxy.wait_until_idle()
-        found += outcome(operation, case, answer, error, lane.state(root, operation.sides))
-        if left := lane.uploads(root, operation.sides):
-            if not case.may_leave_an_upload:
-                found.append(f"unfinished uploads are left at {left}, error {error!r}")
-            elif not listed(left[0], near, far):
-                found.append(f"the driver does not list the unfinished upload at {left}")
+            pair.proxy.wait_until_idle()
+        found += outcome(operation, case, answer, error, pair.state(root, operation.sides))
+        found += left_uploads(pair, root, operation, may_be=case.may_leave_an_upload)
         return [f"{case}: {one}" for one in found]
 
 
 def attempt(
-    lane: Lane, operation: Operation, near: Driver, far: Driver, *faults: Fault
+    pair: ProxiedPair, operation: Operation, near: Driver, far: Driver, *faults: Fault
 ) -> tuple[Any, Exception | None]:
     """What it answers or raises under these faults."""
-    lane.proxy.inject(*faults)
+    pair.proxy.inject(*faults)
     try:
         return operation.run(near, far), None
     except Exception as error:
         return None, error
 
 
-def listed(path: str, near: Driver, far: Driver) -> bool:
-    """Whether the driver knows of an unfinished upload there."""
-    return bool((far if path.startswith(FAR) else near).unfinished_uploads(path.removeprefix(FAR)))
+def left_uploads(pair: ProxiedPair, root: str, operation: Operation, *, may_be: bool) -> list[str]:
+    """A complaint about unfinished uploads, unless there may be some."""
+    left = pair.uploads(root, operation.sides)
+    return [f"unfinished uploads are left at {left}"] if left and not may_be else []
 
 
 def outcome(
@@ -207,19 +204,19 @@ def in_words(blobs: Mapping[str, Blob]) -> Mapping[str, str]:
     return {path: str(blob) for path, blob in blobs.items()}
 
 
-def check(lanes: Lanes, chosen: list[tuple[Operation, Case]]) -> None:
+def check(pairs: ProxiedPairs, chosen: list[tuple[Operation, Case]]) -> None:
     def work(pair: tuple[Operation, Case]) -> list[str]:
-        return [f"{pair[0].name}: {one}" for one in complaints(lanes, *pair)]
+        return [f"{pair[0].name}: {one}" for one in complaints(pairs, *pair)]
 
-    with ThreadPoolExecutor(lanes.count) as executor:
+    with ThreadPoolExecutor(pairs.count) as executor:
         wrong = list(chain.from_iterable(executor.map(work, chosen)))
     assert chosen
     assert not wrong, "\n".join([f"{len(wrong)} complaints about {len(chosen)} cases", *wrong])
 
 
-def all_cases(lanes: Lanes, operation: Operation, *, waits: bool) -> list[Case]:
-    with lanes.lend() as lane:
-        return [case for case in cases(lane, operation) if (case.fault.kind in WAITS) == waits]
+def all_cases(pairs: ProxiedPairs, operation: Operation, *, waits: bool) -> list[Case]:
+    with pairs.lend() as pair:
+        return [case for case in cases(pair, operation) if (case.fault.kind in WAITS) == waits]
 
 
 def some(found: list[Case], turn: int) -> list[Case]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.doubles import BytesSource
-from tests.driver.lanes import FAR, MIN, PART, Blob
-from tests.driver.material import data, written
+from tests.driver.blobs_and_readers import data, written
+from tests.driver.proxied_pairs import FAR, MIN, PART, Blob
 from worker.driver import Driver
 
 SMALL, BIG = data(300, seed=1), data(5 * MIN + 20, seed=2)

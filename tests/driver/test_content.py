@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, HookedStore, RecordingStore
-from tests.driver.material import PART, Once, at_home, cases, content, data, identity, keys, put
+from tests.driver.blobs_and_readers import MakeDriver, Once, content, data, identity, keys, put
+from tests.driver.store_kinds import PART, at_home, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
 from worker.stores.blob_values import BlobOptions
@@ -18,15 +19,13 @@ pytestmark = pytest.mark.no_cover
 
 
 @cases("size", [0, PART + 1], [1, 2, 32, PART - 1, PART, 3 * PART + 7, 40_000])
+@pytest.mark.every_run_on("local", "swift")
 def test_what_was_put_is_got(driver: Driver, size: int) -> None:
-    driver.put_content("/a/b", data(size))
+    answer: object = driver.put_content("/a/b", data(size))  # type: ignore[func-returns-value]
+    assert answer is None
     assert driver.get_content("/a/b") == data(size)
     assert isinstance(driver.get_content("/a/b"), bytes)
-
-
-def test_put_content_answers_nothing(driver: Driver) -> None:
-    answer: object = driver.put_content("/a", b"x")  # type: ignore[func-returns-value]
-    assert answer is None
+    assert keys(driver) == ["a/b"]
 
 
 def test_bytes_that_are_no_text_survive(driver: Driver) -> None:
@@ -71,9 +70,7 @@ def test_a_mapped_file_is_put(driver: Driver) -> None:
 
 @at_home
 @pytest.mark.parametrize("contents", ["text", "", None, 5, 1.5, ["a"], {"a": 1}], ids=repr)
-def test_anything_else_is_a_type_error_and_nothing_is_sent(
-    store: Store, on: Callable[..., Driver], contents: Any
-) -> None:
+def test_anything_else_is_a_type_error_and_nothing_is_sent(store: Store, on: MakeDriver, contents: Any) -> None:
     recorded = RecordingStore(store)
     with pytest.raises(TypeError):
         on(recorded).put_content("/a", contents)
@@ -81,15 +78,11 @@ def test_anything_else_is_a_type_error_and_nothing_is_sent(
 
 
 @cases("first, second", [(4_096, 2_048), (10, 0)], [(3 * PART, 10), (10, 3 * PART), (0, 10)])
+@pytest.mark.every_run_on("moto")
 def test_a_put_replaces_entirely(driver: Driver, first: int, second: int) -> None:
     driver.put_content("/a", data(first, seed=1))
     driver.put_content("/a", data(second, seed=2))
     assert driver.get_content("/a") == data(second, seed=2)
-
-
-def test_put_content_makes_exactly_one_key(driver: Driver) -> None:
-    driver.put_content("/a/b/c", b"x")
-    assert keys(driver) == ["a/b/c"]
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART])
@@ -114,9 +107,8 @@ def test_without_overwrite_a_put_leaves_what_is_there(driver: Driver, size: int)
     assert identity(driver, "/a") == before
 
 
-def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(
-    store: Store, on: Callable[..., Driver]
-) -> None:
+@pytest.mark.every_run_on("local", "moto", "swift")
+def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(store: Store, on: MakeDriver) -> None:
     somebody = Once("put", lambda: put(on(store), "/a", b"theirs"))
     with pytest.raises(BlobExistsError):
         on(HookedStore(store, before=somebody)).put_content("/a", b"ours", overwrite=False)
@@ -124,14 +116,15 @@ def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(
     assert content(on(store), "/a") == b"theirs"
 
 
-def test_the_last_of_two_puts_wins(store: Store, on: Callable[..., Driver]) -> None:
+def test_the_last_of_two_puts_wins(store: Store, on: MakeDriver) -> None:
     somebody = Once("put", lambda: put(on(store), "/a", b"theirs"))
     on(HookedStore(store, before=somebody)).put_content("/a", b"ours")
     assert content(on(store), "/a") == b"ours"
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART])
-def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: Callable[..., Driver], size: int) -> None:
+@pytest.mark.every_run_on("moto")
+def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: MakeDriver, size: int) -> None:
     put(on(store), "/a", b"there")
     before = identity(on(store), "/a")
     faulty = FaultyStore(
@@ -142,13 +135,15 @@ def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: Calla
     assert identity(on(store), "/a") == before
 
 
-def test_a_put_whose_answer_was_lost_is_a_success(store: Store, on: Callable[..., Driver]) -> None:
+@pytest.mark.every_run_on("moto")
+def test_a_put_whose_answer_was_lost_is_a_success(store: Store, on: MakeDriver) -> None:
     lost = FaultyStore(store, "put", when="after", error=lambda: StoreUnavailableError("timeout"))
     on(lost).put_content("/a", b"ours")
     assert content(on(store), "/a") == b"ours"
 
 
 @pytest.mark.parametrize("path", ["/missing", "/dir"])
+@pytest.mark.every_run_on("swift")
 def test_content_of_a_missing_path_or_a_directory_is_path_not_found(driver: Driver, path: str) -> None:
     put(driver, "/dir/file", b"x")
     with pytest.raises(PathNotFoundError) as caught:

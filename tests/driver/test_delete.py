@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore
-from tests.driver.material import cases, data, keys, put
-from tests.driver.pages import SmallPages
+from tests.driver.blobs_and_readers import MakeDriver, data, keys, put
+from tests.driver.small_pages import SmallPages
+from tests.driver.store_kinds import cases
 from worker.driver import Driver
 from worker.errors import DeleteIncompleteError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
 from worker.stores.blob_values import DeleteFailure
@@ -49,46 +50,32 @@ MORE: dict[str, tuple[list[str], str, list[str]]] = {
 
 
 @cases("stored, path, left", CASES, MORE)
+@pytest.mark.every_run_on("swift")
 def test_a_delete_takes_the_key_and_what_lies_below_and_no_sibling(
     driver: Driver, stored: list[str], path: str, left: list[str]
 ) -> None:
     fill(driver, *stored)
-    driver.delete(path)
+    answer: object = driver.delete(path)  # type: ignore[func-returns-value]
+    assert answer is None
     assert keys(driver) == left
-    with pytest.raises(PathNotFoundError):
-        driver.stat(path)
+    assert set(driver.list("/")) == {"/" + key.partition("/")[0] for key in left}
+    for operation in (driver.stat, driver.delete):
+        with pytest.raises(PathNotFoundError):
+            operation(path)
 
 
-@cases("stored", [[], ["/ab"], ["/a-b", "/a.b"]], [["/a-b/c"], ["/b/a"]])
-def test_nothing_there_is_path_not_found_and_siblings_stay(driver: Driver, stored: list[str]) -> None:
+@cases("stored", [[], ["/ab"], ["/a-b", "/a.b"], ["/a/b"]], [["/a-b/c"], ["/b/a"]])
+def test_nothing_there_is_path_not_found_and_all_else_stays(driver: Driver, stored: list[str]) -> None:
+    path = "/a/b/c" if stored == ["/a/b"] else "/a"
     fill(driver, *stored)
     with pytest.raises(PathNotFoundError) as caught:
-        driver.delete("/a")
-    assert (caught.value.path, caught.value.driver) == ("/a", driver.store.name)
-    assert keys(driver) == [path[1:] for path in stored]
-
-
-def test_what_is_below_a_file_that_is_not_there_is_path_not_found(driver: Driver) -> None:
-    fill(driver, "/a")
-    with pytest.raises(PathNotFoundError):
-        driver.delete("/a/b")
-    assert keys(driver) == ["a"]
-
-
-def test_a_second_delete_is_path_not_found(driver: Driver) -> None:
-    fill(driver, "/a")
-    driver.delete("/a")
-    with pytest.raises(PathNotFoundError):
-        driver.delete("/a")
-
-
-def test_delete_answers_nothing(driver: Driver) -> None:
-    fill(driver, "/a")
-    answer: object = driver.delete("/a")  # type: ignore[func-returns-value]
-    assert answer is None
+        driver.delete(path)
+    assert (caught.value.path, caught.value.driver) == (path, driver.store.name)
+    assert keys(driver) == [each[1:] for each in stored]
 
 
 @pytest.mark.parametrize("stored", [[], ["/m/a", "/m/b/c"]], ids=str)
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_marker_is_deleted_with_its_directory(driver: Driver, stored: list[str]) -> None:
     fill(driver, *stored)
     driver.store.put(driver.key("/m") + "/", b"")
@@ -106,7 +93,7 @@ def test_what_others_stored_below_goes_as_well(driver: Driver) -> None:
 
 
 @cases("size", [3], [1, 2, 5])
-def test_a_tree_of_many_pages_is_deleted_in_batches(store: Store, on: Callable[..., Driver], size: int) -> None:
+def test_a_tree_of_many_pages_is_deleted_in_batches(store: Store, on: MakeDriver, size: int) -> None:
     fill(on(store), "/d", *(f"/d/{number}" for number in range(11)), "/d-", "/d0")
     paged = SmallPages(store, size)
     on(paged).delete("/d")
@@ -116,7 +103,7 @@ def test_a_tree_of_many_pages_is_deleted_in_batches(store: Store, on: Callable[.
 
 @pytest.mark.parametrize("number", [999, 1_000, 1_001, 2_345])
 def test_any_number_of_keys_is_deleted_a_thousand_at_a_time(
-    on: Callable[..., Driver], stores: Callable[..., Store], number: int
+    on: MakeDriver, stores: Callable[..., Store], number: int
 ) -> None:
     recorded = RecordingStore(stores("memory"))
     driver = on(recorded)
@@ -127,12 +114,6 @@ def test_any_number_of_keys_is_deleted_a_thousand_at_a_time(
     batches = [len(call.args[0]) for call in recorded.named("delete_batch")]
     assert max(batches) <= 1_000
     assert len(batches) <= number // 1_000 + 2
-
-
-def test_a_directory_does_not_come_back_as_long_as_nobody_writes(driver: Driver) -> None:
-    fill(driver, "/d/a/b", "/d/c")
-    driver.delete("/d")
-    assert driver.list("/") == []
 
 
 class Stubborn(WrappedStore):
@@ -152,7 +133,8 @@ class Stubborn(WrappedStore):
         return [*failures, *(DeleteFailure(key, self._code, "no") for key in kept)]
 
 
-def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: Callable[..., Driver]) -> None:
+@pytest.mark.every_run_on("local", "moto")
+def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: MakeDriver) -> None:
     fill(on(store), *(f"/d/{number}" for number in range(9)))
     stubborn = Stubborn(SmallPages(store, 4), "/1", "/7")
     with pytest.raises(DeleteIncompleteError) as caught:
@@ -164,14 +146,14 @@ def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: Ca
     assert keys(on(store)) == ["d/1", "d/7"]
 
 
-def test_keys_that_may_yet_go_make_the_error_transient(store: Store, on: Callable[..., Driver]) -> None:
+def test_keys_that_may_yet_go_make_the_error_transient(store: Store, on: MakeDriver) -> None:
     fill(on(store), "/d/1", "/d/2")
     with pytest.raises(DeleteIncompleteError) as caught:
         on(Stubborn(store, "/1", code="SlowDown")).delete("/d")
     assert caught.value.transient
 
 
-def test_a_blob_that_would_not_go_is_named(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_blob_that_would_not_go_is_named(store: Store, on: MakeDriver) -> None:
     fill(on(store), "/a", "/a/b")
     with pytest.raises(DeleteIncompleteError) as caught:
         on(Stubborn(store, "/a")).delete("/a")
@@ -179,7 +161,8 @@ def test_a_blob_that_would_not_go_is_named(store: Store, on: Callable[..., Drive
 
 
 @pytest.mark.parametrize("verb", ["list_page", "delete_batch"])
-def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: Callable[..., Driver], verb: str) -> None:
+@pytest.mark.every_run_on("moto")
+def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: MakeDriver, verb: str) -> None:
     fill(on(store), "/d/1", "/d/2")
     faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
     with pytest.raises(PermissionDeniedError):
@@ -187,7 +170,8 @@ def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: Calla
     assert keys(on(store)) == ["d/1", "d/2"]
 
 
-def test_a_delete_that_broke_off_goes_on_when_it_is_called_again(store: Store, on: Callable[..., Driver]) -> None:
+@pytest.mark.every_run_on("local", "swift")
+def test_a_delete_that_broke_off_goes_on_when_it_is_called_again(store: Store, on: MakeDriver) -> None:
     fill(on(store), *(f"/d/{number}" for number in range(9)))
     faulty = FaultyStore(
         SmallPages(store, 2), "delete_batch", fail_at=3, times=1_000, error=lambda: StoreUnavailableError("away")

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service
-from tests.driver.material import BUCKET, PART, Reading, content, data, put
+from tests.driver.blobs_and_readers import MakeDriver, Reading, content, data, put
+from tests.driver.store_kinds import BUCKET, PART
 from worker.driver import Driver
 from worker.stores.blob_values import BlobOptions
 from worker.stores.s3.s3_store import S3Store
@@ -20,8 +21,18 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+Configured = Callable[..., Driver]
+Head = Callable[[Driver, str], dict[str, Any]]
+
+
 @pytest.fixture
-def head(service: S3Service) -> Iterator[Callable[[Driver, str], dict[str, Any]]]:
+def configured(service: S3Service, make_s3_store: Callable[..., S3Store], on: MakeDriver) -> Configured:
+    """Makes a driver of a storage with these settings."""
+    return lambda **settings: on(make_s3_store(service, **settings))
+
+
+@pytest.fixture
+def head(service: S3Service) -> Iterator[Head]:
     """Looks at a blob without the code under test."""
     client = service.client()
 
@@ -63,53 +74,31 @@ WAYS: dict[str, Act] = {
     "move in parts": move(5 * PART),
     "move nothing": move(0),
 }
-ways = pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
+KEY = "arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012"
+#: Settings of a storage, and what the headers of all that it writes say.
+CONFIGURED: dict[str, tuple[dict[str, Any], dict[str, str | None]]] = {
+    "the store's key": ({"encrypt": True}, {"ServerSideEncryption": "AES256"}),
+    "a named key": ({"encrypt": True, "keyid": KEY}, {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": KEY}),
+    "a storage class": ({"storageclass": "REDUCED_REDUNDANCY"}, {"StorageClass": "REDUCED_REDUNDANCY"}),
+    "nothing": ({}, {"SSEKMSKeyId": None, "StorageClass": None}),
+}
 
-Make = Callable[..., S3Store]
-Head = Callable[[Driver, str], dict[str, Any]]
 
-
-@ways
-def test_everything_is_encrypted_by_the_stores_key(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
+@pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("settings", "expected"), CONFIGURED.values(), ids=CONFIGURED)
+@pytest.mark.every_run_on("moto", only="in parts")
+def test_everything_is_written_as_configured(
+    configured: Configured, head: Head, act: Act, settings: dict[str, Any], expected: dict[str, str | None]
 ) -> None:
-    act(on(make_s3_store(service)), on(make_s3_store(service, encrypt=True)))
-    assert head(on(make_s3_store(service)), "/a")["ServerSideEncryption"] == "AES256"
-
-
-@ways
-def test_everything_is_encrypted_by_the_named_key(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
-) -> None:
-    keyid = "arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012"
-    act(on(make_s3_store(service)), on(make_s3_store(service, encrypt=True, keyid=keyid)))
-    found = head(on(make_s3_store(service)), "/a")
-    assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", keyid)
-
-
-@ways
-def test_everything_has_the_configured_storage_class(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
-) -> None:
-    act(on(make_s3_store(service)), on(make_s3_store(service, storageclass="REDUCED_REDUNDANCY")))
-    assert head(on(make_s3_store(service)), "/a")["StorageClass"] == "REDUCED_REDUNDANCY"
-
-
-@ways
-def test_without_configuration_no_encryption_is_asked_for(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, act: Act
-) -> None:
-    driver = on(make_s3_store(service))
-    act(driver, driver)
-    assert "SSEKMSKeyId" not in head(driver, "/a")
-    assert "StorageClass" not in head(driver, "/a")
+    act(configured(), configured(**settings))
+    found = head(configured(), "/a")
+    assert {name: found.get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("size", [0, 10, 5 * PART])
-def test_a_move_keeps_the_encryption_of_the_blob(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, size: int
-) -> None:
-    driver = on(make_s3_store(service))
+@pytest.mark.every_run_on("moto")
+def test_a_move_keeps_the_encryption_of_the_blob(configured: Configured, head: Head, size: int) -> None:
+    driver = configured()
     put(driver, "/source", data(size), BlobOptions(encryption="aws:kms", encryption_key="mine"))
     before = head(driver, "/source")
     driver.move("/source", "/a")
@@ -122,10 +111,11 @@ def test_a_move_keeps_the_encryption_of_the_blob(
 
 
 @pytest.mark.parametrize("offset", [5, 2 * PART])
+@pytest.mark.every_run_on("moto")
 def test_a_write_at_an_offset_keeps_encryption_and_storage_class_of_the_blob(
-    service: S3Service, make_s3_store: Make, on: Callable[..., Driver], head: Head, offset: int
+    configured: Configured, head: Head, offset: int
 ) -> None:
-    driver = on(make_s3_store(service))
+    driver = configured()
     options = BlobOptions(encryption="aws:kms", encryption_key="mine", storage_class="STANDARD_IA")
     put(driver, "/a", data(3 * PART), options)
     driver.write_stream("/a", offset, Reading(data(10)))

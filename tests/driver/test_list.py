@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.doubles import FaultyStore
-from tests.driver.material import cases, data, put
-from tests.driver.pages import SmallPages
+from tests.driver.blobs_and_readers import MakeDriver
+from tests.driver.small_pages import SmallPages
+from tests.driver.store_kinds import cases
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError
 from worker.stores.store import Store
@@ -15,33 +16,41 @@ pytestmark = pytest.mark.no_cover
 
 
 def fill(driver: Driver, *paths: str) -> None:
+    """Store these; a path that ends with a slash is the marker of a directory."""
     for path in paths:
-        put(driver, path, b"x")
+        driver.store.put(driver.key(path.rstrip("/")) + "/" * path.endswith("/"), b"x")
 
 
-def test_children_are_absolute_paths(driver: Driver) -> None:
-    fill(driver, "/dir/a", "/dir/b", "/dir/c")
-    assert sorted(driver.list("/dir")) == ["/dir/a", "/dir/b", "/dir/c"]
+#: What is stored, and the children of some directories.
+TREES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
+    "direct children once each, as absolute paths": (
+        ("/dir/a", "/dir/b/1", "/dir/b/2", "/dir/b/c/3", "/other"),
+        {"/dir": ["/dir/a", "/dir/b"], "/dir/b": ["/dir/b/1", "/dir/b/2", "/dir/b/c"]},
+    ),
+    "the root": (("/a", "/b/c", "/d/e/f"), {"/": ["/a", "/b", "/d"]}),
+    "the root of an empty store": ((), {"/": []}),
+    "a file and a directory of one name are one child": (
+        ("/dir/a", "/dir/a/b", "/dir/a-b", "/dir/a.b"),
+        {"/dir": ["/dir/a", "/dir/a-b", "/dir/a.b"], "/dir/a": ["/dir/a/b"]},
+    ),
+    "a marker alone": (("/m/",), {"/": ["/m"], "/m": []}),
+    "a marker is no child": (("/m/", "/m/a"), {"/": ["/m"], "/m": ["/m/a"]}),
+    "the marker of a child is the child": (("/dir/m/", "/dir/m/a", "/dir/b"), {"/dir": ["/dir/b", "/dir/m"]}),
+    "every level of a deep path": (
+        ("/a/b/c/d",),
+        {"/": ["/a"], "/a": ["/a/b"], "/a/b": ["/a/b/c"], "/a/b/c": ["/a/b/c/d"]},
+    ),
+}
 
 
-def test_only_direct_children_are_listed_each_once(driver: Driver) -> None:
-    fill(driver, "/dir/a", "/dir/b/1", "/dir/b/2", "/dir/b/c/3", "/other")
-    assert sorted(driver.list("/dir")) == ["/dir/a", "/dir/b"]
-    assert sorted(driver.list("/dir/b")) == ["/dir/b/1", "/dir/b/2", "/dir/b/c"]
-
-
-def test_the_root_lists_what_lies_at_the_top(driver: Driver) -> None:
-    fill(driver, "/a", "/b/c", "/d/e/f")
-    assert sorted(driver.list("/")) == ["/a", "/b", "/d"]
-
-
-def test_the_root_of_an_empty_store_is_empty_and_no_error(driver: Driver) -> None:
-    assert driver.list("/") == []
-
-
-def test_the_answer_is_a_list(driver: Driver) -> None:
-    fill(driver, "/a")
-    assert isinstance(driver.list("/"), list)
+@cases("paths, children", TREES)
+@pytest.mark.every_run_on("local", "moto", "swift", only="once each")
+@pytest.mark.every_run_on("moto", "swift", only="marker")
+def test_a_directory_lists_its_children(driver: Driver, paths: tuple[str, ...], children: dict[str, list[str]]) -> None:
+    fill(driver, *paths)
+    found = {path: driver.list(path) for path in children}
+    assert {path: sorted(listed) for path, listed in found.items()} == children
+    assert all(isinstance(listed, list) for listed in found.values())
 
 
 def test_a_missing_directory_is_path_not_found(driver: Driver) -> None:
@@ -59,29 +68,10 @@ def test_a_file_has_no_children(driver: Driver) -> None:
 
 
 @cases("sibling", ["/dira", "/dir-/a"], ["/dir-a", "/dir.a", "/dir0/a"])
+@pytest.mark.every_run_on("local", "swift")
 def test_what_begins_with_the_same_name_is_no_child(driver: Driver, sibling: str) -> None:
     fill(driver, sibling, "/dir/a")
     assert driver.list("/dir") == ["/dir/a"]
-
-
-def test_a_file_and_a_directory_of_one_name_are_one_child(driver: Driver) -> None:
-    fill(driver, "/dir/a", "/dir/a/b", "/dir/a-b", "/dir/a.b")
-    assert sorted(driver.list("/dir")) == ["/dir/a", "/dir/a-b", "/dir/a.b"]
-    assert driver.list("/dir/a") == ["/dir/a/b"]
-
-
-def test_a_marker_is_never_listed(driver: Driver) -> None:
-    driver.store.put(driver.key("/m") + "/", b"")
-    assert driver.list("/") == ["/m"]
-    assert driver.list("/m") == []
-    fill(driver, "/m/a")
-    assert driver.list("/m") == ["/m/a"]
-
-
-def test_the_marker_of_a_child_is_the_child(driver: Driver) -> None:
-    driver.store.put(driver.key("/dir/m") + "/", b"")
-    fill(driver, "/dir/m/a", "/dir/b")
-    assert sorted(driver.list("/dir")) == ["/dir/b", "/dir/m"]
 
 
 def test_what_others_stored_under_no_valid_path_is_not_listed_as_one(driver: Driver) -> None:
@@ -92,7 +82,8 @@ def test_what_others_stored_under_no_valid_path_is_not_listed_as_one(driver: Dri
 
 
 @cases("size", [2], [1, 3])
-def test_children_on_many_pages_are_all_listed_once(store: Store, on: Callable[..., Driver], size: int) -> None:
+@pytest.mark.every_run_on("local", "moto")
+def test_children_on_many_pages_are_all_listed_once(store: Store, on: MakeDriver, size: int) -> None:
     fill(on(store), *(f"/dir/{name}" for name in ("a", "b/1", "b/2", "b/3", "b-", "b.", "c", "d/1", "e")))
     paged = SmallPages(store, size)
     assert sorted(on(paged).list("/dir")) == [f"/dir/{name}" for name in ("a", "b", "b-", "b.", "c", "d", "e")]
@@ -100,25 +91,19 @@ def test_children_on_many_pages_are_all_listed_once(store: Store, on: Callable[.
 
 
 @cases("size", [1], [2])
-def test_a_file_and_a_directory_of_one_name_on_two_pages_are_one_child(
-    store: Store, on: Callable[..., Driver], size: int
-) -> None:
+def test_a_file_and_a_directory_of_one_name_on_two_pages_are_one_child(store: Store, on: MakeDriver, size: int) -> None:
     fill(on(store), "/dir/a", "/dir/a-1", "/dir/a-2", "/dir/a.3", "/dir/a/b")
     assert sorted(on(SmallPages(store, size)).list("/dir")) == ["/dir/a", "/dir/a-1", "/dir/a-2", "/dir/a.3"]
 
 
-def test_a_marker_alone_on_the_first_page_is_not_taken_for_an_empty_directory(
-    store: Store, on: Callable[..., Driver]
-) -> None:
+def test_a_marker_alone_on_the_first_page_is_not_taken_for_an_empty_directory(store: Store, on: MakeDriver) -> None:
     driver = on(store)
     store.put(driver.key("/m") + "/", b"")
     fill(driver, "/m/a", "/m/b")
     assert sorted(on(SmallPages(store, 1)).list("/m")) == ["/m/a", "/m/b"]
 
 
-def test_more_children_than_one_page_holds_are_all_listed(
-    on: Callable[..., Driver], stores: Callable[..., Store]
-) -> None:
+def test_more_children_than_one_page_holds_are_all_listed(on: MakeDriver, stores: Callable[..., Store]) -> None:
     driver = on(stores("memory"))
     fill(driver, *(f"/dir/{number}" for number in range(2_500)), *(f"/dir/d{number}/x" for number in range(1_200)))
     found = driver.list("/dir")
@@ -126,11 +111,7 @@ def test_more_children_than_one_page_holds_are_all_listed(
     assert set(found) == {f"/dir/{number}" for number in range(2_500)} | {f"/dir/d{number}" for number in range(1_200)}
 
 
-def test_every_level_of_a_deep_path_is_listed(driver: Driver) -> None:
-    put(driver, "/a/b/c/d", data(10))
-    assert [driver.list(path) for path in ("/", "/a", "/a/b", "/a/b/c")] == [["/a"], ["/a/b"], ["/a/b/c"], ["/a/b/c/d"]]
-
-
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_new_blob_is_listed_at_once_and_a_deleted_one_no_more(driver: Driver) -> None:
     driver.put_content("/dir/a", b"x")
     driver.put_content("/dir/b", b"x")
@@ -146,7 +127,7 @@ def test_an_unfinished_upload_is_not_listed(driver: Driver) -> None:
     driver.store.abort_upload(driver.key("/dir/a"), upload_id)
 
 
-def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: MakeDriver) -> None:
     faulty = FaultyStore(store, "list_page", times=1_000, error=lambda: PermissionDeniedError("no"))
     for path in ("/", "/a"):
         with pytest.raises(PermissionDeniedError):

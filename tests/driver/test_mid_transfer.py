@@ -1,16 +1,17 @@
 """A store that changes its mind in the middle of a write: slow down; no longer you; the bucket is gone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from dev.proxies.s3_faults import Fault, fault_proxy
 from dev.services import S3Service, create_bucket
 from tests.doubles import BytesSource, HookedStore
-from tests.driver.material import BUCKET, COPYING, LIMITS, PART
+from tests.driver.store_kinds import BUCKET, COPYING, LIMITS, PART
+from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.errors import BucketNotFoundError, PermissionDeniedError, SlowDownError
-from worker.stores.s3.s3_store import S3Access, S3Store
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import TRIES, Paces
@@ -23,16 +24,9 @@ CONTENT = bytes(range(251)) * (10 * PART // 251)
 @pytest.fixture
 def slow(moto_service: S3Service, root: str) -> Callable[[str, Paces], tuple[Driver, Engine]]:
     def make(endpoint: str, paces: Paces) -> tuple[Driver, Engine]:
-        access = S3Access(
-            region=moto_service.region,
-            endpoint=endpoint,
-            access_key=moto_service.access_key,
-            secret_key=moto_service.secret_key,
-            path_style=True,
-            max_attempts=1,
-        )
+        store = s3_store(replace(moto_service, endpoint=endpoint), BUCKET, limits=LIMITS, max_attempts=1)
         engine = Engine(part_size=PART, part_threads=4, paces=paces)
-        return Driver(S3Store(access, BUCKET, limits=LIMITS), root=root, engine=engine, copying=COPYING), engine
+        return Driver(store, root=root, engine=engine, copying=COPYING), engine
 
     return make
 
@@ -80,13 +74,7 @@ def test_a_permission_that_is_withdrawn_ends_the_write_at_once_and_keeps_what_wa
 
 def test_a_bucket_that_goes_in_the_middle_of_a_write_is_named_and_not_tried_again(moto_service: S3Service) -> None:
     create_bucket(moto_service, "short-lived")
-    access = S3Access(
-        region=moto_service.region,
-        endpoint=moto_service.endpoint,
-        access_key=moto_service.access_key,
-        secret_key=moto_service.secret_key,
-        path_style=True,
-    )
+    store = s3_store(moto_service, "short-lived", limits=LIMITS)
     sent: list[str] = []
 
     def vanish(verb: str) -> None:
@@ -95,7 +83,7 @@ def test_a_bucket_that_goes_in_the_middle_of_a_write_is_named_and_not_tried_agai
             moto_service.client().delete_bucket(Bucket="short-lived")
 
     engine = Engine(part_size=PART, part_threads=1)
-    driver = Driver(HookedStore(S3Store(access, "short-lived", limits=LIMITS), before=vanish), engine=engine)
+    driver = Driver(HookedStore(store, before=vanish), engine=engine)
     with pytest.raises(BucketNotFoundError, match="short-lived") as caught:
         driver.write_stream("/a", 0, BytesSource(CONTENT), checkpoint=MemoryCheckpoint("job"))
     assert not caught.value.transient

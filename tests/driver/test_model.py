@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.doubles import BytesSource
-from tests.driver.material import MIN, PART, Breaking, Reading, content, data, keys, written
+from tests.driver.blobs_and_readers import Breaking, MakeDriver, Reading, content, data, keys, written
+from tests.driver.store_kinds import MIN, PART
 from worker.driver import Driver
 from worker.errors import (
     BlobExistsError,
@@ -220,7 +221,7 @@ def concrete(step: tuple[Any, ...], model: Model, seed: int) -> tuple[Any, ...]:
 class Comparison:
     """Sequences of steps on one store, each below an empty root of its own."""
 
-    def __init__(self, store: Store, on: Callable[..., Driver], root: str, *, has_urls: bool) -> None:
+    def __init__(self, store: Store, on: MakeDriver, root: str, *, has_urls: bool) -> None:
         self.steps = 0
         self._store = store
         self._on = on
@@ -252,7 +253,7 @@ SEQUENCES = {"memory": 100, "local": 100, "moto": 6}
 
 
 @pytest.mark.parametrize("kind", SEQUENCES)
-def test_the_driver_does_what_the_model_does(store: Store, kind: str, on: Callable[..., Driver], root: str) -> None:
+def test_the_driver_does_what_the_model_does(store: Store, kind: str, on: MakeDriver, root: str) -> None:
     comparison = Comparison(store, on, root, has_urls=kind == "moto")
 
     @settings(

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tests.doubles import PUBLISHING, FaultyStore, HookedStore, RecordingStore, WrappedStore
-from tests.driver.material import COPYING, LIMITS, MIN, PART, Once, cases, content, data, identity, keys, put
+from tests.driver.blobs_and_readers import MakeDriver, Once, content, data, identity, keys, put
+from tests.driver.store_kinds import COPYING, LIMITS, MIN, PART, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, PathNotFoundError, PermissionDeniedError
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 
@@ -32,13 +32,29 @@ large_and_small = cases("size", {"copied in parts": LARGE}, {"one copy": SMALL})
 """Where the same must hold, but a server need not show it twice."""
 
 
+@pytest.fixture
+def other(on: MakeDriver, root: str) -> Driver:
+    """Another storage."""
+    return on(MemoryStore(limits=LIMITS), f"{root}-other")
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def dest(request: pytest.FixtureRequest, driver: Driver, other: Driver) -> Driver:
+    """The storage that a blob is moved to."""
+    return driver if request.param == "here" else other
+
+
 @cases("size", [0, THRESHOLD, THRESHOLD + 1], [1, 32, MIN, 2 * THRESHOLD + 13])
-def test_a_blob_of_any_size_is_moved(driver: Driver, size: int) -> None:
+@pytest.mark.every_run_on("local", "moto", "swift")
+def test_a_blob_of_any_size_is_moved(driver: Driver, dest: Driver, size: int) -> None:
     put(driver, "/a/b", data(size))
-    answer: object = driver.move("/a/b", "/c/d")  # type: ignore[func-returns-value]
+    put(driver, "/a/b/x", b"stays")
+    answer: object = driver.move("/a/b", "/c/d", dest=dest)  # type: ignore[func-returns-value]
     assert answer is None
-    assert content(driver, "/c/d") == data(size)
-    assert keys(driver) == ["c/d"]
+    assert content(dest, "/c/d") == data(size)
+    assert keys(driver) == (["a/b/x", "c/d"] if dest is driver else ["a/b/x"])
+    assert keys(dest)[-1:] == ["c/d"]
+    assert list(dest.store.list_uploads()) == []
 
 
 @cases("size", [SMALL, LARGE], [0])
@@ -50,19 +66,13 @@ def test_a_move_replaces_what_is_there(driver: Driver, size: int) -> None:
     assert keys(driver) == ["b"]
 
 
-def test_a_blob_that_was_written_in_parts_is_moved(driver: Driver) -> None:
-    driver.put_content("/a", data(5 * P + 1))
+@pytest.mark.parametrize("size", [P + 1, 5 * P + 1])  # below the threshold as well, its ETag is no MD5
+def test_a_blob_that_was_written_in_parts_is_moved(driver: Driver, size: int) -> None:
+    driver.put_content("/a", data(size))
     driver.move("/a", "/b")
     driver.move("/b", "/c")
-    assert content(driver, "/c") == data(5 * P + 1)
+    assert content(driver, "/c") == data(size)
     assert keys(driver) == ["c"]
-
-
-def test_a_small_blob_that_was_written_in_parts_is_moved(driver: Driver) -> None:
-    driver.put_content("/a", data(P + 1))  # below the threshold, but no MD5 for an ETag
-    driver.move("/a", "/b")
-    assert content(driver, "/b") == data(P + 1)
-    assert keys(driver) == ["b"]
 
 
 # --- what must survive ---------------------------------------------------------------------------------------------
@@ -88,6 +98,7 @@ def test_siblings_and_children_of_the_destination_survive(driver: Driver, size: 
 
 
 @cases("size", [0, THRESHOLD, THRESHOLD + 1], [1, 32, MIN, 2 * THRESHOLD + 13])
+@pytest.mark.every_run_on("swift")
 def test_a_blob_that_is_moved_onto_itself_is_kept(driver: Driver, size: int) -> None:
     put(driver, "/a", data(size), BlobOptions(content_type="text/css", metadata={"a": "1"}))
     driver.move("/a", "/a")
@@ -109,29 +120,28 @@ def test_onto_itself_without_overwrite_loses_nothing(driver: Driver, size: int) 
     assert content(driver, "/a") == data(size)
 
 
-@large_and_small
-def test_a_blob_is_moved_below_its_own_path(driver: Driver, size: int) -> None:
-    put(driver, "/a", data(size))
-    driver.move("/a", "/a/b")
-    assert keys(driver) == ["a/b"]
-    assert content(driver, "/a/b") == data(size)
+NESTED = [("/a", "/a/b"), ("/a/b", "/a")]
 
 
-@large_and_small
-def test_a_blob_is_moved_above_its_own_path(driver: Driver, size: int) -> None:
-    put(driver, "/a/b", data(size))
+@cases("size, source_path, dest_path", [(LARGE, *paths) for paths in NESTED], [(SMALL, *paths) for paths in NESTED])
+def test_a_blob_is_moved_below_or_above_its_own_path(
+    driver: Driver, size: int, source_path: str, dest_path: str
+) -> None:
+    put(driver, source_path, data(size))
     put(driver, "/a/c", b"stays")
-    driver.move("/a/b", "/a")
-    assert keys(driver) == ["a", "a/c"]
+    driver.move(source_path, dest_path)
+    assert keys(driver) == [dest_path[1:], "a/c"]
+    assert content(driver, dest_path) == data(size)
 
 
-def test_a_missing_source_is_path_not_found_and_the_destination_stays(driver: Driver) -> None:
-    put(driver, "/b", b"there")
-    before = identity(driver, "/b")
+@pytest.mark.every_run_on("moto", "swift")
+def test_a_missing_source_is_path_not_found_and_the_destination_stays(driver: Driver, dest: Driver) -> None:
+    put(dest, "/b", b"there")
+    before = identity(dest, "/b")
     with pytest.raises(PathNotFoundError) as caught:
-        driver.move("/a", "/b")
+        driver.move("/a", "/b", dest=dest)
     assert (caught.value.path, caught.value.driver) == ("/a", driver.store.name)
-    assert identity(driver, "/b") == before
+    assert identity(dest, "/b") == before
 
 
 def test_a_directory_cannot_be_moved_and_stays(driver: Driver) -> None:
@@ -145,13 +155,16 @@ def test_a_directory_cannot_be_moved_and_stays(driver: Driver) -> None:
 
 
 @cases("size", [SMALL, LARGE], [0])
-def test_without_overwrite_a_destination_that_is_there_stays_and_so_does_the_source(driver: Driver, size: int) -> None:
+@pytest.mark.every_run_on("local", "moto", only="here")
+def test_without_overwrite_a_destination_that_is_there_stays_and_so_does_the_source(
+    driver: Driver, dest: Driver, size: int
+) -> None:
     put(driver, "/a", data(size))
-    put(driver, "/b", b"there")
-    before = identity(driver, "/a"), identity(driver, "/b")
+    put(dest, "/b", b"there")
+    before = identity(driver, "/a"), identity(dest, "/b")
     with pytest.raises(BlobExistsError):
-        driver.move("/a", "/b", overwrite=False)
-    assert (identity(driver, "/a"), identity(driver, "/b")) == before
+        driver.move("/a", "/b", dest=dest, overwrite=False)
+    assert (identity(driver, "/a"), identity(dest, "/b")) == before
 
 
 @cases("size", [SMALL, LARGE], [0])
@@ -163,8 +176,9 @@ def test_without_overwrite_a_blob_is_moved_to_where_nothing_is(driver: Driver, s
 
 
 @small_and_large
+@pytest.mark.every_run_on("moto", "swift")
 def test_without_overwrite_a_destination_that_appears_at_the_last_moment_stays(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
@@ -186,11 +200,14 @@ OPTIONS = BlobOptions(
 
 
 @cases("size", [SMALL, LARGE], [0, P + 1])
-def test_content_type_metadata_and_headers_come_along_and_nothing_is_added(driver: Driver, size: int) -> None:
+@pytest.mark.every_run_on("local", "moto", "swift")
+def test_content_type_metadata_and_headers_come_along_and_nothing_is_added(
+    driver: Driver, dest: Driver, size: int
+) -> None:
     put(driver, "/a", data(size), OPTIONS)
     before = driver.store.options_of(driver.key("/a"))
-    driver.move("/a", "/b")
-    found = driver.store.options_of(driver.key("/b"))
+    driver.move("/a", "/b", dest=dest)
+    found = dest.store.options_of(dest.key("/b"))
     assert (found.content_type, found.metadata, found.headers) == ("video/mp4", OPTIONS.metadata, before.headers)
 
 
@@ -221,9 +238,8 @@ def test_what_the_replaced_blob_carried_does_not_stay(driver: Driver, size: int)
 
 
 @cases("size", [LARGE], [THRESHOLD + 1])
-def test_above_the_threshold_ranges_are_copied_and_no_byte_is_fetched(
-    store: Store, on: Callable[..., Driver], size: int
-) -> None:
+@pytest.mark.every_run_on("moto", "swift")
+def test_above_the_threshold_ranges_are_copied_and_no_byte_is_fetched(store: Store, on: MakeDriver, size: int) -> None:
     recorded = RecordingStore(store)
     put(on(store), "/a", data(size))
     on(recorded).move("/a", "/b")
@@ -233,7 +249,7 @@ def test_above_the_threshold_ranges_are_copied_and_no_byte_is_fetched(
     assert recorded.named("get", "upload_part", "put") == []
 
 
-def test_up_to_the_threshold_one_call_copies(store: Store, on: Callable[..., Driver]) -> None:
+def test_up_to_the_threshold_one_call_copies(store: Store, on: MakeDriver) -> None:
     recorded = RecordingStore(store)
     put(on(store), "/a", data(THRESHOLD))
     on(recorded).move("/a", "/b")
@@ -242,9 +258,7 @@ def test_up_to_the_threshold_one_call_copies(store: Store, on: Callable[..., Dri
 
 
 @large_and_small
-def test_every_copy_is_pinned_to_the_version_that_was_looked_at(
-    store: Store, on: Callable[..., Driver], size: int
-) -> None:
+def test_every_copy_is_pinned_to_the_version_that_was_looked_at(store: Store, on: MakeDriver, size: int) -> None:
     recorded = RecordingStore(store)
     put(on(store), "/a", data(size))
     etag = store.head(on(store).key("/a")).etag
@@ -254,7 +268,7 @@ def test_every_copy_is_pinned_to_the_version_that_was_looked_at(
 
 @large_and_small
 def test_the_source_is_deleted_only_after_the_destination_was_looked_at(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     recorded = RecordingStore(store)
     driver = on(recorded)
@@ -314,7 +328,7 @@ REFUSED = {
     {f"{name}, to nothing": (*case, False) for name, case in REFUSED.items()},
 )
 def test_a_copy_that_is_refused_leaves_source_and_destination_as_they_were(
-    store: Store, on: Callable[..., Driver], verb: str, size: int, there: bool
+    store: Store, on: MakeDriver, verb: str, size: int, there: bool
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
@@ -327,7 +341,7 @@ def test_a_copy_that_is_refused_leaves_source_and_destination_as_they_were(
     assert (identity(plain, "/a"), identity(plain, "/b")) == before
 
 
-def test_the_second_copied_part_may_fail_as_well_as_the_first(store: Store, on: Callable[..., Driver]) -> None:
+def test_the_second_copied_part_may_fail_as_well_as_the_first(store: Store, on: MakeDriver) -> None:
     plain = on(store)
     put(plain, "/a", data(LARGE))
     faulty = FaultyStore(store, "copy_part", fail_at=3, times=1_000, error=lambda: PermissionDeniedError("no"))
@@ -338,7 +352,7 @@ def test_the_second_copied_part_may_fail_as_well_as_the_first(store: Store, on: 
 
 @large_and_small
 def test_a_source_that_cannot_be_deleted_is_an_error_and_both_blobs_are_there(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
@@ -364,7 +378,7 @@ class ShortSighted(WrappedStore):
 
 @large_and_small
 def test_the_source_stays_if_the_destination_does_not_show_what_was_copied(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
@@ -373,7 +387,7 @@ def test_the_source_stays_if_the_destination_does_not_show_what_was_copied(
     assert content(plain, "/a") == data(size)
 
 
-def replaced_source(store: Store, on: Callable[..., Driver], size: int, verb: str, *, at: int = 1) -> Driver:
+def replaced_source(store: Store, on: MakeDriver, size: int, verb: str, *, at: int = 1) -> Driver:
     """Move while somebody replaces the source before the verb; an error, and the source is theirs."""
     plain = on(store)
     put(plain, "/a", data(size, seed=1))
@@ -386,38 +400,38 @@ def replaced_source(store: Store, on: Callable[..., Driver], size: int, verb: st
     return plain
 
 
-def test_a_source_replaced_before_the_copy_is_an_error_and_both_stay(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_source_replaced_before_the_copy_is_an_error_and_both_stay(store: Store, on: MakeDriver) -> None:
     plain = replaced_source(store, on, SMALL, "copy")
     assert content(plain, "/b") == b"there"
 
 
 @cases("at", [3], [1])
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_source_replaced_between_copied_ranges_is_an_error_and_both_stay(
-    store: Store, on: Callable[..., Driver], at: int
+    store: Store, on: MakeDriver, at: int
 ) -> None:
     plain = replaced_source(store, on, LARGE, "copy_part", at=at)
     assert content(plain, "/b") == b"there"
 
 
 @large_and_small
-def test_a_source_replaced_before_its_delete_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], size: int
-) -> None:
+@pytest.mark.every_run_on("swift")
+def test_a_source_replaced_before_its_delete_is_an_error_and_stays(store: Store, on: MakeDriver, size: int) -> None:
     plain = replaced_source(store, on, size, "delete_batch")
     assert content(plain, "/b") == data(size, seed=1)
 
 
 @cases("size, verb", [(SMALL, "copy"), (LARGE, "copy_part")], [(LARGE, "complete_upload")])
+@pytest.mark.every_run_on("local")
 def test_a_source_that_is_replaced_during_a_move_is_never_lost(
-    store: Store, on: Callable[..., Driver], size: int, verb: str
+    store: Store, on: MakeDriver, size: int, verb: str
 ) -> None:
     replaced_source(store, on, size, verb)
 
 
 @cases("verb, size", [("complete_upload", LARGE)], [("copy", SMALL), ("delete_batch", SMALL)])
-def test_an_answer_that_was_lost_does_not_fail_a_move(
-    store: Store, on: Callable[..., Driver], verb: str, size: int
-) -> None:
+@pytest.mark.every_run_on("moto", "swift")
+def test_an_answer_that_was_lost_does_not_fail_a_move(store: Store, on: MakeDriver, verb: str, size: int) -> None:
     plain = on(store)
     put(plain, "/a", data(size))
     lost = FaultyStore(store, verb, when="after")
@@ -433,34 +447,6 @@ def test_an_answer_that_was_lost_does_not_fail_a_move(
 # --- between drivers -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def other(on: Callable[..., Driver], root: str) -> Driver:
-    """Another storage."""
-    return on(MemoryStore(limits=LIMITS), f"{root}-other")
-
-
-@cases("size", [SMALL, 3 * P + 7], [0, 1, P])
-def test_a_blob_moves_to_another_storage(driver: Driver, other: Driver, size: int) -> None:
-    put(driver, "/a", data(size), OPTIONS)
-    put(driver, "/a/x", b"stays")
-    driver.move("/a", "/b", dest=other)
-    assert content(other, "/b") == data(size)
-    assert keys(driver) == ["a/x"]
-    assert keys(other) == ["b"]
-    assert list(other.store.list_uploads()) == []
-
-
-@cases("size", [3 * P + 7], [SMALL])
-def test_content_type_metadata_and_headers_come_along_to_another_storage(
-    driver: Driver, other: Driver, size: int
-) -> None:
-    put(driver, "/a", data(size), OPTIONS)
-    before = driver.store.options_of(driver.key("/a"))
-    driver.move("/a", "/b", dest=other)
-    found = other.store.options_of(other.key("/b"))
-    assert (found.content_type, found.metadata, found.headers) == ("video/mp4", OPTIONS.metadata, before.headers)
-
-
 def test_a_blob_comes_from_another_storage(driver: Driver, other: Driver) -> None:
     put(other, "/a", data(3 * P), OPTIONS)
     other.move("/a", "/b", dest=driver)
@@ -469,26 +455,8 @@ def test_a_blob_comes_from_another_storage(driver: Driver, other: Driver) -> Non
     assert keys(other) == []
 
 
-def test_a_missing_source_keeps_the_destination_in_another_storage(driver: Driver, other: Driver) -> None:
-    put(other, "/b", b"there")
-    with pytest.raises(PathNotFoundError) as caught:
-        driver.move("/a", "/b", dest=other)
-    assert (caught.value.path, caught.value.driver) == ("/a", driver.store.name)
-    assert content(other, "/b") == b"there"
-
-
 @cases("size", [3 * P + 7], [SMALL])
-def test_without_overwrite_a_blob_in_another_storage_stays(driver: Driver, other: Driver, size: int) -> None:
-    put(driver, "/a", data(size))
-    put(other, "/b", b"there")
-    with pytest.raises(BlobExistsError):
-        driver.move("/a", "/b", dest=other, overwrite=False)
-    assert content(driver, "/a") == data(size)
-    assert content(other, "/b") == b"there"
-
-
-@cases("size", [3 * P + 7], [SMALL])
-def test_another_storage_that_refuses_leaves_the_source(driver: Driver, on: Callable[..., Driver], size: int) -> None:
+def test_another_storage_that_refuses_leaves_the_source(driver: Driver, on: MakeDriver, size: int) -> None:
     put(driver, "/a", data(size))
     there = MemoryStore(limits=LIMITS)
     faulty = FaultyStore(there, "put", "complete_upload", times=1_000, error=lambda: PermissionDeniedError("no"))
@@ -500,7 +468,7 @@ def test_another_storage_that_refuses_leaves_the_source(driver: Driver, on: Call
 
 @large_and_small
 def test_a_source_replaced_on_its_way_to_another_storage_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], other: Driver, size: int
+    store: Store, on: MakeDriver, other: Driver, size: int
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(size, seed=1))
@@ -513,7 +481,7 @@ def test_a_source_replaced_on_its_way_to_another_storage_is_an_error_and_stays(
 
 @large_and_small
 def test_a_blob_moves_to_another_root_directory_of_the_same_bucket(
-    store: Store, on: Callable[..., Driver], root: str, size: int
+    store: Store, on: MakeDriver, root: str, size: int
 ) -> None:
     here, there = on(store), on(store, f"{root}/elsewhere")
     put(here, "/a", data(size), OPTIONS)
@@ -523,9 +491,8 @@ def test_a_blob_moves_to_another_root_directory_of_the_same_bucket(
 
 
 @large_and_small
-def test_one_object_seen_through_two_drivers_is_kept(
-    store: Store, on: Callable[..., Driver], root: str, size: int
-) -> None:
+@pytest.mark.every_run_on("local", "moto", "swift")
+def test_one_object_seen_through_two_drivers_is_kept(store: Store, on: MakeDriver, root: str, size: int) -> None:
     here, deeper = on(store), on(store, f"{root}/deeper")
     put(deeper, "/a", data(size))
     here.move("/deeper/a", "/a", dest=deeper)
@@ -535,20 +502,31 @@ def test_one_object_seen_through_two_drivers_is_kept(
     assert keys(here) == ["deeper/a"]
 
 
-def again(store: Store, *, directory: Path | None = None, endpoint: str | None = None) -> Store:
-    """The same bucket as another storage would name it."""
-    if isinstance(store, LocalStore):
-        return LocalStore(directory or Path(store.bucket), limits=LIMITS)
-    assert isinstance(store, S3Store)
-    return S3Store(replace(store._access, endpoint=endpoint or store.endpoint), store.bucket, limits=LIMITS)
+@pytest.fixture
+def same_bucket(
+    store: Store, tmp_path: Path, request: pytest.FixtureRequest, make_s3_store: Callable[..., Store]
+) -> Callable[..., Store]:
+    """Another store of the same bucket, with ``renamed`` under another name: a symbolic link, or another host name."""
+
+    def make(*, renamed: bool = False) -> Store:
+        if store.name == "local":
+            link = tmp_path / "other"
+            link.symlink_to(store.bucket)
+            return LocalStore(link if renamed else Path(store.bucket), limits=LIMITS)
+        service = request.getfixturevalue("service")
+        host = "localhost" if renamed else "127.0.0.1"
+        return make_s3_store(replace(service, endpoint=service.endpoint.replace("127.0.0.1", host)))
+
+    return make
 
 
 @pytest.mark.parametrize("kind", ["local", "moto", "swift"])
 @small_and_large
+@pytest.mark.every_run_on("local", "moto")
 def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
-    store: Store, on: Callable[..., Driver], root: str, size: int
+    store: Store, same_bucket: Callable[..., Store], on: MakeDriver, root: str, size: int
 ) -> None:
-    here, deeper = on(store), on(again(store), f"{root}/deeper")
+    here, deeper = on(store), on(same_bucket(), f"{root}/deeper")
     put(deeper, "/a", data(size))
     here.move("/deeper/a", "/a", dest=deeper)
     assert content(deeper, "/a") == data(size)
@@ -556,14 +534,11 @@ def test_one_object_seen_through_two_stores_of_one_bucket_is_kept(
 
 @pytest.mark.parametrize("kind", ["local", "moto", "swift"])
 @small_and_large
+@pytest.mark.every_run_on("local", "moto")
 def test_one_object_in_a_bucket_with_two_names_is_never_lost(
-    store: Store, on: Callable[..., Driver], tmp_path: Path, size: int
+    store: Store, same_bucket: Callable[..., Store], on: MakeDriver, size: int
 ) -> None:
-    other = tmp_path / "other"
-    if isinstance(store, LocalStore):
-        other.symlink_to(store.bucket)
-    here = on(store)
-    there = on(again(store, directory=other, endpoint=store.endpoint.replace("127.0.0.1", "localhost")))
+    here, there = on(store), on(same_bucket(renamed=True))
     put(here, "/a", data(size))
     with suppress(BlobferryError):  # nobody can know it beforehand
         here.move("/a", "/a", dest=there)

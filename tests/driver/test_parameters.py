@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.doubles import blob
-from tests.driver.material import data, file_source
+from tests.driver.blobs_and_readers import data, file_source
 from worker.driver import Driver
 from worker.errors import ConfigurationError, InvalidPathError, SourceNotFoundError
 from worker.parameters import DriverParameters

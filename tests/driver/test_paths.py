@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.doubles import RecordingStore
-from tests.driver.material import PART, Reading, at_home, cases, content, data, keys, put
+from tests.driver.blobs_and_readers import MakeDriver, Reading, content, data, keys, put
+from tests.driver.store_kinds import PART, at_home, cases
 from worker.driver import Driver
 from worker.errors import InvalidOffsetError, InvalidPathError, PathNotFoundError
 from worker.stores.store import Store
@@ -61,7 +62,6 @@ BLOB_OPERATIONS: dict[str, Operation] = {
     "delete": lambda driver, path: driver.delete(path),
     "url_for": lambda driver, path: driver.url_for(path),
     "look": lambda driver, path: driver.look(path),
-    "unfinished_uploads": lambda driver, path: driver.unfinished_uploads(path),
 }
 OPERATIONS = BLOB_OPERATIONS | {
     "stat": lambda driver, path: driver.stat(path),
@@ -70,6 +70,7 @@ OPERATIONS = BLOB_OPERATIONS | {
 
 
 @cases("path", ["/a", "/_.a", "/a--b", "/0.9/_/-"], VALID)
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_valid_path_is_put_got_found_listed_and_deleted(driver: Driver, path: str) -> None:
     driver.put_content(path, data(64))
     assert driver.get_content(path) == data(64)
@@ -89,8 +90,9 @@ def check_refused(store: Store, driver: Driver, operation: Operation, path: Any,
 
 
 @cases("path", {name: NEVER[name] for name in ("a trailing slash", "two dots within", "a final newline")}, NEVER)
+@pytest.mark.every_run_on("local", only="two dots")
 def test_an_invalid_path_is_refused_by_every_operation_and_no_request_is_sent(
-    store: Store, on: Callable[..., Driver], path: str
+    store: Store, on: MakeDriver, path: str
 ) -> None:
     recorded = RecordingStore(store)
     for operation in OPERATIONS.values():
@@ -100,7 +102,7 @@ def test_an_invalid_path_is_refused_by_every_operation_and_no_request_is_sent(
 
 @at_home
 @pytest.mark.parametrize("path", NO_TEXT.values(), ids=NO_TEXT)
-def test_a_path_that_is_no_text_is_invalid(store: Store, on: Callable[..., Driver], path: Any) -> None:
+def test_a_path_that_is_no_text_is_invalid(store: Store, on: MakeDriver, path: Any) -> None:
     recorded = RecordingStore(store)
     for operation in OPERATIONS.values():
         check_refused(store, on(recorded), operation, path, repr(path))
@@ -109,12 +111,13 @@ def test_a_path_that_is_no_text_is_invalid(store: Store, on: Callable[..., Drive
 
 @at_home
 @pytest.mark.parametrize("operation", BLOB_OPERATIONS.values(), ids=BLOB_OPERATIONS)
-def test_the_root_is_only_for_list_and_stat(store: Store, on: Callable[..., Driver], operation: Operation) -> None:
+def test_the_root_is_only_for_list_and_stat(store: Store, on: MakeDriver, operation: Operation) -> None:
     recorded = RecordingStore(store)
     check_refused(store, on(recorded), operation, "/", "/")
     assert recorded.calls == []
 
 
+@pytest.mark.every_run_on("moto")
 def test_a_moves_source_is_checked_before_its_destination(driver: Driver) -> None:
     with pytest.raises(InvalidPathError) as caught:
         driver.move("bad source", "bad dest")
@@ -136,7 +139,7 @@ def test_the_path_is_checked_before_the_offset(driver: Driver, path: str) -> Non
         driver.read_stream(path, -1)
 
 
-def test_the_offset_of_a_read_is_checked_before_the_blob_is_looked_for(store: Store, on: Callable[..., Driver]) -> None:
+def test_the_offset_of_a_read_is_checked_before_the_blob_is_looked_for(store: Store, on: MakeDriver) -> None:
     recorded = RecordingStore(store)
     with pytest.raises(InvalidOffsetError) as caught:
         on(recorded).read_stream("/missing", -1)
@@ -144,7 +147,7 @@ def test_the_offset_of_a_read_is_checked_before_the_blob_is_looked_for(store: St
     assert recorded.calls == []
 
 
-def test_a_key_with_its_root_has_at_most_1024_bytes(store: Store, on: Callable[..., Driver], root: str) -> None:
+def test_a_key_with_its_root_has_at_most_1024_bytes(store: Store, on: MakeDriver, root: str) -> None:
     recorded = RecordingStore(store)
     longest = "/" + "a" * (1_024 - len(root) - 1)
     assert len(on(recorded).key(longest)) == 1_024
@@ -176,6 +179,7 @@ def test_a_key_of_1024_bytes_is_a_blob_like_any_other(driver: Driver, root: str)
     ],
     ids=["get_content", "read_stream", "stat", "list", "move", "delete"],
 )
+@pytest.mark.every_run_on("local")
 def test_a_missing_path_is_named_as_the_caller_knows_it(driver: Driver, operation: Operation) -> None:
     with pytest.raises(PathNotFoundError) as caught:
         operation(driver, "/missing/path")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, WrappedStore
-from tests.driver.material import PART, DroppingReader, cases, content, data, put
+from tests.driver.blobs_and_readers import DroppingReader, MakeDriver, content, data, put
+from tests.driver.store_kinds import PART, cases
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidOffsetError, PathNotFoundError, PermissionDeniedError
 from worker.stores.store import Store
@@ -38,6 +39,7 @@ class DroppingStore(WrappedStore):
 
 
 @cases("offset, left", [(0, 96), (32, 64), (95, 1), (96, 0), (97, 0), (10**15, 0)], [(1, 95), (64, 32)])
+@pytest.mark.every_run_on("local", "swift")
 def test_a_stream_begins_at_its_offset_and_is_empty_at_and_past_the_end(driver: Driver, offset: int, left: int) -> None:
     put(driver, "/a", data(SIZE))
     with driver.read_stream("/a", offset) as stream:
@@ -68,9 +70,10 @@ def test_a_negative_offset_fails_at_the_call(driver: Driver) -> None:
     assert (caught.value.path, caught.value.offset) == ("/a", -1)
 
 
-def test_the_offset_may_be_left_out(driver: Driver) -> None:
+def test_the_offset_may_be_left_out_and_a_read_of_nothing_does_not_move(driver: Driver) -> None:
     put(driver, "/a", data(SIZE))
     with driver.read_stream("/a") as stream:
+        assert stream.read(0) == b""
         assert stream.read() == data(SIZE)
 
 
@@ -81,13 +84,6 @@ def test_reads_of_any_size_join_to_the_whole(driver: Driver, size: int) -> None:
         pieces = list(iter(lambda: stream.read(size), b""))
     assert b"".join(pieces) == data(20_000)[3:]
     assert all(len(piece) == size for piece in pieces[:-1])
-
-
-def test_a_read_of_nothing_gives_nothing_and_does_not_move(driver: Driver) -> None:
-    put(driver, "/a", data(SIZE))
-    with driver.read_stream("/a") as stream:
-        assert stream.read(0) == b""
-        assert stream.read(5) == data(SIZE)[:5]
 
 
 def test_readinto_fills_a_buffer(driver: Driver) -> None:
@@ -137,6 +133,7 @@ def test_a_stream_is_closed_by_its_with_statement_and_then_refuses(driver: Drive
         stream.read(1)
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_stream_that_is_left_early_gives_its_connection_back(driver: Driver) -> None:
     put(driver, "/a", data(300_000))
     for _ in range(30):  # more than there are connections
@@ -144,6 +141,7 @@ def test_a_stream_that_is_left_early_gives_its_connection_back(driver: Driver) -
             assert stream.read(10) == data(300_000)[:10]
 
 
+@pytest.mark.every_run_on("local")
 def test_many_streams_of_one_blob_do_not_meet(driver: Driver) -> None:
     put(driver, "/a", data(5_000))
     offsets = (0, 1_000, 2_000, 3_000)
@@ -171,8 +169,11 @@ def test_a_file_and_a_directory_of_one_name_read_as_the_file(driver: Driver) -> 
 # --- one version, and connections that break off -------------------------------------------------------------------
 
 LARGE = 3_000_000  # more than any buffer on the way
+OTHER = data(5_000, seed=2)
+MORE_CHANGES = {"at once": (0, OTHER), "late": (2_999, OTHER), "shorter": (100, b"short")}
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_blob_that_is_replaced_while_it_is_read_is_an_error_or_the_old_one_and_never_a_mixture(
     driver: Driver,
 ) -> None:
@@ -191,8 +192,9 @@ def test_a_blob_that_is_replaced_while_it_is_read_is_an_error_or_the_old_one_and
 
 
 @cases("offset, size", [(0, 100), (17, 4_000)], [(offset, size) for offset in (0, 17) for size in (0, 1, 101, 4_999)])
+@pytest.mark.every_run_on("moto")
 def test_a_dropped_connection_goes_on_at_the_byte_that_it_had_reached(
-    store: Store, on: Callable[..., Driver], size: int, offset: int
+    store: Store, on: MakeDriver, size: int, offset: int
 ) -> None:
     put(on(store), "/a", data(5_000))
     dropping = DroppingStore(store, size)
@@ -201,51 +203,39 @@ def test_a_dropped_connection_goes_on_at_the_byte_that_it_had_reached(
     assert dropping.left == 0
 
 
-def test_a_connection_that_drops_again_and_again_but_moves_goes_on(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_connection_that_drops_again_and_again_but_moves_goes_on(store: Store, on: MakeDriver) -> None:
     put(on(store), "/a", data(1_000))
     with on(DroppingStore(store, 400, times=2)).read_stream("/a") as stream:
         assert stream.read() == data(1_000)
 
 
-def test_a_connection_that_never_brings_a_byte_is_an_error_and_no_short_stream(
-    store: Store, on: Callable[..., Driver]
-) -> None:
+def test_a_connection_that_never_brings_a_byte_is_an_error_and_no_short_stream(store: Store, on: MakeDriver) -> None:
     put(on(store), "/a", data(1_000))
     with on(DroppingStore(store, 0, times=1_000)).read_stream("/a") as stream, pytest.raises(BlobferryError):
         stream.read()
 
 
-@cases("size", [100], [0, 2_999])
-def test_a_blob_that_was_replaced_when_the_connection_drops_is_an_error(
-    store: Store, on: Callable[..., Driver], size: int
+@cases("size, new", {"replaced": (100, OTHER), "deleted": (100, None)}, MORE_CHANGES)
+@pytest.mark.every_run_on("local", "moto", only="deleted")
+def test_a_blob_that_was_replaced_or_deleted_when_the_connection_drops_is_an_error(
+    store: Store, on: MakeDriver, size: int, new: bytes | None
 ) -> None:
     plain = on(store)
     put(plain, "/a", data(5_000, seed=1))
-    dropping = DroppingStore(store, size, dropped=lambda: put(plain, "/a", data(5_000, seed=2)))
-    with on(dropping).read_stream("/a") as stream, pytest.raises(BlobferryError):
+
+    def change() -> None:
+        if new is None:
+            store.delete_batch([plain.key("/a")])
+        else:
+            put(plain, "/a", new)
+
+    with on(DroppingStore(store, size, dropped=change)).read_stream("/a") as stream, pytest.raises(BlobferryError):
         stream.read()
-    assert content(plain, "/a") == data(5_000, seed=2)
+    assert content(plain, "/a") == new
 
 
-def test_a_blob_that_was_replaced_by_a_shorter_one_when_the_connection_drops_is_an_error(
-    store: Store, on: Callable[..., Driver]
-) -> None:
-    plain = on(store)
-    put(plain, "/a", data(5_000, seed=1))
-    dropping = DroppingStore(store, 100, dropped=lambda: put(plain, "/a", b"short"))
-    with on(dropping).read_stream("/a") as stream, pytest.raises(BlobferryError):
-        stream.read()
-
-
-def test_a_blob_that_was_deleted_when_the_connection_drops_is_an_error(store: Store, on: Callable[..., Driver]) -> None:
-    plain = on(store)
-    put(plain, "/a", data(5_000, seed=1))
-    dropping = DroppingStore(store, 100, dropped=lambda: store.delete_batch([plain.key("/a")]))
-    with on(dropping).read_stream("/a") as stream, pytest.raises(BlobferryError):
-        stream.read()
-
-
-def test_a_refused_read_is_not_taken_for_a_missing_path(store: Store, on: Callable[..., Driver]) -> None:
+@pytest.mark.every_run_on("swift")
+def test_a_refused_read_is_not_taken_for_a_missing_path(store: Store, on: MakeDriver) -> None:
     put(on(store), "/a", data(SIZE))
     faulty = FaultyStore(store, "get", "head", times=1_000, error=lambda: PermissionDeniedError("no"))
     with pytest.raises(PermissionDeniedError):
@@ -254,6 +244,6 @@ def test_a_refused_read_is_not_taken_for_a_missing_path(store: Store, on: Callab
         on(faulty).get_content("/a")
 
 
-def test_a_dropped_connection_does_not_shorten_get_content(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_dropped_connection_does_not_shorten_get_content(store: Store, on: MakeDriver) -> None:
     put(on(store), "/a", data(5_000))
     assert on(DroppingStore(store, 100)).get_content("/a") == data(5_000)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dev.services import create_bucket
-from tests.driver.material import cases, content, data, file_source, put, written
+from tests.driver.blobs_and_readers import content, data, file_source, put, uploads_at, written
+from tests.driver.store_kinds import cases
 from worker.driver import Driver
 from worker.transfer.upload.engine import Engine
 from worker.units import MIB
@@ -55,6 +56,7 @@ MORE: dict[str, tuple[int, int, int]] = {
 
 
 @cases("old_size, offset, size", CASES, MORE)
+@pytest.mark.every_run_on("swift")
 def test_a_write_with_parts_of_5_mib_follows_the_rule(
     driver: Driver, tmp_path: Path, old_size: int, offset: int, size: int
 ) -> None:
@@ -64,9 +66,10 @@ def test_a_write_with_parts_of_5_mib_follows_the_rule(
     assert driver.write_stream("/blob", offset, source) == size
     source.close()
     assert content(driver, "/blob") == written(old, offset, new)
-    assert driver.unfinished_uploads("/blob") == []
+    assert uploads_at(driver, "/blob") == []
 
 
+@pytest.mark.every_run_on("local", "moto")
 def test_a_stream_of_many_parts_of_5_mib_is_written_read_moved_and_deleted(driver: Driver, tmp_path: Path) -> None:
     new = data(11 * MIB + 3)
     (tmp_path / "stream.bin").write_bytes(new)

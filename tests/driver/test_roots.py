@@ -1,11 +1,10 @@
 """The root directory: all that a driver ever names lies below it, and nothing of it shows in a path."""
 
-from collections.abc import Callable
-
 import pytest
 
 from tests.doubles import Call, RecordingStore
-from tests.driver.material import MIN, PART, Breaking, Reading, cases, content, data, keys, put
+from tests.driver.blobs_and_readers import Breaking, MakeDriver, Reading, content, data, keys, put
+from tests.driver.store_kinds import MIN, PART, cases
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, SourceUnavailableError
 from worker.stores.store import Store
@@ -56,14 +55,16 @@ def do_everything(driver: Driver) -> None:
     driver.delete("/a")
 
 
-def test_no_request_names_anything_outside_of_the_root(store: Store, on: Callable[..., Driver], root: str) -> None:
+@pytest.mark.every_run_on("moto")
+def test_no_request_names_anything_outside_of_the_root(store: Store, on: MakeDriver, root: str) -> None:
     recorded = RecordingStore(store)
     do_everything(on(recorded))
     wrong = [(call.verb, key) for call in recorded.calls for key in keys_named(call) if not key.startswith(f"{root}/")]
     assert wrong == []
 
 
-def test_another_root_is_another_world(store: Store, on: Callable[..., Driver], root: str) -> None:
+@pytest.mark.every_run_on("local", "moto", "swift")
+def test_another_root_is_another_world(store: Store, on: MakeDriver, root: str) -> None:
     one, two, beside = on(store, f"{root}/one"), on(store, f"{root}/two"), on(store, f"{root}/one2")
     for driver in (one, two, beside):
         put(driver, "/a", driver.key("/a").encode())
@@ -75,9 +76,7 @@ def test_another_root_is_another_world(store: Store, on: Callable[..., Driver], 
 
 
 @cases("spelling", ["/{}/a.b/c_d/"], ["{}", "/{}", "{}/", "/{}/", "//{}//", "{}/a/b"])
-def test_slashes_around_a_root_make_no_difference(
-    store: Store, on: Callable[..., Driver], root: str, spelling: str
-) -> None:
+def test_slashes_around_a_root_make_no_difference(store: Store, on: MakeDriver, root: str, spelling: str) -> None:
     driver = on(store, spelling.format(root))
     driver.put_content("/x/y", b"z")
     assert driver.key("/x/y") == spelling.format(root).strip("/") + "/x/y"
@@ -87,7 +86,7 @@ def test_slashes_around_a_root_make_no_difference(
 
 
 @cases("spelling", [""], ["/", "//"])
-def test_without_a_root_keys_are_paths(store: Store, on: Callable[..., Driver], root: str, spelling: str) -> None:
+def test_without_a_root_keys_are_paths(store: Store, on: MakeDriver, root: str, spelling: str) -> None:
     driver = on(store, spelling)
     driver.put_content(f"/{root}/a", b"x")
     assert driver.key(f"/{root}/a") == f"{root}/a"
@@ -100,14 +99,14 @@ def test_without_a_root_keys_are_paths(store: Store, on: Callable[..., Driver], 
     assert f"/{root}" not in driver.list("/")
 
 
-def test_an_empty_root_beside_others_lists_as_empty(store: Store, on: Callable[..., Driver], root: str) -> None:
+def test_an_empty_root_beside_others_lists_as_empty(store: Store, on: MakeDriver, root: str) -> None:
     put(on(store, f"{root}x"), "/a", b"x")
     put(on(store, f"{root}-1"), "/a", b"x")
     assert on(store).list("/") == []
     assert on(store).stat("/").is_dir
 
 
-def test_the_marker_of_the_root_is_not_listed(store: Store, on: Callable[..., Driver], root: str) -> None:
+def test_the_marker_of_the_root_is_not_listed(store: Store, on: MakeDriver, root: str) -> None:
     store.put(f"{root}/", b"")
     driver = on(store)
     assert driver.list("/") == []
@@ -115,7 +114,8 @@ def test_the_marker_of_the_root_is_not_listed(store: Store, on: Callable[..., Dr
     assert driver.list("/") == ["/a"]
 
 
-def test_a_root_may_hold_what_a_path_may_not(store: Store, on: Callable[..., Driver], root: str) -> None:
+@pytest.mark.every_run_on("local", "swift")
+def test_a_root_may_hold_what_a_path_may_not(store: Store, on: MakeDriver, root: str) -> None:
     driver = on(store, f"{root}/with blank+ü")
     driver.put_content("/a", data(3 * PART))
     driver.move("/a", "/b")

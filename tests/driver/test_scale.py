@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.driver.counting import CountingStore, Endless, EndlessReader, by_reading
+from tests.driver.blobs_and_readers import MakeDriver
+from tests.driver.counting_store import CountingStore, Endless, EndlessReader, by_reading
 from worker.driver import Driver
 from worker.errors import InvalidOffsetError, PlanError
 from worker.stores.blob_values import Limits
@@ -23,7 +24,7 @@ COPYING = Copying(threads=2)
 
 
 @pytest.fixture
-def driver_of() -> Iterator[Callable[..., Driver]]:
+def driver_of() -> Iterator[MakeDriver]:
     engines: list[Engine] = []
 
     def make(store: CountingStore, part_size: int = 16 * MIB, threads: int = 2) -> Driver:
@@ -38,7 +39,7 @@ def driver_of() -> Iterator[Callable[..., Driver]]:
 # --- known sizes ---------------------------------------------------------------------------------------------------
 
 
-def test_a_source_of_48_tib_fits_into_10_000_parts(driver_of: Callable[..., Driver]) -> None:
+def test_a_source_of_48_tib_fits_into_10_000_parts(driver_of: MakeDriver) -> None:
     store = CountingStore()
     driver = driver_of(store)
     assert driver.write_stream("/blob", 0, Endless(LARGEST)) == LARGEST
@@ -48,7 +49,7 @@ def test_a_source_of_48_tib_fits_into_10_000_parts(driver_of: Callable[..., Driv
     assert driver.stat("/blob").size == LARGEST == sum(part.size for part in parts)
 
 
-def test_one_byte_more_is_refused_before_anything_is_sent(driver_of: Callable[..., Driver]) -> None:
+def test_one_byte_more_is_refused_before_anything_is_sent(driver_of: MakeDriver) -> None:
     store, source = CountingStore(), Endless(LARGEST + 1)
     with pytest.raises(PlanError):
         driver_of(store).write_stream("/blob", 0, source)
@@ -57,7 +58,7 @@ def test_one_byte_more_is_refused_before_anything_is_sent(driver_of: Callable[..
 
 
 @pytest.mark.parametrize("size", [5 * GIB + 1, 97 * GIB, 10_000 * 16 * MIB, 10_000 * 16 * MIB + 1, 5 * TIB, 48 * TIB])
-def test_parts_grow_with_the_size_and_never_are_more_than_10_000(driver_of: Callable[..., Driver], size: int) -> None:
+def test_parts_grow_with_the_size_and_never_are_more_than_10_000(driver_of: MakeDriver, size: int) -> None:
     store = CountingStore()
     driver_of(store).write_stream("/blob", 0, Endless(size))
     (parts,) = store.completed
@@ -65,7 +66,7 @@ def test_parts_grow_with_the_size_and_never_are_more_than_10_000(driver_of: Call
     assert sum(part.size for part in parts) == size
 
 
-def test_a_blob_of_48_tib_is_moved(driver_of: Callable[..., Driver]) -> None:
+def test_a_blob_of_48_tib_is_moved(driver_of: MakeDriver) -> None:
     store = CountingStore()
     store.pretend("a", LARGEST)
     driver_of(store).move("/a", "/b")
@@ -76,7 +77,7 @@ def test_a_blob_of_48_tib_is_moved(driver_of: Callable[..., Driver]) -> None:
 @pytest.mark.parametrize("reader_of", [Endless, EndlessReader], ids=["source", "reader"])
 @pytest.mark.parametrize("size", [5 * GIB, 5 * GIB + 1, 5 * TIB, LARGEST - 5 * GIB])
 def test_a_byte_is_appended_to_a_blob_of_any_size(
-    driver_of: Callable[..., Driver], reader_of: Callable[[int], Endless | EndlessReader], size: int
+    driver_of: MakeDriver, reader_of: Callable[[int], Endless | EndlessReader], size: int
 ) -> None:
     store = CountingStore()
     store.pretend("a", size)
@@ -89,7 +90,7 @@ def test_a_byte_is_appended_to_a_blob_of_any_size(
 
 @pytest.mark.parametrize("reader_of", [Endless, EndlessReader], ids=["source", "reader"])
 def test_what_would_grow_beyond_48_tib_is_refused_and_the_blob_stays(
-    driver_of: Callable[..., Driver], reader_of: Callable[[int], Endless | EndlessReader]
+    driver_of: MakeDriver, reader_of: Callable[[int], Endless | EndlessReader]
 ) -> None:
     store = CountingStore()
     store.pretend("a", LARGEST)
@@ -102,16 +103,14 @@ def test_what_would_grow_beyond_48_tib_is_refused_and_the_blob_stays(
 
 
 @pytest.mark.parametrize("offset", [LARGEST + 1, 2**63, 2**70])
-def test_an_offset_beyond_48_tib_is_refused_before_anything_is_sent(
-    driver_of: Callable[..., Driver], offset: int
-) -> None:
+def test_an_offset_beyond_48_tib_is_refused_before_anything_is_sent(driver_of: MakeDriver, offset: int) -> None:
     store = CountingStore()
     with pytest.raises((InvalidOffsetError, PlanError)):
         driver_of(store).write_stream("/a", offset, EndlessReader(0))
     assert set(store.calls) <= {"head", "options_of"}
 
 
-def test_a_part_of_5_gib_is_read_in_windows_and_memory_stays_bounded(driver_of: Callable[..., Driver]) -> None:
+def test_a_part_of_5_gib_is_read_in_windows_and_memory_stays_bounded(driver_of: MakeDriver) -> None:
     store = CountingStore(take=by_reading, checksum="crc64nvme", limits=Limits(min_part_size=5 * GIB))
     source = Endless(10 * GIB)
     driver = driver_of(store, part_size=5 * GIB)
@@ -124,7 +123,7 @@ def test_a_part_of_5_gib_is_read_in_windows_and_memory_stays_bounded(driver_of: 
     assert peak < 2 * 64 * MIB + 8 * MIB  # a buffer a thread
 
 
-def test_many_parts_take_no_more_memory_than_few(driver_of: Callable[..., Driver]) -> None:
+def test_many_parts_take_no_more_memory_than_few(driver_of: MakeDriver) -> None:
     store = CountingStore()
     driver = driver_of(store)
     tracemalloc.start()
@@ -159,7 +158,7 @@ SCALED = [
 
 
 @pytest.mark.parametrize(("part_size", "count"), SCALED)
-def test_a_reader_may_go_to_the_end_of_the_ladder(driver_of: Callable[..., Driver], part_size: int, count: int) -> None:
+def test_a_reader_may_go_to_the_end_of_the_ladder(driver_of: MakeDriver, part_size: int, count: int) -> None:
     limits = Limits(min_part_size=part_size, max_part_size=320 * part_size, max_parts=count)
     end = ladder_end(part_size, limits)
     store = CountingStore(limits=limits, take=by_reading)
@@ -171,7 +170,7 @@ def test_a_reader_may_go_to_the_end_of_the_ladder(driver_of: Callable[..., Drive
 
 @pytest.mark.parametrize(("part_size", "count"), SCALED)
 def test_one_byte_past_the_end_of_the_ladder_is_a_plan_error_and_the_blob_is_as_before(
-    driver_of: Callable[..., Driver], part_size: int, count: int
+    driver_of: MakeDriver, part_size: int, count: int
 ) -> None:
     limits = Limits(min_part_size=part_size, max_part_size=320 * part_size, max_parts=count)
     end = ladder_end(part_size, limits)
@@ -187,7 +186,7 @@ def test_one_byte_past_the_end_of_the_ladder_is_a_plan_error_and_the_blob_is_as_
     assert store.completed == []
 
 
-def test_a_reader_may_use_10_000_parts(driver_of: Callable[..., Driver]) -> None:
+def test_a_reader_may_use_10_000_parts(driver_of: MakeDriver) -> None:
     limits = Limits(min_part_size=16, max_part_size=16)
     store = CountingStore(limits=limits)
     assert driver_of(store, 16).write_stream("/blob", 0, EndlessReader(160_000)) == 160_000
@@ -197,7 +196,7 @@ def test_a_reader_may_use_10_000_parts(driver_of: Callable[..., Driver]) -> None
     assert "other" not in store.blobs
 
 
-def test_a_reader_after_a_copied_head_has_the_parts_that_are_left(driver_of: Callable[..., Driver]) -> None:
+def test_a_reader_after_a_copied_head_has_the_parts_that_are_left(driver_of: MakeDriver) -> None:
     limits = Limits(min_part_size=KIB, max_part_size=8 * KIB, max_parts=20)
     store = CountingStore(limits=limits)
     store.pretend("a", 3 * 8 * KIB)
@@ -208,7 +207,7 @@ def test_a_reader_after_a_copied_head_has_the_parts_that_are_left(driver_of: Cal
     assert [part.part_number for part in parts] == list(range(1, len(parts) + 1))
 
 
-def test_a_growing_part_takes_no_growing_memory(driver_of: Callable[..., Driver]) -> None:
+def test_a_growing_part_takes_no_growing_memory(driver_of: MakeDriver) -> None:
     limits = Limits(min_part_size=KIB, max_part_size=16 * MIB, max_parts=100)
     end = ladder_end(MIB, limits)
     store = CountingStore(limits=limits, take=by_reading)

@@ -1,13 +1,13 @@
 """stat: the key itself, then what lies below ``key/``; nothing else makes a path exist."""
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.doubles import FaultyStore
-from tests.driver.material import PART, cases, data, put
+from tests.driver.blobs_and_readers import MakeDriver, data, put
+from tests.driver.store_kinds import PART, cases
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError, StoreUnavailableError
 from worker.stores.store import Store
@@ -15,14 +15,34 @@ from worker.stores.store import Store
 pytestmark = pytest.mark.no_cover
 
 
-@cases("size", [0, 4_096], [1, 3 * PART + 1])
-def test_a_blob_has_its_path_its_size_and_a_time(driver: Driver, size: int) -> None:
-    put(driver, "/a/b", data(size))
-    found = driver.stat("/a/b")
-    assert (found.path, found.size, found.is_dir) == ("/a/b", size, False)
-    assert found.mod_time is not None
+#: What is stored, a path, and its size; None: it is a directory.
+FOUND: dict[str, tuple[dict[str, int], str, int | None]] = {
+    "an empty blob": ({"/a/b": 0}, "/a/b", 0),
+    "a blob": ({"/a/b": 4_096}, "/a/b", 4_096),
+    "a large blob": ({"/a/b": 3 * PART + 1}, "/a/b", 3 * PART + 1),
+    "a directory": ({"/a/b/c": 10}, "/a/b", None),
+    "a directory of directories": ({"/a/b/c": 10}, "/a", None),
+    "the file, of a file and a directory of one name": ({"/a/b": 10, "/a": 5}, "/a", 5),
+    "what lies below a file": ({"/a/b": 10, "/a": 5}, "/a/b", 10),
+    "a marker": ({"/m/": 0}, "/m", None),
+    "the root of an empty store": ({}, "/", None),
+    "the root": ({"/a": 1}, "/", None),
+}
 
 
+@cases("stored, path, size", FOUND)
+@pytest.mark.every_run_on("local", "moto", "swift", only="a marker")
+@pytest.mark.every_run_on("local", "moto", only="root of an empty")
+@pytest.mark.every_run_on("moto", "swift", only="-a blob")
+def test_a_blob_or_a_directory_is_found(driver: Driver, stored: dict[str, int], path: str, size: int | None) -> None:
+    for name, count in stored.items():
+        driver.store.put(driver.key(name.rstrip("/")) + "/" * name.endswith("/"), data(count))
+    found = driver.stat(path)
+    assert (found.path, found.size, found.is_dir) == (path, size or 0, size is None)
+    assert (found.mod_time is None) == found.is_dir
+
+
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_time_is_aware_and_utc_and_about_now(driver: Driver) -> None:
     put(driver, "/a", b"x")
     found = driver.stat("/a").mod_time
@@ -43,14 +63,8 @@ def test_a_time_grows_when_the_blob_is_replaced(driver: Driver, kind: str) -> No
     assert second > first
 
 
-def test_a_directory_has_no_size_and_no_time(driver: Driver) -> None:
-    put(driver, "/a/b/c", data(10))
-    for path in ("/a", "/a/b"):
-        found = driver.stat(path)
-        assert (found.path, found.size, found.mod_time, found.is_dir) == (path, 0, None, True)
-
-
 @cases("other", ["/ab", "/a-b", "/a-b/c"], ["/a.b", "/a-", "/a.", "/a_", "/a0", "/aa/b"])
+@pytest.mark.every_run_on("local", "swift")
 def test_a_path_does_not_exist_because_another_begins_with_its_name(driver: Driver, other: str) -> None:
     put(driver, other, b"x")
     with pytest.raises(PathNotFoundError) as caught:
@@ -59,30 +73,18 @@ def test_a_path_does_not_exist_because_another_begins_with_its_name(driver: Driv
 
 
 @cases("sibling", ["/a-b", "/a--/c"], ["/a-", "/a.", "/a.b", "/a0"])
+@pytest.mark.every_run_on("moto")
 def test_a_directory_exists_whatever_sorts_before_it(driver: Driver, sibling: str) -> None:
     put(driver, sibling, b"x")
     put(driver, "/a/b", b"x")
     assert driver.stat("/a").is_dir
 
 
-def test_a_part_of_a_component_is_no_directory(driver: Driver) -> None:
-    put(driver, "/abc/def", b"x")
-    for path in ("/ab", "/abc/de"):
-        with pytest.raises(PathNotFoundError):
-            driver.stat(path)
-
-
-def test_a_blob_is_no_directory_of_what_is_not_there(driver: Driver) -> None:
-    put(driver, "/a", b"x")
+@cases("stored, path", [("/abc/def", "/ab"), ("/abc/def", "/abc/de"), ("/a", "/a/b")])
+def test_neither_a_part_of_a_name_nor_what_is_below_a_blob_is_there(driver: Driver, stored: str, path: str) -> None:
+    put(driver, stored, b"x")
     with pytest.raises(PathNotFoundError):
-        driver.stat("/a/b")
-
-
-def test_a_file_and_a_directory_of_one_name_is_the_file(driver: Driver) -> None:
-    put(driver, "/a/b", data(10))
-    put(driver, "/a", data(5))
-    assert (driver.stat("/a").is_dir, driver.stat("/a").size) == (False, 5)
-    assert driver.stat("/a/b").size == 10
+        driver.stat(path)
 
 
 def test_once_the_file_is_gone_the_directory_of_its_name_shows(driver: Driver) -> None:
@@ -90,23 +92,6 @@ def test_once_the_file_is_gone_the_directory_of_its_name_shows(driver: Driver) -
     put(driver, "/a", b"x")
     driver.store.delete_batch([driver.key("/a")])
     assert driver.stat("/a").is_dir
-
-
-def test_a_marker_makes_a_directory(driver: Driver) -> None:
-    driver.store.put(driver.key("/m") + "/", b"")
-    found = driver.stat("/m")
-    assert (found.path, found.size, found.mod_time, found.is_dir) == ("/m", 0, None, True)
-
-
-def test_the_root_of_an_empty_store_is_a_directory(driver: Driver) -> None:
-    found = driver.stat("/")
-    assert (found.path, found.size, found.mod_time, found.is_dir) == ("/", 0, None, True)
-
-
-def test_the_root_of_a_store_is_a_directory(driver: Driver) -> None:
-    put(driver, "/a", b"x")
-    found = driver.stat("/")
-    assert (found.path, found.size, found.mod_time, found.is_dir) == ("/", 0, None, True)
 
 
 def test_a_deleted_blob_is_gone_at_once(driver: Driver) -> None:
@@ -117,6 +102,7 @@ def test_a_deleted_blob_is_gone_at_once(driver: Driver) -> None:
 
 
 @cases("size", [2 * PART + 1], [10])
+@pytest.mark.every_run_on("moto")
 def test_whenever_stat_shows_a_size_so_many_bytes_can_be_read(driver: Driver, size: int) -> None:
     whole = b""
     for turn in range(2):
@@ -130,7 +116,7 @@ def test_whenever_stat_shows_a_size_so_many_bytes_can_be_read(driver: Driver, si
             assert stream.read() == whole
 
 
-def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: Callable[..., Driver]) -> None:
+def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: MakeDriver) -> None:
     for verb, error in (("head", PermissionDeniedError("no")), ("list_page", StoreUnavailableError("away"))):
         with pytest.raises(type(error)):
             on(FaultyStore(store, verb, times=1_000, error=lambda error=error: error)).stat("/a")  # type: ignore[misc]

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service, free_port
-from tests.driver.material import BUCKET, LIMITS, Reading, at_home
+from tests.driver.blobs_and_readers import MakeDriver, Reading
+from tests.driver.store_kinds import BUCKET, LIMITS, at_home, on_servers
 from tests.driver.test_paths import OPERATIONS, Operation
+from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.errors import (
     BlobferryError,
@@ -17,26 +19,32 @@ from worker.errors import (
     PermissionDeniedError,
     StoreUnavailableError,
 )
-from worker.stores.s3.s3_store import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Store
 
 pytestmark = pytest.mark.no_cover
 
 #: Those of the nine that ask the store. (``look`` cannot tell one 404 from another: the answer to HEAD has no body.)
-ASKING = {name: act for name, act in OPERATIONS.items() if name not in ("url_for", "look", "unfinished_uploads")}
+ASKING = {name: act for name, act in OPERATIONS.items() if name not in ("url_for", "look")}
 operations = pytest.mark.parametrize("operation", ASKING.values(), ids=ASKING)
 
 
+@on_servers
 @operations
+@pytest.mark.every_run_on("moto", only="stream")
+@pytest.mark.every_run_on("swift", only="stat")
 def test_a_missing_bucket_is_no_missing_path(
-    service: S3Service, make_s3_store: Callable[..., S3Store], on: Callable[..., Driver], operation: Operation
+    service: S3Service, make_s3_store: Callable[..., S3Store], on: MakeDriver, operation: Operation
 ) -> None:
     with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
         operation(on(make_s3_store(service, "no-such-bucket")), "/a")
 
 
+@on_servers
 @operations
+@pytest.mark.every_run_on("swift", only="stream")
+@pytest.mark.every_run_on("moto", only="stat")
 def test_credentials_that_are_refused_are_no_missing_path(
-    service: S3Service, make_s3_store: Callable[..., S3Store], on: Callable[..., Driver], operation: Operation
+    service: S3Service, make_s3_store: Callable[..., S3Store], on: MakeDriver, operation: Operation
 ) -> None:
     with pytest.raises(PermissionDeniedError) as caught:
         operation(on(make_s3_store(service, secret_key="wrong")), "/a")
@@ -46,15 +54,7 @@ def test_credentials_that_are_refused_are_no_missing_path(
 @pytest.fixture(scope="module")
 def nobody() -> S3Store:
     """A store at an address where nobody listens."""
-    access = S3Access(
-        region="us-east-1",
-        endpoint=f"http://127.0.0.1:{free_port()}",
-        access_key="a",
-        secret_key="b",
-        path_style=True,
-        max_attempts=1,
-    )
-    return S3Store(access, BUCKET, limits=LIMITS)
+    return s3_store(f"http://127.0.0.1:{free_port()}", BUCKET, limits=LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def nobody() -> S3Store:
     ids=[name for name in ASKING if name not in ("put_content", "write_stream")],
 )
 def test_a_server_that_does_not_answer_is_no_missing_path(
-    nobody: S3Store, on: Callable[..., Driver], operation: Operation
+    nobody: S3Store, on: MakeDriver, operation: Operation
 ) -> None:
     with pytest.raises(StoreUnavailableError):
         operation(on(nobody), "/a")
 
 
 @pytest.mark.parametrize("name", ["put_content", "write_stream"])
-def test_a_server_that_does_not_answer_takes_no_blob(nobody: S3Store, on: Callable[..., Driver], name: str) -> None:
+def test_a_server_that_does_not_answer_takes_no_blob(nobody: S3Store, on: MakeDriver, name: str) -> None:
     with pytest.raises(StoreUnavailableError) as caught:
         OPERATIONS[name](on(nobody), "/a")
     assert caught.value.transient
@@ -96,6 +96,7 @@ def test_errors_survive_pickle_with_all_that_they_carry(driver: Driver, fail: Ca
     assert driver.store.name in str(again)
 
 
+@pytest.mark.every_run_on("local")
 def test_a_missing_path_names_the_callers_path_and_never_the_key(driver: Driver, root: str) -> None:
     for operation in (driver.get_content, driver.read_stream, driver.stat, driver.list, driver.delete):
         with pytest.raises(PathNotFoundError) as caught:
@@ -103,7 +104,7 @@ def test_a_missing_path_names_the_callers_path_and_never_the_key(driver: Driver,
         assert root not in str(caught.value)
 
 
-def test_a_failed_write_tells_how_much_was_read(nobody: S3Store, on: Callable[..., Driver]) -> None:
+def test_a_failed_write_tells_how_much_was_read(nobody: S3Store, on: MakeDriver) -> None:
     reader = Reading(b"x" * 10)
     with pytest.raises(StoreUnavailableError) as caught:
         on(nobody).write_stream("/a", 0, reader)

@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.doubles import RecordingStore
-from tests.driver.material import at_home, cases, data, put
+from tests.driver.blobs_and_readers import MakeDriver, data, put
+from tests.driver.store_kinds import at_home, cases, on_servers
 from worker.driver import Driver
 from worker.errors import InvalidRequestError, UnsupportedMethodError
 from worker.stores.store import Store
@@ -37,52 +38,72 @@ def in_time(**delta: float) -> datetime:
     return datetime.now(UTC) + timedelta(**delta)
 
 
+@on_servers
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_url_gives_the_body(driver: Driver) -> None:
     put(driver, "/a/b.c", data(5_000))
     status, body, _ = fetch(driver.url_for("/a/b.c"))
     assert (status, body) == (200, data(5_000))
 
 
+@on_servers
+@pytest.mark.every_run_on("moto")
 def test_a_url_for_get_gives_the_body(driver: Driver) -> None:
     put(driver, "/a", data(32))
     assert fetch(driver.url_for("/a", {"method": "GET"}))[:2] == (200, data(32))
 
 
+@on_servers
+@pytest.mark.every_run_on("moto")
 def test_a_url_for_head_gives_the_length(driver: Driver) -> None:
     put(driver, "/a", data(32))
     status, body, headers = fetch(driver.url_for("/a", {"method": "HEAD"}), "HEAD")
     assert (status, body, headers["Content-Length"]) == (200, b"", "32")
 
 
+@on_servers
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_url_for_get_does_not_allow_head(driver: Driver) -> None:
     put(driver, "/a", data(32))
     assert fetch(driver.url_for("/a", {"method": "GET"}), "HEAD")[0] == 403
 
 
+@on_servers
+@pytest.mark.every_run_on("swift")
 def test_a_missing_path_is_signed_all_the_same(driver: Driver) -> None:
     assert fetch(driver.url_for("/missing"))[0] == 404
 
 
+@on_servers
+@pytest.mark.every_run_on("moto")
 def test_a_url_lives_for_20_minutes(driver: Driver) -> None:
     assert 1_199 <= lifetime(driver.url_for("/a")) <= 1_200
 
 
+@on_servers
 @pytest.mark.parametrize("options", [None, {}])
+@pytest.mark.every_run_on("moto")
 def test_options_may_be_left_out(driver: Driver, options: dict[str, Any] | None) -> None:
     put(driver, "/a", data(32))
     assert fetch(driver.url_for("/a", options))[1] == data(32)
 
 
+@on_servers
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=5, minutes=30)), timezone(timedelta(hours=-8))])
+@pytest.mark.every_run_on("moto")
 def test_the_expiry_is_a_time_in_any_zone(driver: Driver, zone: timezone) -> None:
     expiry = in_time(hours=1).astimezone(zone)
     assert 3_590 <= lifetime(driver.url_for("/a", {"expiry": expiry})) <= 3_600
 
 
+@on_servers
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_url_may_live_for_7_days(driver: Driver) -> None:
     assert 604_790 <= lifetime(driver.url_for("/a", {"expiry": in_time(days=7)})) <= 604_800
 
 
+@on_servers
+@pytest.mark.every_run_on("moto")
 def test_method_and_expiry_go_together(driver: Driver) -> None:
     put(driver, "/a", data(32))
     url = driver.url_for("/a", {"method": "HEAD", "expiry": in_time(minutes=5)})
@@ -94,9 +115,8 @@ METHODS = ["PUT", "POST", "DELETE", "get", "head", "Get", "", " GET", 5, b"GET",
 
 
 @cases("method", {"PUT": "PUT", "get": "get"}, {repr(method): method for method in METHODS})
-def test_other_methods_are_unsupported_and_no_request_is_sent(
-    store: Store, on: Callable[..., Driver], method: Any
-) -> None:
+@pytest.mark.every_run_on("local", "swift")
+def test_other_methods_are_unsupported_and_no_request_is_sent(store: Store, on: MakeDriver, method: Any) -> None:
     recorded = RecordingStore(store)
     with pytest.raises(UnsupportedMethodError) as caught:
         on(recorded).url_for("/a", {"method": method})
@@ -128,13 +148,15 @@ def test_an_unknown_option_is_refused_and_not_ignored(driver: Driver) -> None:
         driver.url_for("/a", {"expires": in_time(hours=1)})
 
 
-def test_a_store_without_urls_says_that_it_has_none(stores: Callable[[str], Store], on: Callable[..., Driver]) -> None:
+def test_a_store_without_urls_says_that_it_has_none(stores: Callable[[str], Store], on: MakeDriver) -> None:
     for kind in ("memory", "local"):
         with pytest.raises(UnsupportedMethodError) as caught:
             on(stores(kind)).url_for("/a")
         assert caught.value.driver == kind
 
 
+@on_servers
+@pytest.mark.every_run_on("moto")
 def test_signing_sends_no_request(driver: Driver) -> None:
     first = driver.url_for("/a")
     assert urlsplit(first).path.endswith(driver.key("/a"))

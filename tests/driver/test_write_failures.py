@@ -4,25 +4,22 @@ A blob's ETag and time are part of what it was. That no upload is left is checke
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.doubles import BytesSource, FaultyStore, HookedStore, RecordingStore
-from tests.driver.material import (
-    MIN,
-    PART,
+from tests.driver.blobs_and_readers import (
     Breaking,
     BreakingSource,
+    MakeDriver,
     Once,
     ReaderOf,
     Reading,
     VanishingSource,
-    at_home,
-    both_readers,
-    cases,
     chain,
     content,
     data,
@@ -30,8 +27,10 @@ from tests.driver.material import (
     identity,
     put,
     total_read,
+    uploads_at,
     written,
 )
+from tests.driver.store_kinds import MIN, PART, at_home, both_readers, cases
 from worker.driver import Driver
 from worker.errors import (
     BlobExistsError,
@@ -62,17 +61,20 @@ class TheReaderBrokeError(OSError):
     """What a caller's reader may raise."""
 
 
-def prepare(driver: Driver, old_size: int | None) -> tuple[Any, ...] | None:
-    """Put what is there before, and tell what it is."""
+Caught = pytest.ExceptionInfo[BaseException]
+
+
+@contextmanager
+def unchanged(driver: Driver, old_size: int | None, *errors: type[BaseException]) -> Iterator[Caught]:
+    """Put what is there before; what is done inside raises one of the errors and leaves all as it was."""
     if old_size is not None:
         put(driver, "/blob", data(old_size, seed=1))
-    return identity(driver, "/blob")
-
-
-def check_as_before(driver: Driver, before: tuple[Any, ...] | None, old_size: int | None) -> None:
+    before = identity(driver, "/blob")
+    with pytest.raises(errors) as caught:
+        yield caught
     assert identity(driver, "/blob") == before
     assert content(driver, "/blob") == (None if old_size is None else data(old_size, seed=1))
-    assert driver.unfinished_uploads("/blob") == []
+    assert uploads_at(driver, "/blob") == []
 
 
 # --- readers that fail ---------------------------------------------------------------------------------------------
@@ -83,17 +85,16 @@ def check_as_before(driver: Driver, before: tuple[Any, ...] | None, old_size: in
     {name: (*situation, 2 * P + 7) for name, situation in SITUATIONS.items()} | {"at once": (3 * P, 2 * P, 0)},
     {f"{name} after {read}": (*situation, read) for name, situation in SITUATIONS.items() for read in (0, 1, P)},
 )
+@pytest.mark.every_run_on("swift", only="head")
 def test_a_reader_that_breaks_leaves_the_blob_as_it_was(
     driver: Driver, old_size: int | None, offset: int, read: int
 ) -> None:
-    before = prepare(driver, old_size)
     reader = Breaking(data(read), TheReaderBrokeError("gone"))
-    with pytest.raises(SourceUnavailableError) as caught:
+    with unchanged(driver, old_size, SourceUnavailableError) as caught:
         driver.write_stream("/blob", offset, reader)
 
     assert reader.error in chain(caught.value)
     assert total_read(caught.value) == read
-    check_as_before(driver, before, old_size)
 
 
 NO_BYTES = {"text": "text", "empty text": "", "None": None, "a number": 5}
@@ -105,26 +106,20 @@ NO_BYTES = {"text": "text", "empty text": "", "None": None, "a number": 5}
     {f"{name} after {read}": (read, answer) for name, answer in NO_BYTES.items() for read in (0, 10)},
 )
 def test_a_reader_that_gives_no_bytes_is_an_error_and_never_the_end(driver: Driver, read: int, answer: Any) -> None:
-    before = prepare(driver, 100)
-    with pytest.raises((TypeError, BlobferryError)) as caught:
+    with unchanged(driver, 100, TypeError, BlobferryError) as caught:
         driver.write_stream("/blob", 0, Breaking(data(read), answer=answer))
 
     assert total_read(caught.value) == read
-    check_as_before(driver, before, 100)
 
 
 def test_a_text_file_is_refused(driver: Driver) -> None:
-    before = prepare(driver, 100)
-    with pytest.raises((TypeError, BlobferryError)):
+    with unchanged(driver, 100, TypeError, BlobferryError):
         driver.write_stream("/blob", 0, io.StringIO("text"))
-    check_as_before(driver, before, 100)
 
 
 @at_home
 @pytest.mark.parametrize("reader", [b"bytes", "text", None, 5, []], ids=repr)
-def test_what_cannot_be_read_is_a_type_error_and_no_request_is_sent(
-    store: Store, on: Callable[..., Driver], reader: Any
-) -> None:
+def test_what_cannot_be_read_is_a_type_error_and_no_request_is_sent(store: Store, on: MakeDriver, reader: Any) -> None:
     recorded = RecordingStore(store)
     with pytest.raises(TypeError):
         on(recorded).write_stream("/blob", 0, reader)
@@ -132,6 +127,7 @@ def test_what_cannot_be_read_is_a_type_error_and_no_request_is_sent(
 
 
 @pytest.mark.parametrize("size", [10, 3 * P])
+@pytest.mark.every_run_on("swift")
 def test_a_reader_that_gives_more_than_asked_loses_nothing(driver: Driver, size: int) -> None:
     class Generous(Reading):
         def read(self, size: int, /) -> Any:
@@ -143,22 +139,18 @@ def test_a_reader_that_gives_more_than_asked_loses_nothing(driver: Driver, size:
 
 @cases("read", [2 * P], [0])
 def test_an_error_of_our_own_kind_in_a_reader_stays_in_the_chain(driver: Driver, read: int) -> None:
-    before = prepare(driver, 100)
     reader = Breaking(data(read), SourceChangedError("another one"))
-    with pytest.raises(BlobferryError) as caught:
+    with unchanged(driver, 100, BlobferryError) as caught:
         driver.write_stream("/blob", 0, reader)
 
     assert reader.error in chain(caught.value)
     assert total_read(caught.value) == read
-    check_as_before(driver, before, 100)
 
 
 @cases("read, offset", [(2 * P, 0)], [(0, 0), (10, 2 * P)])
 def test_ctrl_c_in_a_reader_comes_out_and_leaves_the_blob_as_it_was(driver: Driver, read: int, offset: int) -> None:
-    before = prepare(driver, 3 * P)
-    with pytest.raises(KeyboardInterrupt):
+    with unchanged(driver, 3 * P, KeyboardInterrupt):
         driver.write_stream("/blob", offset, Breaking(data(read), KeyboardInterrupt()))
-    check_as_before(driver, before, 3 * P)
 
 
 def test_a_reader_that_breaks_with_overwrite_off_leaves_nothing(driver: Driver) -> None:
@@ -168,12 +160,10 @@ def test_a_reader_that_breaks_with_overwrite_off_leaves_nothing(driver: Driver) 
 
 
 def test_a_refused_overwrite_tells_how_much_was_read(driver: Driver) -> None:
-    before = prepare(driver, 100)
     reader = Reading(data(3 * P))
-    with pytest.raises(BlobExistsError) as caught:
+    with unchanged(driver, 100, BlobExistsError) as caught:
         driver.write_stream("/blob", 0, reader, overwrite=False)
     assert total_read(caught.value) == reader.given
-    check_as_before(driver, before, 100)
 
 
 # --- sources that fail ---------------------------------------------------------------------------------------------
@@ -184,41 +174,37 @@ def test_a_refused_overwrite_tells_how_much_was_read(driver: Driver) -> None:
     {name: (*situation, P + 1) for name, situation in SITUATIONS.items()},
     {f"{name} at once": (*situation, 0) for name, situation in SITUATIONS.items()},
 )
+@pytest.mark.every_run_on("moto")
 def test_a_source_that_breaks_leaves_the_blob_as_it_was(
     driver: Driver, old_size: int | None, offset: int, at: int
 ) -> None:
-    before = prepare(driver, old_size)
     broken = SourceUnavailableError("disk error")
-    with pytest.raises(SourceUnavailableError) as caught:
+    with unchanged(driver, old_size, SourceUnavailableError) as caught:
         driver.write_stream("/blob", offset, BreakingSource(data(2 * P + 7), broken, at=at))
 
     assert broken in chain(caught.value)
     assert 0 <= total_read(caught.value) <= 2 * P + 7
-    check_as_before(driver, before, old_size)
 
 
 @cases("offset, size", [(0, 3 * P), (2 * P, 10)], [(0, 10), (50, 10), (50, 3 * P), (2 * P, 3 * P)])
 def test_a_source_that_was_replaced_meanwhile_makes_no_blob(driver: Driver, size: int, offset: int) -> None:
-    before = prepare(driver, 3 * P + 5)
-    with pytest.raises(SourceChangedError) as caught:
+    with unchanged(driver, 3 * P + 5, SourceChangedError) as caught:
         driver.write_stream("/blob", offset, VanishingSource(data(size)))
     assert 0 <= total_read(caught.value) <= size
-    check_as_before(driver, before, 3 * P + 5)
 
 
 @cases("change", ["shorter"], ["longer", "other"])
+@pytest.mark.every_run_on("local")
 def test_a_file_that_changes_while_it_is_sent_makes_no_blob(
-    store: Store, on: Callable[..., Driver], tmp_path: Path, change: str
+    store: Store, on: MakeDriver, tmp_path: Path, change: str
 ) -> None:
-    before = prepare(on(store), 100)
     source = file_source(tmp_path, data(3 * P))
     new = {"shorter": data(P), "longer": data(4 * P), "other": data(3 * P, seed=7)}[change]
     somebody = Once("create_upload", lambda: (tmp_path / "source.bin").write_bytes(new))
-    with pytest.raises(SourceChangedError):
+    with unchanged(on(store), 100, SourceChangedError):
         on(HookedStore(store, before=somebody)).write_stream("/blob", 0, source)
     source.close()
     assert somebody.done
-    check_as_before(on(store), before, 100)
 
 
 def test_a_source_is_not_closed_by_the_driver(driver: Driver, tmp_path: Path) -> None:
@@ -248,36 +234,33 @@ REFUSALS = {
 
 @both_readers
 @pytest.mark.parametrize(("verb", "old_size", "offset", "size"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.every_run_on("local")
+@pytest.mark.every_run_on("swift", only="part")
 def test_a_store_that_refuses_leaves_the_blob_as_it_was(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, old_size: int, offset: int, size: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str, old_size: int, offset: int, size: int
 ) -> None:
-    before = prepare(on(store), old_size)
     faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
     reader = reader_of(data(size))
-    with pytest.raises(PermissionDeniedError) as caught:
+    with unchanged(on(store), old_size, PermissionDeniedError) as caught:
         on(faulty).write_stream("/blob", offset, reader)
 
     assert faulty.fired
     read = total_read(caught.value)
     assert read == reader.given if isinstance(reader, Reading) else 0 <= read <= size
-    check_as_before(on(store), before, old_size)
 
 
 @both_readers
-def test_the_second_part_may_fail_as_well_as_the_first(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
-) -> None:
-    before = prepare(on(store), 100)
+def test_the_second_part_may_fail_as_well_as_the_first(store: Store, on: MakeDriver, reader_of: ReaderOf) -> None:
     faulty = FaultyStore(store, "upload_part", fail_at=2, times=1_000, error=lambda: PermissionDeniedError("no"))
-    with pytest.raises(PermissionDeniedError):
+    with unchanged(on(store), 100, PermissionDeniedError):
         on(faulty).write_stream("/blob", 0, reader_of(data(5 * P)))
-    check_as_before(on(store), before, 100)
 
 
 @both_readers
 @pytest.mark.parametrize(("verb", "offset", "size"), [("put", 0, 10), ("complete_upload", 2 * P, 3 * P)])
+@pytest.mark.every_run_on("moto", "swift")
 def test_a_publishing_call_whose_answer_was_lost_is_a_success(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, offset: int, size: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str, offset: int, size: int
 ) -> None:
     put(on(store), "/blob", data(3 * P, seed=1))
     lost = FaultyStore(store, verb, when="after", error=lambda: StoreUnavailableError("timeout"))
@@ -287,35 +270,36 @@ def test_a_publishing_call_whose_answer_was_lost_is_a_success(
 
 
 def test_an_upload_that_cannot_be_aborted_does_not_hide_the_error(
-    store: Store, on: Callable[..., Driver], known_leaks: set[str]
+    store: Store, on: MakeDriver, known_leaks: set[str]
 ) -> None:
-    before = prepare(on(store), 100)
+    put(on(store), "/blob", data(100, seed=1))
+    before = identity(on(store), "/blob")
     faulty = FaultyStore(store, "abort_upload", times=1_000, error=lambda: PermissionDeniedError("no"))
     with pytest.raises(SourceUnavailableError) as caught:
         on(faulty).write_stream("/blob", 0, Breaking(data(2 * P), TheReaderBrokeError("gone")))
     assert total_read(caught.value) == 2 * P
     assert identity(on(store), "/blob") == before
-    left = on(store).unfinished_uploads("/blob")
-    assert len(left) == 1
-    store.abort_upload(left[0].key, left[0].upload_id)
-    known_leaks.add(left[0].upload_id)
+    (left,) = uploads_at(on(store), "/blob")
+    store.abort_upload(on(store).key("/blob"), left)
+    known_leaks.add(left)
 
 
-def test_uploads_of_others_to_the_same_path_are_left_alone(store: Store, on: Callable[..., Driver]) -> None:
+def test_uploads_of_others_to_the_same_path_are_left_alone(store: Store, on: MakeDriver) -> None:
     driver = on(store)
     theirs = store.create_upload(driver.key("/blob"))
     driver.write_stream("/blob", 0, Reading(data(3 * P)))
     with pytest.raises(SourceUnavailableError):
         driver.write_stream("/blob", 0, Breaking(data(2 * P), TheReaderBrokeError("gone")))
-    assert [entry.upload_id for entry in driver.unfinished_uploads("/blob")] == [theirs]
+    assert uploads_at(driver, "/blob") == [theirs]
     store.abort_upload(driver.key("/blob"), theirs)
 
 
+@pytest.mark.every_run_on("moto", "swift")
 def test_many_failed_writes_leave_no_upload_behind(driver: Driver) -> None:
     for number in range(5):
         with pytest.raises(SourceUnavailableError):
             driver.write_stream("/blob", 0, Breaking(data(P * number // 2), TheReaderBrokeError("gone")))
-    assert driver.unfinished_uploads("/blob") == []
+    assert uploads_at(driver, "/blob") == []
     assert content(driver, "/blob") is None
 
 
@@ -324,9 +308,7 @@ def test_many_failed_writes_leave_no_upload_behind(driver: Driver) -> None:
 
 @at_home
 @pytest.mark.parametrize("offset", [-1, -(2**70)])
-def test_a_negative_offset_is_named_and_nothing_is_read_or_sent(
-    store: Store, on: Callable[..., Driver], offset: int
-) -> None:
+def test_a_negative_offset_is_named_and_nothing_is_read_or_sent(store: Store, on: MakeDriver, offset: int) -> None:
     recorded, reader = RecordingStore(store), Reading(data(10))
     with pytest.raises(InvalidOffsetError) as caught:
         on(recorded).write_stream("/blob", offset, reader)

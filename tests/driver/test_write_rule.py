@@ -4,27 +4,13 @@ P is the size of a part (1,024 bytes here) and M the least that a part may have 
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.doubles import TINY, BytesSource, HookedStore, RecordingStore
-from tests.driver.material import (
-    AT_HOME,
-    COPYING,
-    MIN,
-    PART,
-    Once,
-    ReaderOf,
-    Reading,
-    both_readers,
-    cases,
-    content,
-    data,
-    identity,
-    put,
-    written,
-)
+from tests.driver.blobs_and_readers import MakeDriver, Once, ReaderOf, Reading, content, data, identity, put, written
+from tests.driver.store_kinds import AT_HOME, COPYING, MIN, PART, at_home, both_readers, cases
 from worker.driver import Driver
 from worker.errors import BlobExistsError, BlobferryError, SourceChangedError, SupersededError
 from worker.stores.blob_values import BlobOptions, Limits
@@ -68,56 +54,12 @@ CASES: dict[str, Case] = {
     # offset > size, size of at least a part (row 6)
     "a gap after a large blob": (6 * M, 12 * M, 10),
 }
-#: And more of the same, around every boundary.
-MORE: dict[str, Case] = {
-    "exactly one part": (None, 0, P),
-    "no data within a large blob cuts it off at half": (3 * P, 3 * P // 2, 0),
-    "no data at the end of a large blob changes nothing": (3 * P + 5, 3 * P + 5, 0),
-    "a large blob is appended to": (6 * M, 6 * M, 10),
-    "a gap after an empty blob": (0, 10, 10),
-    "a gap of one byte after a large blob": (3 * P + 5, 3 * P + 6, 10),
-    "one byte more than a part": (None, 0, P + 1),
-    # offset 0: nothing of the old blob is kept (row 1 of the old driver's table)
-    "one byte is a blob": (None, 0, 1),
-    "one byte less than a part": (None, 0, P - 1),
-    "exactly three parts": (None, 0, 3 * P),
-    "three parts and one byte": (None, 0, 3 * P + 1),
-    "a shorter blob leaves no tail of the longer one": (100, 0, 10),
-    "an empty blob is replaced": (0, 0, 10),
-    # empty data follows the same rule
-    "no data at 0 empties many parts": (3 * P + 5, 0, 0),
-    "no data within a small blob cuts it off": (100, 50, 0),
-    "no data within a large blob cuts it off below M": (3 * P, 100, 0),
-    "no data at the end of a small blob changes nothing": (100, 100, 0),
-    "no data past the end of a large blob grows it by zeros": (3 * P, 4 * P + 1, 0),
-    "no data past the end of nothing is zeros": (None, 100, 0),
-    # 0 < offset <= size, offset below M: the head is fetched (row 2)
-    "one byte is kept": (100, 1, 10),
-    "all but one byte is kept": (100, 99, 10),
-    "a small blob is appended to by many parts": (100, 100, 3 * P + 1),
-    "a write that ends where the blob ends": (100, 90, 10),
-    "a head of M - 1 bytes of a large blob": (2 * P, M - 1, 10),
-    # 0 < offset <= size, offset of at least M: the store copies the head (row 3)
-    "a head of M + 1 bytes": (2 * P, M + 1, 10),
-    "a head of exactly one part": (2 * P, P, 10),
-    "a head of one part and one byte": (2 * P, P + 1, 10),
-    "a blob of exactly M bytes is appended to": (M, M, 10),
-    "a head of many copied parts": (5 * P + 13, 5 * P + 13, 10),
-    # offset > size, both small (row 4)
-    "a gap of one byte": (100, 101, 10),
-    # offset > size, size small, offset of at least a part (row 5)
-    "a gap up to a part's end": (100, P, 10),
-    "a gap of several parts after an empty blob": (0, 3 * P, 1),
-    "a gap of several parts after nothing": (None, 3 * P + 3, 10),
-    # offset > size, size of at least a part (row 6)
-    "a gap of exactly one part after a large blob": (2 * P, 3 * P, 10),
-    "a gap of several parts after a blob of M bytes": (M, 3 * P + 1, P),
-    "a gap smaller than M after a blob smaller than M": (M - 1, M + 1, 2 * P),
-}
-RUNGS = sorted({0, 1, M - 1, M, M + 1, P - 1, P, P + 1, 2 * P, 2 * P + 1, 3 * P + 7})
+RUNGS = sorted({0, 1, 100, M - 1, M, M + 1, P - 1, P, P + 1, 2 * P, 2 * P + 1, 3 * P, 3 * P + 7})
 
 
-@cases("old_size, offset, size", CASES, MORE, files=("memory", "local", "moto"))
+@cases("old_size, offset, size", CASES, files=("memory", "local", "moto"))
+@pytest.mark.every_run_on("local", "moto", only="many parts")
+@pytest.mark.every_run_on("swift", only="a gap")
 def test_a_write_keeps_the_head_fills_the_gap_and_drops_the_tail(
     driver: Driver, reader_of: ReaderOf, old_size: int | None, offset: int, size: int
 ) -> None:
@@ -130,11 +72,11 @@ def test_a_write_keeps_the_head_fills_the_gap_and_drops_the_tail(
     assert content(driver, "/blob") == written(old, offset, new)
 
 
+@at_home
 @pytest.mark.parametrize("old_size", [None, *RUNGS])
 def test_the_rule_holds_for_every_relation_of_offset_and_sizes(
-    on: Callable[..., Driver], old_size: int | None, any_reader_of: ReaderOf, stores: Callable[[str], Store]
+    driver: Driver, old_size: int | None, any_reader_of: ReaderOf
 ) -> None:
-    driver = on(stores("memory"))
     old = None if old_size is None else data(old_size, seed=1)
     wrong = []
     for number, (offset, size) in enumerate((offset, size) for offset in RUNGS for size in RUNGS):
@@ -168,7 +110,7 @@ def test_the_result_does_not_depend_on_the_size_of_parts(
 
 
 @cases("most", [700], [1, 7])
-def test_short_reads_are_gathered_into_whole_parts(store: Store, on: Callable[..., Driver], most: int) -> None:
+def test_short_reads_are_gathered_into_whole_parts(store: Store, on: MakeDriver, most: int) -> None:
     recorded = RecordingStore(store)
     new = data(2 * P + 9)
     assert on(recorded).write_stream("/blob", 0, Reading(new, most=most)) == len(new)
@@ -188,8 +130,9 @@ def test_a_binary_file_is_a_reader_and_is_read_from_where_it_stands(driver: Driv
 
 
 @cases("old_size, offset", [(3 * P, M), (5 * P + 13, 4 * P + 1)], [(M, M), (5 * P, 5 * P)], files=AT_HOME)
+@pytest.mark.every_run_on("local", "moto", "swift")
 def test_a_head_of_at_least_m_bytes_is_copied_by_the_store_and_not_fetched(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, old_size: int, offset: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, old_size: int, offset: int
 ) -> None:
     recorded = RecordingStore(store)
     driver = on(recorded)
@@ -205,9 +148,7 @@ def test_a_head_of_at_least_m_bytes_is_copied_by_the_store_and_not_fetched(
 
 
 @both_readers
-def test_a_head_below_m_bytes_is_fetched_and_no_more_than_it(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
-) -> None:
+def test_a_head_below_m_bytes_is_fetched_and_no_more_than_it(store: Store, on: MakeDriver, reader_of: ReaderOf) -> None:
     recorded = RecordingStore(store)
     driver = on(recorded)
     put(driver, "/blob", data(3 * P, seed=1))
@@ -222,7 +163,7 @@ def test_a_head_below_m_bytes_is_fetched_and_no_more_than_it(
 
 @cases("size", [4 * P + 1], [2 * P, 2 * P + 1, 7 * P + 9])
 def test_a_head_larger_than_one_copy_may_be_is_copied_in_ranges_that_are_neither_too_small_nor_too_large(
-    store: Store, on: Callable[..., Driver], size: int
+    store: Store, on: MakeDriver, size: int
 ) -> None:
     recorded = RecordingStore(store)
     recorded.limits = Limits(min_part_size=M, max_part_size=2 * P)
@@ -252,6 +193,7 @@ OPTIONS = BlobOptions(content_type="video/mp4", metadata={"a": "1"}, headers={"C
 
 @both_readers
 @pytest.mark.parametrize("size", [10, 3 * P])
+@pytest.mark.every_run_on("swift")
 def test_a_plain_write_puts_no_entries_of_its_own_into_the_metadata(
     driver: Driver, reader_of: ReaderOf, size: int
 ) -> None:
@@ -268,6 +210,7 @@ def test_options_given_to_a_write_are_the_blobs(driver: Driver, reader_of: Reade
 
 
 @cases("offset, size", [(50, 10), (2 * P, 10)], [(50, 3 * P), (4 * P, 10)], files=AT_HOME)
+@pytest.mark.every_run_on("local", "moto")
 def test_a_write_at_an_offset_keeps_content_type_metadata_and_headers(
     driver: Driver, reader_of: ReaderOf, offset: int, size: int
 ) -> None:
@@ -298,6 +241,7 @@ def test_options_given_anew_to_a_write_at_an_offset_replace_the_old_ones(
 
 
 @cases("size", [3 * P], [10], files=AT_HOME)
+@pytest.mark.every_run_on("swift")
 def test_a_write_at_0_drops_what_the_old_blob_carried(driver: Driver, reader_of: ReaderOf, size: int) -> None:
     put(driver, "/blob", data(100), OPTIONS)
     driver.write_stream("/blob", 0, reader_of(data(size)))
@@ -316,6 +260,7 @@ def test_without_overwrite_a_missing_blob_is_written(driver: Driver, reader_of: 
 
 
 @cases("size", [10, 3 * P], [0], files=AT_HOME)
+@pytest.mark.every_run_on("local", "swift")
 def test_without_overwrite_a_blob_that_is_there_stays(driver: Driver, reader_of: ReaderOf, size: int) -> None:
     put(driver, "/blob", b"there")
     before = identity(driver, "/blob")
@@ -326,8 +271,9 @@ def test_without_overwrite_a_blob_that_is_there_stays(driver: Driver, reader_of:
 
 @both_readers
 @pytest.mark.parametrize(("verb", "size"), [("put", 10), ("complete_upload", 3 * P)])
+@pytest.mark.every_run_on("moto")
 def test_without_overwrite_a_blob_that_appears_at_the_last_moment_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str, size: int
+    store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str, size: int
 ) -> None:
     somebody = Once(verb, lambda: put(on(store), "/blob", b"theirs"))
     with pytest.raises(BlobExistsError):
@@ -341,9 +287,7 @@ def test_without_overwrite_a_blob_that_appears_at_the_last_moment_stays(
 
 @both_readers
 @pytest.mark.parametrize("verb", ["put", "complete_upload"])
-def test_at_offset_0_the_last_writer_wins(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, verb: str
-) -> None:
+def test_at_offset_0_the_last_writer_wins(store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str) -> None:
     new = data(10 if verb == "put" else 3 * P)
     put(on(store), "/blob", b"old")
     somebody = Once(verb, lambda: put(on(store), "/blob", b"theirs"))
@@ -353,7 +297,7 @@ def test_at_offset_0_the_last_writer_wins(
 
 
 def interfere(
-    store: Store, on: Callable[..., Driver], reader: object, offset: int, verb: str, *, at: int = 1
+    store: Store, on: MakeDriver, reader: object, offset: int, verb: str, *, at: int = 1
 ) -> tuple[BlobferryError | None, bytes | None]:
     """Write at the offset while somebody replaces the blob before the verb: the error, and what is there then."""
     put(on(store), "/blob", data(3 * P, seed=1))
@@ -368,37 +312,23 @@ def interfere(
 
 
 @both_readers
-@pytest.mark.parametrize("offset", [100, 2 * P])
-def test_a_blob_replaced_before_its_head_is_taken_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf, offset: int
+@pytest.mark.parametrize(
+    ("verb", "at", "offset", "size"),
+    [("get", 1, 100, 10), ("copy_part", 1, 2 * P, 10), ("copy_part", 2, 2 * P, 10), ("upload_part", 2, 2 * P, 3 * P)],
+    ids=["before its head is fetched", "before it is copied", "between two ranges", "while parts are sent"],
+)
+@pytest.mark.every_run_on("moto", "swift", only="before")
+def test_a_blob_replaced_during_a_write_at_an_offset_is_an_error_and_never_a_mixture(
+    store: Store, on: MakeDriver, reader_of: ReaderOf, verb: str, at: int, offset: int, size: int
 ) -> None:
-    verb = "get" if offset < M else "copy_part"
-    error, found = interfere(store, on, reader_of(data(10)), offset, verb)
-    assert error is not None
-    assert found == data(3 * P, seed=9)
-
-
-@both_readers
-def test_a_blob_replaced_between_two_copied_ranges_is_an_error_and_never_a_mixture(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
-) -> None:
-    error, found = interfere(store, on, reader_of(data(10)), 2 * P, "copy_part", at=2)
-    assert error is not None
-    assert found == data(3 * P, seed=9)
-
-
-@both_readers
-def test_a_blob_replaced_while_parts_are_sent_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
-) -> None:
-    error, found = interfere(store, on, reader_of(data(3 * P)), 2 * P, "upload_part", at=2)
+    error, found = interfere(store, on, reader_of(data(size)), offset, verb, at=at)
     assert error is not None
     assert found == data(3 * P, seed=9)
 
 
 @both_readers
 def test_a_blob_replaced_right_before_the_put_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+    store: Store, on: MakeDriver, reader_of: ReaderOf
 ) -> None:
     error, found = interfere(store, on, reader_of(data(10)), 100, "put")
     assert error is not None
@@ -406,8 +336,9 @@ def test_a_blob_replaced_right_before_the_put_is_an_error_and_stays(
 
 
 @both_readers
+@pytest.mark.every_run_on("local")
 def test_a_blob_replaced_right_before_completion_is_an_error_and_stays(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+    store: Store, on: MakeDriver, reader_of: ReaderOf
 ) -> None:
     error, found = interfere(store, on, reader_of(data(10)), 2 * P, "complete_upload")
     assert error is not None
@@ -415,8 +346,9 @@ def test_a_blob_replaced_right_before_completion_is_an_error_and_stays(
 
 
 @both_readers
+@pytest.mark.every_run_on("local", "moto")
 def test_a_blob_deleted_during_a_write_at_an_offset_is_an_error_and_does_not_come_back(
-    store: Store, on: Callable[..., Driver], reader_of: ReaderOf
+    store: Store, on: MakeDriver, reader_of: ReaderOf
 ) -> None:
     plain = on(store)
     put(plain, "/blob", data(3 * P, seed=1))
@@ -428,7 +360,7 @@ def test_a_blob_deleted_during_a_write_at_an_offset_is_an_error_and_does_not_com
 
 
 @both_readers
-def test_a_blob_is_never_seen_half_written(store: Store, on: Callable[..., Driver], reader_of: ReaderOf) -> None:
+def test_a_blob_is_never_seen_half_written(store: Store, on: MakeDriver, reader_of: ReaderOf) -> None:
     plain = on(store)
     old, new = data(3 * P, seed=1), data(3 * P, seed=2)
     put(plain, "/blob", old)

@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
-from blobferry.contract import JobState, Phase
+from blobferry.contract import JobState, Phase, check_request
 from blobferry.errors import InvalidPartError, LeaseLostError, StoreUnavailableError
+from blobferry.jobs.submission import insert_job
+from blobferry.sealing import Sealer
 from models import AttemptRow, Database, JobRow, queries
 from models.queries import MAX_CRASH_STREAK, MAX_CRASHES
 from tests.models.rows import (
@@ -554,3 +557,11 @@ def test_a_job_that_is_resumed_after_its_attempt_ended_begins_another(database: 
     change(database, job_id, state="queued", run_at=None)  # paused meanwhile, and resumed
     assert claim(database, job_id).attempt == 2
     assert outcomes(database, job_id) == ["retrying", None]
+
+
+def test_a_sealed_request_is_left_to_workers_that_know_what_that_is(database: Database) -> None:
+    signed = check_request("write_stream", {"path": "/a", "source": "https://host/a?signature=1"})
+    with database.begin() as session:
+        plain = insert_job(session.connection(), signed)
+        sealed = insert_job(session.connection(), signed, sealer=Sealer([Fernet.generate_key().decode()]))
+    assert (plain["request_version"], sealed["request_version"]) == (1, 2)

@@ -5,12 +5,25 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from blobferry.contract import JobState
+from blobferry.errors import JobError
+from blobferry.jobs import control
 from models import Database, JobRow, PathLockRow, queries
+from models.queries import claims, locks
+from models.queries.conditions import claimable
 from tests.doubles import tiny_store
-from tests.models.rows import LEASE, add_upload, ago, change, change_upload, expire_lease, job_row, submit
+from tests.models.rows import (
+    LEASE,
+    add_upload,
+    ago,
+    change,
+    change_upload,
+    expire_lease,
+    job_row,
+    submit,
+)
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
 from worker.jobs.path_holds import holds_of
@@ -395,3 +408,132 @@ def test_workers_that_race_never_hold_one_path_at_once(line: Line) -> None:
 
 def overlaps(wanted: dict[str, bool], key: str) -> bool:
     return key in wanted or any(is_tree and key.startswith(f"{tree}/") for tree, is_tree in wanted.items())
+
+
+ONE_DRIVER = {"default": Driver(tiny_store())}
+
+
+def take(database: Database, job_id: str, drivers: dict[str, Driver] = ONE_DRIVER) -> JobRow | None:
+    with database.begin() as session:
+        return queries.claim_job(
+            session, job_id, worker="w", lease_seconds=LEASE, holds=lambda job: holds_of(job, drivers)
+        )
+
+
+def out_of_turn(database: Database) -> tuple[str, str]:
+    """Two jobs of one path; the second holds it, for the first was not to run when it began."""
+    first, second = submit(database), submit(database)
+    change(database, first, not_before=ago(-3600), run_at=ago(-3600))
+    assert take(database, second) is not None
+    return first, second
+
+
+def now_due(database: Database, job_id: str) -> None:
+    change(database, job_id, not_before=ago(1), run_at=ago(1))
+
+
+def test_a_bucket_that_gets_another_name_makes_no_two_jobs_wait_for_each_other(database: Database) -> None:
+    first, second = out_of_turn(database)
+    now_due(database, first)
+    assert take(database, first) is None
+    with database.begin() as session:
+        queries.release_job(session, job_row(database, second), JobState.QUEUED)
+    renamed = {"default": Driver(tiny_store(bucket="renamed"))}
+    assert take(database, second, renamed) is None
+    assert take(database, first, renamed) is not None
+
+
+def test_two_jobs_that_wait_for_each_other_are_freed_by_the_caretaker(database: Database) -> None:
+    """However that came about: only who holds something may be waited for from ahead in line."""
+    first, second = submit(database), submit(database)
+    change(database, first, waits_for=second)
+    change(database, second, waits_for=first)
+    with database.begin() as session:
+        assert queries.drop_stale_locks(session) == 1
+    assert take(database, first) is not None
+
+
+def test_a_wakeup_that_is_lost_and_a_retry_make_no_circle(postgres_database: Database) -> None:
+    """The first job's claim finds the second holding the path, while that one's last transaction is still open."""
+    first, second = out_of_turn(postgres_database)
+    now_due(postgres_database, first)
+    with postgres_database.begin() as session:
+        queries.fail_job(session, job_row(postgres_database, second), JobError("x"))
+        claiming = threading.Thread(target=take, args=(postgres_database, first))
+        claiming.start()
+        claiming.join(1)
+    claiming.join()
+    control.retry(postgres_database.engine, second)
+    for _ in range(2):
+        if any(take(postgres_database, job_id) for job_id in (second, first)):
+            return
+        with postgres_database.begin() as session:
+            queries.drop_stale_locks(session)
+    pytest.fail("they wait for each other")
+
+
+def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postgres_database: Database) -> None:
+    first, second = out_of_turn(postgres_database)
+    upload = add_upload(postgres_database, second)
+    control.pause(postgres_database.engine, second)
+    with postgres_database.begin() as session:
+        queries.pause_job(session, job_row(postgres_database, second), paused_upload_seconds=1)
+    change_upload(postgres_database, upload, state="gone")
+    taken: list[JobRow | None] = []
+    with postgres_database.begin() as session:
+        queries.drop_stale_locks(session)
+        control.resume(postgres_database.engine, second)
+        claiming = threading.Thread(target=lambda: taken.append(take(postgres_database, second)))
+        claiming.start()
+        claiming.join(0.5)
+    claiming.join()
+    now_due(postgres_database, first)
+    assert (take(postgres_database, first) is None) == (taken[0] is not None), "one of them has the path"
+    with postgres_database.begin() as session:
+        holders = set(session.scalars(select(PathLockRow.job_id)))
+    assert len(holders) == 1
+
+
+def test_a_job_that_another_worker_runs_by_now_keeps_its_locks(postgres_database: Database) -> None:
+    """A claim had to wait, and let go of the row before it wrote that down; the same message came twice."""
+    first, blocker = out_of_turn(postgres_database)
+    job_id = submit(postgres_database)
+    with postgres_database.begin() as session:
+        savepoint = session.begin_nested()
+        job = claims._take(session, JobRow.id == job_id, *claimable(), worker="w2", lease_seconds=LEASE)
+        assert job is not None
+        assert locks.take_locks(session, job, holds_of(job, ONE_DRIVER)) == blocker
+        savepoint.rollback()
+        with postgres_database.begin() as other:
+            queries.finish_job(other, job_row(postgres_database, blocker), {})
+        assert take(postgres_database, job_id) is not None
+        locks.wait_for(session, job_id, blocker)
+    now_due(postgres_database, first)
+    assert take(postgres_database, first) is None
+    assert job_row(postgres_database, job_id).waits_for is None
+
+
+def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postgres_database: Database) -> None:
+    """Else two claims at once would wait for each other."""
+    there = {"source_path": "/a", "dest_path": "/b", "dest_storage": "cold"}
+    back = {"source_path": "/c", "dest_path": "/d", "storage": "cold", "dest_storage": "default"}
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if "pg_advisory_xact_lock" in statement:
+            asked.append(parameters["bucket"])
+
+    event.listen(postgres_database.engine, "before_cursor_execute", note)
+    try:
+        for arguments in (there, back):
+            job_id = submit(postgres_database, operation="move", arguments=arguments)
+            with postgres_database.begin() as session:
+                taken = queries.claim_job(
+                    session, job_id, worker="w", lease_seconds=LEASE, holds=lambda job: holds_of(job, DRIVERS)
+                )
+            assert taken is not None
+    finally:
+        event.remove(postgres_database.engine, "before_cursor_execute", note)
+    first, second = asked[:2], asked[2:]
+    assert len(set(first)) == 2
+    assert first == second

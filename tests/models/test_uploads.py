@@ -4,8 +4,21 @@ from typing import Any
 
 import pytest
 
-from models import Database, queries
-from tests.models.rows import add_upload, ago, change_upload, part_rows, submit, uploads
+from models import Database, JobRow, queries
+from tests.doubles import tiny_store
+from tests.models.rows import (
+    LEASE,
+    add_upload,
+    ago,
+    change_upload,
+    lease_of,
+    part_rows,
+    submit,
+    uploads,
+)
+from worker.driver import Driver
+from worker.jobs.path_holds import holds_of
+from worker.jobs.sql_checkpoint import SqlCheckpoint
 
 
 def part(number: int, **values: Any) -> dict[str, Any]:
@@ -121,3 +134,23 @@ def test_a_change_of_an_upload_moves_its_time(database: Database) -> None:
     (after,) = uploads(database, job_id)
     assert (after.state, after.base_etag) == ("completing", '"x"')
     assert (after.updated_at - before.updated_at).total_seconds() > 50
+
+
+ONE_DRIVER = {"default": Driver(tiny_store())}
+
+
+def take(database: Database, job_id: str, drivers: dict[str, Driver] = ONE_DRIVER) -> JobRow | None:
+    with database.begin() as session:
+        return queries.claim_job(
+            session, job_id, worker="w", lease_seconds=LEASE, holds=lambda job: holds_of(job, drivers)
+        )
+
+
+def test_the_age_of_an_upload_is_told_by_the_database_alone(database: Database) -> None:
+    job = take(database, submit(database))
+    assert job is not None
+    with database.begin() as session:
+        before = queries.time_now(session)
+    now = SqlCheckpoint(lease_of(database, job), tiny_store(), max_restarts=3).now()
+    with database.begin() as session:
+        assert before <= now <= queries.time_now(session)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.stores.buckets import FREE, NEW, OLD, all_keys, content, crc64, files, in_child, status, upload
+from tests.stores.local_buckets import FREE, NEW, OLD, all_keys, content, crc64, files, in_child, status, upload
 from worker.errors import KeyNotFoundError, PreconditionFailedError, UploadNotFoundError
 from worker.stores.blob_values import PartReceipt
 from worker.stores.local import LocalStore

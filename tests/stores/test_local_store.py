@@ -27,8 +27,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.stores.bodies import ReusedBuffer
-from tests.stores.buckets import FREE, NEW, OLD, all_keys, content, crc64, files, in_child, status, upload
+from tests.stores.local_buckets import FREE, NEW, OLD, all_keys, content, crc64, files, in_child, status, upload
+from tests.stores.reused_buffer import ReusedBuffer
 from worker.errors import (
     ConfigurationError,
     InvalidPartError,

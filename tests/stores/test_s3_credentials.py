@@ -4,10 +4,10 @@ import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.stores.scripted_server import Answer, ScriptedServer
 from worker.errors import CredentialsError
 from worker.stores.s3.s3_store import S3Access, S3Store
 
@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ambient(server: Any) -> S3Store:
+def ambient(server: ScriptedServer) -> S3Store:
     access = S3Access(region="us-east-1", endpoint=server.endpoint, path_style=True, max_attempts=1)
     return S3Store(access, "bucket")
 
@@ -43,20 +43,19 @@ def write_key(home: Path, key: str) -> None:
     (home / "credentials").write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
 
 
-def keys(server: Any) -> list[str]:
+def keys(server: ScriptedServer) -> list[str]:
     """By which access key each request was signed."""
     return re.findall(r"Credential=(\w+)/", " ".join(request.headers["authorization"] for request in server.requests))
 
 
-def test_credentials_that_expire_are_renewed_between_two_parts(home: Path, server: Any, answer: Any) -> None:
+def test_credentials_that_expire_are_renewed_between_two_parts(home: Path, server: ScriptedServer) -> None:
     (home / "count").write_text("0")
     expiration = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()  # boto3 renews ten minutes before
     (home / "program.py").write_text(PROGRAM)
     command = f"{sys.executable} {home / 'program.py'} {home / 'count'} {expiration}"
     (home / "config").write_text(f"[default]\ncredential_process = {command}\n")
-    server.script(answer(headers={"ETag": '"e"'}))
+    server.script(Answer(headers={"ETag": '"e"'}))
     store = ambient(server)
-
     for number in (1, 2, 3):
         store.upload_part("k", "u", number, b"part")
 
@@ -66,34 +65,32 @@ def test_credentials_that_expire_are_renewed_between_two_parts(home: Path, serve
 
 
 def test_credentials_that_were_renewed_in_their_file_are_read_again_once_the_old_ones_are_refused(
-    home: Path, server: Any, answer: Any
+    home: Path, server: ScriptedServer
 ) -> None:
     write_key(home, "OLD")
-    server.script(answer(headers={"ETag": '"e"'}), answer(400, EXPIRED), answer(headers={"ETag": '"e"'}))
+    server.script(Answer(headers={"ETag": '"e"'}), Answer(400, EXPIRED), Answer(headers={"ETag": '"e"'}))
     store = ambient(server)
     store.upload_part("k", "u", 1, b"part")
     write_key(home, "NEW")
     with pytest.raises(CredentialsError, match="ExpiredToken"):
         store.upload_part("k", "u", 2, b"part")
     store.upload_part("k", "u", 2, b"part")
-
     assert keys(server) == ["OLD", "OLD", "NEW"]
 
 
-def test_credentials_that_come_late_are_found(home: Path, server: Any, answer: Any) -> None:
-    server.script(answer(headers={"ETag": '"e"'}))
+def test_credentials_that_come_late_are_found(home: Path, server: ScriptedServer) -> None:
+    server.script(Answer(headers={"ETag": '"e"'}))
     store = ambient(server)
     with pytest.raises(CredentialsError):
         store.upload_part("k", "u", 1, b"part")
     write_key(home, "LATE")
     store.upload_part("k", "u", 1, b"part")
-
     assert keys(server) == ["LATE"]
 
 
-def test_a_session_token_of_the_settings_cannot_be_renewed_and_the_error_says_so(server: Any, answer: Any) -> None:
-    server.script(answer(400, EXPIRED))
-    with pytest.raises(CredentialsError, match="sessiontoken of the settings is not: renew it and restart") as caught:
+def test_a_session_token_of_the_settings_cannot_be_renewed_and_the_error_says_so(server: ScriptedServer) -> None:
+    server.script(Answer(400, EXPIRED))
+    with pytest.raises(CredentialsError, match="sessiontoken from the settings: renew that and restart") as caught:
         server.store(session_token="t0ken").upload_part("k", "u", 1, b"part")
     assert caught.value.transient
     assert "t0ken" not in str(caught.value)

@@ -73,7 +73,6 @@ def translated(error: Exception, **context: Any) -> StoreError:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_error_shape_of_the_operations_called_is_in_the_table(operation: str) -> None:
     model = botocore.session.get_session().get_service_model("s3").operation_model(operation)
-
     assert {shape.name for shape in model.error_shapes} <= S3_ERRORS.keys()
 
 
@@ -88,7 +87,6 @@ def test_every_exception_of_botocore_has_a_class_of_ours() -> None:
         value for value in vars(boto).values()
         if isinstance(value, type) and issubclass(value, boto.BotoCoreError)
     ]  # fmt: skip
-
     assert len(found) > 80
     assert all(issubclass(value, known) for value in found)
 
@@ -151,34 +149,37 @@ def test_a_status_decides_where_the_code_is_unknown(code: str, status: int, expe
     assert type(translated(refusal(str(status) if code == "the status" else code, status))) is expected
 
 
-def test_not_found_of_an_upload_means_the_upload() -> None:
-    assert type(translated(refusal("404", 404), upload_id="u1")) is UploadNotFoundError
-    assert type(translated(refusal("NoSuchKey", 404), upload_id="u1")) is UploadNotFoundError
+#: Code, status, what the call was about, and what "not found" or "failed" then means.
+IN_CONTEXT: dict[str, tuple[boto.ClientError, dict[str, Any], type[StoreError]]] = {
+    "404 of an upload": (refusal("404", 404), {"upload_id": "u1"}, UploadNotFoundError),
+    "no such key of an upload": (refusal("NoSuchKey", 404), {"upload_id": "u1"}, UploadNotFoundError),
+    "no such key of a copied part": (
+        refusal("NoSuchKey", 404),
+        {"upload_id": "u1", "source_key": "s"},
+        KeyNotFoundError,
+    ),
+    "404 of a copied part": (refusal("404", 404), {"upload_id": "u1", "source_key": "s"}, UploadNotFoundError),
+    "no such bucket": (refusal("NoSuchBucket", 404), {"upload_id": "u1", "source_key": "s"}, BucketNotFoundError),
+    "no such key of a put with If-Match": (
+        refusal("NoSuchKey", 404),
+        {"condition": Condition(if_match='"1"')},
+        PreconditionFailedError,
+    ),
+    "412": (refusal("PreconditionFailed", 412), {"condition": Condition(if_none_match=True)}, PreconditionFailedError),
+    "412 of a request sent twice": (
+        refusal("PreconditionFailed", 412, retries=1),
+        {"condition": Condition(if_none_match=True)},
+        StoreUnavailableError,
+    ),
+    "412 without a condition": (refusal("PreconditionFailed", 412, retries=1), {}, PreconditionFailedError),
+}
 
 
-def test_no_such_key_of_a_copied_part_means_the_source_but_a_bare_404_the_upload() -> None:
-    assert type(translated(refusal("NoSuchKey", 404), upload_id="u1", source_key="s")) is KeyNotFoundError
-    assert type(translated(refusal("404", 404), upload_id="u1", source_key="s")) is UploadNotFoundError
-
-
-def test_no_such_bucket_is_never_taken_for_a_key_or_an_upload() -> None:
-    assert type(translated(refusal("NoSuchBucket", 404), upload_id="u1", source_key="s")) is BucketNotFoundError
-
-
-def test_no_such_key_of_a_put_with_if_match_is_a_failed_precondition() -> None:
-    condition = Condition(if_match='"1"')
-
-    assert type(translated(refusal("NoSuchKey", 404), condition=condition)) is PreconditionFailedError
-
-
-def test_a_failed_precondition_of_a_request_sent_twice_is_not_believed() -> None:
-    condition = Condition(if_none_match=True)
-    error = translated(refusal("PreconditionFailed", 412, retries=1), condition=condition)
-
-    assert type(error) is StoreUnavailableError
-    assert "sent 2 times" in str(error)
-    assert type(translated(refusal("PreconditionFailed", 412), condition=condition)) is PreconditionFailedError
-    assert type(translated(refusal("PreconditionFailed", 412, retries=1))) is PreconditionFailedError
+@pytest.mark.parametrize(("error", "call", "expected"), IN_CONTEXT.values(), ids=IN_CONTEXT)
+def test_what_a_refusal_means_depends_on_the_call(
+    error: boto.ClientError, call: dict[str, Any], expected: type[StoreError]
+) -> None:
+    assert type(translated(error, **call)) is expected
 
 
 @pytest.mark.parametrize(
@@ -215,12 +216,19 @@ def test_a_message_says_what_was_attempted_on_which_key_of_which_bucket() -> Non
     )
 
 
-def test_a_message_of_a_copy_names_the_source() -> None:
-    assert "'7.mp4' in bucket 'videos' from '6.mp4'" in str(translated(refusal("NoSuchKey", 404), source_key="6.mp4"))
-
-
-def test_a_skewed_clock_is_told_in_plain_words() -> None:
-    assert "set this machine's clock" in str(translated(refusal("RequestTimeTooSkewed", 403)))
+@pytest.mark.parametrize(
+    ("error", "call", "message"),
+    [
+        (refusal("NoSuchKey", 404), {"source_key": "6.mp4"}, "'7.mp4' in bucket 'videos' from '6.mp4'"),
+        (refusal("RequestTimeTooSkewed", 403), {}, "set this machine's clock"),
+        (refusal("ExpiredToken"), {}, "restart the worker"),
+        (refusal("PreconditionFailed", 412, retries=1), {}, "sent 2 times"),
+    ],
+)
+def test_a_message_says_where_it_went_wrong_and_what_to_do(
+    error: boto.ClientError, call: dict[str, Any], message: str
+) -> None:
+    assert message in str(translated(error, **call))
 
 
 @pytest.mark.parametrize(("minutes", "says"), [(30, "ahead"), (-30, "behind")])
@@ -238,17 +246,11 @@ def test_a_skewed_clock_is_told_with_how_far_it_is_off(minutes: int, says: str) 
 def test_a_date_that_says_nothing_hides_nothing(date: str) -> None:
     error = refusal("RequestTimeTooSkewed", 403)
     error.response["ResponseMetadata"]["HTTPHeaders"] = {"date": date}
-
     assert "set this machine's clock" in str(translated(error))
-
-
-def test_an_expired_token_is_told_with_what_to_do() -> None:
-    assert "restart the worker" in str(translated(refusal("ExpiredToken")))
 
 
 def test_a_message_about_credentials_does_not_quote_what_a_credential_process_printed() -> None:
     error = translated(boto.CredentialRetrievalError(provider="process", error_msg="my secret is hunter2"))
-
     assert "hunter2" not in str(error)
 
 
@@ -258,5 +260,4 @@ def test_an_essay_of_a_store_is_cut() -> None:
 
 def test_an_error_survives_pickle() -> None:
     error = translated(refusal("SlowDown", 503))
-
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

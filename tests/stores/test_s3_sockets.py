@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores.bodies import ReusedBuffer
-from tests.transfer.test_http_addresses import write_certificate
+from tests.s3_stores import s3_store
+from tests.stores.reused_buffer import ReusedBuffer
+from tests.transfer.sources.http.test_addresses import write_certificate
 from worker.errors import SlowDownError, StoreUnavailableError
-from worker.stores.s3.s3_store import S3Access, S3Store
+from worker.stores.s3.s3_store import S3Store
 
 READ_TIMEOUT = 1.5  #: seconds; a busy machine may keep the peer from reading for a while
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "e"\r\n\r\n'
@@ -76,17 +77,7 @@ def shake_hands(connection: socket.socket, tls: ssl.SSLContext, round_trip: floa
 
 
 def store_at(endpoint: str) -> S3Store:
-    access = S3Access(
-        region="us-east-1",
-        endpoint=endpoint,
-        access_key="a",
-        secret_key="b",
-        path_style=True,
-        connect_timeout=1.0,
-        read_timeout=READ_TIMEOUT,
-        max_attempts=1,
-    )
-    return S3Store(access, "bucket")
+    return s3_store(endpoint, connect_timeout=1.0, read_timeout=READ_TIMEOUT)
 
 
 def read_head(connection: socket.socket) -> tuple[int, int]:

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
-from dev.services import S3Service
-from tests.stores.bodies import ReusedBuffer
+from dev.services import S3Service, free_port
+from tests.s3_stores import s3_store
+from tests.stores.reused_buffer import ReusedBuffer
+from tests.stores.scripted_server import ERROR, Answer, ScriptedServer, refusal
 from worker.errors import (
     BucketNotFoundError,
     ConfigurationError,
@@ -37,33 +39,25 @@ from worker.stores.blob_values import BlobOptions, Condition, PartReceipt
 from worker.stores.s3 import s3_client
 from worker.stores.s3.s3_store import S3Access, S3Store
 
+BUCKET = "contract-suite"
 CRC64 = "CRC64NVME:AAAAAAAAAAA="
 PARTS = [PartReceipt(1, 5, '"e1"', CRC64), PartReceipt(2, 3, '"e2"')]
-ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>told by the test</Message></Error>'
 CREATED = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
 COMPLETED = "<CompleteMultipartUploadResult><Key>k</Key>{}</CompleteMultipartUploadResult>"
 COPIED = b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
 HEAD = {"ETag": '"e"', "Last-Modified": "Mon, 23 Nov 2026 00:00:00 GMT", "Content-Length": "5"}
 
 
-def refused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 # --- construction, reachability, credentials ---------------------------------------------------------------------
 
 
-def test_constructing_a_store_sends_no_request(server: Any) -> None:
+def test_constructing_a_store_sends_no_request(server: ScriptedServer) -> None:
     server.store()
-
     assert server.requests == []
 
 
-def test_signing_a_url_sends_no_request(server: Any) -> None:
+def test_signing_a_url_sends_no_request(server: ScriptedServer) -> None:
     url = server.store().presign("GET", "a b", 60)
-
     assert url.startswith(f"{server.endpoint}/bucket/a%20b?")
     assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
     assert "X-Amz-Expires=60" in url
@@ -71,33 +65,19 @@ def test_signing_a_url_sends_no_request(server: Any) -> None:
 
 
 def test_an_unreachable_endpoint_is_store_unavailable_at_the_first_verb_and_not_before() -> None:
-    access = S3Access(
-        region="us-east-1", endpoint=f"http://127.0.0.1:{refused_port()}", access_key="a", secret_key="b",
-        path_style=True, max_attempts=1,
-    )  # fmt: skip
-    store = S3Store(access, "bucket")
-
+    store = s3_store(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(StoreUnavailableError, match="'k' in bucket 'bucket'"):
         store.head("k")
 
 
-def test_a_server_that_keeps_silent_is_store_unavailable(server: Any, answer: Any) -> None:
-    server.script(answer(headers=HEAD, delay=1))
-
+def test_a_server_that_keeps_silent_is_store_unavailable(server: ScriptedServer) -> None:
+    server.script(Answer(headers=HEAD, delay=1))
     with pytest.raises(StoreUnavailableError):
         server.store(read_timeout=0.2).head("k")
 
 
-def test_a_server_that_hangs_up_is_store_unavailable(server: Any, answer: Any) -> None:
-    server.script(answer(hang_up=True))
-
-    with pytest.raises(StoreUnavailableError):
-        server.store().put("k", b"hello")
-
-
-def test_a_wrong_secret_is_permission_denied(swift_service: S3Service, make_s3_store: Callable[..., S3Store]) -> None:
-    store = make_s3_store(swift_service, secret_key="not-the-secret")
-
+def test_a_wrong_secret_is_permission_denied(swift_service: S3Service) -> None:
+    store = s3_store(swift_service, BUCKET, secret_key="not-the-secret")
     with pytest.raises(PermissionDeniedError, match="SignatureDoesNotMatch") as caught:
         store.put("k", b"hello")
     assert "not-the-secret" not in str(caught.value)
@@ -106,11 +86,8 @@ def test_a_wrong_secret_is_permission_denied(swift_service: S3Service, make_s3_s
 
 
 @pytest.mark.parametrize("service", ["moto_service", "swift_service"])
-def test_a_missing_bucket_is_bucket_not_found(
-    request: pytest.FixtureRequest, make_s3_store: Callable[..., S3Store], service: str
-) -> None:
-    store = make_s3_store(request.getfixturevalue(service), "no-such-bucket")
-
+def test_a_missing_bucket_is_bucket_not_found(request: pytest.FixtureRequest, service: str) -> None:
+    store = s3_store(request.getfixturevalue(service), "no-such-bucket")
     with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
         store.put("k", b"hello")
     with pytest.raises(BucketNotFoundError):
@@ -127,7 +104,6 @@ def test_missing_credentials_are_a_credentials_error(tmp_path: Path) -> None:
     )
     environment = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "PATH": os.environ["PATH"]}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-
     assert "s3: cannot look at 'k' in bucket 'bucket': NoCredentialsError" in done.stdout
 
 
@@ -152,7 +128,6 @@ def test_an_unknown_checksum_setting_is_refused() -> None:
 
 def test_secrets_do_not_show_in_a_repr() -> None:
     shown = repr(S3Access(access_key="AKID", secret_key="s3cr3t", session_token="t0k3n"))
-
     assert "s3cr3t" not in shown
     assert "t0k3n" not in shown
 
@@ -168,20 +143,19 @@ def test_secrets_do_not_show_in_a_repr() -> None:
 )
 def test_an_endpoint_without_a_scheme_is_given_one(endpoint: str, secure: bool, url: str | None) -> None:
     access = S3Access(endpoint=endpoint, secure=secure)
-
     assert access.url == url
-    assert S3Store(access, "bucket").endpoint == (url or "")
+    store = S3Store(access, "bucket")
+    assert (store.endpoint, store.identity) == (url or "", f"{url or ''}/bucket")  # as path locks have it
 
 
 # --- what is sent ------------------------------------------------------------------------------------------------
 
 
-def test_a_part_goes_out_unsigned_unframed_and_without_asking_first(server: Any, answer: Any) -> None:
-    server.script(answer(headers={"ETag": '"e"'}))
+def test_a_part_goes_out_unsigned_unframed_and_without_asking_first(server: ScriptedServer) -> None:
+    server.script(Answer(headers={"ETag": '"e"'}))
     data = os.urandom(300_001)
     server.store().upload_part("k", "u1", 1, ReusedBuffer(data), checksum=CRC64)
     (request,) = server.requests
-
     assert request.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
     assert request.headers["x-amz-checksum-crc64nvme"] == "AAAAAAAAAAA="
     assert request.headers["content-length"] == "300001"
@@ -190,54 +164,49 @@ def test_a_part_goes_out_unsigned_unframed_and_without_asking_first(server: Any,
     assert request.body == data
 
 
-def test_bytes_go_out_without_asking_first_too(server: Any, answer: Any) -> None:
-    server.script(answer(headers={"ETag": '"e"'}))
+def test_bytes_go_out_without_asking_first_too(server: ScriptedServer) -> None:
+    server.script(Answer(headers={"ETag": '"e"'}))
     server.store().put("k", b"hello")
-
     assert "expect" not in server.requests[0].headers
 
 
-def test_a_payload_is_signed_where_the_store_demands_it(server: Any, answer: Any) -> None:
-    server.script(answer(headers={"ETag": '"e"'}))
+def test_a_payload_is_signed_where_the_store_demands_it(server: ScriptedServer) -> None:
+    server.script(Answer(headers={"ETag": '"e"'}))
     data = os.urandom(300_001)
     server.store(sign_payload=True).put("k", ReusedBuffer(data))
     (request,) = server.requests
-
     assert request.headers["x-amz-content-sha256"] == hashlib.sha256(data).hexdigest()
     assert request.body == data
 
 
-@pytest.mark.parametrize("service", ["moto_service", "swift_service"])
+@pytest.mark.parametrize("service", ["moto_service", pytest.param("swift_service", marks=pytest.mark.long)])
 @pytest.mark.parametrize("sign_payload", [False, True])
 def test_signed_and_unsigned_payloads_both_arrive_over_http(
     request: pytest.FixtureRequest,
-    make_s3_store: Callable[..., S3Store],
     service: str,
     sign_payload: bool,
     prefix: str,
 ) -> None:
-    store = make_s3_store(request.getfixturevalue(service), sign_payload=sign_payload)
+    store = s3_store(request.getfixturevalue(service), BUCKET, sign_payload=sign_payload)
     data = os.urandom(300_001)
     store.put(prefix + "put", ReusedBuffer(data))
     upload_id = store.create_upload(prefix + "upload")
     part = store.upload_part(prefix + "upload", upload_id, 1, ReusedBuffer(data))
     store.complete_upload(prefix + "upload", upload_id, [part])
-
     for name in ("put", "upload"):
         with store.get(prefix + name) as reader:
             assert reader.read() == data
 
 
 @pytest.mark.parametrize("checksum", ["crc64nvme", "crc32c", "md5", "none"])
-@pytest.mark.parametrize("service", ["moto_service", "swift_service"])
+@pytest.mark.parametrize("service", ["moto_service", pytest.param("swift_service", marks=pytest.mark.long)])
 def test_an_upload_works_with_every_checksum_setting(
-    request: pytest.FixtureRequest, make_s3_store: Callable[..., S3Store], service: str, checksum: str, prefix: str
+    request: pytest.FixtureRequest, service: str, checksum: str, prefix: str
 ) -> None:
-    store = make_s3_store(request.getfixturevalue(service), checksum=checksum)
+    store = s3_store(request.getfixturevalue(service), BUCKET, checksum=checksum)
     upload_id = store.create_upload(prefix + "a")
     part = store.upload_part(prefix + "a", upload_id, 1, b"hello")
     store.complete_upload(prefix + "a", upload_id, [part], size=5)
-
     assert store.head(prefix + "a").size == 5
     assert store.delete_batch([prefix + "a"]) == []
 
@@ -250,42 +219,38 @@ def test_an_upload_works_with_every_checksum_setting(
         ("MD5:AAAAAAAAAAAAAAAAAAAAAA==", "content-md5"),
     ],
 )
-def test_a_checksum_goes_out_as_a_header(server: Any, answer: Any, checksum: str, header: str) -> None:
-    server.script(answer(headers={"ETag": '"e"'}))
+def test_a_checksum_goes_out_as_a_header(server: ScriptedServer, checksum: str, header: str) -> None:
+    server.script(Answer(headers={"ETag": '"e"'}))
     server.store().put("k", b"hello", checksum=checksum)
-
     assert server.requests[0].headers[header] == checksum.partition(":")[2]
 
 
-def test_an_upload_declares_its_algorithm_of_the_full_object(server: Any, answer: Any) -> None:
-    server.script(answer(body=CREATED))
+def test_an_upload_declares_its_algorithm_of_the_full_object(server: ScriptedServer) -> None:
+    server.script(Answer(body=CREATED))
     assert server.store(checksum="crc32c").create_upload("k") == "u1"
-
     assert server.requests[0].headers["x-amz-checksum-algorithm"] == "CRC32C"
     assert server.requests[0].headers["x-amz-checksum-type"] == "FULL_OBJECT"
 
 
 @pytest.mark.parametrize("checksum", ["md5", "none"])
-def test_a_store_without_the_newer_checksums_is_told_nothing_of_them(server: Any, answer: Any, checksum: str) -> None:
+def test_a_store_without_the_newer_checksums_is_told_nothing_of_them(server: ScriptedServer, checksum: str) -> None:
     store = server.store(checksum=checksum)
-    server.script(answer(body=CREATED))
+    server.script(Answer(body=CREATED))
     store.create_upload("k")
-    server.script(answer(body=COMPLETED.format("").encode()))
+    server.script(Answer(body=COMPLETED.format("").encode()))
     store.complete_upload("k", "u1", PARTS, checksum=CRC64, size=8)
-    server.script(answer(headers=HEAD))
+    server.script(Answer(headers=HEAD))
     store.head("k")
-
     for request in server.requests:
         assert not [name for name in request.headers if name.startswith(("x-amz-checksum", "x-amz-mp", "x-amz-sdk"))]
         assert b"Checksum" not in request.body
 
 
-def test_completion_sends_parts_checksums_size_and_condition(server: Any, answer: Any) -> None:
-    server.script(answer(body=COMPLETED.format('<ETag>"e-2"</ETag>').encode(), headers={"x-amz-version-id": "v1"}))
+def test_completion_sends_parts_checksums_size_and_condition(server: ScriptedServer) -> None:
+    server.script(Answer(body=COMPLETED.format('<ETag>"e-2"</ETag>').encode(), headers={"x-amz-version-id": "v1"}))
     condition = Condition(if_none_match=True)
     receipt = server.store().complete_upload("k", "u1", PARTS, checksum=CRC64, size=8, condition=condition)
     (request,) = server.requests
-
     assert (receipt.etag, receipt.version_id) == ('"e-2"', "v1")
     assert request.headers["x-amz-checksum-crc64nvme"] == "AAAAAAAAAAA="
     assert request.headers["x-amz-checksum-type"] == "FULL_OBJECT"
@@ -296,8 +261,8 @@ def test_completion_sends_parts_checksums_size_and_condition(server: Any, answer
     assert re.search(rb"<ETag>(\"|&quot;)e1(\"|&quot;)</ETag>", request.body)
 
 
-def test_a_size_that_the_parts_do_not_add_up_to_is_refused_before_anything_is_sent(server: Any) -> None:
-    with pytest.raises(InvalidStoreRequestError, match="8 bytes instead of 9"):
+def test_a_size_that_the_parts_do_not_add_up_to_is_refused_before_anything_is_sent(server: ScriptedServer) -> None:
+    with pytest.raises(InvalidStoreRequestError, match="8 bytes, expected 9"):
         server.store().complete_upload("k", "u1", PARTS, size=9)
     assert server.requests == []
 
@@ -318,97 +283,153 @@ def test_a_size_that_the_parts_do_not_add_up_to_is_refused_before_anything_is_se
     ],
 )
 def test_encryption_and_storage_class_go_with_put_create_and_copy(
-    server: Any, answer: Any, settings: dict[str, Any], headers: dict[str, str]
+    server: ScriptedServer, settings: dict[str, Any], headers: dict[str, str]
 ) -> None:
     store = server.store(**settings)
-    server.script(answer(headers={"ETag": '"e"'}))
+    server.script(Answer(headers={"ETag": '"e"'}))
     store.put("k", b"hello")
-    server.script(answer(body=CREATED))
+    server.script(Answer(body=CREATED))
     store.create_upload("k")
-    server.script(answer(body=COPIED))
+    server.script(Answer(body=COPIED))
     store.copy("s", "k", options=BlobOptions())
-
     assert len(server.requests) == 3
     for request in server.requests:
         sent = {n: v for n, v in request.headers.items() if n.startswith(("x-amz-server-side", "x-amz-storage"))}
         assert sent == headers
 
 
-def test_a_copy_keeps_the_storage_class_and_encryption_of_its_source(server: Any, answer: Any) -> None:
+def test_a_copy_keeps_the_storage_class_and_encryption_of_its_source(server: ScriptedServer) -> None:
     own = {"x-amz-storage-class": "GLACIER_IR", "x-amz-server-side-encryption": "AES256"}
-    server.script(answer(headers=HEAD | own), answer(body=COPIED))
+    server.script(Answer(headers=HEAD | own), Answer(body=COPIED))
     server.store().copy("s", "k")
-
     assert own.items() <= server.requests[-1].headers.items()
 
 
-def test_the_source_of_a_copy_is_percent_encoded(server: Any, answer: Any) -> None:
-    server.script(answer(headers=HEAD), answer(body=COPIED))
+def test_the_source_of_a_copy_is_percent_encoded(server: ScriptedServer) -> None:
+    server.script(Answer(headers=HEAD), Answer(body=COPIED))
     server.store().copy("a b+c%20ü/d?e", "k", source_if_match='"e"')
     sent = server.requests[-1].headers
-
     assert sent["x-amz-copy-source"] == "bucket/a%20b%2Bc%2520%C3%BC/d%3Fe"
     assert sent["x-amz-copy-source-if-match"] == '"e"'
 
 
-def test_a_copied_part_names_its_range_by_its_last_byte(server: Any, answer: Any) -> None:
-    server.script(answer(body=b"<CopyPartResult><ETag>&quot;e&quot;</ETag></CopyPartResult>"))
+def test_a_copied_part_names_its_range_by_its_last_byte(server: ScriptedServer) -> None:
+    server.script(Answer(body=b"<CopyPartResult><ETag>&quot;e&quot;</ETag></CopyPartResult>"))
     part = server.store().copy_part("k", "u1", 3, "s", 10, 5)
-
     assert part == PartReceipt(3, 5, '"e"')
     assert server.requests[0].headers["x-amz-copy-source-range"] == "bytes=10-14"
 
 
-def test_a_batch_of_deletes_carries_content_md5_as_every_store_knows_it(server: Any, answer: Any) -> None:
-    server.script(answer(body=b"<DeleteResult/>"))
+def test_a_batch_of_deletes_carries_content_md5_as_every_store_knows_it(server: ScriptedServer) -> None:
+    server.script(Answer(body=b"<DeleteResult/>"))
     server.store().delete_batch(["a&b", "c"])
     (request,) = server.requests
-
     assert request.headers["content-md5"] == base64.b64encode(hashlib.md5(request.body).digest()).decode()
     assert not [name for name in request.headers if name.startswith(("x-amz-checksum", "x-amz-sdk-checksum"))]
 
 
-def test_a_session_token_is_sent(server: Any, answer: Any) -> None:
-    server.script(answer(headers=HEAD))
+def test_a_session_token_is_sent(server: ScriptedServer) -> None:
+    server.script(Answer(headers=HEAD))
     server.store(session_token="t0k3n").head("k")
-
     assert server.requests[0].headers["x-amz-security-token"] == "t0k3n"
 
 
-def test_a_body_is_sent_from_its_start_again_after_a_server_error(server: Any, answer: Any) -> None:
+def test_a_body_is_sent_from_its_start_again_after_a_server_error(server: ScriptedServer) -> None:
     data = os.urandom(200_000)
-    server.script(answer(503, ERROR.format("SlowDown").encode()), answer(headers={"ETag": '"e"'}))
+    server.script(refusal(503, "SlowDown"), Answer(headers={"ETag": '"e"'}))
     server.store(max_attempts=2).upload_part("k", "u1", 1, ReusedBuffer(data))
-
     assert [request.body for request in server.requests] == [data, data]
 
 
 # --- what is made of odd answers ---------------------------------------------------------------------------------
 
 
+Answered = tuple[list[Answer], Callable[[S3Store], object], type[StoreError], str]
+ODD: dict[str, Answered] = {
+    "it hangs up": ([Answer(hang_up=True)], lambda store: store.put("k", b"hello"), StoreUnavailableError, "'k'"),
+    "it ignores a range": (
+        [Answer(body=b"0123456789")],
+        lambda store: store.get("k", 5),
+        NotSupportedError,
+        "ignored the range",
+    ),
+    "a bare 404": ([Answer(404)], lambda store: store.head("k"), KeyNotFoundError, "404"),
+    "a bare 404 of an upload": ([Answer(404)], lambda store: store.abort_upload("k", "u1"), UploadNotFoundError, "404"),
+    "NoSuchKey of an upload": (
+        [refusal(404, "NoSuchKey")],
+        lambda store: list(store.list_parts("k", "u1")),
+        UploadNotFoundError,
+        "NoSuchKey",
+    ),
+    "a bare 403, and to the listing as well": (
+        [Answer(403)],
+        lambda store: store.head("a"),
+        PermissionDeniedError,
+        "look at",
+    ),
+    "tags that may not be read": (
+        [Answer(headers=HEAD), refusal(403, "AccessDenied")],
+        lambda store: store.options_of("a"),
+        PermissionDeniedError,
+        "s3:GetObjectTagging",
+    ),
+    "expired credentials that only a listing can tell": (
+        [Answer(400), refusal(400, "ExpiredToken")],
+        lambda store: store.head("a"),
+        CredentialsError,
+        "ExpiredToken",
+    ),
+    "501 to a condition": (
+        [Answer(501)],
+        lambda store: store.put("k", b"", condition=Condition(if_match='"e"')),
+        NotSupportedError,
+        "501",
+    ),
+    "412 at once": (
+        [refusal(412, "PreconditionFailed")],
+        lambda store: store.put("k", b"", condition=Condition(if_none_match=True)),
+        PreconditionFailedError,
+        "412",
+    ),
+    "412 after a lost answer": (
+        [Answer(hang_up=True), refusal(412, "PreconditionFailed")],
+        lambda store: store.put("k", b"", condition=Condition(if_none_match=True)),
+        StoreUnavailableError,
+        "sent 2 times",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answers", "call", "error", "message"), ODD.values(), ids=ODD)
+def test_an_odd_answer_is_the_error_that_it_means(
+    server: ScriptedServer,
+    answers: list[Answer],
+    call: Callable[[S3Store], object],
+    error: type[StoreError],
+    message: str,
+) -> None:
+    server.script(*answers)
+    with pytest.raises(error, match=message) as caught:
+        call(server.store(max_attempts=1 if len(answers) == 1 else 2))
+    assert type(caught.value) is error
+
+
 @pytest.mark.parametrize(("code", "expected"), [("InternalError", StoreUnavailableError), ("SlowDown", SlowDownError)])
 def test_a_200_with_an_error_in_its_body_is_an_error(
-    server: Any, answer: Any, code: str, expected: type[StoreError]
+    server: ScriptedServer, code: str, expected: type[StoreError]
 ) -> None:
     store = server.store()
     server.script(
-        answer(200, b"\n   \n" + ERROR.format(code).encode().removeprefix(b'<?xml version="1.0" encoding="UTF-8"?>'))
+        Answer(200, b"\n   \n" + ERROR.format(code).encode().removeprefix(b'<?xml version="1.0" encoding="UTF-8"?>'))
     )
     calls: list[Callable[[], object]] = [
         lambda: store.complete_upload("k", "u1", PARTS),
         lambda: store.copy("s", "k", options=BlobOptions()),
         lambda: store.copy_part("k", "u1", 1, "s", 0, 5),
     ]
-
     for call in calls:
         with pytest.raises(expected, match=code):
             call()
-
-
-def test_completion_answered_by_an_empty_200_has_no_etag(server: Any, answer: Any) -> None:
-    server.script(answer(200, b""))
-
-    assert server.store().complete_upload("k", "u1", PARTS).etag is None
 
 
 @pytest.mark.parametrize(
@@ -418,52 +439,46 @@ def test_completion_answered_by_an_empty_200_has_no_etag(server: Any, answer: An
         ("<ETag>e-2</ETag>", "e-2"),
         ("<ETag></ETag>", None),
         ("", None),
+        (None, None),
     ],
 )
-def test_an_etag_is_kept_as_sent_and_may_be_missing(server: Any, answer: Any, element: str, etag: str | None) -> None:
-    server.script(answer(body=COMPLETED.format(element).encode()))
-
+def test_an_etag_is_kept_as_sent_and_may_be_missing(
+    server: ScriptedServer, element: str | None, etag: str | None
+) -> None:
+    server.script(Answer(body=b"" if element is None else COMPLETED.format(element).encode()))
     assert server.store().complete_upload("k", "u1", PARTS).etag == etag
 
 
-def test_a_part_without_an_etag_has_an_empty_one(server: Any, answer: Any) -> None:
-    server.script(answer())
-
+def test_a_part_without_an_etag_has_an_empty_one(server: ScriptedServer) -> None:
+    server.script(Answer())
     assert server.store().upload_part("k", "u1", 1, b"hello") == PartReceipt(1, 5, "")
 
 
-def test_a_checksum_that_the_store_echoes_is_in_the_receipt(server: Any, answer: Any) -> None:
-    server.script(answer(headers={"ETag": '"e"', "x-amz-checksum-crc64nvme": "AAAAAAAAAAA="}))
-
+def test_a_checksum_that_the_store_echoes_is_in_the_receipt(server: ScriptedServer) -> None:
+    server.script(Answer(headers={"ETag": '"e"', "x-amz-checksum-crc64nvme": "AAAAAAAAAAA="}))
     assert server.store().upload_part("k", "u1", 1, b"hello").checksum == CRC64
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("FULL_OBJECT", "CRC32C:AAAAAA=="), ("COMPOSITE", None)])
 def test_a_checksum_made_of_checksums_is_not_taken_for_one_of_the_blob(
-    server: Any, answer: Any, kind: str, kept: str | None
+    server: ScriptedServer, kind: str, kept: str | None
 ) -> None:
     checksum = {"x-amz-checksum-crc32c": "AAAAAA==", "x-amz-checksum-type": kind}
-    server.script(answer(headers=HEAD | checksum))
-
+    server.script(Answer(headers=HEAD | checksum))
     assert server.store().head("k").checksum == kept
 
 
-def test_a_stream_that_breaks_off_is_store_unavailable_and_never_short(server: Any, answer: Any) -> None:
-    server.script(answer(body=b"0123456789", cut=4))
-
+def test_a_stream_that_breaks_off_is_store_unavailable_and_never_short(server: ScriptedServer) -> None:
+    server.script(Answer(body=b"0123456789", cut=4))
     with server.store().get("k") as reader:
         assert reader.read(5) == b"01234"
         with pytest.raises(StoreUnavailableError, match="'k' in bucket 'bucket'"):
             reader.read(5)
 
 
-def test_a_stream_that_falls_silent_is_store_unavailable(server: Any) -> None:
+def test_a_stream_that_falls_silent_is_store_unavailable(server: ScriptedServer) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    access = S3Access(
-        region="us-east-1", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}", access_key="a", secret_key="b",
-        path_style=True, read_timeout=0.3, max_attempts=1,
-    )  # fmt: skip
-    store = S3Store(access, "bucket")
+    store = s3_store(f"http://127.0.0.1:{listener.getsockname()[1]}", read_timeout=0.3)
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -479,30 +494,6 @@ def test_a_stream_that_falls_silent_is_store_unavailable(server: Any) -> None:
     thread.join()
 
 
-def test_a_range_that_the_store_ignores_is_not_supported(server: Any, answer: Any) -> None:
-    server.script(answer(body=b"0123456789"))
-
-    with pytest.raises(NotSupportedError, match="ignored the range"):
-        server.store().get("k", 5)
-
-
-def test_a_bare_404_is_key_not_found_and_of_an_upload_upload_not_found(server: Any, answer: Any) -> None:
-    server.script(answer(404))
-    store = server.store()
-
-    with pytest.raises(KeyNotFoundError):
-        store.head("k")
-    with pytest.raises(UploadNotFoundError):
-        store.abort_upload("k", "u1")
-
-
-def test_a_bare_403_to_head_is_permission_denied(server: Any, answer: Any) -> None:
-    server.script(answer(403))
-
-    with pytest.raises(PermissionDeniedError):
-        server.store().head("k")
-
-
 @pytest.mark.parametrize("verb", ["head", "get"])
 @pytest.mark.parametrize(
     ("listing", "kind"),
@@ -514,35 +505,23 @@ def test_a_bare_403_to_head_is_permission_denied(server: Any, answer: Any) -> No
     ids=["nothing", "another key", "the key"],
 )
 def test_credentials_that_may_list_a_prefix_only_are_told_what_is_missing(
-    verb: str, listing: str, kind: type[StoreError], server: Any, answer: Any
+    verb: str, listing: str, kind: type[StoreError], server: ScriptedServer
 ) -> None:
     """S3 says 403 of a missing key to whoever may not list the whole bucket."""
     body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{listing}</ListBucketResult>".encode()
-    server.script(answer(403, b"" if verb == "head" else ERROR.format("AccessDenied").encode()), answer(body=body))
+    server.script(Answer(403, b"" if verb == "head" else ERROR.format("AccessDenied").encode()), Answer(body=body))
     with pytest.raises(kind):
         getattr(server.store(), verb)("a")
     assert "prefix=a" in server.requests[1].path
 
 
-def test_credentials_that_may_not_list_either_are_denied(server: Any, answer: Any) -> None:
-    server.script(answer(403))
-    with pytest.raises(PermissionDeniedError, match="look at"):
-        server.store().head("a")
-
-
-def test_tags_that_may_not_be_read_are_not_lost_without_a_word(server: Any, answer: Any) -> None:
-    server.script(answer(headers=HEAD), answer(403, ERROR.format("AccessDenied").encode()))
-    with pytest.raises(PermissionDeniedError, match="s3:GetObjectTagging"):
-        server.store().options_of("a")
-
-
-def test_no_tags_answered_by_404_are_no_tags(server: Any, answer: Any) -> None:
-    server.script(answer(headers=HEAD), answer(404, ERROR.format("NoSuchTagSet").encode()))
+def test_no_tags_answered_by_404_are_no_tags(server: ScriptedServer) -> None:
+    server.script(Answer(headers=HEAD), refusal(404, "NoSuchTagSet"))
     assert server.store().options_of("a").tags == {}
 
 
-def test_a_copy_that_does_not_know_the_tags_has_the_store_carry_them(server: Any, answer: Any) -> None:
-    server.script(answer(headers=HEAD | {"x-amz-meta-owner": "me"}), answer(body=COPIED))
+def test_a_copy_that_does_not_know_the_tags_has_the_store_carry_them(server: ScriptedServer) -> None:
+    server.script(Answer(headers=HEAD | {"x-amz-meta-owner": "me"}), Answer(body=COPIED))
     store = server.store()
     options = store.options_of("a", with_tags=False)
     store.copy("a", "b", options=options)
@@ -551,15 +530,9 @@ def test_a_copy_that_does_not_know_the_tags_has_the_store_carry_them(server: Any
     assert sent["x-amz-meta-owner"] == "me"
 
 
-def test_expired_credentials_are_told_by_a_listing_where_head_says_bad_request(server: Any, answer: Any) -> None:
-    server.script(answer(400), answer(400, ERROR.format("ExpiredToken").encode()))
-    with pytest.raises(CredentialsError):
-        server.store().head("a")
-
-
 @pytest.mark.parametrize("value", ["grün", "grün".encode().decode("latin-1"), "漢字"])
-def test_metadata_that_is_not_ascii_goes_out_as_s3_itself_shows_it(value: str, server: Any, answer: Any) -> None:
-    server.script(answer(headers={"ETag": '"e"'}))
+def test_metadata_that_is_not_ascii_goes_out_as_s3_itself_shows_it(value: str, server: ScriptedServer) -> None:
+    server.script(Answer(headers={"ETag": '"e"'}))
     server.store().put("a", b"x", options=BlobOptions(metadata={"colour": value}))
     sent = server.requests[0].headers["x-amz-meta-colour"]
     assert sent.startswith("=?utf-8?")
@@ -574,26 +547,26 @@ def test_metadata_that_is_not_ascii_goes_out_as_s3_itself_shows_it(value: str, s
         "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>",
     ],
 )
-def test_a_listing_that_does_not_advance_is_an_error_and_no_loop(page: str, server: Any, answer: Any) -> None:
-    server.script(answer(body=f"<ListBucketResult>{page}</ListBucketResult>".encode()))
+def test_a_listing_that_does_not_advance_is_an_error_and_no_loop(page: str, server: ScriptedServer) -> None:
+    server.script(Answer(body=f"<ListBucketResult>{page}</ListBucketResult>".encode()))
     with pytest.raises(NotSupportedError):
         server.store().list_page("a", token="t")
 
 
-def test_uploads_and_parts_that_are_listed_again_and_again_are_an_error(server: Any, answer: Any) -> None:
+def test_uploads_and_parts_that_are_listed_again_and_again_are_an_error(server: ScriptedServer) -> None:
     part = "<Part><PartNumber>1</PartNumber><Size>5</Size><ETag>e</ETag></Part>"
-    server.script(answer(body=f"<ListPartsResult><IsTruncated>true</IsTruncated>{part}</ListPartsResult>".encode()))
+    server.script(Answer(body=f"<ListPartsResult><IsTruncated>true</IsTruncated>{part}</ListPartsResult>".encode()))
     with pytest.raises(NotSupportedError):
         list(server.store().list_parts("a", "u"))
     upload = "<Upload><Key>a</Key><UploadId>u</UploadId><Initiated>2026-11-23T00:00:00Z</Initiated></Upload>"
     listed = f"<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>{upload}</ListMultipartUploadsResult>"
-    server.script(answer(body=listed.encode()))
+    server.script(Answer(body=listed.encode()))
     with pytest.raises(NotSupportedError):
         list(server.store().list_uploads("a"))
 
 
-def test_a_key_that_xml_cannot_hold_does_not_keep_the_others_from_going(server: Any, answer: Any) -> None:
-    server.script(answer(204), answer(body=b"<DeleteResult/>"))
+def test_a_key_that_xml_cannot_hold_does_not_keep_the_others_from_going(server: ScriptedServer) -> None:
+    server.script(Answer(204), Answer(body=b"<DeleteResult/>"))
     assert server.store().delete_batch(["a", "b\x01", "c"]) == []
     assert [(request.method, request.path) for request in server.requests] == [
         ("DELETE", "/bucket/b%01"),
@@ -603,86 +576,53 @@ def test_a_key_that_xml_cannot_hold_does_not_keep_the_others_from_going(server: 
     assert b"\x01" not in server.requests[1].body
 
 
-def test_a_checksum_of_checksums_is_known_by_its_looks_too(server: Any, answer: Any) -> None:
-    server.script(answer(headers=HEAD | {"x-amz-checksum-crc32c": "AAAAAA==-2"}))
+def test_a_checksum_of_checksums_is_known_by_its_looks_too(server: ScriptedServer) -> None:
+    server.script(Answer(headers=HEAD | {"x-amz-checksum-crc32c": "AAAAAA==-2"}))
     assert server.store(checksum="crc32c").head("a").checksum is None
 
 
-def test_list_parts_answering_no_such_key_is_upload_not_found(server: Any, answer: Any) -> None:
-    server.script(answer(404, ERROR.format("NoSuchKey").encode()))
-
-    with pytest.raises(UploadNotFoundError):
-        list(server.store().list_parts("k", "u1"))
-
-
-def test_a_condition_answered_by_501_is_not_supported(server: Any, answer: Any) -> None:
-    server.script(answer(501))
-
-    with pytest.raises(NotSupportedError):
-        server.store().put("k", b"hello", condition=Condition(if_match='"e"'))
-
-
-def test_412_after_a_lost_answer_is_not_believed(server: Any, answer: Any) -> None:
-    server.script(answer(hang_up=True), answer(412, ERROR.format("PreconditionFailed").encode()))
-
-    with pytest.raises(StoreUnavailableError, match="sent 2 times"):
-        server.store(max_attempts=2).put("k", b"hello", condition=Condition(if_none_match=True))
-
-
-def test_412_at_once_is_a_failed_precondition(server: Any, answer: Any) -> None:
-    server.script(answer(412, ERROR.format("PreconditionFailed").encode()))
-
-    with pytest.raises(PreconditionFailedError):
-        server.store(max_attempts=2).put("k", b"hello", condition=Condition(if_none_match=True))
-
-
-def test_requests_are_sent_as_often_as_configured_and_no_more(server: Any, answer: Any) -> None:
-    server.script(answer(503, ERROR.format("SlowDown").encode()))
-
+def test_requests_are_sent_as_often_as_configured_and_no_more(server: ScriptedServer) -> None:
+    server.refuse(503, "SlowDown")
     with pytest.raises(SlowDownError):
         server.store(max_attempts=2).put("k", b"hello")
     assert len(server.requests) == 2
 
 
-def test_a_key_that_a_batch_could_not_delete_is_told_but_a_missing_one_is_not(server: Any, answer: Any) -> None:
+def test_a_key_that_a_batch_could_not_delete_is_told_but_a_missing_one_is_not(server: ScriptedServer) -> None:
     failures = "".join(
         f"<Error><Key>{key}</Key><Code>{code}</Code><Message>why</Message></Error>"
         for key, code in (("a", "AccessDenied"), ("b", "NoSuchKey"))
     )
-    server.script(answer(body=f"<DeleteResult>{failures}</DeleteResult>".encode()))
+    server.script(Answer(body=f"<DeleteResult>{failures}</DeleteResult>".encode()))
     (failure,) = server.store().delete_batch(["a", "b", "c"])
-
     assert (failure.key, failure.code, failure.message) == ("a", "AccessDenied", "why")
 
 
-def test_parts_are_listed_over_all_pages(server: Any, answer: Any) -> None:
+def test_parts_are_listed_over_all_pages(server: ScriptedServer) -> None:
     def page(number: int, truncated: str) -> bytes:
         part = f"<Part><PartNumber>{number}</PartNumber><ETag>e{number}</ETag><Size>{number}</Size></Part>"
         return f"<ListPartsResult><IsTruncated>{truncated}</IsTruncated>{part}</ListPartsResult>".encode()
 
-    server.script(answer(body=page(1, "true")), answer(body=page(2, "true")), answer(body=page(3, "false")))
-
+    server.script(Answer(body=page(1, "true")), Answer(body=page(2, "true")), Answer(body=page(3, "false")))
     assert [part.part_number for part in server.store().list_parts("k", "u1")] == [1, 2, 3]
     assert ["part-number-marker=1" in request.path for request in server.requests] == [False, True, False]
 
 
-def test_uploads_are_listed_over_all_pages(server: Any, answer: Any) -> None:
+def test_uploads_are_listed_over_all_pages(server: ScriptedServer) -> None:
     def page(name: str, truncated: str) -> bytes:
         upload = f"<Key>{name}</Key><UploadId>u{name}</UploadId><Initiated>2026-11-23T00:00:00Z</Initiated>"
         content = f"<IsTruncated>{truncated}</IsTruncated><Upload>{upload}</Upload>"
         return f"<ListMultipartUploadsResult>{content}</ListMultipartUploadsResult>".encode()
 
-    server.script(answer(body=page("a", "true")), answer(body=page("b", "false")))
-
+    server.script(Answer(body=page("a", "true")), Answer(body=page("b", "false")))
     assert [entry.upload_id for entry in server.store().list_uploads()] == ["ua", "ub"]
     assert "key-marker=a" in server.requests[1].path
     assert "upload-id-marker=ua" in server.requests[1].path
 
 
-def test_no_message_holds_a_credential(server: Any, answer: Any) -> None:
-    server.script(answer(403, ERROR.format("SignatureDoesNotMatch").encode()), answer(hang_up=True))
+def test_no_message_holds_a_credential(server: ScriptedServer) -> None:
+    server.script(refusal(403, "SignatureDoesNotMatch"), Answer(hang_up=True))
     store = server.store(session_token="t0k3n")
-
     calls: list[Callable[[], object]] = [lambda: store.put("k", b"hello"), lambda: store.head("k")]
     for call in calls:
         with pytest.raises(StoreError) as caught:
@@ -693,10 +633,9 @@ def test_no_message_holds_a_credential(server: Any, answer: Any) -> None:
 # --- what is repeated ----------------------------------------------------------------------------------------------
 
 
-def test_opening_an_upload_is_never_repeated_by_itself(server: Any, answer: Any) -> None:
+def test_opening_an_upload_is_never_repeated_by_itself(server: ScriptedServer) -> None:
     """The answer may have been lost: a second Create would leave the first one's upload to nobody."""
-    server.script(answer(hang_up=True), answer(body=CREATED))
-
+    server.script(Answer(hang_up=True), Answer(body=CREATED))
     with pytest.raises(StoreUnavailableError):
         server.store(max_attempts=3).create_upload("k")
     assert len(server.requests) == 1
@@ -704,27 +643,25 @@ def test_opening_an_upload_is_never_repeated_by_itself(server: Any, answer: Any)
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_opening_an_upload_is_not_repeated_after_an_error_of_the_server_either(
-    server: Any, answer: Any, status: int
+    server: ScriptedServer, status: int
 ) -> None:
-    server.script(answer(status, ERROR.format("InternalError").encode()), answer(body=CREATED))
-
+    server.script(Answer(status, ERROR.format("InternalError").encode()), Answer(body=CREATED))
     with pytest.raises(StoreError):
         server.store(max_attempts=3).create_upload("k")
     assert len(server.requests) == 1
 
 
-def test_other_requests_are_repeated_by_themselves(server: Any, answer: Any) -> None:
+def test_other_requests_are_repeated_by_themselves(server: ScriptedServer) -> None:
     store = server.store(max_attempts=3)
-
     calls: list[tuple[Callable[[], object], Any]] = [
-        (lambda: store.head("k"), answer(headers=HEAD)),
-        (lambda: store.put("k", b"hello"), answer(headers={"ETag": '"e"'})),
-        (lambda: store.upload_part("k", "u1", 1, b"hello"), answer(headers={"ETag": '"e"'})),
-        (lambda: store.abort_upload("k", "u1"), answer(204)),
+        (lambda: store.head("k"), Answer(headers=HEAD)),
+        (lambda: store.put("k", b"hello"), Answer(headers={"ETag": '"e"'})),
+        (lambda: store.upload_part("k", "u1", 1, b"hello"), Answer(headers={"ETag": '"e"'})),
+        (lambda: store.abort_upload("k", "u1"), Answer(204)),
     ]
     for call, good in calls:
         server.requests.clear()
-        server.script(answer(hang_up=True), good)
+        server.script(Answer(hang_up=True), good)
         call()
         assert len(server.requests) == 2
 
@@ -749,25 +686,24 @@ def rule(days: int | None, **rest: Any) -> dict[str, Any]:
     ],
 )
 def test_the_rules_tell_how_long_an_unfinished_upload_lives(
-    rules: list[dict[str, Any]], days: int | None, moto_service: S3Service, make_s3_store: Callable[..., S3Store]
+    rules: list[dict[str, Any]], days: int | None, moto_service: S3Service
 ) -> None:
     client = moto_service.client()
-    client.delete_bucket_lifecycle(Bucket="contract-suite")
+    client.delete_bucket_lifecycle(Bucket=BUCKET)
     if rules:
-        client.put_bucket_lifecycle_configuration(Bucket="contract-suite", LifecycleConfiguration={"Rules": rules})
-    lifetime = make_s3_store(moto_service).upload_lifetime("videos/7.mp4")
-    client.delete_bucket_lifecycle(Bucket="contract-suite")
-
+        client.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": rules})
+    lifetime = s3_store(moto_service, BUCKET).upload_lifetime("videos/7.mp4")
+    client.delete_bucket_lifecycle(Bucket=BUCKET)
     assert lifetime == (None if days is None else timedelta(days=days))
 
 
-def test_a_store_that_knows_no_lifecycle_rules_is_told_from_one_that_has_none(server: Any, answer: Any) -> None:
-    server.script(answer(501, ERROR.format("NotImplemented").encode()))
+def test_a_store_that_knows_no_lifecycle_rules_is_told_from_one_that_has_none(server: ScriptedServer) -> None:
+    server.refuse(501, "NotImplemented")
     with pytest.raises(NotSupportedError):
         server.store().upload_lifetime("k")
-    server.script(answer(404, ERROR.format("NoSuchLifecycleConfiguration").encode()))
+    server.refuse(404, "NoSuchLifecycleConfiguration")
     assert server.store().upload_lifetime("k") is None
-    server.script(answer(404, ERROR.format("NoSuchBucket").encode()))
+    server.refuse(404, "NoSuchBucket")
     with pytest.raises(BucketNotFoundError):
         server.store().upload_lifetime("k")
 

@@ -17,8 +17,8 @@ from dev.services import Postgres, Valkey, postgres_database
 from models import Database
 from tests.client.conftest import Asked
 from tests.conftest import alembic_config
+from tests.jobs.job_world import World
 from tests.models.rows import claim
-from tests.tasks.life import World
 from worker.maintenance.caretaker import AHEAD, Caretaker
 from worker.maintenance.publish_due import publish_best
 from worker.runtime import Runtime

@@ -46,7 +46,7 @@ from tests.system.planted_secrets import (
     rows,
     saved,
 )
-from tests.transfer.http_site import Handler, Site, give, redirect, serving, status
+from tests.transfer.sources.http.http_site import Handler, Site, give, redirect, serving, status
 
 BLOB = b"what a blob holds" * 100
 FLOWER_PAGES = ("", "workers", "tasks", "broker", "metrics", "api/tasks", "api/workers?refresh=1", "api/queues/length")

@@ -83,7 +83,7 @@ def assert_resumed_well(
     s3 = stack.s3.client()
     blob = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     # moto dates every upload 2010: one that was opened in the last instant of a worker, and thus has no part, cannot be
-    # told from another program's there. tests/transfer/test_crashes.py shows it found on a store with a clock.
+    # told from another program's there. tests/transfer/upload/test_crashes.py shows it found on a store with a clock.
     unfinished = [
         upload
         for upload in s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])

@@ -25,7 +25,8 @@ from tests.models.rows import (
     uploads,
 )
 from worker.errors import LeaseLostError, SourceChangedError, TooManyRestartsError
-from worker.jobs.sql_checkpoint import SqlCheckpoint, mark_of
+from worker.jobs.mark import mark_of
+from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint, SavedUpload, SentPart, VisibleVersion
 from worker.transfer.stop import Interrupted
 

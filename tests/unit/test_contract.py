@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blobferry import contract
 from blobferry.checks.arguments import MARK_NAME, MAX_CONTENT, MAX_METADATA_BYTES, MAX_OFFSET, check_job_id, check_path
 from blobferry.checks.source_urls import MAX_URL
 from blobferry.contract import (
@@ -21,11 +22,13 @@ from blobferry.contract import (
     READS_QUEUE,
     JobState,
     Request,
+    UploadState,
     check_request,
 )
 from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError
-from tests.refused import REFUSED, Refused
-from worker.jobs.sql_checkpoint import mark_of
+from blobferry.sql import tables
+from tests.refused_requests import REFUSED, Refused
+from worker.jobs.mark import mark_of
 
 GOOD: dict[str, Any] = {"path": "/videos/7.mp4", "source": "file:///srv/incoming/7.mp4"}
 
@@ -412,3 +415,35 @@ def test_whatever_is_asked_is_a_request_that_can_be_kept_or_an_invalid_request(
     else:
         again = json.loads(json.dumps(request.arguments))
         assert check_request(operation, again).arguments == request.arguments
+
+
+def test_the_states_of_jobs_and_uploads_are_these() -> None:
+    final = {"succeeded", "failed", "cancelled"}
+    assert set(JobState) == {"queued", "running", "verifying", "retrying", "paused"} | final
+    assert set(contract.FINAL_STATES) == final
+    assert set(UploadState) == {"opening", "open", "completing", "completed", "aborting", "gone"}
+
+
+def test_the_queues_are_ours_alone() -> None:
+    assert (contract.JOBS_QUEUE, contract.READS_QUEUE) == ("blobferry", "blobferry.reads")
+
+
+#: What others may read in the rows. There may be more.
+COLUMNS = {
+    "blobferry_jobs": "id seq tenant queue request_version message_options publish_seq published_at parent_id root_id "
+    "phase base_etag version_id bytes_done bytes_sent attempt failures crashes restarts token operation storage path "
+    "source state size run_at created_at updated_at started_at finished_at error_code error_message result labels "
+    "idempotency_key priority not_before deadline",
+    "blobferry_uploads": "job_id upload_id storage bucket endpoint key part_size state opened_at",
+    "blobferry_parts": "part_number offset size etag checksum",
+    "blobferry_attempts": "job_id attempt worker started_at finished_at outcome error_code bytes_sent",
+    "blobferry_path_locks": "bucket path job_id",
+    "blobferry_tombstones": "id finished_at",
+}
+
+
+def test_the_tables_and_their_columns_are_these() -> None:
+    assert set(tables.metadata.tables) == set(COLUMNS)
+    assert tables.VERSION_TABLE == "blobferry_alembic_version"
+    for name, columns in COLUMNS.items():
+        assert set(columns.split()) <= set(tables.metadata.tables[name].columns.keys()), name

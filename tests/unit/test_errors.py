@@ -1,5 +1,7 @@
 """The error tree: every class keeps its attributes on every way that an error travels."""
 
+import copy
+import inspect
 import json
 import pickle
 import re
@@ -50,6 +52,21 @@ def test_an_error_survives_pickle_with_its_attributes(kind: type[BlobferryError]
         again = pickle.loads(pickle.dumps(error, protocol))
         assert type(again) is kind
         assert (again.args, vars(again), str(again)) == (error.args, vars(error), str(error))
+
+
+@every_class
+def test_an_error_survives_copy_and_stays_hashable(kind: type[BlobferryError]) -> None:
+    error = example(kind)
+    for again in (copy.copy(error), copy.deepcopy(error)):
+        assert (type(again), again.args, vars(again), str(again)) == (kind, error.args, vars(error), str(error))
+    assert {error: 1}[error] == 1
+
+
+@every_class
+def test_an_error_takes_its_arguments_by_name_as_well(kind: type[BlobferryError]) -> None:
+    error = example(kind)
+    again = kind(**inspect.signature(kind).bind(*error.args).arguments)
+    assert (again.args, vars(again), str(again)) == (error.args, vars(error), str(error))
 
 
 @every_class

@@ -6,10 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
+from blobferry.sql.database import open_engine
+from models import queries
 from worker.errors import ConfigurationError
+from worker.maintenance import caretaker
 from worker.parameters import DriverParameters
-from worker.settings import Settings, load_settings
+from worker.settings import (
+    LeaseSettings,
+    RetentionSettings,
+    RetrySettings,
+    Settings,
+    SweepSettings,
+    TransferSettings,
+    load_settings,
+)
 from worker.units import MIB
 
 Load = Callable[..., Settings]
@@ -298,3 +310,37 @@ def test_a_boolean_parameter_is_a_boolean_or_true_or_false(value: object) -> Non
 def test_a_number_parameter_is_a_whole_number(value: object) -> None:
     with pytest.raises(ConfigurationError, match="multipartcopychunksize"):
         DriverParameters.parse({"bucket": "b", "region": "r", "multipartcopychunksize": value})
+
+
+MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (LeaseSettings().seconds, 30),
+        (LeaseSettings().heartbeat_seconds, 10),
+        (LeaseSettings().margin_seconds, 5),
+        (TransferSettings().slice_seconds, 5 * MINUTE),
+        (RetrySettings().max_restarts, 3),
+        (RetentionSettings().failed_upload_seconds, 24 * HOUR),
+        (RetentionSettings().paused_upload_seconds, 7 * DAY),
+        (RetentionSettings().abort_recheck_seconds, HOUR),
+        (RetentionSettings().tombstone_seconds, 30 * DAY),
+        (SweepSettings().interval_seconds, 5),
+        (caretaker.AHEAD, 4),
+        (queries.REPUBLISH_AFTER, 30),
+        (queries.MAX_CRASH_STREAK, 5),
+        (queries.MAX_CRASHES, 20),
+    ],
+)
+def test_without_a_word_in_the_settings_it_is_as_promised(number: float, expected: float) -> None:
+    assert number == expected
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_postgres_url_means_psycopg_3(scheme: str) -> None:
+    engine = open_engine(f"{scheme}://u:p@127.0.0.1:1/d")
+    assert (engine.driver, engine.dialect.name) == ("psycopg", "postgresql")
+    assert engine.url == make_url("postgresql+psycopg://u:p@127.0.0.1:1/d")
+    engine.dispose()

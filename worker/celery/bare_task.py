@@ -1,4 +1,4 @@
-"""The arrival of a bare task: it gets a row, and is durable from then on."""
+"""A bare Celery task gets its row on arrival and is durable from then on."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[str, Any]) -> bool:
-    """Give a bare task its row, on arrival. False if its job was pruned, or asked for something else."""
+    """Insert the row of a bare task; False if its job was pruned, or exists with other arguments."""
     asked = check_request(operation, arguments)
     options = runtime.sealer.kept_options(_storable(_options(request)))
     with runtime.database.begin() as session:
@@ -43,7 +43,7 @@ def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[
         if not asks_the_same(row, asked, runtime.sealer):
             logger.warning("same job id with other arguments ignored", extra={"job_id": request.id})
             return False
-    except ConfigurationError as error:  # the run says so too; it does what the row says, whatever the message did
+    except ConfigurationError as error:  # the run reports it, too; the row decides, not the message
         logger.warning("arguments not compared", extra={"job_id": request.id, "reason": str(error)})
     return True
 
@@ -62,7 +62,7 @@ def _options(request: Any) -> Mapping[str, Any]:
 
 
 def _storable(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options as JSON that every database can keep; times and bytes in kombu's form of them."""
+    """The options as JSON that every database can store; times and bytes in kombu's form."""
     try:
         plain: Mapping[str, Any] = json.loads(dumps(options))  # type: ignore[no-untyped-call]
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
@@ -75,7 +75,7 @@ def _storable(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _id_or_none(value: Any) -> str | None:
-    """The id of another task, if it can be kept: it is shown, no more."""
+    """The id of another task if it can be stored. It is only shown."""
     try:
         return check_job_id(value)
     except InvalidRequestError:
@@ -83,5 +83,5 @@ def _id_or_none(value: Any) -> str | None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it can be the number of a message."""
+    """Whether the value can be a ``publish_seq``."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

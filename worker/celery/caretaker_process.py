@@ -1,9 +1,10 @@
 """Supervision of the caretaker: a subprocess of each worker, started again when it dies.
 
-The parent that forks the children holds no thread, engine or client, so it looks after the process from its timer. What
-the parent hears and cannot write down, a revoke, it tells the caretaker: one id a line.
+The parent that forks the children holds no thread, engine or client, so its timer supervises the process. The
+parent has no database either, so it forwards revoked ids to the caretaker through a pipe: one JSON object a line.
 """
 
+import json
 import logging
 import os
 import subprocess
@@ -70,5 +71,10 @@ class CaretakerStep(bootsteps.StartStopStep):  # type: ignore[misc]
         assert self._process.stdin is not None, "it is a pipe"
         with suppress(BlockingIOError, BrokenPipeError):  # told at the next look, or to the next caretaker
             for asked_at, task_id in asked_since(self._told):
-                os.write(self._process.stdin.fileno(), f"{task_id!r}\n".encode())
+                os.write(self._process.stdin.fileno(), request_line(task_id))
                 self._told = asked_at
+
+
+def request_line(task_id: str) -> bytes:
+    """The line that asks the caretaker to cancel a job: ASCII, and short enough for a pipe to take it in one piece."""
+    return json.dumps({"cancel": task_id}).encode() + b"\n"

@@ -26,7 +26,7 @@ def configure(settings: Settings) -> dict[str, Any]:
         "task_default_queue": JOBS_QUEUE,
         "task_queues": None,
         "task_create_missing_queues": True,
-        # One message for each process, given back if the worker goes.
+        # One message per process, redelivered if the worker dies.
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,
@@ -48,20 +48,20 @@ def configure(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": BROKER_TIMEOUTS["socket_connect_timeout"],
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 20,
-        # While the broker is away, nobody needs the child: it waits half a minute until its result can be stored.
+        # While the broker is away, a child waits up to half a minute until it can store its result.
         "redis_retry_on_timeout": True,
         "result_backend_always_retry": True,
         "result_backend_max_retries": 30,
         "result_backend_max_sleep_between_retries_ms": 1000,
-        # The broker may come later, and go.
+        # The broker may start later than the worker, and may go away.
         "worker_consumer": "worker.celery.consumer:Consumer",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": PUBLISH_RETRY,
-        # Memory that a library leaks is given back between two slices.
+        # Recycle children between two slices, so that leaked memory is returned.
         "worker_max_tasks_per_child": settings.max_tasks_per_child,
         "worker_max_memory_per_child": settings.max_child_memory // 1024,
-        # SIGQUIT and a second SIGTERM: the runs have been told to hand over, and get so many seconds for it.
+        # SIGQUIT and a second SIGTERM: runs get so many seconds to hand over.
         "worker_soft_shutdown_timeout": 10.0,
         # The row is the truth; the result is for chains, chords and Flower.
         "result_expires": DAY,

@@ -1,7 +1,7 @@
 """What a delivered message means: which row it speaks of, and what Celery is told about the run.
 
-Celery hears SUCCESS or FAILURE once, from the last run. A run that claimed nothing ends by Ignore, one that is not
-the last by Retry without publishing anything: the schedule is SQL.
+Celery gets SUCCESS or FAILURE once, from the last run. A run that claimed nothing raises Ignore. A run that is not the
+last raises Retry without publishing: the schedule is SQL.
 """
 
 import logging
@@ -27,11 +27,13 @@ from worker.runtime import Runtime, current_runtime, started_runtime
 
 logger = logging.getLogger(__name__)
 
-_turns: Final = count()  #: of this process's picks: every fifth is the oldest job
+_turns: Final = count()  #: counts this process's picks: every fifth is the oldest job
 #: The errors with which the caretaker ends jobs.
 ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
-REPORT_ENDED_AFTER: Final = 10.0  #: seconds after its end from when on nobody else is about to tell Celery of a job
-REQUEUE_PAUSE: Final = 1.0  #: seconds before a message that could not be written down goes back to the queue
+REPORT_ENDED_AFTER: Final = (
+    10.0  #: seconds after which a finished job without a Celery result is reported by the run that finds it
+)
+REQUEUE_PAUSE: Final = 1.0  #: seconds before a message that could not be handled goes back to the queue
 
 
 class JobTask(StrictTask):
@@ -44,7 +46,7 @@ class JobTask(StrictTask):
     Request = "worker.celery.revoke:JobRequest"  # in the parent
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Run a slice of the job that the message speaks of. Returns its result if that was the last one."""
+        """Run a slice of the message's job; return the job's result if that was the last slice."""
         runtime, request = current_runtime(), self.request
         job_id, has_row, seq = check_job_id(request.id), bool(request.get(ROW_HEADER)), request.get(SEQ_HEADER)
         if has_row and not is_number(seq):
@@ -55,9 +57,9 @@ class JobTask(StrictTask):
                 raise Ignore
             outcome = run_job(runtime, job_id, seq if has_row else None)
             if isinstance(outcome, NotClaimed):
-                outcome = self._ended_untold(runtime)
+                outcome = self._unreported_outcome(runtime)
         except UnreachableError as error:
-            # The message may be all there is of this job; and another worker may reach the database when this cannot.
+            # A bare message may be the only trace of the job, and another worker may reach the database.
             logger.warning("database is away", extra={"job_id": request.id, "reason": str(error)})
             time.sleep(REQUEUE_PAUSE)
             raise Reject(str(error), requeue=True) from error
@@ -74,10 +76,10 @@ class JobTask(StrictTask):
             case _:
                 raise Ignore
 
-    def _ended_untold(self, runtime: Runtime) -> Outcome:
-        """How the job ended, if Celery was never told: the caretaker ended it, or its worker died in between.
+    def _unreported_outcome(self, runtime: Runtime) -> Outcome:
+        """The outcome of a job that has ended without a Celery result: the caretaker ended it, or its worker died.
 
-        A run that has just ended is about to tell it itself; only a message newer than that run need not wait.
+        A run that has just ended is about to store its result, so only a message newer than that run need not wait.
         """
         with runtime.database.begin() as session:
             job, is_settled = queries.find_ended(session, self.request.id, REPORT_ENDED_AFTER)
@@ -90,16 +92,16 @@ class JobTask(StrictTask):
         return Cancelled() if job.state == JobState.CANCELLED else Finished(result=job.result)
 
     def after_return(self, *args: Any, **kwargs: Any) -> None:
-        """Publish what may run next. Only now has Celery stored how this run ended; a later RETRY would hide it."""
+        """Publish the next jobs, now that Celery has stored this run's result: a later RETRY would hide it."""
         publish_next(self.app)
 
     def on_retry(self, *args: Any, **kwargs: Any) -> None:
-        """The same after a run that was not the last."""
+        """Publish the next jobs after a run that was not the last."""
         publish_next(self.app)
 
 
 def publish_next(app: Any) -> None:
-    """Publish the next-best jobs, so that a slot that falls free need not wait for the caretaker. Never raises.
+    """Publish the next jobs, so that a free slot need not wait for the caretaker. Never raises.
 
     Celery also calls it in the parent, when a child was lost. The parent has no runtime and must not get one.
     """

@@ -17,6 +17,7 @@ class App(Celery):  # type: ignore[misc]
     """A Celery app whose tasks end as they end, whether or not the result backend hears of it.
 
     Celery itself would turn the end of a run that it cannot store into a failure, and tell Flower so.
+    Seen with celery 5.7.0; https://github.com/celery/celery/issues/8588 reports results lost in the same situation.
     """
 
     def _get_backend(self) -> Any:

@@ -6,7 +6,8 @@ from typing import Final
 
 from worker.doctor.findings import Finding
 from worker.errors import NotSupportedError, PermissionDeniedError, StoreError
-from worker.stores.store import HasLifecycle, Store
+from worker.stores.capabilities import HasLifecycle
+from worker.stores.store import Store
 
 _WHAT: Final = "unfinished uploads expire"
 _WITHOUT: Final = (

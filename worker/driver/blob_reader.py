@@ -1,4 +1,4 @@
-"""Reading a blob as a file: one version of it, over as many connections as it takes."""
+"""Reads one version of a blob as a file, over as many connections as needed."""
 
 import io
 import time
@@ -16,20 +16,20 @@ from worker.errors import (
 from worker.stores.store import Reader, Store
 from worker.units import MIB
 
-_TRIES: Final = 5  #: connections in a row that bring no byte
+_TRIES: Final = 5  #: connections in a row that deliver no byte
 _BUFFER: Final = MIB  #: bytes
 
 
 def open_reader(store: Store, key: str, offset: int, path: str) -> io.BufferedReader:
-    """The blob's bytes from ``offset``; none at or past the end. Raises KeyNotFoundError, StoreError at the call."""
+    """The blob's bytes from ``offset``, none at or past the end. Raises KeyNotFoundError, StoreError at the call."""
     return io.BufferedReader(BlobReader(store, key, offset, path), _BUFFER)
 
 
 class BlobReader(io.RawIOBase):
-    """The bytes of the version that was there first.
+    """The bytes of the version that the first connection found. Never ends early.
 
-    Reading raises SourceChangedError once that is gone, StoreError if the store stays out of reach; from then on it
-    raises nothing else, for whoever read on would miss what was lost with the error. Never ends early.
+    Reading raises SourceChangedError once that version is replaced, StoreError if the store stays out of reach. After
+    an error every further read raises it again, since bytes may have been lost with it.
     """
 
     def __init__(self, store: Store, key: str, offset: int, path: str) -> None:
@@ -52,22 +52,22 @@ class BlobReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        """Fill the buffer, or what there is of it; 0 at the end."""
+        """Read into the buffer; return the number of bytes, 0 at the end."""
         view = memoryview(buffer).cast("B")
-        data = self._next(min(len(view), _BUFFER))
+        data = self._read_next(min(len(view), _BUFFER))
         view[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:
-        """All that is left, in larger steps than the standard library's."""
-        return b"".join(iter(lambda: self._next(_BUFFER), b""))
+        """All remaining bytes, in larger steps than the standard library's."""
+        return b"".join(iter(lambda: self._read_next(_BUFFER), b""))
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         self._disconnect()
         super().close()
 
-    def _next(self, size: int) -> bytes:
+    def _read_next(self, size: int) -> bytes:
         if self.closed:
             raise ValueError("read of a closed blob")
         if self._error is not None:
@@ -75,7 +75,7 @@ class BlobReader(io.RawIOBase):
         if self._ended or not size:
             return b""
         try:
-            data = self._read(size)
+            data = self._read_with_retries(size)
         except BlobferryError as error:
             self._error = error
             raise
@@ -83,7 +83,7 @@ class BlobReader(io.RawIOBase):
         self._ended = not data
         return data
 
-    def _read(self, size: int) -> bytes:
+    def _read_with_retries(self, size: int) -> bytes:
         for number in range(_TRIES):
             try:
                 if self._reader is None:
@@ -92,14 +92,14 @@ class BlobReader(io.RawIOBase):
                 return self._reader.read(size)
             except StoreError as error:
                 self._disconnect()
-                # Without an ETag nobody could tell whether the next connection brings the same version.
+                # Without an ETag, another version on the next connection could not be recognised.
                 if not error.transient or number == _TRIES - 1 or self._etag is None:
                     raise
             time.sleep(0.02 * 2**number)
         raise AssertionError("the last try returns or raises")
 
     def _reconnect(self) -> None:
-        replaced = f"{self._store.name}: {self._path}: was replaced while it was read"
+        replaced = f"{self._store.name}: {self._path}: the blob was replaced while it was read"
         try:
             self._connect()
         except (KeyNotFoundError, PreconditionFailedError, RangeNotSatisfiableError) as error:

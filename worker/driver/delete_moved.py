@@ -1,4 +1,4 @@
-"""The second half of a move: the source goes once its copy has been seen, if it is still what was copied."""
+"""Deletes the source of a move, if it is still the version that was copied."""
 
 import time
 from collections.abc import Mapping
@@ -25,17 +25,30 @@ PAUSE: Final = 0.5  #: seconds before the second try, doubling
 def delete_unchanged(
     store: Store, key: str, version: Mapping[str, Any], path: str, *, mark: str = "", stop: Stop = never
 ) -> None:
-    """Delete exactly this key, if the blob there is the ``version`` that was copied; one that is gone is as good.
+    """Delete exactly this key, if its blob is the ``version`` that was copied. A missing blob counts as deleted.
 
-    A blob that carries the copy's own ``mark`` is the copy: source and destination are one, and it stays. Safe to
-    repeat. Raises SourceChangedError if another blob is there, which stays; Interrupted before a call; StoreError.
+    Safe to repeat. Call it only once the copy has been seen.
+
+    Args:
+        store: of the source.
+        key: of the source.
+        version: what :func:`~worker.transfer.sources.blob_source.version_of` said of the blob that was copied.
+        path: of the source, for messages.
+        mark: of the copy. A blob that carries it is the copy itself, because source and destination are one place
+            under two names; it stays.
+        stop: asked before each delete.
+
+    Raises:
+        SourceChangedError: another blob is there; it stays.
+        Interrupted: ``stop`` was true; nothing was deleted.
+        StoreError: the blob may or may not be deleted.
     """
     is_conditional, failures = True, 0
     while (head := look(store, key)) is not None:
         if mark and head.metadata.get(MARK_NAME) == mark:
             return
         if (now := version_of(head)) != version:
-            raise SourceChangedError(f"{path}: changed since it was copied: {dict(version)} is {now} now")
+            raise SourceChangedError(f"{path}: changed since it was copied: it was {dict(version)} and is {now} now")
         if stop():
             raise Interrupted
         try:
@@ -44,18 +57,20 @@ def delete_unchanged(
         except PreconditionFailedError:
             if not is_conditional:
                 raise
-            is_conditional = False  # some stores compare with an ETag that they show to nobody: the next look tells
+            is_conditional = False  # some stores compare with an internal ETag; the next look is the check
         except StoreError as error:
             failures += 1
             if not error.transient or failures == TRIES:
                 raise
-            time.sleep(PAUSE * 2 ** (failures - 1))  # the answer may have been lost: look again
+            time.sleep(
+                PAUSE * 2 ** (failures - 1)
+            )  # the delete may have worked and only its answer was lost: look again
 
 
 def _delete(store: Store, key: str, etag: str | None, path: str) -> None:
     try:
         failures = store.delete_batch([key], if_match=etag)
-    except NotSupportedError:  # the look right before narrows the window
+    except NotSupportedError:  # the look just before leaves only a short window
         failures = store.delete_batch([key])
     for failure in failures:
         if failure.code == "AccessDenied":

@@ -1,4 +1,4 @@
-"""Deleting a key and everything under it: in batches, in bounded memory, and never a key that came later."""
+"""Deletes a key and everything under it, in batches and bounded memory, and no key that is newer than the delete."""
 
 import time
 from collections.abc import Iterator
@@ -13,31 +13,31 @@ from worker.stores.store import Store
 from worker.transfer.stop import Interrupted, Stop
 from worker.transfer.visible import look
 
-PAUSE: Final = 0.5  #: seconds before keys are tried once more
-MAX_FAILURES: Final = 100  #: that an error names
+PAUSE: Final = 0.5  #: seconds before failed keys are tried once more
+MAX_FAILURES: Final = 100  #: keys that an error names
 
 
 class Deletion(Protocol):
-    """What a delete must not forget."""
+    """The state of a delete that survives a crash."""
 
-    cutoff: datetime | None  #: by the store's clock: nothing newer goes; None until it is set
-    deleted_any: bool  #: from then on it is no error that nothing is there
+    cutoff: datetime | None  #: by the store's clock: newer keys are kept; None until it is set
+    deleted_any: bool  #: True: finding nothing is no error, an earlier run has deleted it
 
     def begin(self, cutoff: datetime) -> None:
-        """Remember the cutoff."""
+        """Save the cutoff."""
         ...
 
     def deleting(self) -> None:
-        """Remember that something was there, before each batch goes. Raises LeaseLostError to stop it."""
+        """Save ``deleted_any`` before each batch is deleted. Raises LeaseLostError to stop the delete."""
         ...
 
     def deleted(self, count: int) -> None:
-        """So many keys more are gone."""
+        """Add to the number of deleted keys."""
         ...
 
 
 class MemoryDeletion:
-    """A delete within one call: all goes that it finds."""
+    """A delete within one call: without a cutoff, it deletes every key it finds."""
 
     def __init__(self) -> None:
         self.cutoff: datetime | None = datetime.max.replace(tzinfo=UTC)
@@ -45,28 +45,39 @@ class MemoryDeletion:
         self.count = 0
 
     def begin(self, cutoff: datetime) -> None:
-        """Never asked."""
+        """Never called: the cutoff is set from the start."""
 
     def deleting(self) -> None:
-        """Remember."""
+        """Set ``deleted_any``."""
         self.deleted_any = True
 
     def deleted(self, count: int) -> None:
-        """Count."""
+        """Add to ``count``."""
         self.count += count
 
 
 def delete_tree(store: Store, key: str, path: str, *, deletion: Deletion, stop: Stop) -> None:
-    """Delete exactly the key and all keys under ``key/``; ``path`` is what messages call it.
+    """Delete exactly the key and all keys under ``key/``. Safe to repeat, also elsewhere with an equal ``deletion``.
 
-    Safe to repeat, by anybody who has the same ``deletion``. Raises KeyNotFoundError if nothing is there and never was;
-    Interrupted between two batches; DeleteIncompleteError once everything else is gone.
+    Args:
+        store: of the keys.
+        key: without a trailing slash.
+        path: of the key, for messages.
+        deletion: the saved state; its cutoff is set by the first run.
+        stop: asked before each batch.
+
+    Raises:
+        KeyNotFoundError: nothing is there, and no run has deleted anything.
+        Interrupted: ``stop`` was true between two batches.
+        DeleteIncompleteError: some keys could not be deleted; everything else is gone.
     """
     head = look(store, key)
     first = store.list_page(key + "/")
     if deletion.cutoff is None:
         shown = [entry.mod_time for entry in first.entries] + ([head.mod_time] if head else [])
-        deletion.begin(max([first.served_at, *shown]))  # some stores round their dates up
+        deletion.begin(
+            max([first.served_at, *shown])
+        )  # some stores round modification times up, beyond their own clock
     tree = _Tree(store, key, path, deletion, stop)
     if head is not None:
         tree.add(key, head.mod_time)
@@ -77,7 +88,7 @@ def delete_tree(store: Store, key: str, path: str, *, deletion: Deletion, stop: 
 
 @dataclass(slots=True)
 class _Tree:
-    """The keys on their way out, one batch at a time."""
+    """Collects keys and deletes them batch by batch."""
 
     store: Store
     key: str
@@ -100,7 +111,7 @@ class _Tree:
         if self.batch:
             self._flush()
         if not self.saw_any and not self.deletion.deleted_any:
-            raise KeyNotFoundError(f"{self.store.name}: nothing is stored at {self.key!r}, nor under it")
+            raise KeyNotFoundError(f"{self.store.name}: nothing is stored at {self.key!r} or under it")
         if self.failures:
             raise DeleteIncompleteError(self.path, self.failures, self.store.name, self.failed)
 

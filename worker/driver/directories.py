@@ -1,4 +1,4 @@
-"""Directories, which a store does not have: what its keys look like from above."""
+"""Directories, which stores do not have: derived from the keys below a prefix."""
 
 from worker.stores.store import Store
 
@@ -6,8 +6,8 @@ from worker.stores.store import Store
 def children(store: Store, prefix: str, path: str) -> list[str] | None:
     """The paths of a directory's direct children, once each, in byte order; None if nothing is under the prefix.
 
-    ``prefix`` ends with a slash, or is empty for the root of a bucket. A key that is the prefix itself marks the
-    directory and is no child; neither is what lies below an empty name, ``a//b``.
+    ``prefix`` ends with a slash, or is empty for the root of a bucket. A key equal to the prefix is the marker of the
+    directory, not a child. Keys below an empty name, ``a//b``, are not children either.
     """
     names: set[str] = set()
     found = False
@@ -21,8 +21,8 @@ def children(store: Store, prefix: str, path: str) -> list[str] | None:
         if token is None:
             break
     names.discard("")
-    above = path.rstrip("/")
-    return [f"{above}/{name}" for name in sorted(names, key=str.encode)] if found else None
+    directory = path.rstrip("/")
+    return [f"{directory}/{name}" for name in sorted(names, key=str.encode)] if found else None
 
 
 def is_directory(store: Store, prefix: str) -> bool:
@@ -32,4 +32,4 @@ def is_directory(store: Store, prefix: str) -> bool:
         page = store.list_page(prefix, token=token, limit=1)
         if page.entries or page.next_token is None:
             return bool(page.entries)
-        token = page.next_token  # a page may be empty and yet not the last
+        token = page.next_token  # an empty page need not be the last

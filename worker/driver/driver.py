@@ -1,62 +1,52 @@
 """Driver: the nine storage operations with exact semantics, on top of a store. It knows paths; the store knows keys."""
 
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from io import BufferedReader
 from typing import Any, Final, Self
-from uuid import uuid4
 
-from blobferry.checks.arguments import MARK_NAME
+from blobferry.values import FileInfo
+from worker.driver.blob_reader import open_reader
 from worker.driver.delete_moved import delete_unchanged
 from worker.driver.delete_tree import Deletion, MemoryDeletion, delete_tree
-from worker.driver.read_operations import Reads
-from worker.errors import (
-    DeleteIncompleteError,
-    InvalidOffsetError,
-    SourceChangedError,
-    StoreError,
-    VerificationError,
-)
+from worker.driver.directories import children, is_directory
+from worker.driver.move_blob import copy_blob, move_blob
+from worker.driver.signed_urls import sign
+from worker.driver.storage import Storage
+from worker.driver.write_blob import write_at
+from worker.errors import InvalidOffsetError, PathNotFoundError
 from worker.parameters import DriverParameters
 from worker.stores.blob_values import BlobHead, BlobOptions
-from worker.stores.local import LocalStore
-from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.open_store import open_store
-from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint, VisibleVersion
-from worker.transfer.sources.blob_source import BlobSource, version_of
+from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.sources.reader_stream import ReadableFile, ReaderStream
 from worker.transfer.sources.source import MemorySource, Source, as_bytes
-from worker.transfer.sources.splice import Splice
 from worker.transfer.stop import Stop, never
-from worker.transfer.upload.abort import aborting_what_is_left
+from worker.transfer.upload.abort import aborting_leftovers
 from worker.transfer.upload.engine import Engine
-from worker.transfer.upload.server_copy import CopiedPrefix, Copying
-from worker.transfer.upload.settle import expected_blob
-from worker.transfer.upload.target import Target
-from worker.transfer.visible import look
+from worker.transfer.upload.server_copy import Copying
 from worker.units import MIB
 
 DEFAULT_CHUNK_SIZE: Final = 16 * MIB  #: bytes; the part size of a driver that is given no engine
-DEFAULT_THREADS: Final = 4  #: of the same
+DEFAULT_THREADS: Final = 4  #: that send parts at once, in a driver that is given no engine
 
 
-class Driver(Reads):
+class Driver:
     """One storage. Constructing it sends no request. Thread-safe.
 
-    Every operation checks its paths first, and raises InvalidPathError without a request; then PathNotFoundError where
-    there is nothing, or a StoreError: permissions, buckets and networks have their own. A call that has failed has
-    changed nothing, unless it says so, and may be repeated.
+    Every operation first checks its paths, and raises InvalidPathError before any request. It raises PathNotFoundError
+    where nothing is stored, and other StoreErrors for permissions, a missing bucket and the network. Unless it says
+    otherwise, a call that fails has changed nothing and may be repeated.
     """
 
     def __init__(
         self, store: Store, *, root: str = "", engine: Engine | None = None, copying: Copying | None = None
     ) -> None:
-        super().__init__(store, root=root)
-        self._engine = engine or Engine(part_size=DEFAULT_CHUNK_SIZE, part_threads=DEFAULT_THREADS)
-        self._copying = copying or Copying()
+        """``root``: the directory within the store below which all paths lie."""
+        engine = engine or Engine(part_size=DEFAULT_CHUNK_SIZE, part_threads=DEFAULT_THREADS)
+        self.store = store
+        self._storage = Storage(store, root, engine, copying or Copying())
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any] | DriverParameters, *, engine: Engine | None = None) -> Self:
@@ -64,14 +54,79 @@ class Driver(Reads):
         if not isinstance(parameters, DriverParameters):
             parameters = DriverParameters.parse(parameters)
         engine = engine or Engine(part_size=parameters.chunksize or DEFAULT_CHUNK_SIZE, part_threads=DEFAULT_THREADS)
-        copies = parameters.multipartcopymaxconcurrency
-        if parameters.driver == "local":  # which copies with this machine's own memory and cores
-            copies = min(copies, engine.threads.count)
+        copies = parameters.copy_threads(engine.threads.count)
         copying = Copying(parameters.multipartcopythresholdsize, parameters.multipartcopychunksize, copies)
-        # Beside the parts, the engine's own thread looks and lists.
+        # Besides the parts, the engine's own thread sends requests: looks and listings.
         store = open_store(parameters, connections=max(engine.threads.count, copying.threads) + 2)
-        root = "" if parameters.driver == "local" else parameters.rootdirectory
-        return cls(store, root=root, engine=engine, copying=copying)
+        return cls(store, root=parameters.root, engine=engine, copying=copying)
+
+    def warm_up(self) -> None:
+        """Prepare the store, so that the first request need not wait. Sends no request."""
+        self.store.warm_up()
+
+    # --- paths -------------------------------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> str:
+        """The directory within the store below which all paths lie; "" is the whole store."""
+        return self._storage.root
+
+    def key(self, path: str) -> str:
+        """The store's key for a path. Raises InvalidPathError."""
+        return self._storage.key(path)
+
+    def look(self, path: str) -> BlobHead | None:
+        """The blob that readers see at the path, with ETag, checksum and metadata; None if there is none."""
+        return self._storage.look(path)
+
+    def head(self, path: str) -> BlobHead:
+        """The blob that readers see at the path. Raises PathNotFoundError."""
+        return self._storage.head(path)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def get_content(self, path: str) -> bytes:
+        """All bytes of one version of the blob."""
+        with self.read_stream(path) as stream:
+            return stream.read()
+
+    def read_stream(self, path: str, offset: int = 0) -> BufferedReader:
+        """The blob's bytes from ``offset``, empty at or past the end. The caller closes the stream.
+
+        It reads one version: once that is replaced, reading raises SourceChangedError. After a dropped connection it
+        reconnects at the byte it had reached. It never ends early without an error.
+        """
+        key = self.key(path)
+        if offset < 0:
+            raise InvalidOffsetError(path, offset, self.store.name)
+        with self._storage.not_found(path):
+            return open_reader(self.store, key, offset, path)
+
+    def stat(self, path: str) -> FileInfo:
+        """The blob at the path, else the directory. ``/`` is always a directory."""
+        prefix = self._storage.prefix(path)
+        head = self.look(path) if path != "/" else None
+        if head is not None:
+            return FileInfo(path, head.size, head.mod_time, is_dir=False)
+        if is_directory(self.store, prefix) or path == "/":
+            return FileInfo(path, 0, None, is_dir=True)
+        raise PathNotFoundError(path, self.store.name)
+
+    def list(self, path: str) -> list[str]:
+        """The paths of the directory's direct children, once each, in byte order. Only ``/`` may have none."""
+        found = children(self.store, self._storage.prefix(path), path)
+        if found is None and path != "/":
+            raise PathNotFoundError(path, self.store.name)
+        return found or []
+
+    def url_for(self, path: str, options: Mapping[str, Any] | None = None) -> str:
+        """A URL that allows anybody to GET or HEAD the path. Sends no request, so the blob may be missing.
+
+        Options: ``method``, "GET" (default) or "HEAD"; ``expiry``, an aware datetime at most 7 days from now, by
+        default in 20 minutes. A URL signed with temporary credentials also expires with them. Raises
+        UnsupportedMethodError, also where blobs have no URLs; InvalidRequestError.
+        """
+        return sign(self.store, self.key(path), path, options or {})
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -85,10 +140,21 @@ class Driver(Reads):
         checkpoint: Checkpoint | None = None,
         stop: Stop = never,
     ) -> None:
-        """Make the bytes-like contents the blob, all of it. Raises TypeError for anything else."""
-        key, source = self.key(path), MemorySource(as_bytes(contents))
+        """Replace the blob by the bytes-like contents. Raises TypeError for anything else.
+
+        Args:
+            path: of the blob.
+            contents: any bytes-like object.
+            overwrite: False: raise BlobExistsError if a blob is there.
+            options: content type and metadata.
+            checkpoint: of a job, which resumes from it; None: one for this call, whose upload is aborted on failure.
+            stop: asked between two parts; raises Interrupted once it is true.
+        """
+        self.key(path)  # checked before the contents
+        source = MemorySource(as_bytes(contents))
         with self._checkpoint(checkpoint) as used:
-            self._engine.write(self._target(key, used, stop, overwrite, options), source)
+            target = self._storage.target(path, used, stop, overwrite=overwrite, options=options)
+            self._storage.engine.write(target, source)
 
     def write_stream(
         self,
@@ -101,67 +167,47 @@ class Driver(Reads):
         checkpoint: Checkpoint | None = None,
         stop: Stop = never,
     ) -> int:
-        """Make ``old[:offset] + zeros(up to offset) + data`` the blob; return how many bytes of data there were.
+        """Make ``old[:offset] + zeros(up to offset) + data`` the blob; return the bytes of data that were read.
 
-        Atomic: on any failure the blob is what it was. With a ``checkpoint`` of the caller's, an upload that failed
-        stays open, to go on with; without, it is aborted. Data is a source, or a reader that is read once, in order.
-        What the old blob carries is kept at an offset, except for what ``options`` say anew. The exception carries
-        ``total_read``. Raises SupersededError or SourceChangedError if the blob is replaced meanwhile by somebody else.
+        An exception carries their number as ``total_read``. Raises SupersededError or SourceChangedError if somebody
+        else replaces the blob meanwhile.
+
+        Args:
+            path: of the blob.
+            offset: in bytes, 0 to the largest blob that the store can hold. Above 0, the old blob's options are kept,
+                updated by ``options``.
+            reader: a source, which can be read at any offset, or a file-like object, which is read once, in order.
+            overwrite, options, stop: as for ``put_content``.
+            checkpoint: as for ``put_content``; only a source can be resumed.
         """
-        key = self.key(path)
+        self.key(path)  # checked before the offset
         limits = self.store.limits
         if not 0 <= offset <= limits.max_parts * limits.max_part_size:
             raise InvalidOffsetError(path, offset, self.store.name)
         data = reader if isinstance(reader, Source) else ReaderStream.of(reader, path)
         try:
             with self._checkpoint(checkpoint) as used:
-                self._write(self._target(key, used, stop, overwrite, options), path, offset, data)
+                target = self._storage.target(path, used, stop, overwrite=overwrite, options=options)
+                write_at(self._storage, target, path, offset, data)
         except Exception as error:
             error.total_read = data.total_read if isinstance(data, ReaderStream) else 0  # type: ignore[attr-defined]
             raise
         return data.total_read if isinstance(data, ReaderStream) else data.size
 
-    def _write(self, target: Target, path: str, offset: int, data: Source | ReaderStream) -> None:
-        old = prefix = None
-        if offset:
-            seen = look(self.store, target.key)
-            target = replace(target, onto=VisibleVersion.of(seen))
-            if seen is not None:
-                old, prefix = BlobSource(self.store, target.key, path, head=seen), CopiedPrefix.of(seen, offset)
-                kept = self.store.options_of(target.key).without(MARK_NAME)
-                target = replace(target, options=kept.updated(target.options))
-        if isinstance(data, ReaderStream):
-            before = Splice(old, offset, MemorySource(b""))
-            self._engine.write_reader(target, data, before, prefix=prefix, copying=self._copying)
-        else:
-            source = Splice(old, offset, data) if offset else data
-            self._engine.write(target, source, prefix=prefix, copying=self._copying)
+    def resolve_commit(self, path: str, checkpoint: Checkpoint) -> bool:
+        """Whether the write that an earlier run began to commit is visible. Raises SupersededError, StoreError."""
+        return self._storage.engine.resolve_commit(self.store, self.key(path), checkpoint)
 
-    def settle(self, path: str, checkpoint: Checkpoint) -> bool:
-        """Whether a write that an earlier run had begun to publish is there; needs no source. See Engine.settle."""
-        return self._engine.settle(self.store, self.key(path), checkpoint)
+    # --- moving and deleting -----------------------------------------------------------------------------------------
 
     def move(self, source_path: str, dest_path: str, *, dest: "Driver | None" = None, overwrite: bool = True) -> None:
-        """Make the blob visible at ``dest_path``, of the storage ``dest`` if given, then delete it at its source.
+        """Make the blob visible at ``dest_path`` (of the storage ``dest`` if given), then delete it at its source.
 
-        Only once the destination has been seen, and if the source is still what was copied; children of the source's
-        path stay. Onto itself: the blob is kept. Raises SourceChangedError, with the blob at both places, if the source
-        changed meanwhile; else a call that failed has left the source as it was, and may be repeated.
+        The source is deleted only after the destination was seen, and only if it is still the version that was copied.
+        Blobs below the source's path stay. A move onto itself keeps the blob. Raises SourceChangedError, with a blob at
+        both places, if the source changed meanwhile. Any other failure leaves the source, and the move may be repeated.
         """
-        dest = dest or self
-        # Two storages may be one bucket under two names: the blob at the source is then the copy, as its mark tells.
-        mark = uuid4().hex if dest.store is not self.store and self.key(source_path) == dest.key(dest_path) else ""
-        with aborting_what_is_left(dest.store, mark) as used:
-            moved = self.copy(source_path, dest_path, dest=dest, overwrite=overwrite, checkpoint=used)
-            if moved is None:
-                return
-            try:
-                dest._verify(dest_path, used)
-                self.delete_moved(source_path, version_of(moved), mark=mark)
-            except (StoreError, SourceChangedError) as error:
-                if isinstance(error, DeleteIncompleteError):
-                    raise
-                raise type(error)(f"{error} (copied to {dest_path}, not deleted at {source_path})") from error
+        move_blob(self._storage, source_path, (dest or self)._storage, dest_path, overwrite=overwrite)
 
     def copy(
         self,
@@ -173,74 +219,32 @@ class Driver(Reads):
         checkpoint: Checkpoint,
         stop: Stop = never,
     ) -> BlobHead | None:
-        """The first half of a move: the blob, as it is at the source, at its destination. None if that is the source.
+        """The first half of a move: copy the blob. Returns the version copied, None if both paths are one place.
 
-        Within a storage the store copies, with all that the blob carries; to another one, its bytes are streamed.
+        Args:
+            source_path: of the blob.
+            dest_path: of the copy.
+            dest: storage of the copy; None: this one, and the store copies the bytes and all options by itself.
+            overwrite, stop: as for ``put_content``.
+            checkpoint: as for ``put_content``; the caller aborts what is left.
         """
-        dest = dest or self
-        source_key, dest_key = self.key(source_path), dest.key(dest_path)
-        head = self.head(source_path)
-        if (*self._place(), source_key) == (*dest._place(), dest_key):
-            return None
-        target = dest._target(dest_key, checkpoint, stop, overwrite, None)
-        near = CopiedPrefix.of(head) if dest.store is self.store else None
-        with self._not_found(source_path):
-            # What the store copies in one call keeps its tags without our reading them.
-            in_one = near is not None and self._copying.is_one_call(near, target)
-            if not in_one or checkpoint.mark:
-                options = self.store.options_of(source_key, with_tags=not in_one).without(MARK_NAME)
-                target = replace(target, options=options if near else options.elsewhere())
-        source = BlobSource(self.store, source_key, source_path, head=head)
-        dest._engine.write(target, source, prefix=near, copying=self._copying)
-        return head
+        storage = (dest or self)._storage
+        self.key(source_path)  # checked before the destination's
+        target = storage.target(dest_path, checkpoint, stop, overwrite=overwrite)
+        return copy_blob(self._storage, source_path, storage, target)
 
     def delete_moved(self, path: str, version: Mapping[str, Any], *, mark: str = "", stop: Stop = never) -> None:
-        """The second half: delete the source, if it is still what was copied. See delete_unchanged."""
+        """The second half of a move: delete the source, as :func:`~worker.driver.delete_moved.delete_unchanged`."""
         delete_unchanged(self.store, self.key(path), version, path, mark=mark, stop=stop)
 
     def delete(self, path: str, *, deletion: Deletion | None = None, stop: Stop = never) -> None:
-        """Delete the blob and everything under ``path/``, never a sibling.
+        """Delete the blob and everything under ``path/``, never a sibling. Safe to repeat.
 
-        Raises DeleteIncompleteError, which names what is left, after everything else is gone. Safe to repeat.
+        Raises DeleteIncompleteError, naming what is left, after everything else is gone.
         """
         key = self.key(path)
-        with self._not_found(path):
+        with self._storage.not_found(path):
             delete_tree(self.store, key, path, deletion=deletion or MemoryDeletion(), stop=stop)
 
-    def warm_up(self) -> None:
-        """Make the store's client now. Sends no request."""
-        if isinstance(self.store, S3Store):
-            self.store.warm_up()
-
-    # --- shared parts ------------------------------------------------------------------------------------------------
-
-    def _place(self) -> tuple[object, ...]:
-        """What two drivers of one bucket have in common."""
-        store = self.store
-        if isinstance(store, MemoryStore):
-            return (store,)
-        bucket = os.path.realpath(store.bucket) if isinstance(store, LocalStore) else store.bucket
-        return (store.name, store.endpoint.rstrip("/"), bucket)
-
-    def _target(
-        self, key: str, checkpoint: Checkpoint, stop: Stop, overwrite: bool, options: BlobOptions | None
-    ) -> Target:
-        return Target(
-            store=self.store,
-            key=key,
-            checkpoint=checkpoint,
-            stop=stop,
-            options=options,
-            overwrite=overwrite,
-            is_last_writer=isinstance(checkpoint, MemoryCheckpoint),
-        )
-
     def _checkpoint(self, checkpoint: Checkpoint | None) -> AbstractContextManager[Checkpoint]:
-        return aborting_what_is_left(self.store) if checkpoint is None else nullcontext(checkpoint)
-
-    def _verify(self, path: str, checkpoint: MemoryCheckpoint) -> None:
-        upload = checkpoint.load()
-        assert upload is not None, "it has just been completed"
-        difference = expected_blob(upload, checkpoint.mark, upload.etag).difference(self.look(path))
-        if difference is not None:
-            raise VerificationError(f"{self.store.name}: {path}: the copy cannot be seen: {difference}")
+        return aborting_leftovers(self.store) if checkpoint is None else nullcontext(checkpoint)

@@ -1,4 +1,4 @@
-"""Signing URLs: what may be asked of one, and for how long."""
+"""Signed URLs: checks their options, and has the store sign them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,10 +13,12 @@ LONGEST_LIFE: Final = timedelta(days=7)  #: Source: S3 user guide, "Sharing obje
 
 
 def sign(store: Store, key: str, path: str, options: Mapping[str, Any]) -> str:
-    """A URL for the key. Raises UnsupportedMethodError, InvalidRequestError; ``options`` are those of url_for."""
+    """A URL for the key; ``options`` as in Driver.url_for. Raises UnsupportedMethodError, InvalidRequestError."""
     for name in options:
         if name not in ("method", "expiry"):
-            raise InvalidRequestError(f"{store.name}: {path}: unknown option {name!r:.200}; there are method, expiry")
+            raise InvalidRequestError(
+                f"{store.name}: {path}: unknown option {name!r:.200}; known options: method, expiry"
+            )
     method = _method(options.get("method", "GET"), store)
     expiry = options.get("expiry")
     seconds = _DEFAULT_SECONDS if expiry is None else _seconds(expiry, store, path)
@@ -34,10 +36,10 @@ def _method(method: Any, store: Store) -> Literal["GET", "HEAD"]:
 
 def _seconds(expiry: Any, store: Store, path: str) -> int:
     if not isinstance(expiry, datetime) or expiry.tzinfo is None:
-        raise InvalidRequestError(f"{store.name}: {path}: expiry: needs an aware datetime, got {expiry!r:.200}")
+        raise InvalidRequestError(f"{store.name}: {path}: expiry: must be an aware datetime, got {expiry!r:.200}")
     life = expiry - datetime.now(UTC)
     if not timedelta(0) < life <= LONGEST_LIFE:
         raise InvalidRequestError(
-            f"{store.name}: {path}: expiry: needs to lie within 7 days from now, got {expiry.isoformat()}"
+            f"{store.name}: {path}: expiry: must lie within 7 days from now, got {expiry.isoformat()}"
         )
     return min(ceil(life.total_seconds()), int(LONGEST_LIFE.total_seconds()))

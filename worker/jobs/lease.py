@@ -1,4 +1,4 @@
-"""The lease: a run's right to work on its job and to write of it, and the heartbeat that keeps it."""
+"""The lease: a run's right to work on its job and to write its rows, and the heartbeat that renews it."""
 
 import logging
 import threading
@@ -15,13 +15,13 @@ from worker.settings import LeaseSettings as LeaseSettings
 
 logger = logging.getLogger(__name__)
 
-RETRIES_PER_HEARTBEAT: Final = 10  #: between two heartbeats, of what did not get through to the database
+RETRIES_PER_HEARTBEAT: Final = 10  #: how often a failed database write is tried again between two heartbeats
 
 Result = TypeVar("Result")
 
 
 def lease_clock() -> float:
-    """Seconds of a clock that also counts while the machine is suspended: a paused one must not think it owns."""
+    """Seconds of a clock that counts suspend: a machine that slept must not believe that its lease still holds."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -34,9 +34,9 @@ class Lease:
     """The lease of one run. Its thread lives within the ``with`` block; ``check`` may be called by any thread."""
 
     def __init__(self, database: Database, job: JobRow, settings: LeaseSettings, *, taken_at: float) -> None:
-        """``taken_at`` is the lease clock right before the claim: the lease cannot be older than that."""
+        """``taken_at`` is the lease clock right before the claim: the lease is no older than that."""
         self.job = job
-        #: What others want of the job, as heard with each heartbeat and each write.
+        #: The control requests, as of the last heartbeat or write.
         self.requests = queries.ControlRequests(job.cancel_requested, job.pause_requested, overdue=False)
         self._database = database
         self._settings = settings
@@ -67,10 +67,10 @@ class Lease:
             raise LeaseLostError(f"the lease was renewed {age:.1f} s ago")
 
     def write(self, work: Callable[[Session], Result], **values: Any) -> Result:
-        """Write of the job in one transaction, which says the token first and sets these columns.
+        """Run ``work`` in one transaction, which first checks the token and sets these columns of the job.
 
-        While the database is away it is tried again, as long as the lease lasts: ``work`` and ``values`` have to be
-        safe to repeat, for the answer to a COMMIT may be lost. Raises LeaseLostError.
+        While the database is away it is repeated for as long as the lease lasts. So ``work`` and ``values`` must be
+        safe to repeat: the answer to a COMMIT may be lost. Raises LeaseLostError.
         """
         while True:
             try:
@@ -81,7 +81,7 @@ class Lease:
                 self._wait(error)
 
     def end(self, work: Callable[[Session], object]) -> None:
-        """The same for what ends the run: once that is written, the job is not this run's any more."""
+        """Like :meth:`write`, for the write that ends the run: after it the job no longer belongs to this run."""
         is_repeated = False
         while True:
             try:
@@ -94,12 +94,12 @@ class Lease:
                 self._wait(error)
 
     def _has_ended(self, session: Session) -> bool:
-        """Whether this run has given its job back: the COMMIT had worked, and its answer was lost."""
+        """Whether an earlier COMMIT of this ending had worked and only its answer was lost."""
         row = queries.find_job(session, self.job.id)
         return row is not None and row.token == self.job.token and row.lease_expires_at is None
 
     def _wait(self, error: UnreachableError) -> None:
-        # Only the time counts here: a heartbeat cannot tell a job that was taken away from one that was given back.
+        # Only the age counts: the heartbeat cannot tell a job that was taken away from one that this run gave back.
         self._check_age()
         logger.warning("database is away, trying again", extra={"job_id": self.job.id, "reason": str(error)})
         time.sleep(retry_interval(self._settings))

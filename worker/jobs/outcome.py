@@ -1,4 +1,4 @@
-"""How a run ended, as a value. What follows from it is decided by whoever asked for the run."""
+"""How a run ended, as a value. Its caller, the Celery task, decides what Celery is told."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from worker.errors import (
 
 @dataclass(frozen=True, slots=True)
 class NotClaimed:
-    """There was nothing to do, or the lease was lost: say nothing about the job."""
+    """The job could not be claimed, or the lease was lost: nothing is known about the job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescheduled:
-    """Not the last run: the job goes on later, as its row says."""
+    """Not the last run: the row says when the job continues."""
 
     reason: str
     when: datetime
@@ -33,7 +33,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The job is final: it was cancelled in time."""
+    """The job is final: it was cancelled."""
 
 
 Outcome = NotClaimed | Rescheduled | Finished | Cancelled

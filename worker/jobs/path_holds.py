@@ -1,4 +1,4 @@
-"""Which paths a job needs for itself, and what the jobs of each storage call them."""
+"""Which paths a job needs for itself, and how each storage names them."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +9,7 @@ from worker.errors import InvalidPathError
 
 
 def holds_of(job: JobRow, drivers: Mapping[str, Driver]) -> list[Hold]:
-    """What the job has to have for itself. A storage that this worker does not know is left out: the job will fail."""
+    """The paths that the job needs. A storage that this worker does not know is left out: the run will fail."""
     found = {}
     for storage, path in _paths(job):
         driver = drivers.get(storage)
@@ -17,7 +17,7 @@ def holds_of(job: JobRow, drivers: Mapping[str, Driver]) -> list[Hold]:
             continue
         try:
             hold = _hold(driver, path, drivers, is_tree=job.operation == "delete")
-        except InvalidPathError:  # too long below this storage's root: the job will fail
+        except InvalidPathError:  # the key is too long: the run will fail
             continue
         found[hold.bucket, hold.key] = hold
     return list(found.values())
@@ -40,11 +40,11 @@ def _hold(driver: Driver, path: str, drivers: Mapping[str, Driver], *, is_tree: 
 
 
 def _place(driver: Driver) -> str:
-    return f"{driver.store.endpoint}/{driver.store.bucket}"[-512:]  # the column's width; the end tells buckets apart
+    return driver.store.identity[-512:]  # the column's width; the end tells buckets apart
 
 
 def _path(root: str, key: str, *, is_tree: bool) -> str | None:
-    """The path of a key below a root directory; None if it lies outside, "" if the root lies within the tree."""
+    """The path of a key below a root directory; None if it lies outside, "" if a tree contains the whole root."""
     prefix = f"{root}/" if root else ""
     if key.startswith(prefix):
         return "/" + key[len(prefix) :]

@@ -1,4 +1,4 @@
-"""What follows an error: another try, and when, or the end. A decision is a value; others act on it."""
+"""The retry decision: try again and when, or give up. The decision is a value; the runner acts on it."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class RetryIn:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The job has failed. With ``resumable``, somebody may want to go on with its parts later."""
+    """The job has failed. If ``resumable``, its upload is kept for a later ``retry``."""
 
     resumable: bool
 
@@ -31,8 +31,15 @@ def decide(
     settings: RetrySettings,
     past_point_of_no_return: bool = False,
 ) -> RetryIn | GiveUp:
-    """Decide after a run that ended in ``error``. Progress starts the counting, and the backoff, anew."""
-    # Past the point of no return, a worker that lacks the storage knows less than the one that was there.
+    """Decide what follows a run that ended in ``error``.
+
+    Args:
+        failures: runs in a row that made no progress before this one.
+        progressed: this run made progress, so counting and backoff start again.
+        settings: limits and backoff.
+        past_point_of_no_return: readers may see the outcome already.
+    """
+    # Past the point of no return, a worker that lacks the storage must not fail the job: another one may finish it.
     elsewhere = past_point_of_no_return and isinstance(error, ConfigurationError)
     if not (error.transient or elsewhere):
         return GiveUp(resumable=False)

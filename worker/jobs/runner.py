@@ -1,6 +1,6 @@
-"""A job's life: claim it, run a slice of it under a lease, record how that ended.
+"""A job's life: claim it, run a slice of it under a lease, record how the run ended.
 
-The runner knows jobs and no bytes. A run that finds itself without its lease writes nothing more.
+The runner knows jobs and no bytes. A run that has lost its lease writes nothing more.
 """
 
 import logging
@@ -32,13 +32,13 @@ from worker.transfer.stop import Interrupted
 
 logger = logging.getLogger(__name__)
 
-CLAIM_SECONDS: Final = 5.0  #: for which a claim is tried again, while the database is away
-FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each look of the Stat poll
+CLAIM_SECONDS: Final = 5.0  #: how long a claim is tried again while the database is away
+FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each Stat poll
 LONGEST_POLL_DELAY: Final = 30.0  #: seconds
 
 
 def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Outcome:
-    """Run one slice of the job, if it is to be had. Safe to call any number of times, anywhere, at once."""
+    """Run one slice of the job if it can be claimed. Safe to call any number of times, in any process, at once."""
     taken_at, job = _claim(runtime, job_id, publish_seq)
     if job is None:
         return NotClaimed()
@@ -53,7 +53,10 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
 
 
 def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, JobRow | None]:
-    """The job, and when it was taken at the earliest. The answer to a COMMIT may be lost: then it is asked again."""
+    """Claim the job; return it with the earliest time at which its lease may have begun, by the lease clock.
+
+    If the answer to the COMMIT is lost, the claim is repeated.
+    """
     began_at, is_repeated = lease_clock(), False
     while True:
         taken_at = lease_clock()
@@ -69,7 +72,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     holds=lambda job: holds_of(job, runtime.drivers),
                     failed_upload_seconds=runtime.settings.retention.failed_upload_seconds,
                 )
-                if job is None:  # perhaps for what somebody wishes: then nobody need wait for the caretaker
+                if job is None:  # perhaps because of a control request: apply it now, not at the next sweep
                     kept = runtime.settings.retention.paused_upload_seconds
                     queries.apply_requests(session, limit=1, job_id=job_id, paused_upload_seconds=kept)
             return taken_at, job
@@ -93,7 +96,7 @@ class Stopping(StrEnum):
 
 
 class _Run:
-    """One run of a job that was claimed."""
+    """One run of a claimed job."""
 
     def __init__(self, runtime: Runtime, lease: Lease) -> None:
         self._runtime = runtime
@@ -105,21 +108,21 @@ class _Run:
     def outcome(self) -> Outcome:
         try:
             try:
-                return self._go()
+                return self._execute()
             except Interrupted:
                 return self._hand_over()
             except LeaseLostError:
                 raise
             except BlobferryError as error:
                 return self._failed(error)
-            except Exception as error:  # a bug, or a library's surprise: kept in the row, tried again
+            except Exception as error:  # a bug, ours or a library's: recorded in the row and tried again
                 logger.exception("unexpected error")
                 return self._failed(UnexpectedError(f"{type(error).__name__}: {error}"))
         except LeaseLostError as error:
             logger.warning("lease lost", extra={"reason": str(error)})
         return NotClaimed()
 
-    def _go(self) -> Outcome:
+    def _execute(self) -> Outcome:
         operation = self._operation = OPERATIONS[self._job.operation](self._runtime, self._lease, self._stop)
         with closing(operation):
             if self._job.phase not in (Phase.VERIFYING, Phase.DELETING_SOURCE):
@@ -134,9 +137,7 @@ class _Run:
 
     def _stop_reason(self) -> Stopping | None:
         operation, requests = self._operation, self._lease.requests
-        if (
-            operation is None or not operation.past_point_of_no_return
-        ):  # beyond it all this is too late: readers may see the blob
+        if operation is None or not operation.past_point_of_no_return:  # past it, readers may see the blob already
             if requests.cancel:
                 return Stopping.CANCEL
             if requests.overdue:
@@ -150,7 +151,7 @@ class _Run:
         return Stopping.SLICE if slice_is_over else None
 
     def _hand_over(self) -> Outcome:
-        reason = self._stop_reason() or Stopping.ASKED  # what asked to stop may have been taken back
+        reason = self._stop_reason() or Stopping.ASKED  # the request to stop may have been withdrawn
         match reason:
             case Stopping.CANCEL:
                 self._lease.end(lambda session: queries.cancel_job(session, self._job))
@@ -166,7 +167,7 @@ class _Run:
         return Rescheduled(reason, datetime.now(UTC))
 
     def _verify(self, operation: JobOperation) -> Outcome:
-        """One look of the Stat poll. Between two looks the job holds no slot."""
+        """One Stat poll. Between two polls the job holds no slot."""
         job, seconds = self._job, self._runtime.settings.transfer.verify_seconds
         try:
             result = operation.verify()

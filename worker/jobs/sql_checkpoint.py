@@ -1,12 +1,11 @@
-"""The checkpoint of a job: SQL rows, each written in a transaction that first says the run's token.
+"""The checkpoint of a job: SQL rows, each written in a transaction that first checks the run's token.
 
-Every write may be repeated: the answer to its COMMIT may be lost. So counts are written whole, never added to.
+Every write may be repeated, as the answer to its COMMIT may be lost: counts are written whole, never added to.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
@@ -16,21 +15,17 @@ from blobferry.sql.clock import db_now
 from models import PartRow, UploadRow, queries
 from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
 from worker.jobs.lease import Lease
+from worker.jobs.mark import mark_of
 from worker.transfer.checkpoint import SavedUpload, SentPart, VisibleVersion
 from worker.transfer.stop import Interrupted
-from worker.transfer.upload.settle import expected_blob
+from worker.transfer.upload.commit import expected_blob
 from worker.transfer.visible import Expected
 
-LATE_CREATE: Final = 3600.0  #: seconds after which a lost Create is looked for once more
-
-
-def mark_of(job_id: str) -> str:
-    """The mark by which a job knows its blob again; a job id may hold what a header cannot."""
-    return sha256(job_id.encode()).hexdigest()[:32]
+LATE_CREATE: Final = 3600.0  #: seconds after which an unanswered Create is searched for once more
 
 
 class Place(Protocol):
-    """Where uploads lie: a store, or the directory of a file."""
+    """Where an upload lies: in a store, or in the directory of a file."""
 
     bucket: str
     endpoint: str
@@ -48,10 +43,15 @@ class SqlCheckpoint:
         storage: str | None = None,
         begins_again_elsewhere: bool = False,
     ) -> None:
-        """``storage`` is the name of the storage that is written to, if that is not the job's own.
+        """Make the checkpoint of a run.
 
-        An upload of another place is begun again if ``begins_again_elsewhere``, as for a file on another host; else it
-        is an error, for it must not be forgotten.
+        Args:
+            lease: of the run; every write goes through it.
+            place: where uploads lie now.
+            max_restarts: how often the upload may begin again from byte 0.
+            storage: that is written to, if it is not the job's own.
+            begins_again_elsewhere: begin again if a saved upload lies at another place, as a file on another host
+                may; otherwise that is a ConfigurationError, since the upload must not be forgotten.
         """
         job = lease.job
         self.mark = mark_of(job.id)
@@ -66,7 +66,7 @@ class SqlCheckpoint:
         self._row: UploadRow | None = None
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        """Remember the source, or compare it with the one that an earlier run has read."""
+        """Remember the source's fingerprint, or compare it with the remembered one. Raises SourceChangedError."""
         known = self._job.source_fingerprint
         if known is not None and known != dict(fingerprint):
             raise SourceChangedError(
@@ -108,7 +108,7 @@ class SqlCheckpoint:
         self, key: str, *, size: int, part_size: int | None, base: VisibleVersion,
         prefix: int = 0, prefix_parts: int = 0,
     ) -> None:  # fmt: skip
-        """The ledger's row, before the store hears of the upload."""
+        """Insert the upload's row before Create is sent, so that an unanswered Create can be found."""
         values = {
             "job_id": self._job.id,
             "storage": self._storage,
@@ -126,7 +126,7 @@ class SqlCheckpoint:
 
         def add(session: Session) -> UploadRow:
             row = queries.newest_upload(session, self._job.id)
-            if row is None:  # else this has been written before, and only the answer was lost
+            if row is None:  # otherwise this was written before and only the answer was lost
                 row = UploadRow(**values)
                 session.add(row)
             return row
@@ -135,11 +135,11 @@ class SqlCheckpoint:
         self._job.bytes_done = 0
 
     def opened(self, upload_id: str) -> None:
-        """The store has answered."""
+        """Save the upload id that the store has answered."""
         self._write(upload={"upload_id": upload_id, "state": UploadState.OPEN})
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
-        """Rows for parts that the store holds."""
+        """Write rows of parts that the store holds."""
         self.progressed = self.progressed or progressed
         done, sent = self._job.bytes_done + sum(part.size for part in parts), self._job.bytes_sent + bytes_sent
 
@@ -151,7 +151,7 @@ class SqlCheckpoint:
         self._job.bytes_done, self._job.bytes_sent = done, sent
 
     def drop(self, part_numbers: Collection[int]) -> None:
-        """Their rows were wrong."""
+        """Delete the rows of parts that the store lacks or shows differently."""
 
         def forget(session: Session) -> int:
             done = queries.drop_parts(session, self._upload.id, part_numbers)
@@ -161,7 +161,7 @@ class SqlCheckpoint:
         self._job.bytes_done = self._lease.write(forget)
 
     def completing(self, base: VisibleVersion) -> None:
-        """The point of no return: a cancel that came first wins, a later one is too late."""
+        """Pass the point of no return: an earlier cancel wins (Interrupted), a later one comes too late."""
         values = {"base_etag": base.etag, "base_mod_time": base.mod_time, "state": UploadState.COMPLETING}
 
         def begin(session: Session) -> bool:
@@ -175,7 +175,7 @@ class SqlCheckpoint:
         self.past_point_of_no_return = True
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
-        """Readers see the blob; what is left is to look."""
+        """Readers see the blob; it remains to verify it."""
         self._job.etag, self._job.version_id = etag, version_id
         done, sent = self._upload.size, self._job.bytes_sent + bytes_sent
 
@@ -187,7 +187,7 @@ class SqlCheckpoint:
         self._job.bytes_done, self._job.bytes_sent = done or 0, sent
 
     def abandon(self, *, gone: bool) -> None:
-        """Begin again from byte 0. An upload that never got an id had no bytes to lose and does not count."""
+        """Begin again from byte 0; a restart, unless the upload never got an id. Raises TooManyRestartsError."""
         restarts = self._job.restarts + (self._upload.upload_id is not None)
         if restarts > self._max_restarts:
             raise TooManyRestartsError(f"{self._upload.key}: the upload was lost {restarts} times")
@@ -208,7 +208,7 @@ class SqlCheckpoint:
         self.past_point_of_no_return = False
 
     def known_upload_ids(self, key: str) -> set[str]:
-        """Ids in the ledger, of any job."""
+        """Ids of all uploads at the key that have a row, of any job."""
         return self._lease.write(
             lambda session: queries.known_upload_ids(session, self._place.bucket, self._place.endpoint, key)
         )
@@ -218,18 +218,18 @@ class SqlCheckpoint:
         return self._lease.write(queries.time_now)
 
     def expected(self) -> Expected:
-        """The blob that Stat has to show, once the upload is completed."""
+        """The blob that Stat has to show once the upload is completed."""
         upload = self.load()
         assert upload is not None, "a job that is verifying has an upload"
         return expected_blob(upload, self.mark, self._job.etag)
 
     def deleting_source(self) -> None:
-        """Stat has shown the copy of a move: from now on a source that is gone is no error."""
+        """Stat has shown the copy of a move: from now on a missing source is no error."""
         self._write(phase=Phase.DELETING_SOURCE)
 
     @property
     def _upload(self) -> UploadRow:
-        assert self._row is not None, "an upload is loaded or opened before anything is said of it"
+        assert self._row is not None, "an upload is loaded or opened first"
         return self._row
 
     def _read(self, session: Session) -> tuple[UploadRow | None, Sequence[PartRow]]:

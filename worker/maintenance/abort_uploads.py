@@ -1,4 +1,4 @@
-"""The ledger's other end: what was opened and given up is aborted, until the store shows nothing of it."""
+"""Aborts uploads that no job needs any more, again and again until the store lists no part of them."""
 
 import logging
 from contextlib import suppress
@@ -17,20 +17,20 @@ from worker.transfer.upload.abort import abort_upload, lost_uploads
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 50  #: uploads of one sweep
-PUT_OFF: Final = 60.0  #: seconds before an abort that failed is tried again
+BATCH: Final = 50  #: uploads handled by one sweep
+PUT_OFF: Final = 60.0  #: seconds before a failed abort is tried again
 
 
 def abort_given_up(runtime: Runtime) -> int:
-    """Abort uploads that were given up; return how many. Safe to repeat, also concurrently.
+    """Abort the uploads that are due; return how many. Safe to repeat, also concurrently.
 
-    One that cannot be aborted now stays in the ledger for the next sweep. Never raises for a database that is away.
+    An upload that cannot be aborted now keeps its row for a later sweep. Does not raise if the database is away.
     """
     try:
         with runtime.database.begin() as session:
             uploads = queries.uploads_to_abort(session, limit=BATCH, files_of=host_endpoint())
     except UnreachableError as error:
-        logger.warning("ledger not read", extra={"reason": str(error)})
+        logger.warning("uploads to abort not read", extra={"reason": str(error)})
         return 0
     done = 0
     for upload in uploads:
@@ -51,8 +51,8 @@ def _abort(runtime: Runtime, upload: UploadRow) -> None:
         return
     store = runtime.driver(upload.storage).store
     if (store.bucket, store.endpoint) != (upload.bucket, upload.endpoint):
-        raise ConfigurationError(f"storages.{upload.storage}", f"names bucket {upload.bucket!r} no longer")
-    opened = upload.part_size is not None  # else it was a single put, which leaves nothing
+        raise ConfigurationError(f"storages.{upload.storage}", f"no longer names bucket {upload.bucket!r}")
+    opened = upload.part_size is not None  # otherwise a single put, which leaves nothing behind
     first_look = upload.state == UploadState.ABORTING
     if opened:
         for upload_id in [upload.upload_id] if upload.upload_id else _lost(runtime, store, upload):
@@ -63,7 +63,7 @@ def _abort(runtime: Runtime, upload: UploadRow) -> None:
 
 
 def _remove_partial(runtime: Runtime, upload: UploadRow) -> None:
-    """A partial file goes; one of a host that has not been seen for days is only forgotten."""
+    """Remove a partial file of this host; only forget one whose host has not answered for days."""
     if upload.endpoint != host_endpoint():
         extra = {"job_id": upload.job_id, "host": upload.endpoint, "key": upload.key}
         logger.warning("partial file left behind: its host has gone", extra=extra)
@@ -76,7 +76,7 @@ def _remove_partial(runtime: Runtime, upload: UploadRow) -> None:
 def _lost(runtime: Runtime, store: Store, upload: UploadRow) -> list[str]:
     with runtime.database.begin() as session:
         if queries.is_being_opened(session, upload):
-            raise WriteConflictError(f"{upload.key}: another upload is just being opened there")
+            raise WriteConflictError(f"{upload.key}: another upload to this key is being opened")
 
     def known_ids() -> set[str]:
         with runtime.database.begin() as session:

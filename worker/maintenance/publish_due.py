@@ -1,4 +1,4 @@
-"""Nudges: the next-best jobs get a message each, as far as the broker takes them."""
+"""Publishes the jobs that are sent a message next, as far as the broker takes them."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ Publish = Callable[[Message], bool]
 
 
 def publish_best(runtime: Runtime, publish: Publish, *, limit: int, turn: int = 0) -> int:
-    """Publish as many jobs as keep ``limit`` messages on their way; return how many. Raises UnreachableError.
+    """Publish jobs until ``limit`` messages are in the broker; return how many were sent. Raises UnreachableError.
 
-    The first one that does not get through ends it: the others would each wait for the same broker. None of them
-    counts as published, so that they are tried again as soon as anybody looks.
+    The first message that fails ends the round, since the others would wait for the same broker. The unsent ones do not
+    count as published, so the next round tries them again.
     """
     with runtime.database.begin() as session:
         jobs = queries.jobs_to_publish(session, limit=limit, turn=turn)

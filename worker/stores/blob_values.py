@@ -1,4 +1,4 @@
-"""What goes into a store and what it answers, as frozen values.
+"""The frozen values that stores take and return.
 
 ETags are opaque and kept as sent, quotes included. Sizes are bytes, times aware and UTC.
 """
@@ -15,7 +15,7 @@ _DEFAULT_CONTENT_TYPE: Final = "binary/octet-stream"  # S3's own
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a multipart upload may look like. Source: S3 user guide, "Amazon S3 multipart upload limits"."""
+    """Bounds of requests to a store. Source: S3 user guide, "Amazon S3 multipart upload limits"."""
 
     min_part_size: int = 5 * MIB  #: bytes; the last part may be smaller
     max_part_size: int = 5 * GIB  #: bytes; also the most that one put or one copy may hold
@@ -25,28 +25,28 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a commit call demands of the key at the moment it takes effect: at most one of the two is set."""
+    """What must hold at the key when a commit call takes effect. At most one of the two is set."""
 
-    if_match: str | None = None  #: the ETag that must be there, as sent by the store
-    if_none_match: bool = False  #: True: nothing may be there
+    if_match: str | None = None  #: the blob must have this ETag, as received from the store
+    if_none_match: bool = False  #: True: no blob may be there
 
 
 @dataclass(frozen=True, slots=True)
 class BlobOptions:
-    """What a blob carries beside its bytes."""
+    """What is stored with a blob besides its bytes."""
 
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)  #: user metadata; names are lower case
-    tags: Mapping[str, str] | None = field(default_factory=dict)  #: None, of a copy: those of its source
+    tags: Mapping[str, str] | None = field(default_factory=dict)  #: None: a copy keeps those of its source
     headers: Mapping[str, str] = field(
         default_factory=dict
     )  #: Cache-Control, Content-Disposition, -Encoding, -Language
-    storage_class: str | None = None  #: a store that is configured with its own uses that
-    encryption: str | None = None  #: "AES256", "aws:kms"; a store that is configured to encrypt uses its own
+    storage_class: str | None = None  #: a storage class in the storage's configuration wins
+    encryption: str | None = None  #: "AES256" or "aws:kms"; ``encrypt`` in the storage's configuration wins
     encryption_key: str | None = None  #: the KMS key id that goes with "aws:kms"
 
     def updated(self, newer: "BlobOptions | None") -> "BlobOptions":
-        """These, with the content type and the metadata that ``newer`` gives instead."""
+        """These options, with content type and metadata replaced by those of ``newer`` that are set."""
         if newer is None:
             return self
         return replace(
@@ -54,17 +54,17 @@ class BlobOptions:
         )
 
     def without(self, name: str) -> "BlobOptions":
-        """These, without one entry of the user metadata."""
+        """These options without one entry of the user metadata."""
         return replace(self, metadata={key: text for key, text in self.metadata.items() if key != name})
 
     def elsewhere(self) -> "BlobOptions":
-        """What of these means the same in another store: its storage classes and keys are its own."""
+        """The options that are valid in another store: storage classes and keys belong to one store."""
         return replace(self, storage_class=None, encryption=None, encryption_key=None)
 
 
 @dataclass(frozen=True, slots=True)
 class BlobHead:
-    """What a reader would see under a key now."""
+    """A blob as a reader would see it now."""
 
     key: str
     size: int
@@ -73,14 +73,14 @@ class BlobHead:
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     version_id: str | None = None
-    checksum: str | None = None  #: "ALGORITHM:base64" of the whole object, if the store keeps one
+    checksum: str | None = None  #: "ALGORITHM:base64" of all bytes, if the store keeps one
     storage_class: str | None = None
-    encryption: str | None = None  #: as BlobOptions has it; with a KMS key, the ETag is no MD5
+    encryption: str | None = None  #: as in BlobOptions; with "aws:kms", the ETag is not an MD5
 
 
 @dataclass(frozen=True, slots=True)
 class PutReceipt:
-    """The store's answer to a call that published a blob. Any of it may be missing on some stores."""
+    """The store's answer to a commit call. Some stores omit fields."""
 
     etag: str | None = None
     version_id: str | None = None
@@ -88,12 +88,12 @@ class PutReceipt:
 
 @dataclass(frozen=True, slots=True)
 class PartReceipt:
-    """A part as the store holds it."""
+    """A part as the store keeps it."""
 
     part_number: int
     size: int
     etag: str
-    checksum: str | None = None  #: "ALGORITHM:base64", where the store echoes it
+    checksum: str | None = None  #: "ALGORITHM:base64", if the store returns it
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ class Page:
     entries: Sequence[KeyEntry]
     prefixes: Sequence[str]  #: common prefixes, delimiter included; empty without a delimiter
     next_token: str | None  #: opaque; None on the last page
-    served_at: datetime = field(default_factory=lambda: datetime.now(UTC))  #: by the store's clock; some give seconds
+    served_at: datetime = field(
+        default_factory=lambda: datetime.now(UTC)
+    )  #: the store's clock; on some stores in whole seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class UploadEntry:
 
 @dataclass(frozen=True, slots=True)
 class DeleteFailure:
-    """A key that a batch did not delete, and why. A key that was not there is no failure."""
+    """A key that a batch could not delete, and why."""
 
     key: str
     code: str  #: the store's own error code
@@ -135,14 +137,14 @@ class DeleteFailure:
 
 
 def carried(source: BlobOptions, options: BlobOptions | None) -> BlobOptions:
-    """What a copy carries: all that its source does, or the ``options``, with the source's tags if these have none."""
+    """The options of a copy: those of its source, or ``options``, with the source's tags if their ``tags`` is None."""
     if options is None:
         return source
     return normal(options if options.tags is not None else replace(options, tags=source.tags))
 
 
 def normal(options: BlobOptions | None) -> BlobOptions:
-    """The options as S3 would hold them, in copies of their own."""
+    """A copy of the options, normalised as S3 does it."""
     options = options or BlobOptions()
     return replace(
         options,

@@ -1,27 +1,32 @@
-"""Which store the driver parameters describe."""
+"""Opens the store that driver parameters describe. The one registry of stores: ``driver = "name"`` to constructor."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from worker.parameters import DriverParameters
+from worker.parameters import STORE_NAMES, DriverParameters
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3.s3_client import S3Access
 from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 
+Constructor = Callable[[DriverParameters, int], Store]
+"""Makes a store from parameters, for up to so many requests at once. Sends no request."""
+
 
 def open_store(parameters: DriverParameters, *, connections: int) -> Store:
-    """The store, for up to ``connections`` requests at once. Sends no request."""
-    match parameters.driver:
-        case "s3":
-            return _s3_store(parameters, connections)
-        case "local":
-            return LocalStore(Path(parameters.rootdirectory), checksum=parameters.checksum)
-        case "memory":
-            return MemoryStore(checksum=parameters.checksum)
+    """The store, for up to ``connections`` requests at once. Sends no request. Raises ConfigurationError."""
+    return _CONSTRUCTORS[parameters.driver](parameters, connections)
 
 
-def _s3_store(parameters: DriverParameters, connections: int) -> S3Store:
+def register_store(name: str, constructor: Constructor) -> None:
+    """Make ``driver = "name"`` open a store of this kind. Call it before settings or parameters are read."""
+    _CONSTRUCTORS[name] = constructor
+    STORE_NAMES.add(name)
+
+
+def _s3_store(parameters: DriverParameters, connections: int) -> Store:
     def reveal(name: str) -> str | None:
         secret = getattr(parameters, name)
         return None if secret is None else secret.get_secret_value()
@@ -34,7 +39,7 @@ def _s3_store(parameters: DriverParameters, connections: int) -> S3Store:
         session_token=reveal("sessiontoken"),
         path_style=parameters.forcepathstyle,
         secure=parameters.secure,
-        # AWS takes unsigned bodies over TLS only; compatible stores take them anywhere.
+        # AWS accepts unsigned bodies over TLS only, compatible stores accept them over plain HTTP as well.
         sign_payload=not parameters.secure and not parameters.regionendpoint,
         max_pool_connections=connections,
     )
@@ -46,3 +51,14 @@ def _s3_store(parameters: DriverParameters, connections: int) -> S3Store:
         keyid=parameters.keyid,
         storageclass=parameters.storageclass,
     )
+
+
+def _local_store(parameters: DriverParameters, connections: int) -> Store:
+    return LocalStore(Path(parameters.rootdirectory), checksum=parameters.checksum)
+
+
+def _memory_store(parameters: DriverParameters, connections: int) -> Store:
+    return MemoryStore(checksum=parameters.checksum)
+
+
+_CONSTRUCTORS: Final[dict[str, Constructor]] = {"s3": _s3_store, "local": _local_store, "memory": _memory_store}

@@ -6,7 +6,7 @@ from worker.transfer.plan import PartRange
 
 
 class PartSource(Protocol):
-    """What a body reads: a source, or a part of one that was put aside."""
+    """What a body reads: a source, or a part kept in a file."""
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from ``offset`` of the blob."""
@@ -22,7 +22,7 @@ class PartBody:
     """
 
     def __init__(self, source: PartSource, part: PartRange, buffer: memoryview, *, filled: int = 0) -> None:
-        """``filled``: so many bytes from the part's beginning are in the buffer already."""
+        """``filled``: bytes from the part's beginning that the buffer holds already."""
         self.part = part
         self._source = source
         self._buffer = buffer

@@ -1,4 +1,4 @@
-"""The checkpoint protocol: what a transfer writes down as it goes, so that another process can go on.
+"""The checkpoint protocol: what a transfer saves as it goes, so that another process can continue.
 
 Jobs keep theirs in SQL (``worker.jobs.sql_checkpoint``), plain driver calls and tests in memory. A checkpoint belongs
 to one destination. Each method commits before it returns and raises LeaseLostError once another run owns the job.
@@ -13,7 +13,7 @@ from blobferry.contract import UploadState
 from worker.errors import SourceChangedError, TooManyRestartsError
 from worker.stores.blob_values import BlobHead
 
-MAX_RESTARTS: Final = 3  #: of a transfer that only memory knows
+MAX_RESTARTS: Final = 3  #: of a transfer with a checkpoint in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class VisibleVersion:
 
     @classmethod
     def of(cls, head: BlobHead | None) -> "VisibleVersion":
-        """The base that a head shows; None is an absent blob."""
+        """The version that a head shows; None is an absent blob."""
         return cls(head.etag, head.mod_time) if head else cls()
 
 
@@ -47,32 +47,32 @@ class SentPart:
 
 @dataclass(frozen=True, slots=True)
 class SavedUpload:
-    """An upload as it was written down. A blob small enough for one put has one too, without ``part_size``."""
+    """An upload as it was saved. A blob small enough for one put has one, too, without ``part_size``."""
 
     key: str
     size: int
     part_size: int | None  #: of the parts that are sent
-    base: VisibleVersion  #: what was visible when it was opened; once completing, right before it was published
+    base: VisibleVersion  #: visible when it was opened; once completing, right before the commit call
     opened_at: datetime
     state: UploadState = UploadState.OPENING
     upload_id: str | None = None
     parts: Mapping[int, SentPart] = field(default_factory=dict)
     etag: str | None = None  #: of the blob, once completed
     prefix: int = 0  #: bytes at the beginning that the store copies itself
-    prefix_parts: int = 0  #: in so many parts; 0 with a head: all of it in one commit call
+    prefix_parts: int = 0  #: number of its parts; 0 with a prefix: copied in one commit call
 
 
 class Checkpoint(Protocol):
-    """Where a transfer writes down how far it is."""
+    """Where a transfer saves its progress."""
 
-    mark: str  #: goes into the blob's metadata: by it the job knows its own blob
+    mark: str  #: entry of the blob's metadata by which the job recognises it
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
         """Remember the source, or raise SourceChangedError if another one was remembered."""
         ...
 
     def load(self) -> SavedUpload | None:
-        """The upload to go on with."""
+        """The saved upload to continue, with its parts; None if there is none."""
         ...
 
     def opening(
@@ -85,19 +85,28 @@ class Checkpoint(Protocol):
         prefix: int = 0,
         prefix_parts: int = 0,
     ) -> None:
-        """Write down an upload before the store hears of it."""
+        """Save an upload before Create is sent.
+
+        Args:
+            key: of the blob.
+            size: of the blob in bytes; of a stream, of its prefix.
+            part_size: bytes of sent parts; None for a single put or copy.
+            base: what readers see at the key now.
+            prefix: bytes that the store copies itself.
+            prefix_parts: number of their parts.
+        """
         ...
 
     def opened(self, upload_id: str) -> None:
-        """The store has given it an id."""
+        """Save the id that the store has given the upload."""
         ...
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
-        """The store holds these parts. Some may have been copied; found there, they are no progress of this run."""
+        """Save parts that the store holds. ``progressed`` is False for parts that this run found there."""
         ...
 
     def drop(self, part_numbers: Collection[int]) -> None:
-        """The store does not hold these parts after all."""
+        """Forget parts that the store does not hold."""
         ...
 
     def completing(self, base: VisibleVersion) -> None:
@@ -139,7 +148,7 @@ class MemoryCheckpoint:
         self._fingerprint = fingerprint
 
     def load(self) -> SavedUpload | None:
-        """The upload to go on with."""
+        """The saved upload to continue, with its parts; None if there is none."""
         return self.upload
 
     def opening(

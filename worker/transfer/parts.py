@@ -18,12 +18,12 @@ from worker.transfer.stop import Interrupted, Stop
 from worker.units import MIB
 
 MAX_BUFFER: Final = 64 * MIB  #: bytes; a larger part is streamed in windows
-CHECKPOINT_INTERVAL: Final = 0.5  #: seconds; what is lost in between is found in the store again
+CHECKPOINT_INTERVAL: Final = 0.5  #: seconds; parts that a crash leaves without rows are found in the store again
 
 Task = Callable[[], SentPart]
-"""What one thread does for one part."""
+"""Sends one part, in a thread of the pool."""
 Prepare = Callable[[PartRange], Task | None]
-"""Makes the task of a part, in the caller's own thread; None: there is nothing more to send."""
+"""Makes the task of a part, in the caller's thread; None: there is nothing more to send."""
 Send = Callable[[PartRange, memoryview], SentPart]
 Record = Callable[[list[SentPart]], None]
 """Checkpoints some parts."""
@@ -32,13 +32,21 @@ Record = Callable[[list[SentPart]], None]
 def run_all(
     executor: Executor, count: int, parts: Iterable[PartRange], prepare: Prepare, record: Record, stop: Stop
 ) -> list[SentPart]:
-    """Run a task for each part, ``count`` at a time, and record what they sent; return it, in no order.
+    """Run a task for each part, ``count`` at a time, record what was sent, and return it in no order.
 
-    Raises the first error of a part, or Interrupted, after the other parts in hand have been recorded too.
+    Raises the first error of a part, or Interrupted, after the other parts in hand are recorded.
+
+    Args:
+        executor: runs the tasks.
+        count: parts in hand at once.
+        parts: in the order in which they are prepared.
+        prepare: makes a part's task, in this thread.
+        record: checkpoints parts, in this thread, every few parts or ``CHECKPOINT_INTERVAL``.
+        stop: asked before each part.
     """
     pending = set[Future[SentPart]]()
     sent: list[SentPart] = []
-    saved = 0  # how many of them are recorded
+    saved = 0  # how many of ``sent`` are recorded
     failure: BaseException | None = None
     saved_at = time.monotonic()
     todo = iter(parts)
@@ -86,7 +94,7 @@ class Buffers:
         self._lock = threading.Lock()
 
     def take(self) -> memoryview:
-        """A buffer, as soon as one is free. For a caller's own thread only, which then holds no other."""
+        """Block until a buffer is free. For the transfer's own thread, never while it holds another one (deadlock)."""
         with self._lock:
             if self._free.empty() and self._spare > 0:
                 self._spare -= 1  # made on first use: a child that only moves small blobs stays small
@@ -94,11 +102,11 @@ class Buffers:
         return self._free.get()
 
     def give(self, buffer: memoryview) -> None:
-        """Give it back."""
+        """Return a buffer."""
         self._free.put(buffer)
 
     def task(self, send: Send, part: PartRange, buffer: memoryview) -> Task:
-        """The task that sends a part from a buffer that was taken, and gives it back."""
+        """The task that sends a part from a taken buffer and then returns the buffer."""
 
         def work() -> SentPart:
             try:
@@ -138,5 +146,5 @@ class PartThreads:
 
 
 def recording(checkpoint: Checkpoint) -> Record:
-    """How parts are recorded whose bytes went out."""
+    """A recorder of parts whose bytes were sent."""
     return lambda parts: checkpoint.record(parts, bytes_sent=sum(part.size for part in parts))

@@ -22,9 +22,9 @@ class PartRange:
 
 @dataclass(frozen=True, slots=True)
 class PartPlan:
-    """``size`` bytes: first ``prefix`` bytes that the store copies itself, then what is sent in parts of ``part_size``.
+    """``size`` bytes: first ``prefix`` bytes that the store copies itself, then bytes sent in parts of ``part_size``.
 
-    The head is divided evenly, so that none of its parts is too small; the very last part may be smaller.
+    The prefix is divided evenly, so that none of its parts is too small; the very last part may be smaller.
     """
 
     size: int
@@ -60,15 +60,18 @@ class PartPlan:
 
 
 def plan_parts(size: int, *, part_size: int, limits: Limits, prefix: int = 0, copy_size: int = 32 * MIB) -> PartPlan:
-    """A plan for ``size`` bytes with the wished part sizes, or the next larger ones that make it fit.
+    """A plan for ``size`` bytes. Raises PlanError, before anything is sent, if no part sizes within the limits fit.
 
-    ``prefix`` bytes are copied in parts of about ``copy_size``. Raises PlanError if no part sizes within the limits fit
-    ``limits.max_parts``, before anything is sent.
+    Args:
+        part_size: wanted size of sent parts in bytes; larger if needed to stay within ``limits.max_parts``.
+        limits: of the store.
+        prefix: bytes at the beginning that the store copies itself.
+        copy_size: approximate size of copied parts in bytes.
     """
     part_size = min(max(part_size, limits.min_part_size), limits.max_part_size)
     sent = size - prefix
     prefix_parts = 0
-    if prefix:  # copies cost no bytes: where numbers are scarce, these take the fewest
+    if prefix:  # copies send no bytes: where part numbers are scarce, they get the fewest
         spare = limits.max_parts - _ceil(sent, part_size)
         prefix_parts = max(_ceil(prefix, limits.max_part_size), min(prefix // copy_size, spare), 1)
     left = max(limits.max_parts - prefix_parts, 0)
@@ -82,17 +85,17 @@ def plan_parts(size: int, *, part_size: int, limits: Limits, prefix: int = 0, co
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Part sizes for bytes whose number nobody knows: twice the size after each tenth of all parts.
+    """Part sizes for a stream of unknown length: doubled after each tenth of all part numbers.
 
     From 16 MiB that is 12 TiB in 10,000 parts, with no tuning.
     """
 
     part_size: int
     limits: Limits
-    prefix_parts: int = 0  #: parts that are used up before the first one here
+    prefix_parts: int = 0  #: part numbers used before the first one here
 
     def parts(self, offset: int) -> Iterator[PartRange]:
-        """The parts from ``offset`` on, to the last one that there can be."""
+        """The parts from ``offset`` on, up to the last possible part number."""
         first = min(max(self.part_size, self.limits.min_part_size), self.limits.max_part_size)
         rung = max(self.limits.max_parts // 10, 1)
         for index in range(self.limits.max_parts - self.prefix_parts):

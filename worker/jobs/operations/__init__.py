@@ -1,6 +1,6 @@
-"""What each operation does when its job runs: bring it about, then look whether readers see it.
+"""What each operation does when its job runs: execute it, then verify that readers see the outcome.
 
-Both halves may be repeated by any later run. Bytes are moved by the driver, which is given the job's checkpoint.
+Both halves may be repeated by any later run. The driver moves the bytes, with the job's checkpoint.
 """
 
 from collections.abc import Callable, Mapping

@@ -14,9 +14,9 @@ class Move(TransferOperation):
         return self._checkpoint_at(self._dest.store, storage=name)
 
     def execute(self) -> None:
-        """See :class:`JobOperation`."""
+        """Copy, unless an earlier run has done so."""
         source_path, dest_path = self._request["source_path"], self._request["dest_path"]
-        if not self._dest.settle(dest_path, self._checkpoint):
+        if not self._dest.resolve_commit(dest_path, self._checkpoint):
             self._driver.copy(
                 source_path,
                 dest_path,
@@ -27,14 +27,14 @@ class Move(TransferOperation):
             )
 
     def verify(self) -> Result:
-        """See :class:`JobOperation`."""
+        """Once the copy is visible, delete the source if it is still what was copied."""
         source_path, dest_path = self._request["source_path"], self._request["dest_path"]
         if self._checkpoint.load() is None:  # it was moved onto itself
             head = self._dest.look(dest_path)
             if head is None:
                 raise PathNotFoundError(source_path, self._driver.store.name)
             return result_of(dest_path, head)
-        head = self._shown(self._dest, dest_path)
+        head = self._visible(self._dest, dest_path)
         self._checkpoint.deleting_source()
         copied = self._job.source_fingerprint or {}
         self._driver.delete_moved(source_path, copied, mark=self._checkpoint.mark, stop=self._stop)

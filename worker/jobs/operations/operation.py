@@ -1,4 +1,4 @@
-"""What the runner knows of an operation, and what those have in common that make a blob or a file visible."""
+"""What the runner knows of an operation, and what operations share that make a blob or a file visible."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -22,34 +22,34 @@ class JobOperation(Protocol):
 
     @property
     def progressed(self) -> bool:
-        """Whether this run has brought the job forward."""
+        """Whether this run has made progress."""
         ...
 
     @property
     def past_point_of_no_return(self) -> bool:
-        """Whether readers may see the outcome already: a cancel is then too late."""
+        """Whether readers may see the outcome already; then a cancel comes too late."""
         ...
 
     @property
     def is_sliced(self) -> bool:
-        """Whether a run may end, once it is long, and another go on: not if that would begin again."""
+        """Whether the job may be split into slices; False if a new slice would start from byte 0."""
         ...
 
     def execute(self) -> None:
-        """Bring it about. Raises Interrupted once the run is to stop, BlobferryError."""
+        """Do the work. Safe to repeat by any later run. Raises Interrupted when the run has to stop; BlobferryError."""
         ...
 
     def verify(self) -> Result:
-        """The job's result, once readers see the outcome. Raises NotVisibleError, BlobferryError."""
+        """The job's result, if readers see the outcome. Raises NotVisibleError if they do not yet; BlobferryError."""
         ...
 
     def close(self) -> None:
-        """Give back what the run needed."""
+        """Release what the run has opened."""
         ...
 
 
 class TransferOperation:
-    """What operations have in common that make a blob or a file visible."""
+    """The common part of operations that make a blob or a file visible."""
 
     is_sliced = True
 
@@ -71,18 +71,18 @@ class TransferOperation:
 
     @property
     def progressed(self) -> bool:
-        """See :class:`JobOperation`."""
+        """Whether bytes were moved in this run."""
         return self._checkpoint.progressed
 
     @property
     def past_point_of_no_return(self) -> bool:
-        """See :class:`JobOperation`."""
+        """Whether the commit call may have been made."""
         return self._checkpoint.past_point_of_no_return
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
-    def _shown(self, driver: Driver, path: str) -> BlobHead:
+    def _visible(self, driver: Driver, path: str) -> BlobHead:
         head = driver.look(path)
         difference = self._checkpoint.expected().difference(head)
         if head is None or difference is not None:
@@ -91,5 +91,5 @@ class TransferOperation:
 
 
 def result_of(path: str, head: BlobHead) -> Result:
-    """What a job leaves behind that has made a blob visible."""
+    """The result of a job that has made a blob visible."""
     return {"path": path, "size": head.size, "etag": head.etag, "version_id": head.version_id}

@@ -10,20 +10,20 @@ from worker.transfer.sources.blob_source import BlobSource
 
 
 class ReadStream(TransferOperation):
-    """A blob to a file of this host, renamed into place: who sees the file sees all of it."""
+    """A blob to a file of this host, renamed into place: a visible file is complete."""
 
     _destination: FileDestination | None = None
 
     def _open_checkpoint(self) -> SqlCheckpoint:
-        if self._job.phase == Phase.VERIFYING:  # it is published: nothing is opened that may be gone by now
+        if self._job.phase == Phase.VERIFYING:  # the file was renamed: its directory may be gone by now
             return super()._open_checkpoint()
         roots = self._runtime.settings.sources.file_roots
         self._destination = FileDestination.open(self._request["dest"], roots)
         return self._checkpoint_at(self._destination, begins_again_elsewhere=True)
 
     def execute(self) -> None:
-        """See :class:`JobOperation`."""
-        assert self._destination is not None, "what is published is not brought again"
+        """Download, unless an earlier run has renamed the file into place."""
+        assert self._destination is not None, "a verifying job is not executed again"
         target = FileTarget(
             destination=self._destination,
             checkpoint=self._checkpoint,
@@ -32,7 +32,7 @@ class ReadStream(TransferOperation):
             overwrite=self._request.get("overwrite", True),
             stop=self._stop,
         )
-        if target.settle():
+        if target.resolve_commit():
             return
         path = self._request["path"]
         head = self._driver.head(path)
@@ -41,7 +41,7 @@ class ReadStream(TransferOperation):
         download(target, source, self._request.get("offset", 0), part_size=part_size, checksum=head.checksum)
 
     def verify(self) -> Result:
-        """It had the right size and checksum when it was renamed; whoever waited for it may have taken it by now."""
+        """The result. Size and checksum were checked before the rename; a reader may have taken the file since."""
         fingerprint = self._job.source_fingerprint or {}
         dest, etag = self._request["dest"], fingerprint.get("etag")
         return {"path": self._request["path"], "dest": dest, "size": self._job.size, "etag": etag}

@@ -12,20 +12,20 @@ class WriteStream(TransferOperation):
     """A source to a path."""
 
     def execute(self) -> None:
-        """See :class:`JobOperation`."""
+        """Transfer the source, unless an earlier run has."""
         path = self._request["path"]
-        if self._driver.settle(path, self._checkpoint):  # before the source is opened: it may be gone by now
+        if self._driver.resolve_commit(path, self._checkpoint):  # asked first: the source may be gone by now
             return
         source = self._runtime.open_source(self._request["source"], self._stop)
-        self.is_sliced = not isinstance(source, SpooledSource)  # the next run would fetch all of it anew
+        self.is_sliced = not isinstance(source, SpooledSource)  # the next slice would fetch all of it again
         try:
             self._driver.write_stream(path, self._request.get("offset", 0), source, **self._how())
         finally:
             source.close()
 
     def verify(self) -> Result:
-        """See :class:`JobOperation`."""
-        return result_of(self._request["path"], self._shown(self._driver, self._request["path"]))
+        """The blob that readers see."""
+        return result_of(self._request["path"], self._visible(self._driver, self._request["path"]))
 
     def _how(self) -> dict[str, Any]:
         return {
@@ -40,7 +40,7 @@ class PutContent(WriteStream):
     """Bytes that came with the request."""
 
     def execute(self) -> None:
-        """See :class:`JobOperation`."""
+        """Put the bytes, unless an earlier run has."""
         path = self._request["path"]
-        if not self._driver.settle(path, self._checkpoint):
+        if not self._driver.resolve_commit(path, self._checkpoint):
             self._driver.put_content(path, b64decode(self._request["contents"]["base64"]), **self._how())

@@ -46,6 +46,7 @@ class LocalStore:
     ) -> None:  # fmt: skip
         """The directory is made at the first write. ``now`` is the store's clock; a key's times only ever grow."""
         self.bucket = str(directory)
+        self.identity = f"/{os.path.realpath(directory)}"
         self.limits = limits or Limits()
         self.checksum = checksum
         self._files = BlobFiles(self.bucket)
@@ -58,6 +59,9 @@ class LocalStore:
         self.complete_upload = uploads.complete_upload
         self.list_parts, self.list_uploads = uploads.list_parts, uploads.list_uploads
 
+    def warm_up(self) -> None:
+        pass
+
     def close(self) -> None:
         """Close the files that are kept open between calls. The store can still be used: a call opens them again."""
         self._index.close()
@@ -66,7 +70,6 @@ class LocalStore:
         self, key: str, body: Body | bytes,
         *, checksum: str | None = None, condition: Condition | None = None, options: BlobOptions | None = None
     ) -> PutReceipt:  # fmt: skip
-        """See :meth:`~worker.stores.store.Store.put`."""
         refusals.check_key(self.name, key)
         refusals.check_size(self.name, key, len(body), self.limits)
         with self._blobs.received(key, body, checksum) as (file, content), local_errors("put", self.bucket, key):
@@ -75,7 +78,6 @@ class LocalStore:
     def get(
         self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None
     ) -> AbstractContextManager[Reader]:
-        """See :meth:`~worker.stores.store.Store.get`."""
         with local_errors("read", self.bucket, key):
             blob, file = self._blobs.open(key, if_match)
         try:
@@ -88,7 +90,6 @@ class LocalStore:
         return closing(LocalReader(file, offset, size, blob.file.etag, (self.bucket, key)))
 
     def head(self, key: str) -> BlobHead:
-        """See :meth:`~worker.stores.store.Store.head`."""
         with local_errors("look at", self.bucket, key):
             blob = self._blobs.find(key)
         file, options = blob.file, blob.options
@@ -96,7 +97,6 @@ class LocalStore:
         return replace(head, checksum=file.checksum(), storage_class=options.storage_class)
 
     def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
-        """See :meth:`~worker.stores.store.Store.options_of`."""
         with local_errors("look at", self.bucket, key):
             options = self._blobs.find(key).options
         return options if with_tags else replace(options, tags=None)
@@ -120,7 +120,6 @@ class LocalStore:
                 return self._blobs.put(key, file, content, carried(blob.options, options), condition)
 
     def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 1_000) -> Page:
-        """See :meth:`~worker.stores.store.Store.list_page`."""
         with local_errors("list", self.bucket), self._index.read() as db:
             return list_keys(db, prefix, delimiter, token, limit)
 

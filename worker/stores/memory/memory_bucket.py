@@ -1,4 +1,4 @@
-"""What the memory store holds, and the one place where what readers see changes."""
+"""The contents of a memory store, and the one method that changes what readers see."""
 
 import threading
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _READ_SIZE: Final = 128 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """What readers see under a key. Never changed, only replaced."""
+    """A blob as readers see it. Never modified, only replaced."""
 
     data: bytes
     etag: str
@@ -46,54 +46,42 @@ class MemoryUpload:
 
 
 class MemoryBucket:
-    """A bucket in a dict. Thread-safe; a blob is replaced in one step, and open readers keep the old bytes."""
+    """A bucket in a dict. Thread-safe. A blob is replaced in one step, and open readers keep the old bytes."""
 
-    name = "memory"
-    endpoint = ""
-
-    def __init__(
-        self,
-        bucket: str = "memory",
-        *,
-        limits: Limits | None = None,
-        checksum: str = "crc64nvme",
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        """``now`` is the store's clock; times given out never stand still or go back, whatever it says."""
-        self.bucket = bucket
-        self.limits = limits or Limits()
-        self.checksum = checksum
-        self._now = now
+    def __init__(self, name: str, now: Callable[[], datetime]) -> None:
+        """``now`` is the store's clock; :meth:`next_time` grows even if that stands still or goes back."""
+        self.name = name
+        self.blobs: dict[str, Blob] = {}
+        self.uploads: dict[str, MemoryUpload] = {}
+        self.lock = threading.RLock()
+        self.now = now
         self._last_time = datetime.min.replace(tzinfo=UTC)
-        self._blobs: dict[str, Blob] = {}
-        self._uploads: dict[str, MemoryUpload] = {}
-        self._lock = threading.RLock()
 
-    def _blob(self, key: str, if_match: str | None = None) -> Blob:
-        with self._lock:
-            blob = self._blobs.get(key)
+    def blob(self, key: str, if_match: str | None = None) -> Blob:
+        """The blob under the key. Raises KeyNotFoundError, PreconditionFailedError."""
+        with self.lock:
+            blob = self.blobs.get(key)
         if blob is None:
-            raise key_not_found(self.name, self.bucket, key)
-        check_if_match(self.name, key, blob.etag, if_match)
+            raise key_not_found("memory", self.name, key)
+        check_if_match("memory", key, blob.etag, if_match)
         return blob
 
-    def _commit(
-        self, key: str, data: bytes, etag: str, condition: Condition | None, options: BlobOptions
-    ) -> PutReceipt:
-        """The one place where readers come to see something else. Called with the lock held."""
-        there = self._blobs.get(key)
-        check_condition(self.name, key, condition, None if there is None else there.etag)
-        self._blobs[key] = Blob(data, etag, self._tick(), options)
+    def commit(self, key: str, data: bytes, etag: str, condition: Condition | None, options: BlobOptions) -> PutReceipt:
+        """Make the blob visible. Call with the lock held. Raises PreconditionFailedError."""
+        current = self.blobs.get(key)
+        check_condition("memory", key, condition, None if current is None else current.etag)
+        self.blobs[key] = Blob(data, etag, self.next_time(), options)
         return PutReceipt(etag)
 
-    def _tick(self) -> datetime:
-        with self._lock:
-            self._last_time = max(self._now(), self._last_time + timedelta(microseconds=1))
+    def next_time(self) -> datetime:
+        """A time of the store's clock, later than all earlier ones."""
+        with self.lock:
+            self._last_time = max(self.now(), self._last_time + timedelta(microseconds=1))
             return self._last_time
 
 
 def received(body: Body | bytes, checksum: str | None, limits: Limits, key: str) -> bytes:
-    """The bytes of a body, read piece by piece, which must be those that the checksum was made of."""
+    """The bytes of a body. Raises InvalidStoreRequestError, ChecksumMismatchError."""
     check_key("memory", key)
     data = body if isinstance(body, bytes) else _read(body)
     check_size("memory", key, len(data), limits)
@@ -102,14 +90,14 @@ def received(body: Body | bytes, checksum: str | None, limits: Limits, key: str)
 
 
 def check_whole(data: bytes, checksum: str | None, key: str) -> None:
-    """Refuse bytes other than those that the checksum was made of."""
+    """Refuse bytes that do not have this checksum. Raises ChecksumMismatchError."""
     algorithm = check_algorithm("memory", checksum)
     if algorithm is not None:
         check_checksum("memory", key, Digests(algorithm).update(data).checksum(algorithm), checksum)
 
 
 def etag_of(data: bytes) -> str:
-    """The quoted MD5, as S3 gives it to what came in one piece."""
+    """The quoted MD5: S3's ETag of a blob or part that was sent in one request."""
     return f'"{Digests("MD5").update(data).md5}"'
 
 

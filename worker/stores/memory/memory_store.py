@@ -1,9 +1,10 @@
-"""The memory store: a real store in a dict, as strict as S3 where S3 is strict. For tests and for trying things out."""
+"""The memory store: a bucket in a dict, as strict as S3. For tests and for trying things out."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import Literal
 
@@ -14,13 +15,14 @@ from worker.stores.blob_values import (
     Condition,
     DeleteFailure,
     KeyEntry,
+    Limits,
     Page,
     PutReceipt,
     carried,
     normal,
 )
 from worker.stores.checksums import FULL_OBJECT_ALGORITHMS, Digests
-from worker.stores.memory.memory_bucket import etag_of, received
+from worker.stores.memory.memory_bucket import MemoryBucket, etag_of, received
 from worker.stores.memory.memory_uploads import MemoryUploads
 from worker.stores.refusals import check_copy, check_delete, check_key, check_offset, check_size
 from worker.stores.store import Body, Reader
@@ -34,8 +36,37 @@ class MemoryReader(BytesIO):
         self.etag = etag
 
 
-class MemoryStore(MemoryUploads):
-    """Whole blobs and listings; uploads and what is stored are in its bases."""
+class MemoryStore:
+    """A :class:`~worker.stores.store.Store` in this process's memory."""
+
+    name = "memory"
+    endpoint = ""
+
+    def __init__(
+        self,
+        bucket: str = "memory",
+        *,
+        limits: Limits | None = None,
+        checksum: str = "crc64nvme",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """``now`` is the store's clock; the times that it gives to blobs and uploads always grow."""
+        self.bucket = bucket
+        self.identity = f"memory-{id(self):x}/{bucket}"
+        self.limits = limits or Limits()
+        self.checksum = checksum
+        self._bucket = MemoryBucket(bucket, now)
+        uploads = MemoryUploads(self._bucket, self.limits)
+        self.create_upload = uploads.create_upload
+        self.upload_part = uploads.upload_part
+        self.copy_part = uploads.copy_part
+        self.list_parts = uploads.list_parts
+        self.complete_upload = uploads.complete_upload
+        self.abort_upload = uploads.abort_upload
+        self.list_uploads = uploads.list_uploads
+
+    def warm_up(self) -> None:
+        pass
 
     # --- whole blobs -------------------------------------------------------------------------------------------------
 
@@ -48,23 +79,20 @@ class MemoryStore(MemoryUploads):
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        """See :meth:`~worker.stores.store.Store.put`."""
         data = received(body, checksum, self.limits, key)
-        with self._lock:
-            return self._commit(key, data, etag_of(data), condition, normal(options))
+        with self._bucket.lock:
+            return self._bucket.commit(key, data, etag_of(data), condition, normal(options))
 
     def get(
         self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None
     ) -> AbstractContextManager[Reader]:
-        """See :meth:`~worker.stores.store.Store.get`."""
-        blob = self._blob(key, if_match)
+        blob = self._bucket.blob(key, if_match)
         check_offset(self.name, key, offset, size, len(blob.data))
         end = None if size is None else offset + size
         return closing(MemoryReader(blob.data[offset:end], blob.etag))
 
     def head(self, key: str) -> BlobHead:
-        """See :meth:`~worker.stores.store.Store.head`."""
-        blob = self._blob(key)
+        blob = self._bucket.blob(key)
         kept = FULL_OBJECT_ALGORITHMS.get(self.checksum)
         return BlobHead(
             key=key,
@@ -78,8 +106,7 @@ class MemoryStore(MemoryUploads):
         )
 
     def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
-        """See :meth:`~worker.stores.store.Store.options_of`."""
-        options = self._blob(key).options
+        options = self._bucket.blob(key).options
         return options if with_tags else replace(options, tags=None)
 
     def copy(
@@ -91,20 +118,21 @@ class MemoryStore(MemoryUploads):
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        """See :meth:`~worker.stores.store.Store.copy`."""
         check_key(self.name, key)
-        with self._lock:
-            source = self._blob(source_key, source_if_match)
+        with self._bucket.lock:
+            source = self._bucket.blob(source_key, source_if_match)
             check_copy(self.name, source_key, key, is_unchanged=options is None)
             check_size(self.name, source_key, len(source.data), self.limits)
-            return self._commit(key, source.data, etag_of(source.data), condition, carried(source.options, options))
+            return self._bucket.commit(
+                key, source.data, etag_of(source.data), condition, carried(source.options, options)
+            )
 
     # --- many keys ---------------------------------------------------------------------------------------------------
 
+    # The token is the last key or common prefix of the page.
     def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 1_000) -> Page:
-        """See :meth:`~worker.stores.store.Store.list_page`. The token is the last key or common prefix given out."""
-        with self._lock:
-            blobs = dict(self._blobs)
+        with self._bucket.lock:
+            blobs = dict(self._bucket.blobs)
         entries: list[KeyEntry] = []
         prefixes: list[str] = []
         keys = sorted((key for key in blobs if key.startswith(prefix)), key=str.encode)
@@ -115,29 +143,27 @@ class MemoryStore(MemoryUploads):
             if item == last:
                 continue
             if len(entries) + len(prefixes) >= limit:
-                return Page(entries, prefixes, last, self._now())
+                return Page(entries, prefixes, last, self._bucket.now())
             if end < 0:
                 blob = blobs[key]
                 entries.append(KeyEntry(key, len(blob.data), blob.mod_time, blob.etag))
             else:
                 prefixes.append(item)
             last = item
-        return Page(entries, prefixes, None, self._now())
+        return Page(entries, prefixes, None, self._bucket.now())
 
     def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
-        """See :meth:`~worker.stores.store.Store.delete_batch`."""
         check_delete(self.name, keys, self.limits)
-        with self._lock:
+        with self._bucket.lock:
             if if_match is not None:
                 (key,) = keys
-                if key in self._blobs:
-                    self._blob(key, if_match)
+                if key in self._bucket.blobs:
+                    self._bucket.blob(key, if_match)
             for key in keys:
-                self._blobs.pop(key, None)
+                self._bucket.blobs.pop(key, None)
         return []
 
     # --- else --------------------------------------------------------------------------------------------------------
 
     def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
-        """There is no server that a URL could name."""
         raise NotSupportedError("memory: a blob in memory has no URL")

@@ -1,4 +1,4 @@
-"""What goes into botocore and what comes out of it as a stream."""
+"""Request bodies for botocore, and the reader of a response body."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,11 @@ from worker.stores.s3.s3_errors import s3_errors
 from worker.stores.store import Body
 
 
-class SentBody:
-    """A body on its way out, which remembers the error of its own ``read``.
+class RequestBody:
+    """A request body that keeps the error its own ``read`` raised.
 
-    botocore and urllib3 take an error of the source for one of the network; here the two stay apart.
+    botocore and urllib3 wrap that error as a network error; :func:`request_body` raises the original instead.
+    Seen with botocore 1.44.5 and urllib3 2.8.0; no upstream report found.
     """
 
     def __init__(self, body: Body) -> None:
@@ -21,7 +22,7 @@ class SentBody:
         self._body = body
 
     def read(self, size: int = -1, /) -> bytes | memoryview:
-        """Read from the source."""
+        """Up to ``size`` bytes of the body; keeps the error that the body raises."""
         try:
             return self._body.read(size)
         except Exception as error:
@@ -29,12 +30,12 @@ class SentBody:
             raise
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go back, for a retry, which gives the source another chance."""
+        """Move. botocore rewinds before a retry, so an earlier error no longer counts."""
         self.error = None
         return self._body.seek(offset, whence)
 
     def tell(self) -> int:
-        """The position in the source."""
+        """The position in bytes."""
         return self._body.tell()
 
     def __len__(self) -> int:
@@ -42,13 +43,13 @@ class SentBody:
 
 
 @contextmanager
-def sending(body: Body | bytes) -> Iterator[SentBody | bytes]:
-    """The body as botocore takes it; an error of the body's own ``read`` comes out as it was raised."""
+def request_body(body: Body | bytes) -> Iterator[RequestBody | bytes]:
+    """The body, rewound, for one botocore call inside the context. An error of ``body.read`` is raised unchanged."""
     if isinstance(body, bytes):
         yield body
         return
-    body.seek(0)  # an earlier call may have sent it: the server would wait for bytes that never come
-    sent = SentBody(body)
+    body.seek(0)  # an earlier call may have read it; the server would wait for the missing bytes
+    sent = RequestBody(body)
     try:
         yield sent
     except Exception:
@@ -59,7 +60,7 @@ def sending(body: Body | bytes) -> Iterator[SentBody | bytes]:
 
 
 class S3Reader:
-    """The bytes of one get. Never ends early without an error. Without a stream there is nothing to read."""
+    """The bytes of one get: ``size`` of them, or an error. ``stream`` is None for an empty range."""
 
     def __init__(self, stream: Any, size: int, etag: str, *, bucket: str, key: str) -> None:
         self.etag = etag
@@ -69,7 +70,7 @@ class S3Reader:
         self._key = key
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left without one; ``b""`` at the end."""
+        """Up to ``size`` bytes, or all the rest if it is negative; ``b""`` at the end. Raises StoreUnavailableError."""
         wanted = self._left if size < 0 else min(size, self._left)
         if not wanted:
             return b""
@@ -78,12 +79,12 @@ class S3Reader:
         self._left -= len(data)
         if len(data) < wanted:
             raise StoreUnavailableError(
-                f"s3: {self._key!r} in bucket {self._bucket!r} ended {self._left} bytes before its end"
+                f"s3: {self._key!r} in bucket {self._bucket!r}: the answer broke off {self._left} bytes before its end"
             )
         return data
 
     def close(self) -> None:
-        """Give the connection back, or close it if bytes are left."""
+        """Return the connection to the pool, or close it if bytes are unread."""
         if self._stream is not None:
             self._stream.close()
 

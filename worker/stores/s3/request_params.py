@@ -1,6 +1,7 @@
-"""Between our values and boto3's dictionaries. Pure: no request is made here."""
+"""Translates our values into boto3's parameters and its answers into our values. Pure: sends no request."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.header import Header
 from email.utils import parsedate_to_datetime
@@ -22,8 +23,8 @@ _HEADERS: Final = {
 }
 
 
-def present(**params: Any) -> Params:
-    """The parameters that have a value: boto3 refuses None."""
+def without_none(**params: Any) -> Params:
+    """The parameters whose value is not None, which boto3 refuses."""
     return {name: value for name, value in params.items() if value is not None}
 
 
@@ -37,11 +38,11 @@ def checksum_params(checksum: str | None) -> Params:
     return {_SENT[algorithm]: value}
 
 
-def guard_params(algorithm: str | None, checksum: str | None, size: int | None) -> Params:
-    """What completion checks of the whole blob; nothing for stores that know no full-object checksums."""
+def whole_blob_params(algorithm: str | None, checksum: str | None, size: int | None) -> Params:
+    """Size and checksum that completion must check; nothing for a store without full-object checksums."""
     if algorithm is None:
         return {}
-    params = present(MpuObjectSize=size)
+    params = without_none(MpuObjectSize=size)
     if checksum is not None and checksum.startswith(f"{algorithm}:"):
         params |= checksum_params(checksum) | {"ChecksumType": "FULL_OBJECT"}
     return params
@@ -51,49 +52,50 @@ def condition_params(condition: Condition | None) -> Params:
     """If-Match or If-None-Match."""
     if condition is None:
         return {}
-    return present(IfMatch=condition.if_match, IfNoneMatch="*" if condition.if_none_match else None)
+    return without_none(IfMatch=condition.if_match, IfNoneMatch="*" if condition.if_none_match else None)
 
 
 def option_params(options: BlobOptions | None) -> Params:
-    """Content type, user metadata, tags and the other headers that readers get."""
+    """Content type, user metadata, tags and response headers."""
     if options is None:
         return {}
     headers = {_HEADERS[name]: value for name, value in options.headers.items() if name in _HEADERS}
-    return headers | present(
+    return headers | without_none(
         ContentType=options.content_type,
-        Metadata={name: _header(value) for name, value in options.metadata.items()} or None,
+        Metadata={name: _header_value(value) for name, value in options.metadata.items()} or None,
         Tagging=urlencode(options.tags or {}) or None,
     )
 
 
 def part_params(part: PartReceipt, algorithm: str | None) -> Params:
-    """One part in the list that completes an upload."""
+    """One entry of the part list that completes an upload."""
     params: Params = {"PartNumber": part.part_number, "ETag": part.etag}
     if algorithm is not None and part.checksum is not None and part.checksum.startswith(f"{algorithm}:"):
         params |= checksum_params(part.checksum)
     return params
 
 
-def kept_checksum(answer: Params) -> str | None:
-    """The checksum that the store keeps of the bytes; one made of the parts' checksums says nothing of the bytes."""
+def full_object_checksum(answer: Params) -> str | None:
+    """The store's checksum of the bytes; None for a composite one, which is computed from the parts' checksums."""
     if answer.get("ChecksumType") == "COMPOSITE":
         return None
     found = next((f"{name}:{answer[field]}" for name, field in _KEPT.items() if answer.get(field)), None)
-    return None if found is None or "-" in found else found  # some stores do not tell the type; "…==-3" is of 3 parts
+    # Some stores send no type: "…==-3" is a composite of 3 parts.
+    return None if found is None or "-" in found else found
 
 
 def put_receipt(answer: Params) -> PutReceipt:
-    """The answer to a call that published. Some stores leave the ETag out, or empty."""
+    """The answer to a commit call. Some stores omit the ETag or leave it empty."""
     return PutReceipt(answer.get("ETag") or None, answer.get("VersionId"))
 
 
 def part_receipt(answer: Params, part_number: int, size: int) -> PartReceipt:
-    """A part as the store echoed it."""
-    return PartReceipt(part_number, size, answer.get("ETag") or "", kept_checksum(answer))
+    """The part that the answer describes."""
+    return PartReceipt(part_number, size, answer.get("ETag") or "", full_object_checksum(answer))
 
 
-def served_at(answer: Params) -> datetime:
-    """The store's clock when it answered, in whole seconds; this machine's if the answer has no date."""
+def answered_at(answer: Params) -> datetime:
+    """The Date header of the answer, in whole seconds; this machine's clock if there is none."""
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         return parsedate_to_datetime(date).astimezone(UTC)
@@ -102,7 +104,7 @@ def served_at(answer: Params) -> datetime:
 
 
 def abort_days(rule: Params, key: str) -> int | None:
-    """After how many days a lifecycle rule aborts an unfinished upload at the key; None: it does not."""
+    """Days after which a lifecycle rule aborts an unfinished upload at the key; None if it does not apply."""
     chosen = rule.get("Filter", {})
     prefix = rule.get("Prefix") or chosen.get("Prefix") or chosen.get("And", {}).get("Prefix") or ""
     applies = rule.get("Status") == "Enabled" and key.startswith(prefix)
@@ -110,25 +112,28 @@ def abort_days(rule: Params, key: str) -> int | None:
     return days
 
 
-def advanced(answer: Params, marker: Any, last: Any) -> Any:
-    """Where the next page begins; None after the last. Raises NotSupportedError if it would be the same one again."""
+def next_marker(answer: Params, marker: Any, previous: Any) -> Any:
+    """The marker of the next page; None after the last one.
+
+    Raises NotSupportedError if a truncated answer has no new marker: asking again would return this page for ever.
+    """
     if not answer.get("IsTruncated"):
         return None
-    if not marker or marker == last:
-        raise NotSupportedError("s3: the store says that there is more, and not where")
+    if not marker or marker == previous:
+        raise NotSupportedError("s3: the store truncated a listing without telling where it continues")
     return marker
 
 
 def content_length(answer: Params) -> int:
-    """The size that the store tells. Raises NotSupportedError if it tells none."""
+    """The size in bytes. Raises NotSupportedError if the answer has none."""
     size = answer.get("ContentLength")
     if size is None:
-        raise NotSupportedError("s3: the store tells no Content-Length")
+        raise NotSupportedError("s3: the store answered without a Content-Length")
     return int(size)
 
 
 def blob_head(key: str, answer: Params) -> BlobHead:
-    """The answer to HEAD."""
+    """The head that an answer to HEAD describes."""
     return BlobHead(
         key=key,
         size=content_length(answer),
@@ -137,14 +142,14 @@ def blob_head(key: str, answer: Params) -> BlobHead:
         content_type=answer.get("ContentType"),
         metadata=_metadata(answer),
         version_id=answer.get("VersionId"),
-        checksum=kept_checksum(answer),
+        checksum=full_object_checksum(answer),
         storage_class=answer.get("StorageClass"),
         encryption=answer.get("ServerSideEncryption"),
     )
 
 
 def blob_options(answer: Params, tags: dict[str, str] | None) -> BlobOptions:
-    """The answer to HEAD, as what a copy should carry."""
+    """The options that an answer to HEAD describes."""
     return BlobOptions(
         content_type=answer.get("ContentType"),
         metadata=_metadata(answer),
@@ -156,13 +161,41 @@ def blob_options(answer: Params, tags: dict[str, str] | None) -> BlobOptions:
     )
 
 
-def _header(value: str) -> str:
-    """A value of user metadata as it can be sent: what is not ASCII as S3 itself shows it. Source: RFC 2047."""
+def _header_value(value: str) -> str:
+    """A metadata value as an HTTP header: text beyond ASCII is encoded as S3 returns it. Source: RFC 2047.
+
+    botocore refuses it otherwise: https://github.com/boto/botocore/issues/2552.
+    """
     if value.isascii():
         return value
     with suppress(UnicodeError):
-        value = value.encode("latin-1").decode()  # botocore takes every header for Latin-1, and stores send UTF-8
+        value = value.encode("latin-1").decode()  # botocore decodes headers as Latin-1, but stores send UTF-8
     return Header(value, "utf-8", maxlinelen=10_000).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDefaults:
+    """Storage class and encryption that the storage is configured with; they win over a blob's own."""
+
+    encrypt: bool = False
+    keyid: str | None = None  #: of the KMS key; None: the store's own key
+    storageclass: str | None = None
+
+    @property
+    def cover_all(self) -> bool:
+        """Whether nothing of a blob's own encryption and storage class is used."""
+        return bool(self.encrypt and self.storageclass)
+
+    def params(self, options: BlobOptions | None) -> Params:
+        """The parameters for a blob with these options."""
+        options = options or BlobOptions()
+        if self.encrypt:
+            encryption = without_none(
+                ServerSideEncryption="aws:kms" if self.keyid else "AES256", SSEKMSKeyId=self.keyid
+            )
+        else:
+            encryption = without_none(ServerSideEncryption=options.encryption, SSEKMSKeyId=options.encryption_key)
+        return without_none(StorageClass=self.storageclass or options.storage_class) | encryption
 
 
 def _metadata(answer: Params) -> dict[str, str]:

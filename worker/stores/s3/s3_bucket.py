@@ -1,106 +1,84 @@
-"""What every verb of the S3 store needs: the bucket, its client, and what the store asks for by itself."""
+"""A bucket of S3: its boto3 client, and HEAD requests, whose answers need interpretation."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from worker.errors import (
-    ConfigurationError,
     CredentialsError,
     InvalidStoreRequestError,
     KeyNotFoundError,
     PermissionDeniedError,
     StoreError,
 )
-from worker.stores.blob_values import BlobOptions, Limits
 from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
-from worker.stores.s3.request_params import Params, present
+from worker.stores.s3.request_params import Params, without_none
 from worker.stores.s3.s3_client import S3Access, S3Clients, make_clients
 from worker.stores.s3.s3_errors import S3_ERRORS, s3_errors
 
-CHECKSUMS: Final = ("crc64nvme", "crc32c", "md5", "none")
-
 
 class S3Bucket:
-    """A bucket. The client is made at the first request, so a store may be built before its process forks."""
+    """One bucket. Its client is made at the first request, so a store may be built before its process forks."""
 
-    name = "s3"
-
-    def __init__(
-        self,
-        access: S3Access,
-        bucket: str,
-        *,
-        checksum: str = "crc64nvme",
-        encrypt: bool = False,
-        keyid: str | None = None,
-        storageclass: str | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        """Sends no request.
-
-        Args:
-            checksum: what the store can check: one of CHECKSUMS. Decides what uploads declare and completion demands.
-            encrypt: ask for encryption at rest: by the KMS key ``keyid``, or by the store's own key without one.
-            storageclass: of everything written; None: the store's default, and copies keep the source's.
-        """
-        if checksum not in CHECKSUMS:
-            raise ConfigurationError("checksum", f"{checksum!r} is none of {', '.join(CHECKSUMS)}")
-        self.bucket = bucket
-        self.endpoint = access.url or ""
-        self.limits = limits or Limits()
-        self.checksum = checksum
-        self._algorithm = FULL_OBJECT_ALGORITHMS.get(checksum)
-        self._encryption = present(ServerSideEncryption="aws:kms" if keyid else "AES256", SSEKMSKeyId=keyid)
-        self._encrypt = encrypt
-        self._storageclass = storageclass
+    def __init__(self, access: S3Access, name: str, *, checksum: str) -> None:
+        """``checksum``: the algorithm of new blobs, as :attr:`~worker.stores.store.Store.checksum`."""
+        self.name = name
+        self.algorithm = FULL_OBJECT_ALGORITHMS.get(checksum)  #: S3's name; None: no full-object checksums
         self._access = access
         self._lock = threading.Lock()
-        self._made_clients: S3Clients | None = None
+        self._cached_clients: S3Clients | None = None
+
+    @property
+    def client(self) -> Any:
+        """The boto3 client that retries requests by itself."""
+        return self._clients.retrying
+
+    @property
+    def client_without_retries(self) -> Any:
+        """The boto3 client that sends each request once."""
+        return self._clients.single_try
 
     @property
     def _clients(self) -> S3Clients:
         with self._lock:
-            if self._made_clients is not None:
-                return self._made_clients
-            with s3_errors("make a client for", bucket=self.bucket):
-                made = make_clients(self._access)
-            for client in (made.patient, made.once):
-                client.meta.events.register("after-call.s3", self._forget_what_expired)
-            # Ambient credentials may come later, or be renewed in a file that boto3 reads but once.
-            self._made_clients = made if made.has_credentials else None
-            return made
+            if self._cached_clients is not None:
+                return self._cached_clients
+            with s3_errors("make a client for", bucket=self.name):
+                clients = make_clients(self._access)
+            for client in (clients.retrying, clients.single_try):
+                client.meta.events.register("after-call.s3", self._drop_clients_with_expired_credentials)
+            # Ambient credentials may appear later, or be renewed in a file that boto3 reads only once.
+            self._cached_clients = clients if clients.has_credentials else None
+            return clients
 
-    def _forget_what_expired(self, parsed: Params, **_: Any) -> None:
+    def _drop_clients_with_expired_credentials(self, parsed: Params, **_: Any) -> None:
         code = parsed.get("Error", {}).get("Code")
         if self._access.access_key is None and S3_ERRORS.get(str(code)) is CredentialsError:
-            self._made_clients = None  # what goes on with them is not disturbed
+            self._cached_clients = None  # requests in progress keep theirs
 
-    @property
-    def _client(self) -> Any:
-        return self._clients.patient
-
-    def _head(self, key: str) -> Params:
-        # Stores that know no checksums may refuse the header that asks for them.
-        mode = "ENABLED" if self._algorithm else None
-        with self._missing_told(key), s3_errors("look at", bucket=self.bucket, key=key):
-            answer: Params = self._client.head_object(Bucket=self.bucket, Key=key, **present(ChecksumMode=mode))
+    def head_object(self, key: str) -> Params:
+        """The answer to HEAD, with the checksum. Raises KeyNotFoundError."""
+        # Stores without checksums may refuse the header that requests them.
+        mode = "ENABLED" if self.algorithm else None
+        with self.not_found_if_unlisted(key), s3_errors("look at", bucket=self.name, key=key):
+            answer: Params = self.client.head_object(Bucket=self.name, Key=key, **without_none(ChecksumMode=mode))
         return answer
 
     @contextmanager
-    def _missing_told(self, key: str) -> Iterator[None]:
-        """Ask by a listing what an answer to HEAD, which has no body, does not tell.
+    def not_found_if_unlisted(self, key: str) -> Iterator[None]:
+        """Replace "denied" inside the context by KeyNotFoundError if a listing shows that the key is missing.
 
-        S3 says "denied" of a key that is not there to whoever may not list the whole bucket, but perhaps its prefix;
-        and "bad request" to credentials that have expired. Source: S3 API reference, "HeadObject", permissions.
+        S3 answers 403 to HEAD and GET of a missing key where the caller may not list the whole bucket, although it may
+        be allowed to list this prefix. An answer to HEAD has no body, so it also shows expired credentials only as
+        "bad request"; the listing then raises CredentialsError. Source: S3 API reference, "HeadObject", permissions.
         """
         try:
             yield
         except (PermissionDeniedError, InvalidStoreRequestError) as denied:
             try:
-                with s3_errors("list", bucket=self.bucket, key=key):
-                    answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1)
+                with s3_errors("list", bucket=self.name, key=key):
+                    answer = self.client.list_objects_v2(Bucket=self.name, Prefix=key, MaxKeys=1)
             except CredentialsError:
                 raise
             except StoreError:
@@ -109,15 +87,8 @@ class S3Bucket:
                 raise
             if any(item["Key"] == key for item in answer.get("Contents", [])):
                 raise
-            raise KeyNotFoundError(f"s3: nothing is stored under {key!r} in bucket {self.bucket!r}") from denied
+            raise KeyNotFoundError(f"s3: nothing is stored under {key!r} in bucket {self.name!r}") from denied
 
-    def _source(self, key: str) -> Params:
-        return {"Bucket": self.bucket, "Key": key}  # botocore percent-encodes a dict, but takes a str as it is
-
-    def _own_params(self, options: BlobOptions | None) -> Params:
-        """Storage class and encryption: the store's own where it is configured with them, else the blob's."""
-        options = options or BlobOptions()
-        encryption = present(ServerSideEncryption=options.encryption, SSEKMSKeyId=options.encryption_key)
-        return present(StorageClass=self._storageclass or options.storage_class) | (
-            self._encryption if self._encrypt else encryption
-        )
+    def copy_source(self, key: str) -> Params:
+        """The CopySource parameter: botocore percent-encodes a dict, but sends a str unchanged."""
+        return {"Bucket": self.name, "Key": key}

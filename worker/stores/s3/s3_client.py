@@ -1,4 +1,4 @@
-"""The boto3 client: every setting that makes it fast, patient and polite to compatible stores is made here."""
+"""Makes boto3 clients. All client settings for speed, retries and compatible stores are here."""
 
 import base64
 import hashlib
@@ -14,14 +14,14 @@ from botocore.session import get_session
 from botocore.utils import is_valid_endpoint_url
 
 from worker.errors import ConfigurationError
-from worker.stores.s3.sockets import judge_by_progress
+from worker.stores.s3.sockets import time_out_without_progress
 
-SIGNATURE_VERSION: Final = "s3v4"  # presigned URLs would else be signed with the SigV2 that many regions refuse
+SIGNATURE_VERSION: Final = "s3v4"  # the default presigns URLs with SigV2, which many regions refuse
 
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
-    """How to reach a bucket's server, and as whom. Secrets do not show in its repr."""
+    """Endpoint, credentials and connection settings of a bucket's server. Its repr hides secrets."""
 
     region: str | None = None
     endpoint: str = ""  #: "" is AWS; without a scheme ``secure`` decides
@@ -30,8 +30,8 @@ class S3Access:
     session_token: str | None = field(default=None, repr=False)
     path_style: bool = False  #: True: http://host/bucket/key even where the bucket could be part of the host name
     secure: bool = True
-    sign_payload: bool = False  #: for stores that refuse UNSIGNED-PAYLOAD; costs one SHA-256 of every byte
-    max_pool_connections: int = 10  #: at least the threads that share the client, else connections are thrown away
+    sign_payload: bool = False  #: for stores that refuse UNSIGNED-PAYLOAD; costs a SHA-256 of every byte
+    max_pool_connections: int = 10  #: at least as many as threads share the client; connections above it are not reused
     connect_timeout: float = 5.0  #: seconds
     read_timeout: float = 60.0  #: seconds without a byte in either direction
     max_attempts: int = 3  #: of one request, the first included
@@ -40,7 +40,7 @@ class S3Access:
         if (self.access_key is None) != (self.secret_key is None):
             missing = "accesskey" if self.access_key is None else "secretkey"
             raise ConfigurationError(missing, "accesskey and secretkey go together; leave out both for ambient ones")
-        # Not repeated in the message, nor let through to a ledger: it may hold a password.
+        # The URL may hold a password: keep it out of the message and of the ledger.
         if self.url is not None and ("@" in self.url or not is_valid_endpoint_url(self.url)):
             raise ConfigurationError("regionendpoint", "must be a URL or a host, without user name and password")
 
@@ -56,14 +56,14 @@ class S3Access:
 class S3Clients:
     """Two boto3 S3 clients that share their credentials."""
 
-    patient: Any  #: repeats requests by itself
-    #: Never does. For Create: a repeated one, whose first answer was lost, leaves an upload that nobody knows of.
-    once: Any
-    has_credentials: bool  #: False: boto3 found none, and these never will
+    retrying: Any  #: retries requests by itself
+    #: Never retries. For CreateMultipartUpload: a retry after a lost answer would leave an upload with an unknown id.
+    single_try: Any
+    has_credentials: bool  #: False: boto3 found none, and these clients will not look again
 
 
 def make_clients(access: S3Access) -> S3Clients:
-    """The clients of a store. Sends nothing, unless ambient credentials have to be looked up."""
+    """The clients of a store. Sends no request, except to look up ambient credentials."""
     basis = get_session()
     loader = _loader(basis.get_config_variable("data_path"))
     basis.register_component("data_loader", loader)
@@ -74,24 +74,28 @@ def make_clients(access: S3Access) -> S3Clients:
         aws_session_token=access.session_token,
         region_name=access.region,
     )
-    loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # boto3 adds its own each time
-    patient, once = (_make_client(session, access, attempts) for attempts in (access.max_attempts, 1))
-    return S3Clients(patient, once, has_credentials=session.get_credentials() is not None)
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # boto3 1.44.5 adds its own for each session
+    retrying, single_try = (_make_client(session, access, attempts) for attempts in (access.max_attempts, 1))
+    return S3Clients(retrying, single_try, has_credentials=session.get_credentials() is not None)
 
 
 @cache
 def _loader(data_path: str | None) -> Any:
-    """What reads the megabytes of JSON that describe S3, and keeps them: one for all stores of a process."""
+    """The loader that parses and caches the megabytes of JSON describing S3: one per process.
+
+    botocore makes one for each session: https://github.com/boto/botocore/issues/3078.
+    """
     return create_loader(data_path)
 
 
 def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
     config = _config(access, max_attempts)
     client = session.client("s3", endpoint_url=access.url, use_ssl=access.secure, config=config)
-    # botocore asks "Expect: 100-continue" for every file-like body: one more round trip for each part.
+    # botocore sends "Expect: 100-continue" with every file-like body: one more round trip per part. It has
+    # no setting against it (botocore 1.44.5); no upstream report found.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
-    judge_by_progress(client, access.read_timeout)
+    time_out_without_progress(client, access.read_timeout)
     return client
 
 
@@ -100,10 +104,10 @@ def _config(access: S3Access, max_attempts: int) -> Config:
         signature_version=SIGNATURE_VERSION,
         s3={
             "addressing_style": "path" if access.path_style else "auto",
-            # Parts carry a checksum of their own; a SHA-256 for the signature would double the CPU time.
+            # Parts carry their own checksum; a SHA-256 for the signature would double the CPU time.
             "payload_signing_enabled": access.sign_payload,
         },
-        # The other value adds CRC32 trailers, which compatible stores refuse or, worse, store as content.
+        # "when_supported" adds CRC32 trailers, which compatible stores refuse or, worse, store as content.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"mode": "standard", "total_max_attempts": max_attempts},
@@ -115,7 +119,8 @@ def _config(access: S3Access, max_attempts: int) -> Config:
 
 
 def _send_content_md5(params: dict[str, Any], **_: Any) -> None:
-    # DeleteObjects must carry a checksum. Content-MD5 is the one that AWS and every compatible store accept.
+    # DeleteObjects requires a checksum, and Content-MD5 is accepted by AWS and by every compatible store.
+    # botocore no longer sends it: https://github.com/boto/boto3/issues/4392.
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
     checksum = params["context"].get("checksum", {})

@@ -1,7 +1,7 @@
-"""boto's errors become ours here, and nowhere else.
+"""Translates boto's errors into ours; no other module does.
 
-Three tables, asked in this order: the store's error code, the HTTP status, the class of botocore's own exception.
-Messages say what was attempted on which key of which bucket, and never hold credentials.
+Three tables, in this order: the store's error code, the HTTP status, the class of botocore's own exception. Messages
+name the action, the key and the bucket, and never hold credentials.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ _BY_CLASS: Final[dict[type[StoreError], str]] = {
         "InvalidObjectState InvalidPayer InvalidSecurity NotSignedUp ObjectNotInActiveTierError "
         "SignatureDoesNotMatch UnauthorizedAccess"
     ),
-    # A clock that is off spoils good credentials until it is set; another worker's may be right.
+    # A skewed clock invalidates good credentials until it is set; another worker's clock may be right.
     CredentialsError: "ExpiredToken InvalidToken TokenRefreshRequired RequestExpired RequestTimeTooSkewed",
     PreconditionFailedError: "PreconditionFailed",
     ChecksumMismatchError: "BadDigest InvalidDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch",
@@ -55,7 +55,7 @@ _BY_CLASS: Final[dict[type[StoreError], str]] = {
     ),
     WriteConflictError: "ConditionalRequestConflict",
     StoreUnavailableError: (
-        # A race between two writers: nobody can say from the answer alone which of them won.
+        # A race between two writers: the answer alone does not tell which of them won.
         "OperationAborted "
         "InternalError InternalFailure ServiceUnavailable ServiceFailure Busy RequestTimeout RequestTimeoutException "
         "IncompleteBody"
@@ -74,7 +74,7 @@ S3_ERRORS: Final[dict[str, type[StoreError]]] = {
     code: error for error, codes in _BY_CLASS.items() for code in codes.split()
 }
 
-#: For codes that the table lacks, and for answers to HEAD, which have no body and hence no code.
+#: For codes missing above, and for answers to HEAD, which have no body and hence no code.
 S3_STATUSES: Final[dict[int, type[StoreError]]] = {
     401: PermissionDeniedError,
     403: PermissionDeniedError,
@@ -88,7 +88,7 @@ S3_STATUSES: Final[dict[int, type[StoreError]]] = {
     501: NotSupportedError,
 }
 
-#: First match wins. What is in none of them is an OSError of the network's or a bug, and is left alone.
+#: First match wins. Any other exception is a bug and is not translated.
 S3_EXCEPTIONS: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
     (boto.NoCredentialsError, CredentialsError),
     (boto.PartialCredentialsError, CredentialsError),
@@ -103,19 +103,19 @@ S3_EXCEPTIONS: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
     (boto.IncompleteReadError, StoreUnavailableError),
     (ResponseParserError, StoreUnavailableError),
     (Urllib3Error, StoreUnavailableError),
-    (boto.BotoCoreError, InvalidStoreRequestError),  # ParamValidationError and all that is wrong before sending
+    (boto.BotoCoreError, InvalidStoreRequestError),  # ParamValidationError and other errors before sending
 )
 
 _HINTS: Final[dict[str, str]] = {
     "RequestTimeTooSkewed": "the clocks of this machine and of the store are too far apart: set this machine's clock",
     "ExpiredToken": (
-        "credentials that boto3 finds by itself are renewed; a sessiontoken of the settings is not: "
-        "renew it and restart the worker"
+        "boto3 renews credentials that it finds by itself, but not a sessiontoken from the settings: "
+        "renew that and restart the worker"
     ),
     "PermanentRedirect": "the bucket is in another region or at another endpoint: check region and regionendpoint",
     "AuthorizationHeaderMalformed": "the request was signed for another region: check region",
 }
-_MAX_REASON: Final = 300  # characters of the store's own words
+_MAX_REASON: Final = 300  # characters of the store's own message
 
 
 @contextmanager
@@ -128,13 +128,16 @@ def s3_errors(
     source_key: str = "",
     condition: Condition | None = None,
 ) -> Iterator[None]:
-    """Raise what goes wrong inside as a StoreError, the vendor's error as its cause.
+    """Raise boto's errors inside the context as a StoreError, with boto's as the cause.
 
     Args:
-        action: the verb phrase for the message, such as ``"upload part 3 of"``.
-        upload_id: given for calls on an upload, where "not found" means the upload.
-        source_key: given for copies, where "no such key" means the source.
-        condition: what a commit call demanded: a 412 to a repeated request may then be our own first one's doing.
+        action: verb phrase for the message, such as ``"upload part 3 of"``.
+        bucket: name of the bucket, for the message.
+        key: key or prefix, for the message; "" for calls on the bucket.
+        upload_id: set for calls on an upload, where "not found" means the upload.
+        source_key: set for copies, where "no such key" means the source.
+        condition: the condition of a commit call. A 412 to a retried request may be caused by its own first sending,
+            whose answer was lost, and is then raised as StoreUnavailableError.
     """
     try:
         yield
@@ -145,7 +148,7 @@ def s3_errors(
         raise error_class(f"s3: cannot {action} {where}: {answer.reason}") from error
     except (boto.BotoCoreError, ResponseParserError, Urllib3Error) as error:
         error_class = next(ours for theirs, ours in S3_EXCEPTIONS if isinstance(error, theirs))
-        # Text about credentials may quote the output of a credential process: only its class is told.
+        # The text may quote the output of a credential process: name only the class.
         reason = type(error).__name__
         if error_class is not CredentialsError:
             reason = f"{reason}: {error}"[:_MAX_REASON]
@@ -157,7 +160,7 @@ def _where(bucket: str, key: str) -> str:
 
 
 class _Answer:
-    """A store's error answer, read once."""
+    """The fields of a store's error answer."""
 
     def __init__(self, error: boto.ClientError) -> None:
         details = error.response.get("Error", {})
@@ -174,32 +177,36 @@ class _Answer:
         if found is None:
             return StoreUnavailableError if self.status >= 500 else InvalidStoreRequestError
         if found is PreconditionFailedError and condition and self.retries:
-            return StoreUnavailableError  # an earlier sending, whose answer was lost, may have taken effect
+            return StoreUnavailableError  # the first sending may have taken effect, and only its answer was lost
         if found is KeyNotFoundError:
-            return self._what_was_not_found(upload_id, source_key, condition)
+            return self._not_found_class(upload_id, source_key, condition)
         return found
 
-    def _what_was_not_found(self, upload_id: str, source_key: str, condition: Condition | None) -> type[StoreError]:
-        says_key = self.code in S3_ERRORS  # and not merely 404
-        if source_key and (says_key or not upload_id):
+    def _not_found_class(self, upload_id: str, source_key: str, condition: Condition | None) -> type[StoreError]:
+        has_known_code = self.code in S3_ERRORS  # not only the status 404
+        if source_key and (has_known_code or not upload_id):
             return KeyNotFoundError
-        if says_key and condition and condition.if_match:
-            return PreconditionFailedError  # S3 answers so when the blob to be replaced is not there
-        # Some stores keep an upload as a key, and say NoSuchKey of it.
+        if has_known_code and condition and condition.if_match:
+            return PreconditionFailedError  # S3's answer to If-Match where no blob is
+        # Some stores keep an upload as a key and answer NoSuchKey when it is gone.
         return UploadNotFoundError if upload_id else KeyNotFoundError
 
     @property
     def reason(self) -> str:
-        said = f"{self.code}: {self.text}"[:_MAX_REASON]
+        message = f"{self.code}: {self.text}"[:_MAX_REASON]
         request = f", request {self.request_id}" if self.request_id else ""
         repeated = f", sent {self.retries + 1} times" if self.retries else ""
         hint = _HINTS.get(self.code)
-        skew = f" (the store's is {_skew(self.date)})" if self.code == "RequestTimeTooSkewed" and self.date else ""
-        return f"{said} (HTTP {self.status}{repeated}{request})" + (f"; {hint}{skew}" if hint else "")
+        skew = (
+            f" (the store's is {_clock_difference(self.date)})"
+            if self.code == "RequestTimeTooSkewed" and self.date
+            else ""
+        )
+        return f"{message} (HTTP {self.status}{repeated}{request})" + (f"; {hint}{skew}" if hint else "")
 
 
-def _skew(date: str) -> str:
-    """How far the store's clock is from this machine's, by the date of its answer."""
+def _clock_difference(date: str) -> str:
+    """How far the store's clock, as in the Date of its answer, is from this machine's."""
     try:
         ahead = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
     except (TypeError, ValueError):  # no date, or one without a zone

@@ -1,25 +1,41 @@
-"""The S3 store: one bucket of S3 or of a compatible store, through boto3."""
+"""The S3 store: whole blobs, listings and deletes, through boto3."""
 
 import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError, PermissionDeniedError
-from worker.stores.blob_values import BlobHead, BlobOptions, Condition, DeleteFailure, KeyEntry, Page, PutReceipt
-from worker.stores.s3.bodies import S3Reader, sending
+from worker.errors import (
+    ConfigurationError,
+    InvalidStoreRequestError,
+    KeyNotFoundError,
+    NotSupportedError,
+    PermissionDeniedError,
+)
+from worker.stores.blob_values import (
+    BlobHead,
+    BlobOptions,
+    Condition,
+    DeleteFailure,
+    KeyEntry,
+    Limits,
+    Page,
+    PutReceipt,
+)
+from worker.stores.s3.bodies import S3Reader, request_body
 from worker.stores.s3.request_params import (
-    advanced,
+    WriteDefaults,
+    answered_at,
     blob_head,
     blob_options,
     checksum_params,
     condition_params,
     content_length,
+    next_marker,
     option_params,
-    present,
     put_receipt,
-    served_at,
+    without_none,
 )
-from worker.stores.s3.s3_bucket import CHECKSUMS
+from worker.stores.s3.s3_bucket import S3Bucket
 from worker.stores.s3.s3_client import S3Access
 from worker.stores.s3.s3_errors import s3_errors
 from worker.stores.s3.s3_uploads import S3Uploads
@@ -27,15 +43,60 @@ from worker.stores.store import Body
 
 _NOT_IN_XML: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
+CHECKSUMS: Final = ("crc64nvme", "crc32c", "md5", "none")
+
 __all__ = ["CHECKSUMS", "S3Access", "S3Store"]
 
 
-class S3Store(S3Uploads):
-    """One bucket: whole blobs and listings here, uploads and the client in its bases."""
+class S3Store:
+    """A :class:`~worker.stores.store.Store` on a bucket of S3 or of a compatible store."""
+
+    name = "s3"
+
+    def __init__(
+        self,
+        access: S3Access,
+        bucket: str,
+        *,
+        checksum: str = "crc64nvme",
+        encrypt: bool = False,
+        keyid: str | None = None,
+        storageclass: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Sends no request. Raises ConfigurationError.
+
+        Args:
+            access: endpoint and credentials.
+            bucket: name of the bucket.
+            checksum: what the store can check: one of CHECKSUMS. Decides what uploads declare and completion demands.
+            encrypt: request encryption at rest: with the KMS key ``keyid``, or with the store's own key without one.
+            keyid: id of the KMS key; only used with ``encrypt``.
+            storageclass: of everything written; None: the store's default, and copies keep the source's.
+            limits: of uploads and deletes; None: those of S3.
+        """
+        if checksum not in CHECKSUMS:
+            raise ConfigurationError("checksum", f"{checksum!r} is none of {', '.join(CHECKSUMS)}")
+        self.bucket = bucket
+        self.endpoint = access.url or ""
+        self.identity = f"{self.endpoint.rstrip('/')}/{bucket}"
+        self.limits = limits or Limits()
+        self.checksum = checksum
+        self._defaults = WriteDefaults(encrypt, keyid, storageclass)
+        self._bucket = S3Bucket(access, bucket, checksum=checksum)
+        uploads = S3Uploads(self._bucket, self._defaults)
+        self.create_upload = uploads.create_upload
+        self.upload_part = uploads.upload_part
+        self.copy_part = uploads.copy_part
+        self.list_parts = uploads.list_parts
+        self.complete_upload = uploads.complete_upload
+        self.abort_upload = uploads.abort_upload
+        self.list_uploads = uploads.list_uploads
+        self.upload_lifetime = uploads.upload_lifetime
 
     def warm_up(self) -> None:
-        """Make the client now: half a second that the first request need not wait for."""
-        self._client  # noqa: B018  made by looking at it
+        """Make the client now: the first request then need not wait half a second for it."""
+        self._bucket.client  # noqa: B018  the property makes it
 
     # --- whole blobs -------------------------------------------------------------------------------------------------
 
@@ -48,42 +109,51 @@ class S3Store(S3Uploads):
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        """See :meth:`~worker.stores.store.Store.put`."""
         params = (
-            checksum_params(checksum) | condition_params(condition) | option_params(options) | self._own_params(options)
+            checksum_params(checksum)
+            | condition_params(condition)
+            | option_params(options)
+            | self._defaults.params(options)
         )
-        with sending(body) as sent, s3_errors("put", bucket=self.bucket, key=key, condition=condition):
-            answer = self._client.put_object(Bucket=self.bucket, Key=key, Body=sent, **params)
+        with request_body(body) as sent, s3_errors("put", bucket=self._bucket.name, key=key, condition=condition):
+            answer = self._bucket.client.put_object(Bucket=self._bucket.name, Key=key, Body=sent, **params)
         return put_receipt(answer)
 
     def get(self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None) -> S3Reader:
-        """See :meth:`~worker.stores.store.Store.get`."""
-        asked = None if offset == 0 and size is None else f"bytes={offset}-{'' if size is None else offset + size - 1}"
-        with self._missing_told(key), s3_errors("get", bucket=self.bucket, key=key):
-            if size == 0:  # HTTP has no range for it
-                answer = self._client.head_object(Bucket=self.bucket, Key=key, **present(IfMatch=if_match))
-                return S3Reader(None, 0, answer.get("ETag") or "", bucket=self.bucket, key=key)
-            answer = self._client.get_object(Bucket=self.bucket, Key=key, **present(Range=asked, IfMatch=if_match))
-        reader = S3Reader(answer["Body"], content_length(answer), answer.get("ETag") or "", bucket=self.bucket, key=key)
-        if asked is not None and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
+        byte_range = (
+            None if offset == 0 and size is None else f"bytes={offset}-{'' if size is None else offset + size - 1}"
+        )
+        with self._bucket.not_found_if_unlisted(key), s3_errors("get", bucket=self._bucket.name, key=key):
+            if size == 0:  # HTTP cannot express an empty range
+                answer = self._bucket.client.head_object(
+                    Bucket=self._bucket.name, Key=key, **without_none(IfMatch=if_match)
+                )
+                return S3Reader(None, 0, answer.get("ETag") or "", bucket=self._bucket.name, key=key)
+            answer = self._bucket.client.get_object(
+                Bucket=self._bucket.name, Key=key, **without_none(Range=byte_range, IfMatch=if_match)
+            )
+        reader = S3Reader(
+            answer["Body"], content_length(answer), answer.get("ETag") or "", bucket=self._bucket.name, key=key
+        )
+        if byte_range is not None and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
             reader.close()
-            raise NotSupportedError(f"s3: the store ignored the range {asked!r} of {key!r} in bucket {self.bucket!r}")
+            raise NotSupportedError(
+                f"s3: the store ignored the range {byte_range!r} of {key!r} in bucket {self._bucket.name!r}"
+            )
         return reader
 
     def head(self, key: str) -> BlobHead:
-        """See :meth:`~worker.stores.store.Store.head`."""
-        return blob_head(key, self._head(key))
+        return blob_head(key, self._bucket.head_object(key))
 
     def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
-        """See :meth:`~worker.stores.store.Store.options_of`."""
-        head = self._head(key)
+        head = self._bucket.head_object(key)
         return blob_options(head, self._tags(key) if with_tags else None)
 
     def _tags(self, key: str) -> dict[str, str]:
         try:
-            with s3_errors("read the tags of", bucket=self.bucket, key=key):
-                answer = self._client.get_object_tagging(Bucket=self.bucket, Key=key)
-        except (NotSupportedError, KeyNotFoundError):  # some stores answer 404 where there are none
+            with s3_errors("read the tags of", bucket=self._bucket.name, key=key):
+                answer = self._bucket.client.get_object_tagging(Bucket=self._bucket.name, Key=key)
+        except (NotSupportedError, KeyNotFoundError):  # some stores answer 404 if a blob has no tags
             return {}
         except PermissionDeniedError as error:
             raise PermissionDeniedError(f"{error}; without s3:GetObjectTagging its tags would be lost") from error
@@ -98,39 +168,42 @@ class S3Store(S3Uploads):
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        """See :meth:`~worker.stores.store.Store.copy`."""
-        params = condition_params(condition) | present(CopySourceIfMatch=source_if_match)
+        params = condition_params(condition) | without_none(CopySourceIfMatch=source_if_match)
         if options is not None:
             tagging = "COPY" if options.tags is None else "REPLACE"
             params |= option_params(options) | {"MetadataDirective": "REPLACE", "TaggingDirective": tagging}
-        elif not (self._encrypt and self._storageclass):
-            # S3 carries metadata and tags along, but neither storage class nor encryption.
-            options = blob_options(self._head(source_key), {})
-        with s3_errors("copy to", bucket=self.bucket, key=key, source_key=source_key, condition=condition):
-            answer = self._client.copy_object(
-                Bucket=self.bucket, Key=key, CopySource=self._source(source_key), **params, **self._own_params(options)
+        elif not self._defaults.cover_all:
+            # S3 copies metadata and tags by itself, but neither storage class nor encryption.
+            options = blob_options(self._bucket.head_object(source_key), {})
+        with s3_errors("copy to", bucket=self._bucket.name, key=key, source_key=source_key, condition=condition):
+            answer = self._bucket.client.copy_object(
+                Bucket=self._bucket.name,
+                Key=key,
+                CopySource=self._bucket.copy_source(source_key),
+                **params,
+                **self._defaults.params(options),
             )
         return put_receipt(answer | answer.get("CopyObjectResult", {}))
 
     # --- many keys ---------------------------------------------------------------------------------------------------
 
     def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 1_000) -> Page:
-        """See :meth:`~worker.stores.store.Store.list_page`."""
-        params = present(Delimiter=delimiter or None, ContinuationToken=token)
-        with s3_errors("list keys under", bucket=self.bucket, key=prefix):
-            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=limit, **params)
+        params = without_none(Delimiter=delimiter or None, ContinuationToken=token)
+        with s3_errors("list keys under", bucket=self._bucket.name, key=prefix):
+            answer = self._bucket.client.list_objects_v2(
+                Bucket=self._bucket.name, Prefix=prefix, MaxKeys=limit, **params
+            )
         return Page(
             entries=[
                 KeyEntry(item["Key"], item["Size"], item["LastModified"], item.get("ETag") or "")
                 for item in answer.get("Contents", [])
             ],
             prefixes=[item["Prefix"] for item in answer.get("CommonPrefixes", [])],
-            next_token=advanced(answer, answer.get("NextContinuationToken"), token),
-            served_at=served_at(answer),
+            next_token=next_marker(answer, answer.get("NextContinuationToken"), token),
+            served_at=answered_at(answer),
         )
 
     def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
-        """See :meth:`~worker.stores.store.Store.delete_batch`."""
         if if_match is not None:
             (key,) = keys
             self._delete_if_match(key, if_match)
@@ -139,15 +212,17 @@ class S3Store(S3Uploads):
             return []
         if len(keys) > self.limits.max_delete:
             raise InvalidStoreRequestError(f"s3: {len(keys)} keys in one delete; at most {self.limits.max_delete}")
-        odd = [key for key in keys if _NOT_IN_XML.search(key)]  # one of them would spoil the whole request
-        for key in odd:
-            with s3_errors("delete", bucket=self.bucket, key=key):
-                self._client.delete_object(Bucket=self.bucket, Key=key)
-        wanted = {"Objects": [{"Key": key} for key in keys if key not in odd], "Quiet": True}
+        not_in_xml = [
+            key for key in keys if _NOT_IN_XML.search(key)
+        ]  # one such key would make the whole XML request invalid
+        for key in not_in_xml:
+            with s3_errors("delete", bucket=self._bucket.name, key=key):
+                self._bucket.client.delete_object(Bucket=self._bucket.name, Key=key)
+        wanted = {"Objects": [{"Key": key} for key in keys if key not in not_in_xml], "Quiet": True}
         if not wanted["Objects"]:
             return []
-        with s3_errors(f"delete {len(keys)} keys, the first", bucket=self.bucket, key=keys[0]):
-            answer = self._client.delete_objects(Bucket=self.bucket, Delete=wanted)
+        with s3_errors(f"delete {len(keys)} keys, the first", bucket=self._bucket.name, key=keys[0]):
+            answer = self._bucket.client.delete_objects(Bucket=self._bucket.name, Delete=wanted)
         return [
             DeleteFailure(item.get("Key", ""), item.get("Code", ""), item.get("Message", ""))
             for item in answer.get("Errors", [])
@@ -155,20 +230,19 @@ class S3Store(S3Uploads):
         ]
 
     def _delete_if_match(self, key: str, if_match: str) -> None:
-        # Without a Condition: S3 answers NoSuchKey where nothing is left to delete, and that is what was wanted.
+        # No ``condition`` for s3_errors: NoSuchKey means that the key is already gone, not that If-Match failed.
         try:
-            with s3_errors("delete", bucket=self.bucket, key=key):
-                self._client.delete_object(Bucket=self.bucket, Key=key, IfMatch=if_match)
+            with s3_errors("delete", bucket=self._bucket.name, key=key):
+                self._bucket.client.delete_object(Bucket=self._bucket.name, Key=key, IfMatch=if_match)
         except KeyNotFoundError:
             return
 
     # --- else --------------------------------------------------------------------------------------------------------
 
     def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
-        """See :meth:`~worker.stores.store.Store.presign`."""
         operation = {"GET": "get_object", "HEAD": "head_object"}[method]
-        with s3_errors("sign a URL for", bucket=self.bucket, key=key):
-            url: str = self._client.generate_presigned_url(
-                operation, Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=expires_in
+        with s3_errors("sign a URL for", bucket=self._bucket.name, key=key):
+            url: str = self._bucket.client.generate_presigned_url(
+                operation, Params={"Bucket": self._bucket.name, "Key": key}, ExpiresIn=expires_in
             )
         return url

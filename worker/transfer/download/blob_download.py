@@ -77,7 +77,7 @@ class _Download:
             checkpoint.abandon(gone=False)
             return False
         if upload.state in (UploadState.COMPLETING, UploadState.COMPLETED):
-            return target.settle()
+            return target.resolve_commit()
         if upload.upload_id is None:
             checkpoint.opened(
                 new_upload_id(target.destination.name, mark=checkpoint.mark, version=str(self.source.fingerprint))

@@ -1,7 +1,6 @@
-"""The file target: one destination, and one run that makes it visible. Publishing a file is a rename.
+"""The file target: one destination, and the run that makes it visible. A file is committed by a rename.
 
-Who renames decides who publishes: a run that has the partial file under its own name knows that no earlier run has
-published it, nor ever will.
+A run that has the partial file under its own name knows that no earlier run has committed it, nor ever will.
 """
 
 import logging
@@ -52,9 +51,9 @@ class FileTarget:
 
     @contextmanager
     def partial(self, upload: SavedUpload) -> Iterator[PartialFile | None]:
-        """The upload's partial file, for this run alone to publish; None if it is gone, with bytes that have rows."""
+        """The upload's partial file, which only this run may commit; None if it is gone although parts have rows."""
         upload_id = upload.upload_id
-        assert upload_id is not None, "a partial file is named before it is made"
+        assert upload_id is not None, "a partial file is named before it is created"
         partial = PartialFile.adopt(self.destination, upload_id, self.token, upload.size)
         if partial is None and not upload.parts and upload.state == UploadState.OPEN:
             partial = self._create(upload_id, upload.size)
@@ -79,10 +78,10 @@ class FileTarget:
             return False
         return self._completed(upload, etag)
 
-    def settle(self) -> bool:
-        """Bring to its end what an earlier run had begun to publish: True, and the checkpoint says ``completed``.
+    def resolve_commit(self) -> bool:
+        """Finish the commit that an earlier run began: True, and the checkpoint is completed.
 
-        Needs no source: that may be gone by now. Raises SupersededError, OutcomeUnknownError, BlobExistsError.
+        Needs no source, which may be gone by now. Raises SupersededError, OutcomeUnknownError, BlobExistsError.
         """
         upload = self.checkpoint.load()
         if upload is None or upload.key != self.destination.key:
@@ -100,7 +99,7 @@ class FileTarget:
             return self.commit(upload, partial)
 
     def begin_again(self, upload: SavedUpload, reason: str) -> None:
-        """Drop all bytes; the checkpoint then knows of none. Raises TooManyRestartsError."""
+        """Drop all bytes, also in the checkpoint. Raises TooManyRestartsError."""
         extra = {"destination": self.destination.url, "reason": reason}
         logger.warning("download begins again from byte 0", extra=extra)
         self._remove_partials(upload)
@@ -109,19 +108,19 @@ class FileTarget:
     def _create(self, upload_id: str, size: int) -> PartialFile:
         partial = PartialFile.create(self.destination, upload_id, self.token, size)
         try:
-            self.checkpoint.opened(upload_id)  # known already: this asks whether the job is still this run's
+            self.checkpoint.opened(upload_id)  # saved already: this checks that the job still belongs to this run
         except LeaseLostError:
             partial.close()
-            self.destination.remove(partial.name)  # still empty, and nobody else will ever look for it
+            self.destination.remove(partial.name)  # still empty, and no later run would look for it
             raise
         return partial
 
     def _was_committed(self, upload: SavedUpload, now: VisibleVersion) -> bool:
-        """Nobody has the partial file any more: whether it is what readers see ``now``."""
+        """The partial file is gone: whether it is the file that readers see ``now``."""
         if now.is_absent:
             raise OutcomeUnknownError(
-                f"{self.destination.url}: neither the file nor its partial file is there; it may have been published "
-                "and then taken away, so it was not fetched again"
+                f"{self.destination.url}: neither the file nor its partial file is there; it may have been completed "
+                "and then removed, so it was not fetched again"
             )
         if now.etag == upload.base.etag:
             self.begin_again(upload, "the partial file is gone")
@@ -131,7 +130,7 @@ class FileTarget:
         return self._completed(upload, now.etag)
 
     def _is_there(self, upload: SavedUpload) -> bool:
-        """Whether readers see the bytes of the rows: the file is read again."""
+        """Whether the visible file has the bytes of the rows; it is read again."""
         descriptor = self.destination.open_file(self.destination.name)
         if descriptor is None:
             return False

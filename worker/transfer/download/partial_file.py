@@ -1,8 +1,8 @@
 """Partial files: what a download has written so far, under a name that tells whose it is.
 
-``.NAME.blobferry-JOB-VERSION-OPENING-TOKEN.part``: all but the token and the suffix is the upload id in the ledger's
-row. The token is that of the run that writes it. A takeover renames the file to its own; whoever had it before has
-no name any more to publish, and stops to write once it sees that.
+``.NAME.blobferry-JOB-VERSION-OPENING-TOKEN.part``: what stands before the token is the upload id in the upload's row.
+The token is that of the run that writes the file. A takeover renames the file to its own name; the earlier run then has
+no name left to commit, and stops writing once it sees that.
 """
 
 import os
@@ -17,11 +17,11 @@ from worker.transfer.download.destination import FileDestination, etag_of
 
 _SUFFIX: Final = re.compile(r"-(0|[1-9][0-9]*)\.part", re.ASCII)
 _UPLOAD_ID: Final = re.compile(r"\.[\w.-]{1,40}\.blobferry-[\w.-]{0,32}-[0-9a-f]{16}-[0-9a-f]{8}", re.ASCII)
-_TRIES: Final = 10  # each failure takes another run that renames the file at that very moment
+_TRIES: Final = 10  # each failure needs another run that renames the file at that moment
 
 
 def new_upload_id(name: str, *, mark: str, version: str) -> str:
-    """An id for the ledger, with which all names of the partial file begin: at most 140 bytes with token and suffix."""
+    """An upload id with which all names of the partial file begin: at most 140 bytes with token and suffix."""
     plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
     return f".{plain[:40]}.blobferry-{mark[:32]}-{sha256(version.encode()).hexdigest()[:16]}-{uuid4().hex[:8]}"
 
@@ -37,7 +37,7 @@ class PartialFile:
 
     @classmethod
     def create(cls, destination: FileDestination, upload_id: str, token: int, size: int) -> Self:
-        """An empty one. It is no more readable for others than the file that it will replace."""
+        """Create an empty partial file, no more readable for others than the file that it will replace."""
         name, mode = _name(upload_id, token), destination.mode()
         partial = cls(destination, name, destination.create(name, 0o666 if mode is None else 0o600), size)
         partial._take_mode()
@@ -46,10 +46,10 @@ class PartialFile:
 
     @classmethod
     def adopt(cls, destination: FileDestination, upload_id: str, token: int, size: int) -> Self | None:
-        """The one that this run or an earlier one has left, renamed to this run's name; None if there is none.
+        """The partial file that this run or an earlier one has left, renamed to this run's name; None if there is none.
 
-        What cannot be it is removed: a symlink, or a hard link to something else than the destination. Raises
-        LeaseLostError if a later run has it.
+        A symlink, or a hard link to anything but the destination, is removed instead. Raises LeaseLostError if a later
+        run has adopted the file.
         """
         mine = _name(upload_id, token)
         for _ in range(_TRIES):
@@ -97,7 +97,7 @@ class PartialFile:
     def write(self, data: memoryview, offset: int) -> None:
         """Write at the offset. Raises DestinationUnavailableError if another run has renamed the file.
 
-        What this run writes would be the very same bytes; but once published, a file is its readers'.
+        This run would write the same bytes, but a committed file belongs to its readers.
         """
         if self._destination.status(self.name) is None:
             raise DestinationUnavailableError(f"{self._destination.url}: the partial file {self.name} is gone")
@@ -107,18 +107,18 @@ class PartialFile:
                 data, offset = data[written:], offset + written
 
     def sync(self) -> None:
-        """Bring its bytes to the disk: before a row says that they are there."""
+        """Bring its bytes to the disk, before rows are written for them."""
         with self._destination.errors("bring the partial file to the disk", lambda: self.missing):
             os.fdatasync(self._descriptor)
 
     def finish(self) -> None:
-        """Make it ready to be published: on the disk, with the permissions of the file that it replaces."""
+        """Prepare the commit: bytes on the disk, permissions of the file that it replaces."""
         self._take_mode()
         with self._destination.errors("bring the partial file to the disk", lambda: self.missing):
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close it; it stays where it is."""
+        """Close the file; it stays where it is."""
         os.close(self._descriptor)
 
     def _take_mode(self) -> None:
@@ -129,16 +129,16 @@ class PartialFile:
 
 
 def remove_partials(destination: FileDestination, upload_id: str, token: int) -> None:
-    """Remove what runs up to this token may have left of an upload."""
+    """Remove the partial files of an upload that runs up to this token have left."""
     for left in _tokens(destination, upload_id):
         if left <= token:
             destination.remove(_name(upload_id, left))
 
 
 def remove_partial(key: str, upload_id: str) -> None:
-    """Remove the partial file of an upload that was given up; its row, with this key, is one of this host.
+    """Remove the partial file of an upload that no job needs; its row, with this key, is of this host.
 
-    Safe to repeat; nothing there is fine. Raises DestinationError.
+    Safe to repeat: a missing file is no error. Raises DestinationError.
     """
     if not _UPLOAD_ID.fullmatch(upload_id):
         raise DestinationNotAllowedError(f"{key}: {upload_id!r:.200} names no partial file of ours")

@@ -26,11 +26,11 @@ from worker.transfer.sources.source import fill
 from worker.units import KIB
 
 _TRANSIENT: Final = (StoreUnavailableError, CredentialsError, ChecksumMismatchError)
-_PIECE: Final = 128 * KIB  #: bytes; at most: each part thread holds one beside its buffer
+_PIECE: Final = 128 * KIB  #: bytes at most: each part thread holds one piece beside its buffer
 
 
 def version_of(head: BlobHead) -> dict[str, Any]:
-    """What tells one version of a blob from another, also from one of the same bytes; JSON values."""
+    """What distinguishes versions of a blob, even those with the same bytes; JSON values."""
     return {
         "size": head.size,
         "etag": head.etag,
@@ -40,9 +40,9 @@ def version_of(head: BlobHead) -> dict[str, Any]:
 
 
 class BlobSource:
-    """The blob under a key. ``url`` is what messages call it.
+    """The blob under a key; messages name it by ``url``.
 
-    Every error of its store comes out as a SourceError: a transfer must not take it for one of the destination's.
+    Every error of its store becomes a SourceError, so that a transfer does not mistake it for one of the destination.
     """
 
     def __init__(self, store: Store, key: str, url: str, *, head: BlobHead | None = None) -> None:
@@ -73,7 +73,7 @@ class BlobSource:
             raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
 
     def close(self) -> None:
-        """Nothing is held: the store belongs to its driver."""
+        """Nothing to release: the store belongs to its driver."""
 
     def _pieces(self, offset: int, size: int) -> Iterator[bytes]:
         with (
@@ -92,7 +92,7 @@ class BlobSource:
 
     @contextmanager
     def _store_errors(self, *gone: type[StoreError], absent: type[SourceError] = SourceChangedError) -> Iterator[None]:
-        """Turn errors of the store into those of a source; ``gone`` say that the version is not there."""
+        """Turn errors of the store into those of a source; errors of ``gone`` mean that the version is missing."""
         try:
             yield
         except StoreError as error:

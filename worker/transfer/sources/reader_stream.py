@@ -23,18 +23,18 @@ class ReaderStream:
         self.total_read = 0
         self._reader = reader
         self._path = path
-        self._ahead = memoryview(b"")  # read and not yet given out
+        self._ahead = memoryview(b"")  # read but not yet returned
         self._ended = False
 
     @classmethod
     def of(cls, reader: Any, path: str) -> Self:
-        """The stream of a reader. Raises TypeError for what is none."""
+        """The stream of a reader. Raises TypeError for anything else."""
         if not callable(getattr(reader, "read", None)):
             raise TypeError(f"{path}: needs a reader with read(size), or a source, got {type(reader).__name__}")
         return cls(reader, path)
 
     def whole(self, size: int) -> bytearray | None:
-        """All there is, if that is at most ``size`` bytes; else None, and what was read is given out later."""
+        """All bytes if there are at most ``size``; otherwise None, and the next reads begin with those read so far."""
         data = bytearray()
         while len(data) <= size and (piece := self._next(min(size + 1 - len(data), _PIECE))):
             data += piece

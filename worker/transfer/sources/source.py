@@ -24,12 +24,12 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what reading needs."""
+        """Release what reading needs."""
         ...
 
 
 class MemorySource:
-    """Bytes that are here already."""
+    """Bytes in memory."""
 
     url = "memory"
 
@@ -47,7 +47,7 @@ class MemorySource:
         """Nothing can have changed."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 def as_bytes(contents: Any) -> memoryview:
@@ -59,15 +59,18 @@ def as_bytes(contents: Any) -> memoryview:
     return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
 
 
-_TRIES: Final = 5  #: connections that may drop while one buffer is filled
+_TRIES: Final = 5  #: dropped connections after which filling one buffer fails
 
 
 Pieces = Callable[[int, int], Iterator[bytes]]
-"""Bytes from an offset: at least one and at most so many. Raises SourceUnavailableError where it breaks off."""
+"""Bytes from an offset: at least one, at most so many. Raises SourceUnavailableError when the connection drops."""
 
 
 def fill(buffer: memoryview, offset: int, pieces: Pieces) -> None:
-    """Fill the buffer with the bytes from ``offset``. Raises SourceUnavailableError after a few drops."""
+    """Fill the buffer from ``offset``. A dropped connection is made again at the byte it had reached, a few times.
+
+    Raises SourceUnavailableError.
+    """
     filled = drops = 0
     while filled < len(buffer):
         try:

@@ -28,7 +28,7 @@ class Splice:
         self._data = data
 
     def followed_by(self, data: Source) -> "Splice":
-        """The same with other data."""
+        """This splice with other data."""
         return Splice(self._old, self._offset, data)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:

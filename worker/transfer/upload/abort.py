@@ -83,7 +83,7 @@ def _is_empty(store: Store, key: str, upload_id: str) -> bool:
 
 
 @contextmanager
-def aborting_what_is_left(store: Store, mark: str = "") -> Iterator[MemoryCheckpoint]:
+def aborting_leftovers(store: Store, mark: str = "") -> Iterator[MemoryCheckpoint]:
     """A checkpoint for one call, whose uploads are aborted at its end unless they were completed."""
     checkpoint = MemoryCheckpoint(mark)
     try:

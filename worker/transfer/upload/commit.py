@@ -1,7 +1,7 @@
-"""Commit calls: what readers see changes here and nowhere else.
+"""Commit calls: the only place where what readers see changes, and where a lost answer is resolved.
 
-Before each call the checkpoint says that it is about to happen and what is visible now; the call carries that as a
-condition. After any odd answer the store is looked at, because an error may hide a success.
+Before each call the checkpoint records that it is about to happen and what is visible now; the call carries that as its
+condition. After any odd answer we look at the key, because an error may hide a success.
 """
 
 import logging
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.errors import (
+    ConfigurationError,
     KeyNotFoundError,
     NotSupportedError,
     PreconditionFailedError,
@@ -18,29 +19,30 @@ from worker.errors import (
     WriteConflictError,
 )
 from worker.stores.blob_values import Condition, PutReceipt
+from worker.stores.checksums import join_checksums, multipart_etag
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Checkpoint, VisibleVersion
+from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
 from worker.transfer.stop import Interrupted, Stop
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
 
-TRIES: Final = 3  #: of one commit call within a run; then the job's own retries take over
-#: Refusals of a condition that holds, as a look shows, before the store is taken for one that does not understand it.
+MAX_TRIES: Final = 3  #: tries of one commit call within a run; then the job's own retries take over
+#: After this many 412s although the condition holds, assume that the store mishandles conditions and drop it.
 MAX_REFUSED: Final = 2
-#: Certain answers: the call had no effect, and may be made on top of what is there. S3 says "no such key" of a copy
-#: whose destination is gone.
+#: Answers after which the call certainly had no effect, so that it may be made again on top of what is there. S3
+#: answers "no such key" to a conditional copy whose destination is gone.
 NO_EFFECT: Final = (PreconditionFailedError, WriteConflictError, KeyNotFoundError)
-MAX_REPLACED: Final = 100  #: replacements by others that a last writer puts up with
+MAX_REPLACED: Final = 100  #: replacements by others after which a last writer gives up
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
-Call = Callable[[Condition | None], PutReceipt]
+CommitCall = Callable[[Condition | None], PutReceipt]
 
 
 def commit(
     store: Store,
     key: str,
-    call: Call,
+    call: CommitCall,
     *,
     base: VisibleVersion,
     expected: Expected,
@@ -50,11 +52,20 @@ def commit(
     may_drop_condition: bool = True,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PutReceipt:
-    """Make the call under the condition that readers still see ``base``, and settle whatever it answers by looking.
+    """Make the call on the condition that readers still see ``base``; resolve any odd answer by looking at the key.
 
     Safe to repeat: if our blob is visible already, nothing is sent. Raises SupersededError if another blob has
-    appeared, unless ``is_last_writer``: that is then replaced; Interrupted before the call; the store's own error if
-    it had no effect. A store that refuses a condition which holds is called without it if ``may_drop_condition``.
+    appeared; Interrupted before the call; the store's own error if the call had no effect.
+
+    Args:
+        call: makes the call with this condition, or without one for None.
+        base: what readers see right before.
+        expected: how our blob is recognised.
+        checkpoint: records the point of no return before each call.
+        stop: asked before each call.
+        is_last_writer: replace a blob that appears meanwhile, instead of raising SupersededError.
+        may_drop_condition: call a store that refuses a condition which holds without one.
+        sleep: waits between two tries, in seconds.
     """
     failures = replaced = refused = 0
     while True:
@@ -81,32 +92,32 @@ def commit(
                 refused += 1
                 continue
             failures += 1
-            if failures == TRIES or not error.transient:
+            if failures == MAX_TRIES or not error.transient:
                 raise
             sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _completed(store: Store, key: str, receipt: PutReceipt, expected: Expected) -> PutReceipt:
-    """The receipt with the ETag that the store left out, if readers see our blob."""
+    """The receipt, with the ETag of the visible blob if the store left it out and the blob is ours."""
     head = look(store, key)
     is_ours = head is not None and expected.difference(head) is None
     return PutReceipt(head.etag, receipt.version_id or head.version_id) if head and is_ours else receipt
 
 
-def _conditionally(call: Call, base: VisibleVersion) -> PutReceipt:
+def _conditionally(call: CommitCall, base: VisibleVersion) -> PutReceipt:
     condition = Condition(if_none_match=True) if base.is_absent else Condition(if_match=base.etag)
     try:
         return call(condition)
     except NotSupportedError:
-        # The store knows no such condition and has done nothing; `look` right before narrows the window.
+        # The store lacks this condition and did nothing. The look right before narrows the window.
         return call(None)
 
 
 def was_committed(store: Store, key: str, *, base: VisibleVersion, expected: Expected) -> PutReceipt | None:
-    """Look whether a commit call has worked; None if readers still see ``base``, so that it may be repeated.
+    """Look whether a commit call has worked: its receipt, or None if readers still see ``base`` (repeat the call).
 
-    ``base`` is compared first: a blob with our very bytes that was there before is not yet ours. Raises
-    SupersededError if readers see something else.
+    ``base`` is compared first: a blob with the same bytes that was there before is not ours. Raises SupersededError if
+    readers see something else.
     """
     head = look(store, key)
     if VisibleVersion.of(head) == base:
@@ -116,3 +127,29 @@ def was_committed(store: Store, key: str, *, base: VisibleVersion, expected: Exp
             f"{key}: the path changed meanwhile, so nothing was sent again: {expected.difference(head)}"
         )
     return PutReceipt(head.etag, head.version_id)
+
+
+def resolve_commit(store: Store, key: str, upload: SavedUpload, checkpoint: Checkpoint) -> bool:
+    """Whether an earlier run's commit call has worked; then the checkpoint is completed. Needs no source.
+
+    Raises SupersededError if readers see neither our blob nor its base.
+    """
+    receipt = was_committed(store, key, base=upload.base, expected=expected_blob(upload, checkpoint.mark))
+    if receipt:
+        checkpoint.completed(receipt.etag, receipt.version_id)
+    return receipt is not None
+
+
+def refuse_other_key(upload: SavedUpload, key: str) -> None:
+    """Raise ConfigurationError if the path leads to another key now: a look there says nothing about the upload."""
+    if upload.key != key:
+        problem = f"this job's upload is at key {upload.key!r}, its path is now at {key!r}"
+        raise ConfigurationError("rootdirectory", problem)
+
+
+def expected_blob(upload: SavedUpload, mark: str, *etags: str | None) -> Expected:
+    """How the upload's blob is recognised once visible; ``etags`` are those that it is known to get."""
+    parts = [part for _, part in sorted(upload.parts.items())]
+    checksum = join_checksums((part.checksum, part.size) for part in parts)
+    known = (*etags, multipart_etag(part.etag for part in parts))
+    return Expected(upload.size, mark, checksum, frozenset(etag.strip('"') for etag in known if etag))

@@ -11,9 +11,9 @@ from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.sources.reader_stream import ReaderStream
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice, SplicedStream
+from worker.transfer.upload.commit import refuse_other_key, resolve_commit
 from worker.transfer.upload.pace import Paces
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
-from worker.transfer.upload.settle import refuse_other_key, settle
 from worker.transfer.upload.source_upload import Write
 from worker.transfer.upload.stream_upload import write_stream
 from worker.transfer.upload.target import Target
@@ -32,7 +32,7 @@ class Engine:
         """End the threads."""
         self.threads.close()
 
-    def settle(self, store: Store, key: str, checkpoint: Checkpoint) -> bool:
+    def resolve_commit(self, store: Store, key: str, checkpoint: Checkpoint) -> bool:
         """Look whether an earlier run's commit call has worked: True, and the checkpoint says ``completed``.
 
         Needs no source: that may be gone once readers see the blob. Raises SupersededError, StoreError.
@@ -41,7 +41,7 @@ class Engine:
         if upload is None or upload.state not in (UploadState.COMPLETING, UploadState.COMPLETED):
             return False
         refuse_other_key(upload, key)
-        return upload.state == UploadState.COMPLETED or settle(store, key, upload, checkpoint)
+        return upload.state == UploadState.COMPLETED or resolve_commit(store, key, upload, checkpoint)
 
     def write(
         self, target: Target, source: Source, *, prefix: CopiedPrefix | None = None, copying: Copying | None = None

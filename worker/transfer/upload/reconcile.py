@@ -1,4 +1,4 @@
-"""Reconciling: making the checkpointed parts agree with those that the store really holds."""
+"""Makes the checkpointed parts agree with those that the store really holds."""
 
 from collections.abc import Iterable
 
@@ -21,11 +21,20 @@ def reconcile(
     threads: PartThreads,
     checkpoint: Checkpoint,
 ) -> dict[int, SentPart]:
-    """The parts that need not be sent, by number; the checkpoint then says the same.
+    """Return the parts that need not be sent, by number, and make the checkpoint say the same.
 
-    A row whose part the store lacks, or shows with another size or ETag, is dropped. A part without a row (its commit
-    was still to come) is adopted if its checksum or ETag is that of the source's bytes there, re-read but not re-sent.
-    A copied part without a row is copied again: that costs less than reading it.
+    A row whose part the store lacks, or shows with another size or ETag, is dropped. A part without a row (its
+    transaction was still to come) is adopted if its checksum or ETag equals that of the source's bytes there, which are
+    read again but not sent again. A copied part without a row is copied again: that costs less than reading it.
+
+    Args:
+        upload: as the checkpoint has it.
+        plan: the ranges of its parts.
+        listed: the parts that the store lists.
+        source: read again to judge parts without rows.
+        algorithm: of the parts' checksums: "crc64nvme", "crc32c", "md5" or "none".
+        threads: lends a buffer.
+        checkpoint: drops and records parts.
     """
     held = {receipt.part_number: receipt for receipt in listed}
     wrong = [number for number, part in upload.parts.items() if not _same(part, held.get(number))]

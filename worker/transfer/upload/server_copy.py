@@ -1,4 +1,4 @@
-"""Copies within a store: bytes that nobody has to send."""
+"""Server-side copy: the store copies the bytes; they never pass through the worker."""
 
 import re
 from collections.abc import Iterable
@@ -20,16 +20,16 @@ _MD5: Final = re.compile(r'"?[0-9a-f]{32}"?')
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """How a store copies. The defaults are the distribution registry's, found by trying."""
+    """How a store copies. Source of the defaults: the distribution registry's S3 driver."""
 
     threshold: int = 32 * MIB  #: bytes; a larger blob is copied in parts
-    part_size: int = 32 * MIB  #: bytes, about
-    threads: int = 100  #: parts at once: they cost the store's time, not this machine's
+    part_size: int = 32 * MIB  #: bytes, approximately
+    threads: int = 100  #: copies at once; they cost the store's time, not this machine's
 
     def is_one_call(self, prefix: "CopiedPrefix", target: Target) -> bool:
-        """Whether all of a blob is copied in one call: a small one, if its copy can be told from other blobs.
+        """Whether a small whole blob is copied in one call; only if its copy can be recognised afterwards.
 
-        Not where nothing may be replaced: fewer stores hold that condition for a copy than for a completion.
+        Not with ``overwrite=False``: fewer stores honour that condition for a copy than for a completion.
         """
         is_known = bool(target.checkpoint.mark or prefix.checksum or prefix.has_md5)
         most = min(self.threshold, target.store.limits.max_part_size)
@@ -59,9 +59,9 @@ class CopiedPrefix:
 def copy_parts(
     target: Target, upload_id: str, prefix: CopiedPrefix, parts: Iterable[PartRange], threads: int, pace: Pace
 ) -> list[SentPart]:
-    """Copy ranges of the head into parts of the upload, up to ``threads`` at once; return what was copied, in no order.
+    """Copy ranges of the prefix into parts of the upload, ``threads`` at once; return the parts in no order.
 
-    Raises SourceChangedError if another blob is there now, else as :func:`~worker.transfer.parts.run_all` does.
+    Raises SourceChangedError if the blob was replaced, otherwise as :func:`~worker.transfer.parts.run_all` does.
     """
 
     def prepare(part: PartRange) -> Task:

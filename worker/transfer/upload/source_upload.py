@@ -13,10 +13,10 @@ from worker.transfer.checkpoint import SavedUpload, SentPart
 from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.sources.source import MemorySource, Source
+from worker.transfer.upload.commit import expected_blob, refuse_other_key, resolve_commit
 from worker.transfer.upload.pace import Pace
 from worker.transfer.upload.reconcile import reconcile
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying, copy_parts
-from worker.transfer.upload.settle import expected_blob, refuse_other_key, settle
 from worker.transfer.upload.target import Target
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ class Write:
         if upload.state == UploadState.COMPLETED:
             return True
         refuse_other_key(upload, target.key)
-        if upload.state == UploadState.COMPLETING and settle(target.store, target.key, upload, target.checkpoint):
+        is_completing = upload.state == UploadState.COMPLETING
+        if is_completing and resolve_commit(target.store, target.key, upload, target.checkpoint):
             return True
         if upload.part_size is None:
             return self._copy(upload, self.prefix) if upload.prefix and self.prefix else self._put(upload)
@@ -122,9 +123,9 @@ class Write:
     def _upload(self, upload: SavedUpload, upload_id: str) -> bool:
         target = self.target
         try:
-            parts = self._bring_missing(upload, upload_id)
+            parts = self._send_missing(upload, upload_id)
         except UploadNotFoundError as error:
-            return target.is_there_after_all(upload, error)
+            return target.resolve_vanished(upload, error)
         self.source.check()
         base = target.base()
         if base != upload.base and not target.replaces_anything:
@@ -145,7 +146,7 @@ class Write:
             parts = upload.parts.values()
             return [PartReceipt(part.part_number, part.size, part.etag, part.checksum) for part in parts]
 
-    def _bring_missing(self, upload: SavedUpload, upload_id: str) -> dict[int, SentPart]:
+    def _send_missing(self, upload: SavedUpload, upload_id: str) -> dict[int, SentPart]:
         target, store = self.target, self.target.store
         assert upload.part_size is not None, "a put has no parts"
         plan = PartPlan(upload.size, upload.part_size, upload.prefix, upload.prefix_parts)
@@ -169,10 +170,10 @@ class Write:
             )
             return SentPart(part.number, part.offset, part.size, receipt.etag, checksum)
 
-        brought: list[SentPart] = []
+        sent: list[SentPart] = []
         if self.prefix is not None:
             missing = (part for part in plan.copied() if part.number not in parts)
-            brought += copy_parts(target, upload_id, self.prefix, missing, self.copying.threads, self.pace)
+            sent += copy_parts(target, upload_id, self.prefix, missing, self.copying.threads, self.pace)
         missing = (part for part in plan.sent() if part.number not in parts)
-        brought += self.threads.send_all(missing, send, target.checkpoint, target.stop)
-        return parts | {part.part_number: part for part in brought}
+        sent += self.threads.send_all(missing, send, target.checkpoint, target.stop)
+        return parts | {part.part_number: part for part in sent}

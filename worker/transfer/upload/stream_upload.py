@@ -1,4 +1,4 @@
-"""Writing bytes that come in order and once, their number unknown: the parts grow as the ladder says."""
+"""Uploads a stream: bytes that come once and in order, their number unknown. Parts grow as the ladder says."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +19,7 @@ from worker.transfer.upload.pace import Pace
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying, copy_parts
 from worker.transfer.upload.target import Target
 
-SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: holds parts that no buffer holds; /tmp is often memory
+SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: for parts larger than a buffer; /tmp is often memory
 
 
 def write_stream(
@@ -32,9 +32,13 @@ def write_stream(
     part_size: int,
     pace: Pace,
 ) -> None:
-    """Make the head and the stream's bytes the blob. A stream cannot be read again, so that any failure is final.
+    """Make the prefix and the stream's bytes the blob. A stream cannot be read again, so any failure is final.
 
-    Raises SourceError, StoreError, TransferError; PlanError if there are more bytes than a blob can have.
+    Raises SourceError, StoreError, TransferError; PlanError if there are more bytes than a blob can hold.
+
+    Args:
+        prefix: bytes that the store copies itself, before those of the stream.
+        part_size: bytes of the first parts.
     """
     limits, base, kept = target.store.limits, target.base(), prefix.size if prefix else 0
     plan = plan_parts(kept, part_size=part_size, limits=limits, prefix=kept, copy_size=copying.part_size)
@@ -46,7 +50,7 @@ def write_stream(
     parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.prefix_parts).parts(kept), threads, pace)
     now = target.base()
     if now != base and not target.replaces_anything:
-        raise SupersededError(f"{target.key}: was replaced by somebody else meanwhile; it was left alone")
+        raise SupersededError(f"{target.key}: was replaced meanwhile; the new blob was left alone")
     size = sum(part.size for part in parts)
     upload = replace(upload, size=size, parts={part.part_number: part for part in parts})
     if not target.complete(upload, upload_id, now):
@@ -57,7 +61,7 @@ def _send(
     target: Target, upload_id: str, stream: Stream, parts: Iterator[PartRange], threads: PartThreads, pace: Pace
 ) -> list[SentPart]:
     store = target.store
-    # Buffers of its own: a reader may keep one waiting for as long as it likes, and nobody else.
+    # Buffers of its own: a slow reader must not block those of other transfers.
     buffers = Buffers(threads.count, threads.buffer_size)
 
     def prepare(part: PartRange) -> Task | None:
@@ -90,7 +94,7 @@ def _send(
 
 
 def _take(part: PartRange, stream: Stream, buffer: memoryview, key: str) -> AbstractContextManager[PartBody] | None:
-    """The next part of the stream, in the buffer or, if it is larger, in a file; None at the end."""
+    """The next part of the stream, in the buffer or, if larger, in a file; None at the end."""
     count = stream.readinto(buffer[: part.size])
     if not count:
         return None
@@ -108,7 +112,7 @@ def _take(part: PartRange, stream: Stream, buffer: memoryview, key: str) -> Abst
 
 
 class _SpooledPart:
-    """A part that is larger than a buffer, put aside: the store may want to hear it twice."""
+    """A part larger than a buffer, kept in a file, since the store may need it twice."""
 
     def __init__(self, offset: int, key: str) -> None:
         self.size = 0
@@ -142,6 +146,5 @@ class _SpooledPart:
             yield
         except OSError as error:
             raise SourceUnavailableError(
-                f"{self._key}: a part that is too large for memory cannot be kept in {SPOOL_DIRECTORY}: "
-                f"{error.strerror}"
+                f"{self._key}: a part too large for memory cannot be kept in {SPOOL_DIRECTORY}: {error.strerror}"
             ) from error

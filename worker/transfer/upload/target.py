@@ -19,25 +19,25 @@ from worker.errors import (
     UploadNotFoundError,
 )
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt
+from worker.stores.capabilities import HasLifecycle
 from worker.stores.checksums import join_checksums
-from worker.stores.store import HasLifecycle, Store
+from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
 from worker.transfer.plan import PartPlan
 from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.upload.abort import abort_upload, lost_upload, lost_uploads
-from worker.transfer.upload.commit import Call, commit
-from worker.transfer.upload.settle import expected_blob, settle
+from worker.transfer.upload.commit import CommitCall, commit, expected_blob, resolve_commit
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
 
-TRIES: Final = 3  #: of opening an upload
-PAUSE: Final = 0.2  #: seconds before the second one; grows
+TRIES: Final = 3  #: tries to open an upload
+PAUSE: Final = 0.2  #: seconds before the second try, growing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One key of a store, and one transfer that writes it."""
+    """One key of a store, and the transfer that writes it."""
 
     store: Store
     key: str
@@ -45,9 +45,9 @@ class Target:
     stop: Stop = never
     options: BlobOptions | None = None
     overwrite: bool = True
-    #: The version that the new blob builds on: with another one there, nothing is published.
+    #: The version that the new blob builds on: if another one is there, nothing is committed.
     onto: VisibleVersion | None = None
-    #: Whether a replacement by somebody else in between is simply replaced: a plain call is the last writer.
+    #: Replace a blob that appears meanwhile: a plain call is the last writer.
     is_last_writer: bool = False
 
     @property
@@ -56,12 +56,12 @@ class Target:
         options = self.options or BlobOptions()
         metadata = {**options.metadata, MARK_NAME: self.checkpoint.mark}
         if not self.checkpoint.mark or sum(map(len, chain(*metadata.items()))) > MAX_BLOB_METADATA:
-            return self.options  # what a moved blob carries may leave no room
+            return self.options  # the metadata of a moved blob may leave no room for the mark
         return replace(options, metadata=metadata)
 
     @property
     def replaces_anything(self) -> bool:
-        """Whether a blob that somebody else puts there meanwhile is simply replaced."""
+        """Whether a blob that appears meanwhile is replaced instead of being an error."""
         return self.is_last_writer and self.overwrite and self.onto is None
 
     def base(self) -> VisibleVersion:
@@ -74,7 +74,7 @@ class Target:
         return base
 
     def open_upload(self, plan: PartPlan, base: VisibleVersion) -> str:
-        """Open an upload; the checkpoint then knows its id, which is returned."""
+        """Open an upload, save its id in the checkpoint, and return it."""
         self.checkpoint.opening(
             self.key,
             size=plan.size,
@@ -86,13 +86,13 @@ class Target:
         upload_id = self._create_upload()
         try:
             self.checkpoint.opened(upload_id)
-        except LeaseLostError:  # nobody else will ever know this id
+        except LeaseLostError:  # this id is saved nowhere
             abort_upload(self.store, self.key, upload_id)
             raise
         return upload_id
 
     def _create_upload(self) -> str:
-        """Where the answer to the first Create was lost, its upload is looked for before another one is opened."""
+        """Create the upload. If the answer is lost, search for that upload and abort it before trying again."""
         number = 0
         while True:
             try:
@@ -102,22 +102,22 @@ class Target:
                 may_be_open = isinstance(error, StoreUnavailableError) and not isinstance(error, SlowDownError)
                 if number == TRIES or not isinstance(error, StoreUnavailableError):
                     if self.is_last_writer and not may_be_open:
-                        self.checkpoint.abandon(gone=True)  # nobody need look for it
+                        self.checkpoint.abandon(gone=True)  # nothing was opened
                     raise
                 logger.info("upload not opened, trying again", extra={"key": self.key, "error": error.code})
             if self.stop():
                 raise Interrupted
             upload = self.checkpoint.load()
-            assert upload is not None, "it is opening"
+            assert upload is not None, "its row is opening"
             if may_be_open:
                 self.abort_lost_uploads(upload)
             time.sleep(PAUSE * number)
 
     def complete(self, upload: SavedUpload, upload_id: str, base: VisibleVersion) -> bool:
-        """Publish the upload, all of whose parts are in the store. False if it is gone and has to be begun again.
+        """Complete the upload, all of whose parts are in the store; False if it is gone and must begin again.
 
-        A versioned bucket dates a blob by the opening of its upload: one over a later blob may be hidden by that, which
-        is then a SupersededError.
+        A versioned bucket dates a blob by the opening of its upload, so a blob written since may hide ours: then
+        SupersededError is raised.
         """
         receipts = [
             PartReceipt(part.part_number, part.size, part.etag, part.checksum)
@@ -136,11 +136,11 @@ class Target:
             if base != upload.base and (hidden := expected.difference(look(self.store, self.key))):
                 raise SupersededError(f"{self.key}: a later blob hides what was written: {hidden}")
         except UploadNotFoundError as error:
-            return self.is_there_after_all(replace(upload, state=UploadState.COMPLETING, base=base), error)
+            return self.resolve_vanished(replace(upload, state=UploadState.COMPLETING, base=base), error)
         self.checkpoint.completed(receipt.etag, receipt.version_id)
         return True
 
-    def commit(self, call: Call, base: VisibleVersion, expected: Expected) -> PutReceipt:
+    def commit(self, call: CommitCall, base: VisibleVersion, expected: Expected) -> PutReceipt:
         """Make a commit call. Raises what ``commit`` raises, and BlobExistsError."""
         try:
             return commit(
@@ -159,12 +159,12 @@ class Target:
                 raise
             raise BlobExistsError(f"{self.key}: a blob appeared there, and overwrite is off") from error
 
-    def is_there_after_all(self, upload: SavedUpload, error: UploadNotFoundError) -> bool:
+    def resolve_vanished(self, upload: SavedUpload, error: UploadNotFoundError) -> bool:
         """The upload id is gone: True if its blob is visible; False, and the upload is abandoned: begin again.
 
         Raises OutcomeUnknownError if the blob may have been published and then deleted.
         """
-        if upload.state == UploadState.COMPLETING and settle(self.store, self.key, upload, self.checkpoint):
+        if upload.state == UploadState.COMPLETING and resolve_commit(self.store, self.key, upload, self.checkpoint):
             return True  # an earlier call took effect between the last look and now
         if upload.state == UploadState.COMPLETING and upload.base.is_absent and not self._has_expired(upload):
             raise OutcomeUnknownError(

@@ -46,7 +46,7 @@ class _Version:
         return self.etag or self.last_modified or ""
 
     def differs(self, response: BaseHTTPResponse, size: int | None) -> str:
-        """In what the answer differs; "" if it may be of this version."""
+        """How the answer differs from this version; "" if it does not."""
         etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
         if size != self.size:
             return f"it had {self.size} bytes and has {'an unknown number' if size is None else size} now"
@@ -58,10 +58,10 @@ class _Version:
 
 
 class HttpSource:
-    """What a server gives in ranges.
+    """A URL whose server answers ranges.
 
-    Each request asks for the version that was seen first (If-Range) and each answer is held against it. A connection
-    that drops is made again at the byte it had reached.
+    Each request asks for the version that was seen first (If-Range), and each answer is compared with it. A dropped
+    connection is made again at the byte it had reached.
     """
 
     def __init__(self, client: HttpClient, version: _Version) -> None:
@@ -105,7 +105,7 @@ class HttpSource:
                 if response.status == 200:
                     return SpooledSource.of(client, response, spool_directory, max_size=max_size, stop=stop)
                 is_fresh = version is None and _is_fresh(response)
-            if is_fresh:  # modified in this very second, and perhaps once more: a second later the date is reliable
+            if is_fresh:  # modified within this second, perhaps again: one second later the date is reliable
                 time.sleep(1)
                 with client.get({"Range": "bytes=0-0"}) as response:
                     version = _ranged_version(response)
@@ -147,10 +147,10 @@ class HttpSource:
                 yield piece
 
     def _check(self, response: BaseHTTPResponse, offset: int, size: int) -> int:
-        """How many bytes from ``offset`` the answer has."""
+        """The number of bytes from ``offset`` that the answer holds."""
         if response.status != 206:
             if response.status == 200 and not self._version.differs(response, response.length_remaining):
-                raise SourceUnavailableError(f"{self.url}: the server gives no ranges any more")
+                raise SourceUnavailableError(f"{self.url}: the server no longer answers ranges")
             raise SourceChangedError(
                 f"{self.url}: changed while it was read: the server answers {response.status} to the old version"
             )
@@ -189,7 +189,7 @@ def _is_fresh(response: BaseHTTPResponse) -> bool:
 
 
 def _age(headers: Mapping[str, str]) -> timedelta | None:
-    """How long before the answer, by the server's own clock, the last modification was."""
+    """The time from the last modification to the answer, by the server's clock."""
     dates: list[datetime] = []
     for name in ("Date", "Last-Modified"):
         try:

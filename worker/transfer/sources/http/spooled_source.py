@@ -1,4 +1,4 @@
-"""What a server gives only from beginning to end, kept in a temporary file so that it can be read at any offset."""
+"""A URL that can only be read from beginning to end, kept in a temporary file to be read at any offset."""
 
 import hashlib
 import shutil
@@ -23,7 +23,7 @@ class SpooledSource:
     """The body of one answer in a file without a name, which is gone with its process.
 
     The fingerprint holds a checksum of the bytes: a server that gives others the next time is noticed even if it
-    sends no validator at all. A Last-Modified or weak ETag would add nothing but changes that are none.
+    sends no validator at all. A Last-Modified or weak ETag would only add false changes.
     """
 
     def __init__(self, client: HttpClient, spool: Spool, fingerprint: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class SpooledSource:
             raise SourceChangedError(f"{self.url}: ends at byte {offset + filled}, more was expected")
 
     def check(self) -> None:
-        """Nothing can have changed: the bytes are here."""
+        """Nothing to check: the bytes are kept here."""
 
     def close(self) -> None:
         """Drop the file and close the connections."""
@@ -94,7 +94,7 @@ def _pieces(response: BaseHTTPResponse, stop: Stop) -> Iterator[bytes]:
 
 
 def _read_again(client: HttpClient, size: int, stop: Stop) -> str:
-    """The checksum of a second answer, which tells a body that ended from one that broke off."""
+    """The checksum of a second answer: it tells a complete body from one that broke off."""
     seen, checksum = 0, hashlib.sha256()
     with client.get({}) as response:
         for piece in _pieces(response, stop):
@@ -121,6 +121,6 @@ def _disk_errors(url: str, directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SourceUnavailableError(
-            f"{url}: cannot be read in ranges, and kept in {directory} on worker host {gethostname()} neither: "
+            f"{url}: cannot be read in ranges, and cannot be kept in {directory} on worker host {gethostname()}: "
             f"{error.strerror}"
         ) from error

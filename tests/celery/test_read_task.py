@@ -1,0 +1,166 @@
+"""Read tasks on a real worker, asked by bare Celery: the JSON that they answer, and the errors that they end in."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.app.trace import build_tracer
+from celery.result import AsyncResult
+
+from blobferry.checks.arguments import MAX_CONTENT
+from blobferry.contract import OPERATIONS, READS
+from models import Database
+from tests.directory_stack import LocalStack, local_stack
+from tests.doubles import FaultyStore
+from tests.jobs.job_world import World
+from tests.models.rows import count_rows
+from tests.refused_requests import REFUSED, Refused
+from worker.celery.read_task import ANSWERS, ReadTask, answer
+from worker.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    PathNotFoundError,
+    UnexpectedError,
+    UnsupportedMethodError,
+)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A worker on a directory, and an app that knows nothing but Celery."""
+
+    stack: LocalStack
+    app: Celery
+    database: Database
+
+    def ask(self, operation: str, **arguments: Any) -> AsyncResult:
+        queue = "blobferry" if operation in OPERATIONS else "blobferry.reads"
+        return self.app.send_task(f"blobferry.{operation}", kwargs=arguments, queue=queue)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> Iterator[Running]:
+    with local_stack(tmp_path_factory.mktemp("reads"), migrated_sqlite) as stack:
+        app = Celery("app", broker=stack.broker_url, backend=stack.broker_url, set_as_current=False)
+        database = Database(stack.database_url)
+        yield Running(stack, app, database)
+        database.close()
+        app.close()
+
+
+@pytest.mark.parametrize("contents", [b"", b"text", b"\0\xff", "ä".encode(), os.urandom(MAX_CONTENT)], ids=len)
+def test_content_is_answered_as_bytes(contents: bytes, running: Running) -> None:
+    running.stack.driver.put_content("/a", contents)
+    assert running.ask("get_content", path="/a").get(timeout=20) == contents
+
+
+def test_content_of_more_than_a_mebibyte_is_an_error_that_names_read_stream(running: Running) -> None:
+    running.stack.driver.put_content("/a", bytes(MAX_CONTENT + 1))
+    with pytest.raises(InvalidRequestError, match="read_stream"):
+        running.ask("get_content", path="/a").get(timeout=20)
+
+
+def test_stat_is_answered_in_json(running: Running) -> None:
+    running.stack.driver.put_content("/stat/a", b"text")
+    answer = running.ask("stat", path="/stat/a").get(timeout=20)
+    assert (answer["path"], answer["size"], answer["is_dir"]) == ("/stat/a", 4, False)
+    assert datetime.fromisoformat(answer["mod_time"]).utcoffset() == timedelta()
+    directory = {"path": "/stat", "size": 0, "mod_time": None, "is_dir": True}
+    assert running.ask("stat", path="/stat").get(timeout=20) == directory
+    assert running.ask("stat", path="/").get(timeout=20) == directory | {"path": "/"}
+
+
+def test_list_is_answered_as_paths(running: Running) -> None:
+    for path in ("/list/a", "/list/b/c"):
+        running.stack.driver.put_content(path, b"")
+    assert sorted(running.ask("list", path="/list").get(timeout=20)) == ["/list/a", "/list/b"]
+    assert "/list" in running.ask("list", path="/", storage="default").get(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "error", "attributes"),
+    [
+        ("get_content", {"path": "/none"}, PathNotFoundError, {"path": "/none", "driver": "local"}),
+        ("stat", {"path": "/none"}, PathNotFoundError, {"path": "/none", "driver": "local"}),
+        ("list", {"path": "/none"}, PathNotFoundError, {"path": "/none", "driver": "local"}),
+        ("url_for", {"path": "/none"}, UnsupportedMethodError, {"method": "GET", "driver": "local"}),
+        ("stat", {"path": "/a", "storage": "elsewhere"}, ConfigurationError, {"name": "storages.elsewhere"}),
+    ],
+)
+def test_what_the_driver_raises_comes_back_with_its_attributes(
+    operation: str, arguments: dict[str, Any], error: type[Exception], attributes: dict[str, Any], running: Running
+) -> None:
+    result = running.ask(operation, **arguments)
+    with pytest.raises(error) as caught:
+        result.get(timeout=20)
+    assert type(caught.value) is error
+    assert {name: getattr(caught.value, name) for name in attributes} == attributes
+    assert result.state == "FAILURE"
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=str)
+def test_a_bare_task_refuses_what_the_contract_refuses_and_leaves_no_row(refused: Refused, running: Running) -> None:
+    before = count_rows(running.database, "blobferry_jobs")
+    result = running.ask(refused.operation, **refused.arguments)
+    with pytest.raises(InvalidRequestError) as caught:
+        result.get(timeout=20)
+    assert (type(caught.value), refused.says in str(caught.value)) == (refused.error, True)
+    assert "s3cret" not in str(caught.value)
+    assert result.state == "FAILURE"
+    assert count_rows(running.database, "blobferry_jobs") == before
+
+
+def test_a_read_has_no_row_and_its_result_expires(running: Running) -> None:
+    running.stack.driver.put_content("/a", b"text")
+    before = count_rows(running.database, "blobferry_jobs")
+    result = running.ask("stat", path="/a")
+    result.get(timeout=20)
+    assert count_rows(running.database, "blobferry_jobs") == before
+    with redis.Redis.from_url(running.stack.broker_url) as connection:
+        assert 0 < int(connection.ttl(f"celery-task-meta-{result.id}")) <= 24 * 3600
+        assert connection.hlen("unacked") == 0
+        raw = json.loads(connection.get(f"celery-task-meta-{result.id}") or "")
+    assert raw["result"]["path"] == "/a"
+
+
+def test_every_read_is_answered() -> None:
+    assert set(ANSWERS) == set(READS)
+
+
+def test_what_nobody_foresaw_is_one_of_our_errors_too(sqlite_database: Database, tmp_path: Path) -> None:
+    world = World(sqlite_database, tmp_path)
+    store = FaultyStore(world.memory, "head", error=lambda: ZeroDivisionError("a bug"))
+    with world.worker(store) as runtime, pytest.raises(UnexpectedError, match="ZeroDivisionError: a bug"):
+        answer(runtime, "stat", {"path": "/a"})
+
+
+def test_a_url_is_asked_for_with_the_moment_that_was_meant(sqlite_database: Database, tmp_path: Path) -> None:
+    """Memory has no URLs, and says so only after it has understood the options."""
+    world = World(sqlite_database, tmp_path)
+    late = (datetime.now(UTC) + timedelta(days=8)).isoformat()
+    with world.worker() as runtime:
+        with pytest.raises(UnsupportedMethodError):
+            answer(runtime, "url_for", {"path": "/a", "options": {"method": "HEAD"}})
+        with pytest.raises(InvalidRequestError, match="expiry"):
+            answer(runtime, "url_for", {"path": "/a", "options": {"expiry": late}})
+
+
+def test_the_answer_of_a_read_is_neither_logged_nor_sent_as_an_event(caplog: pytest.LogCaptureFixture) -> None:
+    app = Celery("test", set_as_current=False, broker="memory://", backend="cache+memory://")
+
+    @app.task(base=ReadTask, name="tests.secret")
+    def secret() -> str:
+        return "https://bucket/a?X-Amz-Signature=hunter2"
+
+    with caplog.at_level("INFO", "celery"), caplog.at_level("INFO"):
+        trace = build_tracer("tests.secret", secret, app=app, propagate=True)
+        trace("an-id", (), {}, {"id": "an-id", "hostname": "h", "ignore_result": True, "is_eager": False})
+    assert "an-id" in caplog.text
+    assert "hunter2" not in caplog.text

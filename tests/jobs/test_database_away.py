@@ -1,0 +1,205 @@
+"""The database goes away for a moment, at every transaction of a run: before it, or right after its COMMIT.
+
+In the second case the run cannot know whether its COMMIT worked. Either way the same run goes on, and what it leaves in
+rows and store is what it leaves when nothing happens.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from models import Database
+from tests.doubles import FaultyStore, blob, do_not_wait_for_the_disk, tiny_store, unfinished
+from tests.jobs.job_world import KEY, OLD, PATH, QUICK, World
+from tests.models.rows import attempts, change, job_row, part_rows, submit, try_claim, uploads
+from worker.errors import LeaseLostError, StoreUnavailableError, UnreachableError
+from worker.jobs.lease import Lease, lease_clock
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
+from worker.jobs.runner import run_job
+from worker.settings import LeaseSettings
+
+pytestmark = pytest.mark.no_cover
+
+When = Literal["before", "after"]
+PATIENT = {"seconds": 30, "heartbeat_seconds": 0.05, "margin_seconds": 1}
+
+
+class AwayDatabase(Database):
+    """Away at the ``away_at``-th transaction of the run's own thread, and at so many that follow."""
+
+    def __init__(self, url: str, away_at: int, when: When, *, times: int = 1) -> None:
+        super().__init__(url)
+        event.listen(self.engine, "connect", do_not_wait_for_the_disk)
+        self.transactions = 0
+        self._away = range(away_at, away_at + times)
+        self._when = when
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        if threading.current_thread().name == "heartbeat":  # which comes when it comes
+            with super().begin() as session:
+                yield session
+            return
+        self.transactions += 1
+        is_away = self.transactions in self._away
+        if is_away and self._when == "before":
+            raise UnreachableError("database: connection refused")
+        with super().begin() as session:
+            yield session
+        if is_away:
+            raise UnreachableError("database: the connection was lost in the middle of COMMIT")
+
+
+def run(world: World, job_id: str, away_at: int, when: When, store: Any = None) -> tuple[Outcome, AwayDatabase]:
+    database = AwayDatabase(str(world.database.engine.url), away_at, when)
+    try:
+        with world.worker(store, database=database, lease=PATIENT) as runtime:
+            return run_job(runtime, job_id, publish_seq=job_row(world.database, job_id).publish_seq), database
+    finally:
+        database.close()
+
+
+def facts(world: World, job_id: str) -> dict[str, Any]:
+    """What a job has left behind."""
+    row = job_row(world.database, job_id)
+    columns = ("state", "phase", "attempt", "failures", "crashes", "restarts", "polls", "bytes_done", "bytes_sent")
+    return {
+        **{name: getattr(row, name) for name in columns},
+        "attempts": [(each.outcome, each.bytes_sent) for each in attempts(world.database, job_id)],
+        "uploads": [
+            (upload.state, [(part.part_number, part.size) for part in part_rows(world.database, upload.id)])
+            for upload in uploads(world.database, job_id)
+        ],
+        "unfinished": unfinished(world.memory),
+        "blob": blob(world.memory, KEY),
+    }
+
+
+@pytest.fixture
+def world(sqlite_database: Database, tmp_path: Path) -> World:
+    directory = tmp_path / "incoming"
+    directory.mkdir()
+    return World(sqlite_database, directory, size=25)
+
+
+Ask = Callable[[World], str]
+
+
+def write(world: World) -> str:
+    return world.submit()
+
+
+def move(world: World) -> str:
+    world.memory.put("incoming/7", world.data)
+    return world.ask("move", source_path="/incoming/7", dest_path=PATH)
+
+
+def delete(world: World) -> str:
+    return world.ask("delete", path=PATH)
+
+
+def read(world: World) -> str:
+    return world.ask("read_stream", path=PATH, dest=(world.file.parent / "out").as_uri(), overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("ask", "when"), [(write, "before"), (write, "after"), (move, "after"), (delete, "after"), (read, "after")]
+)
+def test_a_run_goes_on_whatever_answer_of_the_database_it_loses(world: World, ask: Ask, when: When) -> None:
+    expected: dict[str, Any] = {}
+    for away_at in count():  # at 0 nothing happens: that run is the pattern
+        world.memory = tiny_store()
+        world.memory.put(KEY, OLD)
+        job_id = ask(world)
+        outcome, database = run(world, job_id, away_at, when)
+        assert isinstance(outcome, Finished), (away_at, outcome)
+        assert outcome.error is None
+        found = facts(world, job_id)
+        expected = expected or found
+        assert found == expected, f"transaction {away_at}"
+        if database.transactions < away_at:
+            break
+    assert away_at > 3
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("ending", ["retry", "cancel", "pause"])
+def test_a_run_that_gives_its_job_back_does_so_once(world: World, ending: str, when: When) -> None:
+    wishes: dict[str, dict[str, Any]] = {"cancel": {"cancel_requested": True}, "pause": {"pause_requested": True}}
+    states = {"retry": "retrying", "cancel": "cancelled", "pause": "paused"}
+    outcomes = {"retry": "retrying", "cancel": "cancelled", "pause": None}
+    for away_at in count():
+        world.memory = tiny_store()
+        job_id = world.submit(arguments={"path": f"/videos/{away_at}"})
+        broken = FaultyStore(world.memory, "upload_part", fail_at=3, times=9, error=StoreUnavailableError)
+        if ending in wishes:  # heard with the first write after the claim
+            broken = FaultyStore(world.memory, "no such call")
+        outcome, database = wished(world, job_id, away_at, when, broken, wishes.get(ending, {}))
+        assert isinstance(outcome, Cancelled if ending == "cancel" else Rescheduled), (away_at, outcome)
+        row = job_row(world.database, job_id)
+        assert (row.state, row.attempt, row.crashes, row.lease_expires_at) == (states[ending], 1, 0, None), away_at
+        (attempt,) = attempts(world.database, job_id)
+        assert (attempt.outcome, attempt.bytes_sent) == (outcomes[ending], row.bytes_sent)
+        open_rows = (row for row in uploads(world.database, job_id) if row.state in ("open", "aborting"))
+        listed = {upload.upload_id for upload in open_rows}
+        assert listed.issuperset(unfinished(world.memory)), "what is open is in the ledger"
+        if database.transactions < away_at:
+            break
+
+
+def wished(
+    world: World, job_id: str, away_at: int, when: When, store: Any, wishes: dict[str, Any]
+) -> tuple[Outcome, AwayDatabase]:
+    if not wishes:
+        return run(world, job_id, away_at, when, store)
+    asked: list[str] = []
+
+    class Wishing(FaultyStore):
+        """Somebody wishes something at the first part."""
+
+        def upload_part(self, *args: Any, **keywords: Any) -> Any:
+            if not asked:
+                asked.append(job_id)
+                change(world.database, job_id, **wishes)
+            return super().upload_part(*args, **keywords)
+
+    return run(world, job_id, away_at, when, Wishing(world.memory, "no such call"))
+
+
+def test_a_database_that_stays_away_ends_the_run_before_its_lease(sqlite_database: Database) -> None:
+    job_id = submit(sqlite_database)
+    job = try_claim(sqlite_database, job_id)
+    assert job is not None
+    away = AwayDatabase(str(sqlite_database.engine.url), 1, "before", times=10_000)
+    settings = LeaseSettings(seconds=2, heartbeat_seconds=0.05, margin_seconds=1.9)
+    lease = Lease(away, job, settings, taken_at=lease_clock())
+    with pytest.raises(LeaseLostError, match="the lease was renewed"):
+        lease.write(lambda session: None, bytes_done=7)
+    with pytest.raises(LeaseLostError, match="the lease was renewed"):
+        lease.end(lambda session: None)
+    assert away.transactions > 1, "it was tried again"
+    away.close()
+
+
+def test_a_claim_whose_answer_was_lost_is_found_again_and_not_taken_twice(world: World) -> None:
+    job_id = world.submit()
+    outcome, _ = run(world, job_id, 1, "after")
+    assert isinstance(outcome, Finished)
+    row = job_row(world.database, job_id)
+    assert (row.attempt, row.publish_seq, row.crashes) == (1, 1, 0)
+
+
+def test_a_claim_that_is_repeated_takes_nothing_from_another_worker(world: World) -> None:
+    job_id = world.submit()
+    assert try_claim(world.database, job_id, publish_seq=0, worker="somebody:1") is not None
+    with world.worker(lease=QUICK) as runtime:
+        assert isinstance(run_job(runtime, job_id, publish_seq=0), NotClaimed)
+        assert isinstance(run_job(runtime, job_id, publish_seq=1), NotClaimed)
+    assert job_row(world.database, job_id).worker == "somebody:1"

@@ -1,0 +1,142 @@
+"""The lease: kept by a heartbeat, lost to another owner, and not trusted near its end."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from dev.services import wait_until
+from models import Database, JobRow
+from tests.models.rows import ago, change, claim, expire_lease, job_row, submit
+from worker.errors import LeaseLostError, UnreachableError
+from worker.jobs.lease import Lease, lease_clock
+from worker.settings import LeaseSettings
+
+
+class FlakyDatabase:
+    """The database, while it can be reached."""
+
+    def __init__(self, database: Database) -> None:
+        self.away = False
+        self.asked = threading.Event()
+        self._database = database
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        self.asked.set()
+        if self.away:
+            raise UnreachableError("database: away")
+        with self._database.begin() as session:
+            yield session
+
+
+@pytest.fixture
+def job(sqlite_database: Database) -> JobRow:
+    return claim(sqlite_database, submit(sqlite_database))
+
+
+def lease(database: Any, job: JobRow, *, age: float = 0.0, **settings: float) -> Lease:
+    values = {"seconds": 30, "heartbeat_seconds": 0.02, "margin_seconds": 5} | settings
+    return Lease(database, job, LeaseSettings(**values), taken_at=lease_clock() - age)
+
+
+def expiry(database: Database, job: JobRow) -> Any:
+    return job_row(database, job.id).lease_expires_at
+
+
+def lost(lease: Lease) -> bool:
+    try:
+        lease.check()
+    except LeaseLostError:
+        return True
+    return False
+
+
+def test_the_heartbeat_renews_the_lease(sqlite_database: Database, job: JobRow) -> None:
+    change(sqlite_database, job.id, lease_expires_at=ago(-1))
+    before = expiry(sqlite_database, job)
+    with lease(sqlite_database, job) as held:
+        wait_until(lambda: (expiry(sqlite_database, job) - before).total_seconds() > 20, 5, "the lease is renewed")
+        held.check()
+
+
+def test_the_heartbeat_ends_with_its_run(sqlite_database: Database, job: JobRow) -> None:
+    with lease(sqlite_database, job):
+        assert any(thread.name == "heartbeat" for thread in threading.enumerate())
+    assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
+
+
+def test_the_heartbeat_brings_back_cancel_and_pause(sqlite_database: Database, job: JobRow) -> None:
+    with lease(sqlite_database, job) as held:
+        assert held.requests == (False, False, False)
+        change(sqlite_database, job.id, cancel_requested=True)
+        wait_until(lambda: held.requests.cancel, 5, "the cancel is seen")
+        change(sqlite_database, job.id, pause_requested=True)
+        wait_until(lambda: held.requests.pause, 5, "the pause is seen")
+
+
+def test_a_wish_that_was_there_at_the_claim_is_seen_at_once(sqlite_database: Database) -> None:
+    job_id = submit(sqlite_database)
+    change(sqlite_database, job_id, cancel_requested=True, phase="completing")
+    assert lease(sqlite_database, claim(sqlite_database, job_id)).requests.cancel
+
+
+def test_a_lease_is_lost_once_another_run_has_the_job(sqlite_database: Database, job: JobRow) -> None:
+    with lease(sqlite_database, job) as held:
+        held.check()
+        expire_lease(sqlite_database, job.id)
+        claim(sqlite_database, job.id, worker="host:2")
+        taken = expiry(sqlite_database, job)
+        wait_until(lambda: lost(held), 30, "the loss is seen")
+        held._thread.join(30)  # no renewal comes after this
+        assert expiry(sqlite_database, job) == taken  # the other one's lease is not touched
+
+
+@pytest.mark.parametrize(("age", "is_lost"), [(0, False), (24, False), (25.5, True), (1000, True)])
+def test_a_lease_that_was_not_renewed_is_not_trusted_near_its_end(
+    age: float, is_lost: bool, sqlite_database: Database, job: JobRow
+) -> None:
+    """The machine was suspended, or the database was away; nothing new is begun then."""
+    assert lost(lease(sqlite_database, job, age=age)) == is_lost
+
+
+def test_a_database_that_is_away_costs_the_lease_only_near_its_end(sqlite_database: Database, job: JobRow) -> None:
+    flaky = FlakyDatabase(sqlite_database)
+    flaky.away = True
+    with lease(flaky, job, seconds=2, margin_seconds=1.5) as held:
+        assert flaky.asked.wait(5)
+        held.check()
+        wait_until(lambda: lost(held), 5, "the lease is not trusted any more")
+        flaky.away = False
+        wait_until(lambda: not lost(held), 5, "the late heartbeat got through")  # the token decides
+
+
+def test_the_clock_of_a_lease_only_goes_forward() -> None:
+    first = lease_clock()
+    assert lease_clock() >= first
+
+
+MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
+
+
+SUSPENDED = 5 * HOUR
+
+
+def test_the_clock_of_a_lease_counts_while_the_machine_is_suspended() -> None:
+    """In a namespace of its own, whose machine has been suspended for hours."""
+    asks = "import time; from worker.jobs.lease import lease_clock; print(lease_clock() - time.monotonic())"
+    unshare = ["unshare", "--time", "--boottime", str(SUSPENDED)]
+    environment = {"PATH": os.environ["PATH"], "BLOBFERRY_DATABASE_URL": "sqlite://"}
+    try:
+        subprocess.run([*unshare, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no namespace of time is to be had here")
+    asked = subprocess.run([*unshare, sys.executable, "-c", asks], env=environment, capture_output=True, text=True)
+    assert asked.returncode == 0, asked.stderr
+    assert float(asked.stdout) >= SUSPENDED - 1

@@ -1,0 +1,92 @@
+"""The contract suite's table of deviations, and what its tests share.
+
+The suite runs on memory, on a directory, and on S3 as moto and OpenStack Swift serve it. Where a server cannot honour
+a line of the contract, DEVIATIONS says so by name, and the test asserts what that server really does instead: a server
+that learns better makes the test fail.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable
+
+from awscrt import checksums
+
+from worker.errors import KeyNotFoundError
+from worker.stores.blob_values import BlobOptions, PartReceipt
+from worker.stores.store import Store
+from worker.units import MIB
+
+DEVIATIONS: dict[str, dict[str, str]] = {
+    "moto": {
+        "checksums are compared": "stores what it is sent, whatever Content-MD5 or x-amz-checksum-* say",
+        "copies obey conditions": "ignores If-Match, If-None-Match and x-amz-copy-source-if-match on copies",
+        "completion obeys If-Match": "ignores it",
+        "an upload belongs to its key": "finds an upload by its id alone",
+        "unknown uploads are refused": "answers HTTP 500 to a part or a completion of an upload that it lacks",
+        "completed uploads are gone": "completes a second time, and says 200",
+        "part 0 is refused as such": "answers NoSuchUpload",
+        "part order is checked": "answers EntityTooSmall, since the last part in the list is not the last of the blob",
+        "a missing part source is told": "answers 404 without a code",
+        "ranges of part sources are checked": "copies what there is, and fewer bytes than asked",
+        "long keys are refused": "stores them",
+        "signatures are checked": "needs none",
+    },
+    "swift": {
+        "If-Match on writes": "answers 501 to If-Match on put, copy and complete",
+        "tags": "answers 501",
+        "completed uploads are gone": "completes a second time, and says 200",
+        "parts are gone after completion": "lists them still",
+        "a late part leaves the blob alone": "takes it, and the blob that it belonged to is broken: GET answers 409",
+        "checksums of the whole are compared": "ignores them at completion",
+        "long keys are stored": "a key's metadata must fit into a file's extended attributes: 4 KiB in all on ext4; "
+        "asking for more takes the disk out of service for a minute",
+        "ranges of part sources are checked": "copies what there is, and fewer bytes than asked",
+    },
+}
+
+Deviates = Callable[[str], bool]
+"""Whether the server at hand cannot honour a line of the contract."""
+
+FIRST = os.urandom(5 * MIB)  # as small as a part may be that is not the last
+LAST = b"the last part may be small"
+ODD_NAMES = ("a b", "a+b", "a%20b", "ü", "a&b", "<x>", "a'b", 'a"b', "a=b", "a?b#c", "a;b,c", "~a!b*c(d)")
+ALGORITHMS = ("CRC64NVME", "CRC32C", "MD5")
+
+
+def checksum(algorithm: str, data: bytes) -> str:
+    digests: dict[str, Callable[[], bytes]] = {
+        "CRC64NVME": lambda: checksums.crc64nvme(data).to_bytes(8, "big"),
+        "CRC32C": lambda: checksums.crc32c(data).to_bytes(4, "big"),
+        "MD5": lambda: hashlib.md5(data).digest(),
+    }
+    digest = digests[algorithm]()
+    return f"{algorithm}:{base64.b64encode(digest).decode()}"
+
+
+def content(store: Store, key: str) -> bytes:
+    with store.get(key) as reader:
+        return reader.read()
+
+
+def exists(store: Store, key: str) -> bool:
+    try:
+        store.head(key)
+    except KeyNotFoundError:
+        return False
+    return True
+
+
+def keys(store: Store, prefix: str) -> list[str]:
+    return [entry.key for entry in store.list_page(prefix).entries]
+
+
+def upload_one_part(store: Store, key: str) -> tuple[str, PartReceipt]:
+    upload_id = store.create_upload(key)
+    return upload_id, store.upload_part(key, upload_id, 1, LAST)
+
+
+def upload_two_parts(store: Store, key: str, *, options: BlobOptions | None = None) -> tuple[str, list[PartReceipt]]:
+    upload_id = store.create_upload(key, options=options)
+    parts = [store.upload_part(key, upload_id, 1, FIRST), store.upload_part(key, upload_id, 2, LAST)]
+    return upload_id, parts

@@ -1,0 +1,638 @@
+"""Sources behind http URLs: ranges of one version only, whatever the server does; all of it where it has none."""
+
+import gc
+import logging
+import os
+import random
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doubles import blob, tiny_store, write
+from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, hang_up, send, serving, status, tell
+from worker.errors import (
+    SourceChangedError,
+    SourceError,
+    SourceNotAllowedError,
+    SourceNotFoundError,
+    SourceUnavailableError,
+)
+from worker.transfer.checkpoint import MemoryCheckpoint
+from worker.transfer.sources.http.http_source import HttpSource
+from worker.transfer.sources.http.spooled_source import SpooledSource
+from worker.transfer.stop import Interrupted
+from worker.transfer.upload.engine import Engine
+from worker.units import MIB
+
+DATA = random.Random(7).randbytes(100_000)
+OTHER = random.Random(8).randbytes(100_000)
+
+Opened = HttpSource | SpooledSource
+Open = Callable[..., Opened]
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(DATA) as site:
+        yield site
+
+
+@pytest.fixture
+def open_(tmp_path: Path) -> Iterator[Open]:
+    """Opens sources on loopback, and closes them."""
+    opened: list[Opened] = []
+
+    def open_(site: Site | str, path: str = "/a", **keywords: Any) -> Opened:
+        url = site if isinstance(site, str) else site.url + path
+        settings = {"allow_private": True, "spool_directory": tmp_path, "read_timeout": 2.0, **keywords}
+        opened.append(HttpSource.open(url, **settings))
+        return opened[-1]
+
+    yield open_
+    for source in opened:
+        source.close()
+    assert os.listdir(tmp_path) == []
+
+
+def read(source: Opened, offset: int, size: int) -> bytes:
+    buffer = bytearray(size)
+    source.readinto(offset, memoryview(buffer))
+    return bytes(buffer)
+
+
+def whole(source: Opened) -> bytes:
+    return read(source, 0, source.size)
+
+
+# --- ranges --------------------------------------------------------------------------------------------------------
+
+
+def test_ranges_are_read_of_the_version_first_seen(site: Site, open_: Open) -> None:
+    source = open_(site)
+    assert isinstance(source, HttpSource)
+    assert (source.size, source.fingerprint) == (100_000, {"size": 100_000, "etag": '"one"'})
+    assert read(source, 70_000, 30_000) == DATA[70_000:]
+    assert read(source, 0, 10) == DATA[:10]
+    source.check()
+    assert site.asked("Range") == ["bytes=0-0", "bytes=70000-99999", "bytes=0-9", "bytes=0-0"]
+    assert site.asked("If-Range") == [None, '"one"', '"one"', '"one"']
+    assert set(site.asked("Accept-Encoding")) == {"identity"}
+
+
+def test_many_threads_read_at_once(site: Site, open_: Open) -> None:
+    source = open_(site)
+    offsets = list(range(0, 100_000, 5_000)) * 2
+    with ThreadPoolExecutor(8) as pool:
+        pieces = list(pool.map(lambda offset: read(source, offset, 5_000), offsets))
+    assert b"".join(pieces) == DATA * 2
+
+
+def test_connections_are_used_again(site: Site, open_: Open) -> None:
+    peers: set[Any] = set()
+
+    def note(handler: Handler) -> None:
+        peers.add(handler.client_address)
+        give(handler)
+
+    site.routes["/a"] = note
+    source = open_(site)
+    for offset in range(0, 100_000, 10_000):
+        read(source, offset, 10_000)
+    source.check()
+    assert len(peers) == 1
+
+
+def test_an_old_modification_date_does_where_there_is_no_etag(site: Site, open_: Open) -> None:
+    site.etag = None
+    source = open_(site)
+    assert isinstance(source, HttpSource)
+    assert source.fingerprint == {"size": 100_000, "last_modified": site.last_modified}
+    assert read(source, 5, 10) == DATA[5:15]
+    assert site.asked("If-Range") == [None, site.last_modified]
+
+
+def test_a_modification_in_this_very_second_is_looked_at_again_a_second_later(site: Site, open_: Open) -> None:
+    site.etag = None
+    time.sleep(1 - time.time() % 1)
+    site.last_modified = format_datetime(datetime.now(UTC), usegmt=True)
+    source = open_(site)
+    assert isinstance(source, HttpSource)
+    assert len(site.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("etag", "last_modified"),
+    [
+        ('W/"weak"', None),
+        ('W/"weak"', "Wed, 01 Jan 2020 00:00:00 GMT"),  # a date may not be used beside a weak ETag (RFC 9110, 13.1.5)
+        ("unquoted", None),
+        (None, None),
+        (None, "yesterday"),
+        (None, "Wed, 01 Jan 2020 00:00:00 -0000"),
+        (None, "Fri, 01 Jan 2100 00:00:00 GMT"),
+    ],
+)
+def test_ranges_are_not_joined_without_a_strong_validator(
+    etag: str | None, last_modified: str | None, site: Site, open_: Open
+) -> None:
+    site.etag, site.last_modified = etag, last_modified
+    source = open_(site)
+    assert isinstance(source, SpooledSource)
+    assert whole(source) == DATA
+    assert site.asked("Range") == ["bytes=0-0", None]
+
+
+def test_fewer_bytes_than_asked_for_are_taken_and_the_rest_is_asked_for(site: Site, open_: Open) -> None:
+    def stingy(handler: Handler) -> None:
+        first, last = (int(number) for number in handler.headers["Range"].removeprefix("bytes=").split("-"))
+        body = DATA[first : min(last + 1, first + 7_000)]
+        send(handler, 206, {"Content-Range": f"bytes {first}-{first + len(body) - 1}/100000"}, body)
+
+    source = open_(site)
+    site.routes["/a"] = stingy
+    assert read(source, 10_000, 30_000) == DATA[10_000:40_000]
+
+
+def test_reading_past_the_end_is_a_changed_source_and_asks_nobody(site: Site, open_: Open) -> None:
+    source = open_(site)
+    with pytest.raises(SourceChangedError, match="has 100000 bytes, 100001 were expected"):
+        read(source, 99_999, 2)
+    assert read(source, 100_000, 0) == b""
+    assert len(site.requests) == 1
+
+
+# --- a source that changes -----------------------------------------------------------------------------------------
+
+
+def replace(site: Site) -> None:
+    site.data, site.etag = OTHER, '"two"'
+
+
+def touch(site: Site) -> None:
+    site.etag, site.last_modified = None, "Thu, 02 Jan 2020 00:00:00 GMT"
+
+
+def grow(site: Site) -> None:
+    site.data += b"more"
+
+
+def shrink(site: Site) -> None:
+    site.data = b"x"
+
+
+def forget(site: Site) -> None:
+    site.etag = None
+
+
+CHANGES: list[Callable[[Site], None]] = [replace, touch, grow, shrink, forget]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("honours_if_range", [True, False])
+def test_a_source_that_changes_is_noticed_at_the_next_read_and_by_check(
+    change: Callable[[Site], None], honours_if_range: bool, site: Site, open_: Open
+) -> None:
+    source = open_(site)
+    change(site)
+    if not honours_if_range:
+        answer = give
+
+        def blind(handler: Handler) -> None:
+            del handler.headers["If-Range"]
+            answer(handler)
+
+        site.routes["/a"] = blind
+    with pytest.raises(SourceChangedError):
+        read(source, 50_000, 10)
+    if change is not shrink or not honours_if_range:
+        with pytest.raises(SourceChangedError):
+            source.check()
+
+
+def test_another_modification_date_in_a_206_is_noticed(site: Site, open_: Open) -> None:
+    site.etag = None
+    source = open_(site)
+    site.routes["/a"] = tell(
+        206, {"Content-Range": "bytes 0-3/100000", "Last-Modified": "Thu, 02 Jan 2020 00:00:00 GMT"}, b"half"
+    )
+    with pytest.raises(SourceChangedError, match="last modified"):
+        read(source, 0, 4)
+
+
+def test_a_change_between_a_drop_and_the_resume_never_joins_two_halves(site: Site, open_: Open) -> None:
+    source = open_(site)
+
+    def drop_and_change(handler: Handler) -> None:
+        drop_after(20_000)(handler)
+        replace(site)
+
+    site.script.append(drop_and_change)
+    with pytest.raises(SourceChangedError):
+        whole(source)
+
+
+@pytest.mark.parametrize("code", [412, 416])
+def test_a_refused_precondition_or_range_means_changed(code: int, site: Site, open_: Open) -> None:
+    source = open_(site)
+    site.script.append(status(code))
+    with pytest.raises(SourceChangedError, match=str(code)):
+        read(source, 0, 10)
+
+
+def test_a_server_that_forgets_its_ranges_has_not_changed_the_source(site: Site, open_: Open) -> None:
+    source = open_(site)
+    site.script.append(tell(200, {}, DATA))
+    assert read(source, 7, 10) == DATA[7:17]  # the next answer had a range again
+    site.ranges = False
+    with pytest.raises(SourceUnavailableError, match="no longer answers ranges"):
+        read(source, 7, 10)
+
+
+# --- servers in trouble --------------------------------------------------------------------------------------------
+
+
+def test_a_dropped_connection_is_resumed_at_the_byte_that_it_had_reached(site: Site, open_: Open) -> None:
+    source = open_(site)
+    site.script.extend([drop_after(30_000), hang_up, drop_after(0), status(503)])
+    assert whole(source) == DATA
+    assert site.asked("Range")[1:] == ["bytes=0-99999", *["bytes=30000-99999"] * 4]
+
+
+def test_drops_without_end_are_an_error_that_a_retry_may_mend(site: Site, open_: Open) -> None:
+    source = open_(site)
+    site.routes["/a"] = drop_after(10)
+    with pytest.raises(SourceUnavailableError) as caught:
+        whole(source)
+    assert caught.value.transient
+    assert len(site.requests) == 6
+
+
+def test_a_server_that_falls_silent_is_given_up_after_the_read_timeout(site: Site, open_: Open) -> None:
+    gone = threading.Event()
+
+    def silent(handler: Handler) -> None:
+        gone.wait(20)
+        hang_up(handler)
+
+    site.routes["/silent"] = silent
+    started = time.monotonic()
+    with pytest.raises(SourceUnavailableError, match="timed out"):
+        open_(site, "/silent", read_timeout=0.2)
+    assert time.monotonic() - started < 5
+    gone.set()
+
+
+def test_a_slow_server_is_waited_for(site: Site, open_: Open) -> None:
+    def slow(handler: Handler) -> None:
+        handler.send_response(206)
+        for name, value in {"Content-Range": "bytes 0-4/100000", "Content-Length": "5", "ETag": '"one"'}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        for byte in DATA[:5]:
+            time.sleep(0.2)
+            handler.wfile.write(bytes([byte]))
+
+    source = open_(site, read_timeout=0.6)
+    site.script.append(slow)
+    assert read(source, 0, 5) == DATA[:5]
+    assert len(site.requests) == 2
+
+
+def test_nobody_listening_is_transient(open_: Open) -> None:
+    with serving(DATA) as site:
+        pass
+    with pytest.raises(SourceUnavailableError, match="refused"):
+        open_(site)
+
+
+def test_a_name_without_an_address_is_transient(open_: Open) -> None:
+    with pytest.raises(SourceUnavailableError):
+        open_("http://no-such-host.invalid/a")
+    with pytest.raises(SourceUnavailableError, match="no address of"):
+        open_("http://no-such-host.invalid/a", allow_private=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (204, SourceError),
+        (304, SourceError),
+        (400, SourceError),
+        (401, SourceNotAllowedError),
+        (403, SourceNotAllowedError),
+        (404, SourceNotFoundError),
+        (408, SourceUnavailableError),
+        (410, SourceNotFoundError),
+        (418, SourceError),
+        (425, SourceUnavailableError),
+        (429, SourceUnavailableError),
+        (500, SourceUnavailableError),
+        (503, SourceUnavailableError),
+    ],
+)
+def test_each_status_has_its_error(code: int, error: type[SourceError], site: Site, open_: Open) -> None:
+    site.routes["/a"] = status(code)
+    with pytest.raises(SourceError, match=str(code)) as caught:
+        open_(site)
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Range": "bytes 0-9/100000"}, b"0123456789"),  # not where it was asked for
+        ({"Content-Range": "bytes 50-69/100000"}, b"01234567890123456789"),  # more than was asked for
+        ({"Content-Range": "bytes 50-49/100000"}, b""),
+        ({"Content-Range": "bytes 50-59/100000"}, b"01234"),  # another Content-Length
+        ({"Content-Range": "bytes 50-59/100000"}, b"012345678901234"),
+        ({"Content-Range": "bytes 50-59/*"}, b"0123456789"),
+        ({"Content-Range": "items 50-59/100000"}, b"0123456789"),
+        ({"Content-Type": "multipart/byteranges; boundary=x"}, b"0123456789"),
+    ],
+)
+def test_a_lying_answer_gives_no_bytes(headers: dict[str, str], body: bytes, site: Site, open_: Open) -> None:
+    source = open_(site)
+    site.routes["/a"] = tell(206, headers, body)
+    with pytest.raises(SourceError) as caught:
+        read(source, 50, 10)
+    assert not caught.value.transient
+
+
+@pytest.mark.parametrize("count", [10, 9])
+def test_a_range_may_come_in_chunks_but_not_short(count: int, site: Site, open_: Open) -> None:
+    def answer(handler: Handler) -> None:
+        send(handler, 206, {"Content-Range": "bytes 50-59/100000"}, DATA[50 : 50 + count], framing="chunked")
+
+    source = open_(site)
+    site.script.append(answer)
+    site.routes["/a"] = status(503)
+    if count == 10:
+        assert read(source, 50, 10) == DATA[50:60]
+    else:
+        with pytest.raises(SourceUnavailableError):
+            read(source, 50, 10)
+
+
+def test_a_content_length_beyond_the_body_is_never_a_short_read(site: Site, open_: Open) -> None:
+    site.ranges = False
+    site.script.append(drop_after(99_999))
+    with pytest.raises(SourceUnavailableError):
+        open_(site)
+
+
+@pytest.mark.parametrize("name", ["Content-Encoding", "Transfer-Encoding"])
+def test_an_encoded_answer_is_refused(name: str, site: Site, open_: Open) -> None:
+    site.headers = {name: "gzip"}
+    with pytest.raises(SourceError, match="'gzip', which was not asked for") as caught:
+        open_(site)
+    assert not caught.value.transient
+
+
+def test_identity_is_no_encoding(site: Site, open_: Open) -> None:
+    site.headers = {"Content-Encoding": "identity"}
+    assert whole(open_(site)) == DATA
+
+
+# --- servers without ranges ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_without_ranges_all_of_it_is_kept_and_read_at_any_offset(framing: Any, site: Site, open_: Open) -> None:
+    site.ranges, site.framing = False, framing
+    source = open_(site)
+    assert isinstance(source, SpooledSource)
+    asked = len(site.requests)
+    assert source.size == 100_000
+    assert read(source, 70_000, 30_000) == DATA[70_000:]
+    with ThreadPoolExecutor(8) as pool:
+        pieces = list(pool.map(lambda offset: read(source, offset, 5_000), list(range(0, 100_000, 5_000)) * 2))
+    assert b"".join(pieces) == DATA * 2
+    source.check()
+    assert len(site.requests) == asked == (2 if framing == "close" else 1)
+    with pytest.raises(SourceChangedError, match="ends at byte 100000"):
+        read(source, 99_999, 2)
+
+
+def test_an_empty_body_is_a_source_of_no_bytes(site: Site, open_: Open) -> None:
+    site.data = b""
+    source = open_(site)
+    assert (source.size, whole(source)) == (0, b"")
+    assert site.asked("Range") == ["bytes=0-0", None]
+    source.check()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Range": "bytes 0-0/*"},
+        {"Content-Range": "nonsense"},
+        {"Content-Range": "bytes 0-1023/100000"},
+        {"Content-Type": "multipart/byteranges; boundary=x"},
+    ],
+)
+def test_odd_ranges_are_not_relied_on(headers: dict[str, str], site: Site, open_: Open) -> None:
+    site.script.append(tell(206, headers, b"x"))
+    source = open_(site)
+    assert isinstance(source, SpooledSource)
+    assert whole(source) == DATA
+
+
+def test_a_206_to_a_request_without_a_range_is_an_error(site: Site, open_: Open) -> None:
+    site.routes["/a"] = tell(206, {"Content-Range": "bytes 0-0/*"}, b"x")
+    with pytest.raises(SourceError, match="206 to a request for all of it"):
+        open_(site)
+
+
+def test_another_attempt_sees_the_same_fingerprint_only_for_the_same_bytes(site: Site, open_: Open) -> None:
+    site.ranges, site.etag, site.last_modified = False, None, None
+    first = open_(site).fingerprint
+    assert open_(site).fingerprint == first
+    site.data = OTHER
+    assert open_(site).fingerprint != first
+
+
+def test_a_page_that_is_dated_anew_with_each_answer_has_not_changed(site: Site, open_: Open) -> None:
+    site.ranges, site.etag = False, None
+    first = open_(site).fingerprint
+    site.last_modified = format_datetime(datetime.now(UTC), usegmt=True)
+    assert open_(site).fingerprint == first
+
+
+def test_another_strong_etag_is_another_source(site: Site, open_: Open) -> None:
+    site.ranges = False
+    first = open_(site).fingerprint
+    site.etag = '"two"'
+    assert open_(site).fingerprint != first
+
+
+def test_a_body_without_a_length_that_broke_off_is_noticed(site: Site, open_: Open) -> None:
+    site.ranges, site.framing = False, "close"
+    site.script.append(drop_after(60_000))
+    with pytest.raises(SourceUnavailableError, match="ended differently"):
+        open_(site)
+    site.script.extend([give, drop_after(60_000)])
+    with pytest.raises(SourceUnavailableError, match="ended differently"):
+        open_(site)
+
+
+def test_a_chunked_body_that_breaks_off_is_noticed(site: Site, open_: Open) -> None:
+    site.ranges, site.framing = False, "chunked"
+    site.script.append(drop_after(60_000))
+    with pytest.raises(SourceUnavailableError):
+        open_(site)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_more_than_the_allowed_size_is_refused(ranges: bool, framing: Any, site: Site, open_: Open) -> None:
+    site.ranges, site.framing = ranges, framing
+    assert open_(site, max_size=100_000).size == 100_000
+    with pytest.raises(SourceNotAllowedError, match="99999"):
+        open_(site, max_size=99_999)
+
+
+def test_more_than_the_disk_holds_is_said_before_it_is_read(site: Site, open_: Open) -> None:
+    site.routes["/a"] = tell(200, {"Content-Length": str(1 << 60)})
+    with pytest.raises(SourceUnavailableError, match="bytes free for 1152921504606846976"):
+        open_(site)
+
+
+def test_a_disk_that_takes_no_more_is_an_error_that_a_retry_may_mend(site: Site, open_: Open) -> None:
+    site.ranges = False
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
+    try:
+        with pytest.raises(SourceUnavailableError, match=r"cannot be kept in .*: File too large"):
+            open_(site)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_directory_that_is_missing_is_named(site: Site, open_: Open) -> None:
+    site.ranges = False
+    with pytest.raises(SourceUnavailableError, match="/nowhere on worker host"):
+        open_(site, spool_directory=Path("/nowhere"))
+
+
+def test_keeping_a_body_can_be_stopped(site: Site, open_: Open) -> None:
+    site.ranges = False
+    with pytest.raises(Interrupted):
+        open_(site, stop=lambda: True)
+
+
+# --- secrets -------------------------------------------------------------------------------------------------------
+
+
+def test_the_user_part_is_sent_as_basic_authentication(site: Site, open_: Open) -> None:
+    open_(site.url.replace("://", "://us%3Aer:p%40ss@") + "/a")
+    assert site.asked("Authorization") == ["Basic dXM6ZXI6cEBzcw=="]
+
+
+@pytest.mark.parametrize(
+    "trouble", [status(403), status(503), hang_up, status(302), tell(200, {"Content-Length": "9"})]
+)
+def test_no_secret_is_in_errors_and_logs(
+    trouble: Callable[[Handler], None], site: Site, open_: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = site.url.replace("://", "://user:hunter2@") + "/a?X-Amz-Signature=hunter2#hunter2"
+    with caplog.at_level(logging.DEBUG):
+        source = open_(url, read_timeout=0.5)
+        assert whole(source) == DATA
+        site.script.extend([trouble] * 5)
+        with pytest.raises(SourceError) as caught:
+            open_(url, read_timeout=0.5)
+        shown: BaseException | None = caught.value
+        while shown is not None:
+            assert "hunter2" not in f"{shown!r} {shown}"
+            shown = shown.__cause__ or shown.__context__
+    assert source.url == site.url.replace("://", "://***@") + "/a?X-Amz-Signature=***#***"
+    assert "hunter2" not in caplog.text + repr(source) + str(vars(source))
+    assert "/a " in caplog.text  # urllib3 did log the requests
+    assert site.requests[0][0] == "/a?X-Amz-Signature=hunter2"
+
+
+# --- with the engine -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_transfer_survives_a_second_attempt_and_makes_the_blob(ranges: bool, site: Site, open_: Open) -> None:
+    site.ranges = ranges
+    store, checkpoint = tiny_store(), MemoryCheckpoint()
+    engine = Engine(part_size=7_000, part_threads=4)
+    calls = iter(range(1000))
+    with pytest.raises(Interrupted):
+        write(engine, store, "a", open_(site), checkpoint=checkpoint, stop=lambda: next(calls) > 5)
+    write(engine, store, "a", open_(site), checkpoint=checkpoint)
+    engine.close()
+    assert blob(store, "a") == DATA
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_source_that_changed_between_two_attempts_makes_no_blob(ranges: bool, site: Site, open_: Open) -> None:
+    site.ranges = ranges
+    store, checkpoint = tiny_store(), MemoryCheckpoint()
+    engine = Engine(part_size=7_000, part_threads=4)
+    calls = iter(range(1000))
+    with pytest.raises(Interrupted):
+        write(engine, store, "a", open_(site), checkpoint=checkpoint, stop=lambda: next(calls) > 5)
+    replace(site)
+    with pytest.raises(SourceChangedError):
+        write(engine, store, "a", open_(site), checkpoint=checkpoint)
+    engine.close()
+    assert blob(store, "a") is None
+
+
+def test_a_source_that_changes_during_a_transfer_makes_no_blob(site: Site, open_: Open) -> None:
+    store = tiny_store()
+    engine = Engine(part_size=7_000, part_threads=2)
+    source = open_(site)
+
+    def change(handler: Handler) -> None:
+        replace(site)
+        give(handler)
+
+    site.script.extend([give, give, give, change])
+    with pytest.raises(SourceChangedError):
+        write(engine, store, "a", source, checkpoint=MemoryCheckpoint())
+    engine.close()
+    assert blob(store, "a") is None
+
+
+def test_a_large_read_takes_little_memory_beside_its_buffer(open_: Open) -> None:
+    import tracemalloc  # noqa: PLC0415  only here
+
+    data = bytes(32 * MIB)
+    with serving(data) as site:
+        source = open_(site)
+        buffer = bytearray(len(data))
+        tracemalloc.start()
+        source.readinto(0, memoryview(buffer))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        source.close()
+    assert peak < 8 * MIB
+
+
+def test_nothing_stays_open(site: Site, tmp_path: Path) -> None:
+    site.routes["/whole"] = lambda handler: send(handler, 200, {}, DATA)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for path in ("/a", "/whole"):
+        source = HttpSource.open(site.url + path, allow_private=True, spool_directory=tmp_path)
+        read(source, 0, 10)
+        source.close()
+    site.routes["/none"] = status(404)
+    with pytest.raises(SourceNotFoundError):
+        HttpSource.open(site.url + "/none", allow_private=True)
+    deadline = time.monotonic() + 5
+    while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:  # the server's own ends
+        time.sleep(0.01)
+    assert len(os.listdir("/proc/self/fd")) <= before

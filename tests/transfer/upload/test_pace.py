@@ -1,0 +1,313 @@
+"""The pace: fewer parts at once for a store under pressure, more again once it copes, shared by all children."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.waiting import wait_until
+from tests.doubles import BytesSource, WrappedStore, blob, tiny_store, unfinished, write
+from worker.errors import (
+    LeaseLostError,
+    PermissionDeniedError,
+    SlowDownError,
+    StoreUnavailableError,
+    WriteConflictError,
+)
+from worker.stores.store import Store
+from worker.transfer.checkpoint import MemoryCheckpoint
+from worker.transfer.stop import Interrupted, never
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.pace import LEAST, TRIES, Pace, Paces
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
+
+ROOT = Path(__file__).resolve().parents[3]
+THREADS = 8
+KEY = "videos/7.mp4"
+FORK = multiprocessing.get_context("fork")
+BLOB = bytes(range(256)) * 10  # 256 parts of ten bytes
+
+
+@pytest.fixture
+def paces() -> Paces:
+    return Paces(pause=0.001)
+
+
+@pytest.fixture
+def pace(paces: Paces) -> Pace:
+    return paces.of(tiny_store())
+
+
+def fail(error: Exception) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+def press(pace: Pace, times: int = 1, count: int = THREADS) -> None:
+    """So many parts, one after another, of a store that is out of reach."""
+    for _ in range(times):
+        with pytest.raises(StoreUnavailableError):
+            pace.call(fail(StoreUnavailableError("timeout")), count, never)
+
+
+# --- one process -----------------------------------------------------------------------------------------------------
+
+
+class BusyStore(WrappedStore):
+    """Takes ``room`` parts at once and says "slow down" to any other; remembers how many there were at once."""
+
+    def __init__(self, store: Store, room: int) -> None:
+        super().__init__(store)
+        self.room = room
+        self.in_hand: list[int] = []  #: at the beginning of each part
+        self.arrived = self.refused = 0
+        self._now = 0
+        self._lock = threading.Lock()
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if name not in ("upload_part", "copy_part"):
+            return super()._do(name, args, keywords)
+        with self._lock:
+            self._now += 1
+            self.in_hand.append(self._now)
+            too_many = self._now > self.room
+            self.refused += too_many
+        try:
+            time.sleep(0.005)
+            if too_many:
+                raise SlowDownError("please reduce your request rate")
+            answer = super()._do(name, args, keywords)
+            self.arrived += 1
+            return answer
+        finally:
+            with self._lock:
+                self._now -= 1
+
+
+class RecoveringStore(BusyStore):
+    """Has room for all once half of the parts are there."""
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if self.arrived >= 128 and self.room < 100:
+            self.room = 100
+            self.changed_at = len(self.in_hand)
+        return super()._do(name, args, keywords)
+
+
+@pytest.fixture
+def engine(paces: Paces) -> Iterator[Engine]:
+    engine = Engine(part_size=10, part_threads=THREADS, paces=paces)
+    yield engine
+    engine.close()
+
+
+def judge(store: RecoveringStore) -> None:
+    assert store.refused > 0
+    assert max(store.in_hand[: 2 * THREADS]) > THREADS / 2
+    busy, well = store.in_hand[THREADS * 4 : store.changed_at], store.in_hand[store.changed_at :]
+    assert sum(busy) / len(busy) < THREADS / 2  # it fell, …
+    assert max(well) > THREADS / 2  # … and came back
+    assert blob(store, KEY) == BLOB
+    assert unfinished(store) == []
+
+
+def test_a_store_that_is_too_busy_is_sent_fewer_parts_at_once_until_it_copes(engine: Engine) -> None:
+    store = RecoveringStore(tiny_store(), room=4)
+    write(engine, store, KEY, BytesSource(BLOB), checkpoint=MemoryCheckpoint("job"))
+    judge(store)
+
+
+def test_copies_of_parts_slow_down_as_well(engine: Engine) -> None:
+    store = RecoveringStore(tiny_store(), room=4)
+    store.put("source", BLOB)
+    head, copying = CopiedPrefix.of(store.head("source")), Copying(threshold=1, part_size=10, threads=THREADS)
+    write(engine, store, KEY, BytesSource(BLOB), checkpoint=MemoryCheckpoint("job"), head=head, copying=copying)
+    judge(store)
+
+
+def test_a_store_that_stays_too_busy_ends_the_run_with_its_own_error_and_the_parts_are_kept(engine: Engine) -> None:
+    store, checkpoint = BusyStore(tiny_store(), room=0), MemoryCheckpoint("job")
+    with pytest.raises(SlowDownError):
+        write(engine, store, KEY, BytesSource(BLOB), checkpoint=checkpoint)
+    assert max(store.in_hand[-TRIES:]) < THREADS
+    store.room = 100
+    write(engine, store, KEY, BytesSource(BLOB), checkpoint=checkpoint)
+    assert blob(store, KEY) == BLOB
+
+
+def test_a_part_is_tried_a_few_times_and_no_more(pace: Pace) -> None:
+    tries: list[int] = []
+
+    def work() -> None:
+        tries.append(1)
+        raise SlowDownError("busy")
+
+    with pytest.raises(SlowDownError):
+        pace.call(work, THREADS, never)
+    assert len(tries) == TRIES
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, PermissionDeniedError, WriteConflictError])
+def test_any_other_error_is_raised_at_once(error: type[Exception], pace: Pace) -> None:
+    tries: list[int] = []
+
+    def work() -> None:
+        tries.append(1)
+        raise error("no")
+
+    with pytest.raises(error):
+        pace.call(work, THREADS, never)
+    assert len(tries) == 1
+
+
+def test_a_timeout_is_pressure_and_a_refusal_is_none(pace: Pace) -> None:
+    for error in (PermissionDeniedError("no"), WriteConflictError("no")):
+        with pytest.raises(type(error)):
+            pace.call(fail(error), THREADS, never)
+    assert pace.limit(THREADS) == THREADS
+    press(pace)
+    assert pace.limit(THREADS) == THREADS // 2
+
+
+def test_it_never_falls_below_one_part_and_one_of_a_hundred(pace: Pace) -> None:
+    press(pace, 50)
+    assert pace.share == LEAST
+    assert (pace.limit(1), pace.limit(THREADS), pace.limit(100)) == (1, 1, 1)
+
+
+def test_it_recovers_part_by_part(pace: Pace) -> None:
+    press(pace, 2)
+    seen = []
+    while pace.limit(THREADS) < THREADS:
+        seen.append(pace.limit(THREADS))
+        pace.call(lambda: None, THREADS, never)
+    assert sorted(set(seen)) == [2, 3, 4, 5, 6, 7]
+    assert seen == sorted(seen)
+    assert len(seen) >= 2 + 3 + 4 + 5 + 6 + 7 - 6  # about a round of parts for each one more
+
+
+def test_a_burst_of_refusals_is_one_sign_of_pressure(pace: Pace) -> None:
+    together = threading.Barrier(THREADS)
+
+    def work() -> None:
+        together.wait(10)
+        raise StoreUnavailableError("all at once")
+
+    def send() -> None:
+        with pytest.raises(StoreUnavailableError):
+            pace.call(work, THREADS, never)
+
+    with ThreadPoolExecutor(THREADS) as executor:
+        for future in [executor.submit(send) for _ in range(THREADS)]:
+            future.result()
+    assert pace.limit(THREADS) == THREADS // 2
+
+
+def test_each_bucket_has_its_own(paces: Paces) -> None:
+    one, other = tiny_store(), tiny_store()
+    other.bucket = "another"
+    press(paces.of(one))
+    assert paces.of(one).limit(THREADS) == THREADS // 2
+    assert paces.of(other).limit(THREADS) == THREADS
+
+
+# --- stopping --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_ends_the_pause(pace: Pace) -> None:
+    patient = Pace(pace.memory, pace.offset, pace.gate, pause=3600)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    with pytest.raises(Interrupted):
+        patient.call(fail(SlowDownError("busy")), THREADS, stop)
+
+
+def test_a_lost_lease_ends_the_wait_for_a_turn_with_nothing_sent(pace: Pace) -> None:
+    press(pace, 20)
+    release, began = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        began.set()
+        release.wait(30)
+
+    def lost() -> bool:
+        raise LeaseLostError("taken over")
+
+    sent: list[int] = []
+    with ThreadPoolExecutor(1) as executor:
+        first = executor.submit(pace.call, slow, THREADS, never)
+        began.wait(30)
+        with pytest.raises(LeaseLostError):
+            pace.call(lambda: sent.append(1), THREADS, lost)
+        release.set()
+        first.result()
+    assert sent == []
+    assert pace.gate.in_hand == 0
+
+
+# --- a family of processes -------------------------------------------------------------------------------------------
+
+
+def test_all_children_of_a_worker_go_at_one_pace(paces: Paces) -> None:
+    pace = paces.of(tiny_store())
+    child = FORK.Process(target=press, args=(pace, 2))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert pace.limit(THREADS) == THREADS // 4
+    pace.call(lambda: None, THREADS, never)
+    child = FORK.Process(target=recover, args=(pace,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert pace.limit(THREADS) == THREADS
+
+
+def recover(pace: Pace) -> None:
+    assert pace.limit(THREADS) < THREADS  # it was found slow by another
+    while pace.limit(THREADS) < THREADS:
+        pace.call(lambda: None, THREADS, never)
+
+
+def test_a_child_that_is_killed_takes_nothing_along(pace: Pace) -> None:
+    press(pace, 20)  # one part at a time
+    receiver, sender = FORK.Pipe(duplex=False)
+
+    def hold() -> None:
+        sender.send("in hand")
+        time.sleep(600)
+
+    child = FORK.Process(target=pace.call, args=(hold, THREADS, never))
+    child.start()
+    assert receiver.poll(60)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join(60)
+    assert pace.call(lambda: "sent", THREADS, never) == "sent"
+    recover(pace)
+    wait_until(lambda: pace.limit(THREADS) == THREADS, 5, "the pace recovers")
+
+
+def test_a_worker_has_the_paces_of_its_family_before_it_forks(tmp_path: Path) -> None:
+    program = "import sys, worker.app; sys.exit('worker.transfer.upload.pace' not in sys.modules)"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "BLOBFERRY_DATABASE_URL": f"sqlite:///{tmp_path}/blobferry.db",
+        "BLOBFERRY_BROKER_URL": "redis://127.0.0.1:1/0",
+    }
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True)

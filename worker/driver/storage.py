@@ -1,0 +1,84 @@
+"""A storage: a store below a root directory, and the engine that writes to it. Maps paths to keys."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from blobferry.checks.arguments import MAX_KEY_BYTES, check_path
+from worker.errors import InvalidPathError, KeyNotFoundError, PathNotFoundError
+from worker.stores.blob_values import BlobHead, BlobOptions
+from worker.stores.store import Store
+from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
+from worker.transfer.stop import Stop
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import Copying
+from worker.transfer.upload.target import Target
+from worker.transfer.visible import look
+
+
+class Storage:
+    """What the operations of a driver share."""
+
+    def __init__(self, store: Store, root: str, engine: Engine, copying: Copying) -> None:
+        self.store = store
+        self.root = root.strip("/")  #: the directory within the store below which all paths lie; "" is the whole store
+        self.engine = engine
+        self.copying = copying
+
+    def key(self, path: str) -> str:
+        """The key of a path. Raises InvalidPathError."""
+        try:
+            key = "/".join(filter(None, (self.root, check_path(path)[1:])))
+        except InvalidPathError as error:
+            raise InvalidPathError(error.path, self.store.name) from None
+        if len(key.encode()) > MAX_KEY_BYTES:
+            raise InvalidPathError(path, self.store.name)
+        return key
+
+    def prefix(self, path: str) -> str:
+        """The prefix of all keys below a directory, which may be ``/``. Raises InvalidPathError."""
+        if path == "/":
+            return f"{self.root}/" if self.root else ""
+        return self.key(path) + "/"
+
+    def look(self, path: str) -> BlobHead | None:
+        """The blob that readers see at the path; None if there is none."""
+        return look(self.store, self.key(path))
+
+    def head(self, path: str) -> BlobHead:
+        """The blob that readers see at the path. Raises PathNotFoundError."""
+        head = self.look(path)
+        if head is None:
+            # An answer to HEAD does not tell a missing bucket from a missing key; a listing raises for the bucket.
+            self.store.list_page(self.key(path), limit=1)
+            raise PathNotFoundError(path, self.store.name)
+        return head
+
+    def target(
+        self, path: str, checkpoint: Checkpoint, stop: Stop, *, overwrite: bool, options: BlobOptions | None = None
+    ) -> Target:
+        """The engine's target for a write to the path.
+
+        Args:
+            path: of the blob.
+            checkpoint: of a job, or a MemoryCheckpoint for a plain call, which no other run resumes.
+            stop: asked between two parts; the write raises Interrupted once it is true.
+            overwrite: False: the write raises BlobExistsError if a blob is there.
+            options: content type and metadata; None: the store's defaults.
+        """
+        return Target(
+            store=self.store,
+            key=self.key(path),
+            checkpoint=checkpoint,
+            stop=stop,
+            options=options,
+            overwrite=overwrite,
+            is_last_writer=isinstance(checkpoint, MemoryCheckpoint),
+        )
+
+    @contextmanager
+    def not_found(self, path: str) -> Iterator[None]:
+        """Raise KeyNotFoundError inside the context as PathNotFoundError."""
+        try:
+            yield
+        except KeyNotFoundError as error:
+            raise PathNotFoundError(path, self.store.name) from error
