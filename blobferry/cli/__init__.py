@@ -26,7 +26,7 @@ def main(context: click.Context) -> None:
     \b
     Exit status:
       0    done, or submitted
-      1    the job failed or was cancelled; too late to cancel, pause, resume or retry it; or a read failed
+      1    the job failed or was cancelled, the request came too late, or a read failed
       2    wrong usage
       3    database, broker or worker out of reach
       4    timeout
