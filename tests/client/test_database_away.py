@@ -16,9 +16,8 @@ from blobferry.sql.tables import jobs
 from dev import services
 from dev.services.postgres_server import SERVER_VARIABLE
 from models import Database
+from tests.client.conftest import SOURCE
 from tests.conftest import alembic_config
-
-SOURCE = "file:///srv/incoming/7.mp4"
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from sqlalchemy import insert, update
+from sqlalchemy import insert
 
 from blobferry import Client, Job, JobState
-from blobferry.cli import main
 from blobferry.cli.explanation import explanation
 from blobferry.cli.wording import briefly
 from blobferry.sql.clock import db_now
-from blobferry.sql.tables import attempts, jobs, parts, uploads
+from blobferry.sql.tables import attempts
+from tests.client.conftest import MIB, SOURCE, Command, Site
 
-SOURCE = "file:///srv/incoming/7.mp4"
-MIB = 1024 * 1024
 CLOCK = r"\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d"
 SLOW = {"error_code": "slow_down", "error_message": "asks for fewer requests"}
 SENT = "sent; succeeds once Stat shows the blob"
@@ -181,17 +177,6 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 }
 
 
-def change(asked: Any, job: Job, **values: Any) -> None:
-    with asked.database.begin() as session:
-        session.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
-
-
-def add_upload(asked: Any, job: Job, **values: Any) -> None:
-    with asked.database.begin() as session:
-        (number,) = session.execute(insert(uploads).values(job_id=job.id, **values)).inserted_primary_key
-        session.execute(insert(parts).values(upload=number, part_number=1, size=MIB))
-
-
 class Matching(str):
     """Equal to whatever matches it whole."""
 
@@ -203,28 +188,28 @@ class Matching(str):
 
 @pytest.mark.parametrize(("values", "upload", "why", "follows"), SITUATIONS.values(), ids=SITUATIONS)
 def test_status_says_why_and_what_comes_next(
-    ferry: Client, asked: Any, values: dict[str, Any], upload: dict[str, Any], why: str, follows: str
+    ferry: Client, site: Site, values: dict[str, Any], upload: dict[str, Any], why: str, follows: str
 ) -> None:
     job = ferry.write_stream("/a", SOURCE)
     if values:
-        change(asked, job, **values)
+        site.change(job, **values)
     if upload:
-        add_upload(asked, job, **upload)
+        site.add_upload(job, (MIB,), **upload)
     said = explanation(ferry.situation(job.id))
     # A pattern is matched whole: nothing else is said.
     assert (said.why, said.next.replace(job.id, "JOB")) == (Matching(why), Matching(follows))
 
 
-def test_a_job_that_waits_for_another_names_it(ferry: Client, asked: Any) -> None:
+def test_a_job_that_waits_for_another_names_it(ferry: Client, site: Site) -> None:
     first = ferry.move("/in/a", "/videos/a")
     second = ferry.write_stream("/videos/a", SOURCE)
-    change(asked, second, waits_for=first.id)
+    site.change(second, waits_for=first.id)
     said = explanation(ferry.situation(second.id))
     assert said.why == f"waits for job {first.id}, which holds or needs /in/a and /videos/a first (move, queued)"
     assert said.next == "it runs within seconds after that job ends"
-    change(asked, first, **LEASED)
+    site.change(first, **LEASED)
     assert explanation(ferry.situation(second.id)).why.endswith("first (move, running on w1@host:7)")
-    change(asked, first, state="succeeded", lease_expires_at=None)
+    site.change(first, state="succeeded", lease_expires_at=None)
     assert explanation(ferry.situation(second.id)).why.startswith(f"waited for job {first.id}, which has ended; ")
 
 
@@ -237,14 +222,14 @@ def test_countdowns_are_the_databases_whatever_the_clock_here_says(ferry: Client
         assert briefly(job).endswith("(in 12 s)")
 
 
-def test_jobs_that_come_first_are_counted(ferry: Client, asked: Any) -> None:
+def test_jobs_that_come_first_are_counted(ferry: Client, site: Site) -> None:
     ferry.write_stream("/1", SOURCE)
     job = ferry.write_stream("/2", SOURCE, priority=1)
     ferry.write_stream("/3", SOURCE, priority=9)
     ferry.write_stream("/4", SOURCE, priority=1)
     ferry.write_stream("/5", SOURCE, priority=9, not_before=datetime.now(UTC) + timedelta(days=1))
-    change(asked, ferry.write_stream("/6", SOURCE, priority=9), state="running", lease_expires_at=db_now(9))
-    change(asked, ferry.write_stream("/7", SOURCE, priority=9), waits_for=job.id)
+    site.change(ferry.write_stream("/6", SOURCE, priority=9), state="running", lease_expires_at=db_now(9))
+    site.change(ferry.write_stream("/7", SOURCE, priority=9), waits_for=job.id)
     assert ferry.situation(job.id).ahead == 1
     assert explanation(ferry.situation(job.id)).why.endswith("not yet published by a caretaker; 1 job comes first")
 
@@ -253,25 +238,14 @@ def test_jobs_that_come_first_are_counted(ferry: Client, asked: Any) -> None:
 
 
 @pytest.fixture
-def client(asked_sqlite: Any) -> Iterator[Client]:
-    with Client.from_env(asked_sqlite.environment()) as client:
-        yield client
-
-
-@pytest.fixture
-def command(asked_sqlite: Any) -> Callable[..., Result]:
-    return lambda *words: CliRunner().invoke(main, words, env=asked_sqlite.environment())
-
-
-@pytest.fixture
-def job(client: Client, asked_sqlite: Any) -> Job:
+def job(client: Client, sqlite_site: Site) -> Job:
     """A job with two attempts behind it and an upload that is kept."""
     job = client.write_stream("/a", SOURCE)
-    change(asked_sqlite, job, state="failed", attempt=2, size=4 * MIB, **SLOW)
-    add_upload(asked_sqlite, job, state="open", size=4 * MIB, recheck_at=db_now(86_400))
+    sqlite_site.change(job, state="failed", attempt=2, size=4 * MIB, **SLOW)
+    sqlite_site.add_upload(job, (MIB,), state="open", size=4 * MIB, recheck_at=db_now(86_400))
     ended = {"outcome": "died", "error_code": "worker_died", "error_message": "gone\x1b[31m", "bytes_sent": 5 * MIB}
     times = {"started_at": db_now(-100.5), "finished_at": db_now(-70)}
-    with asked_sqlite.database.begin() as session:
+    with sqlite_site.database.begin() as session:
         session.execute(insert(attempts).values(job_id=job.id, attempt=1, worker="w1@host:7", **times, **ended))
         session.execute(
             insert(attempts).values(job_id=job.id, attempt=2, worker="w2@host:8", remark="begun again from byte 0")
@@ -279,7 +253,7 @@ def job(client: Client, asked_sqlite: Any) -> Job:
     return job
 
 
-def test_status_prints_the_history_a_line_for_each_attempt(command: Callable[..., Result], job: Job) -> None:
+def test_status_prints_the_history_a_line_for_each_attempt(command: Command, job: Job) -> None:
     done = command("status", job.id)
     lines = done.stdout.splitlines()
     assert (done.exit_code, done.stderr, "\x1b" in done.stdout) == (0, "", False)
@@ -295,7 +269,7 @@ def test_status_prints_the_history_a_line_for_each_attempt(command: Callable[...
     )
 
 
-def test_status_in_json_holds_the_same_facts(command: Callable[..., Result], client: Client, job: Job) -> None:
+def test_status_in_json_holds_the_same_facts(command: Command, client: Client, job: Job) -> None:
     said = json.loads(command("status", job.id, "--json").stdout)
     assert said["explanation"].startswith("slow_down: asks for fewer requests; `blobferry retry ")
     assert [attempt["outcome"] for attempt in said["attempts"]] == ["died", None]

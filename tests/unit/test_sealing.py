@@ -114,7 +114,9 @@ def test_the_longest_url_can_be_sealed() -> None:
     [["C4NARY"], [OLD, "C4NARY"], [OLD, OLD + "C4NARY"], [OLD, "C4NÄRY" * 8], [OLD, None], [OLD, 7]],
 )
 def test_a_bad_key_is_named_by_its_place_and_never_shown(keys: list[str]) -> None:
-    with pytest.raises(ConfigurationError, match=f"encryption_keys: key {len(keys)} of {len(keys)} is not a Fernet key") as raised:
+    with pytest.raises(
+        ConfigurationError, match=f"encryption_keys: key {len(keys)} of {len(keys)} is not a Fernet key"
+    ) as raised:
         Sealer(keys)
     assert "C4N" not in repr(raised.value) + str(raised.value)
     assert raised.value.__context__ is None  # which would show it
