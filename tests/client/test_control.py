@@ -1,4 +1,4 @@
-"""Cancel, pause, resume and retry: what they write, what they refuse, and that anybody may ask at once."""
+"""Cancel, pause, resume and retry: what they write and refuse, and that many may call them at once."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ def test_beyond_the_point_of_no_return_nothing_changes(
 
 @pytest.mark.parametrize("asked_for", ["pause", "resume", "retry"])
 @pytest.mark.parametrize("state", ["running", "queued", "paused"])
-def test_a_cancel_is_not_taken_back(ferry: Client, submit: Submit, site: Site, asked_for: str, state: str) -> None:
+def test_a_cancel_cannot_be_withdrawn(ferry: Client, submit: Submit, site: Site, asked_for: str, state: str) -> None:
     before = site.row(job := submit(state=state, cancel_requested=True))
     with pytest.raises(TooLateError, match=r"a cancel is requested; .* submit it again"):
         ASK[asked_for](ferry, job.id)
@@ -217,7 +217,7 @@ def test_a_job_paused_between_two_attempts_goes_on_with_the_next_one(
     assert (ferry.resume(job.id).state, ferry.get(job.id).attempt) == (state, 2)
 
 
-def test_a_pause_that_has_not_taken_effect_is_taken_back(ferry: Client, submit: Submit, site: Site) -> None:
+def test_a_pause_that_has_not_taken_effect_is_withdrawn(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(pause_requested=True, **RUNNING)
     site.add_upload(job, state="open", recheck_at=LATER)
     before = site.row(job)
@@ -237,9 +237,7 @@ def test_a_job_that_was_not_paused_is_what_resume_returns(ferry: Client, submit:
 # --- retry ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_retried_job_has_all_its_tries_again_and_its_parts_are_kept(
-    ferry: Client, submit: Submit, site: Site
-) -> None:
+def test_a_retried_job_has_all_its_tries_again_and_keeps_its_parts(ferry: Client, submit: Submit, site: Site) -> None:
     counters = dict.fromkeys(("failures", "crashes", "crash_streak", "restarts", "polls"), 4)
     over = dict.fromkeys(("run_at", "finished_at", "verify_until", "published_at"), LATER)
     last = {"error_code": "slow_down", "error_message": "asks for fewer"}
@@ -313,7 +311,7 @@ def test_many_may_ask_for_a_retry_at_once(ferry: Client, submit: Submit, site: S
     assert (site.row(job)["failures"], set(site.take_messages())) == (0, {job.id})
 
 
-def test_a_cancel_and_a_retry_of_a_failed_job_at_once_never_take_the_upload_from_a_job_that_goes_on(
+def test_a_cancel_beside_a_retry_never_takes_the_upload_of_a_job_that_continues(
     ferry: Client, submit: Submit, site: Site
 ) -> None:
     for _ in range(10):
@@ -347,7 +345,7 @@ def completing(postgres_site: Site) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("asked_for", ["cancel", "pause"])
 @pytest.mark.parametrize("commits", [True, False])
-def test_whoever_races_a_completion_waits_for_it_and_says_the_truth(
+def test_a_request_that_races_a_completion_waits_for_its_commit(
     completing: tuple[str, Any], postgres_site: Site, asked_for: str, commits: bool
 ) -> None:
     job_id, connection = completing
@@ -372,7 +370,7 @@ def test_whoever_races_a_completion_waits_for_it_and_says_the_truth(
 @pytest.mark.parametrize(
     ("left", "fingerprint", "done"), [("gone", None, 0), ("aborting", None, 0), ("open", {"mtime_ns": 1}, 20)]
 )
-def test_a_retry_takes_the_source_as_it_is_now_where_nothing_is_left_of_what_was_sent(
+def test_a_retry_without_an_upload_takes_the_source_as_it_is_now(
     ferry: Client,
     submit: Submit,
     site: Site,

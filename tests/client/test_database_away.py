@@ -76,7 +76,7 @@ def test_a_wait_survives_a_database_that_is_killed_and_comes_back(
         assert watching.result(60) == ["queued", "succeeded"]
 
 
-def test_the_first_look_does_not_wait_and_a_timeout_holds_also_while_the_database_is_away(
+def test_the_first_read_does_not_wait_and_a_timeout_holds_during_an_outage(
     own_postgres: tuple[services.Postgres, str], client: Client
 ) -> None:
     server, _ = own_postgres

@@ -83,9 +83,7 @@ def test_a_row_from_before_there_was_a_key_is_compared_too(ferry: Client, with_k
 
 
 @pytest.mark.parametrize("keys", [(), (NEW,)])
-def test_whoever_cannot_open_the_first_request_hears_that_it_cannot_be_compared(
-    keys: tuple[str, ...], with_keys: WithKeys
-) -> None:
+def test_without_the_first_requests_key_the_two_cannot_be_compared(keys: tuple[str, ...], with_keys: WithKeys) -> None:
     first = with_keys(OLD).write_stream("/a", SIGNED, idempotency_key="one")
     with pytest.raises(ConfigurationError, match=f"encryption_keys: .*cannot be compared .*{first.id}") as raised:
         with_keys(*keys).write_stream("/a", SIGNED, idempotency_key="one")

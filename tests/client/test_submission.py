@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -211,18 +210,6 @@ def test_a_key_belongs_to_one_storage(ferry: Client, site: Site) -> None:
     ferry.write_stream("/a", SOURCE, idempotency_key="k")
     ferry.write_stream("/a", SOURCE, idempotency_key="k", storage="archive")
     assert len(site.rows()) == 2
-
-
-def test_the_same_key_at_once_makes_one_job(ferry: Client, site: Site) -> None:
-    together = threading.Barrier(8)
-
-    def submit(number: int) -> str:
-        together.wait()
-        return ferry.write_stream("/a", SOURCE, idempotency_key="k").id
-
-    with ThreadPoolExecutor(8) as threads:
-        ids = set(threads.map(submit, range(8)))
-    assert (len(ids), len(site.rows())) == (1, 1)
 
 
 @pytest.mark.parametrize("commits", [True, False])

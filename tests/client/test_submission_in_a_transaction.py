@@ -78,7 +78,7 @@ def test_a_savepoint_that_rolls_back_takes_its_messages_along(ferry: Client, sit
 
 
 @pytest.mark.parametrize("mode", ["conditional_savepoint", "create_savepoint", "control_fully"])
-def test_a_session_joined_to_an_outer_transaction_sends_no_message_before_that_commits(
+def test_a_session_joined_to_an_outer_transaction_publishes_nothing_before_it_commits(
     ferry: Client, site: Site, mode: Any
 ) -> None:
     """Nobody tells when the outer one commits, so the caretaker publishes."""
