@@ -1,4 +1,4 @@
-"""Blobferry: background transfer of blobs. This package is what web apps install and import."""
+"""Blobferry: background transfer of blobs. Web apps install and import this package."""
 
 from blobferry.client import Client
 from blobferry.contract import JobState

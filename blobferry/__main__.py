@@ -1,4 +1,4 @@
-"""``python -m blobferry``: the command, where the package is not installed."""
+"""``python -m blobferry``: the command, without installing the package."""
 
 from blobferry.cli import main
 

@@ -1,44 +1,44 @@
-"""Client: how a web app asks. Submitting needs the database only; the broker makes it fast, not safe."""
+"""Client: how a web app asks. Submitting needs only the database; the broker makes it faster, not safer."""
 
 import builtins
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
-from celery import Celery
 from sqlalchemy import Engine
 
-from blobferry.contract import FINAL_STATES, JobState, check_request
+from blobferry.contract import check_request
 from blobferry.errors import ConfigurationError
 from blobferry.jobs import control
+from blobferry.jobs.job_filter import States, check_filter
 from blobferry.jobs.job_options import JobOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.submission import submit
-from blobferry.messages import job_messages as messages
-from blobferry.messages.read_messages import ReadRequester
+from blobferry.messages.broker import Broker
 from blobferry.sealing import Sealer
 from blobferry.sql.database import open_engine
-from blobferry.values import FileInfo, Job
+from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
 READ_TIMEOUT: Final = 10.0  #: seconds
+PATIENCE: Final = 60.0  #: seconds that the database may be away during a wait
+_VARIABLES: Final = ("database_url", "broker_url", "result_backend", "encryption_keys")
 
 
-class Client(JobReader):
-    """Submits jobs, looks at them, stops them and lets them go on, and reads.
+class Client:
+    """Submits jobs, reads their state, cancels, pauses, resumes and retries them, and reads blobs.
 
-    Thread-safe; may be made before a fork. It connects on first use.
-
-    A submitted job is durable from the commit of its row. Submitting raises InvalidRequestError, with no row written,
-    for an argument that cannot be used, and UnreachableError if the database is away. A read raises the worker's
-    error, and UnreachableError if no worker answers.
+    Thread-safe; may be made before a fork; connects on first use. A submitted job is durable from the commit of its
+    row. Raises InvalidRequestError, with no row written, for an argument that cannot be used, UnreachableError if
+    database, broker or workers are out of reach, JobNotFoundError for an unknown job id.
 
     Args:
-        database_url: where the jobs are; or pass the app's own ``engine``.
+        database_url: the database that holds the jobs; or pass the app's own ``engine``.
         broker_url: where to publish. Without it, or while it is away, the caretaker publishes within seconds.
-        result_backend: where the worker puts the answers of reads; the broker unless given.
-        encryption_keys: Fernet keys, those of the worker; the first seals a source URL that holds a user part or a
-            query before its job's row is written. Needs ``blobferry[encryption]``. Without, it is written as it is.
+        result_backend: where the worker stores the answers of reads; the broker unless given.
+        encryption_keys: the worker's Fernet keys; needs ``blobferry[encryption]``. The first one seals source URLs
+            with a user part or a query before their row is written. Without keys, they are stored as they are.
     """
 
     def __init__(
@@ -53,29 +53,21 @@ class Client(JobReader):
         if (database_url is None) == (engine is None):
             raise ConfigurationError("database_url", "give either database_url or engine")
         self._owns_engine = engine is None
-        super().__init__(engine if engine is not None else open_engine(str(database_url)))
-        self._app: Celery | None = messages.client_app(broker_url) if broker_url else None
-        self._asker = ReadRequester(self._app, result_backend) if self._app is not None and result_backend else None
-        self._broker_url = broker_url
+        self._engine = engine if engine is not None else open_engine(str(database_url))
+        self._reader = JobReader(self._engine)
+        self._broker = Broker(broker_url, result_backend)
         self._sealer = Sealer(encryption_keys)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """A client from BLOBFERRY_DATABASE_URL, BLOBFERRY_BROKER_URL and, where they are set,
-        BLOBFERRY_RESULT_BACKEND and BLOBFERRY_ENCRYPTION_KEYS (a JSON list, or keys with commas between).
+        """A client from BLOBFERRY_DATABASE_URL and, where set, BLOBFERRY_BROKER_URL, BLOBFERRY_RESULT_BACKEND and
+        BLOBFERRY_ENCRYPTION_KEYS (a JSON list, or keys separated by commas).
         """
-        url = environ.get("BLOBFERRY_DATABASE_URL")
-        if not url:
-            raise ConfigurationError(
-                "BLOBFERRY_DATABASE_URL", "is not set: the URL of the database that holds the jobs"
-            )
+        values = {name: environ.get(f"BLOBFERRY_{name.upper()}", "") for name in _VARIABLES}
+        if not values["database_url"]:
+            raise ConfigurationError("BLOBFERRY_DATABASE_URL", "is not set; set it to the URL of the jobs' database")
         try:
-            return cls(
-                database_url=url,
-                broker_url=environ.get("BLOBFERRY_BROKER_URL") or None,
-                result_backend=environ.get("BLOBFERRY_RESULT_BACKEND") or None,
-                encryption_keys=environ.get("BLOBFERRY_ENCRYPTION_KEYS", ""),
-            )
+            return cls(engine=None, **values)
         except ConfigurationError as error:
             raise ConfigurationError(f"BLOBFERRY_{error.name.upper()}", error.problem) from None
 
@@ -83,10 +75,7 @@ class Client(JobReader):
         """Close the connections that this client opened, not the app's own engine. It may be used again afterwards."""
         if self._owns_engine:
             self._engine.dispose()
-        if self._app is not None:
-            self._app.close()
-        if self._asker is not None:
-            self._asker.close()
+        self._broker.close()
 
     def __enter__(self) -> Self:
         return self
@@ -94,23 +83,23 @@ class Client(JobReader):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # --- jobs ------------------------------------------------------------------------------------------------------
+    # --- submit jobs -------------------------------------------------------------------------------------------------
 
     def put_content(self, path: str, contents: bytes | bytearray | memoryview, **options: Unpack[WriteOptions]) -> Job:
-        """Submit a job that makes these bytes the whole blob. At most 1 MiB: they lie in its row until it is pruned."""
+        """Submit a job that makes these bytes the whole blob. At most 1 MiB: the row of the job holds them."""
         return self._submit("put_content", {"path": path, "contents": contents, **options})
 
     def write_stream(self, path: str, source: str | Path, offset: int = 0, **options: Unpack[WriteOptions]) -> Job:
-        """Submit a job that writes the source, a URL or file as the **worker** sees it, to the path of the storage.
+        """Submit a job that writes the source, a URL or file as the **worker** sees it, to the path.
 
-        With an ``offset``, what the blob holds before stays, up to zeros if it is shorter, and what lay after goes.
+        With an ``offset``, in bytes, the blob keeps what lies before it, padded with zeros, and loses what lies after.
         """
         return self._submit("write_stream", {"path": path, "source": _url(source), "offset": offset, **options})
 
     def read_stream(
         self, path: str, dest: str | Path, offset: int = 0, *, overwrite: bool = True, **options: Unpack[JobOptions]
     ) -> Job:
-        """Submit a job that writes the blob, from ``offset`` on, to a file as the **worker** sees it."""
+        """Submit a job that writes the blob, from byte ``offset`` on, to a file as the **worker** sees it."""
         own = {"path": path, "dest": _url(dest), "offset": offset, "overwrite": overwrite}
         return self._submit("read_stream", {**own, **options})
 
@@ -131,54 +120,112 @@ class Client(JobReader):
         """Submit a job that deletes the blob and everything under the path."""
         return self._submit("delete", {"path": path, **options})
 
-    # --- changing one's mind; looking at jobs is JobReader's ----------------------------------------------------------
+    def _submit(self, operation: str, arguments: dict[str, Any]) -> Job:
+        session = arguments.pop("session", None)
+        request = check_request(operation, arguments)
+        return Job.from_row(submit(self._engine, request, session, self._broker.publish_submitted, self._sealer))
+
+    # --- control jobs; each of these may be repeated ------------------------------------------------------------------
 
     def cancel(self, job_id: str) -> Job:
-        """Ask for the end of the job; what it has sent is removed from the store. Safe to repeat.
-
-        A running job hears of it within one part. A job that has failed stays so and gives up the upload that it
-        kept. Raises JobNotFoundError, and TooLateError for a job that has succeeded or whose outcome readers may see.
+        """End the job, within one part, and remove what it has sent; a failed job gives up the upload that it kept.
+        Raises TooLateError for a job that has succeeded or whose outcome readers may see.
         """
-        return self._nudged(control.cancel(self._engine, job_id))
+        return self._control(control.cancel, job_id)
 
     def pause(self, job_id: str) -> Job:
-        """Ask the job to stop, within one part, and to keep its upload for the worker's retention. Safe to repeat.
-
-        Raises JobNotFoundError, and TooLateError for a job that is final, is being cancelled, or whose outcome readers
-        may see.
+        """Stop the job, within one part, and keep its upload for the worker's retention. Raises TooLateError for a job
+        that is final, is being cancelled, or whose outcome readers may see.
         """
-        return self._nudged(control.pause(self._engine, job_id))
+        return self._control(control.pause, job_id)
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job go on where it was; any other stays as it is, so this is safe to repeat.
-
-        Raises JobNotFoundError, and TooLateError for a job that is final or is being cancelled.
+        """Let a paused job continue where it was; any other is left unchanged. Raises TooLateError for a job that is
+        final or is being cancelled.
         """
-        return self._nudged(control.resume(self._engine, job_id))
+        return self._control(control.resume, job_id)
 
     def retry(self, job_id: str) -> Job:
-        """Let a failed job go on, with the parts that are still kept, and all its tries before it once more.
-
-        A job that goes on already stays as it is, so this is safe to repeat. Raises JobNotFoundError, and TooLateError
-        for a job that has succeeded, was cancelled, or whose deadline is over: submit that anew.
+        """Let a failed job continue with the parts that are still kept and with all its tries; others are unchanged.
+        Raises TooLateError for a job that has succeeded, was cancelled, or is past its deadline: submit it again.
         """
-        return self._nudged(control.retry(self._engine, job_id))
+        return self._control(control.retry, job_id)
 
-    # --- reads -----------------------------------------------------------------------------------------------------
+    def _control(self, change: control.Change, job_id: str) -> Job:
+        row = change(self._engine, job_id)
+        self._broker.publish_controlled(row)
+        return Job.from_row(row)
+
+    # --- read jobs ---------------------------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now."""
+        return self._reader.get(job_id)
+
+    def wait(self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
+        """The job once it is final, in any final state. Raises TimeoutError after ``timeout`` seconds, and
+        UnreachableError if the database is away at the call, or later for ``patience`` seconds.
+        """
+        return next(job for job in self.watch(job_id, timeout, patience=patience) if job.is_final)
+
+    def watch(self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE) -> Iterator[Job]:
+        """The job now, then after each change until it is final. Raises as ``wait`` does."""
+        return self._reader.watch(job_id, timeout, patience=patience)
+
+    def jobs(
+        self,
+        *,
+        state: States | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        operation: str | None = None,
+        storage: str | None = None,
+        under: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 100,
+    ) -> builtins.list[Job]:
+        """The newest jobs that match all arguments, the newest first.
+
+        Args:
+            state: one state, or several.
+            since: submitted then or later: an aware datetime, or ISO 8601 with a zone.
+            until: submitted before then.
+            operation: an operation that is a job, such as ``write_stream``.
+            storage: the storage that the job was submitted for.
+            under: the job's path is this path or lies below it.
+            labels: the job has these labels; it may have others.
+            limit: the most jobs to return, at most 10,000.
+
+        Raises InvalidRequestError naming the argument that cannot be used.
+        """
+        wanted = {"state": state, "since": since, "until": until, "operation": operation, "storage": storage}
+        return self._reader.jobs(check_filter(wanted | {"under": under, "labels": labels, "limit": limit}))
+
+    def uploads(self, job_id: str | None = None, *, finished: bool = False, limit: int = 1000) -> builtins.list[Upload]:
+        """The unfinished uploads, or with ``finished`` all, the oldest first; of one job if its id is given."""
+        return self._reader.uploads(job_id, finished=finished, limit=limit)
+
+    def attempts(self, job_id: str) -> builtins.list[Attempt]:
+        """The attempts of the job with worker, times, outcome and bytes, the oldest first."""
+        return self._reader.attempts(job_id)
+
+    def situation(self, job_id: str) -> Situation:
+        """The job with everything that explains its state."""
+        return self._reader.situation(job_id)
+
+    # --- read blobs --------------------------------------------------------------------------------------------------
 
     def get_content(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> bytes:
-        """The whole blob, of at most 1 MiB. Larger ones are for ``read_stream``."""
-        contents: bytes = self._ask("get_content", {"path": path, "storage": storage}, timeout)
-        return contents
+        """The whole blob, of at most 1 MiB. Use ``read_stream`` for larger ones."""
+        return bytes(self._read("get_content", {"path": path, "storage": storage}, timeout))
 
     def stat(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> FileInfo:
-        """What is at the path, a blob or else a directory. Raises PathNotFoundError."""
-        return FileInfo.from_json(self._ask("stat", {"path": path, "storage": storage}, timeout))
+        """The blob at the path, or else the directory. Raises PathNotFoundError."""
+        return FileInfo.from_json(self._read("stat", {"path": path, "storage": storage}, timeout))
 
     def list(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> builtins.list[str]:
-        """The absolute paths of what lies directly under the path."""
-        children: builtins.list[str] = self._ask("list", {"path": path, "storage": storage}, timeout)
-        return children
+        """The absolute paths directly under the path. Raises PathNotFoundError."""
+        return builtins.list(self._read("list", {"path": path, "storage": storage}, timeout))
 
     def url_for(
         self,
@@ -189,42 +236,10 @@ class Client(JobReader):
         timeout: float = READ_TIMEOUT,
     ) -> str:
         """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD), ``expiry`` (an aware datetime)."""
-        url: str = self._ask("url_for", {"path": path, "options": options, "storage": storage}, timeout)
-        return url
+        return str(self._read("url_for", {"path": path, "options": options, "storage": storage}, timeout))
 
-    def _submit(self, operation: str, arguments: Mapping[str, Any]) -> Job:
-        arguments = dict(arguments)
-        session = arguments.pop("session", None)
-        request = check_request(operation, arguments)
-        return Job.from_row(submit(self._engine, request, session, self._publish, self._sealer))
-
-    def _nudged(self, row: Mapping[str, Any]) -> Job:
-        """The job; a message has a worker look at its row at once, unless a run does anyway or it is not yet to."""
-        paused = row["state"] == JobState.PAUSED
-        wished = row["cancel_requested"] or (row["pause_requested"] and not paused)
-        due = not paused and (row["run_at"] is None or row["run_at"] <= row["seen_at"])
-        idle = row["lease_expires_at"] is None and row["state"] not in FINAL_STATES
-        if self._app is not None and idle and (wished or due):
-            messages.publish(self._app, messages.Message.from_row(row))
-        return Job.from_row(row)
-
-    def _publish(self, row: Mapping[str, Any]) -> None:
-        if (
-            self._app is not None
-            and row["publish_seq"] == 0
-            and row["published_at"] is None
-            and row["run_at"] is None
-            and row["state"] == JobState.QUEUED
-        ):
-            messages.publish(self._app, messages.Message.from_row(row))
-
-    def _ask(self, operation: str, arguments: Mapping[str, Any], timeout: float) -> Any:
-        request = check_request(operation, arguments)
-        if self._app is None or self._broker_url is None:
-            raise ConfigurationError("broker_url", f"is not set, and {operation} is asked through the broker")
-        if self._asker is None:  # twice at once does no harm
-            self._asker = ReadRequester(self._app, self._broker_url)
-        return self._asker.ask(request, timeout)
+    def _read(self, operation: str, arguments: Mapping[str, Any], timeout: float) -> Any:
+        return self._broker.read(check_request(operation, arguments), timeout)
 
 
 def _url(file: str | Path) -> str:

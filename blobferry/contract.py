@@ -1,7 +1,7 @@
-"""What can be asked, and how: operations, task names, queues, states and the check of every request value.
+"""The contract between web apps and workers: operations, task names, queues, states, and the check of a request.
 
-Client, CLI and worker all check a request here, so a bare ``send_task`` hears the very same error as a Client.
-Nothing here needs the store, the source or the configuration: what only the worker can see, it checks itself.
+Client, command and worker all check requests here, so a bare ``send_task`` ends in the error that Client raises.
+Nothing here needs the store, the source or the configuration; the worker checks those.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from blobferry.checks import arguments as checks
-from blobferry.checks import source_urls as url_checks
+from blobferry.checks import arguments, source_urls
 from blobferry.checks.arguments import Check
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import redacted, short_repr
@@ -19,10 +18,10 @@ from blobferry.redaction import redacted, short_repr
 JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
 TASK_PREFIX: Final = "blobferry."
-#: Raised when a request comes to mean what older workers would get wrong: they leave newer ones alone.
+#: Increased when older workers would misread a request; a worker leaves jobs of a newer version alone.
 REQUEST_VERSION: Final = 2
-PLAIN_REQUEST: Final = 1  #: the version of a request without sealed URLs; 2 may have some
-#: Headers of a message that has a row: with them a missing row or an old number is dropped, never created.
+PLAIN_REQUEST: Final = 1  #: version of a request without a sealed URL; 2 may have one
+#: Headers of a message for a job that has a row. A worker drops the message if the row is missing or newer.
 ROW_HEADER: Final = "blobferry_row"
 SEQ_HEADER: Final = "publish_seq"
 
@@ -30,9 +29,9 @@ SEQ_HEADER: Final = "publish_seq"
 class JobState(StrEnum):
     """Where a job is in its life."""
 
-    QUEUED = "queued"  #: waits for a slot: new, or between two slices
+    QUEUED = "queued"  #: waits for a free slot: new, or between two slices
     RUNNING = "running"  #: a worker holds its lease
-    VERIFYING = "verifying"  #: sent; Stat does not show it yet
+    VERIFYING = "verifying"  #: sent; Stat has yet to show it
     RETRYING = "retrying"  #: an attempt ended in a transient error or a dead worker; waits for run_at
     PAUSED = "paused"
     SUCCEEDED = "succeeded"
@@ -45,41 +44,41 @@ CLAIMABLE_STATES: Final = frozenset({JobState.QUEUED, JobState.RETRYING, JobStat
 
 
 class Phase(StrEnum):
-    """How far a job is: finer than its state, and kept when a run ends."""
+    """How far a job has got; finer than its state, and kept between runs."""
 
     UPLOADING = "uploading"
-    COMPLETING = "completing"  #: the point of no return: readers may see the blob any moment
-    VERIFYING = "verifying"  #: published; Stat has yet to confirm it
-    DELETING_SOURCE = "deleting_source"  #: of a move: Stat showed the copy; a source that is gone is no error any more
-    DELETING = "deleting"  #: of a delete: it knows what may go
+    COMPLETING = "completing"  #: past the point of no return: readers may see the blob at any moment
+    VERIFYING = "verifying"  #: committed; Stat has yet to confirm it
+    DELETING_SOURCE = "deleting_source"  #: of a move: Stat showed the copy; a missing source is now success
+    DELETING = "deleting"  #: of a delete: the cutoff is committed; newer keys stay
 
 
-#: Phases in which readers may see the outcome: a cancel is too late.
+#: Phases in which readers may see the outcome, so that a cancel is too late.
 PAST_POINT_OF_NO_RETURN: Final = frozenset({Phase.COMPLETING, Phase.VERIFYING, Phase.DELETING_SOURCE})
 
 
 class UploadState(StrEnum):
     """Where a multipart upload is in its life."""
 
-    OPENING = "opening"  #: the row comes first; the store may or may not have heard
+    OPENING = "opening"  #: the row is committed; the store may or may not have created the upload
     OPEN = "open"
-    COMPLETING = "completing"  #: readers may see it any moment
+    COMPLETING = "completing"  #: readers may see the blob at any moment
     COMPLETED = "completed"
     ABORTING = "aborting"
     GONE = "gone"
 
 
-#: Uploads that may still be gone on with, or be seen by readers any moment.
+#: Uploads that a job may continue, or whose blob readers may see at any moment.
 UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A checked request. ``arguments`` are the operation's own; the rest belongs to the job."""
+    """A checked request. ``arguments`` are those of the operation; the other fields are options of the job."""
 
     operation: str
     storage: str
-    path: str  #: of what is written, read or deleted; of a move, the destination
+    path: str  #: of the blob that is written, read or deleted; the destination of a move
     arguments: Mapping[str, Any]
     labels: Mapping[str, str] | None = None
     idempotency_key: str | None = None
@@ -89,18 +88,18 @@ class Request:
 
     @property
     def source_url(self) -> str | None:
-        """The URL that the bytes come from, secrets and all, or sealed."""
+        """The URL of the source, with its secrets or sealed."""
         return self.arguments.get("source")
 
     @property
     def source(self) -> str | None:
-        """Where the bytes come from: a URL, to be shown and thus without its secrets, or the path that is moved."""
+        """The source as it may be shown: its URL without secrets, or the path that is moved."""
         url = self.source_url
         return redacted(url) if url is not None else self.arguments.get("source_path")
 
     @property
     def dest(self) -> str | None:
-        """The ``file:`` URL that a blob is read into."""
+        """The ``file:`` URL of the file that the blob is read into."""
         return self.arguments.get("dest")
 
 
@@ -111,37 +110,39 @@ class Operation:
     name: str
     required: Mapping[str, Check]
     optional: Mapping[str, Check] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)  #: stored too, so that equal requests are equal
-    path: str = "path"  #: the argument that names the blob, or what becomes of it
+    defaults: Mapping[str, Any] = field(
+        default_factory=dict
+    )  #: stored in the row, so that a request with a default equals one without it
+    path: str = "path"  #: the argument that names the blob, or the destination of a move
     queue: str = JOBS_QUEUE
 
     @property
     def task_name(self) -> str:
-        """The Celery task that runs it."""
+        """The name of its Celery task."""
         return TASK_PREFIX + self.name
 
     @property
     def options(self) -> Mapping[str, Check]:
-        """The arguments that it has in common with others of its kind."""
+        """The arguments that all jobs, or all reads, take."""
         return JOB_OPTIONS if self.queue == JOBS_QUEUE else READ_OPTIONS
 
 
 # --- operations ----------------------------------------------------------------------------------------------------
 
-READ_OPTIONS: Final[Mapping[str, Check]] = {"storage": checks.check_storage}
+READ_OPTIONS: Final[Mapping[str, Check]] = {"storage": arguments.check_storage}
 #: Arguments that every job takes; they are columns of its row.
 JOB_OPTIONS: Final[Mapping[str, Check]] = {
     **READ_OPTIONS,
-    "idempotency_key": checks.check_optional(checks.check_text(255)),
-    "priority": checks.check_priority,
-    "not_before": checks.check_optional(checks.check_time),
-    "deadline": checks.check_optional(checks.check_time),
-    "labels": checks.check_optional(checks.check_strings),
+    "idempotency_key": arguments.check_optional(arguments.check_text(255)),
+    "priority": arguments.check_priority,
+    "not_before": arguments.check_optional(arguments.check_time),
+    "deadline": arguments.check_optional(arguments.check_time),
+    "labels": arguments.check_optional(arguments.check_strings),
 }
-_OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": checks.check_boolean}
+_OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": arguments.check_boolean}
 _BLOB: Final[Mapping[str, Check]] = {
-    "metadata": checks.check_optional(checks.check_metadata),
-    "content_type": checks.check_optional(checks.check_content_type),
+    "metadata": arguments.check_optional(arguments.check_metadata),
+    "content_type": arguments.check_optional(arguments.check_content_type),
 }
 
 
@@ -149,82 +150,76 @@ def _by_name(*operations: Operation) -> Mapping[str, Operation]:
     return {operation.name: operation for operation in operations}
 
 
-#: The operations that are jobs: each has a row, and survives its worker.
+#: The operations that run as jobs: each has a row and survives its worker.
 OPERATIONS: Final = _by_name(
     Operation(
         "put_content",
-        required={"path": checks.check_path_value, "contents": checks.check_contents},
+        required={"path": arguments.check_path_value, "contents": arguments.check_contents},
         optional={**_OVERWRITE, **_BLOB},
         defaults={"overwrite": True},
     ),
     Operation(
         "write_stream",
-        required={"path": checks.check_path_value, "source": url_checks.check_source},
-        optional={"offset": checks.check_offset, **_OVERWRITE, **_BLOB},
+        required={"path": arguments.check_path_value, "source": source_urls.check_source},
+        optional={"offset": arguments.check_offset, **_OVERWRITE, **_BLOB},
         defaults={"offset": 0, "overwrite": True},
     ),
     Operation(
         "read_stream",
-        required={"path": checks.check_path_value, "dest": url_checks.check_dest},
-        optional={"offset": checks.check_offset, **_OVERWRITE},
+        required={"path": arguments.check_path_value, "dest": source_urls.check_dest},
+        optional={"offset": arguments.check_offset, **_OVERWRITE},
         defaults={"offset": 0, "overwrite": True},
     ),
     Operation(
         "move",
-        required={"source_path": checks.check_path_value, "dest_path": checks.check_path_value},
-        optional={"dest_storage": checks.check_optional(checks.check_storage), **_OVERWRITE},
+        required={"source_path": arguments.check_path_value, "dest_path": arguments.check_path_value},
+        optional={"dest_storage": arguments.check_optional(arguments.check_storage), **_OVERWRITE},
         defaults={"overwrite": True},
         path="dest_path",
     ),
-    Operation("delete", required={"path": checks.check_path_value}),
+    Operation("delete", required={"path": arguments.check_path_value}),
 )
 
-#: The operations whose answer is the result of their task. They have no row.
+#: The operations that return their answer as the task's result. They have no row.
 READS: Final = _by_name(
-    Operation("get_content", required={"path": checks.check_path_value}, queue=READS_QUEUE),
-    Operation("stat", required={"path": checks.check_path_or_root}, queue=READS_QUEUE),
-    Operation("list", required={"path": checks.check_path_or_root}, queue=READS_QUEUE),
+    Operation("get_content", required={"path": arguments.check_path_value}, queue=READS_QUEUE),
+    Operation("stat", required={"path": arguments.check_path_or_root}, queue=READS_QUEUE),
+    Operation("list", required={"path": arguments.check_path_or_root}, queue=READS_QUEUE),
     Operation(
         "url_for",
-        required={"path": checks.check_path_value},
-        optional={"options": checks.check_optional(checks.check_url_options)},
+        required={"path": arguments.check_path_value},
+        optional={"options": arguments.check_optional(arguments.check_url_options)},
         queue=READS_QUEUE,
     ),
 )
 
 
-def check_request(operation: str, arguments: Mapping[str, Any]) -> Request:
-    """Check the arguments of an operation and return them as a Request.
+def check_request(operation: str, given: Mapping[str, Any]) -> Request:
+    """Check the arguments given to an operation and return them as a Request.
 
     Raises InvalidRequestError naming the first argument that is unknown, missing, of the wrong type or too large.
     """
     spec = OPERATIONS.get(operation) or READS[operation]
-    known = {**spec.required, **spec.optional, **spec.options}
-    for name in arguments:
-        if name not in known:
-            raise InvalidRequestError(f"{operation}: unknown argument {short_repr(name)}; it takes {', '.join(known)}")
+    checks = {**spec.required, **spec.optional, **spec.options}
+    for name in given:
+        if name not in checks:
+            raise InvalidRequestError(f"{operation}: unknown argument {short_repr(name)}; it takes {', '.join(checks)}")
     for name in spec.required:
-        if name not in arguments:
+        if name not in given:
             raise InvalidRequestError(f"{operation}: argument {name!r} is missing")
-    values: dict[str, Any] = {}
-    for name, check in known.items():  # in this order: the path is checked before the offset
-        if name in arguments:
-            values[name] = check(name, arguments[name])
+    # In the order of the checks: the path's error comes before the offset's.
+    values = {name: check(name, given[name]) for name, check in checks.items() if name in given}
     if "offset" in values:
-        checks.check_offset_range(values["path"], values["offset"])
-    given = {name: value for name, value in values.items() if name not in spec.options and value is not None}
+        arguments.check_offset_range(values["path"], values["offset"])
+    own = {name: value for name, value in values.items() if name not in spec.options and value is not None}
     return Request(
         operation=operation,
         storage=values.get("storage", "default"),
         path=values[spec.path],
-        arguments={**spec.defaults, **given},
+        arguments={**spec.defaults, **own},
         labels=values.get("labels"),
         idempotency_key=values.get("idempotency_key"),
         priority=values.get("priority", 0),
-        not_before=_moment(values.get("not_before")),
-        deadline=_moment(values.get("deadline")),
+        not_before=arguments.parse_time(values.get("not_before")),
+        deadline=arguments.parse_time(values.get("deadline")),
     )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)

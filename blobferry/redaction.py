@@ -1,4 +1,4 @@
-"""What may be shown of values: in errors, logs, Flower, and the columns that people look at. Secrets are not."""
+"""Redaction: how values appear in errors, logs, Flower and displayed columns, without their secrets."""
 
 import re
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ _WITHOUT_SECRETS = ("", "file:", "blob:")
 
 
 def redacted(url: str) -> str:
-    """The URL without the secrets that it may hold: its user part, the values of its query, its fragment.
+    """The URL without its user part, the values of its query and its fragment.
 
-    Presigned URLs have their signature in the query; the names there stay. Takes any text: an error about a URL that
-    cannot be parsed shows none either.
+    The query of a presigned URL holds the signature; its names stay. Takes any text, because errors about malformed
+    URLs must not show secrets either.
     """
     if is_sealed(url):
         return _SEALED + HIDDEN
     match = _URL.fullmatch(url)
-    assert match is not None, "every text is one"
+    assert match is not None, "the pattern matches every text"
     scheme, slashes, authority, path = (piece or "" for piece in match.groups()[:4])
     query, fragment = match[5], match[6]
     if "@" in authority:
         authority = f"{HIDDEN}@{authority.rpartition('@')[2]}"
     elif scheme.lower() not in _WITHOUT_SECRETS and not _HOST.fullmatch(authority):
-        return f"{scheme}{slashes}{HIDDEN}"  # perhaps a password with a slash in it: who knows where it ends
+        return f"{scheme}{slashes}{HIDDEN}"  # perhaps a password with a slash in it, of unknown length
     shown = scheme + slashes + authority + path
     if query is not None:
         shown += "?" + "&".join(_without_value(piece) for piece in query.split("&"))
@@ -41,22 +41,22 @@ def _without_value(piece: str) -> str:
 
 
 def holds_secret(url: str) -> bool:
-    """Whether anything of it may not be shown: a user part, or a query with a value."""
+    """True if the URL has a part that may not be shown: a user part, a query with a value, a fragment."""
     return redacted(url) != url
 
 
 def is_sealed(url: str) -> bool:
-    """Whether it is a URL that has been encrypted."""
+    """True for a URL that has been encrypted."""
     return url.startswith(_SEALED)
 
 
 def sealed_text(token: str) -> str:
-    """How a URL is written that has been encrypted."""
+    """The text of an encrypted URL."""
     return _SEALED + token
 
 
 def redacted_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked arguments of an operation for people who look at messages: without secrets, without contents."""
+    """The checked arguments of an operation for display in messages: without secrets and contents."""
     shown = dict(arguments)
     if isinstance(source := shown.get("source"), str):
         shown["source"] = redacted(source)
@@ -67,14 +67,14 @@ def redacted_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_repr(value: Any) -> str:
-    """A value as an error shows it: its repr, cut short."""
+    """The repr of a value, at most 200 characters, for errors."""
     try:
         text = repr(value)
-    except Exception:  # a number with too many digits, a list within itself a thousand times, somebody's own class
+    except Exception:  # a number of too many digits, a list nested too deeply, the caller's own class
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 200 else text[:199] + "…"
 
 
 def printable(text: str) -> str:
-    """The text without control characters: a name or an error may hold an escape sequence for the terminal."""
+    """The text with control characters escaped: a name or an error may hold a terminal's escape sequence."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -23,7 +23,9 @@ class Refused(NamedTuple):
 REFUSED: Final = (
     Refused("put_content", {"path": "/a/", "contents": CONTENTS}, InvalidPathError, "'/a/'"),
     Refused("put_content", {"path": "/a", "contents": "text"}, InvalidRequestError, "encode it"),
-    Refused("put_content", {"path": "/a", "contents": {"base64": "?"}}, InvalidRequestError, "contents: is no base64"),
+    Refused(
+        "put_content", {"path": "/a", "contents": {"base64": "?"}}, InvalidRequestError, "contents: is not valid base64"
+    ),
     Refused("put_content", {"path": "/a", "contents": [1]}, InvalidRequestError, "contents: needs bytes"),
     Refused("put_content", {"path": "/a", "contents": bytes(MAX_CONTENT + 1)}, InvalidRequestError, "use write_stream"),
     Refused("put_content", {"path": "/a"}, InvalidRequestError, "put_content: argument 'contents' is missing"),
@@ -78,7 +80,7 @@ REFUSED: Final = (
         "move",
         {"source_path": "/a", "dest_path": "/b", "dest_storage": "A B"},
         InvalidRequestError,
-        "dest_storage: the name of a configured storage",
+        "dest_storage: needs the name of a configured storage",
         ["move", "/a", "/b", "--dest-storage", "A B"],
     ),
     Refused("delete", {"path": "/"}, InvalidPathError, "'/'", ["delete", "/"]),
@@ -90,7 +92,7 @@ REFUSED: Final = (
         "list",
         {"path": "/a", "storage": "A B"},
         InvalidRequestError,
-        "storage: the name of a configured storage",
+        "storage: needs the name of a configured storage",
         ["list", "/a", "--storage", "A B"],
     ),
     Refused("list", {}, InvalidRequestError, "list: argument 'path' is missing"),

@@ -1,1 +1,1 @@
-"""The check of each value that a request may carry."""
+"""One check for each value that a request may carry."""

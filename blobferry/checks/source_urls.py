@@ -1,4 +1,4 @@
-"""Checks of URLs: where a job reads from, and the file that it writes to. An error shows none of their secrets."""
+"""Checks of the URLs of sources and destinations. No error shows a secret that a URL holds."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,37 +10,39 @@ from blobferry.errors import InvalidRequestError
 from blobferry.redaction import is_sealed, redacted, short_repr
 
 MAX_URL: Final = 8192  #: characters; presigned ones have up to 4,000
-MAX_SEALED: Final = 2 * MAX_URL  #: characters; a third more than the URL, and its frame
+MAX_SEALED: Final = 2 * MAX_URL  #: characters; sealing makes a URL a third longer
 
 _SEALED = re.compile(r"sealed:[A-Za-z0-9_-]+={0,2}")  # source: the Fernet specification
 
 
 def check_source(name: str, value: Any) -> str:
-    """The URL of a source, as the worker sees it; or sealed: what is inside is checked by whoever opens it."""
+    """The URL of a source, as the worker sees it. The inside of a sealed one is checked when it is opened."""
     if isinstance(value, str) and is_sealed(value):
         if len(value) > MAX_SEALED or not _SEALED.fullmatch(value):
-            raise InvalidRequestError(f"{name}: 'sealed:' and what blobferry.seal() returned, got something else")
+            raise InvalidRequestError(f"{name}: starts with 'sealed:' but is not what blobferry.seal() returns")
         return value
     return _check(name, value, _SOURCES, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
 
 
 def check_dest(name: str, value: Any) -> str:
-    """The ``file:`` URL of a file that a blob is to be written to, as the worker sees it."""
+    """The ``file:`` URL, as the worker sees it, of the file that a blob is read into."""
     url = _check(name, value, {"file": _check_file}, "'file:///srv/outgoing/7.mp4'")
     if url.endswith("/"):
-        raise InvalidRequestError(f"{name}: names a directory; the name of the file is missing, got {_got(url)}")
+        raise InvalidRequestError(f"{name}: names a directory; add the name of the file, got {_got(url)}")
     return url
 
 
 def _check(name: str, value: Any, kinds: Mapping[str, Callable[[str, str, SplitResult], None]], such_as: str) -> str:
     if not isinstance(value, str) or not value.isprintable() or value != value.strip():
-        # urlsplit would drop line ends and outer blanks without a word, and another file would be read.
-        raise InvalidRequestError(f"{name}: needs a URL (write odd characters as %XX), got {_got(value)}")
+        # urlsplit drops line ends and outer blanks silently: another file would be read.
+        raise InvalidRequestError(
+            f"{name}: needs a URL (percent-encode blanks and control characters), got {_got(value)}"
+        )
     if len(value) > MAX_URL:
-        raise InvalidRequestError(f"{name}: a URL has at most {MAX_URL} characters, this one {len(value)}")
+        raise InvalidRequestError(f"{name}: has {len(value)} characters; a URL may have {MAX_URL}")
     try:
         url = urlsplit(value)
-    except ValueError:  # which may show the password
+    except ValueError:  # its text may show the password
         raise InvalidRequestError(f"{name}: needs a URL, got a malformed one: {_got(value)}") from None
     check = kinds.get(url.scheme)
     if check is None:
@@ -52,7 +54,7 @@ def _check(name: str, value: Any, kinds: Mapping[str, Callable[[str, str, SplitR
 def _check_file(name: str, value: str, url: SplitResult) -> None:
     if url.netloc not in ("", "localhost") or not url.path.startswith("/") or url.query or url.fragment:
         raise InvalidRequestError(
-            f"{name}: a file: URL holds an absolute path and nothing else (write '#' as %23, '?' as %3F), "
+            f"{name}: a file: URL needs an absolute path and nothing else (write '#' as %23, '?' as %3F), "
             f"got {_got(value)}"
         )
     if "\0" in unquote(url.path):
@@ -61,23 +63,23 @@ def _check_file(name: str, value: str, url: SplitResult) -> None:
 
 def _check_blob(name: str, value: str, url: SplitResult) -> None:
     if "@" in url.netloc:
-        raise InvalidRequestError(f"{name}: a blob: URL holds no user, got {_got(value)}")
+        raise InvalidRequestError(f"{name}: a blob: URL cannot name a user, got {_got(value)}")
     check_storage(f"{name}: the storage in blob://storage/path", url.netloc)
     check_path(url.path)
     if url.query or url.fragment:
-        raise InvalidRequestError(f"{name}: a blob: URL holds a storage and a path and nothing else")
+        raise InvalidRequestError(f"{name}: a blob: URL needs a storage and a path and nothing else")
 
 
 def _check_http(name: str, value: str, url: SplitResult) -> None:
     try:
         is_good = bool(url.hostname) and (url.port is None or url.port > 0)
-    except ValueError:  # the port
+    except ValueError:  # the port is not a number
         is_good = False
-    # Programs differ in what they make of a blank or a backslash, and so in which host they ask.
+    # Parsers disagree on blanks and backslashes, and so on the host that is asked.
     if not is_good or " " in value or "\\" in value or "#" in value:
         raise InvalidRequestError(
-            f"{name}: an http: URL holds a host, perhaps a port, a path and a query, no blank and no fragment (write "
-            f"odd characters as %XX), got {_got(value)}"
+            f"{name}: an http: URL needs a host and has no blank, backslash or fragment (percent-encode them), "
+            f"got {_got(value)}"
         )
 
 

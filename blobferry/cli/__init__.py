@@ -1,12 +1,8 @@
-"""The ``blobferry`` command: what Client does, from a shell.
+"""The ``blobferry`` command: the methods of Client, from a shell.
 
-Database and broker are BLOBFERRY_DATABASE_URL and BLOBFERRY_BROKER_URL. Results go to stdout, remarks and errors to
-stderr. With ``--json``, stdout holds JSON and nothing else, errors included: ``{"error": code, "message": …}``, with
-``job_id`` where there is a job; ``watch --json`` and commands that take several jobs print one object a line.
-
-Exit status: 0 done or submitted; 1 the job failed or was cancelled, it is too late for what was asked, or the worker
-answered a read with an error (no such path); 2 usage, also where the worker says so (a storage that it does not know);
-3 database, broker or worker out of reach; 4 timeout; 130 interrupted. Of several jobs, the highest.
+Results go to stdout, remarks and errors to stderr. With ``--json``, stdout holds only JSON, errors included:
+``{"error": code, "message": …}``, and ``job_id`` where there is a job. ``watch --json``, and commands that take several
+jobs, print one object per line. The exit status of several jobs is the highest.
 """
 
 import logging
@@ -23,12 +19,18 @@ from blobferry.cli.submit_commands import delete, move, read, write
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Transfer blobs in the background, and watch them.
+    """Submit transfers of blobs to the workers, and watch and control them.
 
-    Database and broker are read from BLOBFERRY_DATABASE_URL and BLOBFERRY_BROKER_URL.
+    Needs BLOBFERRY_DATABASE_URL, and BLOBFERRY_BROKER_URL for stat, list, url and 'read PATH -'.
 
-    Exit status: 0 done or submitted, 1 the job failed or was cancelled, it is too late for what was asked, or a read
-    ended in an error, 2 usage, 3 database, broker or worker out of reach, 4 timeout, 130 interrupted (the job goes on).
+    \b
+    Exit status:
+      0    done, or submitted
+      1    the job failed or was cancelled, the request came too late, or a read failed
+      2    wrong usage
+      3    database, broker or worker out of reach
+      4    timeout
+      130  interrupted; the job continues
     """
     remarks = logging.StreamHandler()
     remarks.setFormatter(Remark())
@@ -37,10 +39,7 @@ def main(context: click.Context) -> None:
     context.call_on_close(lambda: logger.removeHandler(remarks))
 
 
-SUBMITTING = (write, read, move, delete)
-READING = (stat, list_, url)
-LOOKING = (status, watch, jobs, uploads)
-CONTROLLING = (cancel, pause, resume, retry)
-
-for command in (*SUBMITTING, *READING, *LOOKING, *CONTROLLING):
+for command in (write, read, move, delete, stat, list_, url, status, watch, jobs, uploads):
+    main.add_command(command)
+for command in (cancel, pause, resume, retry):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""Commands that change what becomes of jobs: cancel, pause, resume, retry. Each takes several and may be repeated."""
+"""The commands cancel, pause, resume and retry. Each takes several jobs and may be repeated."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from blobferry.errors import BlobferryError
 from blobferry.redaction import printable
 from blobferry.values import Job
 
-Ask = Callable[[Client, str], Job]
+Control = Callable[[Client, str], Job]
 
 
 @click.command()
@@ -24,9 +24,10 @@ Ask = Callable[[Client, str], Job]
 @options.timeout
 @options.as_json
 def cancel(job_ids: tuple[str, ...], wait: bool, timeout: float | None, as_json: bool) -> None:
-    """End JOB... and remove what they have sent from the store; with --wait, exit 0 once they are cancelled.
+    """Cancel jobs.
 
-    It takes effect within one part. For a job that has failed it gives up the upload that is kept for a retry.
+    Each JOB stops within one part, and what it has sent is removed from the store. A job that has failed gives up the
+    upload that it keeps for a retry. With --wait, exits 0 once all jobs are cancelled.
     """
     _each("cancel", Client.cancel, job_ids, wait, timeout, as_json, wanted=JobState.CANCELLED)
 
@@ -35,7 +36,10 @@ def cancel(job_ids: tuple[str, ...], wait: bool, timeout: float | None, as_json:
 @options.several
 @options.as_json
 def pause(job_ids: tuple[str, ...], as_json: bool) -> None:
-    """Stop JOB... within one part and keep what they have sent, to go on with after a resume."""
+    """Pause jobs.
+
+    Each JOB stops within one part and keeps what it has sent, until 'blobferry resume' lets it continue.
+    """
     _each("pause", Client.pause, job_ids, False, None, as_json)
 
 
@@ -45,7 +49,7 @@ def pause(job_ids: tuple[str, ...], as_json: bool) -> None:
 @options.timeout
 @options.as_json
 def resume(job_ids: tuple[str, ...], wait: bool, timeout: float | None, as_json: bool) -> None:
-    """Let paused JOB... go on where they were."""
+    """Let paused jobs continue where they were."""
     _each("resume", Client.resume, job_ids, wait, timeout, as_json)
 
 
@@ -55,13 +59,13 @@ def resume(job_ids: tuple[str, ...], wait: bool, timeout: float | None, as_json:
 @options.timeout
 @options.as_json
 def retry(job_ids: tuple[str, ...], wait: bool, timeout: float | None, as_json: bool) -> None:
-    """Let failed JOB... go on, with the parts that are still kept."""
+    """Let failed jobs continue with the parts that are still kept."""
     _each("retry", Client.retry, job_ids, wait, timeout, as_json)
 
 
 def _each(
-    asked: str,
-    ask: Ask,
+    name: str,
+    control: Control,
     job_ids: Sequence[str],
     wait: bool,
     timeout: float | None,
@@ -69,40 +73,39 @@ def _each(
     *,
     wanted: JobState = JobState.SUCCEEDED,
 ) -> None:
-    """Ask for each job, whatever became of the others; leave with the highest exit status of them all."""
+    """Control each job, whatever happens to the others; exit with the highest status of them all."""
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
     statuses = [0]
     with open_client(as_json) as client:
-        asked_for = []
+        controlled = []
         for job_id in dict.fromkeys(job_ids):
             try:
-                job = ask(client, job_id)
+                job = control(client, job_id)
             except (KeyboardInterrupt, BlobferryError) as error:
                 statuses.append(report(error, as_json, job_id))
                 if statuses[-1] in (UNREACHABLE, INTERRUPTED):
-                    break  # each of the others would wait as long, and hear the same
+                    break  # the other jobs would meet the same outage, after the same timeout
                 continue
-            asked_for.append(job)
-            if not wait or not as_json:
-                _acknowledge(asked, job, as_json, wait)
+            controlled.append(job)
+            if not (wait and as_json):
+                _acknowledge(name, job, as_json, wait)
         if wait and INTERRUPTED not in statuses:
-            statuses += [_followed(client, job, timeout, as_json, wanted) for job in asked_for]
+            statuses += [_followed(client, job, timeout, as_json, wanted) for job in controlled]
     sys.exit(max(statuses))
 
 
-def _acknowledge(asked: str, job: Job, as_json: bool, waits: bool) -> None:
+def _acknowledge(name: str, job: Job, as_json: bool, waits: bool) -> None:
     if as_json:
         print_json(job)
-    else:
-        goes_on = asked in ("resume", "retry") and not waits
-        how = f"; to watch it: blobferry watch {job.id}" if goes_on else ""
-        click.echo(printable(f"{job.id}  {acknowledgement(asked, job)}{how}"))
+        return
+    watch = f"; to watch it: blobferry watch {job.id}" if name in ("resume", "retry") and not waits else ""
+    click.echo(printable(f"{job.id}  {acknowledgement(name, job)}{watch}"))
 
 
 def _followed(client: Client, job: Job, timeout: float | None, as_json: bool, wanted: JobState) -> int:
     if wanted == JobState.CANCELLED and job.state == JobState.FAILED:
-        wanted = JobState.FAILED  # it had ended before; what was asked for is done
+        wanted = JobState.FAILED  # it had failed before; the cancel has given up its upload
     try:
         return followed(client, job.id, timeout, as_json, wanted=wanted)
     except KeyboardInterrupt as interrupt:

@@ -1,4 +1,4 @@
-"""What commands have in common: a client, and how errors become one line, or one JSON object, and an exit status."""
+"""Exit statuses: each error becomes one line, or one JSON object, and the status of the command."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from blobferry.cli.progress import job_display, print_json
-from blobferry.cli.wording import ending
+from blobferry.cli.wording import final_line
 from blobferry.client import Client
 from blobferry.contract import JobState
 from blobferry.errors import (
@@ -27,15 +27,15 @@ FAILED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 TIMEOUT: Final = 4
-INTERRUPTED: Final = 130  #: 128 + SIGINT, as shells have it
+INTERRUPTED: Final = 130  #: 128 + SIGINT, as shells report it
 
-#: Errors that speak of what was typed, or of the variables.
+#: Errors about the command line or the variables.
 _USAGE_ERRORS: Final = (ConfigurationError, ConflictError, InvalidRequestError, JobNotFoundError)
 
 
 @contextmanager
 def open_client(as_json: bool) -> Iterator[Client]:
-    """The client that the variables describe."""
+    """A client from the environment."""
     with reported(as_json):
         client = Client.from_env()
     with closing(client):
@@ -44,7 +44,7 @@ def open_client(as_json: bool) -> Iterator[Client]:
 
 @contextmanager
 def reported(as_json: bool, job_id: str | None = None) -> Iterator[None]:
-    """Turn what Client raises into one line, or one JSON object, and an exit status."""
+    """Report what Client raises and exit with its status."""
     try:
         yield
     except (KeyboardInterrupt, TimeoutError, BlobferryError) as error:
@@ -52,14 +52,12 @@ def reported(as_json: bool, job_id: str | None = None) -> Iterator[None]:
 
 
 def report(error: BaseException, as_json: bool, job_id: str | None = None) -> int:
-    """Say what Client raised, in one line or one JSON object; return the exit status that it makes."""
+    """Print the error as one line or one JSON object; return its exit status."""
     match error:
         case KeyboardInterrupt():
-            on = f"; the job goes on, look at it with: blobferry status {job_id}" if job_id else ""
-            status, code, message = INTERRUPTED, "interrupted", f"interrupted{on}"
+            status, code, message = INTERRUPTED, "interrupted", f"interrupted{_job_continues(job_id)}"
         case TimeoutError():
-            on = f"{error}; it goes on, look at it with: blobferry status {job_id}"
-            status, code, message = TIMEOUT, "timeout", on
+            status, code, message = TIMEOUT, "timeout", f"{error}{_job_continues(job_id)}"
         case BlobferryError():
             failed = USAGE if isinstance(error, _USAGE_ERRORS) else FAILED
             status = UNREACHABLE if isinstance(error, UnreachableError) else failed
@@ -73,8 +71,12 @@ def report(error: BaseException, as_json: bool, job_id: str | None = None) -> in
     return status
 
 
+def _job_continues(job_id: str | None) -> str:
+    return "" if job_id is None else f"; the job continues, show it with: blobferry status {job_id}"
+
+
 def follow(job_id: str, timeout: float | None, as_json: bool, *, every_change: bool) -> None:
-    """Show the job until it is final; leave with its exit status."""
+    """Show the job until it is final; exit with its status."""
     with open_client(as_json) as client, reported(as_json, job_id):
         status = followed(client, job_id, timeout, as_json, every_change=every_change)
     sys.exit(status)
@@ -89,21 +91,30 @@ def followed(
     every_change: bool = False,
     wanted: JobState = JobState.SUCCEEDED,
 ) -> int:
-    """Show the job until it is final; return the exit status: 0 if it ended as ``wanted``."""
+    """Show the job until it is final; return the exit status, which is 0 if it ended as ``wanted``.
+
+    Args:
+        client: an open client.
+        job_id: of an existing job.
+        timeout: seconds; after them this raises TimeoutError.
+        as_json: print JSON.
+        every_change: with JSON, print the job after each change, not only at its end.
+        wanted: the final state that counts as success.
+    """
     with job_display(as_json=as_json, every_change=every_change) as show:
         for job in client.watch(job_id, timeout=timeout):
             show(job)
     if not as_json:
-        click.echo(ending(job), err=job.state != wanted)
+        click.echo(final_line(job), err=job.state != wanted)
     elif not every_change:
         print_json(job)
     return 0 if job.state == wanted else FAILED
 
 
 class Remark(logging.Formatter):
-    """A log record of ours as a remark: its facts are in ``extra``."""
+    """A log record as one line for stderr; ``extra`` holds its ``reason``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The one line."""
+        """Return the line."""
         reason = getattr(record, "reason", "")
         return printable(f"note: {record.getMessage()}" + (f" ({reason})" if reason else ""))

@@ -1,4 +1,4 @@
-"""Commands that look at jobs: status, watch, jobs, uploads."""
+"""The commands status, watch, jobs and uploads."""
 
 import json
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from blobferry.cli.exit_status import follow, open_client, reported
 from blobferry.cli.explanation import explanation
 from blobferry.cli.job_tables import print_jobs, print_uploads, status_table
 from blobferry.contract import OPERATIONS, JobState
-from blobferry.jobs.filters import MAX_LIMIT
+from blobferry.jobs.job_filter import MAX_LIMIT
 
 
 @click.command()
 @click.argument("job_id", metavar="JOB")
 @options.as_json
 def status(job_id: str, as_json: bool) -> None:
-    """Say where JOB is, why, what comes next, and what has happened so far.
+    """Show the state of a job, the reason, the next step and the history.
 
-    With --json, an object with the fields of the job, its attempts, its unfinished uploads, and the explanation.
+    With --json, prints an object with the fields of JOB, its attempts, its unfinished uploads and the explanation.
     """
     with open_client(as_json) as client, reported(as_json, job_id):
         situation = client.situation(job_id)
@@ -39,21 +39,28 @@ def status(job_id: str, as_json: bool) -> None:
 @options.timeout
 @options.as_json
 def watch(job_id: str, timeout: float | None, as_json: bool) -> None:
-    """Show the progress of JOB until it ends; with --json, an object on a line of its own for each change."""
+    """Show the progress of a job until it ends.
+
+    With --json, prints an object per line, one for each change.
+    """
     follow(job_id, timeout, as_json, every_change=True)
 
 
 @click.command()
 @click.option(
-    "--state", "states", multiple=True, type=click.Choice([str(state) for state in JobState]), help="Repeatable."
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([str(state) for state in JobState]),
+    help="Repeatable.",
 )
-@click.option("--since", callback=options.moment, metavar="TIME", help="ISO 8601 with zone; submitted then or later.")
-@click.option("--until", callback=options.moment, metavar="TIME", help="ISO 8601 with zone; submitted before.")
-@click.option("--operation", type=click.Choice(list(OPERATIONS)), help="Only jobs of this kind.")
-@click.option("--storage", metavar="NAME", help="Only jobs that were submitted for this storage.")
-@click.option("--under", metavar="PATH", help="Only jobs for this path and what lies below it.")
-@options.labels("Only jobs that have it; repeatable.")
-@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=100, show_default=True, help="The newest so many.")
+@click.option("--since", callback=options.moment, metavar="TIME", help="Only jobs submitted then or later.")
+@click.option("--until", callback=options.moment, metavar="TIME", help="Only jobs submitted before then.")
+@click.option("--operation", type=click.Choice(list(OPERATIONS)), help="Only jobs of this operation.")
+@click.option("--storage", metavar="NAME", help="Only jobs submitted for this storage.")
+@click.option("--under", metavar="PATH", help="Only jobs for this path or one below it.")
+@options.labels("Only jobs with this label; repeatable.")
+@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=100, show_default=True, help="At most so many.")
 @options.as_json
 def jobs(
     states: tuple[str, ...],
@@ -64,7 +71,10 @@ def jobs(
     as_json: bool,
     **exact: Any,
 ) -> None:
-    """List jobs that fit all options, the newest first; with --json, an array."""
+    """List jobs that match all options, the newest first.
+
+    A TIME is in ISO 8601 with a zone, such as 2030-05-01T06:00:00+02:00. With --json, prints an array.
+    """
     with open_client(as_json) as client, reported(as_json):
         found = client.jobs(state=states or None, since=since, until=until, labels=labels, limit=limit, **exact)
     if as_json:
@@ -74,14 +84,14 @@ def jobs(
 
 
 @click.command()
-@click.option("--job", "job_id", metavar="JOB", help="Only what this job has opened.")
-@click.option("--all", "finished", is_flag=True, help="Also those that are completed or gone.")
-@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=1000, show_default=True, help="The oldest so many.")
+@click.option("--job", "job_id", metavar="JOB", help="Only uploads of this job.")
+@click.option("--all", "finished", is_flag=True, help="Include completed and aborted uploads.")
+@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=1000, show_default=True, help="At most so many.")
 @options.as_json
 def uploads(job_id: str | None, finished: bool, limit: int, as_json: bool) -> None:
-    """List the uploads that are not finished, with the bytes that are stored, paid for, and lost if they are aborted.
+    """List unfinished uploads and the bytes at risk.
 
-    With --json, an array.
+    Bytes at risk are stored and paid for, and lost if the upload is aborted. With --json, prints an array.
     """
     with open_client(as_json) as client, reported(as_json, job_id):
         found = client.uploads(job_id, finished=finished, limit=limit)

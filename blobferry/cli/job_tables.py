@@ -1,6 +1,6 @@
-"""Jobs, uploads and one job's history as tables of labels and values, for people at a terminal."""
+"""Tables of jobs, of uploads, and of one job with its history, for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import click
@@ -10,51 +10,67 @@ from rich.table import Table
 from rich.text import Text
 
 from blobferry.cli.explanation import explanation
-from blobferry.cli.wording import briefly, clock, duration, in_bytes, local, problem, progress, share
+from blobferry.cli.wording import briefly, done_of, duration, in_bytes, local_time, problem, progress, short_time
 from blobferry.contract import JobState
 from blobferry.redaction import printable
 from blobferry.values import Attempt, Job, Situation, Upload
 
-_WIDEST: Final = 10_000  #: columns that a line in a pipe may have
+_WIDEST: Final = 10_000  #: columns of a line in a pipe, at most
 
 
 def status_table(situation: Situation) -> list[tuple[str, str]]:
-    """All that is worth knowing about one job, as labels and values."""
-    job, said = situation.job, explanation(situation)
+    """One job with its history, as labels and values."""
+    job, explained = situation.job, explanation(situation)
     rows = [
         ("job", job.id),
-        ("state", f"{job.state}: {said.why}"),
-        ("next", said.next),
-        ("operation", job.operation),
-        ("source", f"{job.source} on storage {job.storage}" if job.operation == "move" else job.source or ""),
-        ("path", f"{job.path} on storage {job.dest_storage or job.storage}"),
-        ("file", job.dest or ""),
-        ("progress", progress(job)),
-        ("attempt", str(job.attempt) if job.attempt else "none yet"),
-        ("last error", "" if job.state in (JobState.FAILED, JobState.RETRYING) else problem(job)),
-        ("priority", str(job.priority) if job.priority else ""),
-        ("labels", ", ".join(f"{name}={value}" for name, value in (job.labels or {}).items())),
-        ("key", job.idempotency_key or ""),
-        ("submitted", local(job.created_at)),
-        ("deadline", local(job.deadline) if job.deadline else ""),
-        ("started", local(job.started_at) if job.started_at else ""),
-        ("finished", local(job.finished_at) if job.finished_at else ""),
+        ("state", f"{job.state}: {explained.why}"),
+        ("next", explained.next),
+        *_request_rows(job),
+        *_option_rows(job),
+        *_time_rows(job),
         *(("history", _attempt(attempt, situation)) for attempt in situation.attempts),
     ]
     return [(label, printable(value)) for label, value in rows if value]
 
 
+def _request_rows(job: Job) -> Iterator[tuple[str, str]]:
+    yield "operation", job.operation
+    yield "source", f"{job.source} on storage {job.storage}" if job.operation == "move" else job.source or ""
+    yield "path", f"{job.path} on storage {job.dest_storage or job.storage}"
+    yield "file", job.dest or ""
+    yield "progress", progress(job)
+    yield "attempt", str(job.attempt) if job.attempt else "none yet"
+    if job.state not in (JobState.FAILED, JobState.RETRYING):  # where the state names the error
+        yield "last error", problem(job)
+
+
+def _option_rows(job: Job) -> Iterator[tuple[str, str]]:
+    yield "priority", str(job.priority) if job.priority else ""
+    yield "labels", ", ".join(f"{name}={value}" for name, value in (job.labels or {}).items())
+    yield "key", job.idempotency_key or ""
+
+
+def _time_rows(job: Job) -> Iterator[tuple[str, str]]:
+    times = {
+        "submitted": job.created_at,
+        "deadline": job.deadline,
+        "started": job.started_at,
+        "finished": job.finished_at,
+    }
+    return ((label, local_time(moment)) for label, moment in times.items() if moment)
+
+
 def _attempt(attempt: Attempt, situation: Situation) -> str:
-    """One line about one try."""
+    """One line about one attempt."""
     ended = attempt.finished_at or situation.job.seen_at
     error = f"{attempt.error_code}: {attempt.error_message or ''}".rstrip(": ") if attempt.error_code else ""
     words = [
         f"{attempt.attempt}.",
-        f"{clock(attempt.started_at)},",
+        f"{short_time(attempt.started_at)},",
         f"{duration((ended - attempt.started_at).total_seconds())}",
         f"on {attempt.worker or 'a worker'},",
         f"{in_bytes(attempt.bytes_sent)} sent:",
-        attempt.outcome or "not over",
+        attempt.outcome or "not ended",
         f"({error})" if error else "",
         f"[{attempt.remark}]" if attempt.remark else "",
     ]
@@ -62,24 +78,24 @@ def _attempt(attempt: Attempt, situation: Situation) -> str:
 
 
 def print_jobs(jobs: Sequence[Job]) -> None:
-    """A line for each job."""
+    """Print a line for each job."""
     table = _table("job", "state", "operation", "path", "progress", "submitted")
     for job in jobs:
         state = briefly(job) + (f": {job.error_code}" if job.error_code and job.state != JobState.SUCCEEDED else "")
-        done = share(job.bytes_done, job.size) if job.size is not None and job.operation != "delete" else ""
-        _add(table, job.id, state, job.operation, job.path or "", done, clock(job.created_at))
+        done = done_of(job.bytes_done, job.size) if job.size is not None and job.operation != "delete" else ""
+        _add(table, job.id, state, job.operation, job.path or "", done, short_time(job.created_at))
     if jobs:
         _print(table)
 
 
 def print_uploads(uploads: Sequence[Upload]) -> None:
-    """A line for each upload, and how many bytes are lost if all of them are aborted."""
+    """Print a line for each upload, and the bytes that are lost if all of them are aborted."""
     table = _table("job", "job is", "upload", "where", "at risk", "opened", "kept until")
     for upload in uploads:
-        at_risk = share(upload.bytes_at_risk, upload.size) if upload.size else in_bytes(upload.bytes_at_risk)
-        kept_until = clock(upload.kept_until) if upload.kept_until else ""
+        at_risk = done_of(upload.bytes_at_risk, upload.size) if upload.size else in_bytes(upload.bytes_at_risk)
+        kept_until = short_time(upload.kept_until) if upload.kept_until else ""
         where = f"{upload.endpoint} {upload.key}" if upload.endpoint.startswith("file:") else _in_bucket(upload)
-        opened = clock(upload.opened_at)
+        opened = short_time(upload.opened_at)
         _add(table, upload.job_id, upload.job_state, upload.state, where, at_risk, opened, kept_until)
     if uploads:
         _print(table)
@@ -94,16 +110,16 @@ def _in_bucket(upload: Upload) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD if Console().is_terminal else None, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")  # the first is an id, to be copied
+        table.add_column(column, no_wrap=number == 0, overflow="fold")  # an id, which people copy
     return table
 
 
 def _add(table: Table, *words: str) -> None:
-    table.add_row(*(Text(printable(word)) for word in words))  # Text: a name may look like markup
+    table.add_row(*(Text(printable(word)) for word in words))  # Text, because a name may look like markup
 
 
 def _print(table: Table) -> None:
-    """Within the terminal; in a pipe as wide as it needs to be, so that no name is broken."""
+    """Print within the width of a terminal; in a pipe, as wide as needed, so that no name is broken."""
     console = Console()
     if console.is_terminal:
         console.print(table)

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -12,13 +12,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def moment(context: click.Context, parameter: click.Parameter, word: str | None) -> datetime | None:
-    """The time that was typed."""
+    """Parse a time in ISO 8601 with a zone."""
     try:
         then = None if word is None else datetime.fromisoformat(word)
     except ValueError:
         raise click.BadParameter(f"needs a time such as 2030-05-01T06:00:00+02:00, got {word!r}") from None
     if then is not None and then.tzinfo is None:
-        raise click.BadParameter(f"needs a zone, such as {word}+00:00, got {word!r}")
+        raise click.BadParameter(f"needs a time with a zone, such as {word}+00:00, got {word!r}")
     return then
 
 
@@ -29,46 +29,49 @@ def _pairs(context: click.Context, parameter: click.Parameter, words: tuple[str,
         if not equals or not name:
             raise click.BadParameter(f"needs NAME=VALUE, got {word!r}")
         if name in pairs:
-            raise click.BadParameter(f"{name!r} is given twice")
+            raise click.BadParameter(f"the name {name!r} is given twice")
         pairs[name] = value
     return pairs or None
 
 
-storage = click.option("--storage", default="default", show_default=True, help="Name of a storage the worker knows.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
-timeout = click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after this; the job goes on."
+storage = click.option(
+    "--storage", default="default", show_default=True, metavar="NAME", help="A storage of the worker."
 )
-offset = click.option("--offset", type=int, default=0, metavar="BYTES", show_default=True, help="Begin at this byte.")
-no_overwrite = click.option("--no-overwrite", is_flag=True, help="Fail if there is something at the destination.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print only JSON on stdout.")
+timeout = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Stop waiting after this; the job continues.",
+)
+offset = click.option("--offset", type=int, default=0, metavar="BYTES", show_default=True, help="Start at this byte.")
+no_overwrite = click.option("--no-overwrite", is_flag=True, help="Fail if the destination exists.")
 
 
 def labels(help: str) -> Callable[[Function], Function]:
-    """Labels, to be given or to be looked for."""
+    """The option --label."""
     return click.option("--label", "labels", multiple=True, callback=_pairs, metavar="NAME=VALUE", help=help)
 
 
 several = click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
-wait = click.option("--wait", is_flag=True, help="Wait for the end of the job and show its progress.")
+wait = click.option("--wait", is_flag=True, help="Wait until the job ends, and show its progress.")
 
 _JOB = (
     storage,
-    labels("Kept with the job; repeatable."),
+    labels("For the job; repeatable."),
     click.option(
         "--priority", type=click.IntRange(0, MAX_PRIORITY), default=0, show_default=True, help="Higher first."
     ),
-    click.option("--not-before", callback=moment, metavar="TIME", help="ISO 8601 with zone; the job waits until then."),
-    click.option("--deadline", callback=moment, metavar="TIME", help="ISO 8601 with zone; not done by then, it fails."),
-    click.option("--idempotency-key", metavar="KEY", help="Submitting the same again finds the first job."),
+    click.option("--not-before", callback=moment, metavar="TIME", help="Do not run before then (ISO 8601 with zone)."),
+    click.option("--deadline", callback=moment, metavar="TIME", help="Fail if not done by then (ISO 8601 with zone)."),
+    click.option("--idempotency-key", metavar="KEY", help="Repeating the command returns the first job."),
     wait,
     timeout,
     as_json,
 )
 _BLOB = (
-    click.option("--content-type", metavar="TYPE", help="The blob's media type, such as video/mp4."),
-    click.option(
-        "--metadata", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="Kept with the blob; repeatable."
-    ),
+    click.option("--content-type", metavar="TYPE", help="Media type of the blob, such as video/mp4."),
+    click.option("--metadata", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="For the blob; repeatable."),
 )
 
 

@@ -59,8 +59,8 @@ class _Lines:
 
     def show(self, job: Job) -> None:
         tenth = job.bytes_done * 100 // STEP // job.size if job.size else 0
-        wishes = job.cancel_requested, job.pause_requested
-        now = (job.state, job.phase, job.attempt, job.error_code, wishes, tenth)
+        requests = job.cancel_requested, job.pause_requested
+        now = (job.state, job.phase, job.attempt, job.error_code, requests, tenth)
         if now == self._last or job.is_final:
             return
         self._last = now

@@ -1,4 +1,4 @@
-"""Commands that a worker answers at once: stat, list, url."""
+"""The commands stat, list and url, which a worker answers at once."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from blobferry.redaction import printable
 
 Answer = TypeVar("Answer")
 
-_patience = click.option(
+_timeout = click.option(
     "--timeout",
     type=click.FloatRange(min=0),
     default=READ_TIMEOUT,
@@ -28,10 +28,10 @@ _patience = click.option(
 @click.command()
 @click.argument("path")
 @options.storage
-@_patience
+@_timeout
 @options.as_json
 def stat(path: str, storage: str, timeout: float, as_json: bool) -> None:
-    """Say what is at PATH of the storage: a blob, with size and time, or else a directory."""
+    """Show the blob or directory at PATH."""
     info = answer(lambda client: client.stat(path, storage=storage, timeout=timeout), as_json)
     if as_json:
         print_answer(info.as_json())
@@ -43,10 +43,13 @@ def stat(path: str, storage: str, timeout: float, as_json: bool) -> None:
 @click.command("list")
 @click.argument("path")
 @options.storage
-@_patience
+@_timeout
 @options.as_json
 def list_(path: str, storage: str, timeout: float, as_json: bool) -> None:
-    """Print the paths directly under PATH of the storage, one a line; with --json, an array."""
+    """List the paths directly under PATH.
+
+    Prints one path per line; with --json, an array.
+    """
     children = answer(lambda client: client.list(path, storage=storage, timeout=timeout), as_json)
     if as_json:
         print_answer(children)
@@ -57,15 +60,16 @@ def list_(path: str, storage: str, timeout: float, as_json: bool) -> None:
 
 @click.command()
 @click.argument("path")
-@click.option("--method", type=click.Choice(["GET", "HEAD"]), default="GET", show_default=True, help="What it allows.")
-@click.option(
-    "--expires", callback=options.moment, metavar="TIME", help="ISO 8601 with zone; in 20 minutes if left out."
-)
+@click.option("--method", type=click.Choice(["GET", "HEAD"]), default="GET", show_default=True, help="Allowed method.")
+@click.option("--expires", callback=options.moment, metavar="TIME", help="ISO 8601 with zone [default: 20 minutes]")
 @options.storage
-@_patience
+@_timeout
 @options.as_json
 def url(path: str, method: str, expires: datetime | None, storage: str, timeout: float, as_json: bool) -> None:
-    """Print a URL for the blob at PATH that needs no credentials; with --json, {"url": …}."""
+    """Print a URL of the blob at PATH that needs no credentials.
+
+    With --json, prints {"url": …}.
+    """
     allowed = {"method": method, "expiry": expires}
     found = answer(lambda client: client.url_for(path, allowed, storage=storage, timeout=timeout), as_json)
     if as_json:
@@ -75,12 +79,12 @@ def url(path: str, method: str, expires: datetime | None, storage: str, timeout:
 
 
 def answer(ask: Callable[[Client], Answer], as_json: bool) -> Answer:
-    """What the worker answers; its error is reported as any other."""
+    """The worker's answer; its error is reported as any other."""
     with open_client(as_json) as client, reported(as_json):
         return ask(client)
-    raise AssertionError("reported leaves the program")
+    raise AssertionError("reported exits after an error")
 
 
 def print_answer(value: Any) -> None:
-    """An answer as JSON."""
+    """Print an answer as JSON."""
     click.echo(json.dumps(value))

@@ -1,4 +1,4 @@
-"""Commands that submit a job: write, read, move, delete. ``-`` is standard input or output, for what is small."""
+"""The commands write, read, move and delete, which submit a job. ``-`` is standard input or output, up to 1 MiB."""
 
 import os
 import re
@@ -41,14 +41,15 @@ def write(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Write FILE or URL to PATH of the storage; with -, up to 1 MiB of standard input.
+    """Write a file, a URL or standard input to PATH.
 
-    A FILE is made absolute; the worker must see the file under that same path. What the blob holds before --offset
-    stays, what it held after it does not. Prints the id of the job.
+    The path of FILE is made absolute, and the worker opens it on its own host. A URL is http:, https:, file: or blob:.
+    With -, up to 1 MiB of standard input becomes the blob. With --offset, the blob keeps the bytes before it and loses
+    those after it. Prints the id of the job.
     """
     how["overwrite"] = not no_overwrite
     if source == STANDARD:
-        _refuse_given("offset", because="standard input becomes the whole blob; --offset needs a FILE")
+        _refuse_given("offset", because="standard input replaces the whole blob; --offset needs a FILE")
         contents = sys.stdin.buffer.read(MAX_CONTENT + 1)
         if len(contents) > MAX_CONTENT:
             raise click.UsageError(
@@ -58,7 +59,7 @@ def write(
         _submit(lambda client: client.put_content(path, contents, **how), wait, timeout, as_json)
         return
     file = _file(source)
-    missing = str(file) if file is not None and not os.path.exists(file) else None  # which never raises
+    missing = str(file) if file is not None and not os.path.exists(file) else None  # never raises
     _submit(lambda client: client.write_stream(path, file or source, offset, **how), wait, timeout, as_json, missing)
 
 
@@ -71,14 +72,14 @@ def write(
 def read(
     path: str, dest: str, offset: int, no_overwrite: bool, wait: bool, timeout: float | None, as_json: bool, **how: Any
 ) -> None:
-    """Read the blob at PATH of the storage into FILE; with -, one of up to 1 MiB to standard output.
+    """Read the blob at PATH into a file or to standard output.
 
-    A FILE is made absolute; the worker writes it, under that same path. Prints the id of the job; with -, exactly the
-    bytes of the blob, or with --json {"path": …, "base64": …}.
+    The path of FILE is made absolute, and the worker writes it on its own host. Prints the id of the job. With -,
+    prints the bytes of the blob, up to 1 MiB, or with --json {"path": …, "base64": …}.
     """
     if dest == STANDARD:
         others = ("offset", "no_overwrite", "labels", "priority", "not_before", "deadline", "idempotency_key", "wait")
-        _refuse_given(*others, because="reading to standard output is no job: it takes --storage, --timeout and --json")
+        _refuse_given(*others, because="reading to standard output takes only --storage, --timeout and --json")
         patience = {} if timeout is None else {"timeout": timeout}
         contents = answer(lambda client: client.get_content(path, storage=how["storage"], **patience), as_json)
         if as_json:
@@ -97,13 +98,16 @@ def read(
 @click.command()
 @click.argument("source")
 @click.argument("dest")
-@click.option("--dest-storage", metavar="NAME", help="Move to this storage instead of within one.")
+@click.option("--dest-storage", metavar="NAME", help="Move to this other storage.")
 @options.no_overwrite
 @options.of_job
 def move(
     source: str, dest: str, no_overwrite: bool, wait: bool, timeout: float | None, as_json: bool, **how: Any
 ) -> None:
-    """Move the blob at path SOURCE to path DEST. Prints the id of the job."""
+    """Move the blob at path SOURCE to path DEST.
+
+    Prints the id of the job.
+    """
     how["overwrite"] = not no_overwrite
     _submit(lambda client: client.move(source, dest, **how), wait, timeout, as_json)
 
@@ -112,20 +116,23 @@ def move(
 @click.argument("path")
 @options.of_job
 def delete(path: str, wait: bool, timeout: float | None, as_json: bool, **how: Any) -> None:
-    """Delete the blob at PATH and everything under it. Prints the id of the job."""
+    """Delete the blob at PATH and everything under it.
+
+    Prints the id of the job.
+    """
     _submit(lambda client: client.delete(path, **how), wait, timeout, as_json)
 
 
 def _submit(
     ask: Callable[[Client], Job], wait: bool, timeout: float | None, as_json: bool, missing: str | None = None
 ) -> None:
-    """Submit, say so and what is ``missing`` here, and wait for the end of it if that was asked for."""
+    """Submit the job, note what is ``missing`` on this host, and with ``wait`` follow it to its end."""
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
     with open_client(as_json) as client, reported(as_json):
         job = ask(client)
     if missing is not None:
-        click.echo(f"note: there is no {printable(missing)} here; the worker must see it under this path", err=True)
+        click.echo(f"note: {printable(missing)} does not exist here; the worker needs it at that path", err=True)
     if as_json and not wait:
         print_json(job)
     if not as_json:
@@ -137,7 +144,7 @@ def _submit(
 
 
 def _file(word: str) -> Path | None:
-    """The file that was typed, made absolute; None for a URL."""
+    """The absolute path of a file; None for a URL."""
     return None if _URL.fullmatch(word) else Path(word).absolute()
 
 

@@ -1,1 +1,1 @@
-"""Rows of jobs, as the client writes and reads them."""
+"""The rows of jobs, as the client writes and reads them."""

@@ -1,4 +1,4 @@
-"""What the methods of Client that submit jobs take by keyword."""
+"""Keyword arguments of the methods of Client that submit jobs."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,20 +8,20 @@ from blobferry.jobs.submission import Transaction
 
 
 class JobOptions(TypedDict, total=False):
-    """What every job may be submitted with."""
+    """Options of every job."""
 
     storage: str  #: the name of a storage that the worker knows; "default"
     priority: int  #: 0 to 9, higher first; 0
     not_before: datetime | None
-    deadline: datetime | None  #: a job that is not done by then fails
+    deadline: datetime | None  #: a job that has not succeeded by then fails
     labels: Mapping[str, str] | None  #: the app's own
-    idempotency_key: str | None  #: the same request again returns the first job, another raises ConflictError
+    idempotency_key: str | None  #: repeating the request returns the first job; another request raises ConflictError
     session: Transaction | None  #: the row joins this transaction
 
 
 class WriteOptions(JobOptions, total=False):
-    """What a job that writes a blob may be submitted with."""
+    """Options of a job that writes a blob."""
 
-    overwrite: bool  #: False: it fails if there is a blob already
-    metadata: Mapping[str, str] | None  #: the blob's; None, of a write at an offset: as it was
-    content_type: str | None  #: the same
+    overwrite: bool  #: False: the job fails if the path has a blob
+    metadata: Mapping[str, str] | None  #: of the blob; None: as before if the write has an offset, else none
+    content_type: str | None  #: of the blob; None as above

@@ -1,11 +1,9 @@
-"""The statements that look: a job, many jobs, uploads, attempts. They change nothing and take no lock.
+"""The SELECTs of jobs, uploads and attempts for Client. They change nothing and take no lock.
 
-Whatever is counted from now is counted from the database's clock, which each statement brings along.
+Each brings the database's clock along as ``seen_at``, because the caller's clock may be wrong.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -24,7 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute
 
-from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, JobState, UploadState
+from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, UploadState
+from blobferry.jobs.job_filter import JobFilter
 from blobferry.sql.clock import db_now
 from blobferry.sql.tables import attempts, jobs, parts, uploads
 from blobferry.values import Attempt, Job, Situation, Upload
@@ -34,20 +33,6 @@ _FINISHED_UPLOADS: Final = (UploadState.COMPLETED, UploadState.GONE)
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which jobs are looked for: those that fit all that is given. Checked by ``filters.check_wanted``."""
-
-    states: Sequence[JobState] = ()  #: none: whatever the state
-    since: datetime | None = None  #: submitted then or later
-    until: datetime | None = None  #: submitted before
-    operation: str | None = None
-    storage: str | None = None
-    under: str | None = None  #: the path, and all below it
-    labels: Mapping[str, str] | None = None  #: the job has these, and perhaps others
-    limit: int = 100
-
-
 def find_job(connection: Connection, job_id: str) -> Row | None:
     """The row of the job, with the database's clock as ``seen_at``."""
     seen = select(jobs, db_now().label("seen_at")).where(jobs.c.id == job_id)
@@ -55,8 +40,8 @@ def find_job(connection: Connection, job_id: str) -> Row | None:
     return None if row is None else dict(row)
 
 
-def find_jobs(connection: Connection, wanted: Wanted) -> list[Job]:
-    """The newest jobs that fit, the newest first."""
+def find_jobs(connection: Connection, wanted: JobFilter) -> list[Job]:
+    """The newest jobs that match, the newest first."""
     conditions: list[ColumnElement[bool]] = []
     if wanted.states:
         conditions.append(jobs.c.state.in_([str(state) for state in wanted.states]))
@@ -79,22 +64,23 @@ def find_jobs(connection: Connection, wanted: Wanted) -> list[Job]:
 def lies_below(column: ColumnElement[Any] | InstrumentedAttribute[Any], path: str) -> ColumnElement[bool]:
     """Whether the column's path lies below this one."""
     below = f"{path}/"
-    return func.substr(column, 1, len(below)) == below  # not LIKE: on SQLite it takes A for a
+    return func.substr(column, 1, len(below)) == below  # not LIKE, which ignores case on SQLite
 
 
 def _has_labels(connection: Connection, labels: Mapping[str, str]) -> ColumnElement[bool]:
     if connection.dialect.name == "postgresql":
         return type_coerce(jobs.c.labels, JSONB).contains(dict(labels))
-    # Not a path within the JSON: a name with a quotation mark could not be written there.
-    found = []
+    # Not a JSON path: SQLite's syntax of paths cannot express a name with a quotation mark.
+    conditions = []
     for name, value in labels.items():
         label = func.json_each(jobs.c.labels).table_valued("key", "value").alias()
-        found.append(exists(select(literal(1)).select_from(label).where(label.c.key == name, label.c.value == value)))
-    return and_(*found)
+        pair = select(literal(1)).select_from(label).where(label.c.key == name, label.c.value == value)
+        conditions.append(exists(pair))
+    return and_(*conditions)
 
 
 def find_attempts(connection: Connection, job_id: str) -> list[Attempt]:
-    """The history of the job, the oldest attempt first."""
+    """The attempts of the job, the oldest first."""
     found = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)
     return [Attempt.from_row(dict(row)) for row in connection.execute(found).mappings()]
 
@@ -102,7 +88,7 @@ def find_attempts(connection: Connection, job_id: str) -> list[Attempt]:
 def find_uploads(
     connection: Connection, *, job_id: str | None = None, finished: bool = False, limit: int | None = None
 ) -> list[Upload]:
-    """The uploads of the ledger, of one job if given, the oldest first; the finished ones too if asked for."""
+    """The unfinished uploads, or with ``finished`` all, the oldest first; of one job if its id is given."""
     in_parts = select(func.coalesce(func.sum(parts.c.size), 0)).where(parts.c.upload == uploads.c.id).scalar_subquery()
     found = (
         select(uploads, jobs.c.state.label("job_state"), in_parts.label("in_parts"))
@@ -118,14 +104,14 @@ def find_uploads(
 
 
 def _upload(row: Row) -> Upload:
-    # Rows of parts outlive their upload; and after its abort the time to look again is no promise to keep anything.
+    # Part rows outlive their upload, and after an abort `recheck_at` no longer means that parts are kept.
     at_risk = 0 if row["state"] in _FINISHED_UPLOADS else int(row["in_parts"])
     kept_until = row["recheck_at"] if row["state"] in UNFINISHED_UPLOADS else None
     return Upload.from_row({**row, "bytes_at_risk": at_risk, "kept_until": kept_until})
 
 
 def find_situation(connection: Connection, job_id: str) -> Situation | None:
-    """The job and all that explains where it is."""
+    """The job with everything that explains its state; None for an unknown id."""
     row = find_job(connection, job_id)
     if row is None:
         return None
@@ -143,10 +129,10 @@ def find_situation(connection: Connection, job_id: str) -> Situation | None:
 
 
 def _ahead(connection: Connection, row: Row) -> int:
-    """How many jobs that may be claimed now come before it: of a higher priority, or as high and older."""
+    """The number of jobs that may be claimed now and come first: of higher priority, or of equal priority and older."""
     if row["state"] not in CLAIMABLE_STATES or row["lease_expires_at"] is not None:
         return 0
-    # The states stand in the statement itself, so that PostgreSQL sees that the partial index serves it.
+    # Literals, not bound values: only then does PostgreSQL use the partial index.
     states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
     waiting = (
         jobs.c.state.in_(states),

@@ -1,4 +1,4 @@
-"""Submitting: one INSERT in somebody's transaction, and a message after its commit."""
+"""Submission: one INSERT, in the app's transaction or its own, and a message after the commit."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,20 +16,28 @@ from blobferry.sealing import SETTING, Sealer
 from blobferry.sql.database import reachable
 from blobferry.sql.tables import jobs
 
-#: What a job may be submitted in: the app's own transaction.
+#: The app's own transaction, which a submitted row may join.
 Transaction = Session | scoped_session[Session] | Connection
 Publish = Callable[[Mapping[str, Any]], None]
-"""Sends the message of a row that has been committed."""
+"""Publishes a row that has been committed."""
 
 _PENDING: Final = "blobferry_pending"
 _NO_KEYS: Final = Sealer()
-_TRIES: Final = 3  #: how often a row may vanish between the insert that met it and the look at it
+_TRIES: Final = 3  #: attempts to insert or read a row that another transaction deletes in between
 
 
 def submit(
     engine: Engine, request: Request, transaction: Transaction | None, publish: Publish, sealer: Sealer = _NO_KEYS
 ) -> Mapping[str, Any]:
-    """Insert the job's row, in the caller's transaction or one of its own; ``publish`` is called after the commit."""
+    """Insert the job's row, in the caller's transaction or its own, and call ``publish`` after the commit.
+
+    Args:
+        engine: for a transaction of its own.
+        request: the checked request.
+        transaction: the caller's. A Connection does not announce its commit: there the caretaker publishes.
+        publish: called with the row; never if the transaction rolls back.
+        sealer: seals a source URL that holds a secret.
+    """
     if isinstance(transaction, scoped_session):
         transaction = transaction()
     if transaction is None:
@@ -40,7 +48,7 @@ def submit(
         connection = transaction.connection()
         row = insert_job(connection, request, sealer=sealer)
         after_commit(transaction, connection, lambda: publish(row))
-    elif isinstance(transaction, Connection):  # it tells nobody of its commit: the caretaker publishes
+    elif isinstance(transaction, Connection):
         row = insert_job(transaction, request, sealer=sealer)
     else:
         raise InvalidRequestError(f"session: needs a Session or a Connection, got {type(transaction).__name__}")
@@ -55,11 +63,11 @@ def insert_job(
     sealer: Sealer = _NO_KEYS,
     **columns: Any,
 ) -> Mapping[str, Any]:
-    """Insert the job's row, or find the one that its idempotency key or id belongs to; return the row.
+    """Insert the job's row and return it, or the existing row with its id or idempotency key.
 
-    Never an error inside the caller's transaction, except ConflictError: the key was used for another request; and
-    ConfigurationError: whether it was cannot be told, because the ``sealer`` does not open what was asked then.
-    Safe to repeat with the same ``job_id`` or idempotency key, also concurrently.
+    Safe to repeat with the same ``job_id`` or idempotency key, also concurrently, and never a database error in the
+    caller's transaction. Raises ConflictError if the key was used for another request, ConfigurationError if the
+    ``sealer`` lacks the key to compare the two.
     """
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     kept = sealer.kept_arguments(request.arguments)
@@ -87,14 +95,14 @@ def insert_job(
         existing = _existing(connection, values, request, sealer)
         if existing is not None:
             return existing
-    # It is there and cannot be seen: the caller's snapshot is older (REPEATABLE READ).
+    # The row exists, but the caller's snapshot (REPEATABLE READ) is older than it.
     raise ConflictError(request.idempotency_key or "", str(values["id"]))
 
 
 def _existing(
     connection: Connection, values: Mapping[str, Any], request: Request, sealer: Sealer
 ) -> Mapping[str, Any] | None:
-    """The row with the id or the key; None if it has been deleted since."""
+    """The row with this id or idempotency key; None if it has been deleted meanwhile."""
     same = jobs.c.id == values["id"]
     if values["idempotency_key"] is not None:
         key = ("storage", "operation", "idempotency_key")
@@ -112,9 +120,9 @@ def _existing(
 
 
 def asks_the_same(row: Mapping[str, Any], request: Request, sealer: Sealer) -> bool:
-    """Whether the row of a job asks for what the request does. Sealed sources are compared by what is in them.
+    """True if the row was submitted with an equal request. Sealed sources are opened to compare them.
 
-    Raises ConfigurationError if that cannot be told without a key that the ``sealer`` lacks.
+    Raises ConfigurationError if the ``sealer`` lacks the key for that.
     """
     kept, asked = dict(row["request"] or {}), dict(request.arguments)
     sources = kept.pop("source", None), asked.pop("source", None)
@@ -131,20 +139,20 @@ def asks_the_same(row: Mapping[str, Any], request: Request, sealer: Sealer) -> b
         if shown[0] != shown[1] and not any(is_sealed(source or "") for source in shown):
             return False
         raise ConfigurationError(
-            SETTING, f"whether job {row['id']} asks for the same source cannot be told: {error.problem}"
+            SETTING, f"the source cannot be compared with that of job {row['id']}: {error.problem}"
         ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A message that waits for the commit of the transaction, or savepoint, in which its job was submitted."""
+    """A message held back until the transaction, or savepoint, of its job commits."""
 
     transaction: SessionTransaction
     connection: Connection
     publish: Callable[[], None]
 
     def lineage(self) -> Iterator[SessionTransaction]:
-        """The transaction and all around it; the last one is the outermost."""
+        """The transaction and those around it; the outermost comes last."""
         transaction: SessionTransaction | None = self.transaction
         while transaction is not None:
             yield transaction
@@ -154,20 +162,20 @@ class _Pending:
 def after_commit(session: Session, connection: Connection, publish: Callable[[], None]) -> None:
     """Call ``publish`` once the session's outermost transaction has committed; never if it rolls back.
 
-    SQLAlchemy fires ``after_commit`` also when a savepoint is released, and when a session that joined somebody's
-    transaction on a connection ends its part of it: the row is not yet there to be found. The connection knows.
+    SQLAlchemy also fires ``after_commit`` when a savepoint is released, and when a session that joined an outer
+    transaction of its connection commits its part. Only the connection knows whether the row is visible to others.
     """
     if _PENDING not in session.info:
         session.info[_PENDING] = []
         event.listen(session, "after_commit", _publish_pending)
         event.listen(session, "after_soft_rollback", _drop_pending)
     transaction = session.get_nested_transaction() or session.get_transaction()
-    assert transaction is not None, "the insert has begun one"
+    assert transaction is not None, "the insert began one"
     session.info[_PENDING].append(_Pending(transaction, connection, publish))
 
 
 def _publish_pending(session: Session) -> None:
-    # What an earlier transaction left behind, closed without a commit or joined to somebody's, is not ours to send.
+    # Drop what an earlier transaction left: it was closed without a commit, or had joined an outer transaction.
     ours = [waiting for waiting in session.info[_PENDING] if session.get_transaction() in waiting.lineage()]
     session.info[_PENDING] = [waiting for waiting in ours if waiting.connection.in_transaction()]
     for waiting in ours:

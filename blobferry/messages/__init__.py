@@ -1,1 +1,1 @@
-"""What travels through the broker: a nudge to look at a job, a read and its answer."""
+"""Messages: publishing a job's row to the workers; reads and their answers."""

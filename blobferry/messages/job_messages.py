@@ -1,4 +1,4 @@
-"""Messages: nudges to look at a row. Losing one costs seconds, getting one twice costs an UPDATE."""
+"""Messages that let a worker act on a row at once. A lost one costs seconds, a repeated one an UPDATE."""
 
 import logging
 from collections.abc import Mapping
@@ -17,23 +17,23 @@ logger = logging.getLogger(__name__)
 #: Options of a bare task that are kept on its row and sent again with each publish.
 KEPT_OPTIONS: Final = ("link", "link_error", "chain", "chord", "group_id", "group_index")
 PUBLISH_RETRY: Final = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.3}
-#: Seconds; without them a publish on a half-open connection waits for ever.
+#: Seconds. Without them a publish on a half-open connection blocks for ever.
 BROKER_TIMEOUTS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
-#: The same for whoever only publishes: a web request waits, up to three times; the caretaker makes good what is lost.
+#: Seconds, for clients: a web request waits for up to three of them, and the caretaker repeats a failed publish.
 CLIENT_TIMEOUTS: Final = {"socket_timeout": 1.2, "socket_connect_timeout": 1.2, "socket_keepalive": True}
-#: Seconds that a read is worth doing after nobody waits for it any more, so that clocks may differ by as much. A worker
-#: whose clock is further off is refused by S3 anyway. Source: S3 API reference, error RequestTimeTooSkewed
+#: Seconds added to the expiry of a read, because the clocks of client and worker may differ. S3 refuses a worker whose
+#: clock is further off. Source: S3 API reference, error RequestTimeTooSkewed
 CLOCK_SKEW: Final = 15 * 60
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One nudge for the job in a row, numbered ``seq``."""
+    """Message number ``seq`` of a job."""
 
     job_id: str
     operation: str
     queue: str
-    arguments: Mapping[str, Any]  #: for people who look at Flower, without secrets; the worker reads the row
+    arguments: Mapping[str, Any]  #: without secrets, for display in Flower; the worker reads the row
     seq: int
     options: Mapping[str, Any]
     parent_id: str | None = None
@@ -41,9 +41,9 @@ class Message:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Message":
-        """The newest message of a row of ``blobferry_jobs``."""
+        """The current message of a row of ``blobferry_jobs``."""
         shown = redacted_arguments(row["request"] or {})
-        if "source" in shown:  # which may be sealed: the column says where it leads
+        if "source" in shown:  # possibly sealed; the column holds what may be shown
             shown["source"] = row["source"]
         return cls(
             job_id=row["id"],
@@ -58,10 +58,10 @@ class Message:
 
 
 def client_app(broker_url: str) -> Celery:
-    """A Celery app that only publishes. It opens no connection and is nobody's current app.
+    """A Celery app that only publishes. It opens no connection and does not become the current app.
 
-    It has no result backend: with one, Celery would subscribe to the result of each task that it sends, and a broker
-    that is away would hold every submit for the twenty seconds of that subscription's own retries.
+    It has no result backend. With one, Celery subscribes to the result of each task that it sends, and while the broker
+    is away the retries of that subscription delay every submit by twenty seconds.
     Seen with celery 5.7.0; no upstream report found.
     """
     app = Celery("blobferry-client", broker=broker_url, backend="disabled://", set_as_current=False)
@@ -74,18 +74,18 @@ def client_app(broker_url: str) -> Celery:
         task_send_sent_event=True,
     )
     try:
-        if "://" not in broker_url:  # Celery would take it for a host of RabbitMQ
+        if "://" not in broker_url:  # Celery would read it as the name of a RabbitMQ host
             raise ValueError(broker_url)
         app.connection_for_write().get_transport_cls()
-    except (ImportError, KeyError, ValueError):  # which may show a piece of the password
+    except (ImportError, KeyError, ValueError):  # its text may show part of the password
         raise ConfigurationError(
-            "broker_url", "needs a URL such as redis://:password@host:6379/0, the password percent-encoded"
+            "broker_url", "needs a URL such as redis://:password@host:6379/0, with the password percent-encoded"
         ) from None
     return app
 
 
 def publish(app: Celery, message: Message) -> bool:
-    """Send the message; False if the broker is out of reach. Never raises: the caretaker publishes what nobody did."""
+    """Send the message; False if the broker is out of reach. Never raises: the caretaker publishes again."""
     try:
         app.send_task(
             TASK_PREFIX + message.operation,
@@ -99,17 +99,17 @@ def publish(app: Celery, message: Message) -> bool:
             **message.options,
         )
     except (EncodeError, KeyError, TypeError, ValueError) as error:
-        # The broker was never asked. It will not be better next time, and no other job is to wait behind this one.
+        # Another try would fail as well, so report it as sent: other jobs must not wait behind this one.
         logger.warning("message cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
         return True
-    except Exception as error:  # whatever the broker's client raises, the row is safe
+    except Exception as error:  # clients of brokers raise many types; the row is safe in any case
         logger.warning("message not published", extra={"job_id": message.job_id, "reason": repr(error)})
         return False
     return True
 
 
 def send_read(app: Celery, request: Request, task_id: str, timeout: float) -> None:
-    """Send a read that somebody waits for so many seconds. Raises UnreachableError if the broker is."""
+    """Send a read that its caller awaits for ``timeout`` seconds. Raises UnreachableError."""
     try:
         app.send_task(
             TASK_PREFIX + request.operation,
@@ -119,5 +119,5 @@ def send_read(app: Celery, request: Request, task_id: str, timeout: float) -> No
             expires=timeout + CLOCK_SKEW,
             ignore_result=False,
         )
-    except Exception as error:  # whatever the broker's client raises
+    except Exception as error:  # clients of brokers raise many types
         raise UnreachableError(f"broker: {error}") from error

@@ -1,7 +1,7 @@
-"""Asking for a read: one message to a worker, and the answer out of the result backend.
+"""Reads: one message to a worker, whose answer comes from the result backend.
 
-The answer is polled for: subscribing, as Celery does it, would cost each asking thread a share in one connection, and
-a web app that asks for weeks would have to trust that no subscription is ever forgotten.
+The answer is polled for. Celery's subscriptions share one connection among all threads, and a web app that runs for
+weeks would leak one for each that is not cleaned up.
 """
 
 import logging
@@ -18,15 +18,15 @@ from blobferry.messages.job_messages import CLIENT_TIMEOUTS, send_read
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE: Final = 0.005  #: seconds between two looks; grows with the time that has been waited
+FIRST_PAUSE: Final = 0.005  #: seconds before the second poll; later pauses grow
 LONGEST_PAUSE: Final = 0.1  #: seconds
-LOOKS: Final = 3  #: in a row that may fail; a connection that lay idle may be dead
-#: Schemes of result backends that give an answer to one connection only, or to nobody.
+TRIES: Final = 3  #: of one poll; the first may meet a connection that died while idle
+#: Schemes of result backends that deliver an answer to one connection only, or not at all.
 _UNFIT: Final = ("rpc", "amqp", "disabled")
 
 
 class ReadRequester:
-    """Asks, and waits for what is answered. Thread-safe; may be made before a fork. Opens no connection by itself."""
+    """Sends reads and waits for their answers. Thread-safe; may be made before a fork; connects on first use."""
 
     def __init__(self, app: Celery, result_backend: str) -> None:
         self._app = app
@@ -42,29 +42,29 @@ class ReadRequester:
             if "://" not in result_backend or urlsplit(result_backend).scheme in _UNFIT:
                 raise ValueError(result_backend)
             self._backend = self._results.backend
-        except Exception:  # Celery's own and those of any library behind it; they may show a piece of the password
+        except Exception:  # Celery's, or any library's behind it; its text may show part of the password
             raise ConfigurationError(
                 "result_backend",
-                "needs the URL of a Celery result backend that keeps results, the one that the worker has: "
+                "needs the URL of the worker's Celery result backend, of a kind that keeps results: "
                 "redis://:password@host:6379/0, or rediss://…?ssl_cert_reqs=required",
             ) from None
 
-    def ask(self, request: Request, timeout: float) -> Any:
-        """The worker's answer, or the error that it ended in. Raises UnreachableError if none comes in time."""
+    def read(self, request: Request, timeout: float) -> Any:
+        """The worker's answer within ``timeout`` seconds. Raises its error, or UnreachableError without an answer."""
         ends_at = time.monotonic() + timeout
         task_id = str(uuid4())
         send_read(self._app, request, task_id, timeout)
         pause = FIRST_PAUSE
         while True:
-            meta = self._look(task_id)
+            meta = self._poll(task_id)
             if meta["status"] in states.READY_STATES:
                 break
             left = ends_at - time.monotonic()
             if left <= 0:
                 raise UnreachableError(
-                    f"no worker answered within {timeout:g} s: does one run that consumes the queue "
-                    f"'blobferry.reads', has it a free slot (`python -m worker run --only reads` keeps some), and has "
-                    f"it this result backend?"
+                    f"no worker answered within {timeout:g} s: check that a worker consumes the queue "
+                    "'blobferry.reads', has a free slot (`python -m worker run --only reads` keeps some) and uses this "
+                    "result backend"
                 )
             time.sleep(min(pause, left))
             pause = min(pause * 1.3, LONGEST_PAUSE)
@@ -73,22 +73,21 @@ class ReadRequester:
 
     def close(self) -> None:
         """Close the connections. It may be used again afterwards."""
-        client = vars(self._backend).get("client")  # once it has been used, if there is such a thing
-        pool = getattr(client, "connection_pool", None)  # of Redis
+        client = vars(self._backend).get("client")  # set on first use
+        pool = getattr(client, "connection_pool", None)  # only Redis has one
         if pool is not None:
             pool.disconnect()
         self._results.close()
 
-    def _look(self, task_id: str) -> dict[str, Any]:
-        for look in range(LOOKS):
+    def _poll(self, task_id: str) -> dict[str, Any]:
+        for tries_left in reversed(range(TRIES)):
             try:
-                meta: dict[str, Any] = self._backend.get_task_meta(task_id, cache=False)
-                return meta
-            except Exception as error:  # whatever the backend's client raises
-                if look == LOOKS - 1:
+                return dict(self._backend.get_task_meta(task_id, cache=False))
+            except Exception as error:  # clients of result backends raise many types
+                if not tries_left:
                     raise UnreachableError(f"result backend: {error}") from error
                 time.sleep(LONGEST_PAUSE)
-        raise AssertionError("the last look returns or raises")
+        raise AssertionError("the last try returns or raises")
 
     def _forget(self, task_id: str) -> None:
         try:
@@ -104,5 +103,5 @@ def _answer(meta: dict[str, Any]) -> Any:
     if isinstance(result, BlobferryError):
         raise result
     if meta["status"] == states.REVOKED:
-        raise UnreachableError("the read was revoked, or expired: do the clocks of client and worker differ?")
+        raise UnreachableError("the read was revoked, or expired: check that the clocks of client and worker agree")
     raise UnexpectedError(f"the worker failed: {type(result).__name__}: {result}")

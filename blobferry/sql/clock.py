@@ -1,4 +1,4 @@
-"""Times in the database: aware, UTC, and by the database's own clock on PostgreSQL and SQLite alike."""
+"""Times in the database: aware, in UTC, by the database's own clock, on PostgreSQL and SQLite."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,13 +10,13 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on every database; SQLite keeps it as sortable text with microseconds."""
+    """An aware UTC datetime on both databases; SQLite stores sortable text with microseconds."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
-        """Refuse naive times: nobody can tell what they mean."""
+        """Convert to UTC. Raises ValueError for a naive time, which is ambiguous."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -25,17 +25,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-        """Give the zone back that SQLite cannot keep."""
+        """Add the zone, which SQLite does not store."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class db_now(FunctionElement[datetime]):
-    """The database's clock now, plus ``seconds``. Unlike ``now()`` it moves on within a transaction."""
+    """The database's clock plus ``seconds``. Unlike ``now()`` it advances within a transaction."""
 
     type = UtcDateTime()
-    inherit_cache = True  # the seconds are a bound value: one statement, whatever they are
+    inherit_cache = True  # the seconds are a bound value, so statements are cached
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__(*([literal(float(seconds), Float)] if seconds else []))
@@ -50,7 +50,7 @@ def _postgresql_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
 
 @compiles(db_now, "sqlite")
 def _sqlite_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
-    # SQLite counts milliseconds; the zeros make its text sort and compare with bound microseconds.
+    # SQLite's clock has milliseconds; the zeros let its text compare with bound values in microseconds.
     for seconds in element.clauses:
         later = f"printf('%+f seconds', {compiler.process(seconds, **kwargs)})"
         return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', {later}))"

@@ -1,4 +1,4 @@
-"""Engines on PostgreSQL and SQLite that behave alike. Creating one opens no connection."""
+"""Engines for PostgreSQL and SQLite that behave alike. Creating one opens no connection."""
 
 import os
 import weakref
@@ -30,8 +30,8 @@ _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 def open_engine(url: str, *, pool_size: int = 5) -> Engine:
     """An engine for a database URL; ``postgres://`` and ``postgresql://`` both mean psycopg 3.
 
-    On SQLite it uses WAL and begins every transaction with BEGIN IMMEDIATE: a transaction that reads first and
-    writes later would otherwise fail with SQLITE_BUSY no matter how long it may wait. Safe across fork.
+    On SQLite it uses WAL and begins every transaction with BEGIN IMMEDIATE; otherwise a transaction that reads first
+    and writes later fails with SQLITE_BUSY, whatever the timeout. Safe across fork.
     """
     parsed = parse_url(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
@@ -42,7 +42,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "tcp_user_timeout": 15_000,
-            "target_session_attrs": "read-write",  # after a failover, a standby would take reads only
+            "target_session_attrs": "read-write",  # not a standby, after a failover
         }
         options = {"pool_size": pool_size, "pool_pre_ping": True, "connect_args": timeouts}
     try:
@@ -54,7 +54,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         event.listen(engine, "begin", _begin_immediate)
     else:
         event.listen(engine, "connect", _end_idle_transactions)
-        event.listen(engine, "handle_error", _leave_what_is_read_only)
+        event.listen(engine, "handle_error", _drop_read_only_connection)
     _engines.add(engine)
     return engine
 
@@ -66,7 +66,7 @@ def parse_url(url: str) -> URL:
         if parsed.drivername in ("postgres", "postgresql"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         is_async = parsed.get_dialect().is_async
-    except (ArgumentError, NoSuchModuleError, ValueError):  # the cause may show a piece of the password
+    except (ArgumentError, NoSuchModuleError, ValueError):  # its text may show part of the password
         raise ConfigurationError("database_url", "needs a SQLAlchemy URL for PostgreSQL or SQLite") from None
     if parsed.get_backend_name() not in ("postgresql", "sqlite") or is_async:
         raise ConfigurationError("database_url", f"{parsed.drivername}: only PostgreSQL and SQLite are supported")
@@ -75,37 +75,37 @@ def parse_url(url: str) -> URL:
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Turn a database that is away, or empty, into UnreachableError with what to do about it."""
+    """Raise UnreachableError, with advice, if the database is away or lacks the tables."""
     try:
         yield
     except DBAPIError as error:
-        # DatabaseError itself: SQLite says it of a file that is no database
+        # SQLite raises DatabaseError itself for a file that is not a database.
         away = isinstance(error, (OperationalError, ProgrammingError)) or type(error) is DatabaseError
         if not away and not error.connection_invalidated:
             raise
         reason = (str(error.orig).strip() or repr(error.orig)).splitlines()[0]
         if "blobferry_" in reason:
-            reason += " (has `python -m worker migrate` been run on this database?)"
+            reason += " (run `python -m worker migrate` on this database, if that has not been done)"
         raise UnreachableError(f"database: {reason}") from error
     except PoolTimeoutError as error:
-        raise UnreachableError(f"database: no connection of the pool fell free: {error}") from error
+        raise UnreachableError(f"database: all connections of the pool are in use: {error}") from error
 
 
 def _end_idle_transactions(connection: Any, record: Any) -> None:
-    # A host that is cut off in the middle of a transaction would keep its rows locked until TCP gives up, after minutes
-    # or hours. Ours wait for nothing but the database.
+    # A host cut off in the middle of a transaction keeps its rows locked until TCP gives up, after minutes or hours.
+    # Blobferry's own transactions never idle: they wait for the database only.
     connection.execute("SET idle_in_transaction_session_timeout = 10000")  # milliseconds
     connection.commit()
 
 
-def _leave_what_is_read_only(context: ExceptionContext) -> None:
-    # The server has become a standby: the connection is of no use any more, and others may lead to the new primary.
+def _drop_read_only_connection(context: ExceptionContext) -> None:
+    # The server has become a standby; a new connection may reach the new primary.
     if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
         context.is_disconnect = True
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN would come too late, and deferred
+    connection.isolation_level = None  # the driver's own BEGIN is deferred, and comes too late
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA foreign_keys = ON")
@@ -118,7 +118,7 @@ def _begin_immediate(connection: Any) -> None:
 
 
 def _forget_parents_connections() -> None:
-    # A connection shared with the parent would mix two conversations; closing it would end the parent's.
+    # Not close: that would end the parent's session. Not reuse: two processes would share one connection.
     for engine in list(_engines):
         engine.dispose(close=False)
 

@@ -1,8 +1,8 @@
-"""The tables, as SQLAlchemy Core: what both sides know of each other's rows. ``models`` maps classes onto them.
+"""The tables in SQLAlchemy Core, shared by client and worker. ``models`` maps classes onto them.
 
 They live in the web app's own database, hence the prefix. Every column is nullable or has a server default, so that a
-client one minor version older or newer than the worker still inserts rows that work. Times are UTC and come from
-the database's clock (:class:`db_now`), because the clocks of workers may be hours apart.
+client one minor version older or newer than the worker can insert rows. Times are UTC and come from the database's
+clock (:class:`db_now`), because the clocks of workers may differ by hours.
 """
 
 from datetime import datetime
@@ -104,7 +104,7 @@ jobs = Table(
     _time("published_at"),  # null: not published since it last became claimable
     # the state
     _words("state", 16, "queued"),
-    Column("phase", String(32)),  # finer than the state: what a resumed run looks at first
+    Column("phase", String(32)),  # finer than the state; decides where a resumed run continues
     _time("run_at"),  # null or past: may be claimed
     Column("waits_for", String(155)),  # the job that holds a path that this one needs, or comes before it in line
     _flag("cancel_requested"),
@@ -124,7 +124,7 @@ jobs = Table(
     _count("crashes"),  # workers that died with this job, in all
     _count("crash_streak"),  # workers that died with this job in a row
     _count("restarts"),  # uploads begun again from byte 0
-    _count("polls"),  # looks of the Stat poll
+    _count("polls"),  # polls of Stat
     # progress
     Column("size", _BigInt),
     Column("source_fingerprint", _Json),

@@ -20,7 +20,7 @@ Odd = st.SearchStrategy[Any]
 ALL: Final[Mapping[str, Operation]] = {**OPERATIONS, **READS}
 
 
-class Asked(NamedTuple):
+class Call(NamedTuple):
     """An operation, and what is given to it."""
 
     operation: str
@@ -201,16 +201,16 @@ _RARELY: Final = st.sampled_from([False, False, True])
 _FAULTS: Final = st.sampled_from([0, 1, 1, 1, 1, 2, 3])  #: one alone is not hidden behind another
 
 
-def requests(names: tuple[str, ...], *, of_json: bool = False) -> st.SearchStrategy[Asked]:
+def requests(names: tuple[str, ...], *, of_json: bool = False) -> st.SearchStrategy[Call]:
     """Requests for these operations, nine of ten of them good but for up to three things; ``of_json``: in a message."""
     odd = _JSON if of_json else _ANYTHING
     particular = _PARTICULAR if not of_json else {**_PARTICULAR, "not_before": _TIMES, "deadline": _TIMES}
-    wild = st.builds(Asked, st.sampled_from(names), st.dictionaries(_WORDS | st.sampled_from([*GOOD]), odd, max_size=5))
+    wild = st.builds(Call, st.sampled_from(names), st.dictionaries(_WORDS | st.sampled_from([*GOOD]), odd, max_size=5))
     return st.integers(0, 9).flatmap(lambda number: wild if number == 0 else _spoilt(names, odd, particular))
 
 
 @st.composite
-def _spoilt(draw: st.DrawFn, names: tuple[str, ...], odd: Odd, particular: Mapping[str, Odd]) -> Asked:
+def _spoilt(draw: st.DrawFn, names: tuple[str, ...], odd: Odd, particular: Mapping[str, Odd]) -> Call:
     operation = ALL[draw(st.sampled_from(names))]
     others = [*operation.optional, *operation.options]
     given = [*operation.required, *(name for name in others if draw(_RARELY))]
@@ -218,7 +218,7 @@ def _spoilt(draw: st.DrawFn, names: tuple[str, ...], odd: Odd, particular: Mappi
     for _ in range(draw(_FAULTS)):
         kind, name = draw(st.sampled_from(_KINDS)), draw(st.sampled_from([*operation.required, *others]))
         _spoil(draw, kind, name, arguments, particular.get(name, odd) if draw(st.booleans()) else odd)
-    return Asked(operation.name, arguments)
+    return Call(operation.name, arguments)
 
 
 def _spoil(draw: st.DrawFn, kind: str, name: str, arguments: dict[str, Any], odd: Odd) -> None:

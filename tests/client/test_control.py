@@ -1,4 +1,4 @@
-"""Cancel, pause, resume and retry: what they write, what they refuse, and that anybody may ask at once."""
+"""Cancel, pause, resume and retry: what they write and refuse, and that many may call them at once."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import redis
 from sqlalchemy import insert, select, text, update
 
 from blobferry import Client, Job, JobState
@@ -15,8 +14,8 @@ from blobferry.errors import InvalidRequestError, JobNotFoundError, TooLateError
 from blobferry.sql.clock import db_now
 from blobferry.sql.tables import attempts, jobs, uploads
 from dev.services import free_port, wait_until
+from tests.client.conftest import SOURCE, Site
 
-SOURCE = "file:///srv/incoming/7.mp4"
 LATER = datetime(2031, 1, 1, tzinfo=UTC)
 ASK: dict[str, Callable[[Client, str], Job]] = {
     "cancel": Client.cancel,
@@ -29,55 +28,34 @@ RUNNING: dict[str, Any] = {"state": "running", "worker": "w", "token": 1, "lease
 everything = pytest.mark.parametrize("asked_for", ASK)
 
 
+Submit = Callable[..., Job]
+
+
 @pytest.fixture
-def submit(ferry: Client, asked: Any) -> Callable[..., Job]:
+def submit(ferry: Client, site: Site) -> Submit:
     """A job whose row has these values; the message of its submit is gone."""
 
     def submit(**values: Any) -> Job:
         job = ferry.write_stream("/a", SOURCE)
-        take_messages(asked)
+        site.take_messages()
         if values:
-            with asked.database.begin() as session:
-                session.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+            site.change(job, **values)
         return ferry.get(job.id)
 
     return submit
 
 
-@pytest.fixture
-def upload(asked: Any) -> Callable[..., None]:
-    def upload(job: Job, state: str, **values: Any) -> None:
-        with asked.database.begin() as session:
-            session.execute(insert(uploads).values(job_id=job.id, state=state, **values))
-
-    return upload
-
-
-def take_messages(asked: Any) -> list[str]:
-    """The ids of the messages on their way, which are then gone."""
-    ids = asked.message_ids()
-    with redis.Redis.from_url(asked.broker_url) as connection:
-        connection.flushall()
-    assert isinstance(ids, list)
-    return ids
-
-
-def row(asked: Any, job: Job) -> dict[str, Any]:
-    with asked.database.begin() as session:
-        return dict(session.execute(select(jobs).where(jobs.c.id == job.id)).mappings().one())
-
-
-def kept_until(asked: Any, job: Job) -> dict[str, datetime | None]:
+def kept_until(site: Site, job: Job) -> dict[str, datetime | None]:
     """When the uploads of the job are aborted, by their state."""
-    with asked.database.begin() as session:
+    with site.database.begin() as session:
         found = session.execute(select(uploads.c.state, uploads.c.recheck_at).where(uploads.c.job_id == job.id))
         return {state: moment for state, moment in found}
 
 
-def seconds_from_now(asked: Any, moment: datetime) -> float:
-    with asked.database.begin() as session:
-        now = session.scalar(select(db_now()))
-    return float((moment - now).total_seconds())
+def seconds_from_now(site: Site, moment: datetime) -> float:
+    with site.database.begin() as session:
+        now = session.scalars(select(db_now())).one()
+    return (moment - now).total_seconds()
 
 
 # --- all four ------------------------------------------------------------------------------------------------------
@@ -92,14 +70,12 @@ def test_an_unknown_job_is_not_found(ferry: Client, asked_for: str) -> None:
 
 
 @everything
-def test_a_job_that_has_succeeded_is_left_alone(
-    ferry: Client, submit: Callable[..., Job], asked: Any, asked_for: str
-) -> None:
-    before = row(asked, job := submit(state="succeeded", finished_at=LATER))
+def test_a_job_that_has_succeeded_is_left_alone(ferry: Client, submit: Submit, site: Site, asked_for: str) -> None:
+    before = site.row(job := submit(state="succeeded", finished_at=LATER))
     with pytest.raises(TooLateError, match="it has succeeded") as caught:
         ASK[asked_for](ferry, job.id)
     assert (caught.value.job_id, caught.value.asked) == (job.id, asked_for)
-    assert (row(asked, job), take_messages(asked)) == (before, [])
+    assert (site.row(job), site.take_messages()) == (before, [])
 
 
 @everything
@@ -107,35 +83,31 @@ def test_a_job_that_has_succeeded_is_left_alone(
     ("state", "phase"), [("running", "completing"), ("verifying", "verifying"), ("retrying", "deleting_source")]
 )
 def test_beyond_the_point_of_no_return_nothing_changes(
-    ferry: Client, submit: Callable[..., Job], asked: Any, asked_for: str, state: str, phase: str
+    ferry: Client, submit: Submit, site: Site, asked_for: str, state: str, phase: str
 ) -> None:
-    before = row(asked, job := submit(state=state, phase=phase))
+    before = site.row(job := submit(state=state, phase=phase))
     if asked_for in ("cancel", "pause"):
         with pytest.raises(TooLateError, match=rf"it is {state} \(phase {phase}\); readers may see"):
             ASK[asked_for](ferry, job.id)
     else:
         assert ASK[asked_for](ferry, job.id) == job
-    assert row(asked, job) == before
+    assert site.row(job) == before
 
 
 @pytest.mark.parametrize("asked_for", ["pause", "resume", "retry"])
 @pytest.mark.parametrize("state", ["running", "queued", "paused"])
-def test_a_cancel_is_not_taken_back(
-    ferry: Client, submit: Callable[..., Job], asked: Any, asked_for: str, state: str
-) -> None:
-    before = row(asked, job := submit(state=state, cancel_requested=True))
-    with pytest.raises(TooLateError, match=r"its cancel was asked for; .* submit it anew"):
+def test_a_cancel_cannot_be_withdrawn(ferry: Client, submit: Submit, site: Site, asked_for: str, state: str) -> None:
+    before = site.row(job := submit(state=state, cancel_requested=True))
+    with pytest.raises(TooLateError, match=r"a cancel is requested; .* submit it again"):
         ASK[asked_for](ferry, job.id)
-    assert row(asked, job) == before
+    assert site.row(job) == before
 
 
 @everything
-def test_a_broker_that_is_away_is_only_a_remark(
-    ferry: Client, submit: Callable[..., Job], asked: Any, asked_for: str
-) -> None:
+def test_a_broker_that_is_away_is_only_a_remark(ferry: Client, submit: Submit, site: Site, asked_for: str) -> None:
     job = submit(state={"resume": "paused", "retry": "failed"}.get(asked_for, "queued"))
     for broker in (f"redis://127.0.0.1:{free_port()}/0", None):
-        with Client(database_url=asked.url, broker_url=broker) as client:
+        with Client(database_url=site.url, broker_url=broker) as client:
             ASK[asked_for](client, job.id)
     now = ferry.get(job.id)
     assert (now.state, now.cancel_requested, now.pause_requested) == {
@@ -152,130 +124,120 @@ def test_a_broker_that_is_away_is_only_a_remark(
 @pytest.mark.parametrize("state", ["queued", "retrying", "paused"])
 @pytest.mark.parametrize("run_at", [None, LATER])
 def test_a_cancel_of_a_job_that_nobody_runs_is_asked_for_and_a_message_brings_it(
-    ferry: Client, submit: Callable[..., Job], asked: Any, state: str, run_at: datetime | None
+    ferry: Client, submit: Submit, site: Site, state: str, run_at: datetime | None
 ) -> None:
     job = submit(state=state, run_at=run_at, publish_seq=3)
     now = ferry.cancel(job.id)
-    assert (now.cancel_requested, now.state, row(asked, job)["cancel_requested"]) == (True, state, True)
-    assert [(message["id"], message["publish_seq"]) for message in asked.messages()] == [(job.id, 3)]
+    assert (now.cancel_requested, now.state, site.row(job)["cancel_requested"]) == (True, state, True)
+    assert [(message["id"], message["publish_seq"]) for message in site.messages()] == [(job.id, 3)]
     assert ferry.cancel(job.id).cancel_requested
 
 
-def test_a_cancel_of_a_running_job_needs_no_message(ferry: Client, submit: Callable[..., Job], asked: Any) -> None:
+def test_a_cancel_of_a_running_job_needs_no_message(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(**RUNNING)
     assert ferry.cancel(job.id).cancel_requested
-    assert take_messages(asked) == []
-    after = row(asked, job)
+    assert site.take_messages() == []
+    after = site.row(job)
     assert {name: after[name] for name in RUNNING} == RUNNING
 
 
-def test_a_cancelled_job_is_what_a_second_cancel_returns(ferry: Client, submit: Callable[..., Job], asked: Any) -> None:
+def test_a_cancelled_job_is_what_a_second_cancel_returns(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(state="cancelled", cancel_requested=True)
     assert ferry.cancel(job.id) == job
-    assert take_messages(asked) == []
+    assert site.take_messages() == []
 
 
-def test_a_cancel_of_a_failed_job_gives_up_the_upload_that_it_kept(
-    ferry: Client, submit: Callable[..., Job], upload: Callable[..., None], asked: Any
-) -> None:
+def test_a_cancel_of_a_failed_job_gives_up_the_upload_that_it_kept(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(state="failed", error_code="slow_down")
     others = submit(state="failed")
     for state in ("opening", "open", "completing", "completed", "gone"):
-        upload(job, state, recheck_at=LATER)
-    upload(others, "open", recheck_at=LATER)
+        site.add_upload(job, state=state, recheck_at=LATER)
+    site.add_upload(others, state="open", recheck_at=LATER)
     now = ferry.cancel(job.id)
     assert (now.state, now.error_code, now.cancel_requested) == ("failed", "slow_down", False)
-    kept = kept_until(asked, job)
+    kept = kept_until(site, job)
     assert {state for state, moment in kept.items() if moment == LATER} == {"completing", "completed", "gone"}
-    assert all(-60 < seconds_from_now(asked, kept[state] or LATER) <= 0 for state in ("opening", "open"))
-    assert kept_until(asked, others) == {"open": LATER}
-    assert take_messages(asked) == []
+    assert all(-60 < seconds_from_now(site, kept[state] or LATER) <= 0 for state in ("opening", "open"))
+    assert kept_until(site, others) == {"open": LATER}
+    assert site.take_messages() == []
 
 
 # --- pause and resume ----------------------------------------------------------------------------------------------
 
 
 def test_a_pause_is_asked_for_and_a_message_brings_it_to_a_row_that_nobody_runs(
-    ferry: Client, submit: Callable[..., Job], asked: Any
+    ferry: Client, submit: Submit, site: Site
 ) -> None:
     waiting, running = submit(), submit(**RUNNING)
     assert ferry.pause(waiting.id).pause_requested
     assert ferry.pause(running.id).pause_requested
-    assert (row(asked, waiting)["state"], row(asked, running)["state"]) == ("queued", "running")
-    assert take_messages(asked) == [waiting.id]
+    assert (site.row(waiting)["state"], site.row(running)["state"]) == ("queued", "running")
+    assert site.take_messages() == [waiting.id]
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled"])
-def test_a_job_that_has_ended_is_not_paused_nor_resumed(
-    ferry: Client, submit: Callable[..., Job], asked: Any, state: str
-) -> None:
-    before = row(asked, job := submit(state=state))
+def test_a_job_that_has_ended_is_not_paused_nor_resumed(ferry: Client, submit: Submit, site: Site, state: str) -> None:
+    before = site.row(job := submit(state=state))
     for ask in (ferry.pause, ferry.resume):
-        with pytest.raises(TooLateError, match="retry lets it go on" if state == "failed" else "submit it anew"):
+        with pytest.raises(TooLateError, match="retry lets it continue" if state == "failed" else "submit it again"):
             ask(job.id)
-    assert row(asked, job) == before
+    assert site.row(job) == before
 
 
-def test_a_paused_job_is_what_a_second_pause_returns(ferry: Client, submit: Callable[..., Job], asked: Any) -> None:
-    before = row(asked, job := submit(state="paused", pause_requested=True))
+def test_a_paused_job_is_what_a_second_pause_returns(ferry: Client, submit: Submit, site: Site) -> None:
+    before = site.row(job := submit(state="paused", pause_requested=True))
     assert ferry.pause(job.id) == job
-    assert (row(asked, job), take_messages(asked)) == (before, [])
+    assert (site.row(job), site.take_messages()) == (before, [])
 
 
 @pytest.mark.parametrize("not_before", [None, LATER])
 def test_a_resumed_job_waits_for_a_slot_and_its_upload_is_kept(
-    ferry: Client, submit: Callable[..., Job], upload: Callable[..., None], asked: Any, not_before: datetime | None
+    ferry: Client, submit: Submit, site: Site, not_before: datetime | None
 ) -> None:
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
     values = {"published_at": hour_ago, "run_at": hour_ago, "not_before": not_before, "publish_seq": 5}
     job = submit(state="paused", pause_requested=True, **values)
-    upload(job, "open", recheck_at=LATER)
+    site.add_upload(job, state="open", recheck_at=LATER)
     for now in (ferry.resume(job.id), ferry.resume(job.id)):
         assert (now.state, now.pause_requested, now.run_at) == ("queued", False, not_before)
-    after = row(asked, job)
-    assert (after["published_at"], after["publish_seq"], kept_until(asked, job)) == (None, 5, {"open": None})
-    sent = set(take_messages(asked))
+    after = site.row(job)
+    assert (after["published_at"], after["publish_seq"], kept_until(site, job)) == (None, 5, {"open": None})
+    sent = set(site.take_messages())
     assert sent == ({job.id} if not_before is None else set())  # one before its time is the caretaker's
 
 
 @pytest.mark.parametrize(("outcome", "state"), [("retrying", "retrying"), ("died", "retrying"), (None, "queued")])
 def test_a_job_paused_between_two_attempts_goes_on_with_the_next_one(
-    ferry: Client, submit: Callable[..., Job], asked: Any, outcome: str | None, state: str
+    ferry: Client, submit: Submit, site: Site, outcome: str | None, state: str
 ) -> None:
     job = submit(state="paused", pause_requested=True, attempt=2)
-    with asked.database.begin() as session:
+    with site.database.begin() as session:
         session.execute(insert(attempts).values(job_id=job.id, attempt=1, outcome="retrying"))
         session.execute(insert(attempts).values(job_id=job.id, attempt=2, outcome=outcome))
     assert (ferry.resume(job.id).state, ferry.get(job.id).attempt) == (state, 2)
 
 
-def test_a_pause_that_has_not_taken_effect_is_taken_back(
-    ferry: Client, submit: Callable[..., Job], upload: Callable[..., None], asked: Any
-) -> None:
+def test_a_pause_that_has_not_taken_effect_is_withdrawn(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(pause_requested=True, **RUNNING)
-    upload(job, "open", recheck_at=LATER)
-    before = row(asked, job)
+    site.add_upload(job, state="open", recheck_at=LATER)
+    before = site.row(job)
     assert not ferry.resume(job.id).pause_requested
-    after = row(asked, job)
+    after = site.row(job)
     changed = {name for name in before if before[name] != after[name]}
     assert changed <= {"pause_requested", "updated_at"}
-    assert kept_until(asked, job) == {"open": LATER}
+    assert kept_until(site, job) == {"open": LATER}
 
 
-def test_a_job_that_was_not_paused_is_what_resume_returns(
-    ferry: Client, submit: Callable[..., Job], asked: Any
-) -> None:
-    before = row(asked, job := submit(state="retrying", run_at=LATER))
+def test_a_job_that_was_not_paused_is_what_resume_returns(ferry: Client, submit: Submit, site: Site) -> None:
+    before = site.row(job := submit(state="retrying", run_at=LATER))
     assert ferry.resume(job.id) == job
-    assert (row(asked, job), take_messages(asked)) == (before, [])
+    assert (site.row(job), site.take_messages()) == (before, [])
 
 
 # --- retry ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_retried_job_has_all_its_tries_again_and_its_parts_are_kept(
-    ferry: Client, submit: Callable[..., Job], upload: Callable[..., None], asked: Any
-) -> None:
+def test_a_retried_job_has_all_its_tries_again_and_keeps_its_parts(ferry: Client, submit: Submit, site: Site) -> None:
     counters = dict.fromkeys(("failures", "crashes", "crash_streak", "restarts", "polls"), 4)
     over = dict.fromkeys(("run_at", "finished_at", "verify_until", "published_at"), LATER)
     last = {"error_code": "slow_down", "error_message": "asks for fewer"}
@@ -283,63 +245,60 @@ def test_a_retried_job_has_all_its_tries_again_and_its_parts_are_kept(
     flags = {"cancel_requested": True, "pause_requested": True}
     job = submit(state="failed", result={"a": 1}, waits_for="x", **counters, **over, **stays, **flags)
     for state in ("opening", "open", "completing", "aborting", "gone"):
-        upload(job, state, recheck_at=LATER)
+        site.add_upload(job, state=state, recheck_at=LATER)
     now = ferry.retry(job.id)
     assert (now.state, now.error_code, now.finished_at) == ("retrying", "slow_down", None)
-    after = row(asked, job)
+    after = site.row(job)
     nothing = dict.fromkeys((*over, "result", "waits_for"))
     expected = dict.fromkeys(counters, 0) | nothing | stays | dict.fromkeys(flags, False)
     assert {name: after[name] for name in expected} == expected
-    kept = kept_until(asked, job)
+    kept = kept_until(site, job)
     assert {state for state, moment in kept.items() if moment is None} == {"opening", "open", "completing"}
-    assert take_messages(asked) == [job.id]
+    assert site.take_messages() == [job.id]
     assert ferry.retry(job.id) == now
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "retrying", "verifying", "paused"])
-def test_a_job_that_has_not_ended_is_what_retry_returns(
-    ferry: Client, submit: Callable[..., Job], asked: Any, state: str
-) -> None:
-    before = row(asked, job := submit(state=state))
+def test_a_job_that_has_not_ended_is_what_retry_returns(ferry: Client, submit: Submit, site: Site, state: str) -> None:
+    before = site.row(job := submit(state=state))
     assert ferry.retry(job.id) == job
-    assert row(asked, job) == before
+    assert site.row(job) == before
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it anew"),
+        ({"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it again"),
         (
             {"state": "failed", "deadline": datetime(2026, 1, 1, tzinfo=UTC)},
-            "its deadline 2026-01-01T.* is over; submit",
+            "its deadline was 2026-01-01T.*; submit",
         ),
     ],
     ids=["cancelled", "overdue"],
 )
-def test_a_job_that_cannot_be_retried_says_to_submit_it_anew(
+def test_a_job_that_cannot_be_retried_says_to_submit_it_again(
     ferry: Client,
-    submit: Callable[..., Job],
-    upload: Callable[..., None],
-    asked: Any,
+    submit: Submit,
+    site: Site,
     values: dict[str, Any],
     words: str,
 ) -> None:
     job = submit(**values)
-    upload(job, "open", recheck_at=LATER)
-    before = row(asked, job)
+    site.add_upload(job, state="open", recheck_at=LATER)
+    before = site.row(job)
     with pytest.raises(TooLateError, match=words):
         ferry.retry(job.id)
-    assert (row(asked, job), kept_until(asked, job), take_messages(asked)) == (before, {"open": LATER}, [])
+    assert (site.row(job), kept_until(site, job), site.take_messages()) == (before, {"open": LATER}, [])
 
 
-def test_a_deadline_that_is_still_to_come_is_no_hindrance(ferry: Client, submit: Callable[..., Job]) -> None:
+def test_a_deadline_that_is_still_to_come_is_no_hindrance(ferry: Client, submit: Submit) -> None:
     assert ferry.retry(submit(state="failed", deadline=LATER).id).state == "retrying"
 
 
 # --- at once -------------------------------------------------------------------------------------------------------
 
 
-def test_many_may_ask_for_a_retry_at_once(ferry: Client, submit: Callable[..., Job], asked: Any) -> None:
+def test_many_may_ask_for_a_retry_at_once(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(state="failed", failures=8)
     together = threading.Barrier(8)
 
@@ -349,15 +308,15 @@ def test_many_may_ask_for_a_retry_at_once(ferry: Client, submit: Callable[..., J
 
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(ask, range(8))) == {"retrying"}
-    assert (row(asked, job)["failures"], set(take_messages(asked))) == (0, {job.id})
+    assert (site.row(job)["failures"], set(site.take_messages())) == (0, {job.id})
 
 
-def test_a_cancel_and_a_retry_of_a_failed_job_at_once_never_take_the_upload_from_a_job_that_goes_on(
-    ferry: Client, submit: Callable[..., Job], upload: Callable[..., None], asked: Any
+def test_a_cancel_beside_a_retry_never_takes_the_upload_of_a_job_that_continues(
+    ferry: Client, submit: Submit, site: Site
 ) -> None:
     for _ in range(10):
         job = submit(state="failed")
-        upload(job, "open", recheck_at=LATER)
+        site.add_upload(job, state="open", recheck_at=LATER)
         together = threading.Barrier(2)
 
         def ask(which: Callable[[str], Job], job_id: str = job.id, together: threading.Barrier = together) -> None:
@@ -368,15 +327,15 @@ def test_a_cancel_and_a_retry_of_a_failed_job_at_once_never_take_the_upload_from
             list(threads.map(ask, (ferry.cancel, ferry.retry)))
         now = ferry.get(job.id)
         assert now.state == JobState.RETRYING
-        assert kept_until(asked, job) == {"open": None}
+        assert kept_until(site, job) == {"open": None}
 
 
 @pytest.fixture
-def completing(asked_postgres: Any) -> Iterator[tuple[str, Any]]:
+def completing(postgres_site: Site) -> Iterator[tuple[str, Any]]:
     """A running job whose worker has just passed the point of no return, and not committed it yet."""
-    with Client(database_url=asked_postgres.url) as client:
+    with Client(database_url=postgres_site.url) as client:
         job = client.write_stream("/a", SOURCE)
-    engine = asked_postgres.database.engine
+    engine = postgres_site.database.engine
     with engine.begin() as connection:
         connection.execute(update(jobs).values(**RUNNING))
     with engine.connect() as connection:
@@ -386,15 +345,15 @@ def completing(asked_postgres: Any) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("asked_for", ["cancel", "pause"])
 @pytest.mark.parametrize("commits", [True, False])
-def test_whoever_races_a_completion_waits_for_it_and_says_the_truth(
-    completing: tuple[str, Any], asked_postgres: Any, asked_for: str, commits: bool
+def test_a_request_that_races_a_completion_waits_for_its_commit(
+    completing: tuple[str, Any], postgres_site: Site, asked_for: str, commits: bool
 ) -> None:
     job_id, connection = completing
     somebody_waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     with (
-        Client(database_url=asked_postgres.url) as client,
+        Client(database_url=postgres_site.url) as client,
         ThreadPoolExecutor(1) as thread,
-        asked_postgres.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other,
+        postgres_site.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other,
     ):
         asking = thread.submit(ASK[asked_for], client, job_id)
         wait_until(lambda: other.scalar(somebody_waits), 10, f"the {asked_for} waits")
@@ -411,17 +370,16 @@ def test_whoever_races_a_completion_waits_for_it_and_says_the_truth(
 @pytest.mark.parametrize(
     ("left", "fingerprint", "done"), [("gone", None, 0), ("aborting", None, 0), ("open", {"mtime_ns": 1}, 20)]
 )
-def test_a_retry_takes_the_source_as_it_is_now_where_nothing_is_left_of_what_was_sent(
+def test_a_retry_without_an_upload_takes_the_source_as_it_is_now(
     ferry: Client,
-    submit: Callable[..., Job],
-    upload: Callable[..., None],
-    asked: Any,
+    submit: Submit,
+    site: Site,
     left: str,
     fingerprint: Any,
     done: int,
 ) -> None:
     job = submit(state="failed", source_fingerprint={"mtime_ns": 1}, bytes_done=20, error_code="source_changed")
-    upload(job, left)
+    site.add_upload(job, state=left)
     ferry.retry(job.id)
-    found = row(asked, job)
+    found = site.row(job)
     assert (found["source_fingerprint"], found["bytes_done"]) == (fingerprint, done)

@@ -25,8 +25,8 @@ from blobferry.errors import BlobferryError, InvalidRequestError
 from blobferry.messages.job_messages import Message, publish
 from blobferry.sql.tables import jobs
 from models import Database
-from tests.client.conftest import Asked as World
-from tests.client.odd_requests import ALL, Asked, Envelope, commands, envelopes, requests
+from tests.client.conftest import Site
+from tests.client.odd_requests import ALL, Call, Envelope, commands, envelopes, requests
 from tests.jobs.job_world import World as Working
 from worker.celery.job_task import JobTask
 from worker.celery.read_task import ReadTask
@@ -72,11 +72,11 @@ def is_typed(error: BlobferryError) -> None:
     str(error).encode("utf-8")
 
 
-def is_kept(row: Mapping[str, Any], asked: Asked) -> None:
+def is_kept(row: Mapping[str, Any], call: Call) -> None:
     """The row says all that was asked for, and nothing else."""
-    given = {name: value for name, value in asked.arguments.items() if value is not None}
-    spec = OPERATIONS[asked.operation]
-    assert (row["operation"], row["path"]) == (asked.operation, given[spec.path])
+    given = {name: value for name, value in call.arguments.items() if value is not None}
+    spec = OPERATIONS[call.operation]
+    assert (row["operation"], row["path"]) == (call.operation, given[spec.path])
     assert (row["storage"], row["priority"]) == (given.get("storage", "default"), given.get("priority", 0))
     assert (row["labels"], row["idempotency_key"]) == (given.get("labels"), given.get("idempotency_key"))
     for name in ("not_before", "deadline"):
@@ -101,17 +101,17 @@ def contents(value: Any) -> bytes:
 
 @sizes(1000)
 def test_the_contract_makes_a_request_of_it_or_says_what_is_wrong(examples: int) -> None:
-    def check(asked: Asked) -> None:
+    def check(call: Call) -> None:
         try:
-            request = check_request(asked.operation, asked.arguments)
+            request = check_request(call.operation, call.arguments)
         except BlobferryError as error:
             is_typed(error)
             return
         for name in ("not_before", "deadline"):
-            assert getattr(request, name) == moment(asked.arguments.get(name))
-        assert request.path == asked.arguments[ALL[asked.operation].path]
+            assert getattr(request, name) == moment(call.arguments.get(name))
+        assert request.path == call.arguments[ALL[call.operation].path]
         sent = json.loads(json.dumps(dict(request.arguments)))
-        assert check_request(asked.operation, sent).arguments == sent
+        assert check_request(call.operation, sent).arguments == sent
 
     each_of(requests(tuple(ALL)), examples, check)
 
@@ -122,15 +122,15 @@ def test_the_contract_makes_a_request_of_it_or_says_what_is_wrong(examples: int)
 class Traces:
     """Rows and messages that there are, to be compared."""
 
-    def __init__(self, asked: World) -> None:
-        self._asked = asked
-        self._broker = redis.Redis.from_url(asked.broker_url)
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._broker = redis.Redis.from_url(site.broker_url)
 
     def now(self) -> tuple[int, int]:
-        return self._asked.rows(), sum(self._broker.llen(queue) for queue in (JOBS_QUEUE, READS_QUEUE))
+        return len(self._site.rows()), sum(self._broker.llen(queue) for queue in (JOBS_QUEUE, READS_QUEUE))
 
     def row(self, job_id: str) -> Mapping[str, Any]:
-        with self._asked.database.begin() as session:
+        with self._site.database.begin() as session:
             return dict(session.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
 
     def close(self) -> None:
@@ -138,8 +138,8 @@ class Traces:
 
 
 @pytest.fixture
-def traces(asked: World) -> Iterator[Traces]:
-    traces = Traces(asked)
+def traces(site: Site) -> Iterator[Traces]:
+    traces = Traces(site)
     yield traces
     traces.close()
 
@@ -148,20 +148,20 @@ def traces(asked: World) -> Iterator[Traces]:
 def test_a_client_submits_a_job_that_says_it_all_or_leaves_no_trace(
     examples: int, ferry: Client, traces: Traces
 ) -> None:
-    def check(asked: Asked) -> None:
-        submit = getattr(ferry, asked.operation)
+    def check(call: Call) -> None:
+        submit = getattr(ferry, call.operation)
         try:
-            inspect.signature(submit).bind(**asked.arguments)
+            inspect.signature(submit).bind(**call.arguments)
         except TypeError:
             return  # no call of Python's at all
         rows, messages = traces.now()
         try:
-            job = submit(**asked.arguments)
+            job = submit(**call.arguments)
         except BlobferryError as error:
             is_typed(error)
             assert traces.now() == (rows, messages)
         else:
-            is_kept(traces.row(job.id), asked)
+            is_kept(traces.row(job.id), call)
             assert ferry.get(job.id) == job
             rows_now, messages_now = traces.now()
             assert 0 <= rows_now - rows <= 1
@@ -171,18 +171,18 @@ def test_a_client_submits_a_job_that_says_it_all_or_leaves_no_trace(
 
 
 @sizes(100, 1000)
-def test_a_read_that_is_not_to_be_had_is_a_typed_error_and_no_message(examples: int, asked_sqlite: World) -> None:
-    def check(asked: Asked) -> None:
-        read = getattr(client, asked.operation)
+def test_a_read_that_is_not_to_be_had_is_a_typed_error_and_no_message(examples: int, sqlite_site: Site) -> None:
+    def check(call: Call) -> None:
+        read = getattr(client, call.operation)
         try:
-            inspect.signature(read).bind(**asked.arguments)
+            inspect.signature(read).bind(**call.arguments)
         except TypeError:
             return
         with pytest.raises(BlobferryError) as caught:  # at best there is no broker to ask
-            read(**asked.arguments)
+            read(**call.arguments)
         is_typed(caught.value)
 
-    with Client(database_url=asked_sqlite.url) as client:
+    with Client(database_url=sqlite_site.url) as client:
         each_of(requests(tuple(READS)), examples, check)
 
 
@@ -190,10 +190,10 @@ def test_a_read_that_is_not_to_be_had_is_a_typed_error_and_no_message(examples: 
 
 
 @sizes(150, 2000)
-def test_a_command_does_what_was_typed_or_says_in_a_line_what_is_wrong(examples: int, asked_sqlite: World) -> None:
-    traces = Traces(asked_sqlite)
+def test_a_command_does_what_was_typed_or_says_in_a_line_what_is_wrong(examples: int, sqlite_site: Site) -> None:
+    traces = Traces(sqlite_site)
     # Nothing that is typed waits for an answer, so reads go to no broker at all.
-    environment = {"BLOBFERRY_DATABASE_URL": asked_sqlite.url, "BLOBFERRY_BROKER_URL": asked_sqlite.broker_url}
+    environment = {"BLOBFERRY_DATABASE_URL": sqlite_site.url, "BLOBFERRY_BROKER_URL": sqlite_site.broker_url}
     runner = CliRunner(env=environment)
 
     def check(words: list[str]) -> None:
@@ -240,11 +240,11 @@ class Delivered:
         with self.database.begin() as session:
             return {row["id"]: dict(row) for row in session.execute(select(jobs)).mappings()}
 
-    def deliver(self, asked: Asked, envelope: Envelope) -> BaseException | None:
+    def deliver(self, call: Call, envelope: Envelope) -> BaseException | None:
         """Run the task as Celery's child does, without its own handling of callbacks; return how it ended."""
-        task = self.app.tasks[f"blobferry.{asked.operation}"]
+        task = self.app.tasks[f"blobferry.{call.operation}"]
         assert isinstance(task, JobTask | ReadTask)
-        arguments = asked.arguments
+        arguments = call.arguments
         task.push_request(id=envelope.task_id, **envelope.options, **envelope.headers)
         try:
             if isinstance(task, JobTask):
@@ -271,21 +271,21 @@ def delivered(database: Database, tmp_path: Path) -> Iterator[Delivered]:
 def test_a_bare_message_makes_a_row_that_says_it_all_or_ends_in_a_typed_error(
     examples: int, delivered: Delivered
 ) -> None:
-    def check(message: tuple[Asked, Envelope]) -> None:
-        asked, envelope = message
+    def check(message: tuple[Call, Envelope]) -> None:
+        call, envelope = message
         try:
-            asked = Asked(asked.operation, loads(dumps(asked.arguments)))  # type: ignore[no-untyped-call]
+            call = Call(call.operation, loads(dumps(call.arguments)))  # type: ignore[no-untyped-call]
         except (TypeError, ValueError):
             return  # nobody can send it
         before = delivered.rows()
-        ended = delivered.deliver(asked, envelope)
+        ended = delivered.deliver(call, envelope)
         after = delivered.rows()
         made = [row for job_id, row in after.items() if job_id not in before]
         if isinstance(ended, BlobferryError):
             assert ended.code not in ("", "error"), repr(ended)
         for row in made:
             assert row["id"] == envelope.task_id
-            is_kept(row, asked)
+            is_kept(row, call)
             assert publish(delivered.app, Message.from_row(row))  # one that cannot be sent would hold up all others
         if not made:
             assert {job_id: row for job_id, row in after.items() if row != before[job_id]} == {}
@@ -296,5 +296,5 @@ def test_a_bare_message_makes_a_row_that_says_it_all_or_ends_in_a_typed_error(
 @pytest.mark.parametrize("operation", ALL)
 def test_an_argument_may_have_any_name(operation: str, delivered: Delivered) -> None:
     for name in ("self", "task_id", "operation", "arguments", "args"):
-        ended = delivered.deliver(Asked(operation, {name: 1}), Envelope("any", {}, {}))
+        ended = delivered.deliver(Call(operation, {name: 1}), Envelope("any", {}, {}))
         assert isinstance(ended, InvalidRequestError)

@@ -8,16 +8,15 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from blobferry import Client
 from blobferry.errors import ConflictError
+from tests.client.conftest import SOURCE, Site
 
-SOURCE = "file:///srv/incoming/7.mp4"
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_twenty_threads_with_one_key_all_get_the_same_job(ferry: Client, asked: Any) -> None:
+def test_twenty_threads_with_one_key_all_get_the_same_job(ferry: Client, site: Site) -> None:
     together = threading.Barrier(20)
 
     def submit(number: int) -> str:
@@ -26,10 +25,10 @@ def test_twenty_threads_with_one_key_all_get_the_same_job(ferry: Client, asked: 
 
     with ThreadPoolExecutor(20) as threads:
         ids = set(threads.map(submit, range(20)))
-    assert (len(ids), asked.rows()) == (1, 1)
+    assert (len(ids), len(site.rows())) == (1, 1)
 
 
-def test_of_two_requests_that_race_for_a_key_one_wins_and_the_other_is_a_conflict(ferry: Client, asked: Any) -> None:
+def test_of_two_requests_that_race_for_a_key_one_wins_and_the_other_is_a_conflict(ferry: Client, site: Site) -> None:
     together = threading.Barrier(20)
 
     def submit(number: int) -> tuple[str, str]:
@@ -42,13 +41,13 @@ def test_of_two_requests_that_race_for_a_key_one_wins_and_the_other_is_a_conflic
 
     with ThreadPoolExecutor(20) as threads:
         outcomes = Counter(threads.map(submit, range(20)))
-    assert asked.rows() == 1
+    assert len(site.rows()) == 1
     ((winner, job_id),) = [outcome for outcome in outcomes if outcome[0] != "conflict"]
     assert outcomes == {(winner, job_id): 10, ("conflict", job_id): 10}
     assert ferry.get(job_id).path == winner
 
 
-def test_a_key_is_one_storages_and_one_operations_also_at_once(ferry: Client, asked: Any) -> None:
+def test_a_key_is_one_storages_and_one_operations_also_at_once(ferry: Client, site: Site) -> None:
     together = threading.Barrier(12)
 
     def submit(number: int) -> tuple[int, str]:
@@ -61,12 +60,12 @@ def test_a_key_is_one_storages_and_one_operations_also_at_once(ferry: Client, as
     with ThreadPoolExecutor(12) as threads:
         found = set(threads.map(submit, range(12)))
     ids = {job_id for _, job_id in found}
-    assert (len(ids), asked.rows()) == (4, 4)
+    assert (len(ids), len(site.rows())) == (4, 4)
 
 
-def test_processes_that_race_for_a_key_make_one_job(asked: Any) -> None:
+def test_processes_that_race_for_a_key_make_one_job(site: Site) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BLOBFERRY_")}
-    environment = kept | {"PYTHONPATH": str(CHECKOUT)} | asked.environment()
+    environment = kept | {"PYTHONPATH": str(CHECKOUT)} | site.environment()
     command = [sys.executable, "-m", "blobferry", "write", SOURCE]
     options = ["--idempotency-key", "k", "--json"]
     started = [
@@ -79,7 +78,7 @@ def test_processes_that_race_for_a_key_make_one_job(asked: Any) -> None:
         for number in range(4)
     ]
     said = [json.loads(process.communicate(timeout=60)[0]) for process in started]
-    assert asked.rows() == 1
+    assert len(site.rows()) == 1
     assert Counter(process.returncode for process in started) == {0: 2, 2: 2}
     assert len({each["id"] for each in said if "id" in each}) == 1
     assert {each["error"] for each in said if "error" in each} == {"conflict"}

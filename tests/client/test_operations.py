@@ -2,21 +2,18 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
-from sqlalchemy import select
 
 from blobferry import Client
 from blobferry.checks.arguments import MAX_CONTENT
-from blobferry.cli import main
 from blobferry.contract import OPERATIONS
 from blobferry.errors import ConflictError, InvalidRequestError
-from blobferry.sql.tables import jobs
+from tests.client.conftest import Command, Site
 from tests.refused_requests import REFUSED, Refused
 
 Submit = Callable[[Client], Any]
@@ -65,55 +62,34 @@ ASKED: dict[str, tuple[Submit, list[str], dict[str, Any], dict[str, Any], dict[s
 every_job = pytest.mark.parametrize("name", ASKED)
 
 
-@pytest.fixture
-def client(asked_sqlite: Any) -> Iterator[Client]:
-    with Client.from_env(asked_sqlite.environment()) as client:
-        yield client
-
-
-@pytest.fixture
-def command(asked_sqlite: Any) -> Callable[..., Any]:
-    """The command, in this process."""
-
-    def run(*words: str, stdin: bytes = b"\0\xff") -> Any:
-        return CliRunner().invoke(main, words, input=stdin, env=asked_sqlite.environment())
-
-    return run
-
-
-def rows(asked: Any) -> list[dict[str, Any]]:
-    with asked.database.begin() as session:
-        return [dict(row) for row in session.execute(select(jobs)).mappings()]
-
-
 def test_every_job_is_here() -> None:
     assert list(ASKED) == list(OPERATIONS)
 
 
 @every_job
 def test_client_and_command_leave_the_same_row_and_message(
-    name: str, client: Client, command: Callable[..., Any], asked_sqlite: Any
+    name: str, client: Client, command: Command, sqlite_site: Site
 ) -> None:
     call, words, request, columns, said = ASKED[name]
     job = call(client)
-    done = command(*words, "--json")
+    done = command(*words, "--json", stdin=b"\0\xff")
     assert done.exit_code == 0, done.output
-    for row in rows(asked_sqlite):
+    for row in sqlite_site.rows():
         assert (row["operation"], row["request"], row["storage"]) == (name, request, "default")
         assert {column: row[column] for column in columns} == columns
-    assert len(rows(asked_sqlite)) == 2
+    assert len(sqlite_site.rows()) == 2
     assert (job.operation, job.path, job.source, job.dest) == (name, *columns.values())
     shown = json.loads(done.stdout)
     assert shown["dest_storage"] == job.dest_storage == request.get("dest_storage")
-    assert {message["task"] for message in asked_sqlite.messages()} == {f"blobferry.{name}"}
-    for message in asked_sqlite.messages():
+    assert {message["task"] for message in sqlite_site.messages()} == {f"blobferry.{name}"}
+    for message in sqlite_site.messages():
         assert message["body"][1] == said | {"storage": "default"}
         assert "s3cret" not in json.dumps(message)
     assert "s3cret" not in done.output + str(job)
 
 
 @every_job
-def test_every_job_takes_the_options_of_a_job(name: str, client: Client, asked_sqlite: Any) -> None:
+def test_every_job_takes_the_options_of_a_job(name: str, client: Client, sqlite_site: Site) -> None:
     later = datetime(2031, 1, 1, tzinfo=UTC)
     options = {
         "storage": "archive",
@@ -129,14 +105,14 @@ def test_every_job_takes_the_options_of_a_job(name: str, client: Client, asked_s
     submit = getattr(client, name)
     job = submit(**required, **options)
     assert submit(**required, **options).id == job.id
-    (row,) = rows(asked_sqlite)
+    (row,) = sqlite_site.rows()
     assert {option: row[option] for option in options} == options
     with pytest.raises(ConflictError):
         submit(**required, **options | {"priority": 1})
-    with asked_sqlite.database.engine.connect() as connection:
+    with sqlite_site.database.engine.connect() as connection:
         submit(**required, session=connection)
         connection.rollback()
-    assert len(rows(asked_sqlite)) == 1
+    assert len(sqlite_site.rows()) == 1
 
 
 def test_another_secret_is_another_request(client: Client) -> None:
@@ -146,7 +122,7 @@ def test_another_secret_is_another_request(client: Client) -> None:
 
 
 @pytest.mark.parametrize("refused", REFUSED, ids=str)
-def test_client_refuses_what_the_contract_refuses(refused: Refused, client: Client, asked_sqlite: Any) -> None:
+def test_client_refuses_what_the_contract_refuses(refused: Refused, client: Client, sqlite_site: Site) -> None:
     if any(name not in refused.arguments for name in ("path", "contents")) and "missing" in refused.says:
         return  # Python itself says so
     if "unknown argument" in refused.says and refused.operation in ("get_content", "stat"):
@@ -154,13 +130,11 @@ def test_client_refuses_what_the_contract_refuses(refused: Refused, client: Clie
     with pytest.raises(InvalidRequestError) as caught:
         getattr(client, refused.operation)(**refused.arguments)
     assert (type(caught.value), refused.says in str(caught.value)) == (refused.error, True)
-    assert (asked_sqlite.rows(), asked_sqlite.messages()) == (0, [])
+    assert (len(sqlite_site.rows()), sqlite_site.messages()) == (0, [])
 
 
 @pytest.mark.parametrize("refused", [refused for refused in REFUSED if refused.command], ids=str)
-def test_the_command_refuses_what_the_contract_refuses(
-    refused: Refused, command: Callable[..., Any], asked_sqlite: Any
-) -> None:
+def test_the_command_refuses_what_the_contract_refuses(refused: Refused, command: Command, sqlite_site: Site) -> None:
     done = command(*(refused.command or []))
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("blobferry: ")
@@ -168,30 +142,28 @@ def test_the_command_refuses_what_the_contract_refuses(
     assert "s3cret" not in done.stderr
     said = json.loads(command(*(refused.command or []), "--json").stdout)
     assert said["error"] == refused.error.code
-    assert asked_sqlite.rows() == 0
+    assert len(sqlite_site.rows()) == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, MAX_CONTENT])
-def test_standard_input_becomes_the_blob(size: int, command: Callable[..., Any], asked_sqlite: Any) -> None:
+def test_standard_input_becomes_the_blob(size: int, command: Command, sqlite_site: Site) -> None:
     contents = (bytes(range(256)) * (size // 256 + 1))[:size]
     assert command("write", "-", "/a", stdin=contents).exit_code == 0
-    (row,) = rows(asked_sqlite)
+    (row,) = sqlite_site.rows()
     assert base64.b64decode(row["request"]["contents"]["base64"]) == contents
 
 
-def test_more_on_standard_input_is_an_error_that_says_what_to_do(
-    command: Callable[..., Any], asked_sqlite: Any
-) -> None:
+def test_more_on_standard_input_is_an_error_that_says_what_to_do(command: Command, sqlite_site: Site) -> None:
     done = command("write", "-", "/a", stdin=bytes(MAX_CONTENT + 1))
     assert (done.exit_code, done.stdout) == (2, "")
     assert "more than 1048576 bytes; put them into a file and use: blobferry write FILE /a" in done.stderr
-    assert asked_sqlite.rows() == 0
+    assert len(sqlite_site.rows()) == 0
 
 
-def test_a_directory_that_is_not_here_is_a_remark(command: Callable[..., Any], asked_sqlite: Any) -> None:
+def test_a_directory_that_is_not_here_is_a_remark(command: Command, sqlite_site: Site) -> None:
     done = command("read", "/a", "/nowhere/b")
-    assert (done.exit_code, asked_sqlite.rows()) == (0, 1)
-    assert "there is no directory /nowhere here" in done.stderr
+    assert (done.exit_code, len(sqlite_site.rows())) == (0, 1)
+    assert "directory /nowhere does not exist here" in done.stderr
 
 
 SAYS = {
@@ -210,13 +182,12 @@ RUNNING = {
 
 @pytest.mark.parametrize("name", SAYS)
 def test_status_says_what_the_operation_is_about(
-    name: str, client: Client, command: Callable[..., Any], asked_sqlite: Any
+    name: str, client: Client, command: Command, sqlite_site: Site
 ) -> None:
     job = ASKED[name][0](client)
     size = {} if name == "delete" else {"size": 5, "bytes_done": 2}
     for state, words in (("running", RUNNING[name]), ("succeeded", SAYS[name])):
-        with asked_sqlite.database.begin() as session:
-            session.execute(jobs.update().where(jobs.c.id == job.id).values(state=state, worker="host:7", **size))
+        sqlite_site.change(job, state=state, worker="host:7", **size)
         done = command("status", job.id)
         assert words in done.stdout
         assert ("progress" in done.stdout) == (name != "delete")
@@ -227,7 +198,7 @@ def test_status_says_what_the_operation_is_about(
     assert done.exit_code == 0
     ending = {
         "put_content": "/a, 5 B",
-        "move": "/a is /b on storage archive now, 5 B",
+        "move": "/a is now /b on storage archive, 5 B",
         "read_stream": "/a is in file:///srv/out%20b, 5 B",
         "delete": "/a deleted",
     }
@@ -243,9 +214,8 @@ def test_status_says_what_the_operation_is_about(
     ],
 )
 def test_status_says_what_the_phase_means(
-    name: str, phase: str, words: str, client: Client, command: Callable[..., Any], asked_sqlite: Any
+    name: str, phase: str, words: str, client: Client, command: Command, sqlite_site: Site
 ) -> None:
     job = ASKED[name][0](client)
-    with asked_sqlite.database.begin() as session:
-        session.execute(jobs.update().values(state="running", phase=phase))
+    sqlite_site.change(job, state="running", phase=phase)
     assert words in command("status", job.id).stdout

@@ -156,7 +156,7 @@ def test_the_same_key_is_the_same_job_and_another_source_a_conflict(world: World
         assert not bare(runtime, "two", signed(site), idempotency_key="k")
         with pytest.raises(ConflictError):
             bare(runtime, "three", signed(site, "4NOTHER"), idempotency_key="k")
-    with worker(world) as runtime, pytest.raises(ConfigurationError, match=r"encryption_keys: .*cannot be told"):
+    with worker(world) as runtime, pytest.raises(ConfigurationError, match=r"encryption_keys: .*cannot be compared"):
         bare(runtime, "four", signed(site), idempotency_key="k")
     with world.database.begin() as session:
         assert session.connection().exec_driver_sql("SELECT id FROM blobferry_jobs").scalars().all() == ["one"]

@@ -15,7 +15,7 @@ from blobferry.contract import JOBS_QUEUE
 from blobferry.messages.job_messages import Message, client_app, publish
 from dev.services import Postgres, Valkey, postgres_database
 from models import Database
-from tests.client.conftest import Asked
+from tests.client.conftest import Site
 from tests.conftest import alembic_config
 from tests.jobs.job_world import World
 from tests.models.rows import claim
@@ -43,7 +43,7 @@ class Backlog:
     def __init__(self, database: Database, broker: Valkey, runtimes: list[Runtime]) -> None:
         self.database = database
         self.runtimes = runtimes
-        self._asked = Asked(database, broker.url)
+        self._asked = Site(database, broker.url)
         self._app = client_app(broker.url)
         self.caretakers = [Caretaker(runtime, self.publish) for runtime in runtimes]
 

@@ -296,7 +296,7 @@ def test_every_operation_is_a_task_of_its_name_on_its_queue() -> None:
 
 
 @pytest.mark.parametrize("refused", REFUSED, ids=str)
-def test_what_is_refused_is_refused_with_the_error_that_everybody_gives(refused: Refused) -> None:
+def test_a_wrong_request_is_refused_with_the_same_error_everywhere(refused: Refused) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_request(refused.operation, refused.arguments)
     assert type(caught.value) is refused.error

@@ -24,7 +24,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     process.communicate()
 
 
-def test_a_child_that_is_killed_is_missed_at_once_even_before_anybody_has_waited_for_it(
+def test_a_killed_child_is_missed_even_before_its_parent_has_waited_for_it(
     child: subprocess.Popen[bytes],
 ) -> None:
     family = WorkerProcesses(WORKER, getpid())

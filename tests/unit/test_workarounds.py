@@ -232,7 +232,7 @@ def test_urllib3_sending_a_body_under_the_timeout_for_connecting_is_still_there(
 
 
 @pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Le"])
-def test_http_client_taking_the_end_of_a_connection_for_the_end_of_the_headers_is_still_there(sent: bytes) -> None:
+def test_http_client_taking_the_end_of_a_connection_for_that_of_headers_is_still_there(sent: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(sent)

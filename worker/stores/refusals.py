@@ -1,8 +1,8 @@
 """What S3 refuses, refused as strictly by the stores that are our own. ``store`` is the store's name in messages."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
+from blobferry.checks.arguments import MAX_KEY_BYTES
 from worker.errors import (
     ChecksumMismatchError,
     InvalidPartError,
@@ -13,8 +13,6 @@ from worker.errors import (
 )
 from worker.stores.blob_values import Condition, Limits, PartReceipt
 from worker.stores.checksums import ALGORITHMS
-
-_MAX_KEY: Final = 1024  # bytes. Source: S3 user guide, "Creating object key names"
 
 
 def key_bytes(store: str, key: str) -> bytes:
@@ -28,8 +26,8 @@ def key_bytes(store: str, key: str) -> bytes:
 def check_key(store: str, key: str) -> None:
     """Refuse an empty key, one that is too long, and one that cannot be written in UTF-8."""
     size = len(key_bytes(store, key))
-    if not 0 < size <= _MAX_KEY:
-        raise InvalidStoreRequestError(f"{store}: a key has 1 to {_MAX_KEY} bytes, not {size}: {key!r}")
+    if not 0 < size <= MAX_KEY_BYTES:
+        raise InvalidStoreRequestError(f"{store}: a key has 1 to {MAX_KEY_BYTES} bytes, not {size}: {key!r}")
 
 
 def check_size(store: str, key: str, size: int, limits: Limits) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
-from blobferry.checks.arguments import MARK_NAME
+from blobferry.checks.arguments import MARK_NAME, MAX_BLOB_METADATA
 from blobferry.contract import UploadState
 from worker.errors import (
     BlobExistsError,
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 TRIES: Final = 3  #: tries to open an upload
 PAUSE: Final = 0.2  #: seconds before the second try, growing
-MAX_METADATA: Final = 2048  #: bytes. Source: S3 user guide, "User-defined object metadata"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,7 @@ class Target:
         """The options, with the mark by which a job knows its own blob."""
         options = self.options or BlobOptions()
         metadata = {**options.metadata, MARK_NAME: self.checkpoint.mark}
-        if not self.checkpoint.mark or sum(map(len, chain(*metadata.items()))) > MAX_METADATA:
+        if not self.checkpoint.mark or sum(map(len, chain(*metadata.items()))) > MAX_BLOB_METADATA:
             return self.options  # the metadata of a moved blob may leave no room for the mark
         return replace(options, metadata=metadata)
 

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ from blobferry.errors import (
 from blobferry.messages.job_messages import client_app
 from blobferry.messages.read_messages import ReadRequester
 from dev.services import free_port, valkey
+from tests.client.conftest import Command, Site
 from tests.directory_stack import LocalStack, local_stack
 from worker.driver import Driver
 
@@ -64,7 +65,7 @@ def client(stack: LocalStack) -> Iterator[Client]:
 
 
 @pytest.fixture
-def command(stack: LocalStack) -> Callable[..., Any]:
+def command(stack: LocalStack) -> Command:
     return lambda *words: CliRunner().invoke(main, words, env=stack.environment())
 
 
@@ -161,33 +162,33 @@ def test_a_closed_client_may_read_again(client: Client) -> None:
 # --- nobody answers ------------------------------------------------------------------------------------------------
 
 
-def test_no_worker_is_an_error_that_says_what_to_look_at(asked: Any) -> None:
+def test_no_worker_is_an_error_that_says_what_to_look_at(site: Site) -> None:
     with (
-        Client(database_url=asked.url, broker_url=asked.broker_url) as client,
+        Client(database_url=site.url, broker_url=site.broker_url) as client,
         pytest.raises(UnreachableError, match=r"no worker answered within 0\.2 s: .*'blobferry\.reads'"),
     ):
         client.stat("/a", timeout=0.2)
-    with redis.Redis.from_url(asked.broker_url) as connection:
+    with redis.Redis.from_url(site.broker_url) as connection:
         (message,) = [json.loads(entry) for entry in connection.lrange("blobferry.reads", 0, -1)]
     assert message["headers"]["expires"] is not None  # nobody will wait for it tomorrow
 
 
-def test_a_broker_that_refuses_is_noticed_soon(asked_sqlite: Any) -> None:
-    check_is_unreachable(asked_sqlite, f"redis://:s3cret@127.0.0.1:{free_port()}/0", "broker")
+def test_a_broker_that_refuses_is_noticed_soon(sqlite_site: Site) -> None:
+    check_is_unreachable(sqlite_site, f"redis://:s3cret@127.0.0.1:{free_port()}/0", "broker")
 
 
-def test_a_broker_that_never_answers_is_noticed_soon(asked_sqlite: Any) -> None:
+def test_a_broker_that_never_answers_is_noticed_soon(sqlite_site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        check_is_unreachable(asked_sqlite, f"redis://:s3cret@127.0.0.1:{silent.getsockname()[1]}/0", "broker")
+        check_is_unreachable(sqlite_site, f"redis://:s3cret@127.0.0.1:{silent.getsockname()[1]}/0", "broker")
 
 
-def test_a_result_backend_that_is_away_is_noticed_soon(asked_sqlite: Any) -> None:
+def test_a_result_backend_that_is_away_is_noticed_soon(sqlite_site: Site) -> None:
     backend = f"redis://:s3cret@127.0.0.1:{free_port()}/0"
-    check_is_unreachable(asked_sqlite, asked_sqlite.broker_url, "result backend", result_backend=backend)
+    check_is_unreachable(sqlite_site, sqlite_site.broker_url, "result backend", result_backend=backend)
 
 
-def check_is_unreachable(asked: Any, broker_url: str, named: str, **options: Any) -> None:
-    with Client(database_url=asked.url, broker_url=broker_url, **options) as client:
+def check_is_unreachable(site: Site, broker_url: str, named: str, **options: Any) -> None:
+    with Client(database_url=site.url, broker_url=broker_url, **options) as client:
         started = time.monotonic()
         with pytest.raises(UnreachableError, match=f"^{named}: ") as caught:
             client.stat("/a", timeout=60)
@@ -195,8 +196,8 @@ def check_is_unreachable(asked: Any, broker_url: str, named: str, **options: Any
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_broker_that_was_restarted_is_asked_again(asked_sqlite: Any) -> None:
-    with valkey() as own, Client(database_url=asked_sqlite.url, broker_url=own.url) as client:
+def test_a_broker_that_was_restarted_is_asked_again(sqlite_site: Site) -> None:
+    with valkey() as own, Client(database_url=sqlite_site.url, broker_url=own.url) as client:
         with pytest.raises(UnreachableError, match="no worker answered"):
             client.stat("/a", timeout=0)
         own.kill9()
@@ -205,17 +206,17 @@ def test_a_broker_that_was_restarted_is_asked_again(asked_sqlite: Any) -> None:
             client.stat("/a", timeout=0)
 
 
-def test_without_a_broker_a_read_says_what_is_missing(asked_sqlite: Any) -> None:
-    with Client(database_url=asked_sqlite.url) as client:
-        with pytest.raises(ConfigurationError, match="broker_url: is not set, and stat is asked through the broker"):
+def test_without_a_broker_a_read_says_what_is_missing(sqlite_site: Site) -> None:
+    with Client(database_url=sqlite_site.url) as client:
+        with pytest.raises(ConfigurationError, match="broker_url: is not set; stat needs a worker"):
             client.stat("/a")
         with pytest.raises(InvalidRequestError):
             client.stat("a")
 
 
-def test_a_broker_that_cannot_hold_results_is_no_obstacle_to_submitting(asked_sqlite: Any) -> None:
+def test_a_broker_that_cannot_hold_results_is_no_obstacle_to_submitting(sqlite_site: Site) -> None:
     url = "memory://user:s3cret@host"
-    with Client(database_url=asked_sqlite.url, broker_url=url) as client:
+    with Client(database_url=sqlite_site.url, broker_url=url) as client:
         client.delete("/a")
         with pytest.raises(ConfigurationError, match="result_backend: needs the URL") as caught:
             client.stat("/a")
@@ -235,10 +236,10 @@ def test_a_broker_that_cannot_hold_results_is_no_obstacle_to_submitting(asked_sq
     ],
 )
 def test_an_end_that_is_not_ours_is_one_of_our_errors(
-    asked_sqlite: Any, state: str, result: Any, error: type[Exception], says: str
+    sqlite_site: Site, state: str, result: Any, error: type[Exception], says: str
 ) -> None:
     """Somebody else's hand writes the result, as Celery does when a child dies or a message expires."""
-    url = asked_sqlite.broker_url
+    url = sqlite_site.broker_url
 
     def finish() -> None:
         with redis.Redis.from_url(url) as connection:
@@ -249,7 +250,7 @@ def test_an_end_that_is_not_ours_is_one_of_our_errors(
 
     other = threading.Thread(target=finish)
     other.start()
-    with Client(database_url=asked_sqlite.url, broker_url=url) as client, pytest.raises(error, match=says):
+    with Client(database_url=sqlite_site.url, broker_url=url) as client, pytest.raises(error, match=says):
         client.stat("/a", timeout=20)
     other.join()
 
@@ -264,7 +265,7 @@ def test_asking_opens_no_connection_before_it_is_asked() -> None:
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def test_read_to_standard_output_is_exactly_the_bytes(command: Callable[..., Any]) -> None:
+def test_read_to_standard_output_is_exactly_the_bytes(command: Command) -> None:
     for path, contents in BLOBS.items():
         if path != "/a/more":
             done = command("read", path, "-")
@@ -273,7 +274,7 @@ def test_read_to_standard_output_is_exactly_the_bytes(command: Callable[..., Any
     assert json.loads(done.stdout)["path"] == "/a/bytes.bin"
 
 
-def test_stat_in_words_and_in_json(command: Callable[..., Any], client: Client) -> None:
+def test_stat_in_words_and_in_json(command: Command, client: Client) -> None:
     done = command("stat", "/a/bytes.bin")
     assert done.exit_code == 0
     assert re.search(r"^path +/a/bytes.bin\nkind +blob\nsize +4.0 KiB \(4,096 bytes\)\nmodified +20", done.stdout)
@@ -282,7 +283,7 @@ def test_stat_in_words_and_in_json(command: Callable[..., Any], client: Client) 
     assert said == client.stat("/a/bytes.bin").as_json()
 
 
-def test_list_in_lines_and_in_json(command: Callable[..., Any]) -> None:
+def test_list_in_lines_and_in_json(command: Command) -> None:
     assert sorted(command("list", "/").stdout.splitlines()) == ["/a", "/b"]
     assert sorted(json.loads(command("list", "/", "--json").stdout)) == ["/a", "/b"]
 
@@ -301,7 +302,7 @@ def test_list_in_lines_and_in_json(command: Callable[..., Any]) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_what_the_worker_says_is_one_line_and_an_exit_status(
-    words: list[str], status: int, code: str, command: Callable[..., Any]
+    words: list[str], status: int, code: str, command: Command
 ) -> None:
     done = command(*words)
     assert (done.exit_code, done.stdout) == (status, "")
@@ -310,11 +311,11 @@ def test_what_the_worker_says_is_one_line_and_an_exit_status(
     assert (done.exit_code, json.loads(done.stdout)["error"], done.stderr) == (status, code, "")
 
 
-def test_a_read_that_nobody_answers_exits_3(asked_sqlite: Any) -> None:
+def test_a_read_that_nobody_answers_exits_3(sqlite_site: Site) -> None:
     words = ["stat", "/a", "--timeout", "0"]
-    done = CliRunner().invoke(main, words, env=asked_sqlite.environment())
+    done = CliRunner().invoke(main, words, env=sqlite_site.environment())
     assert (done.exit_code, done.stdout) == (3, "")
     assert "no worker answered" in done.stderr
-    environment = {"BLOBFERRY_DATABASE_URL": asked_sqlite.url, "BLOBFERRY_BROKER_URL": None}
+    environment = {"BLOBFERRY_DATABASE_URL": sqlite_site.url, "BLOBFERRY_BROKER_URL": None}
     done = CliRunner().invoke(main, words, env=environment)
     assert done.exit_code == 2

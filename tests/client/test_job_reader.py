@@ -8,20 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
-from blobferry import Client, Job
+from blobferry import Client
 from blobferry.contract import check_request
 from blobferry.errors import InvalidRequestError, JobNotFoundError
 from blobferry.jobs.submission import insert_job
-from blobferry.sql.tables import jobs
-
-SOURCE = "file:///srv/incoming/7.mp4"
-
-
-def change(asked: Any, job: Job, **values: Any) -> None:
-    with asked.database.begin() as session:
-        session.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+from tests.client.conftest import SOURCE, Site
 
 
 def test_get_of_an_unknown_job_says_so(ferry: Client) -> None:
@@ -41,9 +33,9 @@ def test_wait_for_an_unknown_job_does_not_wait(ferry: Client) -> None:
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
-def test_wait_returns_the_job_in_any_final_state(ferry: Client, asked: Any, state: str) -> None:
+def test_wait_returns_the_job_in_any_final_state(ferry: Client, site: Site, state: str) -> None:
     job = ferry.write_stream("/a", SOURCE)
-    change(asked, job, state=state)
+    site.change(job, state=state)
     assert ferry.wait(job.id, timeout=60).state == state
 
 
@@ -55,20 +47,20 @@ def test_wait_gives_up_in_time_and_says_where_the_job_is(ferry: Client) -> None:
     assert 0.3 <= time.monotonic() - started < 2
 
 
-def test_wait_with_no_time_looks_once(ferry: Client, asked: Any) -> None:
+def test_wait_with_no_time_looks_once(ferry: Client, site: Site) -> None:
     job = ferry.write_stream("/a", SOURCE)
     with pytest.raises(TimeoutError):
         ferry.wait(job.id, timeout=0)
-    change(asked, job, state="succeeded")
+    site.change(job, state="succeeded")
     assert ferry.wait(job.id, timeout=0).is_final
 
 
-def test_an_end_is_seen_within_half_a_second(ferry: Client, asked: Any) -> None:
+def test_an_end_is_seen_within_half_a_second(ferry: Client, site: Site) -> None:
     job = ferry.write_stream("/a", SOURCE)
     ended = []
 
     def finish() -> None:
-        change(asked, job, state="succeeded")
+        site.change(job, state="succeeded")
         ended.append(time.monotonic())
 
     timer = threading.Timer(0.3, finish)
@@ -79,7 +71,7 @@ def test_an_end_is_seen_within_half_a_second(ferry: Client, asked: Any) -> None:
     assert seen - ended[0] < 0.5
 
 
-def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, asked: Any) -> None:
+def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, site: Site) -> None:
     job = ferry.write_stream("/a", SOURCE)
     steps: Iterator[dict[str, Any]] = iter(
         [
@@ -92,7 +84,7 @@ def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, asked
     for now in ferry.watch(job.id, timeout=30):
         seen.append((str(now.state), now.bytes_done))
         if not now.is_final:
-            change(asked, job, **next(steps))
+            site.change(job, **next(steps))
     assert seen == [("queued", 0), ("running", 0), ("running", 5), ("succeeded", 10)]
 
 
@@ -105,11 +97,11 @@ def test_a_job_says_all_of_itself_in_json(ferry: Client) -> None:
     assert job.created_at.utcoffset() == timedelta()
 
 
-def test_an_id_met_again_finds_its_own_row_among_others_without_a_key(asked: Any) -> None:
+def test_an_id_met_again_finds_its_own_row_among_others_without_a_key(site: Site) -> None:
     """A bare message that is delivered twice inserts twice; other jobs have no key either."""
     request = check_request("write_stream", {"path": "/a", "source": SOURCE})
-    with asked.database.begin() as session:
+    with site.database.begin() as session:
         for job_id in ("1", "2", "3"):
             insert_job(session.connection(), request, job_id=job_id)
         assert insert_job(session.connection(), request, job_id="3")["id"] == "3"
-    assert asked.rows() == 3
+    assert len(site.rows()) == 3

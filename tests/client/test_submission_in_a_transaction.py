@@ -8,52 +8,51 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from blobferry import Client
 from blobferry.errors import ConflictError
-
-SOURCE = "file:///srv/incoming/7.mp4"
+from tests.client.conftest import SOURCE, Site
 
 
 @pytest.fixture
-def session(asked: Any) -> Iterator[Session]:
-    with Session(asked.database.engine) as session:
+def session(site: Site) -> Iterator[Session]:
+    with Session(site.database.engine) as session:
         yield session
 
 
-def test_the_message_leaves_after_the_commit(ferry: Client, asked: Any, session: Session) -> None:
+def test_the_message_leaves_after_the_commit(ferry: Client, site: Site, session: Session) -> None:
     job = ferry.write_stream("/a", SOURCE, session=session)
-    assert (asked.messages(), job.state) == ([], "queued")
+    assert (site.messages(), job.state) == ([], "queued")
     session.flush()
-    assert asked.messages() == []
+    assert site.messages() == []
     session.commit()
-    assert asked.message_ids() == [job.id]
+    assert site.message_ids() == [job.id]
     assert ferry.get(job.id) == job
 
 
-def test_a_commit_sends_once(ferry: Client, asked: Any, session: Session) -> None:
+def test_a_commit_sends_once(ferry: Client, site: Site, session: Session) -> None:
     jobs = [ferry.write_stream(f"/a/{number}", SOURCE, session=session).id for number in range(3)]
     session.commit()
     session.commit()
     another = ferry.write_stream("/a/3", SOURCE, session=session).id
     session.commit()
-    assert sorted(asked.message_ids()) == sorted([*jobs, another])
+    assert sorted(site.message_ids()) == sorted([*jobs, another])
 
 
-def test_a_rollback_leaves_no_row_and_no_message(ferry: Client, asked: Any, session: Session) -> None:
+def test_a_rollback_leaves_no_row_and_no_message(ferry: Client, site: Site, session: Session) -> None:
     ferry.write_stream("/a", SOURCE, session=session)
     session.rollback()
     kept = ferry.write_stream("/b", SOURCE, session=session)
     session.commit()
-    assert (asked.rows(), asked.message_ids()) == (1, [kept.id])
+    assert (len(site.rows()), site.message_ids()) == (1, [kept.id])
 
 
-def test_a_session_closed_without_a_commit_sends_nothing_later(ferry: Client, asked: Any, session: Session) -> None:
+def test_a_session_closed_without_a_commit_sends_nothing_later(ferry: Client, site: Site, session: Session) -> None:
     ferry.write_stream("/a", SOURCE, session=session)
     session.close()
     kept = ferry.write_stream("/b", SOURCE, session=session)
     session.commit()
-    assert (asked.rows(), asked.message_ids()) == (1, [kept.id])
+    assert (len(site.rows()), site.message_ids()) == (1, [kept.id])
 
 
-def test_a_released_savepoint_is_no_commit(ferry: Client, asked: Any, session: Session) -> None:
+def test_a_released_savepoint_is_no_commit(ferry: Client, site: Site, session: Session) -> None:
     with session.begin():
         with session.begin_nested():
             job = ferry.write_stream("/a", SOURCE, session=session)
@@ -61,11 +60,11 @@ def test_a_released_savepoint_is_no_commit(ferry: Client, asked: Any, session: S
                 inner = ferry.write_stream("/b", SOURCE, session=session)
         with session.begin_nested():
             pass
-        assert asked.messages() == []
-    assert sorted(asked.message_ids()) == sorted([job.id, inner.id])
+        assert site.messages() == []
+    assert sorted(site.message_ids()) == sorted([job.id, inner.id])
 
 
-def test_a_savepoint_that_rolls_back_takes_its_messages_along(ferry: Client, asked: Any, session: Session) -> None:
+def test_a_savepoint_that_rolls_back_takes_its_messages_along(ferry: Client, site: Site, session: Session) -> None:
     with session.begin():
         before = ferry.write_stream("/a", SOURCE, session=session)
         savepoint = session.begin_nested()
@@ -74,59 +73,59 @@ def test_a_savepoint_that_rolls_back_takes_its_messages_along(ferry: Client, ask
             ferry.write_stream("/c", SOURCE, session=session)
         savepoint.rollback()
         after = ferry.write_stream("/d", SOURCE, session=session)
-    assert sorted(asked.message_ids()) == sorted([before.id, after.id])
-    assert asked.rows() == 2
+    assert sorted(site.message_ids()) == sorted([before.id, after.id])
+    assert len(site.rows()) == 2
 
 
 @pytest.mark.parametrize("mode", ["conditional_savepoint", "create_savepoint", "control_fully"])
-def test_a_session_joined_to_an_outer_transaction_sends_no_message_before_that_commits(
-    ferry: Client, asked: Any, mode: Any
+def test_a_session_joined_to_an_outer_transaction_publishes_nothing_before_it_commits(
+    ferry: Client, site: Site, mode: Any
 ) -> None:
     """Nobody tells when the outer one commits, so the caretaker publishes."""
-    with asked.database.engine.connect() as connection:
+    with site.database.engine.connect() as connection:
         outer = connection.begin()
         with Session(connection, join_transaction_mode=mode) as session:
             ferry.write_stream("/a", SOURCE, session=session)
             session.commit()
         if mode == "control_fully":  # there the session's commit is the outer one
-            assert (len(asked.messages()), asked.rows()) == (1, 1)
+            assert (len(site.messages()), len(site.rows())) == (1, 1)
             return
-        assert asked.messages() == []
+        assert site.messages() == []
         outer.rollback()
-    assert (asked.rows(), asked.messages()) == (0, [])
+    assert (len(site.rows()), site.messages()) == (0, [])
 
 
-def test_what_a_joined_session_left_behind_is_not_sent_with_its_next_commit(ferry: Client, asked: Any) -> None:
-    with asked.database.engine.connect() as connection, Session(connection) as session:
+def test_what_a_joined_session_left_behind_is_not_sent_with_its_next_commit(ferry: Client, site: Site) -> None:
+    with site.database.engine.connect() as connection, Session(connection) as session:
         outer = connection.begin()
         ferry.write_stream("/a", SOURCE, session=session)
         session.commit()
         outer.rollback()
         kept = ferry.write_stream("/b", SOURCE, session=session)
         session.commit()
-        assert asked.message_ids() == [kept.id]
-    assert asked.rows() == 1
+        assert site.message_ids() == [kept.id]
+    assert len(site.rows()) == 1
 
 
-def test_a_connection_takes_the_row_into_its_transaction(ferry: Client, asked: Any) -> None:
-    with asked.database.engine.connect() as connection:
+def test_a_connection_takes_the_row_into_its_transaction(ferry: Client, site: Site) -> None:
+    with site.database.engine.connect() as connection:
         ferry.write_stream("/a", SOURCE, session=connection)
         connection.rollback()
         ferry.write_stream("/b", SOURCE, session=connection)
         connection.commit()
-    assert (asked.rows(), asked.messages()) == (1, [])
+    assert (len(site.rows()), site.messages()) == (1, [])
 
 
-def test_a_scoped_session_is_the_session_behind_it(ferry: Client, asked: Any) -> None:
-    scoped = scoped_session(sessionmaker(asked.database.engine))
+def test_a_scoped_session_is_the_session_behind_it(ferry: Client, site: Site) -> None:
+    scoped = scoped_session(sessionmaker(site.database.engine))
     job = ferry.write_stream("/a", SOURCE, session=scoped)
-    assert asked.messages() == []
+    assert site.messages() == []
     scoped.commit()
     scoped.remove()
-    assert asked.message_ids() == [job.id]
+    assert site.message_ids() == [job.id]
 
 
-def test_a_known_key_does_not_break_the_callers_transaction(ferry: Client, asked: Any, session: Session) -> None:
+def test_a_known_key_does_not_break_the_callers_transaction(ferry: Client, site: Site, session: Session) -> None:
     first = ferry.write_stream("/a", SOURCE, idempotency_key="k")
     with session.begin():
         other = ferry.write_stream("/b", SOURCE, session=session)
@@ -134,5 +133,5 @@ def test_a_known_key_does_not_break_the_callers_transaction(ferry: Client, asked
         with pytest.raises(ConflictError):
             ferry.write_stream("/c", SOURCE, idempotency_key="k", session=session)
         last = ferry.write_stream("/d", SOURCE, session=session)
-    assert asked.rows() == 3
-    assert {first.id, other.id, last.id} == set(asked.message_ids())
+    assert len(site.rows()) == 3
+    assert {first.id, other.id, last.id} == set(site.message_ids())

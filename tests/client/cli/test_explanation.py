@@ -2,68 +2,64 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from sqlalchemy import insert, update
+from sqlalchemy import insert
 
 from blobferry import Client, Job, JobState
-from blobferry.cli import main
 from blobferry.cli.explanation import explanation
 from blobferry.cli.wording import briefly
 from blobferry.sql.clock import db_now
-from blobferry.sql.tables import attempts, jobs, parts, uploads
+from blobferry.sql.tables import attempts
+from tests.client.conftest import MIB, SOURCE, Command, Site
 
-SOURCE = "file:///srv/incoming/7.mp4"
-MIB = 1024 * 1024
 CLOCK = r"\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d"
 SLOW = {"error_code": "slow_down", "error_message": "asks for fewer requests"}
-SENT = "sent; it is done when Stat shows the blob"
+SENT = "sent; succeeds once Stat shows the blob"
 RUNNING = {"state": "running", "worker": "w1@host:7", "attempt": 1, "size": 4 * MIB, "bytes_done": MIB}
 LEASED = RUNNING | {"lease_expires_at": db_now(12.9)}
 
 #: name: (values of the row, the upload's, why, what comes next)
 SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
-    "just submitted": ({}, {}, "waits for a slot of a worker, not yet published by a caretaker", "then it runs"),
+    "just submitted": ({}, {}, "waits for a free worker slot, not yet published by a caretaker", "then it runs"),
     "published": (
         {"published_at": db_now(-3.2)},
         {},
-        r"waits for a slot of a worker, published [34] s ago",
+        r"waits for a free worker slot, published [34] s ago",
         "then it runs",
     ),
     "forgotten": (
         {"updated_at": db_now(-60), "created_at": db_now(-60)},
         {},
-        rf"waits for a slot of a worker, and no caretaker has published it since ({CLOCK}): does a worker run\?",
+        rf"waits for a free worker slot, not published since ({CLOCK}): check that a worker runs",
         "then it runs",
     ),
     "before its time": (
         {"run_at": db_now(300)},
         {},
         rf"not before ({CLOCK}) \(in 5 min\)",
-        "then it waits for a slot of a worker",
+        "then it waits for a free worker slot",
     ),
     "between two slices": (
         {"attempt": 1, "size": 4 * MIB, "bytes_done": MIB},
         {},
-        "between two slices: waits for a slot of a worker, not yet published by a caretaker",
-        r"then it goes on with the 1.0 of 4.0 MiB \(25%\) that it has",
+        "between two slices: waits for a free worker slot, not yet published by a caretaker",
+        r"then it continues after 1.0 of 4.0 MiB \(25%\)",
     ),
     "running": (
         LEASED,
         {},
         r"on w1@host:7: 1.0 of 4.0 MiB \(25%\)",
-        r"the lease of w1@host:7 runs out in 1[123] s unless it is renewed; then another worker takes over",
+        r"the lease of w1@host:7 expires in 1[123] s unless it is renewed; then another worker takes over",
     ),
     "worker silent": (
         RUNNING | {"lease_expires_at": db_now(-3)},
         {},
         r"on w1@host:7: .*",
-        r"the lease of w1@host:7 ran out [34] s ago: the next sweep gives the job to another worker",
+        r"the lease of w1@host:7 expired [34] s ago; the next sweep gives the job to another worker",
     ),
     "past the return": (
         LEASED | {"phase": "completing"},
@@ -75,31 +71,31 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         LEASED | {"pause_requested": True},
         {},
         "on .*",
-        "pause asked for; takes effect after the part in hand",
+        "pause requested; takes effect after the current part",
     ),
     "cancelling": (
         LEASED | {"cancel_requested": True, "pause_requested": True},
         {},
         "on .*",
-        "cancel asked for; takes effect after the part in hand",
+        "cancel requested; takes effect after the current part",
     ),
     "cancelling idle": (
         {"cancel_requested": True},
         {},
-        "waits for a slot.*",
-        "cancel asked for; takes effect as soon as a worker or caretaker looks, within seconds",
+        "waits for a free worker slot.*",
+        "cancel requested; takes effect within seconds",
     ),
     "too late to cancel": (
         {"cancel_requested": True, "state": "verifying", "phase": "verifying"},
         {},
         SENT,
-        "next look as soon as a worker has a free slot",
+        "next poll as soon as a worker has a free slot",
     ),
     "late": (
         {"deadline": db_now(-5)},
         {},
-        "waits for a slot.*",
-        rf"its deadline ({CLOCK}) is over: it fails at the next look",
+        "waits for a free worker slot.*",
+        rf"its deadline ({CLOCK}) has passed; it fails within seconds",
     ),
     "retrying": (
         {"state": "retrying", "attempt": 3, "failures": 3, "max_attempts": 8, "run_at": db_now(12.9), **SLOW},
@@ -128,48 +124,48 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
             "error_message": "worker w died",
         },
         {},
-        "waits for a slot of a worker, .* because worker_died: worker w died "
+        "waits for a free worker slot, .* because worker_died: worker w died "
         r"\(worker died 2 times\)",
         "then it runs",
     ),
     "verifying": (
         {"state": "verifying", "polls": 2, "run_at": db_now(4.9), "verify_until": db_now(200)},
         {},
-        f"{SENT}, and it has not in 2 looks",
-        rf"next look at ({CLOCK}) \(in [345] s\), gives up at ({CLOCK})",
+        f"{SENT}, which it has not in 2 polls",
+        rf"next poll at ({CLOCK}) \(in [345] s\), gives up at ({CLOCK})",
     ),
     "paused": (
         {"state": "paused", "pause_requested": True},
         {"state": "open", "size": 4 * MIB, "recheck_at": db_now(7 * 86_400)},
-        "as was asked for",
-        rf"its upload with the 1.0 of 4.0 MiB that are stored is kept until ({CLOCK}) \(in 7 d\); "
-        r"`blobferry resume JOB` lets it go on",
+        "pause requested",
+        rf"its upload, with 1.0 of 4.0 MiB stored, is kept until ({CLOCK}) \(in 7 d\); "
+        r"`blobferry resume JOB` lets it continue",
     ),
-    "paused before it began": ({"state": "paused"}, {}, "as was asked for", "`blobferry resume JOB` lets it go on"),
+    "paused before it began": ({"state": "paused"}, {}, "pause requested", "`blobferry resume JOB` lets it continue"),
     "failed, parts kept": (
         {"state": "failed", **SLOW},
         {"state": "open", "size": 4 * MIB, "recheck_at": db_now(86_400)},
         "slow_down: asks for fewer requests",
-        "`blobferry retry JOB` goes on with the 1.0 of 4.0 MiB that are stored "
-        rf"until ({CLOCK}) \(in 24 h\), begins again afterwards",
+        "`blobferry retry JOB` continues after the 1.0 of 4.0 MiB that are stored "
+        rf"until ({CLOCK}) \(in 24 h\), and starts again later",
     ),
     "failed, parts given up": (
         {"state": "failed", **SLOW},
         {"state": "open", "size": 4 * MIB, "recheck_at": db_now(-1)},
         "slow_down: .*",
-        "`blobferry retry JOB` begins it again",
+        "`blobferry retry JOB` starts it again",
     ),
     "failed, too late to retry": (
         {"state": "failed", "error_code": "deadline", "deadline": db_now(-5)},
         {},
         "deadline",
-        "its deadline is over: submit it anew",
+        "its deadline has passed; submit it again",
     ),
     "source changed": (
         {"state": "failed", "error_code": "source_changed"},
         {},
         "source_changed",
-        "`blobferry retry JOB` begins it again, with the source as it is now",
+        "`blobferry retry JOB` starts it again, with the source as it is now",
     ),
     "cancelled": (
         {"state": "cancelled"},
@@ -179,17 +175,6 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     ),
     "succeeded": ({"state": "succeeded", "size": 5}, {}, "Stat shows 5 B at /a", ""),
 }
-
-
-def change(asked: Any, job: Job, **values: Any) -> None:
-    with asked.database.begin() as session:
-        session.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
-
-
-def add_upload(asked: Any, job: Job, **values: Any) -> None:
-    with asked.database.begin() as session:
-        (number,) = session.execute(insert(uploads).values(job_id=job.id, **values)).inserted_primary_key
-        session.execute(insert(parts).values(upload=number, part_number=1, size=MIB))
 
 
 class Matching(str):
@@ -203,28 +188,28 @@ class Matching(str):
 
 @pytest.mark.parametrize(("values", "upload", "why", "follows"), SITUATIONS.values(), ids=SITUATIONS)
 def test_status_says_why_and_what_comes_next(
-    ferry: Client, asked: Any, values: dict[str, Any], upload: dict[str, Any], why: str, follows: str
+    ferry: Client, site: Site, values: dict[str, Any], upload: dict[str, Any], why: str, follows: str
 ) -> None:
     job = ferry.write_stream("/a", SOURCE)
     if values:
-        change(asked, job, **values)
+        site.change(job, **values)
     if upload:
-        add_upload(asked, job, **upload)
+        site.add_upload(job, (MIB,), **upload)
     said = explanation(ferry.situation(job.id))
     # A pattern is matched whole: nothing else is said.
     assert (said.why, said.next.replace(job.id, "JOB")) == (Matching(why), Matching(follows))
 
 
-def test_a_job_that_waits_for_another_names_it(ferry: Client, asked: Any) -> None:
+def test_a_job_that_waits_for_another_names_it(ferry: Client, site: Site) -> None:
     first = ferry.move("/in/a", "/videos/a")
     second = ferry.write_stream("/videos/a", SOURCE)
-    change(asked, second, waits_for=first.id)
+    site.change(second, waits_for=first.id)
     said = explanation(ferry.situation(second.id))
     assert said.why == f"waits for job {first.id}, which holds or needs /in/a and /videos/a first (move, queued)"
-    assert said.next == "it is taken up within seconds of that job's end"
-    change(asked, first, **LEASED)
+    assert said.next == "it runs within seconds after that job ends"
+    site.change(first, **LEASED)
     assert explanation(ferry.situation(second.id)).why.endswith("first (move, running on w1@host:7)")
-    change(asked, first, state="succeeded", lease_expires_at=None)
+    site.change(first, state="succeeded", lease_expires_at=None)
     assert explanation(ferry.situation(second.id)).why.startswith(f"waited for job {first.id}, which has ended; ")
 
 
@@ -237,41 +222,30 @@ def test_countdowns_are_the_databases_whatever_the_clock_here_says(ferry: Client
         assert briefly(job).endswith("(in 12 s)")
 
 
-def test_jobs_that_come_first_are_counted(ferry: Client, asked: Any) -> None:
+def test_jobs_that_come_first_are_counted(ferry: Client, site: Site) -> None:
     ferry.write_stream("/1", SOURCE)
     job = ferry.write_stream("/2", SOURCE, priority=1)
     ferry.write_stream("/3", SOURCE, priority=9)
     ferry.write_stream("/4", SOURCE, priority=1)
     ferry.write_stream("/5", SOURCE, priority=9, not_before=datetime.now(UTC) + timedelta(days=1))
-    change(asked, ferry.write_stream("/6", SOURCE, priority=9), state="running", lease_expires_at=db_now(9))
-    change(asked, ferry.write_stream("/7", SOURCE, priority=9), waits_for=job.id)
+    site.change(ferry.write_stream("/6", SOURCE, priority=9), state="running", lease_expires_at=db_now(9))
+    site.change(ferry.write_stream("/7", SOURCE, priority=9), waits_for=job.id)
     assert ferry.situation(job.id).ahead == 1
-    assert explanation(ferry.situation(job.id)).why.endswith("not yet published by a caretaker; 1 job is before it")
+    assert explanation(ferry.situation(job.id)).why.endswith("not yet published by a caretaker; 1 job comes first")
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def client(asked_sqlite: Any) -> Iterator[Client]:
-    with Client.from_env(asked_sqlite.environment()) as client:
-        yield client
-
-
-@pytest.fixture
-def command(asked_sqlite: Any) -> Callable[..., Result]:
-    return lambda *words: CliRunner().invoke(main, words, env=asked_sqlite.environment())
-
-
-@pytest.fixture
-def job(client: Client, asked_sqlite: Any) -> Job:
+def job(client: Client, sqlite_site: Site) -> Job:
     """A job with two attempts behind it and an upload that is kept."""
     job = client.write_stream("/a", SOURCE)
-    change(asked_sqlite, job, state="failed", attempt=2, size=4 * MIB, **SLOW)
-    add_upload(asked_sqlite, job, state="open", size=4 * MIB, recheck_at=db_now(86_400))
+    sqlite_site.change(job, state="failed", attempt=2, size=4 * MIB, **SLOW)
+    sqlite_site.add_upload(job, (MIB,), state="open", size=4 * MIB, recheck_at=db_now(86_400))
     ended = {"outcome": "died", "error_code": "worker_died", "error_message": "gone\x1b[31m", "bytes_sent": 5 * MIB}
     times = {"started_at": db_now(-100.5), "finished_at": db_now(-70)}
-    with asked_sqlite.database.begin() as session:
+    with sqlite_site.database.begin() as session:
         session.execute(insert(attempts).values(job_id=job.id, attempt=1, worker="w1@host:7", **times, **ended))
         session.execute(
             insert(attempts).values(job_id=job.id, attempt=2, worker="w2@host:8", remark="begun again from byte 0")
@@ -279,21 +253,23 @@ def job(client: Client, asked_sqlite: Any) -> Job:
     return job
 
 
-def test_status_prints_the_history_a_line_for_each_attempt(command: Callable[..., Result], job: Job) -> None:
+def test_status_prints_the_history_a_line_for_each_attempt(command: Command, job: Job) -> None:
     done = command("status", job.id)
     lines = done.stdout.splitlines()
     assert (done.exit_code, done.stderr, "\x1b" in done.stdout) == (0, "", False)
     assert lines[-2] == Matching(
         rf"history +1\. ({CLOCK}), 3[01] s on w1@host:7, 5\.0 MiB sent: died \(worker_died: gone\\x1b\[31m\)"
     )
-    assert lines[-1] == Matching(rf" +2\. ({CLOCK}), \d s on w2@host:8, 0 B sent: not over \[begun again from byte 0\]")
+    assert lines[-1] == Matching(
+        rf" +2\. ({CLOCK}), \d s on w2@host:8, 0 B sent: not ended \[begun again from byte 0\]"
+    )
     assert lines[1] == "state       failed: slow_down: asks for fewer requests"
     assert lines[2].startswith(
-        f"next        `blobferry retry {job.id}` goes on with the 1.0 of 4.0 MiB that are stored"
+        f"next        `blobferry retry {job.id}` continues after the 1.0 of 4.0 MiB that are stored"
     )
 
 
-def test_status_in_json_holds_the_same_facts(command: Callable[..., Result], client: Client, job: Job) -> None:
+def test_status_in_json_holds_the_same_facts(command: Command, client: Client, job: Job) -> None:
     said = json.loads(command("status", job.id, "--json").stdout)
     assert said["explanation"].startswith("slow_down: asks for fewer requests; `blobferry retry ")
     assert [attempt["outcome"] for attempt in said["attempts"]] == ["died", None]

@@ -2,59 +2,40 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from sqlalchemy import insert, update
+from click.testing import CliRunner
 
 from blobferry import Client, Job
 from blobferry.cli import main
 from blobferry.sql.clock import db_now
-from blobferry.sql.tables import jobs, parts, uploads
 from dev.services import free_port, wait_until
+from tests.client.conftest import MIB, SOURCE, Command, Site
 
-SOURCE = "file:///srv/incoming/7.mp4"
-MIB = 1024 * 1024
-
-
-@pytest.fixture
-def client(asked_sqlite: Any) -> Iterator[Client]:
-    with Client.from_env(asked_sqlite.environment()) as client:
-        yield client
+Submit = Callable[..., Job]
 
 
 @pytest.fixture
-def command(asked_sqlite: Any) -> Callable[..., Result]:
-    """The command, in this process."""
-    return lambda *words: CliRunner().invoke(main, words, env=asked_sqlite.environment())
-
-
-@pytest.fixture
-def submit(client: Client, asked_sqlite: Any) -> Callable[..., Job]:
+def submit(client: Client, sqlite_site: Site) -> Submit:
     def submit(path: str = "/a", **values: Any) -> Job:
         job = client.write_stream(path, SOURCE, labels={"user": "5"})
         if values:
-            change(asked_sqlite, job, **values)
+            sqlite_site.change(job, **values)
         return client.get(job.id)
 
     return submit
 
 
-def change(asked: Any, job: Job, **values: Any) -> None:
-    with asked.database.begin() as session:
-        session.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
-
-
 # --- cancel, pause, resume, retry ----------------------------------------------------------------------------------
 
 ACKNOWLEDGED: list[tuple[str, dict[str, Any], str]] = [
-    ("cancel", {}, "cancel asked for; takes effect within seconds"),
-    ("cancel", {"state": "running"}, "cancel asked for; takes effect after the part in hand"),
+    ("cancel", {}, "cancel requested; takes effect within seconds"),
+    ("cancel", {"state": "running"}, "cancel requested; takes effect after the current part"),
     ("cancel", {"state": "cancelled"}, "cancelled"),
-    ("cancel", {"state": "failed"}, "had failed before; the upload that it kept is given up"),
-    ("pause", {"state": "running"}, "pause asked for; takes effect after the part in hand"),
+    ("cancel", {"state": "failed"}, "had failed already; the upload that it kept is given up"),
+    ("pause", {"state": "running"}, "pause requested; takes effect after the current part"),
     ("pause", {"state": "paused", "pause_requested": True}, "paused"),
     ("resume", {"state": "paused"}, "queued; to watch it: blobferry watch JOB"),
     ("resume", {"state": "running"}, "running; to watch it: blobferry watch JOB"),
@@ -64,7 +45,7 @@ ACKNOWLEDGED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("name", "values", "words"), ACKNOWLEDGED, ids=lambda value: str(value)[:30])
 def test_each_says_what_becomes_of_the_job(
-    command: Callable[..., Result], submit: Callable[..., Job], name: str, values: dict[str, Any], words: str
+    command: Command, submit: Submit, name: str, values: dict[str, Any], words: str
 ) -> None:
     job = submit(**values)
     done = command(name, job.id)
@@ -74,7 +55,7 @@ def test_each_says_what_becomes_of_the_job(
 
 @pytest.mark.parametrize("name", ["cancel", "pause", "resume", "retry"])
 def test_of_several_each_is_asked_for_and_the_highest_status_counts(
-    command: Callable[..., Result], client: Client, submit: Callable[..., Job], name: str
+    command: Command, client: Client, submit: Submit, name: str
 ) -> None:
     state = {"resume": "paused", "retry": "failed"}.get(name, "queued")
     done_already, first, last = submit(state="succeeded"), submit(state=state), submit(state=state)
@@ -107,14 +88,14 @@ def test_a_database_out_of_reach_is_said_once_and_exits_3(name: str) -> None:
 @pytest.mark.parametrize(
     "words", [["cancel"], ["retry", "x", "--timeout", "3"], ["pause", "x", "--wait"], ["jobs", "--state", "done"]]
 )
-def test_wrong_usage_exits_2(command: Callable[..., Result], words: list[str]) -> None:
+def test_wrong_usage_exits_2(command: Command, words: list[str]) -> None:
     done = command(*words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "Error: " in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("name", "before", "wish", "after", "status"),
+    ("name", "before", "requested", "after", "status"),
     [
         ("cancel", {}, {"cancel_requested": True}, "cancelled", 0),
         ("cancel", {}, {"cancel_requested": True}, "failed", 1),
@@ -124,23 +105,21 @@ def test_wrong_usage_exits_2(command: Callable[..., Result], words: list[str]) -
     ],
 )
 def test_wait_exits_with_what_became_of_the_job(
-    command: Callable[..., Result],
+    command: Command,
     client: Client,
-    submit: Callable[..., Job],
-    asked_sqlite: Any,
+    submit: Submit,
+    sqlite_site: Site,
     name: str,
     before: dict[str, Any],
-    wish: dict[str, Any],
+    requested: dict[str, Any],
     after: str,
     status: int,
 ) -> None:
     job = submit(**before)
 
-    def end() -> None:  # as a worker would
-        wait_until(
-            lambda: all(getattr(client.get(job.id), column) == value for column, value in wish.items()), 30, "wish"
-        )
-        change(asked_sqlite, job, state=after)
+    def end() -> None:  # like a worker
+        wait_until(lambda: sqlite_site.row(job) | requested == sqlite_site.row(job), 30, "the request is in the row")
+        sqlite_site.change(job, state=after)
 
     worker = threading.Thread(target=end)
     worker.start()
@@ -149,26 +128,22 @@ def test_wait_exits_with_what_became_of_the_job(
     assert (done.exit_code, json.loads(done.stdout)["state"]) == (status, after)
 
 
-def test_waiting_for_a_failed_job_to_be_cancelled_ends_at_once(
-    command: Callable[..., Result], submit: Callable[..., Job]
-) -> None:
+def test_waiting_for_a_failed_job_to_be_cancelled_ends_at_once(command: Command, submit: Submit) -> None:
     done = command("cancel", submit(state="failed", error_code="slow_down").id, "--wait")
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "failed: slow_down")
 
 
-def test_waiting_too_long_exits_4(command: Callable[..., Result], submit: Callable[..., Job]) -> None:
+def test_waiting_too_long_exits_4(command: Command, submit: Submit) -> None:
     job = submit(state="paused")
     done = command("resume", job.id, "--wait", "--timeout", "0.2")
     assert done.exit_code == 4
-    assert done.stderr.startswith(f"blobferry: job {job.id} is still queued after 0.2 s; it goes on")
+    assert done.stderr.startswith(f"blobferry: job {job.id} is still queued after 0.2 s; the job continues")
 
 
 # --- jobs and uploads ----------------------------------------------------------------------------------------------
 
 
-def test_jobs_prints_a_line_for_each_the_newest_first(
-    command: Callable[..., Result], submit: Callable[..., Job]
-) -> None:
+def test_jobs_prints_a_line_for_each_the_newest_first(command: Command, submit: Submit) -> None:
     first = submit("/" + "long/" * 40 + "a", state="failed", error_code="slow_down", size=4 * MIB, bytes_done=MIB)
     second = submit("/b", state="running", cancel_requested=True)
     done = command("jobs")
@@ -182,7 +157,7 @@ def test_jobs_prints_a_line_for_each_the_newest_first(
     assert "1.0/4.0 MiB" in lines[1]
 
 
-def test_jobs_hands_every_filter_on(command: Callable[..., Result], submit: Callable[..., Job]) -> None:
+def test_jobs_hands_every_filter_on(command: Command, submit: Submit) -> None:
     job = submit("/v/a", state="failed")
     filters = "--state failed --state paused --since 2026-01-01T00:00:00Z --until 2099-01-01T00:00:00Z --limit 5"
     filters += " --operation write_stream --storage default --under /v --label user=5"
@@ -200,21 +175,13 @@ def test_jobs_hands_every_filter_on(command: Callable[..., Result], submit: Call
     assert command("jobs", "--under", "/w").stdout == ""
 
 
-def test_uploads_are_listed_with_the_bytes_at_risk(
-    command: Callable[..., Result], submit: Callable[..., Job], asked_sqlite: Any
-) -> None:
+def test_uploads_are_listed_with_the_bytes_at_risk(command: Command, submit: Submit, sqlite_site: Site) -> None:
     assert command("uploads").stdout == "0 uploads, 0 B at risk\n"
     failed, running = submit(state="failed"), submit(state="running")
-    with asked_sqlite.database.begin() as session:
-        for job, state, values in (
-            (failed, "open", {"size": 4 * MIB, "bucket": "b", "key": "a[red]", "recheck_at": db_now(3600)}),
-            (running, "open", {"endpoint": "file://host", "key": "/srv/out.part"}),
-            (running, "completed", {}),
-        ):
-            (number,) = session.execute(
-                insert(uploads).values(job_id=job.id, state=state, **values)
-            ).inserted_primary_key
-            session.execute(insert(parts).values(upload=number, part_number=1, size=MIB))
+    kept = {"size": 4 * MIB, "bucket": "b", "key": "a[red]", "recheck_at": db_now(3600)}
+    sqlite_site.add_upload(failed, (MIB,), state="open", **kept)
+    sqlite_site.add_upload(running, (MIB,), state="open", endpoint="file://host", key="/srv/out.part")
+    sqlite_site.add_upload(running, (MIB,), state="completed")
     done = command("uploads")
     heading, first, second, total = done.stdout.splitlines()
     assert heading.split("  ")[0] == "job"

@@ -1,0 +1,58 @@
+"""Broker: what a client sends through Celery's broker, messages for rows that it has written, and reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from blobferry.contract import FINAL_STATES, JobState, Request
+from blobferry.errors import ConfigurationError
+from blobferry.messages.job_messages import Message, client_app, publish
+from blobferry.messages.read_messages import ReadRequester
+
+Row = Mapping[str, Any]
+
+
+class Broker:
+    """A client's broker and result backend. Opens no connection by itself; thread-safe; may be made before a fork.
+
+    Without a URL nothing is published; the caretaker publishes the row within seconds.
+    """
+
+    def __init__(self, url: str | None, result_backend: str | None) -> None:
+        self._url = url
+        self._app = client_app(url) if url else None
+        self._requester = ReadRequester(self._app, result_backend) if self._app and result_backend else None
+
+    def publish_submitted(self, row: Row) -> None:
+        """Publish a submitted row, unless it is for later or an earlier job with the same idempotency key."""
+        is_new = row["publish_seq"] == 0 and row["published_at"] is None and row["state"] == JobState.QUEUED
+        if is_new and row["run_at"] is None:
+            self._publish(row)
+
+    def publish_controlled(self, row: Row) -> None:
+        """Publish a row that was cancelled, paused, resumed or retried, unless a run will see the request itself."""
+        is_paused = row["state"] == JobState.PAUSED
+        is_requested = row["cancel_requested"] or (row["pause_requested"] and not is_paused)
+        is_due = not is_paused and (row["run_at"] is None or row["run_at"] <= row["seen_at"])
+        is_unowned = row["lease_expires_at"] is None and row["state"] not in FINAL_STATES
+        if is_unowned and (is_requested or is_due):
+            self._publish(row)
+
+    def _publish(self, row: Row) -> None:
+        if self._app is not None:
+            publish(self._app, Message.from_row(row))
+
+    def read(self, request: Request, timeout: float) -> Any:
+        """The worker's answer to a read, or the error that it ended in. Raises UnreachableError if none comes."""
+        if self._app is None or self._url is None:
+            raise ConfigurationError(
+                "broker_url", f"is not set; {request.operation} needs a worker and thus the broker"
+            )
+        if self._requester is None:  # only now: a broker that cannot hold results may still take messages
+            self._requester = ReadRequester(self._app, self._url)
+        return self._requester.read(request, timeout)
+
+    def close(self) -> None:
+        """Close the connections. It may be used again afterwards."""
+        for connected in (self._app, self._requester):
+            if connected is not None:
+                connected.close()
