@@ -15,8 +15,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
 
-from tests.transfer.sources.http.http_site import Handler, Listener, Site, drop_after, give, redirect, serving, status
+from tests.transfer.sources.http.http_site import (
+    Handler,
+    Listener,
+    Site,
+    drop_after,
+    give,
+    loopback,
+    redirect,
+    serving,
+    status,
+)
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
+from worker.settings import SourcesSettings
 from worker.transfer.sources.http.addresses import PublicConnection, PublicTlsConnection, is_public
 from worker.transfer.sources.http.http_client import HttpClient
 from worker.transfer.sources.http.http_source import HttpSource
@@ -132,7 +143,7 @@ def listener() -> Iterator[Listener]:
 )
 def test_a_host_that_is_not_public_is_not_even_connected_to(scheme: str, host: str, listener: Listener) -> None:
     with pytest.raises(SourceNotAllowedError) as caught:
-        HttpSource.open(f"{scheme}://{host}:{listener.port}/a", allow_private=False)
+        HttpSource.open(f"{scheme}://{host}:{listener.port}/a", SourcesSettings())
     listener.close()
     assert listener.heard == []
     assert host.lower() in str(caught.value)
@@ -143,7 +154,7 @@ def test_a_host_that_is_not_public_is_not_even_connected_to(scheme: str, host: s
 @pytest.mark.parametrize("host", ["[::1]", "[::ffff:127.0.0.1]", "[::]"])
 def test_an_ipv6_host_that_is_not_public_is_refused(host: str) -> None:
     with pytest.raises(SourceNotAllowedError, match="no public address"):
-        HttpSource.open(f"http://{host}:1/a", allow_private=False)
+        HttpSource.open(f"http://{host}:1/a", SourcesSettings())
 
 
 class Rebinding:
@@ -197,9 +208,9 @@ def test_proxies_of_the_environment_are_not_used(listener: Listener) -> None:
     try:
         os.environ.update(dict.fromkeys(names, f"http://127.0.0.1:{listener.port}"))
         with serving(DATA) as site:
-            HttpSource.open(site.url, allow_private=True).close()
+            HttpSource.open(site.url, loopback()).close()
         with pytest.raises(SourceNotAllowedError):
-            HttpSource.open("http://localhost/a", allow_private=False)
+            HttpSource.open("http://localhost/a", SourcesSettings())
     finally:
         for name, value in before.items():
             os.environ.pop(name)
@@ -339,7 +350,7 @@ def test_credentials_go_to_their_own_host_only(site: Site, get: Get) -> None:
 
 def test_what_has_been_redirected_goes_straight_to_its_target_until_that_refuses(site: Site) -> None:
     site.routes["/a"] = redirect("/signed?until=1")
-    source = HttpSource.open(site.url + "/a", allow_private=True)
+    source = HttpSource.open(site.url + "/a", loopback())
     buffer = bytearray(10)
     source.readinto(0, memoryview(buffer))
     site.routes["/a"] = redirect("/signed?until=2")
@@ -397,7 +408,7 @@ def tls(certificate: Path) -> ssl.SSLContext:
 
 def test_https_works_with_a_trusted_certificate(certificate: Path) -> None:
     with serving(DATA, host="localhost", tls=tls(certificate)) as site:
-        source = HttpSource.open(site.url + "/a", allow_private=True, ca_file=certificate)
+        source = HttpSource.open(site.url + "/a", loopback(http_ca_file=certificate))
         site.script.append(drop_after(100))
         buffer = bytearray(256)
         source.readinto(0, memoryview(buffer))
@@ -416,7 +427,7 @@ def test_a_certificate_that_is_not_trusted_is_a_permanent_error(
         shown = ca_file = write_certificate(tmp_path / "expired.pem", days=-1)
     with serving(DATA, host=host, tls=tls(shown)) as site:
         with pytest.raises(SourceError, match="certificate is not trusted") as caught:
-            HttpSource.open(site.url + "/a?secret", allow_private=True, ca_file=ca_file)
+            HttpSource.open(site.url + "/a?secret", loopback(http_ca_file=ca_file))
         assert site.requests == []
     assert type(caught.value) is SourceError
     assert "secret" not in str(caught.value)
@@ -424,14 +435,14 @@ def test_a_certificate_that_is_not_trusted_is_a_permanent_error(
 
 def test_plain_http_where_tls_is_expected_is_an_error(site: Site) -> None:
     with pytest.raises(SourceUnavailableError):
-        HttpSource.open(site.url.replace("http:", "https:"), allow_private=True)
+        HttpSource.open(site.url.replace("http:", "https:"), loopback())
 
 
 def test_a_redirect_from_https_to_http_is_refused(certificate: Path, site: Site) -> None:
     with serving(DATA, host="localhost", tls=tls(certificate)) as secure:
         secure.routes["/a"] = redirect(site.url + "/b?secret")
         with pytest.raises(SourceNotAllowedError, match="from https to http") as caught:
-            HttpSource.open(secure.url + "/a", allow_private=True, ca_file=certificate)
+            HttpSource.open(secure.url + "/a", loopback(http_ca_file=certificate))
     assert "secret" not in str(caught.value)
     assert site.requests == []
 
@@ -442,7 +453,7 @@ def test_a_redirect_from_http_to_https_is_followed_without_the_credentials_of_an
     with serving(DATA, host="localhost", tls=tls(certificate)) as secure:
         site.routes["/a"] = redirect(secure.url + "/b")
         url = site.url.replace("://127.0.0.1", "://user:pw@localhost") + "/a"
-        HttpSource.open(url, allow_private=True, ca_file=certificate).close()
+        HttpSource.open(url, loopback(http_ca_file=certificate)).close()
         assert secure.asked("Authorization") == [None]
     assert site.asked("Authorization") == ["Basic dXNlcjpwdw=="]
 
@@ -455,7 +466,7 @@ def test_a_redirect_from_http_to_https_is_followed_without_the_credentials_of_an
 )
 def test_a_url_that_is_none_of_http_is_refused(url: str) -> None:
     with pytest.raises(SourceError) as caught:
-        HttpSource.open(url, allow_private=True)
+        HttpSource.open(url, loopback())
     assert not caught.value.transient
     assert "pw" not in str(caught.value)
 
@@ -463,7 +474,7 @@ def test_a_url_that_is_none_of_http_is_refused(url: str) -> None:
 @pytest.mark.parametrize("allow_private", [True, False])
 def test_a_label_that_is_too_long_is_a_permanent_error(allow_private: bool) -> None:
     with pytest.raises(SourceError, match="malformed") as caught:
-        HttpSource.open(f"http://{'a' * 64}.example/", allow_private=allow_private)
+        HttpSource.open(f"http://{'a' * 64}.example/", SourcesSettings(http_allow_private=allow_private))
     assert not caught.value.transient
 
 
@@ -471,7 +482,7 @@ def test_a_query_reaches_the_server_as_it_is(site: Site) -> None:
     query = "/a%2Fb/c+d?X-Amz-Credential=AK%2F20260101%2Feu&X-Amz-Signature=0aF&x=a+b%20c&y=~!*'()"
     seen: Mapping[str, Callable[[Handler], None]] = {query: give}
     site.routes.update(seen)
-    HttpSource.open(site.url + query, allow_private=True).close()
+    HttpSource.open(site.url + query, loopback()).close()
     assert site.requests[0][0] == query
 
 
