@@ -122,7 +122,7 @@ def test_dots_that_stay_within_the_root_are_harmless(root: Path) -> None:
 @pytest.mark.parametrize("end", ["/", "/.", "/..", "/%2e%2e", "/in/", "/a%00b", "/%00"])
 def test_what_names_no_file_is_refused(end: str, root: Path) -> None:
     (root / "in").mkdir()
-    assert "names no file" in refusal(root.as_uri() + end, root)
+    assert "not the path of a file" in refusal(root.as_uri() + end, root)
 
 
 def test_a_relative_path_is_refused(root: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_file_as_directory_is_refused(root: Path) -> None:
 @pytest.mark.parametrize("kind", ["directory", "fifo"])
 def test_what_is_no_file_is_not_replaced(kind: str, root: Path) -> None:
     (root / "a").mkdir() if kind == "directory" else os.mkfifo(root / "a")
-    assert "no regular file" in refusal((root / "a").as_uri(), root)
+    assert "not a regular file" in refusal((root / "a").as_uri(), root)
 
 
 def test_a_name_that_is_too_long_is_refused(root: Path) -> None:
