@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.doubles import DeathError, Fuse, When
+from tests.transfer.bench import PART
 from tests.transfer.crash_matrix import MOST_CALLS, die_again_and_again, die_at_any_call, die_at_any_two_calls
-from tests.transfer.download.downloads import DATA, OLD, PART, World
+from tests.transfer.download.downloads import DATA, OLD, World
 from worker.transfer.parts import PartThreads
 
 
