@@ -99,7 +99,7 @@ def loaded(checkpoint: Checkpoint) -> SavedUpload:
     return upload
 
 
-# --- the contract -------------------------------------------------------------------------------------------------
+# --- the contract ----------------------------------------------------------------------------------------------------
 
 
 def test_a_new_checkpoint_has_nothing_to_go_on_with(reopen: Reopen) -> None:

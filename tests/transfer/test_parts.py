@@ -243,7 +243,7 @@ def test_the_threads_can_be_used_again_after_an_error(threads: PartThreads, chec
     assert len(threads.send_all(PLAN, sent, checkpoint, never)) == 10
 
 
-# --- with the engine -----------------------------------------------------------------------------------------------
+# --- with the engine -------------------------------------------------------------------------------------------------
 
 
 def test_threads_call_the_store_and_the_callers_own_writes_the_checkpoint(bench: Bench) -> None:

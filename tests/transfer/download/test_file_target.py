@@ -1,4 +1,4 @@
-"""The end of a download: who may publish and over what, and what the next run finds after a death on the way there."""
+"""The end of a download: which run may commit, over which file, and what the next run finds after a death."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from worker.errors import (
 )
 from worker.transfer.download.partial_file import PartialFile, new_upload_id, remove_partial
 
-STEPS = {True: "rename", False: "link"}  #: which publishes, with and without overwrite
+STEPS = {True: "rename", False: "link"}  #: which commits, with and without overwrite
 OTHERS = b"somebody else's file"
 
 
@@ -77,22 +77,12 @@ def partial(world: World) -> Path:
 # --- zombies ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("overwrite", [True, False])
-def test_a_run_that_lost_its_job_right_before_it_publishes_has_no_name_to_publish(
-    overwrite: bool, empty: World
+@pytest.mark.parametrize(("overwrite", "step"), [(True, "rename"), (False, "link"), (True, "sync"), (False, "sync")])
+def test_a_run_that_lost_its_job_beside_its_commit_commits_no_second_time(
+    overwrite: bool, step: str, empty: World
 ) -> None:
-    fuse = Meanwhile(empty, STEPS[overwrite], lambda: empty.run(overwrite=overwrite))
-    with pytest.raises(LeaseLostError):
-        run_with(empty, fuse, overwrite=overwrite)
-    empty.assert_all_is_well()
-    assert empty.fetched() == [0, 10, 20, 30]
-
-
-@pytest.mark.parametrize("overwrite", [True, False])
-def test_a_run_that_lost_its_job_right_after_it_published_is_confirmed_by_the_next(
-    overwrite: bool, empty: World
-) -> None:
-    fuse = Meanwhile(empty, "sync", lambda: empty.run(overwrite=overwrite))
+    """Right before, it has no name to commit; right after, the next run confirms it."""
+    fuse = Meanwhile(empty, step, lambda: empty.run(overwrite=overwrite))
     with pytest.raises(LeaseLostError):
         run_with(empty, fuse, overwrite=overwrite)
     empty.assert_all_is_well()
@@ -120,23 +110,11 @@ def test_a_run_that_lost_its_job_before_it_made_its_partial_file_leaves_none(wor
     world.assert_all_is_well()
 
 
-def test_a_run_that_lost_its_job_does_not_adopt_what_a_later_one_has(world: World) -> None:
-    interrupt(world)
-
-    def next_run() -> None:
-        interrupt(world, 1)
-
-    with pytest.raises(LeaseLostError):
-        run_with(world, Meanwhile(world, "names", next_run, in_state="open"))
-    world.run()
-    world.assert_all_is_well()
-    assert world.fetched() == [0, 10, 20, 30]
-
-
-def test_a_run_that_lost_its_job_while_it_adopts_does_not_adopt(world: World) -> None:
+@pytest.mark.parametrize("step", ["names", "rename"])
+def test_a_run_that_lost_its_job_does_not_adopt_the_file_of_a_later_one(step: str, world: World) -> None:
     interrupt(world)
     with pytest.raises(LeaseLostError):
-        run_with(world, Meanwhile(world, "rename", lambda: interrupt(world, 1), in_state="open"))
+        run_with(world, Meanwhile(world, step, lambda: interrupt(world, 1), in_state="open"))
     world.run()
     world.assert_all_is_well()
     assert world.fetched() == [0, 10, 20, 30]
@@ -171,7 +149,7 @@ def test_a_file_that_appears_meanwhile_is_replaced_if_it_may_be(world: World) ->
     world.assert_all_is_well()
 
 
-# --- settling --------------------------------------------------------------------------------------------------------
+# --- resolving a commit ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overwrite", [True, False])

@@ -45,7 +45,7 @@ def test_an_upload_is_aborted_until_the_store_lists_no_part_of_it(memory: Memory
     assert unfinished(memory) == []
 
 
-# --- uploads whose id was never saved ------------------------------------------------------------------------------
+# --- uploads whose id was never saved --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_a_run_that_lost_its_lease_while_it_opened_an_upload_aborts_it(bench: Be
     assert bench.unfinished == []
 
 
-# --- plain driver calls, without a ledger --------------------------------------------------------------------------
+# --- plain driver calls, without a ledger ----------------------------------------------------------------------------
 
 
 def call(bench: Bench, store: Store) -> None:

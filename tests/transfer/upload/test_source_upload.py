@@ -39,7 +39,7 @@ def over(request: pytest.FixtureRequest, bench: Bench) -> Bench:
     return bench
 
 
-# --- from nothing --------------------------------------------------------------------------------------------------
+# --- from nothing ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 2 * PART, 95, 1000])
@@ -139,7 +139,7 @@ def test_the_row_of_an_upload_comes_before_its_creation_and_its_id_after(bench: 
     assert told[complete - 1 : complete + 2] == ["completing", "complete_upload", "completed"]
 
 
-# --- from where an earlier run stopped -----------------------------------------------------------------------------
+# --- from where an earlier run stopped -------------------------------------------------------------------------------
 
 
 def numbers(store: RecordingStore) -> list[int]:
@@ -246,7 +246,7 @@ def test_an_upload_at_another_key_is_not_continued(bench: Bench) -> None:
     assert blob(bench.memory, "elsewhere") is None
 
 
-# --- the destination, meanwhile ------------------------------------------------------------------------------------
+# --- the destination, meanwhile --------------------------------------------------------------------------------------
 
 
 def test_an_upload_that_is_older_than_the_blob_at_its_key_is_not_completed(over: Bench) -> None:
@@ -387,7 +387,7 @@ def test_a_stop_is_asked_before_each_part_and_each_commit_call(size: int, asked:
     assert len(questions) == asked
 
 
-# --- resolving a commit without a source ---------------------------------------------------------------------------
+# --- resolving a commit without a source -----------------------------------------------------------------------------
 
 
 @both_sizes
@@ -415,7 +415,7 @@ def test_a_completion_in_doubt_at_another_key_is_not_judged_by_the_blob_there(be
         bench.engine.resolve_commit(bench.memory, "elsewhere", bench.checkpoint)
 
 
-# --- plain driver calls --------------------------------------------------------------------------------------------
+# --- plain driver calls ----------------------------------------------------------------------------------------------
 
 
 def test_a_driver_writes_below_its_root_and_returns_the_bytes_read(bench: Bench) -> None:

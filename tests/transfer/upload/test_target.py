@@ -192,7 +192,7 @@ def test_a_zombie_does_not_bring_back_a_deleted_blob(store: Store, verb: str, ke
     assert blob(store, key) is None
 
 
-# --- uploads that vanish, by a lifecycle rule or by somebody's hand -----------------------------------------------
+# --- uploads that vanish, by a lifecycle rule or by somebody's hand --------------------------------------------------
 
 PATH = "videos/7.mp4"
 BEFORE = b"the old blob, of which the beginning stays"

@@ -62,7 +62,7 @@ def test_addresses_that_are_public(address: str) -> None:
     assert is_public(address)
 
 
-# --- nothing reaches a server that is not public -------------------------------------------------------------------
+# --- nothing reaches a server that is not public ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_public_host_that_refuses_or_is_silent_is_transient(get: Get) -> None:
         get(f"http://127.0.0.1:{port}/a")
 
 
-# --- redirects -----------------------------------------------------------------------------------------------------
+# --- redirects -------------------------------------------------------------------------------------------------------
 
 
 class Inside(PublicConnection):
@@ -302,7 +302,7 @@ def test_what_has_been_redirected_goes_straight_to_its_target_until_that_refuses
     assert site.asked("Range")[5] == "bytes=5-14"
 
 
-# --- TLS -----------------------------------------------------------------------------------------------------------
+# --- TLS -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +393,7 @@ def test_a_redirect_from_http_to_https_is_followed_without_the_credentials_of_an
     assert site.asked("Authorization") == ["Basic dXNlcjpwdw=="]
 
 
-# --- URLs ----------------------------------------------------------------------------------------------------------
+# --- URLs ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
