@@ -187,7 +187,7 @@ def test_an_abandoned_upload_is_not_gone_on_with_and_the_next_has_no_parts(gone:
     assert (upload.upload_id, dict(upload.parts)) == ("id-2", {})
 
 
-def test_ids_are_known_once_they_are_written_down_and_stay_known_while_they_may_be_open(reopen: Reopen) -> None:
+def test_ids_are_known_once_saved_and_as_long_as_they_may_be_open(reopen: Reopen) -> None:
     checkpoint = opened(reopen(), upload_id=None)
     assert checkpoint.known_upload_ids("videos/7.mp4") == set()
     checkpoint.opened("id-1")

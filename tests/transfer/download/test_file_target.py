@@ -89,7 +89,7 @@ def test_a_run_that_lost_its_job_beside_its_commit_commits_no_second_time(
     assert empty.fetched() == [0, 10, 20, 30]
 
 
-def test_a_run_that_lost_its_job_in_the_middle_of_a_part_does_not_touch_what_is_published(world: World) -> None:
+def test_a_run_that_lost_its_job_within_a_part_does_not_touch_the_committed_file(world: World) -> None:
     """By then the file belongs to its readers: one has appended to it already."""
 
     def next_run(verb: str) -> None:
@@ -196,7 +196,7 @@ def test_a_published_file_that_was_taken_away_is_not_fetched_again(world: World)
     assert (world.seen(), world.fetched()) == (None, [0, 10, 20, 30])
 
 
-def test_with_the_old_file_still_there_and_no_partial_file_the_download_begins_again(world: World) -> None:
+def test_with_the_old_file_there_and_no_partial_file_the_download_begins_again(world: World) -> None:
     die_before(world, "rename")
     partial(world).unlink()
     world.run()
@@ -216,7 +216,7 @@ def test_a_published_file_is_known_by_its_bytes_also_after_it_was_copied_back(wo
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o777])
-def test_the_mode_of_a_replaced_file_is_kept_and_the_partial_file_is_no_more_readable(mode: int, world: World) -> None:
+def test_the_mode_of_a_replaced_file_is_kept_and_the_partial_file_has_it_too(mode: int, world: World) -> None:
     world.path.chmod(mode)
     interrupt(world)
     assert stat.S_IMODE(partial(world).stat().st_mode) == mode

@@ -144,14 +144,6 @@ def call(bench: Bench, store: Store) -> None:
     bench.driver(store).write_stream("/7.mp4", 0, BytesSource(BLOB))
 
 
-@pytest.mark.long
-def test_an_abort_that_fails_does_not_hide_why_a_plain_write_failed(bench: Bench) -> None:
-    busy = FaultyStore(bench.memory, "upload_part", times=999, error=lambda: SlowDownError("the true error"))
-    store = FaultyStore(busy, "abort_upload", times=99, error=lambda: PermissionDeniedError("no abort"))
-    with pytest.raises(SlowDownError, match="the true error"):
-        call(bench, store)
-
-
 def test_a_plain_write_aborts_an_upload_whose_create_lost_its_answer(bench: Bench) -> None:
     with pytest.raises(StoreUnavailableError):
         call(bench, FaultyStore(bench.memory, "create_upload", times=99, when="after"))

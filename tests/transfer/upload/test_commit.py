@@ -259,7 +259,7 @@ def test_a_lost_lease_prevents_the_call_and_each_repetition(memory: MemoryStore)
     assert store.fired == 1
 
 
-def test_a_look_that_fails_after_a_failed_call_is_the_error_and_nothing_is_repeated(memory: MemoryStore) -> None:
+def test_a_look_that_fails_after_a_failed_call_is_the_error(memory: MemoryStore) -> None:
     commitment = CommitOnce(memory)
     store = FaultyStore(FaultyStore(memory, "head", times=100), "put", when="after")
     commitment.store = store

@@ -12,7 +12,6 @@ from worker.errors import (
     BlobExistsError,
     ChecksumMismatchError,
     ConfigurationError,
-    InvalidOffsetError,
     LeaseLostError,
     OutcomeUnknownError,
     PermissionDeniedError,
@@ -103,17 +102,6 @@ def test_without_overwrite_an_old_blob_stays_and_nothing_is_sent(size: int, benc
         bench.write(content(size), store, overwrite=False)
     assert bench.blob == OLD
     assert store.named("put", "create_upload") == []
-
-
-@both_sizes
-def test_without_overwrite_a_blob_that_appears_at_the_last_moment_stays(size: int, bench: Bench) -> None:
-    def appear(verb: str) -> None:
-        if verb in ("put", "complete_upload"):
-            bench.memory.put(KEY, OLD)
-
-    with pytest.raises(BlobExistsError):
-        bench.write(content(size), HookedStore(bench.memory, before=appear), overwrite=False)
-    assert bench.blob == OLD
 
 
 @both_sizes
@@ -418,11 +406,6 @@ def test_a_completion_in_doubt_at_another_key_is_not_judged_by_the_blob_there(be
 # --- plain driver calls ----------------------------------------------------------------------------------------------
 
 
-def test_a_driver_writes_below_its_root_and_returns_the_bytes_read(bench: Bench) -> None:
-    assert bench.driver().write_stream("/7.mp4", 0, BytesSource(BLOB)) == 95
-    assert bench.blob == BLOB
-
-
 @pytest.mark.parametrize("verb", ["create_upload", "upload_part", "complete_upload"])
 @pytest.mark.parametrize("error", [StoreUnavailableError, PermissionDeniedError])
 def test_a_driver_call_that_fails_leaves_the_old_blob_and_no_upload(
@@ -455,10 +438,3 @@ def test_a_driver_call_with_a_checkpoint_of_the_callers_keeps_its_upload(bench: 
     assert len(bench.unfinished) == 1
     call()
     assert bench.blob == BLOB
-
-
-@pytest.mark.parametrize("offset", [-1, 10_000 * 5 * 1024**3 + 1])
-def test_a_driver_refuses_offsets_that_no_blob_can_have(offset: int, bench: Bench) -> None:
-    with pytest.raises(InvalidOffsetError, match=str(offset)):
-        bench.driver().write_stream("/7.mp4", offset, BytesSource(BLOB))
-    assert bench.blob is None

@@ -304,7 +304,7 @@ class RuledStore(HookedStore):
         (timedelta(days=8), PermissionDeniedError("no"), False),
     ],
 )
-def test_an_upload_gone_at_its_completion_is_begun_again_only_if_a_rule_explains_that(
+def test_an_upload_gone_at_its_completion_is_begun_again_only_if_a_rule_explains_it(
     age: timedelta, lifetime: timedelta | StoreError | None, is_explained: bool, bench: Bench
 ) -> None:
     """Otherwise it may have been completed, and the new blob deleted since."""

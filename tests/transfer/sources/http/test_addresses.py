@@ -382,9 +382,7 @@ def test_a_redirect_from_https_to_http_is_refused(certificate: Path, site: Site)
     assert site.requests == []
 
 
-def test_a_redirect_from_http_to_https_is_followed_without_the_credentials_of_another_port(
-    certificate: Path, site: Site
-) -> None:
+def test_a_redirect_to_https_is_followed_without_the_credentials_of_another_port(certificate: Path, site: Site) -> None:
     with serving(DATA, host="localhost", tls=tls(certificate)) as secure:
         site.routes["/a"] = redirect(secure.url + "/b")
         url = site.url.replace("://127.0.0.1", "://user:pw@localhost") + "/a"
