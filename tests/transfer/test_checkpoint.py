@@ -13,17 +13,7 @@ import pytest
 from blobferry.contract import Phase, UploadState
 from models import Database, JobRow
 from tests.doubles import tiny_store
-from tests.models.rows import (
-    attempts,
-    change,
-    claim,
-    expire_lease,
-    job_row,
-    lease_of,
-    part_rows,
-    submit,
-    uploads,
-)
+from tests.models.rows import attempts, change, claim, expire_lease, job_row, lease_of, part_rows, submit, uploads
 from worker.errors import LeaseLostError, SourceChangedError, TooManyRestartsError
 from worker.jobs.mark import mark_of
 from worker.jobs.sql_checkpoint import SqlCheckpoint

@@ -143,13 +143,11 @@ class MemoryCheckpoint:
         self._fingerprint: Mapping[str, Any] | None = None
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        """Remember or compare the source."""
         if self._fingerprint not in (None, fingerprint):
             raise SourceChangedError(f"the source was {self._fingerprint} at first and is {fingerprint} now")
         self._fingerprint = fingerprint
 
     def load(self) -> SavedUpload | None:
-        """The saved upload to continue, with its parts; None if there is none."""
         return self.upload
 
     def opening(
@@ -162,30 +160,24 @@ class MemoryCheckpoint:
         prefix: int = 0,
         prefix_parts: int = 0,
     ) -> None:
-        """Remember an upload that is about to be opened."""
         now = datetime.now().astimezone()
         self.upload = SavedUpload(key, size, part_size, base, opened_at=now, prefix=prefix, prefix_parts=prefix_parts)
 
     def opened(self, upload_id: str) -> None:
-        """Remember its id."""
         self._change(upload_id=upload_id, state=UploadState.OPEN)
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
-        """Remember parts."""
         self.bytes_sent += bytes_sent
         self._change(parts={**self._upload.parts, **{part.part_number: part for part in parts}})
 
     def drop(self, part_numbers: Collection[int]) -> None:
-        """Forget parts."""
         kept = {number: part for number, part in self._upload.parts.items() if number not in part_numbers}
         self._change(parts=kept)
 
     def completing(self, base: VisibleVersion) -> None:
-        """Remember what was visible."""
         self._change(state=UploadState.COMPLETING, base=base)
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
-        """Remember the end."""
         self.bytes_sent += bytes_sent
         self._change(state=UploadState.COMPLETED, etag=etag)
 

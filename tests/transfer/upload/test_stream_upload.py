@@ -11,11 +11,7 @@ import pytest
 
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store, unfinished
 from worker.driver import Driver
-from worker.errors import (
-    SlowDownError,
-    SupersededError,
-    UploadNotFoundError,
-)
+from worker.errors import SlowDownError, SupersededError, UploadNotFoundError
 from worker.stores.blob_values import Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store

@@ -31,12 +31,7 @@ _PIECE: Final = 128 * KIB  #: bytes read at once, at most: each part thread need
 
 def version_of(head: BlobHead) -> dict[str, Any]:
     """Return JSON values that differ between two versions of a blob, even with the same bytes."""
-    return {
-        "size": head.size,
-        "etag": head.etag,
-        "mod_time": head.mod_time.isoformat(),
-        "version_id": head.version_id,
-    }
+    return {"size": head.size, "etag": head.etag, "mod_time": head.mod_time.isoformat(), "version_id": head.version_id}
 
 
 class BlobSource:
@@ -60,7 +55,6 @@ class BlobSource:
         self.fingerprint: Mapping[str, Any] = version_of(head)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         if offset + len(buffer) > self.size:
             raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
         fill(buffer, offset, self._pieces)

@@ -63,7 +63,6 @@ class FileSource:
             raise
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         filled = 0
         while filled < len(buffer):
             try:
@@ -80,7 +79,6 @@ class FileSource:
             raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._descriptor)
 
     def _fingerprint(self) -> dict[str, Any]:

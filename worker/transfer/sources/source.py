@@ -40,7 +40,6 @@ class MemorySource:
         self.fingerprint: Mapping[str, Any] = {"size": self.size}
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         buffer[:] = self.data[offset : offset + len(buffer)]
 
     def check(self) -> None:

@@ -32,7 +32,6 @@ class Splice:
         return Splice(self._old, self._offset, data)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         while buffer:
             if offset < self.kept and self._old is not None:
                 count = min(len(buffer), self.kept - offset)
@@ -50,7 +49,6 @@ class Splice:
         self._data.check()
 
     def close(self) -> None:
-        """Close the data."""
         self._data.close()
 
 
@@ -80,7 +78,6 @@ class SplicedStream:
         self._reader = reader
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer, less only at the end; return the number of bytes."""
         count = min(len(buffer), self._before.size - self._position)
         if count:
             self._before.readinto(self._position, buffer[:count])

@@ -74,12 +74,7 @@ class HttpSource:
         self._version = version
 
     @classmethod
-    def open(
-        cls,
-        url: str,
-        settings: SourcesSettings,
-        stop: Stop = never,
-    ) -> "HttpSource | SpooledSource":
+    def open(cls, url: str, settings: SourcesSettings, stop: Stop = never) -> "HttpSource | SpooledSource":
         """Open an ``http(s):`` URL. Raises SourceError.
 
         If the server has no ranges, or no strong validator to join them by, the whole body is first read into a
@@ -112,7 +107,6 @@ class HttpSource:
             raise
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         if offset + len(buffer) > self.size:
             raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
         fill(buffer, offset, self._pieces)
@@ -123,7 +117,6 @@ class HttpSource:
             pass
 
     def close(self) -> None:
-        """Close the connections."""
         self._client.close()
 
     def _pieces(self, offset: int, size: int) -> Iterator[bytes]:

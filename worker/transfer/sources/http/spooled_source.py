@@ -70,7 +70,6 @@ class SpooledSource:
         return cls(client, spool, {"size": size, "checksum": digest, **strong})
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         try:
             filled = self._spool.readinto(offset, buffer)
         except OSError as error:
