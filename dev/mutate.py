@@ -33,14 +33,14 @@ from dev.process import work_directory
 ROOT = Path(__file__).resolve().parent.parent
 #: The tests that judge each module, the quickest first.
 JUDGES = {
-    "worker/transfer/plan.py": ("transfer/plan transfer/parts transfer/body upload/engine upload/stream_upload"),
+    "worker/transfer/plan.py": "transfer/plan transfer/parts transfer/body upload/source_upload upload/stream_upload",
     "models/queries/locks.py": "models/queries/locks",
     "models/queries/claims.py": (
         "models/queries/claims models/queries/unowned models/queries/endings models/queries/history"
     ),
-    "worker/transfer/visible.py": ("upload/commit upload/engine driver/delete_moved"),
+    "worker/transfer/visible.py": "upload/commit upload/source_upload driver/delete_moved",
     "worker/jobs/lease.py": "jobs/lease celery/job_task jobs/runner",
-    "worker/transfer/upload/reconcile.py": "upload/reconcile upload/engine",
+    "worker/transfer/upload/reconcile.py": "upload/reconcile upload/source_upload",
 }
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", "not postgres and not s3")  # no slow servers
 NOT_COPIED = (".*", "__pycache__", "build", "dist", "htmlcov")

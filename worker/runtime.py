@@ -65,17 +65,7 @@ class Runtime:
                 driver = self.driver(parts.netloc)
                 return BlobSource(driver.store, driver.key(parts.path), url)
             case "http" | "https":
-                return HttpSource.open(
-                    url,
-                    allow_private=sources.http_allow_private,
-                    max_size=sources.http_max_size,
-                    connect_timeout=sources.http_connect_seconds,
-                    read_timeout=sources.http_read_seconds,
-                    max_redirects=sources.http_max_redirects,
-                    spool_directory=sources.http_spool_directory,
-                    ca_file=sources.http_ca_file,
-                    stop=stop,
-                )
+                return HttpSource.open(url, sources, stop)
             case _:
                 return FileSource.open(url, sources.file_roots)
 

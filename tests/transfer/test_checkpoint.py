@@ -13,17 +13,7 @@ import pytest
 from blobferry.contract import Phase, UploadState
 from models import Database, JobRow
 from tests.doubles import tiny_store
-from tests.models.rows import (
-    attempts,
-    change,
-    claim,
-    expire_lease,
-    job_row,
-    lease_of,
-    part_rows,
-    submit,
-    uploads,
-)
+from tests.models.rows import attempts, change, claim, expire_lease, job_row, lease_of, part_rows, submit, uploads
 from worker.errors import LeaseLostError, SourceChangedError, TooManyRestartsError
 from worker.jobs.mark import mark_of
 from worker.jobs.sql_checkpoint import SqlCheckpoint
@@ -99,7 +89,7 @@ def loaded(checkpoint: Checkpoint) -> SavedUpload:
     return upload
 
 
-# --- the contract -------------------------------------------------------------------------------------------------
+# --- the contract ----------------------------------------------------------------------------------------------------
 
 
 def test_a_new_checkpoint_has_nothing_to_go_on_with(reopen: Reopen) -> None:
@@ -187,7 +177,7 @@ def test_an_abandoned_upload_is_not_gone_on_with_and_the_next_has_no_parts(gone:
     assert (upload.upload_id, dict(upload.parts)) == ("id-2", {})
 
 
-def test_ids_are_known_once_they_are_written_down_and_stay_known_while_they_may_be_open(reopen: Reopen) -> None:
+def test_ids_are_known_once_saved_and_as_long_as_they_may_be_open(reopen: Reopen) -> None:
     checkpoint = opened(reopen(), upload_id=None)
     assert checkpoint.known_upload_ids("videos/7.mp4") == set()
     checkpoint.opened("id-1")

@@ -23,7 +23,7 @@ from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.sources.reader_stream import ReadableFile, ReaderStream
 from worker.transfer.sources.source import MemorySource, Source, as_bytes
 from worker.transfer.stop import Stop, never
-from worker.transfer.upload.abort import aborting_leftovers
+from worker.transfer.upload.abort import call_checkpoint
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
 from worker.units import MIB
@@ -247,4 +247,4 @@ class Driver:
             delete_tree(self.store, key, path, deletion=deletion or MemoryDeletion(), stop=stop)
 
     def _checkpoint(self, checkpoint: Checkpoint | None) -> AbstractContextManager[Checkpoint]:
-        return aborting_leftovers(self.store) if checkpoint is None else nullcontext(checkpoint)
+        return call_checkpoint(self.store) if checkpoint is None else nullcontext(checkpoint)

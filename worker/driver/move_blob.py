@@ -11,7 +11,7 @@ from worker.stores.blob_values import BlobHead
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.sources.blob_source import BlobSource, version_of
 from worker.transfer.stop import never
-from worker.transfer.upload.abort import aborting_leftovers
+from worker.transfer.upload.abort import call_checkpoint
 from worker.transfer.upload.commit import expected_blob
 from worker.transfer.upload.server_copy import CopiedPrefix
 from worker.transfer.upload.target import Target
@@ -30,7 +30,7 @@ def move_blob(source: Storage, source_path: str, dest: Storage, dest_path: str, 
     source.key(source_path)  # checked before the destination's
     # Two storages may be one bucket under two names. Then the blob at the source is the copy itself: its mark shows it.
     mark = uuid4().hex if dest.store is not source.store and source.key(source_path) == dest.key(dest_path) else ""
-    with aborting_leftovers(dest.store, mark) as checkpoint:
+    with call_checkpoint(dest.store, mark) as checkpoint:
         moved = copy_blob(source, source_path, dest, dest.target(dest_path, checkpoint, never, overwrite=overwrite))
         if moved is None:
             return

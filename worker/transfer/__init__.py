@@ -1,1 +1,1 @@
-"""Bytes on their way: plan, parts, sources, commit calls. It knows no jobs and no SQL."""
+"""Moves bytes: plan, parts, sources, uploads, downloads. Knows no jobs and no SQL."""

@@ -6,7 +6,7 @@ from worker.transfer.plan import PartRange
 
 
 class PartSource(Protocol):
-    """What a body reads: a source, or a part kept in a file."""
+    """The origin of a body's bytes: a source, or a part kept in a file."""
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from ``offset`` of the blob."""
@@ -14,15 +14,15 @@ class PartSource(Protocol):
 
 
 class PartBody:
-    """A seekable file over one part whose reads are views of the buffer: no byte is copied on its way to the socket.
+    """A seekable file over one part. Reads return views of the buffer, so no byte is copied on its way to the socket.
 
     A part larger than the buffer is read in windows, once for the checksum and once for the wire; if the source
-    changes in between, the store refuses the part. ``read`` may return fewer bytes than asked, ``b""`` at the end;
-    what it returned is valid until the next call. One thread at a time.
+    changes in between, the store refuses the part. ``read`` may return fewer bytes than asked for, ``b""`` at the end;
+    the returned view is valid until the next call. Not thread-safe.
     """
 
     def __init__(self, source: PartSource, part: PartRange, buffer: memoryview, *, filled: int = 0) -> None:
-        """``filled``: bytes from the part's beginning that the buffer holds already."""
+        """``filled``: number of bytes of the part that the buffer holds already."""
         self.part = part
         self._source = source
         self._buffer = buffer
@@ -33,7 +33,7 @@ class PartBody:
         return self.part.size
 
     def read(self, size: int = -1, /) -> bytes | memoryview:
-        """Up to ``size`` bytes, at most to the end of the window."""
+        """Return up to ``size`` bytes, at most to the end of the window."""
         if self._position >= self.part.size or size == 0:
             return b""
         if self._position not in self._window:

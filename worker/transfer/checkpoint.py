@@ -1,7 +1,8 @@
-"""The checkpoint protocol: what a transfer saves as it goes, so that another process can continue.
+"""The checkpoint protocol: what a transfer saves on its way, so that another process can continue it.
 
-Jobs keep theirs in SQL (``worker.jobs.sql_checkpoint``), plain driver calls and tests in memory. A checkpoint belongs
-to one destination. Each method commits before it returns and raises LeaseLostError once another run owns the job.
+Jobs have their checkpoint in SQL (``worker.jobs.sql_checkpoint``), plain driver calls and tests in memory. A checkpoint
+belongs to one destination. Each method commits before it returns and raises LeaseLostError once another run owns the
+job.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +19,7 @@ MAX_RESTARTS: Final = 3  #: of a transfer with a checkpoint in memory
 
 @dataclass(frozen=True, slots=True)
 class VisibleVersion:
-    """What readers see at the destination at one moment: a version of a blob, or nothing."""
+    """The version of a blob that readers see at one moment, or that they see none."""
 
     etag: str = ""  #: "" for an absent blob
     mod_time: datetime | None = None
@@ -30,7 +31,7 @@ class VisibleVersion:
 
     @classmethod
     def of(cls, head: BlobHead | None) -> "VisibleVersion":
-        """The version that a head shows; None is an absent blob."""
+        """Return the version that a head shows; None is an absent blob."""
         return cls(head.etag, head.mod_time) if head else cls()
 
 
@@ -47,12 +48,12 @@ class SentPart:
 
 @dataclass(frozen=True, slots=True)
 class SavedUpload:
-    """An upload as it was saved. A blob small enough for one put has one, too, without ``part_size``."""
+    """An upload as saved. A blob that is sent by one put, or copied by one call, has one without ``part_size``."""
 
     key: str
     size: int
-    part_size: int | None  #: of the parts that are sent
-    base: VisibleVersion  #: visible when it was opened; once completing, right before the commit call
+    part_size: int | None  #: bytes of the sent parts
+    base: VisibleVersion  #: visible when it was opened; from ``completing`` on, right before the commit call
     opened_at: datetime
     state: UploadState = UploadState.OPENING
     upload_id: str | None = None
@@ -65,14 +66,14 @@ class SavedUpload:
 class Checkpoint(Protocol):
     """Where a transfer saves its progress."""
 
-    mark: str  #: entry of the blob's metadata by which the job recognises it
+    mark: str  #: value of the metadata entry by which the job recognises its blob
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        """Remember the source, or raise SourceChangedError if another one was remembered."""
+        """Save the source's fingerprint. Raises SourceChangedError if another one was saved."""
         ...
 
     def load(self) -> SavedUpload | None:
-        """The saved upload to continue, with its parts; None if there is none."""
+        """Return the upload to continue, with its parts; None if there is none."""
         ...
 
     def opening(
@@ -88,53 +89,53 @@ class Checkpoint(Protocol):
         """Save an upload before Create is sent.
 
         Args:
-            key: of the blob.
-            size: of the blob in bytes; of a stream, of its prefix.
-            part_size: bytes of sent parts; None for a single put or copy.
-            base: what readers see at the key now.
-            prefix: bytes that the store copies itself.
+            key: that of the blob.
+            size: bytes of the blob; of a stream, those of its prefix.
+            part_size: bytes of each sent part; None for a single put or copy.
+            base: the version that readers see at the key now.
+            prefix: number of bytes that the store copies itself.
             prefix_parts: number of their parts.
         """
         ...
 
     def opened(self, upload_id: str) -> None:
-        """Save the id that the store has given the upload."""
+        """Save the upload's id, which the store has returned."""
         ...
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
-        """Save parts that the store holds. ``progressed`` is False for parts that this run found there."""
+        """Save parts that the store holds. ``progressed`` is False for parts that this run found and did not send."""
         ...
 
     def drop(self, part_numbers: Collection[int]) -> None:
-        """Forget parts that the store does not hold."""
+        """Delete the rows of parts that the store does not hold."""
         ...
 
     def completing(self, base: VisibleVersion) -> None:
-        """The point of no return, right before a commit call. Raises Interrupted if a cancel came first."""
+        """Save the point of no return, right before a commit call. Raises Interrupted if a cancel came first."""
         ...
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
-        """Readers see the blob."""
+        """Save that readers see the blob."""
         ...
 
     def abandon(self, *, gone: bool) -> None:
-        """Begin again from byte 0: the upload is gone, or is to be aborted. Raises TooManyRestartsError."""
+        """Begin again from byte 0: the upload is gone, or has to be aborted. Raises TooManyRestartsError."""
         ...
 
     def known_upload_ids(self, key: str) -> set[str]:
-        """Ids of uploads at the key that somebody has written down."""
+        """Return the ids of all uploads at the key that a checkpoint has saved."""
         ...
 
     def now(self) -> datetime:
-        """The time by the clock that says when an upload was opened: this machine's own may be hours off."""
+        """Return the time, by the clock that ``opened_at`` is from: this machine's own may be hours off."""
         ...
 
 
 class MemoryCheckpoint:
-    """A checkpoint that dies with its process."""
+    """A checkpoint that ends with its process. Its methods do what the protocol says."""
 
     def __init__(self, mark: str = "") -> None:
-        self.mark = mark  #: "": the blob is not marked, and known by its checksum or ETag alone
+        self.mark = mark  #: "": the blob is not marked, only its checksum or ETag identifies it
         self.upload: SavedUpload | None = None
         self.abandoned: list[SavedUpload] = []
         self.bytes_sent = 0
@@ -142,13 +143,11 @@ class MemoryCheckpoint:
         self._fingerprint: Mapping[str, Any] | None = None
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        """Remember or compare the source."""
         if self._fingerprint not in (None, fingerprint):
-            raise SourceChangedError(f"the source was {self._fingerprint}, it is {fingerprint}")
+            raise SourceChangedError(f"the source was {self._fingerprint} at first and is {fingerprint} now")
         self._fingerprint = fingerprint
 
     def load(self) -> SavedUpload | None:
-        """The saved upload to continue, with its parts; None if there is none."""
         return self.upload
 
     def opening(
@@ -161,30 +160,24 @@ class MemoryCheckpoint:
         prefix: int = 0,
         prefix_parts: int = 0,
     ) -> None:
-        """Remember an upload that is about to be opened."""
         now = datetime.now().astimezone()
         self.upload = SavedUpload(key, size, part_size, base, opened_at=now, prefix=prefix, prefix_parts=prefix_parts)
 
     def opened(self, upload_id: str) -> None:
-        """Remember its id."""
         self._change(upload_id=upload_id, state=UploadState.OPEN)
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
-        """Remember parts."""
         self.bytes_sent += bytes_sent
         self._change(parts={**self._upload.parts, **{part.part_number: part for part in parts}})
 
     def drop(self, part_numbers: Collection[int]) -> None:
-        """Forget parts."""
         kept = {number: part for number, part in self._upload.parts.items() if number not in part_numbers}
         self._change(parts=kept)
 
     def completing(self, base: VisibleVersion) -> None:
-        """Remember what was visible."""
         self._change(state=UploadState.COMPLETING, base=base)
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
-        """Remember the end."""
         self.bytes_sent += bytes_sent
         self._change(state=UploadState.COMPLETED, etag=etag)
 
@@ -192,7 +185,7 @@ class MemoryCheckpoint:
         """Forget the upload; the caller aborts those in ``abandoned``."""
         self._restarts += 1
         if self._restarts > MAX_RESTARTS:
-            raise TooManyRestartsError(f"{self._upload.key}: begun again {self._restarts} times")
+            raise TooManyRestartsError(f"{self._upload.key}: begun again {self._restarts} times from byte 0")
         if not gone:
             self.abandoned.append(self._upload)
         self.upload = None
@@ -206,7 +199,7 @@ class MemoryCheckpoint:
         return datetime.now().astimezone()
 
     def unfinished(self) -> list[SavedUpload]:
-        """Uploads that were opened and neither completed nor lost: the caller aborts them."""
+        """Return the uploads that were opened and neither completed nor lost. The caller aborts them."""
         return [
             upload
             for upload in (*self.abandoned, self.upload)
@@ -215,7 +208,7 @@ class MemoryCheckpoint:
 
     @property
     def _upload(self) -> SavedUpload:
-        assert self.upload is not None, "an upload is opened before anything is said of it"
+        assert self.upload is not None, "opening() comes first"
         return self.upload
 
     def _change(self, **values: Any) -> None:

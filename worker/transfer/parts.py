@@ -1,8 +1,8 @@
 """Sending parts: a few threads, each with one buffer, and a checkpoint every few parts.
 
-A buffer is taken before its part is read, so memory is bounded by ``part_threads`` buffers. Threads touch the store;
-the caller's own thread takes the buffers, reads what can only be read in order, and writes the checkpoint. Nothing in
-the pool waits for a buffer: any number of transfers may share it.
+A buffer is taken before its part is read, so memory is bounded by ``part_threads`` buffers. The threads call the store;
+the caller's own thread takes the buffers, reads streams, and writes the checkpoint. No thread of the pool waits for a
+buffer, so any number of transfers may share the pool.
 """
 
 import threading
@@ -18,12 +18,12 @@ from worker.transfer.stop import Interrupted, Stop
 from worker.units import MIB
 
 MAX_BUFFER: Final = 64 * MIB  #: bytes; a larger part is streamed in windows
-CHECKPOINT_INTERVAL: Final = 0.5  #: seconds; parts that a crash leaves without rows are found in the store again
+CHECKPOINT_INTERVAL: Final = 0.5  #: seconds; after a crash, later parts are found in the store's listing
 
 Task = Callable[[], SentPart]
 """Sends one part, in a thread of the pool."""
 Prepare = Callable[[PartRange], Task | None]
-"""Makes the task of a part, in the caller's thread; None: there is nothing more to send."""
+"""Makes the task of a part, in the caller's thread; None if there are no more bytes."""
 Send = Callable[[PartRange, memoryview], SentPart]
 Record = Callable[[list[SentPart]], None]
 """Checkpoints some parts."""
@@ -32,21 +32,21 @@ Record = Callable[[list[SentPart]], None]
 def run_all(
     executor: Executor, count: int, parts: Iterable[PartRange], prepare: Prepare, record: Record, stop: Stop
 ) -> list[SentPart]:
-    """Run a task for each part, ``count`` at a time, record what was sent, and return it in no order.
+    """Run a task for each part, ``count`` at a time; record the sent parts and return them, in no order.
 
-    Raises the first error of a part, or Interrupted, after the other parts in hand are recorded.
+    Raises the first error of a part, or Interrupted, once the other parts in hand are recorded.
 
     Args:
         executor: runs the tasks.
-        count: parts in hand at once.
+        count: number of parts in hand at once.
         parts: in the order in which they are prepared.
-        prepare: makes a part's task, in this thread.
-        record: checkpoints parts, in this thread, every few parts or ``CHECKPOINT_INTERVAL``.
-        stop: asked before each part.
+        prepare: makes a part's task, in the calling thread.
+        record: checkpoints parts, in the calling thread, every ``count`` parts or ``CHECKPOINT_INTERVAL``.
+        stop: called before each part.
     """
     pending = set[Future[SentPart]]()
     sent: list[SentPart] = []
-    saved = 0  # how many of ``sent`` are recorded
+    saved = 0  # number of parts in ``sent`` that are recorded
     failure: BaseException | None = None
     saved_at = time.monotonic()
     todo = iter(parts)
@@ -78,7 +78,7 @@ def run_all(
                     sent.append(future.result())
                 failure = failure or problem
     finally:
-        wait(pending)  # no thread may go on using a buffer, or the source, after this returns
+        wait(pending)  # no thread may use a buffer or the source after this returns
     if failure is not None:
         raise failure
     return sent
@@ -94,19 +94,19 @@ class Buffers:
         self._lock = threading.Lock()
 
     def take(self) -> memoryview:
-        """Block until a buffer is free. For the transfer's own thread, never while it holds another one (deadlock)."""
+        """Block until a buffer is free. Call from the transfer's own thread, never while holding another (deadlock)."""
         with self._lock:
             if self._free.empty() and self._spare > 0:
-                self._spare -= 1  # made on first use: a child that only moves small blobs stays small
+                self._spare -= 1  # made on first use: a child that only moves small blobs needs little memory
                 return memoryview(bytearray(self._size))
         return self._free.get()
 
     def give(self, buffer: memoryview) -> None:
-        """Return a buffer."""
+        """Make a taken buffer free again."""
         self._free.put(buffer)
 
     def task(self, send: Send, part: PartRange, buffer: memoryview) -> Task:
-        """The task that sends a part from a taken buffer and then returns the buffer."""
+        """Make the task that sends a part from a taken buffer and then gives the buffer back."""
 
         def work() -> SentPart:
             try:
@@ -127,11 +127,11 @@ class PartThreads:
         self.executor = ThreadPoolExecutor(count, thread_name_prefix="part")
 
     def close(self) -> None:
-        """Wait for the threads and end them."""
+        """End the threads, once they are done."""
         self.executor.shutdown()
 
     def task(self, send: Send, part: PartRange) -> Task:
-        """The task that sends a part, with a buffer that is taken now."""
+        """Take a buffer, which may block, and make the task that sends a part from it."""
         return self.buffers.task(send, part, self.buffers.take())
 
     def run(self, send: Send, part: PartRange) -> SentPart:
@@ -140,11 +140,10 @@ class PartThreads:
 
     def send_all(self, parts: Iterable[PartRange], send: Send, checkpoint: Checkpoint, stop: Stop) -> list[SentPart]:
         """Send parts that can be read at any offset. Raises as :func:`run_all` does."""
-        return run_all(
-            self.executor, self.count, parts, lambda part: self.task(send, part), recording(checkpoint), stop
-        )
+        record = recorder(checkpoint)
+        return run_all(self.executor, self.count, parts, lambda part: self.task(send, part), record, stop)
 
 
-def recording(checkpoint: Checkpoint) -> Record:
-    """A recorder of parts whose bytes were sent."""
+def recorder(checkpoint: Checkpoint) -> Record:
+    """Make a function that records parts whose bytes were sent."""
     return lambda parts: checkpoint.record(parts, bytes_sent=sum(part.size for part in parts))

@@ -22,9 +22,9 @@ class PartRange:
 
 @dataclass(frozen=True, slots=True)
 class PartPlan:
-    """``size`` bytes: first ``prefix`` bytes that the store copies itself, then bytes sent in parts of ``part_size``.
+    """``size`` bytes: ``prefix`` bytes that the store copies itself, then bytes sent in parts of ``part_size``.
 
-    The prefix is divided evenly, so that none of its parts is too small; the very last part may be smaller.
+    The prefix is divided evenly, so that none of its parts is too small. Only the very last part may be smaller.
     """
 
     size: int
@@ -34,11 +34,11 @@ class PartPlan:
 
     @property
     def count(self) -> int:
-        """How many parts there are."""
+        """The number of parts."""
         return self.prefix_parts + _ceil(self.size - self.prefix, self.part_size)
 
     def part(self, number: int) -> PartRange:
-        """The range of a part. Raises IndexError for a number outside of ``1..count``."""
+        """Return the range of a part. Raises IndexError for a number outside of ``1..count``."""
         if not 1 <= number <= self.count:
             raise IndexError(f"part {number} of {self.count}")
         if number <= self.prefix_parts:
@@ -60,18 +60,19 @@ class PartPlan:
 
 
 def plan_parts(size: int, *, part_size: int, limits: Limits, prefix: int = 0, copy_size: int = 32 * MIB) -> PartPlan:
-    """A plan for ``size`` bytes. Raises PlanError, before anything is sent, if no part sizes within the limits fit.
+    """Plan the parts of ``size`` bytes. Raises PlanError if no part sizes within the limits fit.
 
     Args:
+        size: of the blob in bytes.
         part_size: wanted size of sent parts in bytes; larger if needed to stay within ``limits.max_parts``.
-        limits: of the store.
+        limits: those of the store.
         prefix: bytes at the beginning that the store copies itself.
         copy_size: approximate size of copied parts in bytes.
     """
     part_size = min(max(part_size, limits.min_part_size), limits.max_part_size)
     sent = size - prefix
     prefix_parts = 0
-    if prefix:  # copies send no bytes: where part numbers are scarce, they get the fewest
+    if prefix:  # where part numbers are scarce, copies get the fewest: they send no bytes
         spare = limits.max_parts - _ceil(sent, part_size)
         prefix_parts = max(_ceil(prefix, limits.max_part_size), min(prefix // copy_size, spare), 1)
     left = max(limits.max_parts - prefix_parts, 0)
@@ -95,7 +96,7 @@ class Ladder:
     prefix_parts: int = 0  #: part numbers used before the first one here
 
     def parts(self, offset: int) -> Iterator[PartRange]:
-        """The parts from ``offset`` on, up to the last possible part number."""
+        """Yield the parts from ``offset`` on, up to the last possible part number."""
         first = min(max(self.part_size, self.limits.min_part_size), self.limits.max_part_size)
         rung = max(self.limits.max_parts // 10, 1)
         for index in range(self.limits.max_parts - self.prefix_parts):

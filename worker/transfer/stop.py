@@ -1,15 +1,15 @@
-"""How a transfer is told to stop. Stopping is not an error: what is done stays done, and another run goes on."""
+"""How a transfer is asked to stop. That is no error: sent parts are kept, and another run continues."""
 
 from collections.abc import Callable
 
 Stop = Callable[[], bool]
-"""Asked before each part and each commit call: True asks to stop. It raises LeaseLostError to stop at once."""
+"""Called before each part and each commit call. True asks to stop; LeaseLostError stops at once."""
 
 
 class Interrupted(Exception):
-    """The transfer stopped because it was asked to; everything that it had in hand is checkpointed."""
+    """The transfer stopped because it was asked to. The parts that it had in hand are checkpointed."""
 
 
 def never() -> bool:
-    """A Stop for transfers that nobody interrupts."""
+    """A Stop that never asks to stop."""
     return False

@@ -1,7 +1,7 @@
-"""Looking at what readers see: is it the blob that was sent?
+"""Compares the blob that readers see with the blob that was sent.
 
-Size alone never confirms. Our mark in the blob's metadata does, or a checksum, or the ETag: the one that the store
-gave when it published, or the one that S3's rule for multipart uploads gives for our parts.
+The size alone proves nothing. Our mark in the blob's metadata does, or a checksum, or the ETag: either that of the
+commit call's answer, or the one that follows from our parts by S3's rule for multipart uploads.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Expected:
     etags: frozenset[str] = frozenset()  #: without quotes
 
     def difference(self, head: BlobHead | None) -> str | None:
-        """What is wrong with what readers see, in words; None if it is the expected blob."""
+        """Say how the visible blob differs from the expected one; None if it is the expected one."""
         if head is None:
             return "nothing is there"
         if head.size != self.size:
@@ -35,7 +35,7 @@ class Expected:
 
 
 def look(store: Store, key: str) -> BlobHead | None:
-    """What readers see at the key; None for nothing."""
+    """Return the head of the blob that readers see at the key; None if they see none."""
     try:
         return store.head(key)
     except KeyNotFoundError:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import Fuse, FusedCheckpoint, FusedStore, RecordingStore, blob, tiny_store
+from tests.transfer.bench import KEY, PART, StopAfter
 from worker.errors import LeaseLostError
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
@@ -21,9 +22,7 @@ from worker.transfer.sources.blob_source import BlobSource
 from worker.transfer.sources.source import Source
 from worker.transfer.stop import Interrupted, Stop, never
 
-KEY = "videos/7.mp4"
 MARK = "f" * 32
-PART = 10
 DATA = bytes(range(35))
 OLD = b"the old file"
 
@@ -109,6 +108,13 @@ class World:
         mine = self.token
         return FencedCheckpoint(self.checkpoint, lambda: self.token == mine)
 
+    def target(
+        self, destination: FileDestination, threads: PartThreads, checkpoint: Checkpoint | None = None, **how: Any
+    ) -> FileTarget:
+        """The target of a run; one that begins now, unless its checkpoint is given."""
+        checkpoint = checkpoint or self.fenced()
+        return FileTarget(destination=destination, checkpoint=checkpoint, token=self.token, threads=threads, **how)
+
     def run(
         self,
         *,
@@ -123,18 +129,10 @@ class World:
         checksum: str | None = None,
         stop: Stop = never,
     ) -> None:
-        """One run of a job, as the runner does it: what an earlier one had begun to publish is settled first."""
-        checkpoint = checkpoint or self.fenced()
+        """One run of a job, as the runner does it: the commit of an earlier run is resolved first."""
         part_threads = PartThreads(threads, buffer_size or part_size)
         with closing(destination or self.destination()) as opened:
-            target = FileTarget(
-                destination=opened,
-                checkpoint=checkpoint,
-                token=self.token,
-                threads=part_threads,
-                overwrite=overwrite,
-                stop=stop,
-            )
+            target = self.target(opened, part_threads, checkpoint, overwrite=overwrite, stop=stop)
             try:
                 if not target.resolve_commit():
                     source = source or BlobSource(store or self.recording, KEY, "blob://test/" + KEY)
@@ -173,7 +171,7 @@ class World:
         """Where each range began that was fetched, in the file."""
         return [call.args[1] - self.offset for call in self.recording.named("get")]
 
-    def assert_all_is_well(self) -> None:
+    def assert_all_is_well(self, deaths: int = 0) -> None:
         assert self.seen() == self.new
         assert self.partials() == []
         upload = self.checkpoint.upload
@@ -181,17 +179,6 @@ class World:
         with closing(self.destination()) as destination:
             assert (upload.state, upload.etag) == ("completed", destination.look().etag)
         assert self.checkpoint.abandoned == []
-
-
-class StopAfter:
-    """Asks to stop once so many parts have begun."""
-
-    def __init__(self, parts: int) -> None:
-        self._left = parts
-
-    def __call__(self) -> bool:
-        self._left -= 1
-        return self._left < 0
 
 
 def interrupt(world: World, parts: int = 2, *, part_size: int = PART) -> None:

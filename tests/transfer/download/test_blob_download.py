@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import (
-    FaultyStore,
-    HookedStore,
-    WrappedStore,
-)
-from tests.transfer.download.downloads import DATA, KEY, OLD, PART, World, interrupt
+from tests.doubles import FaultyStore, HookedStore, WrappedStore
+from tests.transfer.bench import KEY, PART, ToldCheckpoint
+from tests.transfer.download.downloads import DATA, OLD, World, interrupt
 from worker.errors import (
     ChecksumMismatchError,
     SourceChangedError,
@@ -25,7 +22,7 @@ from worker.errors import (
     TooManyRestartsError,
 )
 from worker.stores.memory.memory_store import MemoryReader
-from worker.transfer.checkpoint import Checkpoint, SentPart, VisibleVersion
+from worker.transfer.checkpoint import SentPart, VisibleVersion
 from worker.transfer.download.partial_file import new_upload_id
 from worker.units import GIB, MIB
 
@@ -206,9 +203,7 @@ def test_a_run_whose_job_is_done_does_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("good", range(4))
-def test_bytes_that_do_not_fit_the_stores_checksum_are_never_published_and_fetched_again(
-    good: int, world: World
-) -> None:
+def test_bytes_that_do_not_fit_the_stores_checksum_are_fetched_again(good: int, world: World) -> None:
     with pytest.raises(ChecksumMismatchError) as caught:
         world.run(store=CorruptingStore(world, good), checksum=crc(world))
     assert crc(world) in str(caught.value)
@@ -252,26 +247,19 @@ def test_rows_of_another_algorithm_than_the_stores_are_not_compared(world: World
 # --- a partial file that is not what the rows say --------------------------------------------------------------------
 
 
-def test_a_partial_file_that_is_gone_is_begun_again(world: World) -> None:
-    interrupt(world)
-    (world.root / world.partials()[0]).unlink()
+@pytest.mark.parametrize(
+    ("parts", "spoil"),
+    [(2, Path.unlink), (2, lambda path: os.truncate(path, 19)), (4, lambda path: os.truncate(path, 36))],
+    ids=["gone", "shorter than its rows", "longer than the blob"],
+)
+def test_a_partial_file_that_does_not_fit_its_rows_is_begun_again(
+    parts: int, spoil: Callable[[Path], None], world: World
+) -> None:
+    interrupt(world, parts)
+    spoil(world.root / world.partials()[0])
     world.run()
     world.assert_all_is_well()
-    assert world.fetched() == [0, 10, 0, 10, 20, 30]
-
-
-def test_a_partial_file_shorter_than_its_rows_is_begun_again(world: World) -> None:
-    interrupt(world)
-    os.truncate(world.root / world.partials()[0], 19)
-    world.run()
-    world.assert_all_is_well()
-
-
-def test_a_partial_file_that_grew_by_other_hands_is_begun_again(world: World) -> None:
-    interrupt(world, 4)
-    os.truncate(world.root / world.partials()[0], 36)
-    world.run()
-    world.assert_all_is_well()
+    assert world.fetched()[parts:] == [0, 10, 20, 30]
 
 
 def test_a_partial_file_that_is_always_gone_ends_the_job(world: World) -> None:
@@ -290,19 +278,6 @@ def test_a_row_of_another_file_is_given_up(world: World) -> None:
     world.run()
     assert world.seen() == DATA
     assert [upload.key for upload in world.checkpoint.abandoned] == ["/srv/elsewhere/7.mp4"]
-
-
-class ToldCheckpoint:
-    """A checkpoint that tells of each call right before it."""
-
-    def __init__(self, checkpoint: Checkpoint, tell: Callable[[str], object]) -> None:
-        self.mark = checkpoint.mark
-        self._checkpoint = checkpoint
-        self._tell = tell
-
-    def __getattr__(self, name: str) -> Any:
-        self._tell(name)
-        return getattr(self._checkpoint, name)
 
 
 def test_the_bytes_of_a_file_are_on_the_disk_before_rows_say_so(tmp_path: Path) -> None:

@@ -83,46 +83,10 @@ def test_a_percent_encoded_name_is_decoded(name: str, tmp_path: Path) -> None:
     world.assert_all_is_well()
 
 
-def test_closing_gives_the_descriptor_back(root: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    FileDestination.open((root / "7.mp4").as_uri(), [root]).close()
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_a_file_outside_of_the_roots_is_refused_with_the_roots(tmp_path: Path, root: Path) -> None:
-    assert str(root) in refusal((tmp_path / "7.mp4").as_uri(), root)
-
-
-def test_a_missing_directory_outside_of_the_roots_does_not_tell_that_it_is_missing(tmp_path: Path, root: Path) -> None:
-    assert "outside" in refusal((tmp_path / "none" / "7.mp4").as_uri(), root)
-
-
-def test_a_neighbour_whose_name_begins_like_a_root_is_outside(tmp_path: Path, root: Path) -> None:
-    (tmp_path / "outgoing2").mkdir()
-    refusal((tmp_path / "outgoing2" / "7.mp4").as_uri(), root)
-
-
-def test_without_roots_nothing_may_be_written(root: Path) -> None:
-    with pytest.raises(DestinationNotAllowedError, match="none are configured"):
-        FileDestination.open((root / "7.mp4").as_uri(), [])
-
-
-@pytest.mark.parametrize("dots", ["/../a", "/%2e%2e/a", "/..%2fa", "/%2E%2E%2Fa", "/in/../../a", "/in/%2e%2e/%2e%2e/a"])
-def test_dots_do_not_lead_out_of_a_root(dots: str, root: Path) -> None:
-    (root / "in").mkdir()
-    assert "outside" in refusal(root.as_uri() + dots, root)
-
-
-def test_dots_that_stay_within_the_root_are_harmless(root: Path) -> None:
-    (root / "in").mkdir()
-    with closing(FileDestination.open(root.as_uri() + "/in/%2e%2e/7.mp4", [root])) as destination:
-        assert destination.key == str(root / "7.mp4")
-
-
 @pytest.mark.parametrize("end", ["/", "/.", "/..", "/%2e%2e", "/in/", "/a%00b", "/%00"])
 def test_what_names_no_file_is_refused(end: str, root: Path) -> None:
     (root / "in").mkdir()
-    assert "names no file" in refusal(root.as_uri() + end, root)
+    assert "not the path of a file" in refusal(root.as_uri() + end, root)
 
 
 def test_a_relative_path_is_refused(root: Path) -> None:
@@ -143,22 +107,6 @@ def test_a_file_as_directory_is_refused(root: Path) -> None:
     refusal((root / "file" / "7.mp4").as_uri(), root)
 
 
-@pytest.mark.parametrize("kind", ["directory", "fifo"])
-def test_what_is_no_file_is_not_replaced(kind: str, root: Path) -> None:
-    (root / "a").mkdir() if kind == "directory" else os.mkfifo(root / "a")
-    assert "no regular file" in refusal((root / "a").as_uri(), root)
-
-
-def test_a_name_that_is_too_long_is_refused(root: Path) -> None:
-    refusal((root / ("a" * 256)).as_uri(), root)
-
-
-def test_a_directory_that_is_a_symlink_out_of_the_root_is_refused(tmp_path: Path, root: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (root / "link").symlink_to(tmp_path / "elsewhere")
-    assert "symlinks resolved" in refusal((root / "link" / "7.mp4").as_uri(), root)
-
-
 def test_a_directory_that_is_swapped_while_it_is_checked_is_refused(tmp_path: Path, root: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (root / "in").mkdir()
@@ -172,22 +120,11 @@ def test_a_directory_that_is_swapped_while_it_is_checked_is_refused(tmp_path: Pa
         FileDestination.open((root / "in" / "7.mp4").as_uri(), roots())
 
 
-def test_a_symlink_loop_is_refused(root: Path) -> None:
-    (root / "loop").symlink_to(root / "loop")
-    refusal((root / "loop" / "7.mp4").as_uri(), root)
-
-
 def test_a_symlink_within_the_roots_is_resolved_once(root: Path) -> None:
     (root / "real").mkdir()
     (root / "link").symlink_to(root / "real")
     with closing(FileDestination.open((root / "link" / "7.mp4").as_uri(), [root])) as destination:
         assert destination.key == str(root / "real" / "7.mp4")
-
-
-def test_a_root_that_is_a_symlink_itself_works(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "alias").symlink_to(root)
-    FileDestination.open((root / "7.mp4").as_uri(), [tmp_path / "alias"]).close()
-    FileDestination.open((tmp_path / "alias" / "7.mp4").as_uri(), [root]).close()
 
 
 def test_a_version_of_a_file_is_told_from_every_other(root: Path) -> None:

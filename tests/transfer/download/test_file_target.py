@@ -1,4 +1,4 @@
-"""The end of a download: who may publish and over what, and what the next run finds after a death on the way there."""
+"""The end of a download: which run may commit, over which file, and what the next run finds after a death."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from worker.errors import (
 )
 from worker.transfer.download.partial_file import PartialFile, new_upload_id, remove_partial
 
-STEPS = {True: "rename", False: "link"}  #: which publishes, with and without overwrite
+STEPS = {True: "rename", False: "link"}  #: which commits, with and without overwrite
 OTHERS = b"somebody else's file"
 
 
@@ -77,29 +77,19 @@ def partial(world: World) -> Path:
 # --- zombies ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("overwrite", [True, False])
-def test_a_run_that_lost_its_job_right_before_it_publishes_has_no_name_to_publish(
-    overwrite: bool, empty: World
+@pytest.mark.parametrize(("overwrite", "step"), [(True, "rename"), (False, "link"), (True, "sync"), (False, "sync")])
+def test_a_run_that_lost_its_job_beside_its_commit_commits_no_second_time(
+    overwrite: bool, step: str, empty: World
 ) -> None:
-    fuse = Meanwhile(empty, STEPS[overwrite], lambda: empty.run(overwrite=overwrite))
+    """Right before, it has no name to commit; right after, the next run confirms it."""
+    fuse = Meanwhile(empty, step, lambda: empty.run(overwrite=overwrite))
     with pytest.raises(LeaseLostError):
         run_with(empty, fuse, overwrite=overwrite)
     empty.assert_all_is_well()
     assert empty.fetched() == [0, 10, 20, 30]
 
 
-@pytest.mark.parametrize("overwrite", [True, False])
-def test_a_run_that_lost_its_job_right_after_it_published_is_confirmed_by_the_next(
-    overwrite: bool, empty: World
-) -> None:
-    fuse = Meanwhile(empty, "sync", lambda: empty.run(overwrite=overwrite))
-    with pytest.raises(LeaseLostError):
-        run_with(empty, fuse, overwrite=overwrite)
-    empty.assert_all_is_well()
-    assert empty.fetched() == [0, 10, 20, 30]
-
-
-def test_a_run_that_lost_its_job_in_the_middle_of_a_part_does_not_touch_what_is_published(world: World) -> None:
+def test_a_run_that_lost_its_job_within_a_part_does_not_touch_the_committed_file(world: World) -> None:
     """By then the file belongs to its readers: one has appended to it already."""
 
     def next_run(verb: str) -> None:
@@ -120,23 +110,11 @@ def test_a_run_that_lost_its_job_before_it_made_its_partial_file_leaves_none(wor
     world.assert_all_is_well()
 
 
-def test_a_run_that_lost_its_job_does_not_adopt_what_a_later_one_has(world: World) -> None:
-    interrupt(world)
-
-    def next_run() -> None:
-        interrupt(world, 1)
-
-    with pytest.raises(LeaseLostError):
-        run_with(world, Meanwhile(world, "names", next_run, in_state="open"))
-    world.run()
-    world.assert_all_is_well()
-    assert world.fetched() == [0, 10, 20, 30]
-
-
-def test_a_run_that_lost_its_job_while_it_adopts_does_not_adopt(world: World) -> None:
+@pytest.mark.parametrize("step", ["names", "rename"])
+def test_a_run_that_lost_its_job_does_not_adopt_the_file_of_a_later_one(step: str, world: World) -> None:
     interrupt(world)
     with pytest.raises(LeaseLostError):
-        run_with(world, Meanwhile(world, "rename", lambda: interrupt(world, 1), in_state="open"))
+        run_with(world, Meanwhile(world, step, lambda: interrupt(world, 1), in_state="open"))
     world.run()
     world.assert_all_is_well()
     assert world.fetched() == [0, 10, 20, 30]
@@ -171,7 +149,7 @@ def test_a_file_that_appears_meanwhile_is_replaced_if_it_may_be(world: World) ->
     world.assert_all_is_well()
 
 
-# --- settling --------------------------------------------------------------------------------------------------------
+# --- resolving a commit ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -218,7 +196,7 @@ def test_a_published_file_that_was_taken_away_is_not_fetched_again(world: World)
     assert (world.seen(), world.fetched()) == (None, [0, 10, 20, 30])
 
 
-def test_with_the_old_file_still_there_and_no_partial_file_the_download_begins_again(world: World) -> None:
+def test_with_the_old_file_there_and_no_partial_file_the_download_begins_again(world: World) -> None:
     die_before(world, "rename")
     partial(world).unlink()
     world.run()
@@ -238,7 +216,7 @@ def test_a_published_file_is_known_by_its_bytes_also_after_it_was_copied_back(wo
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o777])
-def test_the_mode_of_a_replaced_file_is_kept_and_the_partial_file_is_no_more_readable(mode: int, world: World) -> None:
+def test_the_mode_of_a_replaced_file_is_kept_and_the_partial_file_has_it_too(mode: int, world: World) -> None:
     world.path.chmod(mode)
     interrupt(world)
     assert stat.S_IMODE(partial(world).stat().st_mode) == mode
@@ -309,7 +287,7 @@ def test_a_fifo_planted_in_the_place_of_the_partial_file_blocks_nobody(world: Wo
 def test_a_directory_that_takes_the_final_name_meanwhile_is_left_alone(empty: World) -> None:
     interrupt(empty)
     empty.path.mkdir()
-    with pytest.raises(DestinationNotAllowedError, match="is no regular file"):
+    with pytest.raises(DestinationNotAllowedError, match="not a regular file"):
         empty.run()
     empty.path.rmdir()
     empty.run()
@@ -325,7 +303,7 @@ def test_a_directory_swapped_for_a_symlink_leads_nobody_astray(world: World, tmp
             world.root.rename(moved)
             world.root.symlink_to(elsewhere)
 
-    with pytest.raises(DestinationUnavailableError, match="has become"):
+    with pytest.raises(DestinationUnavailableError, match=" is now "):
         world.run(store=HookedStore(world.memory, after=swap))
     assert os.listdir(elsewhere) == []
     assert (moved / "7.mp4").read_bytes() == OLD

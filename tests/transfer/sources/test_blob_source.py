@@ -179,7 +179,7 @@ def test_drops_without_end_are_an_error_that_a_retry_may_mend(error: StoreError 
     assert breaking.offsets == [0, 10, 20, 30, 40]
 
 
-def test_a_blob_that_is_replaced_between_a_drop_and_the_resume_never_gives_two_halves(store: MemoryStore) -> None:
+def test_a_blob_replaced_between_a_drop_and_the_resume_never_gives_two_halves(store: MemoryStore) -> None:
     class Replacing(BreakingStore):
         def get(self, *args: Any, **keywords: Any) -> AbstractContextManager[Reader]:
             found = super().get(*args, **keywords)

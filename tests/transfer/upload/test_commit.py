@@ -1,4 +1,4 @@
-"""Commit calls: whatever the store answers, what readers see decides, and nothing of others is overwritten."""
+"""Commit calls: readers' view decides, not the store's answer, and no other writer's blob is overwritten."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 
 from blobferry.checks.arguments import MARK_NAME
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
+from tests.transfer.bench import StopAfter
 from worker.errors import (
     InvalidStoreRequestError,
     LeaseLostError,
@@ -34,19 +35,14 @@ def put_new(store: Store) -> Callable[[Condition | None], PutReceipt]:
     return lambda condition: store.put("key", NEW, condition=condition, options=options)
 
 
-def checkpoint_for(base: VisibleVersion) -> MemoryCheckpoint:
-    checkpoint = MemoryCheckpoint("ours")
-    checkpoint.opening("key", size=len(NEW), part_size=None, base=base)
-    return checkpoint
-
-
 class CommitOnce:
-    """One call of publish, with what it slept and wrote down."""
+    """One call of commit, with its checkpoint and its pauses."""
 
     def __init__(self, store: Store, base: VisibleVersion | None = None) -> None:
         self.store = store
         self.base = VisibleVersion.of(look(store, "key")) if base is None else base
-        self.checkpoint = checkpoint_for(self.base)
+        self.checkpoint = MemoryCheckpoint("ours")
+        self.checkpoint.opening("key", size=len(NEW), part_size=None, base=self.base)
         self.slept: list[float] = []
 
     def run(self, stop: Callable[[], bool] = never, **how: Any) -> PutReceipt:
@@ -150,33 +146,26 @@ def test_a_last_writer_replaces_what_somebody_else_put_in_between(memory: Memory
 
 def test_a_last_writer_whose_answer_is_lost_does_not_write_over_a_later_one(memory: MemoryStore) -> None:
     store = FaultyStore(memory, "put", when="after")
-    hooked = HookedStore(store, after=lambda verb: None)
 
     def overwrite(verb: str) -> None:
         if verb == "head" and store.fired == 1 and blob(memory, "key") == NEW:
             memory.put("key", b"a later one")
 
-    commitment = CommitOnce(HookedStore(hooked, before=overwrite))
+    commitment = CommitOnce(HookedStore(store, before=overwrite))
     with pytest.raises(SupersededError):
         commitment.run(is_last_writer=True)
     assert blob(memory, "key") == b"a later one"
 
 
-def test_a_store_that_stays_down_ends_in_its_own_error_with_the_base_visible(memory: MemoryStore) -> None:
+def test_a_store_that_stays_down_ends_in_its_own_error_after_the_last_try(memory: MemoryStore) -> None:
     before = blob(memory, "key")
     store = FaultyStore(memory, "put", times=100)
     commitment = CommitOnce(store)
     with pytest.raises(StoreUnavailableError):
         commitment.run()
     assert store.fired == MAX_TRIES
-    assert blob(memory, "key") == before
-
-
-def test_nobody_waits_after_the_last_try(memory: MemoryStore) -> None:
-    commitment = CommitOnce(FaultyStore(memory, "put", times=100))
-    with pytest.raises(StoreUnavailableError):
-        commitment.run()
     assert commitment.slept == [0.5, 1.0]
+    assert blob(memory, "key") == before
 
 
 def test_a_permanent_error_without_effect_is_not_repeated(memory: MemoryStore) -> None:
@@ -264,21 +253,13 @@ def test_a_stop_before_the_call_prevents_it(memory: MemoryStore) -> None:
 
 
 def test_a_lost_lease_prevents_the_call_and_each_repetition(memory: MemoryStore) -> None:
-    asked: list[int] = []
-
-    def stop() -> bool:
-        asked.append(1)
-        if len(asked) == 2:
-            raise LeaseLostError("taken over")
-        return False
-
     store = FaultyStore(memory, "put", times=100)
     with pytest.raises(LeaseLostError):
-        CommitOnce(store).run(stop)
+        CommitOnce(store).run(StopAfter(1, LeaseLostError("taken over")))
     assert store.fired == 1
 
 
-def test_a_look_that_fails_after_a_failed_call_is_the_error_and_nothing_is_repeated(memory: MemoryStore) -> None:
+def test_a_look_that_fails_after_a_failed_call_is_the_error(memory: MemoryStore) -> None:
     commitment = CommitOnce(memory)
     store = FaultyStore(FaultyStore(memory, "head", times=100), "put", when="after")
     commitment.store = store

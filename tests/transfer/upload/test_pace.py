@@ -16,6 +16,7 @@ import pytest
 
 from dev.waiting import wait_until
 from tests.doubles import BytesSource, WrappedStore, blob, tiny_store, unfinished, write
+from tests.transfer.bench import KEY, StopAfter
 from worker.errors import (
     LeaseLostError,
     PermissionDeniedError,
@@ -32,7 +33,6 @@ from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
 ROOT = Path(__file__).resolve().parents[3]
 THREADS = 8
-KEY = "videos/7.mp4"
 FORK = multiprocessing.get_context("fork")
 BLOB = bytes(range(256)) * 10  # 256 parts of ten bytes
 
@@ -136,7 +136,7 @@ def test_copies_of_parts_slow_down_as_well(engine: Engine) -> None:
     judge(store)
 
 
-def test_a_store_that_stays_too_busy_ends_the_run_with_its_own_error_and_the_parts_are_kept(engine: Engine) -> None:
+def test_a_store_that_stays_too_busy_ends_the_run_and_the_parts_are_kept(engine: Engine) -> None:
     store, checkpoint = BusyStore(tiny_store(), room=0), MemoryCheckpoint("job")
     with pytest.raises(SlowDownError):
         write(engine, store, KEY, BytesSource(BLOB), checkpoint=checkpoint)
@@ -146,29 +146,20 @@ def test_a_store_that_stays_too_busy_ends_the_run_with_its_own_error_and_the_par
     assert blob(store, KEY) == BLOB
 
 
-def test_a_part_is_tried_a_few_times_and_no_more(pace: Pace) -> None:
-    tries: list[int] = []
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [(SlowDownError, TRIES), (StoreUnavailableError, 1), (PermissionDeniedError, 1), (WriteConflictError, 1)],
+)
+def test_a_part_is_tried_a_few_times_if_the_store_is_too_busy(error: type[Exception], tries: int, pace: Pace) -> None:
+    tried: list[int] = []
 
     def work() -> None:
-        tries.append(1)
-        raise SlowDownError("busy")
-
-    with pytest.raises(SlowDownError):
-        pace.call(work, THREADS, never)
-    assert len(tries) == TRIES
-
-
-@pytest.mark.parametrize("error", [StoreUnavailableError, PermissionDeniedError, WriteConflictError])
-def test_any_other_error_is_raised_at_once(error: type[Exception], pace: Pace) -> None:
-    tries: list[int] = []
-
-    def work() -> None:
-        tries.append(1)
+        tried.append(1)
         raise error("no")
 
     with pytest.raises(error):
         pace.call(work, THREADS, never)
-    assert len(tries) == 1
+    assert len(tried) == tries
 
 
 def test_a_timeout_is_pressure_and_a_refusal_is_none(pace: Pace) -> None:
@@ -227,14 +218,8 @@ def test_each_bucket_has_its_own(paces: Paces) -> None:
 
 def test_a_stop_ends_the_pause(pace: Pace) -> None:
     patient = Pace(pace.memory, pace.offset, pace.gate, pause=3600)
-    asked: list[int] = []
-
-    def stop() -> bool:
-        asked.append(1)
-        return len(asked) > 3
-
     with pytest.raises(Interrupted):
-        patient.call(fail(SlowDownError("busy")), THREADS, stop)
+        patient.call(fail(SlowDownError("busy")), THREADS, StopAfter(3))
 
 
 def test_a_lost_lease_ends_the_wait_for_a_turn_with_nothing_sent(pace: Pace) -> None:
@@ -260,21 +245,22 @@ def test_a_lost_lease_ends_the_wait_for_a_turn_with_nothing_sent(pace: Pace) -> 
     assert pace.gate.in_hand == 0
 
 
-# --- a family of processes -------------------------------------------------------------------------------------------
+# --- the children of a worker ----------------------------------------------------------------------------------------
+
+
+def in_child(work: Callable[..., None], *args: Any) -> None:
+    child = FORK.Process(target=work, args=args)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
 
 
 def test_all_children_of_a_worker_go_at_one_pace(paces: Paces) -> None:
     pace = paces.of(tiny_store())
-    child = FORK.Process(target=press, args=(pace, 2))
-    child.start()
-    child.join(60)
-    assert child.exitcode == 0
+    in_child(press, pace, 2)
     assert pace.limit(THREADS) == THREADS // 4
     pace.call(lambda: None, THREADS, never)
-    child = FORK.Process(target=recover, args=(pace,))
-    child.start()
-    child.join(60)
-    assert child.exitcode == 0
+    in_child(recover, pace)
     assert pace.limit(THREADS) == THREADS
 
 
@@ -290,7 +276,7 @@ def test_a_child_that_is_killed_takes_nothing_along(pace: Pace) -> None:
 
     def hold() -> None:
         sender.send("in hand")
-        time.sleep(600)
+        signal.pause()
 
     child = FORK.Process(target=pace.call, args=(hold, THREADS, never))
     child.start()
@@ -303,7 +289,7 @@ def test_a_child_that_is_killed_takes_nothing_along(pace: Pace) -> None:
     wait_until(lambda: pace.limit(THREADS) == THREADS, 5, "the pace recovers")
 
 
-def test_a_worker_has_the_paces_of_its_family_before_it_forks(tmp_path: Path) -> None:
+def test_a_worker_has_its_paces_before_it_forks(tmp_path: Path) -> None:
     program = "import sys, worker.app; sys.exit('worker.transfer.upload.pace' not in sys.modules)"
     environment = {
         "PATH": os.environ["PATH"],

@@ -7,24 +7,15 @@ from dataclasses import replace
 import pytest
 
 from blobferry.contract import UploadState
-from tests.doubles import (
-    BytesSource,
-    FaultyStore,
-    RecordingStore,
-    blob,
-    tiny_store,
-    write,
-)
+from tests.doubles import BytesSource, FaultyStore
+from tests.transfer.bench import KEY, Bench, CountingSource
 from worker.errors import SourceChangedError, StoreUnavailableError
 from worker.stores.blob_values import PartReceipt
 from worker.stores.checksums import checksum_of
-from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.store import Store
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import MemoryCheckpoint, SentPart, VisibleVersion
 from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartPlan
-from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.reconcile import reconcile
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
@@ -64,76 +55,61 @@ def held(number: int, **changes: object) -> PartReceipt:
 
 
 def result(
-    threads: PartThreads, rows: list[SentPart], listed: list[PartReceipt], *, algorithm: str = "crc64nvme"
-) -> tuple[dict[int, SentPart], MemoryCheckpoint]:
+    threads: PartThreads,
+    rows: list[SentPart],
+    listed: list[PartReceipt],
+    *,
+    algorithm: str = "crc64nvme",
+    data: bytes = BLOB,
+) -> dict[int, SentPart]:
     checkpoint = MemoryCheckpoint()
     checkpoint.opening("key", size=35, part_size=10, base=VisibleVersion())
     checkpoint.opened("id")
     checkpoint.record(rows, bytes_sent=7)
     upload = checkpoint.load()
     assert upload is not None
-    parts = reconcile(
-        upload, PLAN, listed, source=BytesSource(BLOB), algorithm=algorithm, threads=threads, checkpoint=checkpoint
-    )
+    source = BytesSource(data)
+    parts = reconcile(upload, PLAN, listed, source=source, algorithm=algorithm, threads=threads, checkpoint=checkpoint)
     now = checkpoint.load()
     assert now is not None
-    assert now.parts == parts  # the checkpoint says the same
+    assert now.parts == parts  # the checkpoint has rows for just these
     assert checkpoint.bytes_sent == 7  # adopting sends nothing
-    return parts, checkpoint
+    return parts
 
 
 def test_rows_that_the_store_agrees_with_are_kept(threads: PartThreads) -> None:
-    parts, _ = result(threads, [row(1), row(4)], [held(1), held(4)])
-    assert parts == {1: row(1), 4: row(4)}
+    assert result(threads, [row(1), row(4)], [held(1), held(4)]) == {1: row(1), 4: row(4)}
 
 
-def test_quotes_around_an_etag_make_no_difference(threads: PartThreads) -> None:
-    parts, _ = result(threads, [row(1)], [held(1, etag=etag(piece(1)).strip('"'))])
-    assert set(parts) == {1}
+@pytest.mark.parametrize("etag_", [etag(piece(1)).strip('"'), '"kms-1"'], ids=["without quotes", "opaque"])
+def test_a_row_is_kept_if_the_store_shows_its_etag_with_or_without_quotes(etag_: str, threads: PartThreads) -> None:
+    ours = row(1, etag=f'"{etag_.strip(chr(34))}"')
+    assert result(threads, [ours], [held(1, etag=etag_)]) == {1: ours}
 
 
 @pytest.mark.parametrize(
     "listed",
-    [
-        [],
-        [held(2)],
-        [held(1, etag='"0123"', checksum=None)],
-        [held(1, size=9)],
-    ],
+    [[], [held(2)], [held(1, etag='"0123"', checksum=None)], [held(1, size=9)]],
     ids=["nothing", "another part", "another etag", "another size"],
 )
-def test_a_row_whose_part_the_store_does_not_show_is_dropped(threads: PartThreads, listed: list[PartReceipt]) -> None:
-    parts, _ = result(threads, [row(1)], listed)
-    assert 1 not in parts
+def test_a_row_whose_part_the_store_does_not_show_is_dropped(listed: list[PartReceipt], threads: PartThreads) -> None:
+    assert 1 not in result(threads, [row(1)], listed)
 
 
-def test_a_row_with_an_opaque_etag_is_kept_if_the_store_shows_the_same(threads: PartThreads) -> None:
-    parts, _ = result(threads, [row(1, etag='"kms-1"')], [held(1, etag='"kms-1"')])
-    assert set(parts) == {1}
-
-
-def test_a_part_without_a_row_is_adopted_by_its_checksum(threads: PartThreads) -> None:
-    parts, _ = result(threads, [], [held(2, etag='"opaque"')])
-    assert parts == {2: row(2, etag='"opaque"')}
-
-
-def test_a_part_without_a_row_is_adopted_by_its_md5_etag_where_the_store_echoes_no_checksum(
-    threads: PartThreads,
+@pytest.mark.parametrize(
+    ("receipt", "algorithm", "adopted"),
+    [
+        (held(2, etag='"opaque"'), "crc64nvme", row(2, etag='"opaque"')),
+        (held(4, checksum=None), "crc64nvme", row(4)),
+        (held(4, checksum=None), "none", row(4, checksum=None)),
+        (held(1, checksum=checksum(1, "crc32c")), "crc64nvme", row(1)),
+    ],
+    ids=["by checksum", "by MD5 where none is echoed", "by MD5 where there are none", "by MD5 beside another checksum"],
+)
+def test_a_part_without_a_row_is_adopted(
+    receipt: PartReceipt, algorithm: str, adopted: SentPart, threads: PartThreads
 ) -> None:
-    parts, _ = result(threads, [], [held(4, checksum=None)])
-    assert parts == {4: row(4)}
-
-
-def test_a_part_without_a_row_is_adopted_by_its_etag_where_there_are_no_checksums(threads: PartThreads) -> None:
-    parts, _ = result(threads, [], [held(4, checksum=None)], algorithm="none")
-    assert parts == {4: row(4, checksum=None)}
-
-
-def test_a_checksum_of_another_algorithm_says_nothing_and_the_etag_decides(threads: PartThreads) -> None:
-    ours, _ = result(threads, [], [held(1, checksum=checksum(1, "crc32c"))])
-    theirs, _ = result(threads, [], [held(1, checksum=checksum(1, "crc32c"), etag='"opaque"')])
-    assert set(ours) == {1}
-    assert theirs == {}
+    assert result(threads, [], [receipt], algorithm=algorithm) == {adopted.part_number: adopted}
 
 
 @pytest.mark.parametrize(
@@ -143,87 +119,47 @@ def test_a_checksum_of_another_algorithm_says_nothing_and_the_etag_decides(threa
         held(1, checksum=checksum(2)),
         held(1, checksum=None, etag=etag(piece(2))),
         held(1, checksum=None, etag='"opaque"'),
+        held(1, checksum=checksum(1, "crc32c"), etag='"opaque"'),
         held(1, size=9),
         PartReceipt(5, 10, etag(piece(1)), checksum(1)),
     ],
-    ids=["other bytes", "other checksum", "other md5", "nothing to compare", "other size", "beyond the plan"],
+    ids=[
+        "other bytes",
+        "other checksum",
+        "other md5",
+        "nothing to compare",
+        "nothing of one algorithm",
+        "other size",
+        "beyond the plan",
+    ],
 )
-def test_a_part_that_is_not_surely_ours_is_sent_again(threads: PartThreads, receipt: PartReceipt) -> None:
-    parts, _ = result(threads, [], [receipt])
-    assert parts == {}
+def test_a_part_that_is_not_surely_ours_is_sent_again(receipt: PartReceipt, threads: PartThreads) -> None:
+    assert result(threads, [], [receipt]) == {}
 
 
 def test_a_dropped_row_whose_part_holds_the_right_bytes_after_all_is_adopted(threads: PartThreads) -> None:
     """The row was of an earlier sending of the part; the later one landed, and its row was lost."""
-    parts, _ = result(threads, [row(1, etag='"earlier"')], [held(1)])
-    assert parts == {1: row(1)}
+    assert result(threads, [row(1, etag='"earlier"')], [held(1)]) == {1: row(1)}
 
 
 def test_a_source_that_became_shorter_is_noticed_while_adopting(threads: PartThreads) -> None:
-    checkpoint = MemoryCheckpoint()
-    checkpoint.opening("key", size=35, part_size=10, base=VisibleVersion())
-    upload = checkpoint.load()
-    assert upload is not None
     with pytest.raises(SourceChangedError):
-        reconcile(
-            upload,
-            PLAN,
-            [held(4)],
-            source=BytesSource(BLOB[:31]),
-            algorithm="crc64nvme",
-            threads=threads,
-            checkpoint=checkpoint,
-        )
+        result(threads, [], [held(4)], data=BLOB[:31])
 
 
-A_KEY = "a"
-
-
-PART = 10
-
-
-@pytest.fixture
-def wide_engine() -> Iterator[Engine]:
-    wide_engine = Engine(part_size=PART, part_threads=3)
-    yield wide_engine
-    wide_engine.close()
-
-
-@pytest.fixture
-def memory() -> MemoryStore:
-    return tiny_store()
-
-
-class Counting(BytesSource):
-    """Counts the parts of which something was read."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.begun = set[int]()
-
-    def readinto(self, offset: int, buffer: memoryview) -> None:
-        self.begun.add(offset // PART)
-        super().readinto(offset, buffer)
-
-
-def test_a_copied_part_without_a_row_is_copied_again_and_not_read(wide_engine: Engine, memory: MemoryStore) -> None:
+def test_a_copied_part_without_a_row_is_copied_again_and_not_read(bench: Bench) -> None:
     """Reading it to compare would cost more than another copy within the store."""
-    checkpoint, old = MemoryCheckpoint(), bytes(range(100, 140))
-    memory.put(A_KEY, old)
-    head, copying = CopiedPrefix.of(memory.head(A_KEY), len(old)), Copying(threshold=1, part_size=PART, threads=1)
-    wished = old + bytes(range(20))
-
-    def run(store: Store) -> None:
-        write(wide_engine, store, A_KEY, BytesSource(wished), checkpoint=checkpoint, head=head, copying=copying)
-
+    old = bytes(range(100, 140))
+    bench.memory.put(KEY, old)
+    head, copying = CopiedPrefix.of(bench.memory.head(KEY), len(old)), Copying(threshold=1, part_size=10, threads=1)
+    source = CountingSource(old + bytes(range(20)))
     with pytest.raises(StoreUnavailableError):
-        run(FaultyStore(memory, "complete_upload", times=99))
-    assert checkpoint.upload is not None
-    checkpoint.upload = replace(checkpoint.upload, state=UploadState.OPEN)  # its worker died before it came to that
-    checkpoint.drop([2, 3])  # and before these rows were committed
-    source = Counting(wished)
-    store = RecordingStore(memory)
-    write(wide_engine, store, A_KEY, source, checkpoint=checkpoint, head=head, copying=copying)
+        bench.write(source, FaultyStore(bench.memory, "complete_upload", times=99), head=head, copying=copying)
+    assert bench.checkpoint.upload is not None
+    bench.checkpoint.upload = replace(bench.checkpoint.upload, state=UploadState.OPEN)  # it died before it came to that
+    bench.checkpoint.drop([2, 3])  # and before these rows were committed
+    source.begun.clear()
+    store = bench.record(source, head=head, copying=copying)
     assert [call.args[2] for call in store.named("copy_part", "upload_part")] == [2, 3]
     assert source.begun == set()
-    assert blob(memory, A_KEY) == wished
+    assert bench.blob == source.data

@@ -1,4 +1,4 @@
-"""Streams: bytes that come once and in order, up the ladder; any failure leaves the old blob and no upload."""
+"""Streams: parts that grow, buffers that never block others. Readers that fail: tests/driver/test_write_failures."""
 
 import io
 import random
@@ -11,14 +11,7 @@ import pytest
 
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store, unfinished
 from worker.driver import Driver
-from worker.errors import (
-    PlanError,
-    SlowDownError,
-    SourceChangedError,
-    SourceUnavailableError,
-    SupersededError,
-    UploadNotFoundError,
-)
+from worker.errors import SlowDownError, SupersededError, UploadNotFoundError
 from worker.stores.blob_values import Limits
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
@@ -59,16 +52,6 @@ def test_a_stream_becomes_the_blob_in_parts_that_grow(size: int, on: Callable[[S
     assert bool(sizes) == (size > PART)
 
 
-def test_one_byte_more_than_fits_is_a_plan_error_and_the_old_blob_stays(on: Callable[[Store], Driver]) -> None:
-    memory = tiny_store(limits=LADDER)
-    memory.put("a", OLD)
-    with pytest.raises(PlanError) as caught:
-        on(memory).write_stream("/a", 0, io.BytesIO(data(MOST + 1)))
-    assert caught.value.total_read == MOST + 1
-    assert blob(memory, "a") == OLD
-    assert unfinished(memory) == []
-
-
 def test_parts_that_no_buffer_holds_are_put_aside_and_may_be_sent_twice(on: Callable[[Store], Driver]) -> None:
     """The buffers have 10 bytes here; the store asks for some parts twice."""
 
@@ -91,23 +74,6 @@ def test_a_stream_is_written_onto_what_is_there(offset: int, size: int, on: Call
     assert blob(store, "a") == OLD[:offset].ljust(offset, b"\0") + data(size)
     assert unfinished(store) == []
     assert bool(store.named("copy_part")) == (offset > 0)
-
-
-def test_a_reader_that_fails_late_leaves_the_old_blob(on: Callable[[Store], Driver]) -> None:
-    class Failing(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            if self.tell() >= 150:
-                raise OSError("unplugged")
-            return super().read(min(size or 0, 7))
-
-    memory = tiny_store(limits=LADDER)
-    memory.put("a", OLD)
-    with pytest.raises(SourceUnavailableError, match="unplugged") as caught:
-        on(memory).write_stream("/a", 0, Failing(data(300)))
-    assert isinstance(caught.value.__cause__, OSError)
-    assert caught.value.total_read == 150
-    assert blob(memory, "a") == OLD
-    assert unfinished(memory) == []
 
 
 @pytest.mark.long  # six pauses; what a busy store means is told in test_pace.py
@@ -145,16 +111,6 @@ def test_a_blob_that_hides_what_was_written_is_said(on: Callable[[Store], Driver
     hiding = HookedStore(memory, before=writing(memory, "upload_part"), after=writing(memory, "complete_upload"))
     with pytest.raises(SupersededError, match="hides"):
         on(hiding).write_stream("/a", 0, io.BytesIO(data(300)))
-
-
-@pytest.mark.parametrize("verb", ["upload_part", "complete_upload"])
-def test_what_is_written_onto_a_blob_is_not_mixed_with_another(verb: str, on: Callable[[Store], Driver]) -> None:
-    memory = tiny_store(limits=LADDER)
-    memory.put("a", OLD)
-    with pytest.raises((SupersededError, SourceChangedError)):
-        on(HookedStore(memory, before=writing(memory, verb))).write_stream("/a", 30, io.BytesIO(data(300)))
-    assert blob(memory, "a") == b"theirs"
-    assert unfinished(memory) == []
 
 
 def test_a_reader_that_never_comes_back_keeps_nobody_waiting(on: Callable[[Store], Driver]) -> None:

@@ -1,1 +1,1 @@
-"""A blob to a file: written aside, part by part, checked, renamed into place."""
+"""Writes a blob to a file: aside, part by part, checked, then renamed into place."""

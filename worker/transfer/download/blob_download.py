@@ -1,7 +1,7 @@
-"""Downloading: a blob's bytes into a file, part by part, so that any other process of this host can go on with it.
+"""Downloads a blob to a file, part by part, so that another process of this host can continue.
 
-Readers see what was there before until all bytes are there, checked, and on the disk. A part is on the disk before
-its row says so; a part with a row is never fetched again.
+Readers see the old file until all bytes are checked and on the disk. A part is on the disk before its row is written;
+a part with a row is never fetched again.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,28 @@ from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
 from worker.transfer.download.file_target import FileTarget
 from worker.transfer.download.partial_file import PartialFile, new_upload_id
-from worker.transfer.parts import Task, recording, run_all
+from worker.transfer.parts import Task, recorder, run_all
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.sources.source import Source
 
-LIMITS: Final = Limits(min_part_size=1, max_part_size=2**63, max_parts=10_000)  #: as many rows as an upload may have
+LIMITS: Final = Limits(min_part_size=1, max_part_size=2**63, max_parts=10_000)  #: no more rows than an upload has
 _JOINABLE: Final = ("CRC64NVME", "CRC32C")
 
 
 def download(
     target: FileTarget, source: Source, offset: int = 0, *, part_size: int, checksum: str | None = None
 ) -> None:
-    """Make the source's bytes from ``offset`` on the target's file; the checkpoint then says ``completed``.
+    """Make the source's bytes from ``offset`` on the target's file, and complete the checkpoint.
 
-    ``checksum`` is the one that the store shows for all of the source. Goes on from the checkpoint. Raises
-    Interrupted, SourceError, DestinationError, TransferError, ChecksumMismatchError; partial file and checkpoint
-    then stay, to go on with later.
+    Continues from the checkpoint. Raises Interrupted, SourceError, DestinationError, TransferError,
+    ChecksumMismatchError; partial file and checkpoint then stay, to be continued later.
+
+    Args:
+        target: the file, and its checkpoint.
+        source: the bytes.
+        offset: number of bytes of the source to leave out.
+        part_size: bytes of each part.
+        checksum: that of the whole source as the store shows it; None if it shows none.
     """
     size = max(source.size - offset, 0)
     target.checkpoint.pin_source(size, {**source.fingerprint, "offset": offset})
@@ -42,7 +48,7 @@ def download(
 
 @dataclass(frozen=True, slots=True)
 class _Tee:
-    """The source from ``offset`` on; what is read of it, the partial file then holds."""
+    """The source from ``offset`` on. Each read also writes the bytes to the partial file."""
 
     source: Source
     offset: int
@@ -63,17 +69,17 @@ class _Download:
     offset: int  #: of the file's first byte in the source
     size: int  #: of the file
     part_size: int
-    checksum: str | None  #: of the file, as the store shows it; None: there is nothing to compare with
+    checksum: str | None  #: of the file, as the store shows it; None if there is none to compare with
 
     def advance(self) -> bool:
-        """Go on from what the checkpoint says; False if it has to be read again."""
+        """Take the next step from the state that the checkpoint has; True if the download is completed."""
         target, checkpoint = self.target, self.target.checkpoint
         upload = checkpoint.load()
         if upload is None:
             plan = plan_parts(self.size, part_size=self.part_size, limits=LIMITS)
             checkpoint.opening(target.destination.key, size=plan.size, part_size=plan.part_size, base=target.base())
             return False
-        if upload.key != target.destination.key:  # the directory of the URL is another one now
+        if upload.key != target.destination.key:  # the path now leads to another directory
             checkpoint.abandon(gone=False)
             return False
         if upload.state in (UploadState.COMPLETING, UploadState.COMPLETED):
@@ -84,9 +90,9 @@ class _Download:
             )
             return False
         with target.partial(upload) as partial:
-            return self._go_on(upload, partial)
+            return self._continue(upload, partial)
 
-    def _go_on(self, upload: SavedUpload, partial: PartialFile | None) -> bool:
+    def _continue(self, upload: SavedUpload, partial: PartialFile | None) -> bool:
         target = self.target
         if partial is None or partial.length < max((row.offset + row.size for row in upload.parts.values()), default=0):
             target.begin_again(upload, "the partial file lacks bytes that have rows")
@@ -106,7 +112,7 @@ class _Download:
         missing = [part for part in plan if part.number not in upload.parts]
         if missing:
             target.destination.check_space(partial.missing)
-        record = recording(target.checkpoint)
+        record = recorder(target.checkpoint)
         algorithm = _name(self.checksum or "crc64nvme")
         tee = _Tee(self.source, self.offset, partial)
 
@@ -125,11 +131,11 @@ class _Download:
         return {**upload.parts, **{part.part_number: part for part in fetched}}
 
     def _check(self, upload: SavedUpload, parts: dict[int, SentPart]) -> None:
-        """Compare with what the store says of its blob. The parts are dropped if it differs, so that a retry helps."""
+        """Compare with the store's checksum. If they differ, drop the parts, so that a retry fetches them again."""
         found = join_checksums((part.checksum, part.size) for _, part in sorted(parts.items()))
         if self.checksum and found and found != self.checksum and _name(found) == _name(self.checksum):
             error = ChecksumMismatchError(
-                f"{self.source.url}: what was received has the checksum {found}, the store says {self.checksum}"
+                f"{self.source.url}: the received bytes have the checksum {found}, the store shows {self.checksum}"
             )
             try:
                 self.target.begin_again(upload, str(error))

@@ -1,6 +1,6 @@
-"""The file target: one destination, and the run that makes it visible. A file is committed by a rename.
+"""The file target: one destination, and the run that makes it visible. A rename commits the file.
 
-A run that has the partial file under its own name knows that no earlier run has committed it, nor ever will.
+If a run finds the partial file, and renames it to its own name, no earlier run has committed it or still can.
 """
 
 import logging
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileTarget:
-    """``token`` is that of the run: later runs of a job have greater ones."""
+    """One file, and the run that writes it. Later runs of a job have greater tokens."""
 
     destination: FileDestination
     checkpoint: Checkpoint
@@ -43,7 +43,7 @@ class FileTarget:
     stop: Stop = never
 
     def base(self) -> VisibleVersion:
-        """What readers see at the destination now. Raises BlobExistsError if it must not be replaced."""
+        """Return the version that readers see. Raises BlobExistsError if it must not be replaced."""
         base = self.destination.look()
         if not self.overwrite and not base.is_absent:
             raise BlobExistsError(f"{self.destination.url}: a file is there already, and overwrite is off")
@@ -51,7 +51,7 @@ class FileTarget:
 
     @contextmanager
     def partial(self, upload: SavedUpload) -> Iterator[PartialFile | None]:
-        """The upload's partial file, which only this run may commit; None if it is gone although parts have rows."""
+        """Yield the partial file, which only this run can commit; None if it is gone although parts have rows."""
         upload_id = upload.upload_id
         assert upload_id is not None, "a partial file is named before it is created"
         partial = PartialFile.adopt(self.destination, upload_id, self.token, upload.size)
@@ -64,7 +64,7 @@ class FileTarget:
             yield partial
 
     def commit(self, upload: SavedUpload, partial: PartialFile) -> bool:
-        """Make the complete partial file the destination; False if it is no longer this run's."""
+        """Make the complete partial file the destination; False if a later run has taken it over."""
         if self.stop():
             raise Interrupted
         self.destination.check()
@@ -79,7 +79,7 @@ class FileTarget:
         return self._completed(upload, etag)
 
     def resolve_commit(self) -> bool:
-        """Finish the commit that an earlier run began: True, and the checkpoint is completed.
+        """Finish the commit that an earlier run began; if it took effect, complete the checkpoint and return True.
 
         Needs no source, which may be gone by now. Raises SupersededError, OutcomeUnknownError, BlobExistsError.
         """
@@ -99,7 +99,7 @@ class FileTarget:
             return self.commit(upload, partial)
 
     def begin_again(self, upload: SavedUpload, reason: str) -> None:
-        """Drop all bytes, also in the checkpoint. Raises TooManyRestartsError."""
+        """Remove the partial file and its rows. Raises TooManyRestartsError."""
         extra = {"destination": self.destination.url, "reason": reason}
         logger.warning("download begins again from byte 0", extra=extra)
         self._remove_partials(upload)
@@ -108,15 +108,17 @@ class FileTarget:
     def _create(self, upload_id: str, size: int) -> PartialFile:
         partial = PartialFile.create(self.destination, upload_id, self.token, size)
         try:
-            self.checkpoint.opened(upload_id)  # saved already: this checks that the job still belongs to this run
+            self.checkpoint.opened(
+                upload_id
+            )  # saved already; saving it again checks that the job still belongs to this run
         except LeaseLostError:
             partial.close()
-            self.destination.remove(partial.name)  # still empty, and no later run would look for it
+            self.destination.remove(partial.name)  # empty, and unknown to later runs
             raise
         return partial
 
     def _was_committed(self, upload: SavedUpload, now: VisibleVersion) -> bool:
-        """The partial file is gone: whether it is the file that readers see ``now``."""
+        """Look whether the missing partial file is the file that readers see ``now``."""
         if now.is_absent:
             raise OutcomeUnknownError(
                 f"{self.destination.url}: neither the file nor its partial file is there; it may have been completed "
@@ -125,18 +127,18 @@ class FileTarget:
         if now.etag == upload.base.etag:
             self.begin_again(upload, "the partial file is gone")
             return False
-        if not self._is_there(upload):
+        if not self._has_recorded_bytes(upload):
             raise self._superseded()
         return self._completed(upload, now.etag)
 
-    def _is_there(self, upload: SavedUpload) -> bool:
-        """Whether the visible file has the bytes of the rows; it is read again."""
+    def _has_recorded_bytes(self, upload: SavedUpload) -> bool:
+        """Read the visible file, and compare it with the checksums of the rows."""
         descriptor = self.destination.open_file(self.destination.name)
         if descriptor is None:
             return False
         with closing(FileSource(self.destination.url, descriptor)) as file:
 
-            def again(part: PartRange, buffer: memoryview) -> SentPart:
+            def reread(part: PartRange, buffer: memoryview) -> SentPart:
                 algorithm = (upload.parts[part.number].checksum or "crc64nvme").partition(":")[0]
                 checksum = checksum_of(PartBody(file, part, buffer), algorithm)
                 return SentPart(part.number, part.offset, part.size, "", checksum)
@@ -145,7 +147,7 @@ class FileTarget:
                 for row in upload.parts.values():
                     if self.stop():
                         raise Interrupted
-                    found = self.threads.run(again, PartRange(row.part_number, row.offset, row.size))
+                    found = self.threads.run(reread, PartRange(row.part_number, row.offset, row.size))
                     if found.checksum != row.checksum:
                         return False
             except SourceChangedError:

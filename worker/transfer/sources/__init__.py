@@ -1,1 +1,1 @@
-"""Where bytes come from: files, blobs, callers' readers, http servers."""
+"""Sources of bytes: files, blobs, readers of callers, http servers."""

@@ -1,4 +1,4 @@
-"""A blob of a store as a source, tied to the version first seen. Holds a store and a key, never a Driver."""
+"""A blob as a source, always in the version that was seen first."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,27 +26,22 @@ from worker.transfer.sources.source import fill
 from worker.units import KIB
 
 _TRANSIENT: Final = (StoreUnavailableError, CredentialsError, ChecksumMismatchError)
-_PIECE: Final = 128 * KIB  #: bytes at most: each part thread holds one piece beside its buffer
+_PIECE: Final = 128 * KIB  #: bytes read at once, at most: each part thread needs them beside its buffer
 
 
 def version_of(head: BlobHead) -> dict[str, Any]:
-    """What distinguishes versions of a blob, even those with the same bytes; JSON values."""
-    return {
-        "size": head.size,
-        "etag": head.etag,
-        "mod_time": head.mod_time.isoformat(),
-        "version_id": head.version_id,
-    }
+    """Return JSON values that differ between two versions of a blob, even with the same bytes."""
+    return {"size": head.size, "etag": head.etag, "mod_time": head.mod_time.isoformat(), "version_id": head.version_id}
 
 
 class BlobSource:
-    """The blob under a key; messages name it by ``url``.
+    """The blob at a key; messages name it by ``url``.
 
-    Every error of its store becomes a SourceError, so that a transfer does not mistake it for one of the destination.
+    Every error of its store becomes a SourceError, so that a transfer does not take it for one of the destination.
     """
 
     def __init__(self, store: Store, key: str, url: str, *, head: BlobHead | None = None) -> None:
-        """Look at the blob, unless the ``head`` of the wanted version is given.
+        """Send a HEAD, unless the ``head`` of the wanted version is given.
 
         Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError.
         """
@@ -60,7 +55,6 @@ class BlobSource:
         self.fingerprint: Mapping[str, Any] = version_of(head)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         if offset + len(buffer) > self.size:
             raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
         fill(buffer, offset, self._pieces)
@@ -80,7 +74,7 @@ class BlobSource:
             self._store_errors(KeyNotFoundError, PreconditionFailedError, RangeNotSatisfiableError),
             self._store.get(self._key, offset, size, if_match=self.fingerprint["etag"]) as reader,
         ):
-            if reader.etag and reader.etag != self.fingerprint["etag"]:  # some stores ignore the condition
+            if reader.etag and reader.etag != self.fingerprint["etag"]:  # some stores ignore If-Match
                 raise SourceChangedError(f"{self.url}: changed while it was read: its ETag is {reader.etag} now")
             left = size
             while left:
@@ -92,7 +86,7 @@ class BlobSource:
 
     @contextmanager
     def _store_errors(self, *gone: type[StoreError], absent: type[SourceError] = SourceChangedError) -> Iterator[None]:
-        """Turn errors of the store into those of a source; errors of ``gone`` mean that the version is missing."""
+        """Turn errors of the store into those of a source; an error of a class in ``gone`` becomes ``absent``."""
         try:
             yield
         except StoreError as error:

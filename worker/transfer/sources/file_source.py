@@ -9,14 +9,20 @@ from socket import gethostname
 from typing import Any, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from worker.errors import SourceChangedError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
+from worker.errors import (
+    BlobferryError,
+    SourceChangedError,
+    SourceNotAllowedError,
+    SourceNotFoundError,
+    SourceUnavailableError,
+)
 
 
 class FileSource:
     """A regular file below one of the allowed roots.
 
-    Symlinks are resolved first, and what was opened is checked, not what was named: swapping a directory for a
-    symlink between the check and the open gains nothing.
+    Symlinks are resolved, and the check is repeated on the opened file: swapping a directory for a symlink between
+    check and open gains nothing.
     """
 
     def __init__(self, url: str, descriptor: int) -> None:
@@ -30,23 +36,25 @@ class FileSource:
         """Open the file of a ``file:`` URL.
 
         Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError; each names the host, because the
-        path is one that the worker sees, not the caller.
+        path is the worker's, not the caller's.
         """
-        path = os.fsdecode(unquote_to_bytes(urlsplit(url).path))  # a name need not be UTF-8
+        path = path_of(url)
         roots = [Path(os.path.realpath(root)) for root in roots]
-        _refuse_outside(url, Path(os.path.realpath(path)), roots)
+        refuse_outside(url, os.path.realpath(path), roots, SourceNotAllowedError)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would block for ever
+            descriptor = os.open(
+                path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            )  # without O_NONBLOCK, a FIFO would block
         except (FileNotFoundError, NotADirectoryError) as error:
             raise SourceNotFoundError(f"{url}: no such file on worker host {gethostname()}") from error
         except PermissionError as error:
-            raise SourceNotAllowedError(f"{url}: not readable for the worker on host {gethostname()}") from error
+            raise SourceNotAllowedError(f"{url}: worker host {gethostname()} may not read it") from error
         except OSError as error:
             if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
                 raise SourceNotFoundError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
             raise SourceUnavailableError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
         try:
-            _refuse_outside(url, Path(os.readlink(f"/proc/self/fd/{descriptor}")), roots)
+            refuse_outside(url, os.readlink(f"/proc/self/fd/{descriptor}"), roots, SourceNotAllowedError)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise SourceNotAllowedError(f"{url}: not a regular file on worker host {gethostname()}")
             return cls(url, descriptor)
@@ -55,24 +63,22 @@ class FileSource:
             raise
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         filled = 0
         while filled < len(buffer):
             try:
                 count = os.preadv(self._descriptor, [buffer[filled:]], offset + filled)
-            except OSError as error:  # a disk or network file system in trouble
+            except OSError as error:  # a failing disk or network file system
                 raise SourceUnavailableError(f"{self.url}: {error.strerror}") from error
             if count == 0:
-                raise SourceChangedError(f"{self.url}: ends at byte {offset + filled}, it had {self.size}")
+                raise SourceChangedError(f"{self.url}: ends at byte {offset + filled}, it had {self.size} bytes")
             filled += count
 
     def check(self) -> None:
-        """Raise SourceChangedError if size or modification time have moved."""
+        """Raise SourceChangedError if the size or modification time has changed."""
         if (now := self._fingerprint()) != self.fingerprint:
             raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._descriptor)
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -80,9 +86,15 @@ class FileSource:
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _refuse_outside(url: str, real: Path, roots: Iterable[Path]) -> None:
-    if not any(real.is_relative_to(root) for root in roots):
+def path_of(url: str) -> str:
+    """Return the path of a ``file:`` URL. It need not be UTF-8."""
+    return os.fsdecode(unquote_to_bytes(urlsplit(url).path))
+
+
+def refuse_outside(url: str, real_path: str, roots: Iterable[Path], error: type[BlobferryError]) -> None:
+    """Raise ``error`` unless the path, whose symlinks are resolved, is below one of the roots."""
+    if not any(Path(real_path).is_relative_to(root) for root in roots):
         allowed = ", ".join(map(str, roots)) or "none are configured (sources.file_roots)"
-        raise SourceNotAllowedError(
+        raise error(
             f"{url}: lies outside of the allowed roots on worker host {gethostname()} (symlinks resolved): {allowed}"
         )

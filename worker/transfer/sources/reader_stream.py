@@ -1,23 +1,23 @@
-"""A caller's reader as a stream: short reads are gathered, and its errors keep their own names."""
+"""A caller's reader as a stream: short reads are joined, and its errors are told apart from the store's."""
 
 from typing import Any, Final, Protocol, Self
 
 from worker.errors import SourceUnavailableError
 from worker.units import MIB
 
-_PIECE: Final = MIB  #: bytes asked for at once
+_PIECE: Final = MIB  #: bytes per read, at most
 
 
 class ReadableFile(Protocol):
-    """What ``write_stream`` takes: a binary file, or anything with its ``read``."""
+    """The argument of ``write_stream``: a binary file, or any object with its ``read``."""
 
     def read(self, size: int, /) -> Any:
-        """Up to ``size`` bytes, ``b""`` at the end."""
+        """Return up to ``size`` bytes, ``b""`` at the end."""
         ...
 
 
 class ReaderStream:
-    """The bytes of a reader, each of them read once and counted."""
+    """The bytes of a reader, read once, in order, and counted."""
 
     def __init__(self, reader: ReadableFile, path: str) -> None:
         self.total_read = 0
@@ -28,24 +28,24 @@ class ReaderStream:
 
     @classmethod
     def of(cls, reader: Any, path: str) -> Self:
-        """The stream of a reader. Raises TypeError for anything else."""
+        """Make the stream of a reader. Raises TypeError for any other object."""
         if not callable(getattr(reader, "read", None)):
             raise TypeError(f"{path}: needs a reader with read(size), or a source, got {type(reader).__name__}")
         return cls(reader, path)
 
     def whole(self, size: int) -> bytearray | None:
-        """All bytes if there are at most ``size``; otherwise None, and the next reads begin with those read so far."""
+        """Return all bytes if there are at most ``size``; otherwise None, and ``readinto`` still gives all."""
         data = bytearray()
         while len(data) <= size and (piece := self._next(min(size + 1 - len(data), _PIECE))):
             data += piece
-            piece.release()  # it may be a view of the reader's own buffer, which the next read may want to resize
+            piece.release()  # a view of the reader's own buffer would keep the next read from resizing it
         if len(data) <= size:
             return data
         self._ahead = memoryview(data)
         return None
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer, less only at the end; return how many bytes."""
+        """Fill the buffer, less only at the end; return the number of bytes."""
         filled = 0
         while filled < len(buffer):
             piece = self._ahead or self._next(min(len(buffer) - filled, _PIECE))

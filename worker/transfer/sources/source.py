@@ -1,4 +1,4 @@
-"""Sources: bytes that can be read again at any offset, from several threads, and that tell when they have changed."""
+"""Sources: bytes that can be read again at any offset, by several threads, with a check for changes."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,22 +9,22 @@ from worker.errors import SourceUnavailableError
 
 @runtime_checkable
 class Source(Protocol):
-    """What a transfer reads."""
+    """Bytes that a transfer reads."""
 
     url: str
     size: int  #: bytes
-    fingerprint: Mapping[str, Any]  #: JSON values that differ once the bytes may differ
+    fingerprint: Mapping[str, Any]  #: JSON values; others once the bytes may be others
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``. Thread-safe. Raises SourceChangedError if there are not that many bytes."""
+        """Fill the buffer from ``offset``. Thread-safe. Raises SourceChangedError if the source is too short."""
         ...
 
     def check(self) -> None:
-        """Raise SourceChangedError if the bytes may no longer be those of the fingerprint."""
+        """Raise SourceChangedError if the fingerprint may no longer fit the bytes."""
         ...
 
     def close(self) -> None:
-        """Release what reading needs."""
+        """Release files and connections."""
         ...
 
 
@@ -34,13 +34,12 @@ class MemorySource:
     url = "memory"
 
     def __init__(self, data: bytes | memoryview) -> None:
-        """``data`` must not change meanwhile."""
+        """``data`` must not change while the source is in use."""
         self.data = memoryview(data)
         self.size = len(self.data)
         self.fingerprint: Mapping[str, Any] = {"size": self.size}
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         buffer[:] = self.data[offset : offset + len(buffer)]
 
     def check(self) -> None:
@@ -51,7 +50,7 @@ class MemorySource:
 
 
 def as_bytes(contents: Any) -> memoryview:
-    """A view of bytes-like contents. Raises TypeError for anything else."""
+    """Return a view of bytes-like contents. Raises TypeError for any other object."""
     try:
         view = memoryview(contents)
     except TypeError:
@@ -61,15 +60,14 @@ def as_bytes(contents: Any) -> memoryview:
 
 _TRIES: Final = 5  #: dropped connections after which filling one buffer fails
 
-
 Pieces = Callable[[int, int], Iterator[bytes]]
-"""Bytes from an offset: at least one, at most so many. Raises SourceUnavailableError when the connection drops."""
+"""Yields bytes of a range, at least one; arguments: offset and size. Raises SourceUnavailableError for a drop."""
 
 
 def fill(buffer: memoryview, offset: int, pieces: Pieces) -> None:
-    """Fill the buffer from ``offset``. A dropped connection is made again at the byte it had reached, a few times.
+    """Fill the buffer from ``offset``; after a dropped connection, go on at the byte that was reached.
 
-    Raises SourceUnavailableError.
+    Raises SourceUnavailableError after ``_TRIES`` drops.
     """
     filled = drops = 0
     while filled < len(buffer):

@@ -1,4 +1,4 @@
-"""The write rule as bytes: ``old[:offset] + zeros(up to offset) + data``."""
+"""The write rule as a source: ``old[:offset] + zeros(up to offset) + data``."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
@@ -11,10 +11,10 @@ _ZEROS: Final = bytes(MIB)
 
 
 class Splice:
-    """A source of the whole new blob: what is kept of the old one, zeros, and the data, each read where it lies."""
+    """A source of the whole new blob: kept bytes of the old blob, zeros, and the data."""
 
     def __init__(self, old: Source | None, offset: int, data: Source) -> None:
-        """``old`` is the blob that is written onto, None if there is none or nothing of it is kept."""
+        """``old`` is the blob that is written onto; None if it is absent or none of its bytes are kept."""
         self.url = data.url
         self.size = offset + data.size
         self.kept = min(old.size, offset) if old else 0  #: bytes of the old blob
@@ -28,11 +28,10 @@ class Splice:
         self._data = data
 
     def followed_by(self, data: Source) -> "Splice":
-        """This splice with other data."""
+        """Return this splice with other data."""
         return Splice(self._old, self._offset, data)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         while buffer:
             if offset < self.kept and self._old is not None:
                 count = min(len(buffer), self.kept - offset)
@@ -46,11 +45,10 @@ class Splice:
             offset, buffer = offset + count, buffer[count:]
 
     def check(self) -> None:
-        """Raise SourceChangedError if the data may have changed. The old blob is the target's to look at."""
+        """Raise SourceChangedError if the data may have changed. The target checks the old blob."""
         self._data.check()
 
     def close(self) -> None:
-        """Close the data."""
         self._data.close()
 
 
@@ -59,20 +57,20 @@ def _read_old(old: Source, offset: int, buffer: memoryview) -> None:
         old.readinto(offset, buffer)
     except SourceChangedError:
         raise
-    except SourceError as error:  # it is the destination's store that says so: nothing is wrong with the data
+    except SourceError as error:  # an error of the destination's store, not of the data
         raise (error.__cause__ if isinstance(error.__cause__, StoreError) else error) from None
 
 
 class Stream(Protocol):
-    """Bytes that come in order and once, their number unknown."""
+    """Bytes that come once, in order, their number unknown."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer, less only at the end; return how many bytes. Raises SourceUnavailableError."""
+        """Fill the buffer, less only at the end; return the number of bytes. Raises SourceUnavailableError."""
         ...
 
 
 class SplicedStream:
-    """The same for a reader: ``before`` from the byte ``position`` on, then the reader's bytes."""
+    """A stream: ``before`` from the byte ``position`` on, then the bytes of a reader."""
 
     def __init__(self, before: Splice, position: int, reader: Stream) -> None:
         self._before = before
@@ -80,7 +78,6 @@ class SplicedStream:
         self._reader = reader
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer, less only at the end; return how many bytes."""
         count = min(len(buffer), self._before.size - self._position)
         if count:
             self._before.readinto(self._position, buffer[:count])

@@ -1,1 +1,1 @@
-"""Bytes to a blob: part by part, checkpointed, made visible by one conditional call."""
+"""Writes a blob: part by part, checkpointed, made visible by one conditional call."""

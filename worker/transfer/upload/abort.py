@@ -1,4 +1,4 @@
-"""Aborting uploads for good: a part that was in flight may land after the abort, and is billed until the next one."""
+"""Aborts uploads for good: a part in flight may land after an abort, and is billed until the next abort."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,13 +19,12 @@ from worker.transfer.checkpoint import MemoryCheckpoint, SavedUpload
 logger = logging.getLogger(__name__)
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=15)  #: between the store's clock and the checkpoint's
-
-NOW: Final = timedelta(seconds=30)  #: the same within one call
-ROUNDS: Final = 10  #: of abort and look
+CALL_TOLERANCE: Final = timedelta(seconds=30)  #: between the two clocks within one call
+ROUNDS: Final = 10  #: aborts, each followed by a look at the parts
 
 
 def abort_upload(store: Store, key: str, upload_id: str) -> None:
-    """Abort until the store shows no parts. Safe to repeat. Raises StoreError; UploadNotFoundError counts as done.
+    """Abort until the store lists no parts. Safe to repeat: a missing upload is no error. Raises StoreError.
 
     Source: S3 API reference, "AbortMultipartUpload".
     """
@@ -36,25 +35,29 @@ def abort_upload(store: Store, key: str, upload_id: str) -> None:
                 return
         except UploadNotFoundError:
             return
-    raise StoreUnavailableError(f"{key}: upload still has parts after {ROUNDS} aborts")
+    raise StoreUnavailableError(f"{key}: the upload still has parts after {ROUNDS} aborts")
 
 
 def _has_parts(store: Store, key: str, upload_id: str) -> bool:
     try:
         return any(True for _ in store.list_parts(key, upload_id))
     except PermissionDeniedError as error:
-        logger.warning("an aborted upload cannot be looked at", extra={"key": key, "reason": str(error)})
+        logger.warning("the parts of an aborted upload cannot be listed", extra={"key": key, "reason": str(error)})
         return False
 
 
 def lost_uploads(
     store: Store, upload: SavedUpload, known_ids: Callable[[], set[str]], *, tolerance: timedelta = CLOCK_TOLERANCE
 ) -> list[str]:
-    """Ids of uploads that this one, whose id was never written down, may have been given.
+    """Return the ids that an upload may have whose own id was never saved.
 
-    Only those at its very key, opened about then, without a row and without a part: no part is ever sent before
-    the id is written down, so anything else is another program's. Where the store cannot or may not list uploads, the
-    bucket's lifecycle rule is what is left.
+    Candidates are at its very key, were opened at about its time, and have neither a row nor a part: parts are sent
+    only after the id is saved, so any other upload belongs to another program. If the store cannot or may not list
+    uploads, only the bucket's lifecycle rule removes them.
+
+    Args:
+        known_ids: returns the ids that rows have.
+        tolerance: difference between the clocks of store and checkpoint.
     """
     try:
         near = [
@@ -65,13 +68,13 @@ def lost_uploads(
     except (NotSupportedError, PermissionDeniedError) as error:
         logger.warning("uploads cannot be listed", extra={"key": upload.key, "reason": str(error)})
         return []
-    known = known_ids()  # asked after the store, so that no row is younger than the listing
+    known = known_ids()  # after the listing, so that each listed upload of another run has its row by now
     return [upload_id for upload_id in near if upload_id not in known and _is_empty(store, upload.key, upload_id)]
 
 
-def lost_upload(store: Store, upload: SavedUpload) -> list[str]:
-    """The same where nobody writes ids down: only one that can be no other, opened since ours was about to be."""
-    found = lost_uploads(store, upload, set, tolerance=NOW)
+def lost_upload_of_call(store: Store, upload: SavedUpload) -> list[str]:
+    """For plain calls, whose ids no row has: the only upload at the key opened since ours began; none if several."""
+    found = lost_uploads(store, upload, set, tolerance=CALL_TOLERANCE)
     return found if len(found) == 1 else []
 
 
@@ -83,15 +86,15 @@ def _is_empty(store: Store, key: str, upload_id: str) -> bool:
 
 
 @contextmanager
-def aborting_leftovers(store: Store, mark: str = "") -> Iterator[MemoryCheckpoint]:
-    """A checkpoint for one call, whose uploads are aborted at its end unless they were completed."""
+def call_checkpoint(store: Store, mark: str = "") -> Iterator[MemoryCheckpoint]:
+    """Yield a checkpoint for one call, and abort its uploads in the end unless they were completed."""
     checkpoint = MemoryCheckpoint(mark)
     try:
         yield checkpoint
     finally:
         for upload in checkpoint.unfinished():
             try:
-                for upload_id in [upload.upload_id] if upload.upload_id else lost_upload(store, upload):
+                for upload_id in [upload.upload_id] if upload.upload_id else lost_upload_of_call(store, upload):
                     abort_upload(store, upload.key, upload_id)
-            except StoreError as error:  # must not hide the error that brought us here
+            except StoreError as error:  # must not hide the call's own error
                 logger.warning("upload not aborted", extra={"key": upload.key, "reason": str(error)})

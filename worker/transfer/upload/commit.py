@@ -1,7 +1,7 @@
-"""Commit calls: the only place where what readers see changes, and where a lost answer is resolved.
+"""Commit calls: the only calls that change what readers see, and how a lost answer is resolved.
 
-Before each call the checkpoint records that it is about to happen and what is visible now; the call carries that as its
-condition. After any odd answer we look at the key, because an error may hide a success.
+Before each call the checkpoint saves that it is about to happen and which version is visible; the call carries that
+version as its condition. After any error we look at the key, because an error may hide a success.
 """
 
 import logging
@@ -27,13 +27,13 @@ from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
 
-MAX_TRIES: Final = 3  #: tries of one commit call within a run; then the job's own retries take over
+MAX_TRIES: Final = 3  #: tries of one commit call within a run; after them, the job's retries
 #: After this many 412s although the condition holds, assume that the store mishandles conditions and drop it.
 MAX_REFUSED: Final = 2
-#: Answers after which the call certainly had no effect, so that it may be made again on top of what is there. S3
-#: answers "no such key" to a conditional copy whose destination is gone.
+#: Errors after which the call certainly had no effect, so that it may be made again over the blob that is there now.
+#: S3 answers "no such key" to a conditional copy whose destination is gone.
 NO_EFFECT: Final = (PreconditionFailedError, WriteConflictError, KeyNotFoundError)
-MAX_REPLACED: Final = 100  #: replacements by others after which a last writer gives up
+MAX_REPLACED: Final = 100  #: replacements by other writers after which a last writer gives up
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
 CommitCall = Callable[[Condition | None], PutReceipt]
@@ -52,19 +52,20 @@ def commit(
     may_drop_condition: bool = True,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PutReceipt:
-    """Make the call on the condition that readers still see ``base``; resolve any odd answer by looking at the key.
+    """Make the call on the condition that readers still see ``base``; after an error, look at the key.
 
-    Safe to repeat: if our blob is visible already, nothing is sent. Raises SupersededError if another blob has
-    appeared; Interrupted before the call; the store's own error if the call had no effect.
+    Raises SupersededError if another blob has appeared, Interrupted before the call, and the store's own error if the
+    call had no effect.
 
     Args:
-        call: makes the call with this condition, or without one for None.
-        base: what readers see right before.
-        expected: how our blob is recognised.
-        checkpoint: records the point of no return before each call.
-        stop: asked before each call.
-        is_last_writer: replace a blob that appears meanwhile, instead of raising SupersededError.
-        may_drop_condition: call a store that refuses a condition which holds without one.
+        key: the key that the call changes.
+        call: makes the call with a condition; None for no condition.
+        base: the version that readers see right before.
+        expected: identifies our blob.
+        checkpoint: saves the point of no return before each call.
+        stop: called before each call.
+        is_last_writer: replace a blob that appears in between, instead of raising SupersededError.
+        may_drop_condition: drop the condition if the store refuses it although it holds.
         sleep: waits between two tries, in seconds.
     """
     failures = replaced = refused = 0
@@ -86,7 +87,7 @@ def commit(
                 base = VisibleVersion.of(look(store, key))
                 continue
             if committed:
-                logger.info("commit call had worked after all", extra={"key": key, "error": error.code})
+                logger.info("commit call failed but had taken effect", extra={"key": key, "error": error.code})
                 return committed
             if is_refused and may_drop_condition and refused < MAX_REFUSED:
                 refused += 1
@@ -98,7 +99,7 @@ def commit(
 
 
 def _completed(store: Store, key: str, receipt: PutReceipt, expected: Expected) -> PutReceipt:
-    """The receipt, with the ETag of the visible blob if the store left it out and the blob is ours."""
+    """Return the receipt; if it lacks an ETag and the visible blob is ours, with that blob's."""
     head = look(store, key)
     is_ours = head is not None and expected.difference(head) is None
     return PutReceipt(head.etag, receipt.version_id or head.version_id) if head and is_ours else receipt
@@ -109,28 +110,28 @@ def _conditionally(call: CommitCall, base: VisibleVersion) -> PutReceipt:
     try:
         return call(condition)
     except NotSupportedError:
-        # The store lacks this condition and did nothing. The look right before narrows the window.
+        # The store lacks this condition and did nothing. The look right before keeps the unguarded moment short.
         return call(None)
 
 
 def was_committed(store: Store, key: str, *, base: VisibleVersion, expected: Expected) -> PutReceipt | None:
-    """Look whether a commit call has worked: its receipt, or None if readers still see ``base`` (repeat the call).
+    """Look whether a commit call took effect: its receipt, or None if readers still see ``base`` (repeat the call).
 
-    ``base`` is compared first: a blob with the same bytes that was there before is not ours. Raises SupersededError if
-    readers see something else.
+    ``base`` is compared first, because a blob with the same bytes that was there before is not ours. Raises
+    SupersededError if readers see neither.
     """
     head = look(store, key)
     if VisibleVersion.of(head) == base:
         return None
     if head is None or expected.difference(head) is not None:
         raise SupersededError(
-            f"{key}: the path changed meanwhile, so nothing was sent again: {expected.difference(head)}"
+            f"{key}: changed during the transfer, so nothing was sent again: {expected.difference(head)}"
         )
     return PutReceipt(head.etag, head.version_id)
 
 
 def resolve_commit(store: Store, key: str, upload: SavedUpload, checkpoint: Checkpoint) -> bool:
-    """Whether an earlier run's commit call has worked; then the checkpoint is completed. Needs no source.
+    """Look whether an earlier run's commit call took effect; if so, complete the checkpoint. Needs no source.
 
     Raises SupersededError if readers see neither our blob nor its base.
     """
@@ -141,14 +142,14 @@ def resolve_commit(store: Store, key: str, upload: SavedUpload, checkpoint: Chec
 
 
 def refuse_other_key(upload: SavedUpload, key: str) -> None:
-    """Raise ConfigurationError if the path leads to another key now: a look there says nothing about the upload."""
+    """Raise ConfigurationError if the path leads to another key now: a look there proves nothing about the upload."""
     if upload.key != key:
-        problem = f"this job's upload is at key {upload.key!r}, its path is now at {key!r}"
+        problem = f"this job's upload is at key {upload.key!r}, but its path now leads to {key!r}"
         raise ConfigurationError("rootdirectory", problem)
 
 
 def expected_blob(upload: SavedUpload, mark: str, *etags: str | None) -> Expected:
-    """How the upload's blob is recognised once visible; ``etags`` are those that it is known to get."""
+    """Return what identifies the upload's blob once visible; ``etags`` are ETags that it may get."""
     parts = [part for _, part in sorted(upload.parts.items())]
     checksum = join_checksums((part.checksum, part.size) for part in parts)
     known = (*etags, multipart_etag(part.etag for part in parts))

@@ -1,7 +1,7 @@
-"""The engine: brings bytes into a store, part by part, so that any other process can go on where it stopped.
+"""The engine: writes bytes to a store, part by part, so that another process can continue after a crash.
 
-It knows bytes and no jobs. What it must not forget, it tells the checkpoint; what it is not sure of, it looks up in
-the store. The order of steps, and what a crash after each one means, is in docs/architecture.md.
+It knows no jobs. It saves its progress in the checkpoint, and looks at the store after anything uncertain. The order of
+steps, and the effect of a crash after each of them, is in docs/architecture.md.
 """
 
 from blobferry.contract import UploadState
@@ -14,16 +14,16 @@ from worker.transfer.sources.splice import Splice, SplicedStream
 from worker.transfer.upload.commit import refuse_other_key, resolve_commit
 from worker.transfer.upload.pace import Paces
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
-from worker.transfer.upload.source_upload import Write
+from worker.transfer.upload.source_upload import SourceUpload
 from worker.transfer.upload.stream_upload import write_stream
 from worker.transfer.upload.target import Target
 
 
 class Engine:
-    """Moves bytes with the threads and buffers of one process. Thread-safe; made once per worker child."""
+    """The threads and buffers of one process. Thread-safe; made once per worker child."""
 
     def __init__(self, *, part_size: int, part_threads: int, paces: Paces | None = None) -> None:
-        """``paces``: those that other processes share; its own by default."""
+        """Sizes are bytes; ``paces`` are shared with other processes, None for paces of its own."""
         self.part_size = part_size
         self.threads = PartThreads(part_threads, part_size)
         self._paces = paces or Paces()
@@ -33,9 +33,9 @@ class Engine:
         self.threads.close()
 
     def resolve_commit(self, store: Store, key: str, checkpoint: Checkpoint) -> bool:
-        """Look whether an earlier run's commit call has worked: True, and the checkpoint says ``completed``.
+        """Look whether an earlier run's commit call took effect; if so, complete the checkpoint and return True.
 
-        Needs no source: that may be gone once readers see the blob. Raises SupersededError, StoreError.
+        Needs no source, which may be gone once readers see the blob. Raises SupersededError, StoreError.
         """
         upload = checkpoint.load()
         if upload is None or upload.state not in (UploadState.COMPLETING, UploadState.COMPLETED):
@@ -46,27 +46,33 @@ class Engine:
     def write(
         self, target: Target, source: Source, *, prefix: CopiedPrefix | None = None, copying: Copying | None = None
     ) -> None:
-        """Make the source's bytes the blob at the target; the checkpoint then says ``completed``.
+        """Make the source's bytes the blob at the target, and complete the checkpoint.
 
-        The store copies the ``prefix``, which the source holds as well, by itself where that can be. Goes on from the
-        checkpoint. Readers see the old blob or the new one, nothing else, at any moment. Raises Interrupted,
-        SourceError, StoreError, TransferError; the upload then stays as it is, to go on with later.
+        The source holds the ``prefix`` too; if possible, the store copies it instead. Continues from the checkpoint.
+        Readers see the old blob or the new one at any moment. Raises Interrupted, SourceError, StoreError,
+        TransferError; the upload then stays, to be continued later.
         """
         target.checkpoint.pin_source(source.size, source.fingerprint)
         pace = self._paces.of(target.store)
-        write = Write(target, source, prefix, self.threads, copying or Copying(), self.part_size, pace)
-        while not write.advance():
+        upload = SourceUpload(target, source, prefix, self.threads, copying or Copying(), self.part_size, pace)
+        while not upload.advance():
             pass
 
     def write_reader(
         self, target: Target, reader: ReaderStream, before: Splice, *, prefix: CopiedPrefix | None, copying: Copying
     ) -> None:
-        """The same for what comes ``before``, kept bytes and zeros, and a reader that can be read once, in order.
+        """Make ``before`` (kept bytes and zeros) and the bytes of the reader the blob at the target.
 
-        Cannot be gone on with. Raises as ``write`` does.
+        Cannot be continued, as a reader can be read only once. Raises as ``write`` does.
+
+        Args:
+            target: the key to write.
+            reader: its bytes; if they fit into one part, they are written like a source in memory.
+            before: the bytes before those of the reader.
+            prefix: the first bytes of ``before``, which the store copies.
+            copying: how it copies them.
         """
-        most = min(max(self.part_size, target.store.limits.min_part_size), MAX_BUFFER)
-        data = reader.whole(most)
+        data = reader.whole(min(max(self.part_size, target.store.limits.min_part_size), MAX_BUFFER))
         if data is not None:
             source = MemorySource(memoryview(data))
             self.write(target, before.followed_by(source) if before.size else source, prefix=prefix, copying=copying)

@@ -1,8 +1,8 @@
-"""The pace: how many parts at once a store is given, fewer while it is under pressure, more again once it copes.
+"""The pace: how many parts a store gets at once. Fewer when it answers "slow down", then gradually more.
 
-Additive increase, multiplicative decrease, as TCP does it. What the children of one worker share is the *share* of its
-configured parallel parts that each of them may have in hand: in memory made before the fork, and without a lock, for
-a child may be killed at any instruction. Nothing is counted across processes, so a child that dies takes nothing along.
+Additive increase, multiplicative decrease, as in TCP. The children of a worker share one number for each bucket: the
+*share* of its configured parallel parts that a child may have in hand. It is in memory made before the fork, and has no
+lock, because a child may be killed at any instruction. No count is shared, so the death of a child leaves none wrong.
 """
 
 import logging
@@ -25,27 +25,27 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-SLOTS: Final = 256  #: storages that are told apart; two that meet in one slot slow down together
-TRIES: Final = 6  #: of one part that the store was too busy for; then the job's own retries take over
-PAUSE: Final = 0.5  #: seconds before the second one, doubling
+SLOTS: Final = 256  #: number of buckets that are told apart; two buckets in one slot slow down together
+TRIES: Final = 6  #: tries of one part that the store is too busy for; after them, the job's retries
+PAUSE: Final = 0.5  #: seconds before the second try, doubling
 LONGEST_PAUSE: Final = 8.0  #: seconds
-POLL: Final = 0.05  #: seconds between two questions whether to stop, or whether another child has found it faster
-LEAST: Final = 0.01  #: the smallest share: one part of a hundred
-STEP: Final = 0.05  #: of the share, or one part if that is more: what a round of parts that all arrived adds
-_SLOT: Final = struct.Struct("=dd")  # the share, and when it was last lowered
+POLL: Final = 0.05  #: seconds between two checks of ``stop``, and of the share that other children may have raised
+LEAST: Final = 0.01  #: the smallest share
+STEP: Final = 0.05  #: added to the share by a round of parts without an error; at least one part
+_SLOT: Final = struct.Struct("=dd")  # the share, and the time when it was last lowered
 
 
 class Paces:
-    """The paces of all storages, for one family of processes: those that are forked once this is made."""
+    """The paces of all buckets, shared with the processes that are forked after this is made."""
 
     def __init__(self, *, pause: float = PAUSE) -> None:
         self._pause = pause
-        self._memory = mmap.mmap(-1, SLOTS * _SLOT.size)  # zeros: nothing was ever lowered
+        self._memory = mmap.mmap(-1, SLOTS * _SLOT.size)  # zeros: never lowered
         self._gates: dict[int, Gate] = {}
         self._lock = threading.Lock()
 
     def of(self, store: Store) -> "Pace":
-        """The pace of a bucket."""
+        """Return the pace of the store's bucket."""
         slot = crc32(f"{store.endpoint} {store.bucket}".encode()) % SLOTS
         with self._lock:
             gate = self._gates.setdefault(slot, Gate())
@@ -53,7 +53,7 @@ class Paces:
 
 
 class Gate:
-    """Parts that this process has in hand at a store, and those that wait for their turn."""
+    """Counts the parts that this process has in hand at a store; threads wait at it for their turn."""
 
     def __init__(self) -> None:
         self.in_hand = 0
@@ -71,19 +71,19 @@ class Pace:
 
     @property
     def share(self) -> float:
-        """What part of its parallel parts a process may have in hand now, 0 to 1."""
+        """The fraction of its parallel parts that a process may have in hand now, ``LEAST`` to 1."""
         share = self._read()[0]
         return share if LEAST <= share < 1.0 else 1.0
 
     def limit(self, count: int) -> int:
-        """How many of ``count`` parallel parts that are, at least one."""
+        """Return how many of ``count`` parallel parts that allows, at least one."""
         return max(1, int(count * self.share + 1e-9))
 
     def call(self, work: Callable[[], Answer], count: int, stop: Stop) -> Answer:
-        """Do the work of one part, of up to ``count`` in parallel, once it is its turn; again if the store is too busy.
+        """Do the work of one part when its turn comes, and repeat it if the store is too busy.
 
-        Raises Interrupted instead of beginning, or beginning again, once asked to stop; SlowDownError when the store
-        stays too busy; whatever the work raises.
+        ``count`` is the configured number of parallel parts. Raises Interrupted instead of a try once ``stop`` asks;
+        SlowDownError if the store stays too busy; any error of the work.
         """
         for number in range(TRIES):
             try:
@@ -104,7 +104,7 @@ class Pace:
                     raise Interrupted
                 self.gate.changed.wait(POLL)
             self.gate.in_hand += 1
-        began = time.monotonic()  # one clock for all processes of a machine
+        began = time.monotonic()  # CLOCK_MONOTONIC, the same in all processes of a machine
         try:
             yield
         except WriteConflictError:
@@ -119,15 +119,15 @@ class Pace:
                 self.gate.in_hand -= 1
                 self.gate.changed.notify_all()
 
-    # Two processes that write at once may lose one of two small steps; that is the price of having no lock.
+    # Without a lock, one of two steps that are written at once may be lost. The next steps make up for it.
 
     def _lower(self, began: float, count: int, error: StoreUnavailableError) -> None:
         share, lowered_at = self.share, self._read()[1]
         if began < lowered_at:
-            return  # this one was already on its way when the pace was lowered: it says nothing new
+            return  # sent before the pace was lowered: not a sign that the lower pace is too fast
         share = max(LEAST, share / 2)
         _SLOT.pack_into(self.memory, self.offset, share, time.monotonic())
-        logger.info("the store is slower than we are", extra={"share": round(share, 3), "error": error.code})
+        logger.info("store is busy, sending fewer parts at once", extra={"share": round(share, 3), "error": error.code})
 
     def _raise(self, began: float, count: int) -> None:
         share, lowered_at = self.share, self._read()[1]
@@ -141,7 +141,7 @@ class Pace:
 
 
 WORKER_PACES: Final = Paces()
-"""That of this worker: made when it is imported, before the worker forks its children."""
+"""The paces of this worker: made on import, before it forks its children."""
 
 
 def _wait(seconds: float, stop: Stop) -> None:

@@ -1,4 +1,4 @@
-"""Makes the checkpointed parts agree with those that the store really holds."""
+"""Makes the rows of parts agree with the parts that the store lists."""
 
 from collections.abc import Iterable
 
@@ -21,23 +21,23 @@ def reconcile(
     threads: PartThreads,
     checkpoint: Checkpoint,
 ) -> dict[int, SentPart]:
-    """Return the parts that need not be sent, by number, and make the checkpoint say the same.
+    """Return the parts that need not be sent, by number; the checkpoint then has rows for just these.
 
-    A row whose part the store lacks, or shows with another size or ETag, is dropped. A part without a row (its
-    transaction was still to come) is adopted if its checksum or ETag equals that of the source's bytes there, which are
-    read again but not sent again. A copied part without a row is copied again: that costs less than reading it.
+    A row whose part the store lacks, or lists with another size or ETag, is dropped. A part without a row (the run died
+    before its commit) is adopted if its checksum or ETag equals that of the source's bytes there, which are read but
+    not sent again. A copied part without a row is copied again, which costs less than reading it.
 
     Args:
-        upload: as the checkpoint has it.
+        upload: the saved upload.
         plan: the ranges of its parts.
         listed: the parts that the store lists.
-        source: read again to judge parts without rows.
-        algorithm: of the parts' checksums: "crc64nvme", "crc32c", "md5" or "none".
+        source: read again to compare it with parts without rows.
+        algorithm: that of the parts' checksums: "crc64nvme", "crc32c", "md5" or "none".
         threads: lends a buffer.
         checkpoint: drops and records parts.
     """
     held = {receipt.part_number: receipt for receipt in listed}
-    wrong = [number for number, part in upload.parts.items() if not _same(part, held.get(number))]
+    wrong = [number for number, part in upload.parts.items() if not _agree(part, held.get(number))]
     if wrong:
         checkpoint.drop(wrong)
     have = {number: part for number, part in upload.parts.items() if number not in wrong}
@@ -48,7 +48,7 @@ def reconcile(
         def compare(part: PartRange, buffer: memoryview, receipt: PartReceipt = receipt) -> SentPart:
             body = PartBody(source, part, buffer)
             checksum = checksum_of(body, algorithm)
-            is_ours = _holds(receipt, checksum, body)
+            is_ours = _has_bytes(receipt, checksum, body)
             return SentPart(part.number, part.offset, part.size, receipt.etag if is_ours else "", checksum)
 
         adopted = threads.run(compare, plan.part(number))
@@ -58,11 +58,11 @@ def reconcile(
     return have
 
 
-def _same(part: SentPart, receipt: PartReceipt | None) -> bool:
+def _agree(part: SentPart, receipt: PartReceipt | None) -> bool:
     return receipt is not None and (part.size, part.etag.strip('"')) == (receipt.size, receipt.etag.strip('"'))
 
 
-def _holds(receipt: PartReceipt, checksum: str | None, body: PartBody) -> bool:
+def _has_bytes(receipt: PartReceipt, checksum: str | None, body: PartBody) -> bool:
     if checksum and receipt.checksum and receipt.checksum.partition(":")[0] == checksum.partition(":")[0]:
         return receipt.checksum == checksum
     return receipt.etag.strip('"') == md5_etag_of(body)

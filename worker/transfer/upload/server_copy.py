@@ -20,14 +20,14 @@ _MD5: Final = re.compile(r'"?[0-9a-f]{32}"?')
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """How a store copies. Source of the defaults: the distribution registry's S3 driver."""
+    """Sizes and parallelism of copies. Source of the defaults: the distribution registry's S3 driver."""
 
     threshold: int = 32 * MIB  #: bytes; a larger blob is copied in parts
     part_size: int = 32 * MIB  #: bytes, approximately
     threads: int = 100  #: copies at once; they cost the store's time, not this machine's
 
     def is_one_call(self, prefix: "CopiedPrefix", target: Target) -> bool:
-        """Whether a small whole blob is copied in one call; only if its copy can be recognised afterwards.
+        """True if the prefix is a small whole blob whose copy can be recognised afterwards.
 
         Not with ``overwrite=False``: fewer stores honour that condition for a copy than for a completion.
         """
@@ -38,18 +38,18 @@ class Copying:
 
 @dataclass(frozen=True, slots=True)
 class CopiedPrefix:
-    """The first ``size`` bytes of a version of a blob in the same bucket, which the store can copy itself."""
+    """The first ``size`` bytes of one version of a blob in the same bucket, which the store can copy itself."""
 
     key: str
     etag: str
     size: int
-    is_whole: bool = False  #: the new blob is all of it and nothing else
-    checksum: str | None = None  #: of the whole, where the store shows one
-    has_md5: bool = False  #: its ETag is the MD5 of its bytes, which a copy has as well
+    is_whole: bool = False  #: the new blob is a copy of the whole blob
+    checksum: str | None = None  #: that of the whole blob, if the store shows one
+    has_md5: bool = False  #: the ETag is the MD5 of the bytes, so that a copy has the same
 
     @classmethod
     def of(cls, blob: BlobHead, size: int | None = None) -> "CopiedPrefix":
-        """All of a blob, or its first ``size`` bytes."""
+        """Take all of a blob, or its first ``size`` bytes."""
         if size is None:
             has_md5 = bool(_MD5.fullmatch(blob.etag)) and not (blob.encryption or "").startswith("aws:kms")
             return cls(blob.key, blob.etag, blob.size, is_whole=True, checksum=blob.checksum, has_md5=has_md5)
@@ -59,9 +59,17 @@ class CopiedPrefix:
 def copy_parts(
     target: Target, upload_id: str, prefix: CopiedPrefix, parts: Iterable[PartRange], threads: int, pace: Pace
 ) -> list[SentPart]:
-    """Copy ranges of the prefix into parts of the upload, ``threads`` at once; return the parts in no order.
+    """Copy ranges of the prefix into parts of the upload; record and return them, in no order.
 
     Raises SourceChangedError if the blob was replaced, otherwise as :func:`~worker.transfer.parts.run_all` does.
+
+    Args:
+        target: the key that the upload is for.
+        upload_id: the upload, which is open.
+        prefix: the blob to copy from.
+        parts: ranges of the prefix, with their part numbers.
+        threads: number of copies at once.
+        pace: that of the bucket.
     """
 
     def prepare(part: PartRange) -> Task:

@@ -1,4 +1,4 @@
-"""One write of bytes that can be read again at any offset: it goes on from whatever its checkpoint says."""
+"""Uploads a source, whose bytes can be read again at any offset, from the state that its checkpoint has."""
 
 import logging
 from collections.abc import Iterable
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
-    """What is written, where, and with what."""
+class SourceUpload:
+    """One call of :meth:`Engine.write <worker.transfer.upload.engine.Engine.write>`."""
 
     target: Target
     source: Source
@@ -33,10 +33,10 @@ class Write:
     copying: Copying
     part_size: int
     pace: Pace
-    opened: set[str] = field(default_factory=set)  #: ids of uploads that this very call has opened
+    opened: set[str] = field(default_factory=set)  #: ids of uploads that this call has opened
 
     def advance(self) -> bool:
-        """Go on from what the checkpoint says; False if it has to be read again."""
+        """Take the next step from the state that the checkpoint has; True if the upload is completed."""
         target = self.target
         upload = target.checkpoint.load()
         if upload is None:
@@ -94,7 +94,7 @@ class Write:
             return SentPart(part.number, part.offset, part.size, receipt.etag or "", checksum)
 
         whole = PartRange(1, 0, upload.size)
-        if isinstance(self.source, MemorySource):  # no other transfer's buffers are waited for
+        if isinstance(self.source, MemorySource):  # needs no buffer, so it does not wait for one
             send(whole, self.source.data, filled=upload.size)
         else:
             self.threads.run(send, whole)
@@ -102,7 +102,7 @@ class Write:
 
     def _copy(self, upload: SavedUpload, prefix: CopiedPrefix) -> bool:
         target = self.target
-        options = target.marked_options if target.checkpoint.mark else None  # else the store carries all of them along
+        options = target.marked_options if target.checkpoint.mark else None  # without one, the store copies them
 
         def call(condition: Condition | None) -> PutReceipt:
             return target.store.copy(
@@ -129,14 +129,14 @@ class Write:
         self.source.check()
         base = target.base()
         if base != upload.base and not target.replaces_anything:
-            # A versioned bucket dates a blob by the opening of its upload: completing ours would hide it.
+            # A versioned bucket dates a blob by the opening of its upload, so the newer blob would hide ours.
             logger.info("destination changed since the upload was opened", extra={"key": target.key})
             target.checkpoint.abandon(gone=False)
             return False
         return target.complete(replace(upload, parts=parts), upload_id, base)
 
-    def _listed(self, upload: SavedUpload, upload_id: str) -> Iterable[PartReceipt]:
-        """The parts that the store holds; as the rows say, where nothing else can be known."""
+    def _held_parts(self, upload: SavedUpload, upload_id: str) -> Iterable[PartReceipt]:
+        """Return the parts that the store holds; those of the rows if it may not be asked."""
         if upload_id in self.opened:
             return []
         try:
@@ -153,7 +153,7 @@ class Write:
         parts = reconcile(
             upload,
             plan,
-            self._listed(upload, upload_id),
+            self._held_parts(upload, upload_id),
             source=self.source,
             algorithm=store.checksum,
             threads=self.threads,

@@ -1,4 +1,4 @@
-"""Uploads a stream: bytes that come once and in order, their number unknown. Parts grow as the ladder says."""
+"""Uploads a stream: bytes that come once, in order, their number unknown. Its parts grow with a Ladder."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +10,7 @@ from worker.errors import PlanError, SourceUnavailableError, SupersededError, Up
 from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SentPart
-from worker.transfer.parts import Buffers, PartThreads, Task, recording, run_all
+from worker.transfer.parts import Buffers, PartThreads, Task, recorder, run_all
 from worker.transfer.plan import Ladder, PartRange, plan_parts
 from worker.transfer.sources.source import MemorySource
 from worker.transfer.sources.splice import Stream
@@ -32,25 +32,30 @@ def write_stream(
     part_size: int,
     pace: Pace,
 ) -> None:
-    """Make the prefix and the stream's bytes the blob. A stream cannot be read again, so any failure is final.
+    """Make the prefix and the stream's bytes the blob. A stream cannot be read again, so any error is final.
 
     Raises SourceError, StoreError, TransferError; PlanError if there are more bytes than a blob can hold.
 
     Args:
-        prefix: bytes that the store copies itself, before those of the stream.
+        target: the key to write.
+        stream: its bytes follow those of the prefix.
+        prefix: bytes that the store copies itself; None for none.
+        threads: send the parts; the buffers are the call's own.
+        copying: how the store copies the prefix.
         part_size: bytes of the first parts.
+        pace: that of the bucket.
     """
     limits, base, kept = target.store.limits, target.base(), prefix.size if prefix else 0
     plan = plan_parts(kept, part_size=part_size, limits=limits, prefix=kept, copy_size=copying.part_size)
     target.open_upload(plan, base)
     upload = target.checkpoint.load()
-    assert upload is not None, "it has just been opened"
+    assert upload is not None, "open_upload() has saved it"
     upload_id = str(upload.upload_id)
     parts = copy_parts(target, upload_id, prefix, plan.copied(), copying.threads, pace) if prefix else []
     parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.prefix_parts).parts(kept), threads, pace)
     now = target.base()
     if now != base and not target.replaces_anything:
-        raise SupersededError(f"{target.key}: was replaced meanwhile; the new blob was left alone")
+        raise SupersededError(f"{target.key}: was replaced during the upload; the new blob was left alone")
     size = sum(part.size for part in parts)
     upload = replace(upload, size=size, parts={part.part_number: part for part in parts})
     if not target.complete(upload, upload_id, now):
@@ -61,7 +66,7 @@ def _send(
     target: Target, upload_id: str, stream: Stream, parts: Iterator[PartRange], threads: PartThreads, pace: Pace
 ) -> list[SentPart]:
     store = target.store
-    # Buffers of its own: a slow reader must not block those of other transfers.
+    # A slow reader must not block buffers of other transfers.
     buffers = Buffers(threads.count, threads.buffer_size)
 
     def prepare(part: PartRange) -> Task | None:
@@ -87,14 +92,14 @@ def _send(
 
         return buffers.task(send, part, buffer)
 
-    sent = run_all(threads.executor, threads.count, parts, prepare, recording(target.checkpoint), target.stop)
+    sent = run_all(threads.executor, threads.count, parts, prepare, recorder(target.checkpoint), target.stop)
     if stream.readinto(memoryview(bytearray(1))):
         raise PlanError(f"{target.key}: the reader has more bytes than fit into {store.limits.max_parts} parts")
     return sent
 
 
 def _take(part: PartRange, stream: Stream, buffer: memoryview, key: str) -> AbstractContextManager[PartBody] | None:
-    """The next part of the stream, in the buffer or, if larger, in a file; None at the end."""
+    """Read the next part of the stream, into the buffer or, if larger, a file; None at the end."""
     count = stream.readinto(buffer[: part.size])
     if not count:
         return None
@@ -112,7 +117,7 @@ def _take(part: PartRange, stream: Stream, buffer: memoryview, key: str) -> Abst
 
 
 class _SpooledPart:
-    """A part larger than a buffer, kept in a file, since the store may need it twice."""
+    """A part larger than a buffer, kept in a file, because it is read twice: for its checksum and to be sent."""
 
     def __init__(self, offset: int, key: str) -> None:
         self.size = 0

@@ -1,4 +1,4 @@
-"""The target: the key that a transfer makes visible, and the conditions under which it does."""
+"""The target: the key that a transfer makes visible, and the conditions for that."""
 
 import logging
 import time
@@ -25,19 +25,19 @@ from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
 from worker.transfer.plan import PartPlan
 from worker.transfer.stop import Interrupted, Stop, never
-from worker.transfer.upload.abort import abort_upload, lost_upload, lost_uploads
+from worker.transfer.upload.abort import abort_upload, lost_upload_of_call, lost_uploads
 from worker.transfer.upload.commit import CommitCall, commit, expected_blob, resolve_commit
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
 
 TRIES: Final = 3  #: tries to open an upload
-PAUSE: Final = 0.2  #: seconds before the second try, growing
+PAUSE: Final = 0.2  #: seconds before the second try, growing by as much with each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One key of a store, and the transfer that writes it."""
+    """One key of a store, with the checkpoint and the options of the transfer that writes it."""
 
     store: Store
     key: str
@@ -45,30 +45,30 @@ class Target:
     stop: Stop = never
     options: BlobOptions | None = None
     overwrite: bool = True
-    #: The version that the new blob builds on: if another one is there, nothing is committed.
+    #: The version that the new blob builds on; if another one is visible, nothing is committed.
     onto: VisibleVersion | None = None
-    #: Replace a blob that appears meanwhile: a plain call is the last writer.
+    #: Replace a blob that appears during the transfer. For plain calls: the last writer wins.
     is_last_writer: bool = False
 
     @property
     def marked_options(self) -> BlobOptions | None:
-        """The options, with the mark by which a job knows its own blob."""
+        """The options with the job's mark, if the metadata has room for it."""
         options = self.options or BlobOptions()
         metadata = {**options.metadata, MARK_NAME: self.checkpoint.mark}
         if not self.checkpoint.mark or sum(map(len, chain(*metadata.items()))) > MAX_BLOB_METADATA:
-            return self.options  # the metadata of a moved blob may leave no room for the mark
+            return self.options  # a moved blob may have that much metadata
         return replace(options, metadata=metadata)
 
     @property
     def replaces_anything(self) -> bool:
-        """Whether a blob that appears meanwhile is replaced instead of being an error."""
+        """True if a blob that appears during the transfer is replaced; otherwise it is an error."""
         return self.is_last_writer and self.overwrite and self.onto is None
 
     def base(self) -> VisibleVersion:
-        """What readers see at the key now. Raises BlobExistsError, SupersededError if it must not be replaced."""
+        """Look at the key. Raises BlobExistsError or SupersededError if the visible blob must not be replaced."""
         base = VisibleVersion.of(look(self.store, self.key))
         if self.onto not in (None, base):
-            raise SupersededError(f"{self.key}: was replaced while something was written onto it; it was left alone")
+            raise SupersededError(f"{self.key}: was replaced during a write onto it; it was left alone")
         if not self.overwrite and not base.is_absent:
             raise BlobExistsError(f"{self.key}: a blob is there already, and overwrite is off")
         return base
@@ -86,13 +86,13 @@ class Target:
         upload_id = self._create_upload()
         try:
             self.checkpoint.opened(upload_id)
-        except LeaseLostError:  # this id is saved nowhere
+        except LeaseLostError:  # no checkpoint has the id, so no other run would find the upload
             abort_upload(self.store, self.key, upload_id)
             raise
         return upload_id
 
     def _create_upload(self) -> str:
-        """Create the upload. If the answer is lost, search for that upload and abort it before trying again."""
+        """Create the upload. After a lost answer, find that upload and abort it before the next try."""
         number = 0
         while True:
             try:
@@ -108,16 +108,16 @@ class Target:
             if self.stop():
                 raise Interrupted
             upload = self.checkpoint.load()
-            assert upload is not None, "its row is opening"
+            assert upload is not None, "open_upload() has saved it"
             if may_be_open:
                 self.abort_lost_uploads(upload)
             time.sleep(PAUSE * number)
 
     def complete(self, upload: SavedUpload, upload_id: str, base: VisibleVersion) -> bool:
-        """Complete the upload, all of whose parts are in the store; False if it is gone and must begin again.
+        """Complete the upload, all of whose parts are in the store; False if it is gone and has to begin again.
 
-        A versioned bucket dates a blob by the opening of its upload, so a blob written since may hide ours: then
-        SupersededError is raised.
+        Raises SupersededError if a blob written since the upload was opened hides ours: a versioned bucket dates a
+        blob by the opening of its upload.
         """
         receipts = [
             PartReceipt(part.part_number, part.size, part.etag, part.checksum)
@@ -134,14 +134,14 @@ class Target:
             expected = expected_blob(upload, self.checkpoint.mark)
             receipt = self.commit(call, base, expected)
             if base != upload.base and (hidden := expected.difference(look(self.store, self.key))):
-                raise SupersededError(f"{self.key}: a later blob hides what was written: {hidden}")
+                raise SupersededError(f"{self.key}: a later blob hides the one that was written: {hidden}")
         except UploadNotFoundError as error:
             return self.resolve_vanished(replace(upload, state=UploadState.COMPLETING, base=base), error)
         self.checkpoint.completed(receipt.etag, receipt.version_id)
         return True
 
     def commit(self, call: CommitCall, base: VisibleVersion, expected: Expected) -> PutReceipt:
-        """Make a commit call. Raises what ``commit`` raises, and BlobExistsError."""
+        """Make a commit call under the target's conditions. Raises BlobExistsError, and as ``commit`` does."""
         try:
             return commit(
                 self.store,
@@ -160,9 +160,9 @@ class Target:
             raise BlobExistsError(f"{self.key}: a blob appeared there, and overwrite is off") from error
 
     def resolve_vanished(self, upload: SavedUpload, error: UploadNotFoundError) -> bool:
-        """The upload id is gone: True if its blob is visible; False, and the upload is abandoned: begin again.
+        """Handle a missing upload: True if its blob is visible; otherwise abandon it and return False (begin again).
 
-        Raises OutcomeUnknownError if the blob may have been published and then deleted.
+        Raises OutcomeUnknownError if the blob may have been visible and then deleted.
         """
         if upload.state == UploadState.COMPLETING and resolve_commit(self.store, self.key, upload, self.checkpoint):
             return True  # an earlier call took effect between the last look and now
@@ -176,19 +176,19 @@ class Target:
         return False
 
     def _has_expired(self, upload: SavedUpload) -> bool:
-        """Whether a lifecycle rule of the bucket explains that the upload is gone."""
+        """True if a lifecycle rule of the bucket explains that the upload is gone."""
         if not isinstance(self.store, HasLifecycle):
             return False
         try:
             lifetime = self.store.upload_lifetime(self.key)
-        except StoreError:  # nobody may look: it stays unexplained
+        except StoreError:  # the rules cannot be read
             return False
         return lifetime is not None and self.checkpoint.now() - upload.opened_at >= lifetime
 
     def abort_lost_uploads(self, upload: SavedUpload) -> None:
-        """Abort what a run opened without living to write its id down: no parts, and nobody else's row."""
-        if self.is_last_writer:  # a call of its own: nobody writes ids down
-            lost = lost_upload(self.store, upload)
+        """Abort uploads that a run opened and whose id it did not live to save; they have no parts and no row."""
+        if self.is_last_writer:  # a plain call, whose ids no row has
+            lost = lost_upload_of_call(self.store, upload)
         else:
             lost = lost_uploads(self.store, upload, lambda: self.checkpoint.known_upload_ids(self.key))
         for upload_id in lost:

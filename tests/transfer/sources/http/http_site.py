@@ -10,6 +10,8 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
+from worker.settings import SourcesSettings
+
 OLD = "Wed, 01 Jan 2020 00:00:00 GMT"
 
 Answer = Callable[["Handler"], None]
@@ -162,6 +164,11 @@ def serving(
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def loopback(**settings: Any) -> SourcesSettings:
+    """The settings of a test: sources on loopback are allowed, unless told otherwise."""
+    return SourcesSettings(**{"http_allow_private": True, **settings})
 
 
 class Listener:

@@ -15,8 +15,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
 
-from tests.transfer.sources.http.http_site import Handler, Listener, Site, drop_after, give, redirect, serving, status
+from tests.transfer.sources.http.http_site import (
+    Handler,
+    Listener,
+    Site,
+    drop_after,
+    give,
+    loopback,
+    redirect,
+    serving,
+    status,
+)
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
+from worker.settings import SourcesSettings
 from worker.transfer.sources.http.addresses import PublicConnection, PublicTlsConnection, is_public
 from worker.transfer.sources.http.http_client import HttpClient
 from worker.transfer.sources.http.http_source import HttpSource
@@ -26,97 +37,32 @@ DATA = bytes(range(256))
 Get = Callable[..., bytes]
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "0.0.0.0",
-        "0.1.2.3",
-        "10.0.0.1",
-        "10.255.255.255",
-        "100.64.0.1",
-        "100.100.100.200",
-        "100.127.255.255",
-        "127.0.0.1",
-        "127.255.255.254",
-        "168.63.129.16",
-        "169.254.0.1",
-        "169.254.169.254",
-        "172.16.0.1",
-        "172.31.255.255",
-        "192.0.0.192",
-        "192.0.2.1",
-        "192.88.99.1",
-        "192.168.0.1",
-        "198.18.0.1",
-        "198.19.255.255",
-        "198.51.100.1",
-        "203.0.113.1",
-        "224.0.0.1",
-        "239.255.255.250",
-        "240.0.0.1",
-        "255.255.255.255",
-        "::",
-        "::1",
-        "::10.0.0.1",
-        "::ffff:10.0.0.1",
-        "::ffff:8.8.8.8",
-        "::ffff:0:8.8.8.8",
-        "64:ff9b::10.0.0.1",
-        "64:ff9b::8.8.8.8",
-        "64:ff9b:1::1",
-        "100::1",
-        "2001::1",
-        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
-        "2001:10::1",
-        "2001:db8::1",
-        "2002:7f00:1::1",
-        "2002:808:808::1",
-        "3fff::1",
-        "5f00::1",
-        "fc00::1",
-        "fd00:ec2::254",
-        "fe80::1",
-        "fe80::1%eth0",
-        "fec0::1",
-        "ff02::1",
-    ],
-)
+NOT_PUBLIC = """
+    0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 100.127.255.255 127.0.0.1 127.255.255.254
+    168.63.129.16 169.254.0.1 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.192 192.0.2.1 192.88.99.1
+    192.168.0.1 198.18.0.1 198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.250 240.0.0.1
+    255.255.255.255 :: ::1 ::10.0.0.1 ::ffff:10.0.0.1 ::ffff:8.8.8.8 ::ffff:0:8.8.8.8 64:ff9b::10.0.0.1
+    64:ff9b::8.8.8.8 64:ff9b:1::1 100::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:10::1 2001:db8::1
+    2002:7f00:1::1 2002:808:808::1 3fff::1 5f00::1 fc00::1 fd00:ec2::254 fe80::1 fe80::1%eth0 fec0::1 ff02::1
+"""
+PUBLIC = """
+    1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.255.255
+    169.255.0.0 172.15.255.255 172.32.0.0 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 223.255.255.255
+    2001:200::1 2001:4860:4860::8888 2003::1 2606:4700:4700::1111 2a00:1450:4001:80b::200e
+"""
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC.split())
 def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "1.1.1.1",
-        "8.8.8.8",
-        "9.255.255.255",
-        "11.0.0.0",
-        "100.63.255.255",
-        "100.128.0.0",
-        "126.255.255.255",
-        "128.0.0.0",
-        "169.253.255.255",
-        "169.255.0.0",
-        "172.15.255.255",
-        "172.32.0.0",
-        "192.167.255.255",
-        "192.169.0.0",
-        "198.17.255.255",
-        "198.20.0.0",
-        "223.255.255.255",
-        "2001:200::1",
-        "2001:4860:4860::8888",
-        "2003::1",
-        "2606:4700:4700::1111",
-        "2a00:1450:4001:80b::200e",
-    ],
-)
+@pytest.mark.parametrize("address", PUBLIC.split())
 def test_addresses_that_are_public(address: str) -> None:
     assert is_public(address)
 
 
-# --- nothing reaches a server that is not public -------------------------------------------------------------------
+# --- nothing reaches a server that is not public ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -132,7 +78,7 @@ def listener() -> Iterator[Listener]:
 )
 def test_a_host_that_is_not_public_is_not_even_connected_to(scheme: str, host: str, listener: Listener) -> None:
     with pytest.raises(SourceNotAllowedError) as caught:
-        HttpSource.open(f"{scheme}://{host}:{listener.port}/a", allow_private=False)
+        HttpSource.open(f"{scheme}://{host}:{listener.port}/a", SourcesSettings())
     listener.close()
     assert listener.heard == []
     assert host.lower() in str(caught.value)
@@ -143,7 +89,7 @@ def test_a_host_that_is_not_public_is_not_even_connected_to(scheme: str, host: s
 @pytest.mark.parametrize("host", ["[::1]", "[::ffff:127.0.0.1]", "[::]"])
 def test_an_ipv6_host_that_is_not_public_is_refused(host: str) -> None:
     with pytest.raises(SourceNotAllowedError, match="no public address"):
-        HttpSource.open(f"http://{host}:1/a", allow_private=False)
+        HttpSource.open(f"http://{host}:1/a", SourcesSettings())
 
 
 class Rebinding:
@@ -197,9 +143,9 @@ def test_proxies_of_the_environment_are_not_used(listener: Listener) -> None:
     try:
         os.environ.update(dict.fromkeys(names, f"http://127.0.0.1:{listener.port}"))
         with serving(DATA) as site:
-            HttpSource.open(site.url, allow_private=True).close()
+            HttpSource.open(site.url, loopback()).close()
         with pytest.raises(SourceNotAllowedError):
-            HttpSource.open("http://localhost/a", allow_private=False)
+            HttpSource.open("http://localhost/a", SourcesSettings())
     finally:
         for name, value in before.items():
             os.environ.pop(name)
@@ -224,7 +170,7 @@ def test_a_public_host_that_refuses_or_is_silent_is_transient(get: Get) -> None:
         get(f"http://127.0.0.1:{port}/a")
 
 
-# --- redirects -----------------------------------------------------------------------------------------------------
+# --- redirects -------------------------------------------------------------------------------------------------------
 
 
 class Inside(PublicConnection):
@@ -339,7 +285,7 @@ def test_credentials_go_to_their_own_host_only(site: Site, get: Get) -> None:
 
 def test_what_has_been_redirected_goes_straight_to_its_target_until_that_refuses(site: Site) -> None:
     site.routes["/a"] = redirect("/signed?until=1")
-    source = HttpSource.open(site.url + "/a", allow_private=True)
+    source = HttpSource.open(site.url + "/a", loopback())
     buffer = bytearray(10)
     source.readinto(0, memoryview(buffer))
     site.routes["/a"] = redirect("/signed?until=2")
@@ -356,7 +302,7 @@ def test_what_has_been_redirected_goes_straight_to_its_target_until_that_refuses
     assert site.asked("Range")[5] == "bytes=5-14"
 
 
-# --- TLS -----------------------------------------------------------------------------------------------------------
+# --- TLS -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +343,7 @@ def tls(certificate: Path) -> ssl.SSLContext:
 
 def test_https_works_with_a_trusted_certificate(certificate: Path) -> None:
     with serving(DATA, host="localhost", tls=tls(certificate)) as site:
-        source = HttpSource.open(site.url + "/a", allow_private=True, ca_file=certificate)
+        source = HttpSource.open(site.url + "/a", loopback(http_ca_file=certificate))
         site.script.append(drop_after(100))
         buffer = bytearray(256)
         source.readinto(0, memoryview(buffer))
@@ -416,7 +362,7 @@ def test_a_certificate_that_is_not_trusted_is_a_permanent_error(
         shown = ca_file = write_certificate(tmp_path / "expired.pem", days=-1)
     with serving(DATA, host=host, tls=tls(shown)) as site:
         with pytest.raises(SourceError, match="certificate is not trusted") as caught:
-            HttpSource.open(site.url + "/a?secret", allow_private=True, ca_file=ca_file)
+            HttpSource.open(site.url + "/a?secret", loopback(http_ca_file=ca_file))
         assert site.requests == []
     assert type(caught.value) is SourceError
     assert "secret" not in str(caught.value)
@@ -424,30 +370,28 @@ def test_a_certificate_that_is_not_trusted_is_a_permanent_error(
 
 def test_plain_http_where_tls_is_expected_is_an_error(site: Site) -> None:
     with pytest.raises(SourceUnavailableError):
-        HttpSource.open(site.url.replace("http:", "https:"), allow_private=True)
+        HttpSource.open(site.url.replace("http:", "https:"), loopback())
 
 
 def test_a_redirect_from_https_to_http_is_refused(certificate: Path, site: Site) -> None:
     with serving(DATA, host="localhost", tls=tls(certificate)) as secure:
         secure.routes["/a"] = redirect(site.url + "/b?secret")
         with pytest.raises(SourceNotAllowedError, match="from https to http") as caught:
-            HttpSource.open(secure.url + "/a", allow_private=True, ca_file=certificate)
+            HttpSource.open(secure.url + "/a", loopback(http_ca_file=certificate))
     assert "secret" not in str(caught.value)
     assert site.requests == []
 
 
-def test_a_redirect_from_http_to_https_is_followed_without_the_credentials_of_another_port(
-    certificate: Path, site: Site
-) -> None:
+def test_a_redirect_to_https_is_followed_without_the_credentials_of_another_port(certificate: Path, site: Site) -> None:
     with serving(DATA, host="localhost", tls=tls(certificate)) as secure:
         site.routes["/a"] = redirect(secure.url + "/b")
         url = site.url.replace("://127.0.0.1", "://user:pw@localhost") + "/a"
-        HttpSource.open(url, allow_private=True, ca_file=certificate).close()
+        HttpSource.open(url, loopback(http_ca_file=certificate)).close()
         assert secure.asked("Authorization") == [None]
     assert site.asked("Authorization") == ["Basic dXNlcjpwdw=="]
 
 
-# --- URLs ----------------------------------------------------------------------------------------------------------
+# --- URLs ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -455,7 +399,7 @@ def test_a_redirect_from_http_to_https_is_followed_without_the_credentials_of_an
 )
 def test_a_url_that_is_none_of_http_is_refused(url: str) -> None:
     with pytest.raises(SourceError) as caught:
-        HttpSource.open(url, allow_private=True)
+        HttpSource.open(url, loopback())
     assert not caught.value.transient
     assert "pw" not in str(caught.value)
 
@@ -463,7 +407,7 @@ def test_a_url_that_is_none_of_http_is_refused(url: str) -> None:
 @pytest.mark.parametrize("allow_private", [True, False])
 def test_a_label_that_is_too_long_is_a_permanent_error(allow_private: bool) -> None:
     with pytest.raises(SourceError, match="malformed") as caught:
-        HttpSource.open(f"http://{'a' * 64}.example/", allow_private=allow_private)
+        HttpSource.open(f"http://{'a' * 64}.example/", SourcesSettings(http_allow_private=allow_private))
     assert not caught.value.transient
 
 
@@ -471,7 +415,7 @@ def test_a_query_reaches_the_server_as_it_is(site: Site) -> None:
     query = "/a%2Fb/c+d?X-Amz-Credential=AK%2F20260101%2Feu&X-Amz-Signature=0aF&x=a+b%20c&y=~!*'()"
     seen: Mapping[str, Callable[[Handler], None]] = {query: give}
     site.routes.update(seen)
-    HttpSource.open(site.url + query, allow_private=True).close()
+    HttpSource.open(site.url + query, loopback()).close()
     assert site.requests[0][0] == query
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.transfer.sources.http.http_site import loopback
 from worker.errors import SourceError, SourceUnavailableError
 from worker.transfer.sources.http.http_source import HttpSource
 
@@ -47,7 +48,7 @@ def answering(answer: Answer) -> Iterator[str]:
 
 def opening(url: str, directory: Path, read_timeout: float = 5) -> SourceError:
     with pytest.raises(SourceError) as caught:
-        HttpSource.open(url, allow_private=True, read_timeout=read_timeout, spool_directory=directory).close()
+        HttpSource.open(url, loopback(http_read_seconds=read_timeout, http_spool_directory=directory)).close()
     return caught.value
 
 

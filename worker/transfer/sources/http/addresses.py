@@ -1,8 +1,8 @@
-"""Where an ``http(s):`` source may lead: to public addresses. Connections that refuse every other one.
+"""Where an ``http(s):`` source may lead: connections to public addresses, which refuse every other address.
 
-The address is judged that the socket is connected to, before a byte of the request or of a TLS handshake is sent, so a
-name that resolves differently from one moment to the next gains nothing. It is judged before connecting as well, so
-that nobody learns from our errors what listens inside. No proxy: that would connect to whatever it likes.
+The check is on the address that the socket is connected to, before a byte of the request or of a TLS handshake is sent,
+so a name that resolves differently the second time gains nothing. Addresses are also checked before connecting, so that
+our errors do not reveal what listens inside. No proxy is used: it would connect to addresses that we cannot check.
 """
 
 import socket
@@ -19,7 +19,7 @@ from urllib3.util.connection import create_connection
 from worker.errors import SourceNotAllowedError
 from worker.transfer.sources.http.response_head import WholeHeadResponse
 
-#: Source: IANA IPv4 Special-Purpose Address Registry, and one address that Azure's metadata service answers at.
+#: Source: IANA IPv4 Special-Purpose Address Registry, and the address of Azure's metadata service.
 _REFUSED_V4: Final = tuple(
     map(
         IPv4Network,
@@ -43,9 +43,9 @@ _REFUSED_V4: Final = tuple(
         ),
     )
 )
-#: Outside of it lie loopback, private, link-local, multicast, IPv4-mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96).
+#: Outside of it are loopback, private, link-local, multicast, IPv4-mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96).
 _UNICAST_V6: Final = IPv6Network("2000::/3")
-#: Source: IANA IPv6 Special-Purpose Address Registry. 2001::/23 has Teredo in it; it and 6to4 lead to IPv4 addresses.
+#: Source: IANA IPv6 Special-Purpose Address Registry. 2001::/23 contains Teredo; it and 6to4 lead to IPv4 addresses.
 _REFUSED_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
 _IDLE: Final = 64  #: connections kept for the next request: as many as there can be part threads
@@ -60,7 +60,7 @@ def is_public(address: str) -> bool:
 
 
 def connection_pools(*, allow_private: bool, ca_file: Path | None) -> PoolManager:
-    """The pools of one source. Certificates are checked against the system's authorities and those of ``ca_file``."""
+    """Make the pools of one source. It trusts the system's certificate authorities and those of ``ca_file``."""
     context = ssl.create_default_context()
     if ca_file:
         context.load_verify_locations(ca_file)
@@ -123,7 +123,7 @@ class PublicConnection(HTTPConnection):
 
 
 class PublicTlsConnection(PublicConnection, HTTPSConnection):
-    """The same with TLS, which begins after the address has been judged."""
+    """A TLS connection to a public address; the handshake begins after the address was checked."""
 
 
 class _AnyPool(HTTPConnectionPool):

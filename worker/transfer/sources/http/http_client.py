@@ -1,7 +1,7 @@
-"""GET requests for one URL: redirects, credentials, statuses and what may be shown of a URL. Knows no sources.
+"""GET requests for one URL: redirects, credentials, status codes, and URLs without their secrets.
 
-The user part of a URL is sent as Basic authentication, to its own host only. It and the query, where presigned URLs
-have their signature, stand in no message, log line or repr.
+The user part of a URL is sent as Basic authentication, to its own host only. Neither it nor the query, which holds the
+signature of a presigned URL, appears in a message, a log line or a repr.
 """
 
 import logging
@@ -34,18 +34,18 @@ _STATUS_ERRORS: Final[Mapping[int, type[SourceError]]] = {
     425: SourceUnavailableError,
     429: SourceUnavailableError,
 }
-#: What a redirect's target answers once its signature has run out.
+#: Answers of a redirect's target whose signature has expired.
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "blobferry"}
 _SECRET: Final = re.compile(r"\?\S*")
 
 
 class HttpClient:
-    """Sends requests for one URL from any number of threads, through connections that are kept."""
+    """Sends requests for one URL over connections that it keeps. Thread-safe."""
 
     def __init__(self, url: str, pools: PoolManager, *, timeout: Timeout, max_redirects: int) -> None:
         self.url = redacted(url)  #: for messages
-        self._first = self._last = _Target.parse(url)
+        self._first = self._last = _RequestTarget.parse(url)
         self._pools = pools
         self._timeout = timeout
         self._max_redirects = max_redirects
@@ -57,10 +57,10 @@ class HttpClient:
 
     @contextmanager
     def get(self, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
-        """The answer to a GET, redirects followed: 200, 206, 412 or 416, with a body that is not encoded.
+        """Send a GET, follow redirects, and yield the answer: 200, 206, 412 or 416, not encoded.
 
-        What has been redirected goes straight to its target the next time, and the whole way again once that refuses.
-        Raises SourceError for another status and for what goes wrong within the block.
+        The next request goes straight to the target of the last redirect, and through all redirects again once that
+        target refuses. Raises SourceError for any other status and for network errors inside the block.
         """
         with self._network_errors():
             target, response = self._follow(self._last, headers)
@@ -72,9 +72,11 @@ class HttpClient:
                 self._last = target
                 yield response
             finally:
-                response.close()  # with its connection, unless it was read to its end
+                response.close()  # closes the connection too, unless the body was read to its end
 
-    def _follow(self, target: "_Target", headers: Mapping[str, str]) -> tuple["_Target", BaseHTTPResponse]:
+    def _follow(
+        self, target: "_RequestTarget", headers: Mapping[str, str]
+    ) -> tuple["_RequestTarget", BaseHTTPResponse]:
         for _ in range(self._max_redirects + 1):
             response = self._send(target, headers)
             if response.status not in _REDIRECTS:
@@ -83,7 +85,7 @@ class HttpClient:
             target = target.redirected(response.headers.get("Location"), self.url)
         raise SourceError(f"{self.url}: redirects more than {self._max_redirects} times")
 
-    def _send(self, target: "_Target", headers: Mapping[str, str]) -> BaseHTTPResponse:
+    def _send(self, target: "_RequestTarget", headers: Mapping[str, str]) -> BaseHTTPResponse:
         credentials = {"Authorization": target.authorization} if target.authorization else {}
         return self._pools.connection_from_host(target.host, target.port, target.scheme).urlopen(
             "GET",
@@ -104,7 +106,7 @@ class HttpClient:
         for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
             encoding = response.headers.get(name, "").strip().lower()
             if encoding not in ("", plain):
-                raise SourceError(f"{self.url}: the server sends {name} {encoding!r}, which was not asked for")
+                raise SourceError(f"{self.url}: the server sends {name} {encoding!r}, although the request allows none")
 
     @contextmanager
     def _network_errors(self) -> Iterator[None]:
@@ -122,8 +124,8 @@ class HttpClient:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
-    """Where one request goes."""
+class _RequestTarget:
+    """Host, path and credentials of one request."""
 
     scheme: str
     host: str
@@ -149,9 +151,9 @@ class _Target:
         return cls(parts.scheme, parts.host, parts.port or _PORTS[parts.scheme], parts.request_uri, authorization)
 
     def redirected(self, location: str | None, shown: str) -> Self:
-        """The target that the Location of a redirect names, with the credentials if it is the same host."""
+        """Return the target that a redirect's Location names; credentials stay only on the same host."""
         if not location:
-            raise SourceError(f"{shown}: redirects to nowhere")
+            raise SourceError(f"{shown}: redirects without a Location")
         try:
             raw = location.encode("latin-1").decode(errors="replace")  # a header is read as Latin-1 and mostly UTF-8
             joined = urljoin(f"{self.scheme}://{self.host}:{self.port}{self.request}", raw)
@@ -167,7 +169,7 @@ class _Target:
 
 
 def _without_queries(record: logging.LogRecord) -> bool:
-    """A log filter: urllib3 logs each request with its query when it is told to log everything."""
+    """A log filter: at level DEBUG, urllib3 logs each request with its query."""
     if isinstance(record.args, tuple):
         record.args = tuple(_SECRET.sub("", arg) if isinstance(arg, str) else arg for arg in record.args)
     return True

@@ -1,4 +1,4 @@
-"""Sources behind ``http:`` and ``https:`` URLs that are read in ranges, each one tied to the version first seen."""
+"""Sources behind ``http:`` and ``https:`` URLs, read in ranges of the version that was seen first."""
 
 import re
 import time
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any, Final, Self
 
 from urllib3 import BaseHTTPResponse, Timeout
 
-from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
+from worker.errors import SourceChangedError, SourceError, SourceUnavailableError
+from worker.settings import SourcesSettings
 from worker.transfer.sources.http.addresses import connection_pools
 from worker.transfer.sources.http.http_client import HttpClient
-from worker.transfer.sources.http.spooled_source import SpooledSource
+from worker.transfer.sources.http.spooled_source import SpooledSource, refuse_too_large
 from worker.transfer.sources.source import fill
 from worker.transfer.stop import Stop, never
 from worker.units import MIB
@@ -26,7 +26,7 @@ _PIECE: Final = MIB  #: bytes; at most
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """One version of what the URL names, told by a validator that is good enough to join ranges by."""
+    """One version of the resource, with a validator strong enough to join ranges by."""
 
     size: int
     etag: str | None
@@ -46,7 +46,7 @@ class _Version:
         return self.etag or self.last_modified or ""
 
     def differs(self, response: BaseHTTPResponse, size: int | None) -> str:
-        """How the answer differs from this version; "" if it does not."""
+        """Say how the answer differs from this version; "" if it does not."""
         etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
         if size != self.size:
             return f"it had {self.size} bytes and has {'an unknown number' if size is None else size} now"
@@ -60,8 +60,8 @@ class _Version:
 class HttpSource:
     """A URL whose server answers ranges.
 
-    Each request asks for the version that was seen first (If-Range), and each answer is compared with it. A dropped
-    connection is made again at the byte it had reached.
+    Each request asks for the version that was seen first (If-Range), and each answer is compared with it. After a
+    dropped connection, reading goes on at the byte that was reached.
     """
 
     def __init__(self, client: HttpClient, version: _Version) -> None:
@@ -74,36 +74,24 @@ class HttpSource:
         self._version = version
 
     @classmethod
-    def open(
-        cls,
-        url: str,
-        *,
-        allow_private: bool,
-        max_size: int | None = None,
-        connect_timeout: float = 5,
-        read_timeout: float = 30,
-        max_redirects: int = 5,
-        spool_directory: Path = Path("/var/tmp"),
-        ca_file: Path | None = None,
-        stop: Stop = never,
-    ) -> "HttpSource | SpooledSource":
-        """Open an ``http(s):`` URL. Times are seconds, sizes bytes.
+    def open(cls, url: str, settings: SourcesSettings, stop: Stop = never) -> "HttpSource | SpooledSource":
+        """Open an ``http(s):`` URL. Raises SourceError.
 
-        Without ranges, or without a strong validator to join them by, all of it is first read into a temporary file
-        in ``spool_directory``; only that asks ``stop`` and raises Interrupted, and begins anew the next time: a caller
-        must not count it as part of a slice. Raises SourceError.
+        If the server has no ranges, or no strong validator to join them by, the whole body is first read into a
+        temporary file. Only that asks ``stop`` and raises Interrupted. It starts over the next time, so a caller must
+        not count it as part of a slice.
         """
         client = HttpClient(
             url,
-            connection_pools(allow_private=allow_private, ca_file=ca_file),
-            timeout=Timeout(connect=connect_timeout, read=read_timeout),
-            max_redirects=max_redirects,
+            connection_pools(allow_private=settings.http_allow_private, ca_file=settings.http_ca_file),
+            timeout=Timeout(connect=settings.http_connect_seconds, read=settings.http_read_seconds),
+            max_redirects=settings.http_max_redirects,
         )
         try:
             with client.get({"Range": "bytes=0-0"}) as response:
                 version = _ranged_version(response)
                 if response.status == 200:
-                    return SpooledSource.of(client, response, spool_directory, max_size=max_size, stop=stop)
+                    return SpooledSource.of(client, response, settings, stop)
                 is_fresh = version is None and _is_fresh(response)
             if is_fresh:  # modified within this second, perhaps again: one second later the date is reliable
                 time.sleep(1)
@@ -111,16 +99,14 @@ class HttpSource:
                     version = _ranged_version(response)
             if version is None:
                 with client.get({}) as response:
-                    return SpooledSource.of(client, response, spool_directory, max_size=max_size, stop=stop)
-            if max_size is not None and version.size > max_size:
-                raise SourceNotAllowedError(f"{client.url}: {version.size} bytes are more than the {max_size} allowed")
+                    return SpooledSource.of(client, response, settings, stop)
+            refuse_too_large(client.url, version.size, settings.http_max_size)
             return cls(client, version)
         except BaseException:
             client.close()
             raise
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         if offset + len(buffer) > self.size:
             raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
         fill(buffer, offset, self._pieces)
@@ -131,11 +117,10 @@ class HttpSource:
             pass
 
     def close(self) -> None:
-        """Close the connections."""
         self._client.close()
 
     def _pieces(self, offset: int, size: int) -> Iterator[bytes]:
-        """Bytes from ``offset``: at least one, and perhaps fewer than asked for."""
+        """Yield bytes from ``offset``: at least one, perhaps fewer than ``size``."""
         asked = {"Range": f"bytes={offset}-{offset + size - 1}", "If-Range": self._version.validator}
         with self._client.get(asked) as response:
             left = self._check(response, offset, size)
@@ -147,7 +132,7 @@ class HttpSource:
                 yield piece
 
     def _check(self, response: BaseHTTPResponse, offset: int, size: int) -> int:
-        """The number of bytes from ``offset`` that the answer holds."""
+        """Return how many bytes from ``offset`` the answer holds."""
         if response.status != 206:
             if response.status == 200 and not self._version.differs(response, response.length_remaining):
                 raise SourceUnavailableError(f"{self.url}: the server no longer answers ranges")
@@ -156,7 +141,7 @@ class HttpSource:
             )
         answered = _content_range(response)
         if answered is None:
-            raise SourceError(f"{self.url}: the server answers 206 without a Content-Range that can be understood")
+            raise SourceError(f"{self.url}: the server answers 206 without a valid Content-Range")
         first, last, total = answered
         if difference := self._version.differs(response, total):
             raise SourceChangedError(f"{self.url}: changed while it was read: {difference}")
@@ -170,16 +155,16 @@ class HttpSource:
 
 
 def _ranged_version(response: BaseHTTPResponse) -> _Version | None:
-    """The version of an answer to ``bytes=0-0``; None if it shows that ranges cannot be relied on."""
+    """Return the version of an answer to ``bytes=0-0``; None if the answer shows that ranges are unreliable."""
     answered = _content_range(response) if response.status == 206 else None
     if answered is None or answered[:2] != (0, 0):
         return None
-    response.read1(1, decode_content=False)  # the connection may then be used again
+    response.read1(1, decode_content=False)  # a connection with an unread body cannot be reused
     return _Version.of(response, answered[2])
 
 
 def _content_range(response: BaseHTTPResponse) -> tuple[int, int, int] | None:
-    """First byte, last byte and size of the whole. None if one is missing."""
+    """Return first byte, last byte and total size; None if one is missing."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
@@ -189,7 +174,7 @@ def _is_fresh(response: BaseHTTPResponse) -> bool:
 
 
 def _age(headers: Mapping[str, str]) -> timedelta | None:
-    """The time from the last modification to the answer, by the server's clock."""
+    """Return the time between the last modification and the answer, by the server's clock; None if unknown."""
     dates: list[datetime] = []
     for name in ("Date", "Last-Modified"):
         try:

@@ -1,7 +1,7 @@
-"""The head of an answer, status and headers: it comes whole and within bounded time, or there is no answer.
+"""The head of an answer, status and headers: read whole and within a time limit, or refused.
 
-Python's own reader takes the end of a connection for the end of the headers: an answer that broke off there would pass
-for one without a body. And its timeout is for each byte, so that a server could hold a thread for days.
+``http.client`` takes the end of a connection for the end of the headers, so an answer that broke off there would look
+like one without a body. Its timeout is for each byte, so a server could hold a thread for days.
 Seen with Python 3.11.7; no upstream report found.
 """
 
@@ -16,17 +16,17 @@ class _File(Protocol):
 
 
 class WholeHeadResponse(HTTPResponse):
-    """An answer whose head must be there within twice the read timeout of its socket."""
+    """An answer whose head must arrive within twice the read timeout of its socket."""
 
     def __init__(self, sock: socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._timeout = sock.gettimeout()
 
     def begin(self) -> None:
-        """Read the head. Raises TimeoutError, IncompleteRead and what the base class does."""
+        """Read the head. Raises TimeoutError, IncompleteRead and the errors of the base class."""
         file = self.fp
         ends_at = None if self._timeout is None else time.monotonic() + 2 * self._timeout
-        self.fp = _Head(file, ends_at)  # type: ignore[assignment]  # lines are all that is read of it
+        self.fp = _Head(file, ends_at)  # type: ignore[assignment]  # all that begin() does with it is to read lines, or to close it
         try:
             super().begin()
         finally:
@@ -34,7 +34,7 @@ class WholeHeadResponse(HTTPResponse):
 
 
 class _Head:
-    """Lines, up to the empty one."""
+    """Reads lines, within the time limit."""
 
     def __init__(self, file: _File, ends_at: float | None) -> None:
         self._file = file
@@ -45,12 +45,12 @@ class _Head:
         line = bytearray()
         while len(line) < limit and not line.endswith(b"\n"):
             if self._ends_at is not None and time.monotonic() > self._ends_at:
-                raise TimeoutError("the headers of the answer do not come to their end")
+                raise TimeoutError("the headers of the answer did not end in time")
             byte = self._file.read(1)
             if not byte:
                 if self._has_begun or line:
                     raise IncompleteRead(bytes(line))
-                break  # no answer at all has its own error
+                break  # an answer without a first byte has its own error
             line += byte
         self._has_begun = True
         return bytes(line)

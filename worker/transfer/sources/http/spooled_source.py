@@ -1,4 +1,4 @@
-"""A URL that can only be read from beginning to end, kept in a temporary file to be read at any offset."""
+"""A URL without usable ranges: its body is kept in a temporary file, which can be read at any offset."""
 
 import hashlib
 import shutil
@@ -11,19 +11,20 @@ from typing import Any, Final, Self
 from urllib3 import BaseHTTPResponse
 
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
+from worker.settings import SourcesSettings
 from worker.transfer.sources.http.http_client import HttpClient
 from worker.transfer.sources.spool import Spool
 from worker.transfer.stop import Interrupted, Stop
 from worker.units import MIB
 
-_PIECE: Final = MIB  #: bytes; at most
+_PIECE: Final = MIB  #: bytes read at once, at most
 
 
 class SpooledSource:
-    """The body of one answer in a file without a name, which is gone with its process.
+    """The body of one answer, in an unnamed file that disappears with its process.
 
-    The fingerprint holds a checksum of the bytes: a server that gives others the next time is noticed even if it
-    sends no validator at all. A Last-Modified or weak ETag would only add false changes.
+    The fingerprint holds a checksum of the bytes, so that other bytes are noticed the next time even if the server
+    sends no validator. A Last-Modified or weak ETag would only report changes that are none.
     """
 
     def __init__(self, client: HttpClient, spool: Spool, fingerprint: Mapping[str, Any]) -> None:
@@ -34,25 +35,25 @@ class SpooledSource:
         self._spool = spool
 
     @classmethod
-    def of(
-        cls, client: HttpClient, response: BaseHTTPResponse, directory: Path, *, max_size: int | None, stop: Stop
-    ) -> Self:
+    def of(cls, client: HttpClient, response: BaseHTTPResponse, settings: SourcesSettings, stop: Stop) -> Self:
         """Read the body to its end. The source closes the client.
 
-        Raises SourceNotAllowedError above ``max_size`` bytes, SourceUnavailableError for a drop and a full disk.
+        Raises SourceNotAllowedError for a body larger than allowed, SourceUnavailableError for a dropped connection
+        and a full disk, Interrupted.
         """
         if response.status != 200:
             raise SourceError(f"{client.url}: the server answers {response.status} to a request for all of it")
         has_end = response.length_remaining is not None or response.chunked
+        directory = settings.http_spool_directory
+        refuse_too_large(client.url, response.length_remaining or 0, settings.http_max_size)
         with _disk_errors(client.url, directory):
-            _refuse_too_large(client.url, response.length_remaining, directory, max_size)
+            _check_space(client.url, response.length_remaining or 0, directory)
             spool = Spool(directory)
         try:
             size, checksum = 0, hashlib.sha256()
             for piece in _pieces(response, stop):
                 size += len(piece)
-                if max_size is not None and size > max_size:
-                    raise SourceNotAllowedError(f"{client.url}: more than the {max_size} bytes that are allowed")
+                refuse_too_large(client.url, size, settings.http_max_size)
                 checksum.update(piece)
                 with _disk_errors(client.url, directory):
                     spool.append(piece)
@@ -69,7 +70,6 @@ class SpooledSource:
         return cls(client, spool, {"size": size, "checksum": digest, **strong})
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from ``offset``."""
         try:
             filled = self._spool.readinto(offset, buffer)
         except OSError as error:
@@ -94,7 +94,7 @@ def _pieces(response: BaseHTTPResponse, stop: Stop) -> Iterator[bytes]:
 
 
 def _read_again(client: HttpClient, size: int, stop: Stop) -> str:
-    """The checksum of a second answer: it tells a complete body from one that broke off."""
+    """Return the checksum of a second answer, which tells a complete body from one that broke off."""
     seen, checksum = 0, hashlib.sha256()
     with client.get({}) as response:
         for piece in _pieces(response, stop):
@@ -105,10 +105,14 @@ def _read_again(client: HttpClient, size: int, stop: Stop) -> str:
     return f"SHA-256:{checksum.hexdigest()}" if seen == size else ""
 
 
-def _refuse_too_large(url: str, size: int | None, directory: Path, max_size: int | None) -> None:
-    if max_size is not None and size is not None and size > max_size:
-        raise SourceNotAllowedError(f"{url}: {size} bytes are more than the {max_size} allowed")
-    if (free := shutil.disk_usage(directory).free) < (size or 0):
+def refuse_too_large(url: str, size: int, max_size: int | None) -> None:
+    """Raise SourceNotAllowedError for more than ``max_size`` bytes; None allows any size."""
+    if max_size is not None and size > max_size:
+        raise SourceNotAllowedError(f"{url}: has at least {size} bytes, sources.http_max_size allows {max_size}")
+
+
+def _check_space(url: str, size: int, directory: Path) -> None:
+    if (free := shutil.disk_usage(directory).free) < size:
         raise SourceUnavailableError(
             f"{url}: cannot be read in ranges, and {directory} on worker host {gethostname()} has {free} bytes free "
             f"for {size}"

@@ -1,8 +1,4 @@
-"""The crash matrix: the process dies at every call to the store or the checkpoint, before or after it had its effect.
-
-Whatever the moment, a fresh engine on the same checkpoint brings the same bytes, readers see the old blob or the new
-one and nothing else, and no unfinished upload is left.
-"""
+"""The crash matrix of uploads: death at every call of store and checkpoint; no unfinished upload is left."""
 
 from dataclasses import dataclass
 
@@ -21,14 +17,11 @@ from tests.doubles import (
     unfinished,
     write,
 )
+from tests.transfer.bench import KEY, OLD, PART
+from tests.transfer.crash_matrix import die_again_and_again, die_at_any_call, die_at_any_two_calls
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.upload.engine import Engine
-
-KEY = "videos/7.mp4"
-PART = 10
-MOST_CALLS = 200
 
 
 @dataclass(frozen=True)
@@ -44,17 +37,15 @@ class Scene:
         return bytes(range(self.size))
 
 
-PUT = Scene(7, None, 1)
-PUT_OVER = Scene(7, b"the old blob", 1)
+PUT_OVER = Scene(7, OLD, 1)
 PARTS = Scene(35, None, 1)
-PARTS_OVER = Scene(35, b"the old blob", 1)
-MANY_OVER = Scene(75, b"the old blob", 3)
+PARTS_OVER = Scene(35, OLD, 1)
 SCENES = {
-    "a put": PUT,
+    "a put": Scene(7, None, 1),
     "a put over an old blob": PUT_OVER,
     "parts": PARTS,
     "parts over an old blob": PARTS_OVER,
-    "many parts by three threads": MANY_OVER,
+    "many parts by three threads": Scene(75, OLD, 3),
 }
 
 
@@ -75,17 +66,14 @@ class World:
         store = FusedStore(self.recording, fuse, key=KEY, allowed={self.scene.old, self.scene.new})
         engine = Engine(part_size=PART, part_threads=self.scene.threads)
         try:
-            self._write(engine, store, fuse)
+            checkpoint = FusedCheckpoint(self.checkpoint, fuse)
+            write(engine, store, KEY, BytesSource(self.scene.new), checkpoint=checkpoint)
         except DeathError:
             return False
         finally:
             engine.close()
             self.torn += store.torn
         return True
-
-    def _write(self, engine: Engine, store: Store, fuse: Fuse) -> None:
-        checkpoint = FusedCheckpoint(self.checkpoint, fuse)
-        write(engine, store, KEY, BytesSource(self.scene.new), checkpoint=checkpoint)
 
     def assert_all_is_well(self, deaths: int) -> None:
         assert self.torn == []
@@ -102,46 +90,15 @@ class World:
 @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_death_at_any_call_loses_and_tears_nothing(scene: Scene, when: When) -> None:
-    for fail_at in range(1, MOST_CALLS):
-        world, fuse = World(scene), Fuse(fail_at, when)
-        finished = world.live(fuse)
-        assert finished != fuse.blown, fuse.calls
-        if not finished:
-            assert world.live(Fuse()), fuse.calls
-        world.assert_all_is_well(deaths=not finished)
-        if finished:
-            assert fail_at > 5
-            return
-    pytest.fail("it never ends")
+    die_at_any_call(lambda: World(scene), when, at_least=5)
 
 
 @pytest.mark.parametrize("scene", [PUT_OVER, PARTS, PARTS_OVER], ids=["put over", "parts", "parts over"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_two_deaths_in_a_row_at_any_two_calls_lose_and_tear_nothing(scene: Scene, when: When) -> None:
-    pairs = 0
-    for first in range(1, MOST_CALLS):
-        for second in range(1, MOST_CALLS):
-            world = World(scene)
-            if world.live(Fuse(first, when)):
-                assert pairs > 30
-                return
-            # The two die at different sides of a call, so that all four mixtures occur.
-            alive = world.live(Fuse(second, "after" if (first + second) % 2 else "before"))
-            if not alive:
-                assert world.live(Fuse())
-                pairs += 1
-            world.assert_all_is_well(deaths=2)
-            if alive:
-                break
-    pytest.fail("it never ends")
+    die_at_any_two_calls(lambda: World(scene), lambda second: when, at_least=30)
 
 
 @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 def test_a_process_that_dies_at_every_other_call_still_gets_there(scene: Scene) -> None:
-    """Each life gets a few calls further than the one before it; the job ends all the same."""
-    world = World(scene)
-    for calls in range(1, MOST_CALLS):
-        if world.live(Fuse(calls, "after")):
-            world.assert_all_is_well(deaths=calls)
-            return
-    pytest.fail("it never ends")
+    die_again_and_again(World(scene))

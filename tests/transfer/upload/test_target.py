@@ -1,0 +1,325 @@
+"""Targets: what the conditions of a commit call protect, and uploads that vanish."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dev.services import create_bucket, moto
+from tests.doubles import BytesSource, HookedStore, RecordingStore, blob, write
+from tests.transfer.bench import Bench
+from worker.driver.delete_moved import delete_unchanged
+from worker.errors import (
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    SourceChangedError,
+    StoreError,
+    SupersededError,
+    TooManyRestartsError,
+)
+from worker.stores.blob_values import BlobOptions, Limits
+from worker.stores.local import LocalStore
+from worker.stores.memory.memory_store import MemoryStore
+from worker.stores.s3.s3_store import S3Access, S3Store
+from worker.stores.store import Store
+from worker.transfer.checkpoint import MAX_RESTARTS, MemoryCheckpoint, VisibleVersion
+from worker.transfer.sources.blob_source import version_of
+from worker.transfer.sources.source import MemorySource
+from worker.transfer.sources.splice import Splice
+from worker.transfer.upload.engine import Engine
+from worker.transfer.upload.server_copy import CopiedPrefix, Copying
+
+TINY = Limits(min_part_size=1)
+OLD, NEWER, OURS = b"what was there", b"what somebody wrote meanwhile", bytes(range(95))
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Store]:
+    with moto(min_part_size=1) as service:
+        create_bucket(service, "fencing")
+        access = S3Access(
+            region=service.region,
+            endpoint=service.endpoint,
+            access_key=service.access_key,
+            secret_key=service.secret_key,
+            path_style=True,
+        )
+        yield S3Store(access, "fencing", limits=TINY)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    match request.param:
+        case "memory":
+            return MemoryStore(limits=TINY)
+        case "local":
+            return LocalStore(tmp_path / "bucket", limits=TINY)
+    found: Store = request.getfixturevalue("s3")
+    return found
+
+
+@pytest.fixture
+def key() -> str:
+    return f"videos/{next(_numbers)}.mp4"
+
+
+# --- zombies ---------------------------------------------------------------------------------------------------------
+#
+# A run that slept through the loss of its lease, and wakes right at its commit call. Nothing can keep a suspended
+# process from sending it: the store itself must refuse, by the condition that it carries.
+
+
+def run(engine: Engine, store: Store, key: str, verb: str, checkpoint: MemoryCheckpoint) -> None:
+    """One run of a job that commits by this verb."""
+    match verb:
+        case "put":
+            write(engine, store, key, BytesSource(OURS[:10]), checkpoint=checkpoint)
+        case "complete_upload":
+            write(engine, store, key, BytesSource(OURS), checkpoint=checkpoint)
+        case _:
+            store.put(f"{key}.source", OURS)
+            head = CopiedPrefix.of(store.head(f"{key}.source"))
+            copying = Copying(threshold=1000)
+            write(engine, store, key, BytesSource(OURS), checkpoint=checkpoint, head=head, copying=copying)
+
+
+def once(verb: str, act: Callable[[], object]) -> Callable[[str], None]:
+    """Do something right before the first call of the verb."""
+    done: list[str] = []
+
+    def before(name: str) -> None:
+        if name == verb and not done:
+            done.append(name)
+            act()
+
+    return before
+
+
+#: What doctor finds the stores to honour: moto ignores conditions of a copy, and If-Match of a completion.
+CASES = [
+    (kind, verb, base)
+    for kind in ("memory", "local", "s3")
+    for verb in ("put", "complete_upload", "copy")
+    for base in (None, OLD)
+    if kind != "s3" or verb == "put" or (verb, base) == ("complete_upload", None)
+]
+cases = pytest.mark.parametrize(("store", "verb", "base"), CASES, indirect=["store"])
+
+
+@cases
+def test_a_zombie_commits_nothing_over_a_newer_blob(
+    store: Store, verb: str, base: bytes | None, key: str, engine: Engine
+) -> None:
+    if base is not None:
+        store.put(key, base)
+    zombie = HookedStore(store, before=once(verb, lambda: store.put(key, NEWER)))
+    with pytest.raises(SupersededError):
+        run(engine, zombie, key, verb, MemoryCheckpoint("job"))
+    assert blob(store, key) == NEWER
+
+
+@cases
+def test_a_zombie_does_not_commit_again_after_its_successor(
+    store: Store, verb: str, base: bytes | None, key: str, engine: Engine
+) -> None:
+    """The successor's blob is the job's own, so that all is well; it is not replaced all the same."""
+    if base is not None:
+        store.put(key, base)
+    committed: list[object] = []
+
+    def succeed() -> None:
+        run(engine, store, key, verb, MemoryCheckpoint("job"))
+        head = store.head(key)
+        committed.append((head.etag, head.mod_time, head.version_id))
+
+    checkpoint = MemoryCheckpoint("job")
+    run(engine, HookedStore(store, before=once(verb, succeed)), key, verb, checkpoint)
+    head = store.head(key)
+    assert [(head.etag, head.mod_time, head.version_id)] == committed
+
+
+@pytest.mark.parametrize("store", ["memory", "local", "s3"], indirect=True)
+def test_a_zombie_deletes_no_newer_source(store: Store, key: str) -> None:
+    store.put(key, OLD)
+    version = version_of(store.head(key))
+    zombie = HookedStore(store, before=once("delete_batch", lambda: store.put(key, NEWER)))
+    with pytest.raises(SourceChangedError):
+        delete_unchanged(zombie, key, version, "/a")
+    assert blob(store, key) == NEWER
+
+
+@pytest.mark.parametrize("store", ["memory", "local", "s3"], indirect=True)
+@pytest.mark.parametrize("meanwhile", ["replaced", "deleted", "the same bytes again", "created"])
+def test_an_upload_that_was_opened_before_the_destination_changed_is_not_completed(
+    store: Store, meanwhile: str, key: str, engine: Engine
+) -> None:
+    if meanwhile != "created":
+        store.put(key, OLD)
+
+    def change() -> None:
+        if meanwhile == "deleted":
+            store.delete_batch([key])
+        else:
+            # A mark of its own: some stores date by the second, and know versions by ETag and date.
+            store.put(key, OLD if meanwhile == "the same bytes again" else NEWER, options=BlobOptions("text/plain"))
+
+    recorded = RecordingStore(store)
+    checkpoint, hooked = MemoryCheckpoint("job"), HookedStore(recorded, before=once("upload_part", change))
+    write(engine, hooked, key, BytesSource(OURS), checkpoint=checkpoint)
+    assert blob(store, key) == OURS
+    opened = len(recorded.named("create_upload"))
+    # The very same bytes within one second are the same version to a store that has no finer dates.
+    assert opened == 2 or (meanwhile == "the same bytes again" and store.name == "s3")
+    (completed,) = recorded.named("complete_upload")
+    assert checkpoint.upload is not None
+    assert completed.args[1] == checkpoint.upload.upload_id
+    left = {entry.upload_id for entry in store.list_uploads() if entry.key == key}
+    assert left == {upload.upload_id for upload in checkpoint.abandoned}  # for the ledger to abort
+
+
+@pytest.mark.parametrize("store", ["memory", "local"], indirect=True)
+@pytest.mark.parametrize("verb", ["put", "complete_upload", "copy"])
+def test_a_zombie_does_not_bring_back_a_deleted_blob(store: Store, verb: str, key: str, engine: Engine) -> None:
+    """The successor committed, and somebody has deleted that since."""
+    store.put(key, OLD)
+    zombie = HookedStore(store, before=once(verb, lambda: store.delete_batch([key])))
+    with pytest.raises(SupersededError):
+        run(engine, zombie, key, verb, MemoryCheckpoint("job"))
+    assert blob(store, key) is None
+
+
+# --- uploads that vanish, by a lifecycle rule or by somebody's hand --------------------------------------------------
+
+PATH = "videos/7.mp4"
+BEFORE = b"the old blob, of which the beginning stays"
+COPYING = Copying(threshold=1, part_size=10, threads=2)
+
+
+class ByParts(Bench):
+    """A transfer in parts, over an old blob."""
+
+    expected = OURS
+    verb = "upload_part"
+
+    def run(self, store: Store) -> None:
+        self.write(OURS, store)
+
+
+class Append(ByParts):
+    """The store copies the beginning, the rest is sent."""
+
+    expected = BEFORE[:20] + OURS
+
+    def run(self, store: Store) -> None:
+        seen = self.memory.head(PATH)
+        source = Splice(MemorySource(BEFORE), 20, BytesSource(OURS))
+        onto = VisibleVersion.of(seen)
+        self.write(source, store, head=CopiedPrefix.of(seen, 20), copying=COPYING, onto=onto)
+
+
+class MoveInParts(ByParts):
+    """The store copies all of it."""
+
+    verb = "copy_part"
+
+    def run(self, store: Store) -> None:
+        self.write(OURS, store, head=CopiedPrefix.of(self.memory.head("source")), copying=COPYING)
+
+
+@pytest.fixture(params=[ByParts, Append, MoveInParts])
+def scene(request: pytest.FixtureRequest, engine: Engine, memory: MemoryStore) -> ByParts:
+    memory.put(PATH, BEFORE)
+    memory.put("source", OURS)
+    made: ByParts = request.param(engine, memory)
+    return made
+
+
+def vanishing(bench: Bench, verb: str, calls: set[int] | None = None) -> HookedStore:
+    """Abort all uploads right before some calls of the verb; before each without ``calls``."""
+    seen: list[str] = []
+
+    def before(name: str) -> None:
+        if name == verb:
+            seen.append(name)
+            if calls is None or len(seen) in calls:
+                bench.abort_all()
+
+    return HookedStore(bench.memory, before=before)
+
+
+def die() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("verb", "call"), [("parts", 1), ("parts", 3), ("complete_upload", 1)])
+def test_an_upload_that_vanishes_on_the_way_is_begun_again(verb: str, call: int, scene: ByParts) -> None:
+    scene.run(vanishing(scene, scene.verb if verb == "parts" else verb, {call}))
+    assert scene.blob == scene.expected
+    assert scene.unfinished == []
+
+
+def test_an_upload_that_vanished_between_two_runs_is_begun_again_with_every_part(scene: ByParts) -> None:
+    with pytest.raises(ZeroDivisionError):
+        scene.run(HookedStore(scene.memory, before=once("complete_upload", die)))
+    scene.abort_all()
+    store = RecordingStore(scene.memory)
+    scene.run(store)
+    assert scene.blob == scene.expected
+    copied = sum(call.args[5] for call in store.named("copy_part"))
+    assert copied + sum(len(data) for _, data in store.sent()) == len(scene.expected)  # of the first, nothing is left
+    assert scene.unfinished == []
+
+
+@pytest.mark.parametrize("verb", ["parts", "complete_upload"])
+def test_an_upload_that_vanishes_again_and_again_ends_the_job_over_the_old_blob(verb: str, scene: ByParts) -> None:
+    store = RecordingStore(vanishing(scene, scene.verb if verb == "parts" else verb))
+    with pytest.raises(TooManyRestartsError):
+        scene.run(store)
+    assert len(store.named("create_upload")) == MAX_RESTARTS + 1
+    assert scene.blob == BEFORE
+    assert scene.unfinished == []
+
+
+class RuledStore(HookedStore):
+    """A bucket with a lifecycle rule."""
+
+    lifetime: timedelta | StoreError | None = None
+
+    def upload_lifetime(self, key: str) -> timedelta | None:
+        if isinstance(self.lifetime, StoreError):
+            raise self.lifetime
+        return self.lifetime
+
+
+@pytest.mark.parametrize(
+    ("age", "lifetime", "is_explained"),
+    [
+        (timedelta(days=8), timedelta(days=7), True),
+        (timedelta(days=6), timedelta(days=7), False),
+        (timedelta(days=8), None, False),
+        (timedelta(days=8), PermissionDeniedError("no"), False),
+    ],
+)
+def test_an_upload_gone_at_its_completion_is_begun_again_only_if_a_rule_explains_it(
+    age: timedelta, lifetime: timedelta | StoreError | None, is_explained: bool, bench: Bench
+) -> None:
+    """Otherwise it may have been completed, and the new blob deleted since."""
+    with pytest.raises(ZeroDivisionError):
+        bench.write(OURS, HookedStore(bench.memory, before=once("complete_upload", die)))
+    assert bench.checkpoint.upload is not None
+    bench.checkpoint.upload = replace(bench.checkpoint.upload, opened_at=bench.checkpoint.upload.opened_at - age)
+    bench.abort_all()
+
+    store = RuledStore(bench.memory)
+    store.lifetime = lifetime
+    if is_explained:
+        bench.write(OURS, store)
+        assert bench.blob == OURS
+    else:
+        with pytest.raises(OutcomeUnknownError):
+            bench.write(OURS, store)
+        assert bench.blob is None
