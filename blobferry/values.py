@@ -102,6 +102,7 @@ class Attempt(_Value):
     error_message: str | None
     bytes_sent: int  #: over the wire, including parts that were sent twice
     remark: str | None  #: another event, such as an upload that was lost and started again
+    sent: Mapping[str, int] | None  #: requests on the wire by verb ("put", "upload_part"), repeated ones included
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:

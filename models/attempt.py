@@ -23,3 +23,4 @@ class AttemptRow(Base):
     error_message: Mapped[str | None]
     remark: Mapped[str | None]
     bytes_sent: Mapped[int]
+    sent: Mapped[dict[str, int] | None]

@@ -14,8 +14,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from models import Database
-from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
+from worker.errors import KeyNotFoundError, SourceChangedError, StoreError, StoreUnavailableError
 from worker.stores.blob_values import BlobHead, Limits
+from worker.stores.capabilities import Capabilities
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
@@ -80,7 +81,7 @@ class WrappedStore:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.name, self.bucket, self.endpoint = store.name, store.bucket, store.endpoint
-        self.limits, self.checksum = store.limits, store.checksum
+        self.limits, self.checksum, self.capabilities = store.limits, store.checksum, store.capabilities
 
     @property
     def identity(self) -> str:
@@ -172,6 +173,22 @@ class FaultyStore(WrappedStore):
         if fails:
             raise self._error()
         return answer
+
+
+class UnconditionalStore(WrappedStore):
+    """Refuses every condition of these verbs, by default of all, also one that holds. Nobody knows that yet."""
+
+    def __init__(self, store: Store, refusal: type[StoreError], *verbs: str) -> None:
+        super().__init__(store)
+        self.capabilities = Capabilities()
+        self._refusal = refusal
+        self._verbs = frozenset(verbs)
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        is_conditional = keywords.get("condition") or (keywords.get("if_match") and name == "delete_batch")
+        if is_conditional and (not self._verbs or name in self._verbs):
+            raise self._refusal("odd")
+        return super()._do(name, args, keywords)
 
 
 class HookedStore(WrappedStore):
@@ -363,6 +380,9 @@ class FusedCheckpoint:
 
     def completing(self, *args: Any, **keywords: Any) -> Any:
         return self._do("completing", *args, **keywords)
+
+    def refused(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("refused", *args, **keywords)
 
     def completed(self, *args: Any, **keywords: Any) -> Any:
         return self._do("completed", *args, **keywords)

@@ -213,6 +213,7 @@ attempts = Table(
     Column("error_message", Text),
     Column("remark", Text),  # something else worth knowing, such as an upload that was lost and begun again
     _count("bytes_sent"),
+    Column("sent", _Json),  # attempts on the wire by verb, repeated ones included
 )
 
 path_locks = Table(

@@ -16,7 +16,7 @@ from models.queries.checkpoints import (
 from models.queries.claims import ControlRequests, claim_job, extend_lease, update_owned
 from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, mark_unpublished, seconds_to_next_run
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
-from models.queries.history import count_bytes_sent, remark
+from models.queries.history import count_attempts_on_the_wire, count_bytes_sent, remark
 from models.queries.locks import Hold, drop_stale_locks
 from models.queries.lookups import find_ended, find_job, is_pruned, time_now
 from models.queries.point_of_no_return import begin_completing, pass_point_of_no_return
@@ -52,6 +52,7 @@ __all__ = [
     "begin_completing",
     "cancel_job",
     "claim_job",
+    "count_attempts_on_the_wire",
     "count_bytes_sent",
     "deadline_error",
     "drop_parts",

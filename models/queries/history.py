@@ -1,5 +1,8 @@
 """The history: one row for each attempt of a job."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -31,6 +34,15 @@ def remark(session: Session, job: JobRow, text: str) -> None:
     """Note what else happened in this attempt, replacing an earlier remark."""
     of_attempt = (AttemptRow.job_id == job.id, AttemptRow.attempt == job.attempt)
     session.execute(update(AttemptRow).where(*of_attempt).values(remark=text))
+
+
+def count_attempts_on_the_wire(session: Session, job: JobRow, attempts: Mapping[str, int]) -> None:
+    """Add a run's attempts on the wire, by verb, to those of the attempt, whose slices share them. Not repeatable."""
+    of_attempt = (AttemptRow.job_id == job.id, AttemptRow.attempt == job.attempt)
+    before = session.execute(select(AttemptRow.sent).where(*of_attempt)).scalar_one_or_none()
+    total = dict(Counter(before or {}) + Counter(attempts))
+    if total:
+        session.execute(update(AttemptRow).where(*of_attempt).values(sent=total))
 
 
 def count_bytes_sent(session: Session, job: JobRow, total: int) -> None:

@@ -7,18 +7,22 @@ from typing import Any, Final
 from blobferry.checks.arguments import MARK_NAME
 from worker.errors import (
     DeleteIncompleteError,
+    InvalidStoreRequestError,
     NotSupportedError,
     PermissionDeniedError,
     PreconditionFailedError,
     SourceChangedError,
     StoreError,
 )
+from worker.stores.capabilities import Capability
 from worker.stores.store import Store
+from worker.transfer.probe import holds
 from worker.transfer.sources.blob_source import version_of
 from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.visible import look
 
 TRIES: Final = 3
+_ABOUT_CONDITION: Final = (PreconditionFailedError, NotSupportedError, InvalidStoreRequestError)
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
 
@@ -43,7 +47,7 @@ def delete_unchanged(
         Interrupted: ``stop`` was true; nothing was deleted.
         StoreError: the blob may or may not be deleted.
     """
-    is_conditional, failures = True, 0
+    failures = 0
     while (head := look(store, key)) is not None:
         if mark and head.metadata.get(MARK_NAME) == mark:
             return
@@ -51,28 +55,26 @@ def delete_unchanged(
             raise SourceChangedError(f"{path}: changed since it was copied: it was {dict(version)} and is {now} now")
         if stop():
             raise Interrupted
+        is_conditional = store.capabilities.has(Capability.DELETE_IF_MATCH)
         try:
             _delete(store, key, head.etag if is_conditional else None, path)
             return
-        except PreconditionFailedError:
-            if not is_conditional:
-                raise
-            is_conditional = False  # some stores compare with an internal ETag; the next look is the check
+        except _ABOUT_CONDITION:
+            if not is_conditional or holds(store, Capability.DELETE_IF_MATCH, key):
+                failures += 1
+                if failures == TRIES:
+                    raise
+            # Otherwise the look right before the next try keeps the unguarded moment short.
         except StoreError as error:
             failures += 1
             if not error.transient or failures == TRIES:
                 raise
-            time.sleep(
-                PAUSE * 2 ** (failures - 1)
-            )  # the delete may have worked and only its answer was lost: look again
+            # The delete may have worked and only its answer was lost: look again.
+            time.sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _delete(store: Store, key: str, etag: str | None, path: str) -> None:
-    try:
-        failures = store.delete_batch([key], if_match=etag)
-    except NotSupportedError:  # the look just before leaves only a short window
-        failures = store.delete_batch([key])
-    for failure in failures:
+    for failure in store.delete_batch([key], if_match=etag):
         if failure.code == "AccessDenied":
             raise PermissionDeniedError(f"{store.name}: cannot delete {path}: {failure.code}: {failure.message}")
         raise DeleteIncompleteError(path, [[path, failure.code]], store.name)

@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from blobferry.errors import PASSING_CODES
-from worker.errors import DeleteIncompleteError, KeyNotFoundError
-from worker.stores.blob_values import KeyEntry, Page
+from worker.errors import DeleteIncompleteError, KeyNotFoundError, NotSupportedError, StoreError
+from worker.stores.blob_values import BlobHead, DeleteFailure, KeyEntry, Page
+from worker.stores.capabilities import Capability
 from worker.stores.store import Store
 from worker.transfer.stop import Interrupted, Stop
 from worker.transfer.visible import look
 
-PAUSE: Final = 0.5  #: seconds before failed keys are tried once more
+TRIES: Final = 3  #: passes over the tree while keys fail that another try may delete
+PAUSE: Final = 0.5  #: seconds before the second pass, doubling
 MAX_FAILURES: Final = 100  #: keys that an error names
+NO_CUTOFF: Final = datetime.max.replace(tzinfo=UTC)  #: every key is older
 
 
 class Deletion(Protocol):
@@ -40,7 +43,7 @@ class MemoryDeletion:
     """A delete within one call: without a cutoff, it deletes every key it finds."""
 
     def __init__(self) -> None:
-        self.cutoff: datetime | None = datetime.max.replace(tzinfo=UTC)
+        self.cutoff: datetime | None = NO_CUTOFF
         self.deleted_any = False
         self.count = 0
 
@@ -59,6 +62,8 @@ class MemoryDeletion:
 def delete_tree(store: Store, key: str, path: str, *, deletion: Deletion, stop: Stop) -> None:
     """Delete exactly the key and all keys under ``key/``. Safe to repeat, also elsewhere with an equal ``deletion``.
 
+    A batch that failed is not sent again: another pass lists what is there by then.
+
     Args:
         store: of the keys.
         key: without a trailing slash.
@@ -71,65 +76,112 @@ def delete_tree(store: Store, key: str, path: str, *, deletion: Deletion, stop: 
         Interrupted: ``stop`` was true between two batches.
         DeleteIncompleteError: some keys could not be deleted; everything else is gone.
     """
-    head = look(store, key)
-    first = store.list_page(key + "/")
-    if deletion.cutoff is None:
-        shown = [entry.mod_time for entry in first.entries] + ([head.mod_time] if head else [])
-        deletion.begin(
-            max([first.served_at, *shown])
-        )  # some stores round modification times up, beyond their own clock
-    tree = _Tree(store, key, path, deletion, stop)
-    if head is not None:
-        tree.add(key, head.mod_time)
-    for entry in _entries(store, key + "/", first):
-        tree.add(entry.key, entry.mod_time)
-    tree.finish()
+    for number in range(TRIES):
+        if number:
+            time.sleep(PAUSE * 2 ** (number - 1))
+        tree = _Pass(store, key, path, deletion, stop)
+        try:
+            tree.run()
+        except StoreError as error:
+            if not error.transient or number == TRIES - 1:
+                raise
+            continue
+        if not tree.is_worth_repeating:
+            break
+    tree.end()
 
 
 @dataclass(slots=True)
-class _Tree:
-    """Collects keys and deletes them batch by batch."""
+class _Pass:
+    """One listing of the tree, which is deleted batch by batch."""
 
     store: Store
     key: str
     path: str
     deletion: Deletion
     stop: Stop
-    batch: list[str] = field(default_factory=list)
+    batch: dict[str, str] = field(default_factory=dict)  #: keys with their ETags as listed
     failures: list[list[str]] = field(default_factory=list)
     failed: int = 0
     saw_any: bool = False
+    is_worth_repeating: bool = False  #: another pass may delete what failed
 
-    def add(self, key: str, mod_time: datetime) -> None:
-        self.saw_any = True
-        if self.deletion.cutoff is None or mod_time <= self.deletion.cutoff:
-            self.batch.append(key)
-        if len(self.batch) == self.store.limits.max_delete:
-            self._flush()
+    def run(self) -> None:
+        head = look(self.store, self.key)
+        first = self.store.list_page(self.key + "/")
+        if self.deletion.cutoff is None:
+            entries: list[KeyEntry | BlobHead] = [*first.entries, *([head] if head else [])]
+            # Some stores round modification times up, beyond their own clock.
+            self.deletion.begin(max([first.served_at, *(entry.mod_time for entry in entries if entry.mod_time)]))
+        if head is not None:
+            self._add(head)
+        for entry in _entries(self.store, self.key + "/", first):
+            self._add(entry)
+        self._flush()
 
-    def finish(self) -> None:
-        if self.batch:
-            self._flush()
+    def end(self) -> None:
+        """Raise if nothing was there, or if something is left."""
         if not self.saw_any and not self.deletion.deleted_any:
             raise KeyNotFoundError(f"{self.store.name}: nothing is stored at {self.key!r} or under it")
         if self.failures:
             raise DeleteIncompleteError(self.path, self.failures, self.store.name, self.failed)
 
+    def _add(self, entry: KeyEntry | BlobHead) -> None:
+        self.saw_any = True
+        if self._is_old(entry):
+            self.batch[entry.key] = entry.etag
+        if len(self.batch) == self.store.limits.max_delete:
+            self._flush()
+
+    def _is_old(self, entry: KeyEntry | BlobHead) -> bool:
+        cutoff = self.deletion.cutoff
+        return cutoff is None or cutoff == NO_CUTOFF or time_of(self.store, entry) <= cutoff
+
     def _flush(self) -> None:
+        batch, self.batch = self.batch, {}
+        if not batch:
+            return
         if self.stop():
             raise Interrupted
         self.deletion.deleting()
-        failures = self.store.delete_batch(self.batch)
-        self.deletion.deleted(len(self.batch) - len(failures))
-        if again := [failure.key for failure in failures if failure.code in PASSING_CODES]:
-            time.sleep(PAUSE)
-            failures = [failure for failure in failures if failure.code not in PASSING_CODES]
-            failures += (late := self.store.delete_batch(again))
-            self.deletion.deleted(len(again) - len(late))
-        self.batch = []
-        self.failed += len(failures)
-        named = ([self.path + failure.key[len(self.key) :], failure.code] for failure in failures)
-        self.failures += list(named)[: MAX_FAILURES - len(self.failures)]
+        failures = self.store.delete_batch(list(batch), etags=batch)
+        self.deletion.deleted(len(batch) - len(failures))
+        for failure in failures:
+            self._fail(failure, batch.get(failure.key, ""))
+
+    def _fail(self, failure: DeleteFailure, etag: str) -> None:
+        if failure.code == "PreconditionFailed" and not self._is_refused_in_vain(failure.key, etag):
+            return
+        self.is_worth_repeating = self.is_worth_repeating or failure.code in (*PASSING_CODES, "PreconditionFailed")
+        self.failed += 1
+        if len(self.failures) < MAX_FAILURES:
+            self.failures.append([self.path + failure.key[len(self.key) :], failure.code])
+
+    def _is_refused_in_vain(self, key: str, etag: str) -> bool:
+        """Whether a key that was refused for its ETag is still to be deleted.
+
+        A newer blob stays. If the listed version is there after all, the store compares in a way of its own.
+        """
+        head = look(self.store, key)
+        if head is None or not self._is_old(head):
+            return False
+        if head.etag == etag:
+            reason = f"{key!r} has the ETag {etag} and was refused for it"
+            self.store.capabilities.miss(Capability.BATCH_DELETE_IF_MATCH, reason=reason)
+        return True
+
+
+def time_of(store: Store, entry: KeyEntry | BlobHead) -> datetime:
+    """When a blob was written, by the store's clock; asks for the blob's head if the entry does not tell.
+
+    Raises NotSupportedError if the head does not tell either: a blob that is newer than the delete would go as well.
+    """
+    if entry.mod_time is not None:
+        return entry.mod_time
+    head = look(store, entry.key) if isinstance(entry, KeyEntry) else None
+    if head is not None and head.mod_time is not None:
+        return head.mod_time
+    raise NotSupportedError(f"{store.name}: {entry.key!r} has no Last-Modified: whether it is newer cannot be told")
 
 
 def _entries(store: Store, prefix: str, page: Page) -> Iterator[KeyEntry]:

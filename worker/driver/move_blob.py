@@ -68,6 +68,6 @@ def copy_blob(source: Storage, path: str, dest: Storage, target: Target) -> Blob
 def _verify(dest: Storage, path: str, checkpoint: MemoryCheckpoint) -> None:
     upload = checkpoint.load()
     assert upload is not None, "it has just been completed"
-    difference = expected_blob(upload, checkpoint.mark, upload.etag).difference(dest.look(path))
+    difference = expected_blob(upload, checkpoint.mark).difference(dest.store, dest.look(path))
     if difference is not None:
         raise VerificationError(f"{dest.store.name}: {path}: the copy is not visible: {difference}")

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -42,6 +43,8 @@ class Lease:
         self._settings = settings
         self._renewed_at = taken_at
         self._lost = False
+        self._attempts = Counter[str]()  #: on the wire, by verb
+        self._counting = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -60,6 +63,12 @@ class Lease:
         if self._lost:
             raise LeaseLostError("another run owns the job now")
         self._check_age()
+
+    def before_attempt(self, verb: str) -> None:
+        """Check, and count an attempt that is about to be made on the wire. Called in the thread that makes it."""
+        self.check()
+        with self._counting:
+            self._attempts[verb] += 1
 
     def _check_age(self) -> None:
         age = lease_clock() - self._renewed_at
@@ -81,12 +90,16 @@ class Lease:
                 self._wait(error)
 
     def end(self, work: Callable[[Session], object]) -> None:
-        """Like :meth:`write`, for the write that ends the run. It is not repeated once its COMMIT has worked."""
+        """Like :meth:`write`, for the write that ends the run. It is not repeated once its COMMIT has worked.
+
+        Adds the run's attempts on the wire to the job's history.
+        """
         is_repeated = False
         while True:
             try:
                 with self._database.begin() as session:
                     if not (is_repeated and self._has_ended(session)):
+                        queries.count_attempts_on_the_wire(session, self.job, self._attempts)
                         work(session)
                 return
             except UnreachableError as error:

@@ -22,6 +22,7 @@ from worker.jobs.retry import GiveUp, decide
 from worker.logs import job_context
 from worker.maintenance.abort_uploads import abort_given_up
 from worker.runtime import Runtime
+from worker.stores.attempts import asked_before_attempts
 from worker.transfer.stop import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class _Run:
 
     def _execute(self) -> Outcome:
         operation = self._operation = OPERATIONS[self._job.operation](self._runtime, self._lease, self._stop)
-        with closing(operation):
+        with closing(operation), asked_before_attempts(self._lease.before_attempt):
             if self._job.phase not in (Phase.VERIFYING, Phase.DELETING_SOURCE):
                 operation.execute()
             return self._verify(operation)

@@ -175,6 +175,12 @@ class SqlCheckpoint:
             raise Interrupted
         self.past_point_of_no_return = True
 
+    def refused(self) -> None:
+        """Take the point of no return back: readers certainly do not see the blob."""
+        state = UploadState.OPEN if self._upload.upload_id else UploadState.OPENING
+        self._write(upload={"state": state}, phase=Phase.UPLOADING)
+        self.past_point_of_no_return = False
+
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
         """Save that readers see the blob; it remains to verify it."""
         self._job.etag, self._job.version_id = etag, version_id
@@ -222,7 +228,7 @@ class SqlCheckpoint:
         """What Stat must show once the upload is completed."""
         upload = self.load()
         assert upload is not None, "a job that is verifying has an upload"
-        return expected_blob(upload, self.mark, self._job.etag)
+        return expected_blob(upload, self.mark)
 
     def deleting_source(self) -> None:
         """Save that Stat has shown the copy of a move. From now on a missing source is no error."""

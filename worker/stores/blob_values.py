@@ -69,7 +69,7 @@ class BlobHead:
     key: str
     size: int
     etag: str
-    mod_time: datetime  #: aware, UTC, the store's clock
+    mod_time: datetime | None  #: aware, UTC, the store's clock; None: the store shows none
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     version_id: str | None = None
@@ -101,9 +101,9 @@ class KeyEntry:
     """One key of a listing."""
 
     key: str
-    size: int
-    mod_time: datetime
-    etag: str
+    size: int | None  #: None: the store shows none
+    mod_time: datetime | None  #: None: the store shows none
+    etag: str  #: "" if the store shows none
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class UploadEntry:
 
     key: str
     upload_id: str
-    opened_at: datetime
+    opened_at: datetime | None  #: None: the store does not tell
 
 
 @dataclass(frozen=True, slots=True)

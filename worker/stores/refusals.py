@@ -11,7 +11,7 @@ from worker.errors import (
     PreconditionFailedError,
     RangeNotSatisfiableError,
 )
-from worker.stores.blob_values import Condition, Limits, PartReceipt
+from worker.stores.blob_values import Condition, DeleteFailure, Limits, PartReceipt
 from worker.stores.checksums import ALGORITHMS
 
 
@@ -101,6 +101,12 @@ def check_delete(store: str, keys: Sequence[str], limits: Limits) -> None:
     """Refuse more keys than one batch may delete."""
     if len(keys) > limits.max_delete:
         raise InvalidStoreRequestError(f"{store}: {len(keys)} keys in one delete; at most {limits.max_delete}")
+
+
+def changed_keys(store: str, wanted: Mapping[str, str], there: Mapping[str, str]) -> list[DeleteFailure]:
+    """The keys of a batch whose blobs have other ETags than the wanted ones: they stay."""
+    changed = [key for key, etag in there.items() if wanted.get(key, etag) != etag]
+    return [DeleteFailure(key, "PreconditionFailed", f"{store}: {key!r} has another ETag") for key in changed]
 
 
 def check_part_number(store: str, part_number: int, limits: Limits) -> None:

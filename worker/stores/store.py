@@ -5,7 +5,7 @@ vendor's library leaves a store, except as ``__cause__``. ETags are opaque and k
 and offsets are bytes; ranges are ``[offset, offset + size)``. Methods are thread-safe.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
@@ -20,6 +20,7 @@ from worker.stores.blob_values import (
     PutReceipt,
     UploadEntry,
 )
+from worker.stores.capabilities import Capabilities
 from worker.stores.streams import Body, Reader
 
 __all__ = ["Body", "Reader", "Store"]
@@ -40,6 +41,7 @@ class Store(Protocol):
     endpoint: str  #: recorded in the ledger; "" where there is none
     limits: Limits
     checksum: str  #: the algorithm of parts and blobs here: "crc64nvme", "crc32c", "md5" or "none"
+    capabilities: Capabilities  #: what it lacks
 
     @property
     def identity(self) -> str:
@@ -113,11 +115,18 @@ class Store(Protocol):
         """
         ...
 
-    def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
-        """Delete up to ``limits.max_delete`` keys; a missing key counts as deleted, so this is safe to repeat.
+    def delete_batch(
+        self, keys: Sequence[str], *, if_match: str | None = None, etags: Mapping[str, str] | None = None
+    ) -> list[DeleteFailure]:
+        """Delete up to ``limits.max_delete`` keys; a missing key counts as deleted. Never repeated by the store itself.
 
-        Returns the keys that were not deleted. ``if_match`` requires exactly one key and raises PreconditionFailedError
-        if the blob there has another ETag.
+        Args:
+            keys: to delete.
+            if_match: with exactly one key: raise PreconditionFailedError if the blob there has another ETag.
+            etags: ETags by key. A blob with another one stays, and is returned with the code ``PreconditionFailed``.
+                Not every store compares.
+
+        Returns the keys that were not deleted.
         """
         ...
 

@@ -114,6 +114,10 @@ class Checkpoint(Protocol):
         """Save the point of no return, right before a commit call. Raises Interrupted if a cancel came first."""
         ...
 
+    def refused(self) -> None:
+        """Take :meth:`completing` back: the store has refused every commit call, so that none had an effect."""
+        ...
+
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
         """Save that readers see the blob."""
         ...
@@ -176,6 +180,9 @@ class MemoryCheckpoint:
 
     def completing(self, base: VisibleVersion) -> None:
         self._change(state=UploadState.COMPLETING, base=base)
+
+    def refused(self) -> None:
+        self._change(state=UploadState.OPEN if self._upload.upload_id else UploadState.OPENING)
 
     def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
         self.bytes_sent += bytes_sent

@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from queue import SimpleQueue
 from typing import Final
 
+from worker.stores.attempts import in_this_context
 from worker.transfer.checkpoint import Checkpoint, SentPart
 from worker.transfer.plan import PartRange
 from worker.transfer.stop import Interrupted, Stop
@@ -64,7 +65,7 @@ def run_all(
                 if task is None:
                     todo = iter(())
                 else:
-                    pending.add(executor.submit(task))
+                    pending.add(executor.submit(in_this_context(task)))
             due = len(sent) - saved >= count or time.monotonic() - saved_at > CHECKPOINT_INTERVAL
             if len(sent) > saved and (due or not pending):
                 record(sent[saved:])

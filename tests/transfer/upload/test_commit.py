@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from blobferry.checks.arguments import MARK_NAME
-from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
+from tests.doubles import FaultyStore, HookedStore, RecordingStore, UnconditionalStore, blob, tiny_store
 from tests.transfer.bench import StopAfter
 from worker.errors import (
     InvalidStoreRequestError,
@@ -17,13 +17,14 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
     SupersededError,
+    WriteConflictError,
 )
 from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint, VisibleVersion
 from worker.transfer.stop import Interrupted, never
-from worker.transfer.upload.commit import MAX_TRIES, commit, was_committed
+from worker.transfer.upload.commit import MAX_TRIES, PUT, CommitCall, commit, was_committed
 from worker.transfer.visible import Expected, look
 
 NEW = b"the new blob"
@@ -45,11 +46,17 @@ class CommitOnce:
         self.checkpoint.opening("key", size=len(NEW), part_size=None, base=self.base)
         self.slept: list[float] = []
 
-    def run(self, stop: Callable[[], bool] = never, **how: Any) -> PutReceipt:
+    @property
+    def state(self) -> str:
+        assert self.checkpoint.upload is not None
+        return str(self.checkpoint.upload.state)
+
+    def run(self, stop: Callable[[], bool] = never, *, call: CommitCall | None = None, **how: Any) -> PutReceipt:
         return commit(
             self.store,
             "key",
-            put_new(self.store),
+            PUT,
+            call or put_new(self.store),
             base=self.base,
             expected=EXPECTED,
             checkpoint=self.checkpoint,
@@ -112,23 +119,95 @@ def test_a_call_without_effect_is_repeated_while_readers_still_see_the_base(memo
     assert commitment.slept == [0.5, 1.0]
 
 
-def test_a_store_that_refuses_a_condition_which_holds_is_asked_without_it(memory: MemoryStore) -> None:
-    """Some compare a copy's condition with its source, some an ETag with one that they show to nobody."""
-    store = RecordingStore(FaultyStore(memory, "put", times=2, error=lambda: PreconditionFailedError("odd")))
+REFUSALS = [PreconditionFailedError, NotSupportedError, InvalidStoreRequestError]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_store_without_conditions_is_asked_without_them_from_then_on(
+    memory: MemoryStore, refusal: type[StoreError]
+) -> None:
+    """Some compare an ETag with one that they show to nobody, some answer "not implemented" or "bad request"."""
+    store = RecordingStore(UnconditionalStore(memory, refusal))
+    commitment = CommitOnce(store)
+    commitment.run()
+    assert [call.keywords.get("condition") is None for call in store.named("put") if call.args[0] == "key"] == [
+        False,
+        True,
+    ]
+    assert blob(memory, "key") == NEW
+    assert commitment.slept == []
+    assert [entry.key for entry in memory.list_page("").entries] == ["key"]  # nothing of the probe is left
+    if commitment.base.is_absent:
+        memory.delete_batch(["key"])
+    store.calls.clear()
+    CommitOnce(store).run()
+    assert [call.keywords["condition"] for call in store.named("put")] == [None]
+
+
+def test_a_condition_that_was_lost_in_a_race_is_sent_again(memory: MemoryStore) -> None:
+    """Two refusals, each of a blob that was there for a moment only: the third call still carries the condition."""
+    store = RecordingStore(FaultyStore(memory, "put", times=2, error=lambda: PreconditionFailedError("a race")))
     commitment = CommitOnce(store)
     commitment.run()
     conditions = [call.keywords["condition"] for call in store.named("put")]
-    assert conditions[0] == conditions[1] != conditions[2]
-    assert conditions[2] is None
+    assert conditions[0] == conditions[1] == conditions[2] is not None
     assert blob(memory, "key") == NEW
-    assert commitment.slept == []
 
 
-def test_refusals_do_not_use_up_the_tries_that_a_busy_store_is_given(memory: MemoryStore) -> None:
-    answers = [StoreUnavailableError("busy"), PreconditionFailedError("odd"), PreconditionFailedError("odd")]
-    commitment = CommitOnce(FaultyStore(memory, "put", times=3, error=lambda: answers.pop(0)))
-    commitment.run()
-    assert blob(memory, "key") == NEW
+def test_a_condition_that_stays_refused_ends_in_an_error_that_the_job_retries(memory: MemoryStore) -> None:
+    before = blob(memory, "key")
+    store = FaultyStore(memory, "put", times=100, error=lambda: PreconditionFailedError("a race"))
+    commitment = CommitOnce(store)
+    with pytest.raises(WriteConflictError):
+        commitment.run()
+    assert (store.fired, blob(memory, "key")) == (MAX_TRIES, before)
+
+
+@pytest.mark.parametrize("etag", [None, ""])
+def test_an_answer_without_an_etag_is_not_believed(memory: MemoryStore, etag: str | None) -> None:
+    """An empty answer, or the page of a proxy: the call may have had an effect or not."""
+    store = FaultyStore(memory, "put", times=1)
+    answers = [PutReceipt(etag), None]
+
+    def call(condition: Condition | None) -> PutReceipt:
+        return answers.pop(0) or put_new(store.store)(condition)
+
+    commitment = CommitOnce(store)
+    commitment.run(call=call)
+    assert (blob(memory, "key"), answers, commitment.slept) == (NEW, [], [0.5])
+
+
+def test_an_answer_without_an_etag_is_enough_if_readers_see_the_blob(memory: MemoryStore) -> None:
+    store = RecordingStore(memory)
+    commitment = CommitOnce(store)
+    receipt = commitment.run(call=lambda condition: PutReceipt(put_new(store)(condition).etag and None))
+    assert (receipt.etag, len(store.named("put"))) == (memory.head("key").etag, 1)
+
+
+CERTAIN = [PreconditionFailedError, WriteConflictError, InvalidStoreRequestError, PermissionDeniedError]
+
+
+@pytest.mark.parametrize("error", CERTAIN)
+def test_certain_refusals_take_the_point_of_no_return_back(memory: MemoryStore, error: type[StoreError]) -> None:
+    commitment = CommitOnce(FaultyStore(memory, "put", times=100, error=lambda: error("no")))
+    with pytest.raises(StoreError):
+        commitment.run()
+    assert commitment.state == "opening"
+
+
+def test_one_ambiguous_answer_keeps_the_point_of_no_return(memory: MemoryStore) -> None:
+    answers = [StoreUnavailableError("lost"), InvalidStoreRequestError("no")]
+    commitment = CommitOnce(FaultyStore(memory, "put", times=2, error=lambda: answers.pop(0)))
+    with pytest.raises(InvalidStoreRequestError):
+        commitment.run()
+    assert commitment.state == "completing"
+
+
+def test_an_ambiguous_answer_of_an_earlier_run_keeps_it_too(memory: MemoryStore) -> None:
+    commitment = CommitOnce(FaultyStore(memory, "put", times=2, error=lambda: InvalidStoreRequestError("no")))
+    with pytest.raises(InvalidStoreRequestError):
+        commitment.run(is_ambiguous=True)
+    assert commitment.state == "completing"
 
 
 def test_a_last_writer_replaces_what_somebody_else_put_in_between(memory: MemoryStore) -> None:
@@ -211,35 +290,11 @@ def test_an_error_during_which_somebody_else_published_is_superseded() -> None:
     assert blob(memory, "key") == b"x" * len(NEW)
 
 
-def test_the_same_bytes_of_somebody_else_are_ours_only_by_mark_checksum_or_etag() -> None:
-    memory = tiny_store(checksum="none")
-    memory.put("key", NEW, options=BlobOptions(metadata={MARK_NAME: "theirs"}))
-    with pytest.raises(SupersededError):
-        was_committed(memory, "key", base=VisibleVersion(), expected=EXPECTED)
-    etag = memory.head("key").etag.strip('"')
-    by_etag = Expected(len(NEW), "ours", etags=frozenset({etag}))
-    assert was_committed(memory, "key", base=VisibleVersion(), expected=by_etag)
-
-
 def test_a_blob_with_our_very_bytes_that_was_there_before_is_not_yet_ours() -> None:
     memory = tiny_store()
     memory.put("key", NEW, options=BlobOptions(metadata={MARK_NAME: "ours"}))
     base = VisibleVersion.of(memory.head("key"))
     assert was_committed(memory, "key", base=base, expected=EXPECTED) is None
-
-
-def test_a_store_without_conditions_is_called_without_one(memory: MemoryStore) -> None:
-    recording = RecordingStore(memory)
-
-    def refuse(verb: str) -> None:
-        if verb == "put" and recording.named("put")[-1].keywords["condition"] is not None:
-            raise NotSupportedError("no conditions here")
-
-    # The recording store outside sees both calls; the hook inside refuses the conditional one.
-    recording.store = HookedStore(memory, before=refuse)
-    CommitOnce(recording).run()
-    assert [call.keywords["condition"] is None for call in recording.named("put")] == [False, True]
-    assert blob(memory, "key") == NEW
 
 
 def test_a_stop_before_the_call_prevents_it(memory: MemoryStore) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from blobferry.contract import Phase
 from models import queries
+from worker.driver.delete_tree import time_of
 from worker.jobs.lease import Lease
 from worker.jobs.operations.operation import JobResult, NotVisibleError
 from worker.runtime import Runtime
@@ -40,7 +41,7 @@ class Delete:
     def verify(self) -> JobResult:
         """The path, once no blob that is as old as the cutoff is visible there."""
         head = self._driver.look(self._path)
-        if head is not None and self.cutoff is not None and head.mod_time <= self.cutoff:
+        if head is not None and self.cutoff is not None and time_of(self._driver.store, head) <= self.cutoff:
             raise NotVisibleError("the blob is still there")
         return {"path": self._path}
 

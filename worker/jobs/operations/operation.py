@@ -85,7 +85,7 @@ class TransferOperation:
 
     def _visible(self, driver: Driver, path: str) -> BlobHead:
         head = driver.look(path)
-        difference = self._checkpoint.expected().difference(head)
+        difference = self._checkpoint.expected().difference(driver.store, head)
         if head is None or difference is not None:
             raise NotVisibleError(difference)
         return head

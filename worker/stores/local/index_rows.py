@@ -66,7 +66,8 @@ def delete_blob(db: sqlite3.Connection, key: str) -> None:
 
 def add_upload(db: sqlite3.Connection, upload: UploadEntry, options: BlobOptions) -> None:
     """Open an upload whose blob is to carry the options."""
-    row = (upload.upload_id, key_bytes("local", upload.key), upload.opened_at.isoformat(), json.dumps(asdict(options)))
+    opened_at = upload.opened_at.isoformat() if upload.opened_at else None
+    row = (upload.upload_id, key_bytes("local", upload.key), opened_at, json.dumps(asdict(options)))
     db.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", row)
 
 

@@ -1,7 +1,7 @@
 """What is visible under the keys of the local store, and the one place where that changes."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ from io import FileIO
 
 from worker.errors import StoreUnavailableError
 from worker.stores import refusals
-from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
+from worker.stores.blob_values import BlobOptions, Condition, DeleteFailure, PutReceipt
 from worker.stores.checksums import Digests
 from worker.stores.local.blob_files import BlobFiles, digest_file, pieces_of, write_all
 from worker.stores.local.index import Change, Index
@@ -116,19 +116,19 @@ class LocalBlobs:
         put_blob(change.db, key, StoredBlob(replace(content, name=name, checksums=kept or ""), now, options))
         return PutReceipt(content.etag)
 
-    def delete(self, keys: Sequence[str], condition: Condition | None) -> None:
-        """Leave nothing under any of the keys, or change nothing."""
+    def delete(self, keys: Sequence[str], etags: Mapping[str, str]) -> list[DeleteFailure]:
+        """Leave nothing under any of the keys but blobs with other ETags, which are returned; or change nothing."""
         with self.index.read() as db:
             there = [key for key in keys if find_blob(db, key)]
         if not there:
-            return
+            return []
         with self.index.write(is_deletion=True) as change:
-            for key in there:
-                old = find_blob(change.db, key)
-                if old is not None:
-                    refusals.check_condition("local", key, condition, old.file.etag)
-                    delete_blob(change.db, key)
-                    change.drop([old.file.name])
+            found = {key: blob for key in there if (blob := find_blob(change.db, key))}
+            changed = refusals.changed_keys("local", etags, {key: blob.file.etag for key, blob in found.items()})
+            for key in found.keys() - {failure.key for failure in changed}:
+                delete_blob(change.db, key)
+                change.drop([found[key].file.name])
+        return changed
 
 
 def _described(digests: Digests, names: list[str]) -> StoredFile:

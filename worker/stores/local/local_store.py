@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from worker.errors import NotSupportedError, StoreError
+from worker.errors import NotSupportedError, PreconditionFailedError, StoreError
 from worker.stores import refusals
 from worker.stores.blob_values import (
     BlobHead,
@@ -22,6 +22,7 @@ from worker.stores.blob_values import (
     carried,
     normal,
 )
+from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
 from worker.stores.local.blob_files import BlobFiles, LocalReader, copy_range
 from worker.stores.local.index import Index
@@ -49,6 +50,7 @@ class LocalStore:
         self.identity = f"/{os.path.realpath(directory)}"
         self.limits = limits or Limits()
         self.checksum = checksum
+        self.capabilities = Capabilities(confirmed=Capability)
         self._files = BlobFiles(self.bucket)
         self._index = Index(self.bucket, self._files)
         kept = FULL_OBJECT_ALGORITHMS.get(checksum)
@@ -123,19 +125,24 @@ class LocalStore:
         with local_errors("list", self.bucket), self._index.read() as db:
             return list_keys(db, prefix, delimiter, token, limit)
 
-    def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
+    def delete_batch(
+        self, keys: Sequence[str], *, if_match: str | None = None, etags: Mapping[str, str] | None = None
+    ) -> list[DeleteFailure]:
         """See :meth:`~worker.stores.store.Store.delete_batch`. All at once; if that fails, one by one."""
         refusals.check_delete(self.name, keys, self.limits)
+        etags = etags or {}
         try:
             with local_errors("delete", self.bucket, keys[0] if len(keys) == 1 else ""):
-                self._blobs.delete(keys, Condition(if_match=if_match))
+                changed = self._blobs.delete(keys, etags if if_match is None else {keys[0]: if_match})
         except StoreError as error:
             if if_match is not None:
                 raise
             if len(keys) > 1:
-                return [failure for key in keys for failure in self.delete_batch([key])]
+                return [failure for key in keys for failure in self.delete_batch([key], etags=etags)]
             return [DeleteFailure(key, error.code, str(error)) for key in keys]
-        return []
+        if changed and if_match is not None:
+            raise PreconditionFailedError(changed[0].message)
+        return changed
 
     def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
         """There is no server that a URL could name."""

@@ -1,7 +1,7 @@
 """The memory store: a bucket in a dict, as strict as S3. For tests and for trying things out."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,10 +21,11 @@ from worker.stores.blob_values import (
     carried,
     normal,
 )
+from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.checksums import FULL_OBJECT_ALGORITHMS, Digests
 from worker.stores.memory.memory_bucket import MemoryBucket, etag_of, received
 from worker.stores.memory.memory_uploads import MemoryUploads
-from worker.stores.refusals import check_copy, check_delete, check_key, check_offset, check_size
+from worker.stores.refusals import changed_keys, check_copy, check_delete, check_key, check_offset, check_size
 from worker.stores.store import Body, Reader
 
 
@@ -55,6 +56,7 @@ class MemoryStore:
         self.identity = f"memory-{id(self):x}/{bucket}"
         self.limits = limits or Limits()
         self.checksum = checksum
+        self.capabilities = Capabilities(confirmed=Capability)
         self._bucket = MemoryBucket(bucket, now)
         uploads = MemoryUploads(self._bucket, self.limits)
         self.create_upload = uploads.create_upload
@@ -152,16 +154,20 @@ class MemoryStore:
             last = item
         return Page(entries, prefixes, None, self._bucket.now())
 
-    def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
+    def delete_batch(
+        self, keys: Sequence[str], *, if_match: str | None = None, etags: Mapping[str, str] | None = None
+    ) -> list[DeleteFailure]:
         check_delete(self.name, keys, self.limits)
         with self._bucket.lock:
             if if_match is not None:
                 (key,) = keys
                 if key in self._bucket.blobs:
                     self._bucket.blob(key, if_match)
-            for key in keys:
-                self._bucket.blobs.pop(key, None)
-        return []
+            there = {key: blob.etag for key in keys if (blob := self._bucket.blobs.get(key))}
+            failures = changed_keys(self.name, etags or {}, there)
+            for key in there.keys() - {failure.key for failure in failures}:
+                del self._bucket.blobs[key]
+        return failures
 
     # --- else --------------------------------------------------------------------------------------------------------
 

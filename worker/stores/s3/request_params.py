@@ -8,13 +8,14 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from worker.errors import InvalidStoreRequestError, NotSupportedError
-from worker.stores.blob_values import BlobHead, BlobOptions, Condition, PartReceipt, PutReceipt
+from worker.errors import InvalidStoreRequestError, NotSupportedError, StoreUnavailableError
+from worker.stores.blob_values import BlobHead, BlobOptions, Condition, KeyEntry, PartReceipt, PutReceipt
 
 Params = dict[str, Any]
 
 _SENT: Final = {"CRC64NVME": "ChecksumCRC64NVME", "CRC32C": "ChecksumCRC32C", "MD5": "ContentMD5"}
 _KEPT: Final = {"CRC64NVME": "ChecksumCRC64NVME", "CRC32C": "ChecksumCRC32C", "MD5": "ChecksumMD5"}
+_NO_ETAG: Final = "no-etag:"
 _HEADERS: Final = {
     "Cache-Control": "CacheControl",
     "Content-Disposition": "ContentDisposition",
@@ -38,33 +39,34 @@ def checksum_params(checksum: str | None) -> Params:
     return {_SENT[algorithm]: value}
 
 
-def whole_blob_params(algorithm: str | None, checksum: str | None, size: int | None) -> Params:
-    """Size and checksum that completion must check; nothing for a store without full-object checksums."""
-    if algorithm is None:
+def whole_blob_params(algorithm: str | None, checksum: str | None) -> Params:
+    """The checksum that completion must check; nothing for a store without full-object checksums."""
+    if algorithm is None or checksum is None or not checksum.startswith(f"{algorithm}:"):
         return {}
-    params = without_none(MpuObjectSize=size)
-    if checksum is not None and checksum.startswith(f"{algorithm}:"):
-        params |= checksum_params(checksum) | {"ChecksumType": "FULL_OBJECT"}
-    return params
+    return checksum_params(checksum) | {"ChecksumType": "FULL_OBJECT"}
 
 
 def condition_params(condition: Condition | None) -> Params:
     """If-Match or If-None-Match."""
     if condition is None:
         return {}
-    return without_none(IfMatch=condition.if_match, IfNoneMatch="*" if condition.if_none_match else None)
+    return without_none(IfMatch=sent_etag(condition.if_match), IfNoneMatch="*" if condition.if_none_match else None)
 
 
 def option_params(options: BlobOptions | None) -> Params:
-    """Content type, user metadata, tags and response headers."""
+    """Content type, user metadata and response headers."""
     if options is None:
         return {}
     headers = {_HEADERS[name]: value for name, value in options.headers.items() if name in _HEADERS}
     return headers | without_none(
         ContentType=options.content_type,
         Metadata={name: _header_value(value) for name, value in options.metadata.items()} or None,
-        Tagging=urlencode(options.tags or {}) or None,
     )
+
+
+def tag_params(options: BlobOptions | None) -> Params:
+    """Tags."""
+    return without_none(Tagging=urlencode((options and options.tags) or {}) or None)
 
 
 def part_params(part: PartReceipt, algorithm: str | None) -> Params:
@@ -84,9 +86,28 @@ def full_object_checksum(answer: Params) -> str | None:
     return None if found is None or "-" in found else found
 
 
+def etag_of_answer(answer: Params) -> str:
+    """The ETag of a blob; for a store that shows none, a name of the version by time and size, which is never sent."""
+    etag: str | None = answer.get("ETag")
+    return etag or f"{_NO_ETAG}{answer.get('LastModified', '')}:{answer.get('ContentLength', '')}"
+
+
+def sent_etag(etag: str | None) -> str | None:
+    """The ETag as a condition; None for a version that has none."""
+    return None if etag is None or etag.startswith(_NO_ETAG) else etag
+
+
 def put_receipt(answer: Params) -> PutReceipt:
     """The answer to a commit call. Some stores omit the ETag or leave it empty."""
     return PutReceipt(answer.get("ETag") or None, answer.get("VersionId"))
+
+
+def upload_id_of(answer: Params) -> str:
+    """The id of a new upload. Raises StoreUnavailableError for an answer without one, such as a proxy's page."""
+    upload_id = answer.get("UploadId")
+    if not upload_id:
+        raise StoreUnavailableError("s3: the store has opened an upload without telling its id")
+    return str(upload_id)
 
 
 def part_receipt(answer: Params, part_number: int, size: int) -> PartReceipt:
@@ -124,6 +145,12 @@ def next_marker(answer: Params, marker: Any, previous: Any) -> Any:
     return marker
 
 
+def key_entries(answer: Params) -> list[KeyEntry]:
+    """The keys of a page. Every field but the key may be missing."""
+    found = (item for item in answer.get("Contents", []) if item.get("Key"))
+    return [KeyEntry(item["Key"], item.get("Size"), item.get("LastModified"), item.get("ETag") or "") for item in found]
+
+
 def content_length(answer: Params) -> int:
     """The size in bytes. Raises NotSupportedError if the answer has none."""
     size = answer.get("ContentLength")
@@ -137,8 +164,8 @@ def blob_head(key: str, answer: Params) -> BlobHead:
     return BlobHead(
         key=key,
         size=content_length(answer),
-        etag=answer.get("ETag") or "",
-        mod_time=answer["LastModified"],
+        etag=etag_of_answer(answer),
+        mod_time=answer.get("LastModified"),
         content_type=answer.get("ContentType"),
         metadata=_metadata(answer),
         version_id=answer.get("VersionId"),

@@ -12,8 +12,10 @@ from worker.errors import (
     PermissionDeniedError,
     StoreError,
 )
+from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
-from worker.stores.s3.request_params import Params, without_none
+from worker.stores.s3.optional_params import OptionalParams
+from worker.stores.s3.request_params import Params
 from worker.stores.s3.s3_client import S3Access, S3Clients, make_clients
 from worker.stores.s3.s3_errors import S3_ERRORS, s3_errors
 
@@ -21,9 +23,11 @@ from worker.stores.s3.s3_errors import S3_ERRORS, s3_errors
 class S3Bucket:
     """One bucket. Its client is made at the first request, so a store may be built before its process forks."""
 
-    def __init__(self, access: S3Access, name: str, *, checksum: str) -> None:
+    def __init__(self, access: S3Access, name: str, *, checksum: str, capabilities: Capabilities) -> None:
         """``checksum``: the algorithm of new blobs, as :attr:`~worker.stores.store.Store.checksum`."""
         self.name = name
+        self.capabilities = capabilities
+        self.optional = OptionalParams(capabilities)
         self.algorithm = FULL_OBJECT_ALGORITHMS.get(checksum)  #: S3's name; None: no full-object checksums
         self._access = access
         self._lock = threading.Lock()
@@ -59,11 +63,16 @@ class S3Bucket:
 
     def head_object(self, key: str) -> Params:
         """The answer to HEAD, with the checksum. Raises KeyNotFoundError."""
+
+        def send(params: Params) -> Params:
+            with s3_errors("look at", bucket=self.name, key=key):
+                answer: Params = self.client.head_object(Bucket=self.name, Key=key, **params)
+            return answer
+
         # Stores without checksums may refuse the header that requests them.
-        mode = "ENABLED" if self.algorithm else None
-        with self.not_found_if_unlisted(key), s3_errors("look at", bucket=self.name, key=key):
-            answer: Params = self.client.head_object(Bucket=self.name, Key=key, **without_none(ChecksumMode=mode))
-        return answer
+        mode = {"ChecksumMode": "ENABLED"} if self.algorithm else {}
+        with self.not_found_if_unlisted(key):
+            return self.optional.send("head", send, {Capability.CHECKSUM_MODE: mode})
 
     @contextmanager
     def not_found_if_unlisted(self, key: str) -> Iterator[None]:
@@ -85,7 +94,7 @@ class S3Bucket:
                 raise denied from None
             if isinstance(denied, InvalidStoreRequestError):
                 raise
-            if any(item["Key"] == key for item in answer.get("Contents", [])):
+            if any(item.get("Key") == key for item in answer.get("Contents", [])):
                 raise
             raise KeyNotFoundError(f"s3: nothing is stored under {key!r} in bucket {self.name!r}") from denied
 

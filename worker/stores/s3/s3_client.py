@@ -13,7 +13,8 @@ from botocore.loaders import create_loader
 from botocore.session import get_session
 from botocore.utils import is_valid_endpoint_url
 
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, StoreUnavailableError
+from worker.stores.attempts import before_attempt
 from worker.stores.s3.sockets import time_out_without_progress
 
 SIGNATURE_VERSION: Final = "s3v4"  # the default presigns URLs with SigV2, which many regions refuse
@@ -56,8 +57,9 @@ class S3Access:
 class S3Clients:
     """Two boto3 S3 clients that share their credentials."""
 
-    retrying: Any  #: retries requests by itself
-    #: Never retries. For CreateMultipartUpload: a retry after a lost answer would leave an upload with an unknown id.
+    retrying: Any  #: retries requests by itself: for what may be repeated at any time without a change for readers
+    #: Never retries. For what commits or deletes: only the layer that knows the lease repeats it, after a look.
+    #: Also for CreateMultipartUpload: a retry after a lost answer would leave an upload with an unknown id.
     single_try: Any
     has_credentials: bool  #: False: boto3 found none, and these clients will not look again
 
@@ -75,7 +77,8 @@ def make_clients(access: S3Access) -> S3Clients:
         region_name=access.region,
     )
     loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # boto3 1.44.5 adds its own for each session
-    retrying, single_try = (_make_client(session, access, attempts) for attempts in (access.max_attempts, 1))
+    retrying, single_try = _make_client(session, access, access.max_attempts), _make_client(session, access, 1)
+    single_try.meta.events.register_last("needs-retry.s3", _refuse_redirect)
     return S3Clients(retrying, single_try, has_credentials=session.get_credentials() is not None)
 
 
@@ -95,6 +98,7 @@ def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
     # no setting against it (botocore 1.44.5); no upstream report found.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
+    client.meta.events.register("before-send.s3", _before_attempt)
     time_out_without_progress(client, access.read_timeout)
     return client
 
@@ -116,6 +120,40 @@ def _config(access: S3Access, max_attempts: int) -> Config:
         read_timeout=access.read_timeout,
         tcp_keepalive=True,
     )
+
+
+#: botocore's operations by the verbs of :class:`~worker.stores.store.Store`; the others by botocore's own names.
+_VERBS: Final = {
+    "PutObject": "put",
+    "GetObject": "get",
+    "HeadObject": "head",
+    "GetObjectTagging": "get_tags",
+    "CopyObject": "copy",
+    "ListObjectsV2": "list",
+    "DeleteObject": "delete",
+    "DeleteObjects": "delete_batch",
+    "CreateMultipartUpload": "create_upload",
+    "UploadPart": "upload_part",
+    "UploadPartCopy": "copy_part",
+    "ListParts": "list_parts",
+    "CompleteMultipartUpload": "complete_upload",
+    "AbortMultipartUpload": "abort_upload",
+    "ListMultipartUploads": "list_uploads",
+}
+
+
+def _before_attempt(event_name: str, **_: Any) -> None:
+    operation = event_name.rpartition(".")[2]
+    before_attempt(_VERBS.get(operation, operation))
+
+
+def _refuse_redirect(request_dict: dict[str, Any], operation: Any, **_: Any) -> None:
+    """Called after botocore has learned the bucket's region from a redirect, right before it sends the request again.
+
+    An error ends the call. The next one goes to that region at once.
+    """
+    if request_dict["context"].get("s3_redirect", {}).get("redirected"):
+        raise StoreUnavailableError(f"s3: {operation.name} was redirected to the bucket's region: check region")
 
 
 def _send_content_md5(params: dict[str, Any], **_: Any) -> None:

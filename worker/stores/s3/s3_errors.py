@@ -155,6 +155,12 @@ def s3_errors(
         raise error_class(f"s3: cannot {action} {_where(bucket, key)}: {reason}") from error
 
 
+def code_of(error: StoreError) -> str:
+    """S3's own code of an error; the HTTP status where the answer has none, "" where there is no answer."""
+    cause = error.__cause__
+    return _Answer(cause).code if isinstance(cause, boto.ClientError) else ""
+
+
 def _where(bucket: str, key: str) -> str:
     return f"{key!r} in bucket {bucket!r}" if key else f"bucket {bucket!r}"
 

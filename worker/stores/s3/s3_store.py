@@ -1,12 +1,10 @@
 """The S3 store: whole blobs, listings and deletes, through boto3."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from worker.errors import (
     ConfigurationError,
-    InvalidStoreRequestError,
     KeyNotFoundError,
     NotSupportedError,
     PermissionDeniedError,
@@ -15,14 +13,14 @@ from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
     Condition,
-    DeleteFailure,
-    KeyEntry,
     Limits,
     Page,
     PutReceipt,
 )
+from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.s3.bodies import S3Reader, request_body
 from worker.stores.s3.request_params import (
+    Params,
     WriteDefaults,
     answered_at,
     blob_head,
@@ -30,18 +28,20 @@ from worker.stores.s3.request_params import (
     checksum_params,
     condition_params,
     content_length,
+    key_entries,
     next_marker,
     option_params,
     put_receipt,
+    sent_etag,
+    tag_params,
     without_none,
 )
 from worker.stores.s3.s3_bucket import S3Bucket
 from worker.stores.s3.s3_client import S3Access
+from worker.stores.s3.s3_deletes import S3Deletes
 from worker.stores.s3.s3_errors import s3_errors
 from worker.stores.s3.s3_uploads import S3Uploads
 from worker.stores.store import Body
-
-_NOT_IN_XML: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 CHECKSUMS: Final = ("crc64nvme", "crc32c", "md5", "none")
 
@@ -63,6 +63,7 @@ class S3Store:
         keyid: str | None = None,
         storageclass: str | None = None,
         limits: Limits | None = None,
+        missing: Iterable[Capability] = (),
     ) -> None:
         """Sends no request. Raises ConfigurationError.
 
@@ -74,6 +75,7 @@ class S3Store:
             keyid: id of the KMS key; only used with ``encrypt``.
             storageclass: of everything written; None: the store's default, and copies keep the source's.
             limits: of uploads and deletes; None: those of S3.
+            missing: what the store is known to lack; the rest is found out by its refusals.
         """
         if checksum not in CHECKSUMS:
             raise ConfigurationError("checksum", f"{checksum!r} is none of {', '.join(CHECKSUMS)}")
@@ -82,8 +84,9 @@ class S3Store:
         self.identity = f"{self.endpoint.rstrip('/')}/{bucket}"
         self.limits = limits or Limits()
         self.checksum = checksum
+        self.capabilities = Capabilities(missing)
         self._defaults = WriteDefaults(encrypt, keyid, storageclass)
-        self._bucket = S3Bucket(access, bucket, checksum=checksum)
+        self._bucket = S3Bucket(access, bucket, checksum=checksum, capabilities=self.capabilities)
         uploads = S3Uploads(self._bucket, self._defaults)
         self.create_upload = uploads.create_upload
         self.upload_part = uploads.upload_part
@@ -93,6 +96,7 @@ class S3Store:
         self.abort_upload = uploads.abort_upload
         self.list_uploads = uploads.list_uploads
         self.upload_lifetime = uploads.upload_lifetime
+        self.delete_batch = S3Deletes(self._bucket, self.limits).delete_batch
 
     def warm_up(self) -> None:
         """Make the client now: the first request then need not wait half a second for it."""
@@ -109,15 +113,17 @@ class S3Store:
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        params = (
-            checksum_params(checksum)
-            | condition_params(condition)
-            | option_params(options)
-            | self._defaults.params(options)
-        )
-        with request_body(body) as sent, s3_errors("put", bucket=self._bucket.name, key=key, condition=condition):
-            answer = self._bucket.client.put_object(Bucket=self._bucket.name, Key=key, Body=sent, **params)
-        return put_receipt(answer)
+        params = condition_params(condition) | option_params(options) | self._defaults.params(options)
+
+        def send(optional: Params) -> Params:
+            with request_body(body) as sent, s3_errors("put", bucket=self._bucket.name, key=key, condition=condition):
+                answer: Params = self._bucket.client_without_retries.put_object(
+                    Bucket=self._bucket.name, Key=key, Body=sent, **params, **optional
+                )
+            return answer
+
+        optional = {Capability.CHECKSUM: checksum_params(checksum), Capability.TAGGING: tag_params(options)}
+        return put_receipt(self._bucket.optional.send("put", send, optional))
 
     def get(self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None) -> S3Reader:
         byte_range = (
@@ -126,11 +132,11 @@ class S3Store:
         with self._bucket.not_found_if_unlisted(key), s3_errors("get", bucket=self._bucket.name, key=key):
             if size == 0:  # HTTP cannot express an empty range
                 answer = self._bucket.client.head_object(
-                    Bucket=self._bucket.name, Key=key, **without_none(IfMatch=if_match)
+                    Bucket=self._bucket.name, Key=key, **without_none(IfMatch=sent_etag(if_match))
                 )
                 return S3Reader(None, 0, answer.get("ETag") or "", bucket=self._bucket.name, key=key)
             answer = self._bucket.client.get_object(
-                Bucket=self._bucket.name, Key=key, **without_none(Range=byte_range, IfMatch=if_match)
+                Bucket=self._bucket.name, Key=key, **without_none(Range=byte_range, IfMatch=sent_etag(if_match))
             )
         reader = S3Reader(
             answer["Body"], content_length(answer), answer.get("ETag") or "", bucket=self._bucket.name, key=key
@@ -157,7 +163,7 @@ class S3Store:
             return {}
         except PermissionDeniedError as error:
             raise PermissionDeniedError(f"{error}; without s3:GetObjectTagging its tags would be lost") from error
-        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+        return {tag["Key"]: tag.get("Value", "") for tag in answer.get("TagSet", []) if tag.get("Key")}
 
     def copy(
         self,
@@ -168,21 +174,26 @@ class S3Store:
         condition: Condition | None = None,
         options: BlobOptions | None = None,
     ) -> PutReceipt:
-        params = condition_params(condition) | without_none(CopySourceIfMatch=source_if_match)
+        params = condition_params(condition)
+        optional = {Capability.COPY_SOURCE_CONDITION: without_none(CopySourceIfMatch=sent_etag(source_if_match))}
         if options is not None:
-            tagging = "COPY" if options.tags is None else "REPLACE"
-            params |= option_params(options) | {"MetadataDirective": "REPLACE", "TaggingDirective": tagging}
+            params |= option_params(options) | {"MetadataDirective": "REPLACE"}
+            directive = {"TaggingDirective": "COPY" if options.tags is None else "REPLACE"}
+            optional[Capability.TAGGING] = tag_params(options) | directive
         elif not self._defaults.cover_all:
             # S3 copies metadata and tags by itself, but neither storage class nor encryption.
             options = blob_options(self._bucket.head_object(source_key), {})
-        with s3_errors("copy to", bucket=self._bucket.name, key=key, source_key=source_key, condition=condition):
-            answer = self._bucket.client.copy_object(
-                Bucket=self._bucket.name,
-                Key=key,
-                CopySource=self._bucket.copy_source(source_key),
-                **params,
-                **self._defaults.params(options),
-            )
+        params |= self._defaults.params(options)
+        source = self._bucket.copy_source(source_key)
+
+        def send(optional: Params) -> Params:
+            with s3_errors("copy to", bucket=self._bucket.name, key=key, source_key=source_key, condition=condition):
+                answer: Params = self._bucket.client_without_retries.copy_object(
+                    Bucket=self._bucket.name, Key=key, CopySource=source, **params, **optional
+                )
+            return answer
+
+        answer = self._bucket.optional.send("copy", send, optional)
         return put_receipt(answer | answer.get("CopyObjectResult", {}))
 
     # --- many keys ---------------------------------------------------------------------------------------------------
@@ -194,48 +205,11 @@ class S3Store:
                 Bucket=self._bucket.name, Prefix=prefix, MaxKeys=limit, **params
             )
         return Page(
-            entries=[
-                KeyEntry(item["Key"], item["Size"], item["LastModified"], item.get("ETag") or "")
-                for item in answer.get("Contents", [])
-            ],
-            prefixes=[item["Prefix"] for item in answer.get("CommonPrefixes", [])],
+            entries=key_entries(answer),
+            prefixes=[item["Prefix"] for item in answer.get("CommonPrefixes", []) if item.get("Prefix")],
             next_token=next_marker(answer, answer.get("NextContinuationToken"), token),
             served_at=answered_at(answer),
         )
-
-    def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
-        if if_match is not None:
-            (key,) = keys
-            self._delete_if_match(key, if_match)
-            return []
-        if not keys:
-            return []
-        if len(keys) > self.limits.max_delete:
-            raise InvalidStoreRequestError(f"s3: {len(keys)} keys in one delete; at most {self.limits.max_delete}")
-        not_in_xml = [
-            key for key in keys if _NOT_IN_XML.search(key)
-        ]  # one such key would make the whole XML request invalid
-        for key in not_in_xml:
-            with s3_errors("delete", bucket=self._bucket.name, key=key):
-                self._bucket.client.delete_object(Bucket=self._bucket.name, Key=key)
-        wanted = {"Objects": [{"Key": key} for key in keys if key not in not_in_xml], "Quiet": True}
-        if not wanted["Objects"]:
-            return []
-        with s3_errors(f"delete {len(keys)} keys, the first", bucket=self._bucket.name, key=keys[0]):
-            answer = self._bucket.client.delete_objects(Bucket=self._bucket.name, Delete=wanted)
-        return [
-            DeleteFailure(item.get("Key", ""), item.get("Code", ""), item.get("Message", ""))
-            for item in answer.get("Errors", [])
-            if item.get("Code") != "NoSuchKey"
-        ]
-
-    def _delete_if_match(self, key: str, if_match: str) -> None:
-        # No ``condition`` for s3_errors: NoSuchKey means that the key is already gone, not that If-Match failed.
-        try:
-            with s3_errors("delete", bucket=self._bucket.name, key=key):
-                self._bucket.client.delete_object(Bucket=self._bucket.name, Key=key, IfMatch=if_match)
-        except KeyNotFoundError:
-            return
 
     # --- else --------------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Final
 
 from worker.errors import InvalidStoreRequestError, KeyNotFoundError
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
+from worker.stores.capabilities import Capability
 from worker.stores.s3.bodies import request_body
 from worker.stores.s3.request_params import (
     Params,
@@ -17,12 +19,17 @@ from worker.stores.s3.request_params import (
     part_params,
     part_receipt,
     put_receipt,
+    sent_etag,
+    tag_params,
+    upload_id_of,
     whole_blob_params,
     without_none,
 )
 from worker.stores.s3.s3_bucket import S3Bucket
 from worker.stores.s3.s3_errors import s3_errors
 from worker.stores.store import Body
+
+UNKNOWN_SIZE: Final = -1  #: of a part whose size the store does not list: equal to no size, so it is sent again
 
 
 class S3Uploads:
@@ -34,25 +41,34 @@ class S3Uploads:
 
     def create_upload(self, key: str, *, options: BlobOptions | None = None) -> str:
         params = option_params(options) | self._defaults.params(options)
-        if self._bucket.algorithm is not None:
-            params |= {"ChecksumAlgorithm": self._bucket.algorithm, "ChecksumType": "FULL_OBJECT"}
-        with s3_errors("open an upload to", bucket=self._bucket.name, key=key):
-            answer = self._bucket.client_without_retries.create_multipart_upload(
-                Bucket=self._bucket.name, Key=key, **params
-            )
-        upload_id: str = answer["UploadId"]
-        return upload_id
+
+        def send(optional: Params) -> Params:
+            with s3_errors("open an upload to", bucket=self._bucket.name, key=key):
+                answer: Params = self._bucket.client_without_retries.create_multipart_upload(
+                    Bucket=self._bucket.name, Key=key, **params, **optional
+                )
+            return answer
+
+        algorithm = self._bucket.algorithm
+        declared = {"ChecksumAlgorithm": algorithm, "ChecksumType": "FULL_OBJECT"} if algorithm else {}
+        optional = {Capability.CHECKSUM: declared, Capability.TAGGING: tag_params(options)}
+        return upload_id_of(self._bucket.optional.send("create_upload", send, optional))
 
     def upload_part(
         self, key: str, upload_id: str, part_number: int, body: Body | bytes, *, checksum: str | None = None
     ) -> PartReceipt:
         upload = {"Bucket": self._bucket.name, "Key": key, "UploadId": upload_id}
         action = f"upload part {part_number} of"
-        with request_body(body) as sent, s3_errors(action, bucket=self._bucket.name, key=key, upload_id=upload_id):
-            answer = self._bucket.client.upload_part(
-                **upload, PartNumber=part_number, Body=sent, **checksum_params(checksum)
-            )
-        return part_receipt(answer, part_number, len(body))
+
+        def send(optional: Params) -> Params:
+            with request_body(body) as sent, s3_errors(action, bucket=self._bucket.name, key=key, upload_id=upload_id):
+                answer: Params = self._bucket.client.upload_part(
+                    **upload, PartNumber=part_number, Body=sent, **optional
+                )
+            return answer
+
+        optional = {Capability.CHECKSUM: checksum_params(checksum)}
+        return part_receipt(self._bucket.optional.send("upload_part", send, optional), part_number, len(body))
 
     def copy_part(
         self,
@@ -65,18 +81,23 @@ class S3Uploads:
         *,
         source_if_match: str | None = None,
     ) -> PartReceipt:
-        with s3_errors(
-            f"copy part {part_number} of", bucket=self._bucket.name, key=key, upload_id=upload_id, source_key=source_key
-        ):
-            answer = self._bucket.client.upload_part_copy(
-                Bucket=self._bucket.name,
-                Key=key,
-                UploadId=upload_id,
-                PartNumber=part_number,
-                CopySource=self._bucket.copy_source(source_key),
-                CopySourceRange=f"bytes={offset}-{offset + size - 1}",
-                **without_none(CopySourceIfMatch=source_if_match),
-            )
+        action = f"copy part {part_number} of"
+
+        def send(optional: Params) -> Params:
+            with s3_errors(action, bucket=self._bucket.name, key=key, upload_id=upload_id, source_key=source_key):
+                answer: Params = self._bucket.client.upload_part_copy(
+                    Bucket=self._bucket.name,
+                    Key=key,
+                    UploadId=upload_id,
+                    PartNumber=part_number,
+                    CopySource=self._bucket.copy_source(source_key),
+                    CopySourceRange=f"bytes={offset}-{offset + size - 1}",
+                    **optional,
+                )
+            return answer
+
+        optional = {Capability.COPY_SOURCE_CONDITION: without_none(CopySourceIfMatch=sent_etag(source_if_match))}
+        answer = self._bucket.optional.send("copy_part", send, optional)
         return part_receipt(answer.get("CopyPartResult", {}), part_number, size)
 
     def list_parts(self, key: str, upload_id: str) -> Iterator[PartReceipt]:
@@ -86,9 +107,9 @@ class S3Uploads:
                 answer = self._bucket.client.list_parts(
                     Bucket=self._bucket.name, Key=key, UploadId=upload_id, PartNumberMarker=marker
                 )
-            found = answer.get("Parts", [])
+            found = [item for item in answer.get("Parts", []) if item.get("PartNumber")]
             for item in found:
-                yield part_receipt(item, item["PartNumber"], item["Size"])
+                yield part_receipt(item, item["PartNumber"], item.get("Size", UNKNOWN_SIZE))
             # Not the answer's NextPartNumberMarker, which some stores omit.
             following = next_marker(answer, found[-1]["PartNumber"] if found else None, marker)
             if following is None:
@@ -108,13 +129,23 @@ class S3Uploads:
         listed = sum(part.size for part in parts)
         if size is not None and listed != size:
             raise InvalidStoreRequestError(f"s3: the parts of {key!r} hold {listed} bytes, expected {size}")
-        params = whole_blob_params(self._bucket.algorithm, checksum, size) | condition_params(condition)
-        wanted = {"Parts": [part_params(part, self._bucket.algorithm) for part in parts]}
-        with s3_errors("complete", bucket=self._bucket.name, key=key, upload_id=upload_id, condition=condition):
-            answer = self._bucket.client.complete_multipart_upload(
-                Bucket=self._bucket.name, Key=key, UploadId=upload_id, MultipartUpload=wanted, **params
-            )
-        return put_receipt(answer)
+        algorithm = self._bucket.algorithm
+        params = condition_params(condition) | _parts_params(parts, None)
+
+        def send(optional: Params) -> Params:
+            with s3_errors("complete", bucket=self._bucket.name, key=key, upload_id=upload_id, condition=condition):
+                answer: Params = self._bucket.client_without_retries.complete_multipart_upload(
+                    Bucket=self._bucket.name, Key=key, UploadId=upload_id, **(params | optional)
+                )
+            return answer
+
+        optional = {
+            Capability.UPLOAD_SIZE: without_none(MpuObjectSize=size if algorithm else None),
+            Capability.CHECKSUM: (
+                whole_blob_params(algorithm, checksum) | _parts_params(parts, algorithm) if algorithm else {}
+            ),
+        }
+        return put_receipt(self._bucket.optional.send("complete_upload", send, optional))
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         with s3_errors("abort the upload to", bucket=self._bucket.name, key=key, upload_id=upload_id):
@@ -125,9 +156,9 @@ class S3Uploads:
         while True:
             with s3_errors("list uploads under", bucket=self._bucket.name, key=prefix):
                 answer = self._bucket.client.list_multipart_uploads(Bucket=self._bucket.name, Prefix=prefix, **markers)
-            found = answer.get("Uploads", [])
+            found = [item for item in answer.get("Uploads", []) if item.get("Key") and item.get("UploadId")]
             for item in found:
-                yield UploadEntry(item["Key"], item["UploadId"], item["Initiated"])
+                yield UploadEntry(item["Key"], item["UploadId"], item.get("Initiated"))
             last = {"KeyMarker": found[-1]["Key"], "UploadIdMarker": found[-1]["UploadId"]} if found else None
             following = next_marker(answer, last, markers)
             if following is None:
@@ -142,3 +173,8 @@ class S3Uploads:
             return None
         days = [rule_days for rule in answer.get("Rules", []) if (rule_days := abort_days(rule, key)) is not None]
         return timedelta(days=min(days)) if days else None
+
+
+def _parts_params(parts: Sequence[PartReceipt], algorithm: str | None) -> Params:
+    """The list of parts; with their checksums, if the store has such an algorithm."""
+    return {"MultipartUpload": {"Parts": [part_params(part, algorithm) for part in parts]}}

@@ -31,7 +31,8 @@ _PIECE: Final = 128 * KIB  #: bytes read at once, at most: each part thread need
 
 def version_of(head: BlobHead) -> dict[str, Any]:
     """Return JSON values that differ between two versions of a blob, even with the same bytes."""
-    return {"size": head.size, "etag": head.etag, "mod_time": head.mod_time.isoformat(), "version_id": head.version_id}
+    mod_time = head.mod_time.isoformat() if head.mod_time else None
+    return {"size": head.size, "etag": head.etag, "mod_time": mod_time, "version_id": head.version_id}
 
 
 class BlobSource:

@@ -63,7 +63,9 @@ def lost_uploads(
         near = [
             entry.upload_id
             for entry in store.list_uploads(upload.key)
-            if entry.key == upload.key and abs(entry.opened_at - upload.opened_at) <= tolerance
+            if entry.key == upload.key
+            and entry.opened_at is not None  # otherwise it may be anybody's
+            and abs(entry.opened_at - upload.opened_at) <= tolerance
         ]
     except (NotSupportedError, PermissionDeniedError) as error:
         logger.warning("uploads cannot be listed", extra={"key": upload.key, "reason": str(error)})

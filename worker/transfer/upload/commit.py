@@ -1,132 +1,195 @@
 """Commit calls: the only calls that change what readers see, and how a lost answer is resolved.
 
 Before each call the checkpoint saves that it is about to happen and which version is visible; the call carries that
-version as its condition. After any error we look at the key, because an error may hide a success.
+version as its condition. After any error we look at the key, because an error may hide a success. No layer below
+repeats a commit call.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from worker.errors import (
     ConfigurationError,
+    InvalidStoreRequestError,
     KeyNotFoundError,
     NotSupportedError,
     PreconditionFailedError,
     StoreError,
+    StoreUnavailableError,
     SupersededError,
     WriteConflictError,
 )
 from worker.stores.blob_values import Condition, PutReceipt
+from worker.stores.capabilities import Capability
 from worker.stores.checksums import join_checksums, multipart_etag
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
+from worker.transfer.probe import holds
 from worker.transfer.stop import Interrupted, Stop
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
 
 MAX_TRIES: Final = 3  #: tries of one commit call within a run; after them, the job's retries
-#: After this many 412s although the condition holds, assume that the store mishandles conditions and drop it.
-MAX_REFUSED: Final = 2
 #: Errors after which the call certainly had no effect, so that it may be made again over the blob that is there now.
 #: S3 answers "no such key" to a conditional copy whose destination is gone.
 NO_EFFECT: Final = (PreconditionFailedError, WriteConflictError, KeyNotFoundError)
+#: Refusals that may be about the condition itself.
+ABOUT_CONDITION: Final = (PreconditionFailedError, NotSupportedError, InvalidStoreRequestError)
 MAX_REPLACED: Final = 100  #: replacements by other writers after which a last writer gives up
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
 CommitCall = Callable[[Condition | None], PutReceipt]
 
 
+@dataclass(frozen=True, slots=True)
+class CommitVerb:
+    """A verb of the store that makes a blob visible, by the capabilities that its conditions need."""
+
+    if_match: Capability
+    if_none_match: Capability
+
+
+PUT: Final = CommitVerb(Capability.PUT_IF_MATCH, Capability.PUT_IF_NONE_MATCH)
+COPY: Final = CommitVerb(Capability.COPY_IF_MATCH, Capability.COPY_IF_NONE_MATCH)
+COMPLETE: Final = CommitVerb(Capability.COMPLETE_IF_MATCH, Capability.COMPLETE_IF_NONE_MATCH)
+
+
 def commit(
     store: Store,
     key: str,
+    verb: CommitVerb,
     call: CommitCall,
     *,
     base: VisibleVersion,
     expected: Expected,
     checkpoint: Checkpoint,
     stop: Stop,
+    is_ambiguous: bool = False,
     is_last_writer: bool = False,
-    may_drop_condition: bool = True,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PutReceipt:
     """Make the call on the condition that readers still see ``base``; after an error, look at the key.
 
+    A condition is left out only if a probe shows that the store does not have it, never because a race was lost.
     Raises SupersededError if another blob has appeared, Interrupted before the call, and the store's own error if the
-    call had no effect.
+    call had no effect. If the store has refused every call for certain, the point of no return is not passed.
 
     Args:
+        store: of the key.
         key: the key that the call changes.
+        verb: what kind of call it is.
         call: makes the call with a condition; None for no condition.
         base: the version that readers see right before.
         expected: identifies our blob.
         checkpoint: saves the point of no return before each call.
         stop: called before each call.
+        is_ambiguous: whether a call of an earlier run may have had an effect.
         is_last_writer: replace a blob that appears in between, instead of raising SupersededError.
-        may_drop_condition: drop the condition if the store refuses it although it holds.
         sleep: waits between two tries, in seconds.
     """
-    failures = replaced = refused = 0
-    while True:
-        if stop():
-            raise Interrupted
-        checkpoint.completing(base)
-        try:
-            receipt = _conditionally(call, base) if refused < MAX_REFUSED else call(None)
-            return receipt if receipt.etag else _completed(store, key, receipt, expected)
-        except StoreError as error:
-            is_refused = isinstance(error, PreconditionFailedError)
-            try:
-                committed = was_committed(store, key, base=base, expected=expected)
-            except SupersededError:
-                replaced += 1
-                if not (is_last_writer and isinstance(error, NO_EFFECT)) or replaced == MAX_REPLACED:
-                    raise
-                base = VisibleVersion.of(look(store, key))
-                continue
-            if committed:
-                logger.info("commit call failed but had taken effect", extra={"key": key, "error": error.code})
-                return committed
-            if is_refused and may_drop_condition and refused < MAX_REFUSED:
-                refused += 1
-                continue
-            failures += 1
-            if failures == MAX_TRIES or not error.transient:
-                raise
-            sleep(PAUSE * 2 ** (failures - 1))
-
-
-def _completed(store: Store, key: str, receipt: PutReceipt, expected: Expected) -> PutReceipt:
-    """Return the receipt; if it lacks an ETag and the visible blob is ours, with that blob's."""
-    head = look(store, key)
-    is_ours = head is not None and expected.difference(head) is None
-    return PutReceipt(head.etag, receipt.version_id or head.version_id) if head and is_ours else receipt
-
-
-def _conditionally(call: CommitCall, base: VisibleVersion) -> PutReceipt:
-    condition = Condition(if_none_match=True) if base.is_absent else Condition(if_match=base.etag)
+    commitment = _Commitment(store, key, verb, call, expected, checkpoint, stop, is_ambiguous, is_last_writer, sleep)
     try:
-        return call(condition)
-    except NotSupportedError:
-        # The store lacks this condition and did nothing. The look right before keeps the unguarded moment short.
-        return call(None)
+        return commitment.run(base)
+    except (StoreError, SupersededError):
+        if not commitment.is_ambiguous:
+            checkpoint.refused()
+        raise
 
 
-def was_committed(store: Store, key: str, *, base: VisibleVersion, expected: Expected) -> PutReceipt | None:
+@dataclass(slots=True)
+class _Commitment:
+    """The tries of one commit call."""
+
+    store: Store
+    key: str
+    verb: CommitVerb
+    call: CommitCall
+    expected: Expected
+    checkpoint: Checkpoint
+    stop: Stop
+    is_ambiguous: bool  #: whether a call may have had an effect
+    is_last_writer: bool
+    sleep: Callable[[float], None]
+    failures: int = field(default=0, init=False)
+    replaced: int = field(default=0, init=False)
+
+    def run(self, base: VisibleVersion) -> PutReceipt:
+        while True:
+            if self.stop():
+                raise Interrupted
+            self.checkpoint.completing(base)
+            try:
+                return self._try(base)
+            except StoreError as error:
+                self.is_ambiguous = self.is_ambiguous or not _is_certain(error)
+                try:
+                    committed = was_committed(
+                        self.store, self.key, base=base, expected=self.expected, by_bytes=self.is_ambiguous
+                    )
+                except SupersededError:
+                    if not self._may_replace(error):
+                        raise
+                    base = VisibleVersion.of(look(self.store, self.key))
+                    continue
+                if committed:
+                    logger.info("commit call failed but had taken effect", extra={"key": self.key, "error": error.code})
+                    return committed
+                self._prepare_next(base, error)
+
+    def _try(self, base: VisibleVersion) -> PutReceipt:
+        capability = self._capability(base)
+        condition = Condition(if_none_match=True) if base.is_absent else Condition(if_match=base.etag)
+        # Without the condition, the look right before keeps the unguarded moment short.
+        receipt = self.call(condition if self.store.capabilities.has(capability) else None)
+        if not receipt.etag:  # an empty answer, or the page of a proxy
+            raise StoreUnavailableError(f"{self.store.name}: the answer to the commit of {self.key!r} has no ETag")
+        return receipt
+
+    def _capability(self, base: VisibleVersion) -> Capability:
+        return self.verb.if_none_match if base.is_absent else self.verb.if_match
+
+    def _may_replace(self, error: StoreError) -> bool:
+        """Whether a blob that has appeared in between is to be replaced next."""
+        self.replaced += 1
+        return self.is_last_writer and isinstance(error, NO_EFFECT) and self.replaced < MAX_REPLACED
+
+    def _prepare_next(self, base: VisibleVersion, error: StoreError) -> None:
+        """Return if the call is to be made again, since readers still see ``base``. Raises the error otherwise."""
+        capability = self._capability(base)
+        if isinstance(error, ABOUT_CONDITION) and self.store.capabilities.has(capability):
+            if not holds(self.store, capability, self.key):
+                return
+            if isinstance(error, PreconditionFailedError):  # another writer was here, and is gone again
+                error = WriteConflictError(f"{error}: although nothing has changed there")
+        self.failures += 1
+        if self.failures == MAX_TRIES or not error.transient:
+            raise error
+        self.sleep(PAUSE * 2 ** (self.failures - 1))
+
+
+def _is_certain(error: StoreError) -> bool:
+    """Whether the call that was answered so had no effect for certain."""
+    return isinstance(error, WriteConflictError) or not error.transient
+
+
+def was_committed(
+    store: Store, key: str, *, base: VisibleVersion, expected: Expected, by_bytes: bool = True
+) -> PutReceipt | None:
     """Look whether a commit call took effect: its receipt, or None if readers still see ``base`` (repeat the call).
 
-    ``base`` is compared first, because a blob with the same bytes that was there before is not ours. Raises
-    SupersededError if readers see neither.
+    ``base`` is compared first, because a blob with the same bytes that was there before is not ours. ``by_bytes``: as
+    for :meth:`~worker.transfer.visible.Expected.difference`. Raises SupersededError if readers see neither.
     """
     head = look(store, key)
     if VisibleVersion.of(head) == base:
         return None
-    if head is None or expected.difference(head) is not None:
-        raise SupersededError(
-            f"{key}: changed during the transfer, so nothing was sent again: {expected.difference(head)}"
-        )
+    difference = expected.difference(store, head, by_bytes=by_bytes)
+    if head is None or difference is not None:
+        raise SupersededError(f"{key}: changed during the transfer, so nothing was sent again: {difference}")
     return PutReceipt(head.etag, head.version_id)
 
 
@@ -153,4 +216,5 @@ def expected_blob(upload: SavedUpload, mark: str, *etags: str | None) -> Expecte
     parts = [part for _, part in sorted(upload.parts.items())]
     checksum = join_checksums((part.checksum, part.size) for part in parts)
     known = (*etags, multipart_etag(part.etag for part in parts))
-    return Expected(upload.size, mark, checksum, frozenset(etag.strip('"') for etag in known if etag))
+    own = frozenset(etag.strip('"') for etag in known if etag)
+    return Expected(upload.size, mark, checksum, own, upload.etag)

@@ -8,9 +8,11 @@ from typing import Final
 
 from worker.errors import KeyNotFoundError, PreconditionFailedError, SourceChangedError
 from worker.stores.blob_values import BlobHead
+from worker.stores.capabilities import Capability
 from worker.transfer.checkpoint import SentPart
 from worker.transfer.parts import Task, run_all
 from worker.transfer.plan import PartRange
+from worker.transfer.probe import holds
 from worker.transfer.upload.pace import Pace
 from worker.transfer.upload.target import Target
 from worker.units import MIB
@@ -29,11 +31,13 @@ class Copying:
     def is_one_call(self, prefix: "CopiedPrefix", target: Target) -> bool:
         """True if the prefix is a small whole blob whose copy can be recognised afterwards.
 
-        Not with ``overwrite=False``: fewer stores honour that condition for a copy than for a completion.
+        May probe the store, once in its life: a copy that loses its metadata must not be made. Not with
+        ``overwrite=False``: fewer stores honour that condition for a copy than for a completion.
         """
         is_known = bool(target.checkpoint.mark or prefix.checksum or prefix.has_md5)
         most = min(self.threshold, target.store.limits.max_part_size)
-        return prefix.is_whole and target.overwrite and is_known and 0 < prefix.size <= most
+        is_small = prefix.is_whole and target.overwrite and is_known and 0 < prefix.size <= most
+        return is_small and holds(target.store, Capability.COPY_OPTIONS, target.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from blobferry.contract import UploadState
 from worker.errors import KeyNotFoundError, PermissionDeniedError, PreconditionFailedError, UploadNotFoundError
 from worker.stores.blob_values import Condition, PartReceipt, PutReceipt
+from worker.stores.capabilities import Capability
 from worker.stores.checksums import checksum_of, md5_etag_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart
 from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.sources.source import MemorySource, Source
-from worker.transfer.upload.commit import expected_blob, refuse_other_key, resolve_commit
+from worker.transfer.upload.commit import COPY, PUT, expected_blob, refuse_other_key, resolve_commit
 from worker.transfer.upload.pace import Pace
 from worker.transfer.upload.reconcile import reconcile
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying, copy_parts
@@ -84,9 +85,11 @@ class SourceUpload:
             self.source.check()
             expected = expected_blob(upload, target.checkpoint.mark, md5_etag_of(body))
             receipt = target.commit(
+                PUT,
                 lambda condition: store.put(
                     target.key, body, checksum=checksum, condition=condition, options=target.marked_options
                 ),
+                upload,
                 target.base(),
                 replace(expected, checksum=checksum),
             )
@@ -109,9 +112,10 @@ class SourceUpload:
                 prefix.key, target.key, source_if_match=prefix.etag, condition=condition, options=options
             )
 
-        expected = replace(expected_blob(upload, target.checkpoint.mark, prefix.etag), checksum=prefix.checksum)
+        expected = expected_blob(upload, target.checkpoint.mark, prefix.etag)
+        expected = replace(expected, checksum=prefix.checksum, kept_by=Capability.COPY_OPTIONS)
         try:
-            receipt = target.commit(call, target.base(), expected)
+            receipt = target.commit(COPY, call, upload, target.base(), expected)
         except (KeyNotFoundError, PreconditionFailedError):
             self.source.check()
             raise

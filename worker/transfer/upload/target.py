@@ -3,21 +3,22 @@
 import logging
 import time
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Final
 
-from blobferry.checks.arguments import MARK_NAME, MAX_BLOB_METADATA
+from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import UploadState
 from worker.errors import (
     BlobExistsError,
     LeaseLostError,
     OutcomeUnknownError,
+    PreconditionFailedError,
     SlowDownError,
     StoreError,
     StoreUnavailableError,
     SupersededError,
     UploadNotFoundError,
 )
+from worker.stores.attempts import asked_before_attempts
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt
 from worker.stores.capabilities import HasLifecycle
 from worker.stores.checksums import join_checksums
@@ -26,8 +27,8 @@ from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
 from worker.transfer.plan import PartPlan
 from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.upload.abort import abort_upload, lost_upload_of_call, lost_uploads
-from worker.transfer.upload.commit import CommitCall, commit, expected_blob, resolve_commit
-from worker.transfer.visible import Expected, look
+from worker.transfer.upload.commit import COMPLETE, CommitCall, CommitVerb, commit, expected_blob, resolve_commit
+from worker.transfer.visible import Expected, has_room_for_mark, look
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,10 @@ class Target:
     def marked_options(self) -> BlobOptions | None:
         """The options with the job's mark, if the metadata has room for it."""
         options = self.options or BlobOptions()
-        metadata = {**options.metadata, MARK_NAME: self.checkpoint.mark}
-        if not self.checkpoint.mark or sum(map(len, chain(*metadata.items()))) > MAX_BLOB_METADATA:
+        mark = self.checkpoint.mark
+        if not mark or not has_room_for_mark(options.metadata, mark):
             return self.options  # a moved blob may have that much metadata
-        return replace(options, metadata=metadata)
+        return replace(options, metadata={**options.metadata, MARK_NAME: mark})
 
     @property
     def replaces_anything(self) -> bool:
@@ -87,7 +88,8 @@ class Target:
         try:
             self.checkpoint.opened(upload_id)
         except LeaseLostError:  # no checkpoint has the id, so no other run would find the upload
-            abort_upload(self.store, self.key, upload_id)
+            with asked_before_attempts(None):
+                abort_upload(self.store, self.key, upload_id)
             raise
         return upload_id
 
@@ -124,35 +126,56 @@ class Target:
             for _, part in sorted(upload.parts.items())
         ]
         checksum = join_checksums((part.checksum, part.size) for part in receipts)
+        refusals = list[PreconditionFailedError]()
 
         def call(condition: Condition | None) -> PutReceipt:
-            return self.store.complete_upload(
-                self.key, upload_id, receipts, checksum=checksum, size=upload.size, condition=condition
-            )
+            try:
+                return self.store.complete_upload(
+                    self.key, upload_id, receipts, checksum=checksum, size=upload.size, condition=condition
+                )
+            except PreconditionFailedError as error:
+                refusals.append(error)
+                raise
 
         try:
             expected = expected_blob(upload, self.checkpoint.mark)
-            receipt = self.commit(call, base, expected)
-            if base != upload.base and (hidden := expected.difference(look(self.store, self.key))):
+            receipt = self.commit(COMPLETE, call, upload, base, expected)
+            written = replace(expected, answered=receipt.etag)
+            if base != upload.base and (hidden := written.difference(self.store, look(self.store, self.key))):
                 raise SupersededError(f"{self.key}: a later blob hides the one that was written: {hidden}")
         except UploadNotFoundError as error:
-            return self.resolve_vanished(replace(upload, state=UploadState.COMPLETING, base=base), error)
+            saved = self.checkpoint.load()
+            assert saved is not None, "it was completing"
+            return self.resolve_vanished(replace(upload, state=saved.state, base=base), error)
+        if refusals:  # the look may have found a blob that an earlier call made; an upload that is still open must go
+            abort_upload(self.store, self.key, upload_id)
         self.checkpoint.completed(receipt.etag, receipt.version_id)
         return True
 
-    def commit(self, call: CommitCall, base: VisibleVersion, expected: Expected) -> PutReceipt:
-        """Make a commit call under the target's conditions. Raises BlobExistsError, and as ``commit`` does."""
+    def commit(
+        self, verb: CommitVerb, call: CommitCall, upload: SavedUpload, base: VisibleVersion, expected: Expected
+    ) -> PutReceipt:
+        """Make a commit call under the target's conditions. Raises BlobExistsError, and as ``commit`` does.
+
+        Args:
+            verb: what kind of call it is.
+            call: makes it.
+            upload: as it was saved before this run's first call.
+            base: the version that readers see now.
+            expected: the blob that readers are to see.
+        """
         try:
             return commit(
                 self.store,
                 self.key,
+                verb,
                 call,
                 base=base,
                 expected=expected,
                 checkpoint=self.checkpoint,
                 stop=self.stop,
+                is_ambiguous=upload.state == UploadState.COMPLETING,
                 is_last_writer=self.replaces_anything,
-                may_drop_condition=self.overwrite and self.onto is None,
             )
         except SupersededError as error:
             if self.overwrite:
