@@ -44,6 +44,15 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _optional_number(value: Any) -> Any:
+    return None if value is None else _number(value)
+
+
+def _optional_boolean(value: Any) -> Any:
+    return None if value is None else _boolean(value)
+
+
+OptionalFlag = Annotated[bool | None, BeforeValidator(_optional_boolean)]
 Flag = Annotated[bool, BeforeValidator(_boolean)]
 PartSize = Annotated[int, BeforeValidator(_number), Field(ge=5 * MIB, le=5 * GIB)]
 
@@ -68,6 +77,24 @@ class DriverParameters(BaseModel):
     keyid: str | None = None  #: of the KMS key
     storageclass: str | None = None
     checksum: Literal["crc64nvme", "crc32c", "md5", "none"] = "crc64nvme"
+    #: What is known of the store (docs/storages.md). Each of the settings below wins over it; None: the provider's.
+    provider: Literal[
+        "aws", "r2", "gcs", "b2", "ceph", "minio", "wasabi", "spaces", "scaleway", "swift", "oss", "other"
+    ] = "other"
+    part_sizes: Literal["equal", "any"] | None = None  #: "equal": all parts of an upload but the last have one size
+    max_parts: Annotated[int | None, BeforeValidator(_optional_number), Field(ge=1, le=10_000)] = None  #: of one upload
+    conditional_put: OptionalFlag = None  #: If-Match and If-None-Match of a put
+    conditional_copy: OptionalFlag = None
+    conditional_complete: OptionalFlag = None
+    conditional_delete: OptionalFlag = None
+    copy_source_condition: OptionalFlag = None
+    copy_options: OptionalFlag = None  #: a copy carries the metadata that it is given
+    tagging: OptionalFlag = None
+    metadata: OptionalFlag = None  #: a blob keeps its user metadata
+    checksum_mode: OptionalFlag = None  #: HEAD takes x-amz-checksum-mode
+    upload_size: OptionalFlag = None  #: a completion takes x-amz-mp-object-size
+    batch_delete: OptionalFlag = None  #: DeleteObjects
+    list_uploads: OptionalFlag = None  #: ListMultipartUploads
     chunksize: PartSize | None = None  #: part size of plain driver calls; jobs use transfer.part_size unless it is set
     multipartcopychunksize: PartSize = 32 * MIB
     multipartcopymaxconcurrency: Annotated[int, BeforeValidator(_number), Field(ge=1)] = 100

@@ -13,6 +13,7 @@ from worker.driver import Driver
 from worker.errors import ConfigurationError
 from worker.processes import process_name
 from worker.settings import Settings, load_settings
+from worker.shared_capabilities import share_capabilities
 from worker.transfer.sources.blob_source import BlobSource
 from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.http.http_source import HttpSource
@@ -32,6 +33,7 @@ class Runtime:
         self.worker = process_name()
         self.database = database or Database(settings.database_url.get_secret_value())
         self.sealer = Sealer([key.get_secret_value() for key in settings.encryption_keys])
+        self._shares_capabilities = False
         transfer = settings.transfer
         self.engine = Engine(part_size=transfer.part_size, part_threads=transfer.part_threads, paces=WORKER_PACES)
         self._drivers = drivers or {
@@ -68,6 +70,12 @@ class Runtime:
                 return HttpSource.open(url, sources, stop)
             case _:
                 return FileSource.open(url, sources.file_roots)
+
+    def share_capabilities(self) -> None:
+        """Learn, once, what other processes have seen the storages lack. Raises UnreachableError."""
+        if not self._shares_capabilities:
+            share_capabilities(self.database, [driver.store for driver in self._drivers.values()])
+            self._shares_capabilities = True
 
     def warm_up(self) -> None:
         """Import boto3 and make the clients, so that the first job need not wait for that. Sends no request."""

@@ -226,6 +226,15 @@ path_locks = Table(
     Index("ix_blobferry_path_locks_job_id", "job_id"),
 )
 
+capabilities = Table(
+    "blobferry_capabilities",
+    metadata,
+    Column("store", String(512), primary_key=True),  # its identity
+    Column("capability", String(64), primary_key=True),  # that it was seen to lack
+    Column("reason", Text),
+    _clock("seen_at"),
+)
+
 tombstones = Table(
     "blobferry_tombstones",
     metadata,

@@ -21,6 +21,7 @@ from models.queries.locks import Hold, drop_stale_locks
 from models.queries.lookups import find_ended, find_job, is_pruned, time_now
 from models.queries.point_of_no_return import begin_completing, pass_point_of_no_return
 from models.queries.pruning import prune
+from models.queries.store_capabilities import missing_capabilities, note_missing_capability
 from models.queries.unowned import (
     MAX_CRASH_STREAK,
     MAX_CRASHES,
@@ -68,7 +69,9 @@ __all__ = [
     "jobs_to_publish",
     "known_upload_ids",
     "mark_unpublished",
+    "missing_capabilities",
     "newest_upload",
+    "note_missing_capability",
     "owners",
     "parts_of",
     "pass_point_of_no_return",

@@ -61,6 +61,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
     while True:
         taken_at = lease_clock()
         try:
+            runtime.share_capabilities()
             with runtime.database.begin() as session:
                 job = queries.claim_job(
                     session,

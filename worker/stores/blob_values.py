@@ -21,6 +21,7 @@ class Limits:
     max_part_size: int = 5 * GIB  #: bytes; also the most that one put or one copy may hold
     max_parts: int = 10_000  #: parts of one upload, numbered from 1
     max_delete: int = 1_000  #: keys of one delete_batch
+    equal_parts: bool = False  #: True: all parts of an upload but the last must have one size
 
 
 @dataclass(frozen=True, slots=True)

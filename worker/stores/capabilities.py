@@ -39,7 +39,7 @@ class Capabilities:
         self._lock = threading.Lock()
         self._missing = set(missing)
         self._confirmed = set(confirmed) - self._missing
-        self._when_missed: Callable[[Capability], None] | None = None
+        self._when_missed: Callable[[Capability, str], None] | None = None
 
     def has(self, capability: Capability) -> bool:
         """Whether the store is not known to lack it."""
@@ -68,12 +68,12 @@ class Capabilities:
                 self._missing.add(capability)
             logger.warning("the store lacks a capability", extra={"capability": capability, "reason": reason})
             if self._when_missed is not None:
-                self._when_missed(capability)
+                self._when_missed(capability, reason)
 
-    def share(self, known: Iterable[Capability], when_missed: Callable[[Capability], None]) -> None:
+    def share(self, known: Iterable[Capability], when_missed: Callable[[Capability, str], None]) -> None:
         """Take over what other processes have seen, and tell them from now on."""
         with self._lock:
-            self._missing |= set(known)
+            self._missing |= set(known) - self._confirmed
             self._when_missed = when_missed
 
 

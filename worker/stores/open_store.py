@@ -7,6 +7,7 @@ from typing import Final
 from worker.parameters import STORE_NAMES, DriverParameters
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
+from worker.stores.s3.providers import CAPABILITY_SETTINGS, known_store
 from worker.stores.s3.s3_client import S3Access
 from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
@@ -43,6 +44,12 @@ def _s3_store(parameters: DriverParameters, connections: int) -> Store:
         sign_payload=not parameters.secure and not parameters.regionendpoint,
         max_pool_connections=connections,
     )
+    known = known_store(
+        parameters.provider,
+        settings={name: getattr(parameters, name) for name in CAPABILITY_SETTINGS},
+        part_sizes=parameters.part_sizes,
+        max_parts=parameters.max_parts,
+    )
     return S3Store(
         access,
         parameters.bucket,
@@ -50,6 +57,9 @@ def _s3_store(parameters: DriverParameters, connections: int) -> Store:
         encrypt=parameters.encrypt,
         keyid=parameters.keyid,
         storageclass=parameters.storageclass,
+        limits=known.limits,
+        missing=known.missing,
+        confirmed=known.confirmed,
     )
 
 

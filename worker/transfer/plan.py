@@ -22,29 +22,30 @@ class PartRange:
 
 @dataclass(frozen=True, slots=True)
 class PartPlan:
-    """``size`` bytes: ``prefix`` bytes that the store copies itself, then bytes sent in parts of ``part_size``.
+    """``size`` bytes in parts of ``part_size``; the store copies the first ``prefix_parts`` itself.
 
-    The prefix is divided evenly, so that none of its parts is too small. Only the very last part may be smaller.
+    All parts but the last have one size, because some stores take no others (Cloudflare R2).
     """
 
     size: int
     part_size: int
-    prefix: int = 0
     prefix_parts: int = 0
+
+    @property
+    def prefix(self) -> int:
+        """The number of bytes that the store copies itself."""
+        return min(self.prefix_parts * self.part_size, self.size)
 
     @property
     def count(self) -> int:
         """The number of parts."""
-        return self.prefix_parts + _ceil(self.size - self.prefix, self.part_size)
+        return _ceil(self.size, self.part_size)
 
     def part(self, number: int) -> PartRange:
         """Return the range of a part. Raises IndexError for a number outside of ``1..count``."""
         if not 1 <= number <= self.count:
             raise IndexError(f"part {number} of {self.count}")
-        if number <= self.prefix_parts:
-            offset = (number - 1) * self.prefix // self.prefix_parts
-            return PartRange(number, offset, number * self.prefix // self.prefix_parts - offset)
-        offset = self.prefix + (number - self.prefix_parts - 1) * self.part_size
+        offset = (number - 1) * self.part_size
         return PartRange(number, offset, min(self.part_size, self.size - offset))
 
     def __iter__(self) -> Iterator[PartRange]:
@@ -62,33 +63,46 @@ class PartPlan:
 def plan_parts(size: int, *, part_size: int, limits: Limits, prefix: int = 0, copy_size: int = 32 * MIB) -> PartPlan:
     """Plan the parts of ``size`` bytes. Raises PlanError if no part sizes within the limits fit.
 
+    The end of a prefix that fills no part is read and sent with the bytes behind it.
+
     Args:
         size: of the blob in bytes.
-        part_size: wanted size of sent parts in bytes; larger if needed to stay within ``limits.max_parts``.
+        part_size: wanted size of the parts in bytes; larger if needed to stay within ``limits.max_parts``.
         limits: those of the store.
-        prefix: bytes at the beginning that the store copies itself.
-        copy_size: approximate size of copied parts in bytes.
+        prefix: bytes at the beginning that the store may copy itself; 0, or all of the blob, or less.
+        copy_size: wanted size of the parts in bytes if the store copies all of them.
     """
+    is_copy = 0 < prefix == size
+    part_size = _fitting(size, copy_size if is_copy else part_size, limits, limits.max_parts)
+    return PartPlan(size, part_size, _ceil(size, part_size) if is_copy else prefix // part_size)
+
+
+def plan_prefix(prefix: int, *, part_size: int, limits: Limits) -> PartPlan:
+    """Plan the parts of a prefix that a stream of unknown length follows: at most half of all part numbers are taken.
+
+    What fills no part is not in the plan; the stream begins with it. Raises PlanError.
+    """
+    part_size = _fitting(prefix, part_size, limits, max(limits.max_parts // 2, 1))
+    count = prefix // part_size
+    return PartPlan(count * part_size, part_size, count)
+
+
+def _fitting(size: int, part_size: int, limits: Limits, most: int) -> int:
+    """The part size for ``size`` bytes in at most so many parts."""
     part_size = min(max(part_size, limits.min_part_size), limits.max_part_size)
-    sent = size - prefix
-    prefix_parts = 0
-    if prefix:  # where part numbers are scarce, copies get the fewest: they send no bytes
-        spare = limits.max_parts - _ceil(sent, part_size)
-        prefix_parts = max(_ceil(prefix, limits.max_part_size), min(prefix // copy_size, spare), 1)
-    left = max(limits.max_parts - prefix_parts, 0)
-    if left and sent > left * part_size:
-        part_size = min(_ceil(_ceil(sent, left), MIB) * MIB, limits.max_part_size)
-    if sent > left * part_size or prefix_parts > limits.max_parts:
-        most = limits.max_parts * limits.max_part_size
-        raise PlanError(f"{size} bytes are more than the {most} that fit into {limits.max_parts} parts")
-    return PartPlan(size, part_size, prefix, prefix_parts)
+    if size > most * part_size:
+        part_size = min(_ceil(_ceil(size, most), MIB) * MIB, limits.max_part_size)
+    if size > most * part_size:
+        bound = most * limits.max_part_size
+        raise PlanError(f"{size} bytes are more than the {bound} that fit into {most} parts")
+    return part_size
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """Part sizes for a stream of unknown length: doubled after each tenth of all part numbers.
 
-    From 16 MiB that is 12 TiB in 10,000 parts, with no tuning.
+    From 16 MiB that is 12 TiB in 10,000 parts, with no tuning. Where all parts must have one size, none is doubled.
     """
 
     part_size: int
@@ -98,7 +112,7 @@ class Ladder:
     def parts(self, offset: int) -> Iterator[PartRange]:
         """Yield the parts from ``offset`` on, up to the last possible part number."""
         first = min(max(self.part_size, self.limits.min_part_size), self.limits.max_part_size)
-        rung = max(self.limits.max_parts // 10, 1)
+        rung = self.limits.max_parts if self.limits.equal_parts else max(self.limits.max_parts // 10, 1)
         for index in range(self.limits.max_parts - self.prefix_parts):
             size = min(first << (index // rung), self.limits.max_part_size)
             yield PartRange(self.prefix_parts + index + 1, offset, size)

@@ -5,18 +5,30 @@ request in a way of its own. A race never decides that.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 from uuid import uuid4
 
-from worker.errors import InvalidStoreRequestError, NotSupportedError, PreconditionFailedError, StoreError
-from worker.stores.blob_values import BlobHead, BlobOptions, Condition
+from worker.errors import (
+    InvalidStoreRequestError,
+    NotSupportedError,
+    PreconditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+)
+from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
 from worker.stores.capabilities import Capability
 from worker.stores.store import Store
 
 logger = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
+TRIES: Final = 4  #: of one call of a probe that the store is too busy for
+PAUSE: Final = 0.1  #: seconds before the second try, doubling
 _REFUSALS: Final = (PreconditionFailedError, NotSupportedError, InvalidStoreRequestError)
 _BYTES: Final = b"blobferry probe"
 _OPTIONS: Final = BlobOptions(metadata={"blobferry-probe": "kept"})
@@ -44,22 +56,52 @@ def _probe_key(store: Store, key: str) -> Iterator[str]:
         yield probe
     finally:
         try:
-            store.delete_batch([probe])
+            _patiently(lambda: store.delete_batch([probe]))
         except StoreError as error:
             logger.warning("the blob of a probe was not removed", extra={"key": probe, "reason": str(error)})
 
 
-def _make(store: Store, key: str) -> BlobHead:
-    """The probe's blob, as one of parts: some stores show another ETag for these than they compare with."""
-    upload_id = store.create_upload(key, options=_OPTIONS)
+def _patiently(work: Callable[[], Answer]) -> Answer:
+    """Do the work; again if the store is only busy. The key is our own, so any call may be repeated."""
+    for number in range(TRIES - 1):
+        try:
+            return work()
+        except StoreError as error:
+            if not error.transient:
+                raise
+        time.sleep(PAUSE * 2**number)
+    return work()
+
+
+def _committed(store: Store, work: Callable[[], PutReceipt]) -> None:
+    """Make a commit call, whose answer must not be an empty one."""
+
+    def commit() -> None:
+        if not work().etag:
+            raise StoreUnavailableError(f"{store.name}: the answer to a probe has no ETag")
+
+    _patiently(commit)
+
+
+def _put(store: Store, key: str, condition: Condition | None = None) -> None:
+    _committed(store, lambda: store.put(key, _BYTES, condition=condition, options=_OPTIONS))
+
+
+def _complete(store: Store, key: str, condition: Condition | None = None) -> None:
+    upload_id = _patiently(lambda: store.create_upload(key, options=_OPTIONS))
     try:
         part = store.upload_part(key, upload_id, 1, _BYTES)
-        store.complete_upload(key, upload_id, [part])
+        _committed(store, lambda: store.complete_upload(key, upload_id, [part], condition=condition))
     except BaseException:
         with suppress(StoreError):
             store.abort_upload(key, upload_id)
         raise
-    return store.head(key)
+
+
+def _etag(store: Store, key: str) -> str:
+    """The ETag of a blob of parts: some stores show another one for these than they compare with."""
+    _complete(store, key)
+    return store.head(key).etag
 
 
 def _refused(work: Callable[[], object]) -> str | None:
@@ -71,45 +113,53 @@ def _refused(work: Callable[[], object]) -> str | None:
 
 
 def _put_if_match(store: Store, key: str) -> str | None:
-    return _refused(lambda: store.put(key, _BYTES, condition=Condition(if_match=_make(store, key).etag)))
+    condition = Condition(if_match=_etag(store, key))
+    return _refused(lambda: _put(store, key, condition))
 
 
 def _put_if_none_match(store: Store, key: str) -> str | None:
-    return _refused(lambda: store.put(key, _BYTES, condition=Condition(if_none_match=True)))
+    return _refused(lambda: _put(store, key, Condition(if_none_match=True)))
 
 
-def _copy_on(store: Store, key: str, condition: Condition | None, *, is_there: bool) -> str | None:
+def _complete_if_match(store: Store, key: str) -> str | None:
+    condition = Condition(if_match=_etag(store, key))
+    return _refused(lambda: _complete(store, key, condition))
+
+
+def _complete_if_none_match(store: Store, key: str) -> str | None:
+    return _refused(lambda: _complete(store, key, Condition(if_none_match=True)))
+
+
+def _copy_if_match(store: Store, key: str) -> str | None:
+    return _refused_copy(store, key, lambda target: Condition(if_match=_etag(store, target)))
+
+
+def _copy_if_none_match(store: Store, key: str) -> str | None:
+    return _refused_copy(store, key, lambda target: Condition(if_none_match=True))
+
+
+def _refused_copy(store: Store, key: str, condition_of: Callable[[str], Condition]) -> str | None:
+    _put(store, key)
     with _probe_key(store, key) as target:
-        source = _make(store, key)
-        if is_there:
-            condition = Condition(if_match=_make(store, target).etag)
-        return _refused(lambda: store.copy(source.key, target, condition=condition, options=_OTHER))
-
-
-def _complete_on(store: Store, key: str, *, is_there: bool) -> str | None:
-    condition = Condition(if_match=_make(store, key).etag) if is_there else Condition(if_none_match=True)
-    upload_id = store.create_upload(key)
-    part = store.upload_part(key, upload_id, 1, _BYTES)
-    problem = _refused(lambda: store.complete_upload(key, upload_id, [part], condition=condition))
-    if problem is not None:
-        with suppress(StoreError):
-            store.abort_upload(key, upload_id)
-    return problem
+        condition = condition_of(target)
+        copy = partial(store.copy, key, target, condition=condition, options=_OTHER)
+        return _refused(lambda: _committed(store, copy))
 
 
 def _delete_if_match(store: Store, key: str) -> str | None:
-    return _refused(lambda: store.delete_batch([key], if_match=_make(store, key).etag))
+    etag = _etag(store, key)
+    return _refused(lambda: _patiently(lambda: store.delete_batch([key], if_match=etag)))
 
 
 def _keeps_metadata(store: Store, key: str) -> str | None:
-    store.put(key, _BYTES, options=_OPTIONS)
+    _put(store, key)
     return None if dict(store.head(key).metadata) == _OPTIONS.metadata else "the metadata of a blob is dropped"
 
 
 def _copies_options(store: Store, key: str) -> str | None:
+    _put(store, key)
     with _probe_key(store, key) as target:
-        store.put(key, _BYTES, options=_OPTIONS)
-        store.copy(key, target, options=_OTHER)
+        _committed(store, partial(store.copy, key, target, options=_OTHER))
         kept = dict(store.head(target).metadata) == _OTHER.metadata
     return None if kept else "a copy does not get the metadata that it is given"
 
@@ -117,12 +167,10 @@ def _copies_options(store: Store, key: str) -> str | None:
 _PROBES: Final[Mapping[Capability, Callable[[Store, str], str | None]]] = {
     Capability.PUT_IF_MATCH: _put_if_match,
     Capability.PUT_IF_NONE_MATCH: _put_if_none_match,
-    Capability.COPY_IF_MATCH: lambda store, key: _copy_on(store, key, None, is_there=True),
-    Capability.COPY_IF_NONE_MATCH: lambda store, key: _copy_on(
-        store, key, Condition(if_none_match=True), is_there=False
-    ),
-    Capability.COMPLETE_IF_MATCH: lambda store, key: _complete_on(store, key, is_there=True),
-    Capability.COMPLETE_IF_NONE_MATCH: lambda store, key: _complete_on(store, key, is_there=False),
+    Capability.COPY_IF_MATCH: _copy_if_match,
+    Capability.COPY_IF_NONE_MATCH: _copy_if_none_match,
+    Capability.COMPLETE_IF_MATCH: _complete_if_match,
+    Capability.COMPLETE_IF_NONE_MATCH: _complete_if_none_match,
     Capability.DELETE_IF_MATCH: _delete_if_match,
     Capability.METADATA: _keeps_metadata,
     Capability.COPY_OPTIONS: _copies_options,

@@ -29,7 +29,7 @@ class OptionalParams:
         """Send a request with those of the optional parameters that the store is not known to lack.
 
         If it is refused, and is accepted without some of them, the store lacks these from now on. Every attempt is one
-        on the wire of its own. Raises the first refusal if no other attempt is accepted.
+        on the wire of its own. Raises the first refusal if no other attempt is accepted or refused for another reason.
         """
         offered = {name: params for name, params in optional.items() if params and self._capabilities.has(name)}
         try:
@@ -45,8 +45,11 @@ class OptionalParams:
         for suspects in _suspects(offered):
             try:
                 answer = send(_merged({name: params for name, params in offered.items() if name not in suspects}))
-            except _MAY_BE_ABOUT_A_PARAMETER:
-                continue
+            except _MAY_BE_ABOUT_A_PARAMETER as another:
+                if code_of(another) == code_of(refusal):
+                    continue
+                self._capabilities.miss(*suspects, reason=str(refusal))
+                raise  # that one was about these; what it says now is about the rest, such as a condition
             self._capabilities.miss(*suspects, reason=str(refusal))
             return answer
         self._about_others.add((verb, code_of(refusal)))

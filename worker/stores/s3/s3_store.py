@@ -64,6 +64,7 @@ class S3Store:
         storageclass: str | None = None,
         limits: Limits | None = None,
         missing: Iterable[Capability] = (),
+        confirmed: Iterable[Capability] = (),
     ) -> None:
         """Sends no request. Raises ConfigurationError.
 
@@ -76,6 +77,7 @@ class S3Store:
             storageclass: of everything written; None: the store's default, and copies keep the source's.
             limits: of uploads and deletes; None: those of S3.
             missing: what the store is known to lack; the rest is found out by its refusals.
+            confirmed: what it is known to have, and need not be probed for.
         """
         if checksum not in CHECKSUMS:
             raise ConfigurationError("checksum", f"{checksum!r} is none of {', '.join(CHECKSUMS)}")
@@ -84,7 +86,7 @@ class S3Store:
         self.identity = f"{self.endpoint.rstrip('/')}/{bucket}"
         self.limits = limits or Limits()
         self.checksum = checksum
-        self.capabilities = Capabilities(missing)
+        self.capabilities = Capabilities(missing, confirmed=confirmed)
         self._defaults = WriteDefaults(encrypt, keyid, storageclass)
         self._bucket = S3Bucket(access, bucket, checksum=checksum, capabilities=self.capabilities)
         uploads = S3Uploads(self._bucket, self._defaults)

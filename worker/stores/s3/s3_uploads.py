@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
-from worker.errors import InvalidStoreRequestError, KeyNotFoundError
+from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 from worker.stores.capabilities import Capability
 from worker.stores.s3.bodies import request_body
@@ -153,9 +153,18 @@ class S3Uploads:
 
     def list_uploads(self, prefix: str = "") -> Iterator[UploadEntry]:
         markers: Params = {}
+        capabilities = self._bucket.capabilities
         while True:
-            with s3_errors("list uploads under", bucket=self._bucket.name, key=prefix):
-                answer = self._bucket.client.list_multipart_uploads(Bucket=self._bucket.name, Prefix=prefix, **markers)
+            if not capabilities.has(Capability.LIST_UPLOADS):
+                raise NotSupportedError("s3: the store does not list unfinished uploads")
+            try:
+                with s3_errors("list uploads under", bucket=self._bucket.name, key=prefix):
+                    answer = self._bucket.client.list_multipart_uploads(
+                        Bucket=self._bucket.name, Prefix=prefix, **markers
+                    )
+            except (NotSupportedError, InvalidStoreRequestError) as error:
+                capabilities.miss(Capability.LIST_UPLOADS, reason=str(error))
+                raise NotSupportedError(str(error)) from error
             found = [item for item in answer.get("Uploads", []) if item.get("Key") and item.get("UploadId")]
             for item in found:
                 yield UploadEntry(item["Key"], item["UploadId"], item.get("Initiated"))

@@ -8,6 +8,7 @@ from blobferry.contract import UploadState
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.parts import MAX_BUFFER, PartThreads
+from worker.transfer.plan import plan_prefix
 from worker.transfer.sources.reader_stream import ReaderStream
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice, SplicedStream
@@ -77,8 +78,8 @@ class Engine:
             source = MemorySource(memoryview(data))
             self.write(target, before.followed_by(source) if before.size else source, prefix=prefix, copying=copying)
             return
-        if prefix and prefix.size < target.store.limits.min_part_size:
-            prefix = None
-        stream = SplicedStream(before, prefix.size if prefix else 0, reader)
+        kept = prefix.size if prefix else 0
+        plan = plan_prefix(kept, part_size=self.part_size, limits=target.store.limits)
+        stream = SplicedStream(before, plan.size, reader)
         pace = self._paces.of(target.store)
-        write_stream(target, stream, prefix, threads=self.threads, copying=copying, part_size=self.part_size, pace=pace)
+        write_stream(target, stream, plan, prefix, threads=self.threads, copying=copying, pace=pace)

@@ -66,7 +66,7 @@ class SourceUpload:
         )
         if self.prefix and self.copying.is_one_call(self.prefix, target):
             target.checkpoint.opening(target.key, size=size, part_size=None, base=base, prefix=size)
-        elif not prefix and plan.count <= 1 and size <= MAX_BUFFER:
+        elif not plan.prefix_parts and plan.count <= 1 and size <= MAX_BUFFER:
             target.checkpoint.opening(target.key, size=size, part_size=None, base=base)
         else:
             self.opened.add(target.open_upload(plan, base))
@@ -153,7 +153,7 @@ class SourceUpload:
     def _send_missing(self, upload: SavedUpload, upload_id: str) -> dict[int, SentPart]:
         target, store = self.target, self.target.store
         assert upload.part_size is not None, "a put has no parts"
-        plan = PartPlan(upload.size, upload.part_size, upload.prefix, upload.prefix_parts)
+        plan = PartPlan(upload.size, upload.part_size, upload.prefix_parts)
         parts = reconcile(
             upload,
             plan,

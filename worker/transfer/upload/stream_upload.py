@@ -11,7 +11,7 @@ from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SentPart
 from worker.transfer.parts import Buffers, PartThreads, Task, recorder, run_all
-from worker.transfer.plan import Ladder, PartRange, plan_parts
+from worker.transfer.plan import Ladder, PartPlan, PartRange
 from worker.transfer.sources.source import MemorySource
 from worker.transfer.sources.splice import Stream
 from worker.transfer.sources.spool import Spool
@@ -25,11 +25,11 @@ SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: for parts larger than a buffer; /t
 def write_stream(
     target: Target,
     stream: Stream,
+    plan: PartPlan,
     prefix: CopiedPrefix | None,
     *,
     threads: PartThreads,
     copying: Copying,
-    part_size: int,
     pace: Pace,
 ) -> None:
     """Make the prefix and the stream's bytes the blob. A stream cannot be read again, so any error is final.
@@ -38,21 +38,21 @@ def write_stream(
 
     Args:
         target: the key to write.
-        stream: its bytes follow those of the prefix.
-        prefix: bytes that the store copies itself; None for none.
+        stream: its bytes follow those of the plan.
+        plan: the parts that the store copies itself, perhaps none; the stream's first parts are as large.
+        prefix: what it copies them from; None for none.
         threads: send the parts; the buffers are the call's own.
         copying: how the store copies the prefix.
-        part_size: bytes of the first parts.
         pace: that of the bucket.
     """
-    limits, base, kept = target.store.limits, target.base(), prefix.size if prefix else 0
-    plan = plan_parts(kept, part_size=part_size, limits=limits, prefix=kept, copy_size=copying.part_size)
+    base = target.base()
     target.open_upload(plan, base)
     upload = target.checkpoint.load()
     assert upload is not None, "open_upload() has saved it"
     upload_id = str(upload.upload_id)
     parts = copy_parts(target, upload_id, prefix, plan.copied(), copying.threads, pace) if prefix else []
-    parts += _send(target, upload_id, stream, Ladder(part_size, limits, plan.prefix_parts).parts(kept), threads, pace)
+    ladder = Ladder(plan.part_size, target.store.limits, plan.prefix_parts)
+    parts += _send(target, upload_id, stream, ladder.parts(plan.size), threads, pace)
     now = target.base()
     if now != base and not target.replaces_anything:
         raise SupersededError(f"{target.key}: was replaced during the upload; the new blob was left alone")

@@ -1,0 +1,87 @@
+"""Probes: what a store has is found out at a key of our own, once, and nothing of it stays."""
+
+from typing import Any
+
+import pytest
+
+from tests.doubles import FaultyStore, RecordingStore, UnconditionalStore, WrappedStore, tiny_store, unfinished
+from worker.errors import NotSupportedError, PreconditionFailedError, StoreUnavailableError
+from worker.stores.capabilities import Capabilities, Capability
+from worker.stores.memory.memory_store import MemoryStore
+from worker.transfer.probe import holds
+
+PROBED = [
+    Capability.PUT_IF_MATCH,
+    Capability.PUT_IF_NONE_MATCH,
+    Capability.COPY_IF_MATCH,
+    Capability.COPY_IF_NONE_MATCH,
+    Capability.COMPLETE_IF_MATCH,
+    Capability.COMPLETE_IF_NONE_MATCH,
+    Capability.DELETE_IF_MATCH,
+    Capability.METADATA,
+    Capability.COPY_OPTIONS,
+]
+
+
+class DroppingStore(WrappedStore):
+    """Drops the options of everything."""
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        return super()._do(name, args, keywords | {"options": None} if "options" in keywords else keywords)
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    store = tiny_store()
+    store.capabilities = Capabilities()
+    return store
+
+
+def is_clean(memory: MemoryStore) -> bool:
+    return not memory.list_page("").entries and not unfinished(memory)
+
+
+@pytest.mark.parametrize("capability", PROBED)
+def test_a_store_that_has_it_is_asked_once(memory: MemoryStore, capability: Capability) -> None:
+    store = RecordingStore(memory)
+    assert holds(store, capability, "d/key")
+    calls = len(store.calls)
+    assert all("d/key" not in call.args for call in store.calls)
+    assert holds(store, capability, "d/other")
+    assert (len(store.calls), memory.capabilities.missing, is_clean(memory)) == (calls, frozenset(), True)
+
+
+@pytest.mark.parametrize("refusal", [PreconditionFailedError, NotSupportedError])
+@pytest.mark.parametrize("capability", PROBED[:7])
+def test_a_store_that_refuses_a_condition_that_holds_lacks_it(
+    memory: MemoryStore, capability: Capability, refusal: type[Any]
+) -> None:
+    store = UnconditionalStore(memory, refusal)
+    assert not holds(store, capability, "key")
+    assert (store.capabilities.missing, is_clean(memory)) == (frozenset({capability}), True)
+
+
+@pytest.mark.parametrize("capability", PROBED[7:])
+def test_a_store_that_drops_options_lacks_it(memory: MemoryStore, capability: Capability) -> None:
+    assert not holds(DroppingStore(memory), capability, "key")
+    assert is_clean(memory)
+
+
+def test_a_probe_that_fails_decides_nothing(memory: MemoryStore) -> None:
+    with pytest.raises(StoreUnavailableError):
+        holds(FaultyStore(memory, "put", times=100), Capability.METADATA, "key")
+    assert not memory.capabilities.is_known(Capability.METADATA)
+
+
+def test_a_probe_whose_blob_cannot_be_removed_still_decides(
+    memory: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert holds(FaultyStore(memory, "delete_batch", times=100), Capability.METADATA, "key")
+    assert "was not removed" in caplog.text
+
+
+@pytest.mark.parametrize("capability", PROBED)
+def test_a_busy_store_is_asked_again(memory: MemoryStore, capability: Capability) -> None:
+    busy = FaultyStore(memory, "put", "copy", "complete_upload", "create_upload", "delete_batch")
+    assert holds(busy, capability, "key")
+    assert (busy.fired, is_clean(memory)) == (1, True)
