@@ -7,6 +7,7 @@ worker finishes the job, a later job of the same path runs. Then the hung connec
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -79,8 +80,10 @@ def keys(s3: S3Service) -> list[str]:
     return [entry["Key"] for entry in s3.client().list_objects_v2(Bucket="bucket").get("Contents", [])]
 
 
+Asked = tuple[str, dict[str, Any]]
+Scene = tuple[dict[str, bytes], Asked, str, Asked, list[str]]
 # What lies there; the job whose call hangs; that call; the job that runs next; what must lie there in the end.
-SCENES = {
+SCENES: dict[str, Scene] = {
     "delete": (
         {"d/x": b"old"},
         ("delete", {"path": "/d"}),

@@ -8,19 +8,7 @@ from tests.doubles import FaultyStore, RecordingStore, UnconditionalStore, Wrapp
 from worker.errors import NotSupportedError, PreconditionFailedError, StoreUnavailableError
 from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.memory.memory_store import MemoryStore
-from worker.transfer.probe import holds
-
-PROBED = [
-    Capability.PUT_IF_MATCH,
-    Capability.PUT_IF_NONE_MATCH,
-    Capability.COPY_IF_MATCH,
-    Capability.COPY_IF_NONE_MATCH,
-    Capability.COMPLETE_IF_MATCH,
-    Capability.COMPLETE_IF_NONE_MATCH,
-    Capability.DELETE_IF_MATCH,
-    Capability.METADATA,
-    Capability.COPY_OPTIONS,
-]
+from worker.transfer.probe import PROBED, holds
 
 
 class DroppingStore(WrappedStore):

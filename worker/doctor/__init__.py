@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from worker.doctor.findings import Finding, exit_status, json_report, text_report
 from worker.doctor.guarantees import examine_store
+from worker.doctor.lacks import examine_lacks
 from worker.doctor.lifecycle import examine_lifecycle
 from worker.doctor.surroundings import examine_broker, examine_database, examine_encryption, examine_file_roots
 from worker.driver import Driver
@@ -51,6 +52,7 @@ def examine_storage(name: str, driver: Driver, kept: timedelta = timedelta(days=
         yield finding
     if is_reached:
         yield from examine_lifecycle(driver.store, key, where, kept)
+        yield from examine_lacks(driver.store, key, where)
 
 
 def _described(driver: Driver) -> str:

@@ -175,3 +175,6 @@ _PROBES: Final[Mapping[Capability, Callable[[Store, str], str | None]]] = {
     Capability.METADATA: _keeps_metadata,
     Capability.COPY_OPTIONS: _copies_options,
 }
+
+PROBED: Final = tuple(_PROBES)
+"""The capabilities that :func:`holds` can find out."""
