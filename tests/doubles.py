@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -23,6 +23,13 @@ from worker.transfer.sources.source import Source
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 from worker.transfer.upload.target import Target
+
+if TYPE_CHECKING:
+
+    class Double(Any):  # type: ignore[misc]
+        """Passes for every protocol: how its methods are passed on, mypy does not see."""
+else:
+    Double = object
 
 Answer = TypeVar("Answer")
 When = Literal["before", "after"]
@@ -74,7 +81,7 @@ class Fuse:
 # --- stores --------------------------------------------------------------------------------------------------------
 
 
-class WrappedStore:
+class WrappedStore(Double):
     """A store that passes everything on; what a double changes goes through ``_do``."""
 
     def __init__(self, store: Store) -> None:
@@ -94,50 +101,15 @@ class WrappedStore:
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         return getattr(self.store, name)(*args, **keywords)
 
-    def put(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("put", args, keywords)
 
-    def get(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("get", args, keywords)
+def _verb(name: str) -> Callable[..., Any]:
+    return lambda store, *args, **keywords: store._do(name, args, keywords)
 
-    def head(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("head", args, keywords)
 
-    def options_of(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("options_of", args, keywords)
-
-    def list_page(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("list_page", args, keywords)
-
-    def delete_batch(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("delete_batch", args, keywords)
-
-    def copy(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("copy", args, keywords)
-
-    def create_upload(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("create_upload", args, keywords)
-
-    def upload_part(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("upload_part", args, keywords)
-
-    def copy_part(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("copy_part", args, keywords)
-
-    def list_parts(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("list_parts", args, keywords)
-
-    def complete_upload(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("complete_upload", args, keywords)
-
-    def abort_upload(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("abort_upload", args, keywords)
-
-    def list_uploads(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("list_uploads", args, keywords)
-
-    def presign(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("presign", args, keywords)
+# Methods of the class and no __getattr__, which the super() of a double that overrides a verb would not reach.
+for _name in vars(Store):
+    if not _name.startswith("_") and not hasattr(WrappedStore, _name):
+        setattr(WrappedStore, _name, _verb(_name))
 
 
 class FaultyStore(WrappedStore):
@@ -228,27 +200,32 @@ class RecordingStore(WrappedStore):
         return sorted((call.args[2], call.data or b"") for call in self.named("upload_part"))
 
 
-class FusedStore(WrappedStore):
-    """Every call may be the last of this process. ``allowed`` are the blobs that a reader may see at any moment."""
+class MortalStore(WrappedStore):
+    """Every call may be the last of this process; whatever comes of it, a reader ``looks`` afterwards."""
 
-    def __init__(self, store: Store, fuse: Fuse, *, key: str, allowed: set[bytes | None]) -> None:
+    def __init__(self, store: Store, fuse: Fuse, looks: Callable[[str], object] = lambda verb: None) -> None:
         super().__init__(store)
-        self.torn: list[tuple[str, bytes | None]] = []  #: what a reader saw that nobody may see, and after which verb
         self._fuse = fuse
-        self._key = key
-        self._allowed = allowed
+        self._looks = looks
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        do = super()._do
-
-        def work() -> Any:
+        with self._fuse.around(name):
             try:
-                return do(name, args, keywords)
+                return super()._do(name, args, keywords)
             finally:
-                if (seen := blob(self.store, self._key)) not in self._allowed:
-                    self.torn.append((name, seen))
+                self._looks(name)
 
-        return self._fuse.call(name, work)
+
+class FusedStore(MortalStore):
+    """One that keeps what a reader saw at ``key`` that is not ``allowed`` at any moment, and after which verb."""
+
+    def __init__(self, store: Store, fuse: Fuse, *, key: str, allowed: set[bytes | None]) -> None:
+        def look(verb: str) -> None:
+            if (seen := blob(store, key)) not in allowed:
+                self.torn.append((verb, seen))
+
+        super().__init__(store, fuse, look)
+        self.torn: list[tuple[str, bytes | None]] = []
 
 
 class LaggingStore(WrappedStore):
@@ -332,7 +309,7 @@ def unfinished(store: Store) -> list[str]:
 # --- checkpoints, databases, sources -------------------------------------------------------------------------------
 
 
-class FusedCheckpoint:
+class FusedCheckpoint(Double):
     """Every call may be the last of this process."""
 
     def __init__(self, checkpoint: Checkpoint, fuse: Fuse) -> None:
@@ -340,41 +317,9 @@ class FusedCheckpoint:
         self._checkpoint = checkpoint
         self._fuse = fuse
 
-    def _do(self, name: str, *args: Any, **keywords: Any) -> Any:
-        return self._fuse.call(name, lambda: getattr(self._checkpoint, name)(*args, **keywords))
-
-    def pin_source(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("pin_source", *args, **keywords)
-
-    def load(self) -> Any:
-        return self._do("load")
-
-    def opening(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("opening", *args, **keywords)
-
-    def opened(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("opened", *args, **keywords)
-
-    def record(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("record", *args, **keywords)
-
-    def drop(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("drop", *args, **keywords)
-
-    def completing(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("completing", *args, **keywords)
-
-    def completed(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("completed", *args, **keywords)
-
-    def abandon(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("abandon", *args, **keywords)
-
-    def now(self) -> Any:
-        return self._do("now")
-
-    def known_upload_ids(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("known_upload_ids", *args, **keywords)
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._checkpoint, name)
+        return lambda *args, **keywords: self._fuse.call(name, lambda: call(*args, **keywords))
 
 
 def do_not_wait_for_the_disk(connection: Any, record: Any) -> None:

@@ -30,17 +30,28 @@ def written(old: bytes | None, offset: int, new: bytes) -> bytes:
     return kept + bytes(offset - len(kept)) + new
 
 
+def blob_of(size: int | None, seed: int = 1) -> bytes | None:
+    """What is there before a test; None for nothing."""
+    return None if size is None else data(size, seed)
+
+
 # --- around the driver: what is really in the store ----------------------------------------------------------------
 
 
-def put(driver: Driver, path: str, content: bytes, options: BlobOptions | None = None) -> None:
-    """Store a blob without the driver's help."""
-    driver.store.put(driver.key(path), content, options=options)
+def put(driver: Driver, path: str, content: bytes | None, options: BlobOptions | None = None) -> None:
+    """Store a blob without the driver's help; None for nothing."""
+    if content is not None:
+        driver.store.put(driver.key(path), content, options=options)
 
 
 def content(driver: Driver, path: str) -> bytes | None:
     """What is stored at the path, without the driver's help; None for nothing."""
     return blob(driver.store, driver.key(path))
+
+
+def stored(driver: Driver) -> dict[str, bytes | None]:
+    """All that is stored below the driver's root directory, by key."""
+    return {key: content(driver, f"/{key}") for key in keys(driver)}
 
 
 def identity(driver: Driver, path: str) -> tuple[Any, ...] | None:
@@ -112,11 +123,9 @@ class Breaking(Reading):
 
     def read(self, size: int, /) -> Any:
         piece = super().read(size)
-        if piece:
-            return piece
-        if self.error is not None:
+        if not piece and self.error is not None:
             raise self.error
-        return self._answer
+        return piece or self._answer
 
 
 class BreakingSource(BytesSource):
@@ -195,6 +204,5 @@ class DroppingReader:
 
 def total_read(error: BaseException) -> int:
     """What the error says was read from the reader."""
-    assert hasattr(error, "total_read"), f"{error!r} does not tell how much was read"
-    count: int = error.total_read
+    count: int = error.total_read  # type: ignore[attr-defined]
     return count

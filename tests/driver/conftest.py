@@ -3,6 +3,7 @@
 import io
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
-from tests.doubles import BytesSource
+from tests.doubles import BytesSource, RecordingStore
 from tests.driver.blobs_and_readers import MakeDriver, ReaderOf, Reading, file_source
 from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
 from tests.driver.unsupported import UNSUPPORTED
@@ -36,18 +37,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
-@pytest.fixture(scope="session")
-def moto_service() -> Iterator[S3Service]:
-    with moto(min_part_size=MIN) as service:
-        create_bucket(service, BUCKET)
-        yield service
+def running(start: Callable[..., AbstractContextManager[S3Service]]) -> Callable[[], Iterator[S3Service]]:
+    """A fixture: the server, with the bucket of these tests."""
+
+    @pytest.fixture(scope="session")
+    def service() -> Iterator[S3Service]:
+        with start(min_part_size=MIN) as service:
+            create_bucket(service, BUCKET)
+            yield service
+
+    return service
 
 
-@pytest.fixture(scope="session")
-def swift_service() -> Iterator[S3Service]:
-    with swift(min_part_size=MIN) as service:
-        create_bucket(service, BUCKET)
-        yield service
+moto_service, swift_service = running(moto), running(swift)
 
 
 @pytest.fixture
@@ -114,6 +116,12 @@ def store(kind: str, stores: Callable[[str], Store], known_leaks: set[str]) -> I
     left = {entry.upload_id: entry.key for entry in store.list_uploads() if entry.upload_id not in known_leaks}
     known_leaks.update(left)
     assert list(left.values()) == [], "unfinished uploads are left"
+
+
+@pytest.fixture
+def recorded(store: Store) -> RecordingStore:
+    """The store, which remembers what it is asked for."""
+    return RecordingStore(store)
 
 
 @pytest.fixture
