@@ -31,7 +31,8 @@ class StubbornStore(WrappedStore):
         if name != "delete_batch":
             return super()._do(name, args, keywords)
         codes = {key: self._code_of(key) for key in args[0]}
-        failures = super()._do(name, ([key for key, code in codes.items() if code is None],), keywords)
+        going = [key for key, code in codes.items() if code is None]
+        failures = super()._do(name, (going,), keywords) if going else []
         return [*failures, *(DeleteFailure(key, code, "no") for key, code in codes.items() if code is not None)]
 
 

@@ -4,15 +4,17 @@ No two chunks of the data are equal: equal ones would hide a wrong offset.
 """
 
 import random
+import sys
 from collections.abc import Callable, Collection
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.doubles import BytesSource, blob
+from tests.doubles import BytesSource, WrappedStore, blob
 from worker.driver import Driver
 from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
 from worker.stores.blob_values import BlobOptions, UploadEntry
-from worker.stores.store import Reader
+from worker.stores.store import Reader, Store
 from worker.transfer.sources.file_source import FileSource
 
 MakeDriver = Callable[..., Driver]
@@ -181,11 +183,36 @@ class Once:
             self._action()
 
 
+class DroppingStore(WrappedStore):
+    """Each connection of ``sizes`` breaks off after so many bytes, and ``dropped`` happens; the others do not."""
+
+    def __init__(self, store: Store, *sizes: int, dropped: Callable[[], object] = lambda: None) -> None:
+        super().__init__(store)
+        self.opened: list[DroppingReader] = []
+        self.offsets: list[int] = []
+        self.sizes = list(sizes)
+        self._dropped = dropped
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        answer = super()._do(name, args, keywords)
+        if name != "get":
+            return answer
+        size = self.sizes.pop(0) if self.sizes else sys.maxsize
+        self.opened.append(DroppingReader(answer.__enter__(), size, self._dropped))
+        self.offsets.append(args[1] if len(args) > 1 else 0)
+        return closing(self.opened[-1])
+
+    def open_connections(self) -> int:
+        """How many nobody has given back."""
+        return sum(reader.is_open for reader in self.opened)
+
+
 class DroppingReader:
-    """A reader whose connection breaks off after ``size`` bytes."""
+    """A reader whose connection breaks off after ``size`` bytes, and that tells whether it is still open."""
 
     def __init__(self, reader: Reader, size: int, dropped: Callable[[], object]) -> None:
         self.etag = reader.etag
+        self.is_open = True
         self._reader = reader
         self._left = size
         self._dropped = dropped
@@ -199,6 +226,7 @@ class DroppingReader:
         return piece
 
     def close(self) -> None:
+        self.is_open = False
         self._reader.close()
 
 

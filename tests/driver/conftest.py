@@ -3,7 +3,7 @@
 import io
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -132,9 +132,8 @@ def root() -> str:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    engine = Engine(part_size=PART, part_threads=2)
-    yield engine
-    engine.close()
+    with closing(Engine(part_size=PART, part_threads=2)) as engine:
+        yield engine
 
 
 @pytest.fixture

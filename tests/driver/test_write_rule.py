@@ -6,6 +6,7 @@ P is the size of a part (1,024 bytes here) and M the least that a part may have 
 import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 
 import pytest
 
@@ -97,9 +98,8 @@ def test_the_rule_holds_for_every_relation_of_offset_and_sizes(
 
 @pytest.fixture(params=[M, M + 1, 700, P, 3 * P, 1_000_000])
 def sized_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    engine = Engine(part_size=request.param, part_threads=2)
-    yield engine
-    engine.close()
+    with closing(Engine(part_size=request.param, part_threads=2)) as engine:
+        yield engine
 
 
 @pytest.mark.parametrize("case", [(5 * P, 3 * P + 1, 2 * P + 9), (100, 3 * P, 2 * P), (None, P + 1, P), (2 * P, P, 0)])
