@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing
 from functools import cache
 from itertools import count
@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
-from tests.doubles import BytesSource, RecordingStore
-from tests.driver.blobs_and_readers import MakeDriver, ReaderOf, Reading, file_source
+from tests.doubles import BytesSource, HookedStore, RecordingStore
+from tests.driver.blobs_and_readers import MakeDriver, Once, ReaderOf, Reading, file_source
 from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
 from tests.driver.unsupported import UNSUPPORTED
+from tests.faults import refusing
 from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.stores.local import LocalStore
@@ -149,6 +150,25 @@ def on(root: str, engine: Engine) -> MakeDriver:
 @pytest.fixture
 def driver(store: Store, on: MakeDriver) -> Driver:
     return on(store)
+
+
+@pytest.fixture
+def refused_at(store: Store, on: MakeDriver) -> MakeDriver:
+    """A constructor of drivers whose store refuses some verbs; see ``refusing``."""
+    return lambda *verbs, **settings: on(refusing(store, *verbs, **settings))
+
+
+@pytest.fixture
+def met_at(store: Store, on: MakeDriver) -> Iterator[MakeDriver]:
+    """A constructor of drivers that meet somebody: who acts right before a verb, and must have done so in the end."""
+    everybody: list[Once] = []
+
+    def make(verbs: str | Collection[str], action: Callable[[], object], *, at: int = 1) -> Driver:
+        everybody.append(Once(verbs, action, at=at))
+        return on(HookedStore(store, before=everybody[-1]))
+
+    yield make
+    assert all(somebody.done for somebody in everybody), "nobody was met"
 
 
 @pytest.fixture(params=["reader", "file"])

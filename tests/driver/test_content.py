@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import FaultyStore, HookedStore, RecordingStore
-from tests.driver.blobs_and_readers import MakeDriver, Once, content, data, identity, keys, put
+from tests.doubles import FaultyStore, RecordingStore
+from tests.driver.blobs_and_readers import MakeDriver, content, data, identity, keys, put
 from tests.driver.store_kinds import PART, at_home, cases
-from tests.faults import refusing
 from worker.driver import Driver
 from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedError
 from worker.stores.blob_values import BlobOptions
@@ -110,26 +109,24 @@ def test_without_overwrite_a_put_leaves_what_is_there(driver: Driver, size: int)
 
 
 @pytest.mark.every_run_on("local", "moto", "swift")
-def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(driver: Driver, on: MakeDriver) -> None:
-    somebody = Once("put", lambda: put(driver, "/a", b"theirs"))
+def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(driver: Driver, met_at: MakeDriver) -> None:
     with pytest.raises(BlobExistsError):
-        on(HookedStore(driver.store, before=somebody)).put_content("/a", b"ours", overwrite=False)
-    assert (somebody.done, content(driver, "/a")) == (True, b"theirs")
+        met_at("put", lambda: put(driver, "/a", b"theirs")).put_content("/a", b"ours", overwrite=False)
+    assert content(driver, "/a") == b"theirs"
 
 
-def test_the_last_of_two_puts_wins(driver: Driver, on: MakeDriver) -> None:
-    somebody = Once("put", lambda: put(driver, "/a", b"theirs"))
-    on(HookedStore(driver.store, before=somebody)).put_content("/a", b"ours")
-    assert (somebody.done, content(driver, "/a")) == (True, b"ours")
+def test_the_last_of_two_puts_wins(driver: Driver, met_at: MakeDriver) -> None:
+    met_at("put", lambda: put(driver, "/a", b"theirs")).put_content("/a", b"ours")
+    assert content(driver, "/a") == b"ours"
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART])
 @pytest.mark.every_run_on("moto")
-def test_a_put_that_is_refused_leaves_the_blob_as_it_was(driver: Driver, on: MakeDriver, size: int) -> None:
+def test_a_put_that_is_refused_leaves_the_blob_as_it_was(driver: Driver, refused_at: MakeDriver, size: int) -> None:
     put(driver, "/a", b"there")
     before = identity(driver, "/a")
     with pytest.raises(PermissionDeniedError):
-        on(refusing(driver.store, "put", "complete_upload")).put_content("/a", data(size))
+        refused_at("put", "complete_upload").put_content("/a", data(size))
     assert identity(driver, "/a") == before
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.doubles import RecordingStore
 from tests.driver.blobs_and_readers import MakeDriver, data, keys, put
 from tests.driver.small_pages import SmallPages
 from tests.driver.store_kinds import cases
@@ -101,19 +100,6 @@ def test_a_tree_of_many_pages_is_deleted_in_batches(driver: Driver, on: MakeDriv
     assert max(paged.batches) <= size
 
 
-@pytest.mark.parametrize("kind", ["memory"])
-@pytest.mark.parametrize("number", [999, 1_000, 1_001, 2_345])
-def test_any_number_of_keys_is_deleted_a_thousand_at_a_time(
-    driver: Driver, recorded: RecordingStore, on: MakeDriver, number: int
-) -> None:
-    fill(driver, *(f"/d/{index}" for index in range(number)), "/d-1")
-    on(recorded).delete("/d")
-    assert keys(driver) == ["d-1"]
-    batches = [len(call.args[0]) for call in recorded.named("delete_batch")]
-    assert max(batches) <= 1_000
-    assert len(batches) <= number // 1_000 + 2
-
-
 def locked(store: Store, *names: str, code: str = "ObjectLocked") -> StubbornStore:
     """Keys with these ends would not go."""
     return StubbornStore(store, lambda key: code if key.endswith(names) else None)
@@ -145,10 +131,10 @@ def test_a_blob_that_would_not_go_is_named(driver: Driver, on: MakeDriver) -> No
 
 @pytest.mark.parametrize("verb", ["list_page", "delete_batch"])
 @pytest.mark.every_run_on("moto")
-def test_a_refusal_is_neither_success_nor_path_not_found(driver: Driver, on: MakeDriver, verb: str) -> None:
+def test_a_refusal_is_neither_success_nor_path_not_found(driver: Driver, refused_at: MakeDriver, verb: str) -> None:
     fill(driver, "/d/1", "/d/2")
     with pytest.raises(PermissionDeniedError):
-        on(refusing(driver.store, verb)).delete("/d")
+        refused_at(verb).delete("/d")
     assert keys(driver) == ["d/1", "d/2"]
 
 

@@ -143,18 +143,15 @@ def test_a_clock_that_went_back_spares_nothing_that_was_there(store: MemoryStore
     assert rows.cutoff >= NOON + timedelta(days=300)
 
 
-def test_what_comes_after_the_cutoff_stays(store: MemoryStore, clock: Clock) -> None:
+@pytest.mark.parametrize(("seconds", "stays"), [(0, ["d", "d/b", "d/c"]), (1, ["d", "d/b", "d/c"]), (60, [])])
+def test_what_comes_after_the_cutoff_stays_and_what_is_as_old_goes(
+    store: MemoryStore, clock: Clock, seconds: int, stays: list[str]
+) -> None:
     fill(store, "d", "d/a", "d/b")
     clock.now = LATER
     fill(store, "d", "d/b", "d/c")
-    delete(store, Rows(cutoff=NOON + timedelta(seconds=1)))
-    assert left(store) == ["d", "d/b", "d/c"]
-
-
-def test_what_is_as_old_as_the_cutoff_goes(store: MemoryStore) -> None:
-    fill(store, "d")
-    delete(store, Rows(cutoff=store.head("d").mod_time))
-    assert left(store) == []
+    delete(store, Rows(cutoff=NOON + timedelta(seconds=seconds)))
+    assert left(store) == stays
 
 
 def test_a_second_run_keeps_the_first_ones_cutoff(store: MemoryStore, clock: Clock) -> None:
@@ -201,13 +198,14 @@ def test_batches_are_as_large_as_the_store_takes(store: MemoryStore, count: int,
     assert left(store) == []
 
 
-def test_a_large_tree_is_deleted_page_by_page() -> None:
+@pytest.mark.parametrize("number", [999, 1_000, 1_001, 2_345, 2_500])
+def test_a_tree_of_any_size_is_deleted_a_thousand_keys_at_a_time(number: int) -> None:
     memory = MemoryStore()
     store = RecordingStore(memory)
-    fill(memory, *many(2_500))
+    fill(memory, *many(number), "d-1")
     delete(store)
-    assert left(memory) == []
-    assert [call.verb for call in store.calls] == ["head", *["list_page", "delete_batch"] * 3]
+    assert left(memory) == ["d-1"]
+    assert [call.verb for call in store.calls] == ["head", *["list_page", "delete_batch"] * -(-number // 1_000)]
     assert {call.keywords.get("limit", 1_000) for call in store.named("list_page")} == {1_000}
 
 

@@ -5,7 +5,6 @@ import pytest
 from tests.driver.blobs_and_readers import MakeDriver
 from tests.driver.small_pages import SmallPages
 from tests.driver.store_kinds import cases
-from tests.faults import refusing
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError
 from worker.stores.store import Store
@@ -122,6 +121,6 @@ def test_an_unfinished_upload_is_not_listed(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/a"])
-def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: MakeDriver, path: str) -> None:
+def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, refused_at: MakeDriver, path: str) -> None:
     with pytest.raises(PermissionDeniedError):
-        on(refusing(store, "list_page")).list(path)
+        refused_at("list_page").list(path)

@@ -7,7 +7,6 @@ import pytest
 
 from tests.driver.blobs_and_readers import DroppingStore, MakeDriver, content, data, put
 from tests.driver.store_kinds import PART, cases
-from tests.faults import refusing
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidOffsetError, PathNotFoundError, PermissionDeniedError
 
@@ -161,22 +160,20 @@ def test_a_blob_that_is_replaced_while_it_is_read_is_an_error_or_the_old_one_and
             assert stream.read() == old[10:]
 
 
-@cases("offset, size", [(0, 100), (17, 4_000)], [(offset, size) for offset in (0, 17) for size in (0, 1, 101, 4_999)])
-@pytest.mark.every_run_on("moto")
+@cases(
+    "offset, sizes",
+    {"0 after 100": (0, [100]), "17 after 4000": (17, [4_000]), "0 again and again": (0, [400, 400])},
+    {f"{offset} after {size}": (offset, [size]) for offset in (0, 17) for size in (0, 1, 101, 4_999)},
+)
+@pytest.mark.every_run_on("moto", only="after")
 def test_a_dropped_connection_goes_on_at_the_byte_that_it_had_reached(
-    driver: Driver, on: MakeDriver, size: int, offset: int
+    driver: Driver, on: MakeDriver, offset: int, sizes: list[int]
 ) -> None:
     put(driver, "/a", data(5_000))
-    dropping = DroppingStore(driver.store, size)
+    dropping = DroppingStore(driver.store, *sizes)
     with on(dropping).read_stream("/a", offset) as stream:
         assert stream.read() == data(5_000)[offset:]
     assert dropping.sizes == []
-
-
-def test_a_connection_that_drops_again_and_again_but_moves_goes_on(driver: Driver, on: MakeDriver) -> None:
-    put(driver, "/a", data(1_000))
-    with on(DroppingStore(driver.store, 400, 400)).read_stream("/a") as stream:
-        assert stream.read() == data(1_000)
 
 
 def test_a_connection_that_never_brings_a_byte_is_an_error_and_no_short_stream(driver: Driver, on: MakeDriver) -> None:
@@ -204,10 +201,10 @@ def test_a_blob_that_was_replaced_or_deleted_when_the_connection_drops_is_an_err
 
 @pytest.mark.parametrize("operation", ["read_stream", "get_content"])
 @pytest.mark.every_run_on("swift")
-def test_a_refused_read_is_not_taken_for_a_missing_path(driver: Driver, on: MakeDriver, operation: str) -> None:
+def test_a_refused_read_is_not_taken_for_a_missing_path(driver: Driver, refused_at: MakeDriver, operation: str) -> None:
     put(driver, "/a", data(SIZE))
     with pytest.raises(PermissionDeniedError):
-        getattr(on(refusing(driver.store, "get", "head")), operation)("/a")
+        getattr(refused_at("get", "head"), operation)("/a")
 
 
 def test_a_dropped_connection_does_not_shorten_get_content(driver: Driver, on: MakeDriver) -> None:

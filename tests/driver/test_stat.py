@@ -7,7 +7,6 @@ import pytest
 
 from tests.driver.blobs_and_readers import MakeDriver, data, put
 from tests.driver.store_kinds import PART, SERVERS, cases
-from tests.faults import refusing
 from worker.driver import Driver
 from worker.errors import PathNotFoundError, PermissionDeniedError, StoreUnavailableError
 from worker.stores.store import Store
@@ -93,13 +92,6 @@ def test_once_the_file_is_gone_the_directory_of_its_name_shows(driver: Driver) -
     assert driver.stat("/a").is_dir
 
 
-def test_a_deleted_blob_is_gone_at_once(driver: Driver) -> None:
-    put(driver, "/a", b"x")
-    driver.delete("/a")
-    with pytest.raises(PathNotFoundError):
-        driver.stat("/a")
-
-
 @cases("size", [2 * PART + 1], [10])
 @pytest.mark.every_run_on("moto")
 def test_whenever_stat_shows_a_size_so_many_bytes_can_be_read(driver: Driver, size: int) -> None:
@@ -117,7 +109,7 @@ def test_whenever_stat_shows_a_size_so_many_bytes_can_be_read(driver: Driver, si
 
 @pytest.mark.parametrize(("verb", "error"), [("head", PermissionDeniedError), ("list_page", StoreUnavailableError)])
 def test_a_refusal_is_not_taken_for_a_missing_path(
-    store: Store, on: MakeDriver, verb: str, error: type[Exception]
+    store: Store, refused_at: MakeDriver, verb: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        on(refusing(store, verb, error=error)).stat("/a")
+        refused_at(verb, error=error).stat("/a")

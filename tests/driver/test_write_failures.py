@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import BytesSource, FaultyStore, HookedStore, RecordingStore
+from tests.doubles import BytesSource, FaultyStore, RecordingStore
 from tests.driver.blobs_and_readers import (
     Breaking,
     BreakingSource,
     MakeDriver,
-    Once,
     ReaderOf,
     Reading,
     VanishingSource,
@@ -193,12 +192,11 @@ def test_a_source_that_was_replaced_meanwhile_makes_no_blob(driver: Driver, size
 @cases("size, seed", {"shorter": (P, 0)}, {"longer": (4 * P, 0), "other": (3 * P, 7)})
 @pytest.mark.every_run_on("local")
 def test_a_file_that_changes_while_it_is_sent_makes_no_blob(
-    driver: Driver, on: MakeDriver, tmp_path: Path, size: int, seed: int
+    driver: Driver, met_at: MakeDriver, tmp_path: Path, size: int, seed: int
 ) -> None:
-    somebody = Once("create_upload", lambda: (tmp_path / "source.bin").write_bytes(data(size, seed)))
+    meeting = met_at("create_upload", lambda: (tmp_path / "source.bin").write_bytes(data(size, seed)))
     with closing(file_source(tmp_path, data(3 * P))) as source, unchanged(driver, 100, SourceChangedError):
-        on(HookedStore(driver.store, before=somebody)).write_stream("/blob", 0, source)
-    assert somebody.done
+        meeting.write_stream("/blob", 0, source)
 
 
 def test_a_source_is_not_closed_by_the_driver(driver: Driver, tmp_path: Path) -> None:
@@ -241,9 +239,11 @@ def test_a_store_that_refuses_leaves_the_blob_as_it_was(
 
 
 @both_readers
-def test_the_second_part_may_fail_as_well_as_the_first(driver: Driver, on: MakeDriver, reader_of: ReaderOf) -> None:
+def test_the_second_part_may_fail_as_well_as_the_first(
+    driver: Driver, refused_at: MakeDriver, reader_of: ReaderOf
+) -> None:
     with unchanged(driver, 100, PermissionDeniedError):
-        on(refusing(driver.store, "upload_part", fail_at=2)).write_stream("/blob", 0, reader_of(data(5 * P)))
+        refused_at("upload_part", fail_at=2).write_stream("/blob", 0, reader_of(data(5 * P)))
 
 
 @both_readers
@@ -260,12 +260,12 @@ def test_a_publishing_call_whose_answer_was_lost_is_a_success(
 
 
 def test_an_upload_that_cannot_be_aborted_does_not_hide_the_error(
-    driver: Driver, on: MakeDriver, known_leaks: set[str]
+    driver: Driver, refused_at: MakeDriver, known_leaks: set[str]
 ) -> None:
     put(driver, "/blob", data(100, seed=1))
     before = identity(driver, "/blob")
     with pytest.raises(SourceUnavailableError) as caught:
-        on(refusing(driver.store, "abort_upload")).write_stream("/blob", 0, broken(2 * P))
+        refused_at("abort_upload").write_stream("/blob", 0, broken(2 * P))
     assert (total_read(caught.value), identity(driver, "/blob")) == (2 * P, before)
     (left,) = uploads_at(driver, "/blob")
     driver.store.abort_upload(driver.key("/blob"), left)

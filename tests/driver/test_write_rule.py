@@ -13,7 +13,6 @@ import pytest
 from tests.doubles import TINY, BytesSource, HookedStore, RecordingStore
 from tests.driver.blobs_and_readers import (
     MakeDriver,
-    Once,
     ReaderOf,
     Reading,
     blob_of,
@@ -200,9 +199,13 @@ def test_a_plain_write_puts_no_entries_of_its_own_into_the_metadata(
 
 
 @both_readers
-@pytest.mark.parametrize("size", [10, 3 * P])
-def test_options_given_to_a_write_are_the_blobs(driver: Driver, reader_of: ReaderOf, size: int) -> None:
-    driver.write_stream("/blob", 0, reader_of(data(size)), options=OPTIONS)
+@pytest.mark.parametrize(("offset", "size"), [(0, 10), (0, 3 * P), (50, 10), (2 * P, 10)])
+def test_options_given_to_a_write_are_the_blobs_and_replace_the_old_ones(
+    driver: Driver, reader_of: ReaderOf, offset: int, size: int
+) -> None:
+    if offset:
+        put(driver, "/blob", data(3 * P, seed=1), BlobOptions(content_type="text/css", metadata={"b": "2"}))
+    driver.write_stream("/blob", offset, reader_of(data(size)), options=OPTIONS)
     assert options(driver) == ("video/mp4", {"a": "1"}, OPTIONS.headers)
 
 
@@ -224,17 +227,6 @@ def test_a_write_at_an_offset_keeps_tags(driver: Driver, reader_of: ReaderOf, of
     assert driver.store.options_of(driver.key("/blob")).tags == {"team": "a + b"}
 
 
-@both_readers
-@pytest.mark.parametrize("offset", [50, 2 * P])
-def test_options_given_anew_to_a_write_at_an_offset_replace_the_old_ones(
-    driver: Driver, reader_of: ReaderOf, offset: int
-) -> None:
-    put(driver, "/blob", data(3 * P, seed=1), OPTIONS)
-    new = BlobOptions(content_type="text/css", metadata={"b": "2"})
-    driver.write_stream("/blob", offset, reader_of(data(10)), options=new)
-    assert options(driver)[:2] == ("text/css", {"b": "2"})
-
-
 @cases("size", [3 * P], [10], files=AT_HOME)
 @pytest.mark.every_run_on("swift")
 def test_a_write_at_0_drops_what_the_old_blob_carried(driver: Driver, reader_of: ReaderOf, size: int) -> None:
@@ -246,6 +238,10 @@ def test_a_write_at_0_drops_what_the_old_blob_carried(driver: Driver, reader_of:
 
 
 # --- overwrite=False -----------------------------------------------------------------------------------------------
+
+
+#: Each commit call of a write, and a size of the data that leads to it.
+commits = pytest.mark.parametrize(("verb", "size"), [("put", 10), ("complete_upload", 3 * P)])
 
 
 @cases("size", [10, 3 * P], [0], files=AT_HOME)
@@ -265,36 +261,35 @@ def test_without_overwrite_a_blob_that_is_there_stays(driver: Driver, reader_of:
 
 
 @both_readers
-@pytest.mark.parametrize(("verb", "size"), [("put", 10), ("complete_upload", 3 * P)])
+@commits
 @pytest.mark.every_run_on("moto")
 def test_without_overwrite_a_blob_that_appears_at_the_last_moment_stays(
-    driver: Driver, on: MakeDriver, reader_of: ReaderOf, verb: str, size: int
+    driver: Driver, met_at: MakeDriver, reader_of: ReaderOf, verb: str, size: int
 ) -> None:
-    somebody = Once(verb, lambda: put(driver, "/blob", b"theirs"))
+    meeting = met_at(verb, lambda: put(driver, "/blob", b"theirs"))
     with pytest.raises(BlobExistsError):
-        on(HookedStore(driver.store, before=somebody)).write_stream("/blob", 0, reader_of(data(size)), overwrite=False)
-    assert (somebody.done, content(driver, "/blob")) == (True, b"theirs")
+        meeting.write_stream("/blob", 0, reader_of(data(size)), overwrite=False)
+    assert content(driver, "/blob") == b"theirs"
 
 
 # --- somebody else writes meanwhile --------------------------------------------------------------------------------
 
 
 @both_readers
-@pytest.mark.parametrize(("verb", "size"), [("put", 10), ("complete_upload", 3 * P)])
+@commits
 def test_at_offset_0_the_last_writer_wins(
-    driver: Driver, on: MakeDriver, reader_of: ReaderOf, verb: str, size: int
+    driver: Driver, met_at: MakeDriver, reader_of: ReaderOf, verb: str, size: int
 ) -> None:
     put(driver, "/blob", b"old")
-    somebody = Once(verb, lambda: put(driver, "/blob", b"theirs"))
-    on(HookedStore(driver.store, before=somebody)).write_stream("/blob", 0, reader_of(data(size)))
-    assert (somebody.done, content(driver, "/blob")) == (True, data(size))
+    met_at(verb, lambda: put(driver, "/blob", b"theirs")).write_stream("/blob", 0, reader_of(data(size)))
+    assert content(driver, "/blob") == data(size)
 
 
 Interfere = Callable[..., None]
 
 
 @pytest.fixture
-def interfere(driver: Driver, on: MakeDriver, reader_of: ReaderOf) -> Interfere:
+def interfere(driver: Driver, met_at: MakeDriver, reader_of: ReaderOf) -> Interfere:
     """Writes while somebody replaces the blob before the verb, by nothing for None: an error, and theirs stays."""
 
     def write(verb: str, offset: int, size: int, *, at: int = 1, theirs: bytes | None = data(3 * P, seed=9)) -> None:
@@ -304,10 +299,9 @@ def interfere(driver: Driver, on: MakeDriver, reader_of: ReaderOf) -> Interfere:
                 driver.store.delete_batch([driver.key("/blob")])
 
         put(driver, "/blob", data(3 * P, seed=1))
-        somebody = Once(verb, replace, at=at)
         with pytest.raises((SupersededError, SourceChangedError)):
-            on(HookedStore(driver.store, before=somebody)).write_stream("/blob", offset, reader_of(data(size)))
-        assert (somebody.done, content(driver, "/blob")) == (True, theirs)
+            met_at(verb, replace, at=at).write_stream("/blob", offset, reader_of(data(size)))
+        assert content(driver, "/blob") == theirs
 
     return write
 
