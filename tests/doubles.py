@@ -6,7 +6,7 @@ tries has any effect.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -33,6 +33,7 @@ else:
 
 Answer = TypeVar("Answer")
 When = Literal["before", "after"]
+Hook = Callable[[str], object]  #: is told the name of a verb
 
 TINY = Limits(min_part_size=1)  #: parts as small as a test likes
 PUBLISHING = frozenset({"put", "copy", "complete_upload"})
@@ -149,19 +150,15 @@ class FaultyStore(WrappedStore):
 class HookedStore(WrappedStore):
     """Calls ``before`` and ``after`` with the name of each verb: somebody else does something at that very moment."""
 
-    def __init__(
-        self, store: Store, *, before: Callable[[str], None] | None = None, after: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, store: Store, *, before: Hook = lambda verb: None, after: Hook = lambda verb: None) -> None:
         super().__init__(store)
         self._before = before
         self._after = after
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if self._before:
-            self._before(name)
+        self._before(name)
         answer = super()._do(name, args, keywords)
-        if self._after:
-            self._after(name)
+        self._after(name)
         return answer
 
 
@@ -203,7 +200,7 @@ class RecordingStore(WrappedStore):
 class MortalStore(WrappedStore):
     """Every call may be the last of this process; whatever comes of it, a reader ``looks`` afterwards."""
 
-    def __init__(self, store: Store, fuse: Fuse, looks: Callable[[str], object] = lambda verb: None) -> None:
+    def __init__(self, store: Store, fuse: Fuse, looks: Hook = lambda verb: None) -> None:
         super().__init__(store)
         self._fuse = fuse
         self._looks = looks
@@ -239,19 +236,15 @@ class LaggingStore(WrappedStore):
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if name in PUBLISHING:
-            self._old, self.looks_left = self._head(args[0]), self._looks
+            self._old, self.looks_left = None, self._looks
+            with suppress(KeyNotFoundError):
+                self._old = self.store.head(args[0])
         if name == "head" and self.looks_left > 0:
             self.looks_left -= 1
             if self._old is None:
                 raise KeyNotFoundError(f"not yet: {args[0]}")
             return self._old
         return super()._do(name, args, keywords)
-
-    def _head(self, key: str) -> BlobHead | None:
-        try:
-            return self.store.head(key)
-        except KeyNotFoundError:
-            return None
 
 
 class LyingStore(WrappedStore):
@@ -294,11 +287,9 @@ def write(
 
 def blob(store: Store, key: str) -> bytes | None:
     """What a reader gets; None for nothing."""
-    try:
-        with store.get(key) as reader:
-            return reader.read()
-    except KeyNotFoundError:
-        return None
+    with suppress(KeyNotFoundError), store.get(key) as reader:
+        return reader.read()
+    return None
 
 
 def unfinished(store: Store) -> list[str]:

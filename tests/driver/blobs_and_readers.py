@@ -5,7 +5,7 @@ No two chunks of the data are equal: equal ones would hide a wrong offset.
 
 import random
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,12 @@ def uploads_at(driver: Driver, path: str) -> list[str]:
     return [entry.upload_id for entry in driver.store.list_uploads(key) if entry.key == key]
 
 
-def chain(error: BaseException) -> list[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException | None]:
     """The error and all that led to it."""
-    found: list[BaseException] = []
-    todo: list[BaseException | None] = [error]
-    while todo:
-        if (one := todo.pop()) is not None and one not in found:
-            found.append(one)
-            todo += [one.__cause__, one.__context__]
-    return found
+    if error is not None:
+        yield error
+        yield from chain(error.__cause__)
+        yield from chain(error.__context__)
 
 
 # --- readers -------------------------------------------------------------------------------------------------------
@@ -175,10 +172,8 @@ class Once:
         self._left = at
 
     def __call__(self, verb: str) -> None:
-        if verb not in self._verbs or self.done:
-            return
-        self._left -= 1
-        if self._left == 0:
+        self._left -= verb in self._verbs
+        if self._left == 0 and not self.done:
             self.done = True
             self._action()
 

@@ -3,7 +3,7 @@
 import io
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -56,8 +56,7 @@ moto_service, swift_service = running(moto), running(swift)
 @pytest.fixture
 def service(kind: str, request: pytest.FixtureRequest) -> S3Service:
     """The server behind the store; for those that have one."""
-    found = request.getfixturevalue(f"{kind}_service")
-    assert isinstance(found, S3Service)
+    found: S3Service = request.getfixturevalue(f"{kind}_service")
     return found
 
 
@@ -174,21 +173,16 @@ def met_at(store: Store, on: MakeDriver) -> Iterator[MakeDriver]:
 @pytest.fixture(params=["reader", "file"])
 def reader_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReaderOf]:
     """Makes readers: of unknown length, to be read once; or of known length, to be read at any offset."""
-    open_files: list[Any] = []
-
-    def make(content: bytes) -> Any:
-        if request.param == "reader":
-            return Reading(content)
-        open_files.append(file_source(tmp_path, content))
-        return open_files[-1]
-
-    yield make
-    for source in open_files:
-        source.close()
+    with ExitStack() as files:
+        makers: dict[str, ReaderOf] = {
+            "reader": Reading,
+            "file": lambda content: files.enter_context(closing(file_source(tmp_path, content))),
+        }
+        yield makers[request.param]
 
 
-@pytest.fixture(params=["reader", "bytes file", "source"])
+@pytest.fixture(params=[Reading, io.BytesIO, BytesSource], ids=["reader", "bytes file", "source"])
 def any_reader_of(request: pytest.FixtureRequest) -> ReaderOf:
     """The same without files."""
-    kinds: dict[str, ReaderOf] = {"reader": Reading, "bytes file": io.BytesIO, "source": BytesSource}
-    return kinds[request.param]
+    made: ReaderOf = request.param
+    return made

@@ -31,21 +31,18 @@ LOOKS = frozenset({"head", "get_tags", "list", "list_parts"})
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 #: Each with whether the server does its work first.
-KINDS: list[tuple[Kind, bool]] = [
-    ("internal_error", False),
-    ("internal_error", True),
-    ("slow_down", False),
-    ("access_denied", False),
-    ("error_in_200", False),
-    ("error_in_200", True),
-    ("hang_up", False),
-    ("hang_up", True),
-    ("cut_request", False),
-    ("cut_answer", False),
-    ("stall", False),
-    ("stall", True),
-    ("late", False),
-]
+EFFECTS: dict[Kind, tuple[bool, ...]] = {
+    "internal_error": (False, True),
+    "slow_down": (False,),
+    "access_denied": (False,),
+    "error_in_200": (False, True),
+    "hang_up": (False, True),
+    "cut_request": (False,),
+    "cut_answer": (False,),
+    "stall": (False, True),
+    "late": (False,),
+}
+KINDS = [(kind, effect) for kind, effects in EFFECTS.items() for effect in effects]
 MANY = 30  #: cases of one operation
 WAITS = frozenset({"stall", "late"})
 ERRORS_IN_200 = frozenset({"copy", "copy_part", "complete_upload", "delete_batch"})

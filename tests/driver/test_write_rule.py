@@ -199,14 +199,21 @@ def test_a_plain_write_puts_no_entries_of_its_own_into_the_metadata(
 
 
 @both_readers
-@pytest.mark.parametrize(("offset", "size"), [(0, 10), (0, 3 * P), (50, 10), (2 * P, 10)])
-def test_options_given_to_a_write_are_the_blobs_and_replace_the_old_ones(
-    driver: Driver, reader_of: ReaderOf, offset: int, size: int
-) -> None:
-    if offset:
-        put(driver, "/blob", data(3 * P, seed=1), BlobOptions(content_type="text/css", metadata={"b": "2"}))
-    driver.write_stream("/blob", offset, reader_of(data(size)), options=OPTIONS)
+@pytest.mark.parametrize("size", [10, 3 * P])
+def test_options_given_to_a_write_are_the_blobs(driver: Driver, reader_of: ReaderOf, size: int) -> None:
+    driver.write_stream("/blob", 0, reader_of(data(size)), options=OPTIONS)
     assert options(driver) == ("video/mp4", {"a": "1"}, OPTIONS.headers)
+
+
+@both_readers
+@pytest.mark.parametrize("offset", [50, 2 * P])
+def test_options_given_anew_to_a_write_at_an_offset_replace_the_old_ones(
+    driver: Driver, reader_of: ReaderOf, offset: int
+) -> None:
+    put(driver, "/blob", data(3 * P, seed=1), OPTIONS)
+    new = BlobOptions(content_type="text/css", metadata={"b": "2"})
+    driver.write_stream("/blob", offset, reader_of(data(10)), options=new)
+    assert options(driver)[:2] == ("text/css", {"b": "2"})
 
 
 @cases("offset, size", [(50, 10), (2 * P, 10)], [(50, 3 * P), (4 * P, 10)], files=AT_HOME)
