@@ -1,4 +1,4 @@
-"""What matrices of faults and crashes are built from: stores that refuse, forget or keep, and a death at every call."""
+"""What matrices of faults and crashes are built from: stores that refuse or keep keys, and a death at every call."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -8,7 +8,6 @@ from tests.driver.store_kinds import cases
 from tests.faults import StubbornStore, refusing
 from worker.driver import Driver
 from worker.errors import DeleteIncompleteError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
-from worker.stores.store import Store
 
 pytestmark = pytest.mark.no_cover
 
@@ -95,33 +94,26 @@ def test_a_tree_of_many_pages_is_deleted_in_batches(driver: Driver, on: MakeDriv
     assert max(paged.batches) <= size
 
 
-def locked(store: Store, *names: str, code: str = "ObjectLocked") -> StubbornStore:
-    """Keys with these ends would not go."""
-    return StubbornStore(store, lambda key: code if key.endswith(names) else None)
+#: What is stored, what is deleted, what would not go, and why.
+STUBBORN: dict[str, tuple[list[str], str, tuple[str, ...], str]] = {
+    "keys below": ([f"/d/{number}" for number in range(9)], "/d", ("/d/1", "/d/7"), "ObjectLocked"),
+    "a key that may yet go": (["/d/1", "/d/2"], "/d", ("/d/1",), "SlowDown"),
+    "the blob itself": (["/a", "/a/b"], "/a", ("/a",), "ObjectLocked"),
+}
 
 
-@pytest.mark.every_run_on("local", "moto")
-def test_keys_that_would_not_go_are_named_and_all_others_go(driver: Driver, on: MakeDriver) -> None:
-    fill(driver, *(f"/d/{number}" for number in range(9)))
-    with pytest.raises(DeleteIncompleteError, match="/d/1") as caught:
-        on(locked(SmallPages(driver.store, 4), "/1", "/7")).delete("/d")
-    assert (caught.value.path, caught.value.transient) == ("/d", False)
-    assert sorted(caught.value.failures) == [["/d/1", "ObjectLocked"], ["/d/7", "ObjectLocked"]]
-    assert keys(driver) == ["d/1", "d/7"]
-
-
-def test_keys_that_may_yet_go_make_the_error_transient(driver: Driver, on: MakeDriver) -> None:
-    fill(driver, "/d/1", "/d/2")
-    with pytest.raises(DeleteIncompleteError) as caught:
-        on(locked(driver.store, "/1", code="SlowDown")).delete("/d")
-    assert caught.value.transient
-
-
-def test_a_blob_that_would_not_go_is_named(driver: Driver, on: MakeDriver) -> None:
-    fill(driver, "/a", "/a/b")
-    with pytest.raises(DeleteIncompleteError) as caught:
-        on(locked(driver.store, "/a")).delete("/a")
-    assert caught.value.failures == [["/a", "ObjectLocked"]]
+@cases("stored, path, kept, code", STUBBORN)
+@pytest.mark.every_run_on("local", "moto", only="keys below")
+def test_keys_that_would_not_go_are_named_and_all_others_go(
+    driver: Driver, on: MakeDriver, stored: list[str], path: str, kept: tuple[str, ...], code: str
+) -> None:
+    fill(driver, *stored)
+    stubborn = StubbornStore(SmallPages(driver.store, 4), lambda key: code if key.endswith(kept) else None)
+    with pytest.raises(DeleteIncompleteError, match=kept[0]) as caught:
+        on(stubborn).delete(path)
+    assert (caught.value.path, caught.value.transient) == (path, code == "SlowDown")
+    assert sorted(caught.value.failures) == [[key, code] for key in kept]
+    assert keys(driver) == [key[1:] for key in kept]
 
 
 @pytest.mark.parametrize("verb", ["list_page", "delete_batch"])

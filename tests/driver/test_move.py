@@ -192,17 +192,12 @@ def test_content_type_metadata_and_headers_come_along_and_nothing_is_added(
 
 
 @cases("size", [SMALL, LARGE], [0])
-def test_tags_come_along(driver: Driver, size: int) -> None:
-    put(driver, "/a", data(size), BlobOptions(tags={"team": "a + b", "sum": "1=1"}))
+def test_tags_and_the_storage_class_come_along(driver: Driver, size: int) -> None:
+    tags = {"team": "a + b", "sum": "1=1"}
+    put(driver, "/a", data(size), BlobOptions(tags=tags, storage_class="STANDARD_IA"))
     driver.move("/a", "/b")
-    assert driver.store.options_of(driver.key("/b")).tags == {"team": "a + b", "sum": "1=1"}
-
-
-@cases("size", [SMALL, LARGE], [0])
-def test_the_storage_class_comes_along(driver: Driver, size: int) -> None:
-    put(driver, "/a", data(size), BlobOptions(storage_class="STANDARD_IA"))
-    driver.move("/a", "/b")
-    assert driver.store.head(driver.key("/b")).storage_class == "STANDARD_IA"
+    key = driver.key("/b")
+    assert (driver.store.options_of(key).tags, driver.store.head(key).storage_class) == (tags, "STANDARD_IA")
 
 
 @large_and_small

@@ -8,7 +8,7 @@ import pytest
 from tests.driver.blobs_and_readers import DroppingStore, MakeDriver, content, data, put
 from tests.driver.store_kinds import PART, cases
 from worker.driver import Driver
-from worker.errors import BlobferryError, InvalidOffsetError, PathNotFoundError, PermissionDeniedError
+from worker.errors import BlobferryError, PathNotFoundError, PermissionDeniedError
 
 pytestmark = pytest.mark.no_cover
 
@@ -38,13 +38,6 @@ def test_a_missing_path_or_a_directory_fails_at_the_call(driver: Driver, path: s
     with pytest.raises(PathNotFoundError) as caught:
         driver.read_stream(path, offset)
     assert (caught.value.path, caught.value.driver) == (path, driver.store.name)
-
-
-def test_a_negative_offset_fails_at_the_call(driver: Driver) -> None:
-    put(driver, "/a", data(SIZE))
-    with pytest.raises(InvalidOffsetError) as caught:
-        driver.read_stream("/a", -1)
-    assert (caught.value.path, caught.value.offset) == ("/a", -1)
 
 
 def test_the_offset_may_be_left_out_and_a_read_of_nothing_does_not_move(driver: Driver) -> None:
