@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.errors import BlobferryError, DestinationNotAllowedError, SourceNotAllowedError
+from worker.errors import BlobferryError, DestinationNotAllowedError, SourceNotAllowedError, SourceNotFoundError
 from worker.transfer.download.destination import FileDestination
 from worker.transfer.sources.file_source import FileSource
 
@@ -23,6 +23,7 @@ class Opener:
     root: Path
     open: Callable[[str, list[Path]], FileSource | FileDestination]
     refused: type[BlobferryError]
+    missing: type[BlobferryError]
 
     def refusal(self, url: str, kind: type[BlobferryError] | None = None) -> str:
         """The message with which a URL is refused for good; no descriptor is left open by it."""
@@ -30,8 +31,7 @@ class Opener:
         with pytest.raises(kind or self.refused) as caught:
             self.open(url, [self.root])
         assert len(os.listdir("/proc/self/fd")) == before
-        assert HOST in str(caught.value)
-        assert not caught.value.transient
+        assert (HOST in str(caught.value), caught.value.transient) == (True, False)
         return str(caught.value)
 
 
@@ -41,8 +41,8 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     (root / "in").mkdir(parents=True)
     (root / "7.mp4").write_bytes(b"here")
     if request.param == "source":
-        return Opener(root, FileSource.open, SourceNotAllowedError)
-    return Opener(root, FileDestination.open, DestinationNotAllowedError)
+        return Opener(root, FileSource.open, SourceNotAllowedError, SourceNotFoundError)
+    return Opener(root, FileDestination.open, DestinationNotAllowedError, DestinationNotAllowedError)
 
 
 def test_a_file_outside_of_the_roots_is_refused_with_the_roots(opener: Opener, tmp_path: Path) -> None:
@@ -55,6 +55,12 @@ def test_a_missing_path_outside_of_the_roots_does_not_tell_that_it_is_missing(
     path: str, opener: Opener, tmp_path: Path
 ) -> None:
     assert "outside" in opener.refusal((tmp_path / path).as_uri())
+
+
+@pytest.mark.parametrize("path", ["none/7.mp4", "7.mp4/below"])
+def test_a_path_without_its_directory_is_refused_by_its_name(path: str, opener: Opener) -> None:
+    url = (opener.root / path).as_uri()
+    assert url in opener.refusal(url, opener.missing)
 
 
 def test_a_neighbour_whose_name_begins_like_a_root_is_outside(opener: Opener, tmp_path: Path) -> None:
