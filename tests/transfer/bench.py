@@ -1,6 +1,7 @@
 """A bench for uploads: an engine, a store in memory and a job's checkpoint; and doubles that count, tell and stop."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
@@ -50,6 +51,13 @@ def read(source: Source, offset: int, size: int) -> bytes:
     buffer = bytearray(size)
     source.readinto(offset, memoryview(buffer))
     return bytes(buffer)
+
+
+def read_by_threads(source: Source, size: int = 5_000) -> bytes:
+    """All of it twice, by eight threads."""
+    offsets = list(range(0, source.size, size)) * 2
+    with ThreadPoolExecutor(8) as pool:
+        return b"".join(pool.map(lambda offset: read(source, offset, size), offsets))
 
 
 class StopAfter:

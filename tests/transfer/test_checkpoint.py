@@ -187,10 +187,13 @@ def test_ids_are_known_once_saved_and_as_long_as_they_may_be_open(reopen: Reopen
 
 def test_the_same_source_can_be_pinned_again_and_another_one_not(reopen: Reopen) -> None:
     reopen().pin_source(35, FINGERPRINT)
-    reopen().pin_source(35, dict(FINGERPRINT))
+    checkpoint = reopen()
+    checkpoint.pin_source(35, dict(FINGERPRINT))
     for change_ in ({"size": 36}, {"mtime_ns": 1}):
         with pytest.raises(SourceChangedError):
-            reopen().pin_source(35, FINGERPRINT | change_)
+            checkpoint.pin_source(35, FINGERPRINT | change_)
+    with pytest.raises(SourceChangedError):
+        reopen().pin_source(35, FINGERPRINT | {"mtime_ns": 2})
 
 
 def test_the_mark_is_the_same_in_every_run_and_another_for_every_job(reopen: Reopen) -> None:

@@ -89,7 +89,7 @@ NO_FILE = ["{root}/", "{root}/.", "{root}/..", "{root}/%2e%2e", "{root}/in/", "{
         ("{root}/file/7.mp4", "open its directory"),
     ],
 )
-def test_what_can_be_no_destination_is_refused_for_good_and_nothing_is_made_or_left_open(
+def test_what_can_be_no_destination_is_refused_and_nothing_is_made_or_left_open(
     url: str, reason: str, root: Path
 ) -> None:
     (root / "in").mkdir()

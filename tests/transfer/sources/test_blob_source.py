@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from io import BytesIO
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, WrappedStore, tiny_store
-from tests.transfer.bench import BLOB, Bench, at, read
+from tests.transfer.bench import BLOB, Bench, at, read, read_by_threads
 from worker.errors import (
     BucketNotFoundError,
     ChecksumMismatchError,
@@ -54,10 +53,7 @@ def test_a_blob_is_read_at_any_offset_by_the_version_first_seen(store: MemorySto
 
 
 def test_many_threads_read_at_once(store: MemoryStore) -> None:
-    source = BlobSource(store, "a", URL)
-    with ThreadPoolExecutor(8) as pool:
-        pieces = list(pool.map(lambda offset: read(source, offset, 5_000), range(0, 100_000, 5_000)))
-    assert b"".join(pieces) == DATA
+    assert read_by_threads(BlobSource(store, "a", URL)) == DATA * 2
 
 
 def test_an_empty_blob_is_a_source_of_no_bytes(store: MemoryStore) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.transfer.bench import read
-from worker.errors import SourceChangedError, SourceNotAllowedError, SourceNotFoundError
+from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceNotFoundError
 from worker.transfer.sources.file_source import FileSource
 
 HOST = socket.gethostname()
@@ -64,16 +64,20 @@ def test_a_percent_encoded_name_is_decoded(name: str, root: Path) -> None:
     assert read_file(root / name, root) == b"here"
 
 
-def test_a_missing_file_is_named_with_the_host(root: Path) -> None:
-    with pytest.raises(SourceNotFoundError, match=f"{root}/none.* {HOST}"):
-        read_file(root / "none", root)
-
-
-def test_a_symlink_out_of_a_root_is_refused(tmp_path: Path, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [("none", SourceNotFoundError, "{root}/none"), ("link", SourceNotAllowedError, "symlinks resolved")],
+)
+def test_a_missing_file_or_a_symlink_out_of_a_root_is_refused_and_leaves_nothing_open(
+    name: str, kind: type[SourceError], reason: str, tmp_path: Path, root: Path
+) -> None:
     (tmp_path / "outside.bin").write_bytes(b"secret")
     (root / "link").symlink_to(tmp_path / "outside.bin")
-    with pytest.raises(SourceNotAllowedError, match=f"{HOST}.*symlinks resolved"):
-        read_file(root / "link", root)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(kind, match=reason.format(root=root)) as caught:
+        FileSource.open((root / name).as_uri(), [root])
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert HOST in str(caught.value)
 
 
 def test_a_symlink_within_the_roots_is_followed(file: Path, root: Path) -> None:

@@ -129,13 +129,8 @@ def test_a_last_writer_replaces_what_somebody_else_put_in_between(memory: Memory
 
 
 def test_a_last_writer_whose_answer_is_lost_does_not_write_over_a_later_one(memory: MemoryStore) -> None:
-    store = FaultyStore(memory, "put", when="after")
-
-    def overwrite(verb: str) -> None:
-        if verb == "head" and store.fired == 1 and blob(memory, "key") == NEW:
-            memory.put("key", b"a later one")
-
-    commitment = CommitOnce(HookedStore(store, before=overwrite))
+    overwriting = HookedStore(memory, after=at("put", lambda: memory.put("key", b"a later one"), 1))
+    commitment = CommitOnce(FaultyStore(overwriting, "put", when="after"))
     with pytest.raises(SupersededError):
         commitment.run(is_last_writer=True)
     assert blob(memory, "key") == b"a later one"
@@ -146,7 +141,7 @@ def test_a_last_writer_whose_answer_is_lost_does_not_write_over_a_later_one(memo
     [(StoreUnavailableError, MAX_TRIES, [0.5, 1.0]), (InvalidStoreRequestError, 1, [])],
     ids=["transient", "permanent"],
 )
-def test_a_store_that_stays_down_ends_in_its_own_error_after_the_last_try_and_a_permanent_error_at_once(
+def test_a_lasting_error_ends_it_after_the_last_try_and_a_permanent_one_at_once(
     error: type[StoreError], tries: int, pauses: list[float], memory: MemoryStore
 ) -> None:
     before = blob(memory, "key")

@@ -144,7 +144,7 @@ def test_a_store_that_stays_too_busy_ends_the_run_and_the_parts_are_kept(bench: 
         (WriteConflictError, 1, THREADS),
     ],
 )
-def test_a_busy_store_is_tried_a_few_times_and_a_timeout_is_pressure_and_a_refusal_is_none(
+def test_a_busy_store_is_tried_again_a_timeout_is_pressure_and_a_refusal_is_none(
     error: type[Exception], tries: int, limit: int, pace: Pace
 ) -> None:
     tried: list[int] = []

@@ -4,7 +4,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -120,10 +120,14 @@ def test_a_connection_that_ends_up_elsewhere_is_closed_before_a_byte_is_sent(
     assert listener.heard == [b""]
 
 
-def test_a_name_with_a_public_address_beside_a_private_one_leads_to_the_public_one(listener: Listener) -> None:
-    class Both(PublicConnection):
-        allows = staticmethod(lambda address: address == "127.0.0.1")
+class Inside(PublicConnection):
+    """Takes 127.0.0.1 for the internet; the rest of loopback is inside."""
 
+    allows = staticmethod(lambda address: address == "127.0.0.1")
+
+
+def test_a_name_with_a_public_address_beside_a_private_one_leads_to_the_public_one(listener: Listener) -> None:
+    class Both(Inside):
         def _addresses(self) -> list[str]:
             return ["127.0.0.2", "127.0.0.1"]
 
@@ -145,28 +149,21 @@ def test_proxies_of_the_environment_are_not_used(listener: Listener, monkeypatch
 
 
 def test_a_public_host_that_refuses_or_is_silent_is_transient(get: Get) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = silent.getsockname()[1]
-        waiting = [socket.socket() for _ in range(4)]  # nobody accepts them: the next one gets no answer
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.1", port))
+        for _ in range(4):  # nobody accepts them: the next one gets no answer
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
         with pytest.raises(SourceUnavailableError, match=r"no connection to 127\.0\.0\.1 within 2 s") as caught:
             get(f"http://127.0.0.1:{port}/a")
-        for each in waiting:
-            each.close()
     assert caught.value.transient
     with pytest.raises(SourceUnavailableError, match=r"no connection to 127\.0\.0\.1: .*refused"):
         get(f"http://127.0.0.1:{port}/a")
 
 
 # --- redirects -------------------------------------------------------------------------------------------------------
-
-
-class Inside(PublicConnection):
-    """Takes 127.0.0.1 for the internet; the rest of loopback is inside."""
-
-    allows = staticmethod(lambda address: address == "127.0.0.1")
 
 
 class InsideTls(Inside, PublicTlsConnection):
@@ -393,7 +390,6 @@ def test_a_query_reaches_the_server_as_it_is(site: Site) -> None:
 
 
 def test_not_found_is_not_found(site: Site, get: Get) -> None:
-    site.routes["/a"] = redirect("/b")
-    site.routes["/b"] = status(404)
+    site.routes.update({"/a": redirect("/b"), "/b": status(404)})
     with pytest.raises(SourceNotFoundError):
         get(site.url + "/a")

@@ -9,7 +9,6 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from dev.waiting import wait_until
-from tests.transfer.bench import Bench, read
+from tests.transfer.bench import Bench, read, read_by_threads
 from tests.transfer.sources.http.http_site import (
     Answer,
     Framing,
@@ -87,11 +86,10 @@ def whole(source: Opened) -> bytes:
     return read(source, 0, source.size)
 
 
-def read_by_threads(source: Opened) -> bytes:
-    """All of it twice, by eight threads."""
-    with ThreadPoolExecutor(8) as pool:
-        pieces = pool.map(lambda offset: read(source, offset, 5_000), list(range(0, 100_000, 5_000)) * 2)
-    return b"".join(pieces)
+def assert_kept(source: Opened) -> None:
+    """All of it is in a file, because no two ranges could be joined."""
+    assert isinstance(source, SpooledSource)
+    assert whole(source) == DATA
 
 
 # --- ranges ----------------------------------------------------------------------------------------------------------
@@ -100,8 +98,7 @@ def read_by_threads(source: Opened) -> bytes:
 def test_ranges_are_read_of_the_version_first_seen(site: Site, source: Opened) -> None:
     assert isinstance(source, HttpSource)
     assert (source.size, source.fingerprint) == (100_000, {"size": 100_000, "etag": '"one"'})
-    assert read(source, 70_000, 30_000) == DATA[70_000:]
-    assert read(source, 0, 10) == DATA[:10]
+    assert (read(source, 70_000, 30_000), read(source, 0, 10)) == (DATA[70_000:], DATA[:10])
     source.check()
     assert site.asked("Range") == ["bytes=0-0", "bytes=70000-99999", "bytes=0-9", "bytes=0-0"]
     assert site.asked("If-Range") == [None, '"one"', '"one"', '"one"']
@@ -161,9 +158,7 @@ def test_ranges_are_not_joined_without_a_strong_validator(
     etag: str | None, last_modified: str | None, site: Site, open_: Open
 ) -> None:
     site.etag, site.last_modified = etag, last_modified
-    source = open_(site)
-    assert isinstance(source, SpooledSource)
-    assert whole(source) == DATA
+    assert_kept(open_(site))
     assert site.asked("Range") == ["bytes=0-0", None]
 
 
@@ -374,8 +369,7 @@ def test_identity_is_no_encoding(site: Site, open_: Open) -> None:
 def test_without_ranges_all_of_it_is_kept_and_read_at_any_offset(framing: Framing, site: Site, open_: Open) -> None:
     site.ranges, site.framing = False, framing
     source = open_(site)
-    assert isinstance(source, SpooledSource)
-    assert source.size == 100_000
+    assert_kept(source)
     assert read(source, 70_000, 30_000) == DATA[70_000:]
     assert read_by_threads(source) == DATA * 2
     source.check()
@@ -403,9 +397,7 @@ def test_an_empty_body_is_a_source_of_no_bytes(site: Site, open_: Open) -> None:
 )
 def test_odd_ranges_are_not_relied_on(headers: dict[str, str], site: Site, open_: Open) -> None:
     site.script.append(tell(206, headers, b"x"))
-    source = open_(site)
-    assert isinstance(source, SpooledSource)
-    assert whole(source) == DATA
+    assert_kept(open_(site))
 
 
 def test_a_206_to_a_request_without_a_range_is_an_error(site: Site, open_: Open) -> None:
@@ -498,7 +490,7 @@ def test_no_secret_is_in_errors_and_logs(
 ) -> None:
     url = site.url.replace("://", "://user:hunter2@") + "/a?X-Amz-Signature=hunter2#hunter2"
     with caplog.at_level(logging.DEBUG):
-        source = open_(url)
+        source = open_(url, http_read_seconds=0.5)
         assert whole(source) == DATA
         site.script.extend([trouble] * 5)
         with pytest.raises(SourceError) as caught:
@@ -518,9 +510,8 @@ def test_no_secret_is_in_errors_and_logs(
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(part_size=7_000, part_threads=4)
-    yield engine
-    engine.close()
+    with closing(Engine(part_size=7_000, part_threads=4)) as engine:
+        yield engine
 
 
 @pytest.mark.parametrize("ranges", [True, False])
