@@ -8,12 +8,13 @@ that learns better makes the test fail.
 import base64
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from awscrt import checksums
 
 from worker.errors import StoreError
+from worker.stores.blob_values import Page
 from worker.stores.store import Store
 from worker.units import MIB
 
@@ -71,6 +72,17 @@ def checksum(algorithm: str, data: bytes) -> str:
 
 def keys(store: Store, prefix: str) -> list[str]:
     return [entry.key for entry in store.list_page(prefix).entries]
+
+
+def pages(store: Store, prefix: str = "", **arguments: Any) -> Iterator[Page]:
+    """All pages of a listing."""
+    token = None
+    while True:
+        page = store.list_page(prefix, token=token, **arguments)
+        yield page
+        token = page.next_token
+        if token is None:
+            return
 
 
 def error_of(call: Callable[..., object], *args: Any, **keywords: Any) -> type[StoreError] | None:

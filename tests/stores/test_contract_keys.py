@@ -3,7 +3,7 @@
 import pytest
 
 from tests.doubles import blob
-from tests.stores.contract import LAST, ODD_NAMES, Deviates, error_of, keys
+from tests.stores.contract import LAST, ODD_NAMES, Deviates, error_of, keys, pages
 from tests.stores.open_upload import OpenUpload
 from worker.errors import InvalidStoreRequestError
 from worker.stores.blob_values import BlobOptions
@@ -46,14 +46,10 @@ def test_a_delimiter_gathers_what_lies_deeper(store: Store, prefix: str) -> None
 def all_items(store: Store, prefix: str, *, limit: int, delimiter: str = "") -> list[str]:
     """Keys and common prefixes of all pages, in order."""
     found: list[str] = []
-    token = None
-    while True:
-        page = store.list_page(prefix, delimiter=delimiter, token=token, limit=limit)
+    for page in pages(store, prefix, limit=limit, delimiter=delimiter):
         assert len(page.entries) + len(page.prefixes) <= limit
-        found += [entry.key for entry in page.entries] + list(page.prefixes)
-        token = page.next_token
-        if token is None:
-            return found
+        found += [*(entry.key for entry in page.entries), *page.prefixes]
+    return found
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
