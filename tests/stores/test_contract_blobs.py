@@ -22,8 +22,8 @@ from worker.errors import (
     RangeNotSatisfiableError,
     SourceUnavailableError,
 )
-from worker.stores.blob_values import BlobOptions
-from worker.stores.store import Body, Store
+from worker.stores.blob_values import BlobHead, BlobOptions, KeyEntry
+from worker.stores.store import Store
 
 pytestmark = pytest.mark.every_run_on("local", "moto")
 LARGE = os.urandom(300_001)
@@ -35,7 +35,9 @@ LARGE = os.urandom(300_001)
 @pytest.mark.parametrize("body", [bytes, ReusedBuffer])
 @pytest.mark.parametrize("data", [b"hello", b"", LARGE], ids=["small", "empty", "large"])
 @pytest.mark.every_run_on("swift", only="large")
-def test_a_blob_that_was_put_is_read_back(store: Store, key: str, data: bytes, body: type[Body]) -> None:
+def test_a_blob_that_was_put_is_read_back(
+    store: Store, key: str, data: bytes, body: type[bytes | ReusedBuffer]
+) -> None:
     store.put(key, body(data))
     assert (blob(store, key), store.head(key).size) == (data, len(data))
 
@@ -162,6 +164,7 @@ def test_a_get_pinned_to_an_etag_of_the_past_is_refused(store: Store, key: str, 
 def test_head_and_a_listing_tell_size_and_time_in_utc(store: Store, prefix: str, key: str) -> None:
     before = datetime.now(UTC)
     store.put(key, b"hello")
+    told: BlobHead | KeyEntry
     for told in (store.head(key), *store.list_page(prefix).entries):
         assert (told.key, told.size, told.mod_time.utcoffset()) == (key, 5, timedelta(0))
         assert abs(told.mod_time - before) < timedelta(seconds=30)

@@ -573,8 +573,7 @@ def test_a_disk_that_is_read_only_reads(store: LocalStore, path: Path, is_killed
         assert (path / "index.db-wal").exists() == is_killed
         subprocess.run(["mount", "-o", "remount,ro", path], check=True)
 
-        assert blob(store, "a") == OLD
-        assert all_keys(store) == ["a"]
+        assert (all_keys(store), blob(store, "a")) == (["a"], OLD)
         with pytest.raises(PermissionDeniedError, match="read-only"):
             store.put("a", NEW)
         assert [failure.code for failure in store.delete_batch(["a"])] == ["permission_denied"]

@@ -114,7 +114,7 @@ def test_a_body_that_lies_about_its_size_stores_nothing(make: Make, tmp_path: Pa
     store = make()
     with pytest.raises(InvalidStoreRequestError, match=f"bytes and says {size}"):
         store.put("a", Liar(bytes(10)))
-    assert list(store.list_page("").entries) == list(tmp_path.glob("bucket/files/*")) == []
+    assert [*store.list_page("").entries, *tmp_path.glob("bucket/files/*")] == []
 
 
 # --- what is kept ------------------------------------------------------------------------------------------------

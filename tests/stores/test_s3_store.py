@@ -373,6 +373,7 @@ def upload_page(name: str, is_truncated: bool = True) -> Answer:
 
 
 NOT_FOUND, FORBIDDEN, FAILED = Answer(404), Answer(403), refusal(412, "PreconditionFailed")
+TRUNCATED = "truncated a listing"
 NO_STEP = "<NextContinuationToken>t</NextContinuationToken>"
 
 #: The answers to a call, the call, the error that they mean, and a part of its message.
@@ -403,10 +404,10 @@ ODD: dict[str, tuple[list[Answer], Call, type[StoreError], str]] = {
     "501 to a condition": ([Answer(501)], CREATES, NotSupportedError, "501"),
     "412 at once": ([FAILED], CREATES, PreconditionFailedError, "412"),
     "412 after a lost answer": ([Answer(hang_up=True), FAILED], CREATES, StoreUnavailableError, "sent 2 times"),
-    "a listing without a next page": ([listing("ListBucketResult", "")], LISTS, NotSupportedError, ""),
-    "a listing that does not advance": ([listing("ListBucketResult", NO_STEP)], LISTS, NotSupportedError, ""),
-    "parts that are listed again and again": ([part_page(1)], lists_parts, NotSupportedError, ""),
-    "uploads that are listed again and again": ([upload_page("a")], lists_uploads, NotSupportedError, ""),
+    "a listing without a next page": ([listing("ListBucketResult", "")], LISTS, NotSupportedError, TRUNCATED),
+    "a listing that does not advance": ([listing("ListBucketResult", NO_STEP)], LISTS, NotSupportedError, TRUNCATED),
+    "parts that are listed again and again": ([part_page(1)], lists_parts, NotSupportedError, TRUNCATED),
+    "uploads that are listed again and again": ([upload_page("a")], lists_uploads, NotSupportedError, TRUNCATED),
     "no lifecycle rules": ([refusal(501, "NotImplemented")], LIFETIME, NotSupportedError, "501"),
     "rules of no bucket": ([refusal(404, "NoSuchBucket")], LIFETIME, BucketNotFoundError, "404"),
 }
