@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -80,8 +81,7 @@ def requeue(database: Database, *, limit: int = 10) -> list[str]:
 
 def die(database: Database, job_id: str) -> None:
     """A worker claims the job and dies; the job is re-queued."""
-    claim(database, job_id)
-    expire_lease(database, job_id)
+    abandon(database, job_id)
     assert requeue(database) == [job_id]
 
 
@@ -143,6 +143,12 @@ def expire_lease(database: Database, job_id: str) -> None:
     change(database, job_id, lease_expires_at=ago(1))
 
 
+def abandon(database: Database, job_id: str) -> None:
+    """A worker claims the job and dies; its lease runs out."""
+    claim(database, job_id)
+    expire_lease(database, job_id)
+
+
 def take_away(database: Database, job_id: str) -> None:
     """Expire the lease and re-queue the job in one transaction, so that the heartbeat cannot renew it in between."""
     with database.begin() as session:
@@ -167,3 +173,18 @@ def change_upload(database: Database, upload: int, **values: Any) -> None:
 def count_rows(database: Database, table: str) -> int:
     with database.begin() as session:
         return int(session.scalar(text(f"SELECT count(*) FROM {table}")) or 0)
+
+
+class Rows:
+    """The functions above and models.queries, for one database: ``rows.claim(job_id)``, ``rows.finish_job(job, {})``.
+
+    Each query is a transaction of its own.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __getattr__(self, name: str) -> Any:
+        if name in globals():
+            return partial(globals()[name], self.database)
+        return partial(in_transaction, self.database, getattr(queries, name))
