@@ -1,8 +1,12 @@
 """Requests that are refused, with the error that everybody gives: contract, Client, command and bare task."""
 
+import re
 from typing import Any, Final, NamedTuple
 
+import pytest
+
 from blobferry.checks.arguments import MAX_CONTENT, MAX_OFFSET
+from blobferry.contract import check_request
 from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, UnsupportedMethodError
 
 FILE: Final = "file:///srv/a"
@@ -15,6 +19,12 @@ class Refused(NamedTuple):
     error: type[InvalidRequestError]
     says: str  #: a part of the message
     command: list[str] | None = None  #: the same from a shell, where it can be typed
+
+    def by_contract(self) -> InvalidRequestError:
+        """The error that the contract raises."""
+        with pytest.raises(self.error, match=re.escape(self.says)) as caught:
+            check_request(self.operation, self.arguments)
+        return caught.value
 
     def __str__(self) -> str:
         return f"{self.operation} {self.says}"[:50]

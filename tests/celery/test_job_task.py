@@ -22,25 +22,9 @@ from blobferry.contract import JOBS_QUEUE, ROW_HEADER, SEQ_HEADER
 from blobferry.messages.job_messages import Message, client_app, publish
 from dev.waiting import wait_until
 from models import Database, JobRow, queries
-from tests.doubles import (
-    PUBLISHING,
-    DeathError,
-    FaultyStore,
-    HookedStore,
-    blob,
-)
+from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
 from tests.jobs.job_world import KEY, PART, PATH, THREADS, World
-from tests.models.rows import (
-    LEASE,
-    ago,
-    claim,
-    count_rows,
-    expire_lease,
-    job_row,
-    outcomes,
-    submit,
-    tombstones,
-)
+from tests.models.rows import LEASE, ago, claim, count_rows, expire_lease, job_row, outcomes, submit, tombstones
 from worker.celery import revoke as revoking
 from worker.celery.bare_task import make_row
 from worker.celery.job_task import JobTask

@@ -269,19 +269,12 @@ def test_a_job_that_has_not_ended_is_what_retry_returns(ferry: Client, submit: S
     ("values", "words"),
     [
         ({"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it again"),
-        (
-            {"state": "failed", "deadline": datetime(2026, 1, 1, tzinfo=UTC)},
-            "its deadline was 2026-01-01T.*; submit",
-        ),
+        ({"state": "failed", "deadline": datetime(2026, 1, 1, tzinfo=UTC)}, "its deadline was 2026-01-01T.*; submit"),
     ],
     ids=["cancelled", "overdue"],
 )
 def test_a_job_that_cannot_be_retried_says_to_submit_it_again(
-    ferry: Client,
-    submit: Submit,
-    site: Site,
-    values: dict[str, Any],
-    words: str,
+    ferry: Client, submit: Submit, site: Site, values: dict[str, Any], words: str
 ) -> None:
     job = submit(**values)
     site.add_upload(job, state="open", recheck_at=LATER)
@@ -371,12 +364,7 @@ def test_a_request_that_races_a_completion_waits_for_its_commit(
     ("left", "fingerprint", "done"), [("gone", None, 0), ("aborting", None, 0), ("open", {"mtime_ns": 1}, 20)]
 )
 def test_a_retry_without_an_upload_takes_the_source_as_it_is_now(
-    ferry: Client,
-    submit: Submit,
-    site: Site,
-    left: str,
-    fingerprint: Any,
-    done: int,
+    ferry: Client, submit: Submit, site: Site, left: str, fingerprint: Any, done: int
 ) -> None:
     job = submit(state="failed", source_fingerprint={"mtime_ns": 1}, bytes_done=20, error_code="source_changed")
     site.add_upload(job, state=left)

@@ -23,11 +23,7 @@ from tests.conftest import alembic_config
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[tuple[services.Postgres, str]]:
     """A PostgreSQL that a test may kill, and the URL of a migrated database in it."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        _own(patch) as server,
-        services.postgres_database(server) as url,
-    ):
+    with pytest.MonkeyPatch.context() as patch, _own(patch) as server, services.postgres_database(server) as url:
         command.upgrade(alembic_config(url), "head")
         yield server, url
 

@@ -69,12 +69,7 @@ def test_processes_that_race_for_a_key_make_one_job(site: Site) -> None:
     command = [sys.executable, "-m", "blobferry", "write", SOURCE]
     options = ["--idempotency-key", "k", "--json"]
     started = [
-        subprocess.Popen(
-            [*command, f"/{number % 2}", *options],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen([*command, f"/{number % 2}", *options], env=environment, stdout=subprocess.PIPE, text=True)
         for number in range(4)
     ]
     said = [json.loads(process.communicate(timeout=60)[0]) for process in started]

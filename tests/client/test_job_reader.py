@@ -74,11 +74,7 @@ def test_an_end_is_seen_within_half_a_second(ferry: Client, site: Site) -> None:
 def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, site: Site) -> None:
     job = ferry.write_stream("/a", SOURCE)
     steps: Iterator[dict[str, Any]] = iter(
-        [
-            {"state": "running", "size": 10, "attempt": 1},
-            {"bytes_done": 5},
-            {"state": "succeeded", "bytes_done": 10},
-        ]
+        [{"state": "running", "size": 10, "attempt": 1}, {"bytes_done": 5}, {"state": "succeeded", "bytes_done": 10}]
     )
     seen = []
     for now in ferry.watch(job.id, timeout=30):

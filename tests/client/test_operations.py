@@ -172,12 +172,7 @@ SAYS = {
     "read_stream": "5 B of /a are in file:///srv/out%20b",
     "delete": "nothing is left of /a and what was under it",
 }
-RUNNING = {
-    "put_content": "2 of 5 B",
-    "move": "2 of 5 B",
-    "read_stream": "2 of 5 B",
-    "delete": "deleting /a",
-}
+RUNNING = {"put_content": "2 of 5 B", "move": "2 of 5 B", "read_stream": "2 of 5 B", "delete": "deleting /a"}
 
 
 @pytest.mark.parametrize("name", SAYS)

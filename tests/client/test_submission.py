@@ -15,13 +15,7 @@ import redis
 from sqlalchemy import create_engine, event, text
 
 from blobferry import Client
-from blobferry.errors import (
-    ConfigurationError,
-    ConflictError,
-    InvalidPathError,
-    InvalidRequestError,
-    UnreachableError,
-)
+from blobferry.errors import ConfigurationError, ConflictError, InvalidPathError, InvalidRequestError, UnreachableError
 from blobferry.sql.database import _begin_immediate, _configure_sqlite, open_engine
 from dev.services import free_port, postgres_database, valkey, wait_until
 from tests.client.conftest import SOURCE, Site

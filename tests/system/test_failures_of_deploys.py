@@ -42,11 +42,15 @@ def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowle
             for job in jobs:
                 scene.under_way(job)
             assert told_to_end(first.pids[0], signal.SIGTERM, within=seconds) == 0
-        assert {scene.client.get(job.id).state for job in (*jobs, waiting)} == {"queued"}
+        handed_over = [scene.client.get(job.id) for job in (*jobs, waiting)]
+        assert {(job.state, job.worker) for job in handed_over} == {("queued", None)}
+        assert all(0 < job.bytes_done < 12 * size for job in handed_over[:2])
         assert unacknowledged(broker) == 0
         with scene.stack.worker("second"):
-            jobs = [scene.succeeded(job, attempt=1) for job in (*jobs, waiting)]
-        scene.assert_sent_once(*jobs)
+            scene.succeeded_once(*jobs, waiting)
+        for job in jobs:
+            (attempt,) = scene.attempts(job)
+            assert (attempt["outcome"], attempt["bytes_sent"]) == ("succeeded", 12 * size)
         assert unacknowledged(broker) == 0
 
 
@@ -54,8 +58,7 @@ def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowle
 def test_a_worker_that_is_not_given_the_time_to_drain_loses_nothing(stack: Stack, how: str) -> None:
     with recorded(stack, delays={"upload_part": 1.0}) as scene:
         with scene.stack.worker("first") as first:
-            job = scene.submit("/cold/blob", 9)
-            waiting = scene.submit("/cold/waiting", 1)
+            job, waiting = scene.submit("/cold/blob", 9), scene.submit("/cold/waiting", 1)
             scene.under_way(job)
             if how == "SIGQUIT":
                 told_to_end(first.pids[0], signal.SIGQUIT, within=20)
@@ -78,8 +81,7 @@ def test_a_rolling_restart_of_two_workers_under_load_costs_no_job_a_lease(stack:
                 wait_until(lambda: any(scene.client.get(job.id).bytes_done for job in jobs), 30, "load")
                 assert told_to_end(worker.pids[0], signal.SIGTERM, within=10) == 0
                 worker.restart()
-            jobs = [scene.succeeded(job, attempt=1, timeout=90) for job in jobs]
-        scene.assert_sent_once(*jobs)
+            scene.succeeded_once(*jobs, timeout=90)
         assert unacknowledged(broker) == 0
 
 
@@ -100,5 +102,4 @@ def test_a_child_is_recycled_between_two_slices_of_a_job(stack: Stack, limit: di
             job = scene.until(job, lambda job: job.is_final or (job.worker and job.worker not in children))
             assert not job.is_final, f"it has seen {children} only"
             children.add(str(job.worker))
-        job = scene.succeeded(job, attempt=1)
-        scene.assert_sent_once(job)
+        scene.succeeded_once(job)

@@ -138,13 +138,7 @@ def test_kills_lose_nothing_and_send_nothing_twice(stack: Stack, broker: Valkey,
             )
             job = wait_for(client, job.id, lambda job: job.is_final)
             assert_resumed_well(
-                stack,
-                rows,
-                requests,
-                job,
-                file,
-                killed_at=killed_at,
-                saved={row["part_number"] for row in saved},
+                stack, rows, requests, job, file, killed_at=killed_at, saved={row["part_number"] for row in saved}
             )
             resumed += job.attempt > 1
             victim.restart()
