@@ -94,6 +94,7 @@ REFUSED: Final = (
         ["move", "/a", "/b", "--dest-storage", "A B"],
     ),
     Refused("delete", {"path": "/"}, InvalidPathError, "'/'", ["delete", "/"]),
+    Refused("delete", {"path": "/a", "priority": "high"}, InvalidRequestError, "priority: needs a whole"),
     Refused("delete", {"path": "/a", "offset": 0}, InvalidRequestError, "delete: unknown argument 'offset'"),
     Refused("get_content", {"path": "/"}, InvalidPathError, "'/'", ["read", "/", "-"]),
     Refused("get_content", {"path": "/a", "priority": 1}, InvalidRequestError, "unknown argument 'priority'"),

@@ -1,20 +1,20 @@
 """Cancel, pause, resume and retry: what they write and refuse, and that many may call them at once."""
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import insert, select, update
 
-from blobferry import Client, Job, JobState
+from blobferry import Client, Job
 from blobferry.errors import InvalidRequestError, JobNotFoundError, TooLateError
 from blobferry.sql.clock import db_now
 from blobferry.sql.tables import attempts, jobs, uploads
-from dev.services import free_port, wait_until
-from tests.client.conftest import SOURCE, Site
+from dev.services import free_port
+from tests.client.conftest import SOURCE, Site, Submit, all_at_once
 
 LATER = datetime(2031, 1, 1, tzinfo=UTC)
 ASK: dict[str, Callable[[Client, str], Job]] = {
@@ -28,9 +28,6 @@ RUNNING: dict[str, Any] = {"state": "running", "worker": "w", "token": 1, "lease
 everything = pytest.mark.parametrize("asked_for", ASK)
 
 
-Submit = Callable[..., Job]
-
-
 @pytest.fixture
 def submit(ferry: Client, site: Site) -> Submit:
     """A job whose row has these values; the message of its submit is gone."""
@@ -38,8 +35,7 @@ def submit(ferry: Client, site: Site) -> Submit:
     def submit(**values: Any) -> Job:
         job = ferry.write_stream("/a", SOURCE)
         site.take_messages()
-        if values:
-            site.change(job, **values)
+        site.change(job, **values)
         return ferry.get(job.id)
 
     return submit
@@ -103,11 +99,30 @@ def test_a_cancel_cannot_be_withdrawn(ferry: Client, submit: Submit, site: Site,
     assert site.row(job) == before
 
 
+@pytest.mark.parametrize(
+    ("asked_for", "values"),
+    [
+        ("cancel", {"state": "cancelled", "cancel_requested": True}),
+        ("pause", {"state": "paused", "pause_requested": True}),
+        ("resume", {"state": "retrying", "run_at": LATER}),
+        *(("retry", {"state": state}) for state in ("queued", "running", "retrying", "verifying", "paused")),
+    ],
+    ids=str,
+)
+def test_a_job_that_is_so_already_is_returned_as_it_is(
+    ferry: Client, submit: Submit, site: Site, asked_for: str, values: dict[str, Any]
+) -> None:
+    before = site.row(job := submit(**values))
+    assert ASK[asked_for](ferry, job.id) == job
+    assert site.row(job) == before
+    assert asked_for == "retry" or site.messages() == []
+
+
 @everything
 def test_a_broker_that_is_away_is_only_a_remark(ferry: Client, submit: Submit, site: Site, asked_for: str) -> None:
     job = submit(state={"resume": "paused", "retry": "failed"}.get(asked_for, "queued"))
     for broker in (f"redis://127.0.0.1:{free_port()}/0", None):
-        with Client(database_url=site.url, broker_url=broker) as client:
+        with site.client(broker_url=broker) as client:
             ASK[asked_for](client, job.id)
     now = ferry.get(job.id)
     assert (now.state, now.cancel_requested, now.pause_requested) == {
@@ -136,15 +151,8 @@ def test_a_cancel_of_a_job_that_nobody_runs_is_asked_for_and_a_message_brings_it
 def test_a_cancel_of_a_running_job_needs_no_message(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(**RUNNING)
     assert ferry.cancel(job.id).cancel_requested
-    assert site.take_messages() == []
     after = site.row(job)
-    assert {name: after[name] for name in RUNNING} == RUNNING
-
-
-def test_a_cancelled_job_is_what_a_second_cancel_returns(ferry: Client, submit: Submit, site: Site) -> None:
-    job = submit(state="cancelled", cancel_requested=True)
-    assert ferry.cancel(job.id) == job
-    assert site.take_messages() == []
+    assert ({name: after[name] for name in RUNNING}, site.take_messages()) == (RUNNING, [])
 
 
 def test_a_cancel_of_a_failed_job_gives_up_the_upload_that_it_kept(ferry: Client, submit: Submit, site: Site) -> None:
@@ -169,9 +177,8 @@ def test_a_pause_is_asked_for_and_a_message_brings_it_to_a_row_that_nobody_runs(
     ferry: Client, submit: Submit, site: Site
 ) -> None:
     waiting, running = submit(), submit(**RUNNING)
-    assert ferry.pause(waiting.id).pause_requested
-    assert ferry.pause(running.id).pause_requested
-    assert (site.row(waiting)["state"], site.row(running)["state"]) == ("queued", "running")
+    asked = [ferry.pause(job.id) for job in (waiting, running)]
+    assert [(job.pause_requested, job.state) for job in asked] == [(True, "queued"), (True, "running")]
     assert site.take_messages() == [waiting.id]
 
 
@@ -182,12 +189,6 @@ def test_a_job_that_has_ended_is_not_paused_nor_resumed(ferry: Client, submit: S
         with pytest.raises(TooLateError, match="retry lets it continue" if state == "failed" else "submit it again"):
             ask(job.id)
     assert site.row(job) == before
-
-
-def test_a_paused_job_is_what_a_second_pause_returns(ferry: Client, submit: Submit, site: Site) -> None:
-    before = site.row(job := submit(state="paused", pause_requested=True))
-    assert ferry.pause(job.id) == job
-    assert (site.row(job), site.take_messages()) == (before, [])
 
 
 @pytest.mark.parametrize("not_before", [None, LATER])
@@ -223,15 +224,8 @@ def test_a_pause_that_has_not_taken_effect_is_withdrawn(ferry: Client, submit: S
     before = site.row(job)
     assert not ferry.resume(job.id).pause_requested
     after = site.row(job)
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed <= {"pause_requested", "updated_at"}
+    assert {name for name in before if before[name] != after[name]} <= {"pause_requested", "updated_at"}
     assert kept_until(site, job) == {"open": LATER}
-
-
-def test_a_job_that_was_not_paused_is_what_resume_returns(ferry: Client, submit: Submit, site: Site) -> None:
-    before = site.row(job := submit(state="retrying", run_at=LATER))
-    assert ferry.resume(job.id) == job
-    assert (site.row(job), site.take_messages()) == (before, [])
 
 
 # --- retry ---------------------------------------------------------------------------------------------------------
@@ -256,13 +250,6 @@ def test_a_retried_job_has_all_its_tries_again_and_keeps_its_parts(ferry: Client
     assert {state for state, moment in kept.items() if moment is None} == {"opening", "open", "completing"}
     assert site.take_messages() == [job.id]
     assert ferry.retry(job.id) == now
-
-
-@pytest.mark.parametrize("state", ["queued", "running", "retrying", "verifying", "paused"])
-def test_a_job_that_has_not_ended_is_what_retry_returns(ferry: Client, submit: Submit, site: Site, state: str) -> None:
-    before = site.row(job := submit(state=state))
-    assert ferry.retry(job.id) == job
-    assert site.row(job) == before
 
 
 @pytest.mark.parametrize(
@@ -293,14 +280,7 @@ def test_a_deadline_that_is_still_to_come_is_no_hindrance(ferry: Client, submit:
 
 def test_many_may_ask_for_a_retry_at_once(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(state="failed", failures=8)
-    together = threading.Barrier(8)
-
-    def ask(number: int) -> str:
-        together.wait()
-        return str(ferry.retry(job.id).state)
-
-    with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(ask, range(8))) == {"retrying"}
+    assert {job.state for job in all_at_once([partial(ferry.retry, job.id)] * 8)} == {"retrying"}
     assert (site.row(job)["failures"], set(site.take_messages())) == (0, {job.id})
 
 
@@ -310,28 +290,17 @@ def test_a_cancel_beside_a_retry_never_takes_the_upload_of_a_job_that_continues(
     for _ in range(10):
         job = submit(state="failed")
         site.add_upload(job, state="open", recheck_at=LATER)
-        together = threading.Barrier(2)
-
-        def ask(which: Callable[[str], Job], job_id: str = job.id, together: threading.Barrier = together) -> None:
-            together.wait()
-            which(job_id)
-
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(ask, (ferry.cancel, ferry.retry)))
-        now = ferry.get(job.id)
-        assert now.state == JobState.RETRYING
-        assert kept_until(site, job) == {"open": None}
+        all_at_once([partial(ferry.cancel, job.id), partial(ferry.retry, job.id)])
+        assert (ferry.get(job.id).state, kept_until(site, job)) == ("retrying", {"open": None})
 
 
 @pytest.fixture
 def completing(postgres_site: Site) -> Iterator[tuple[str, Any]]:
     """A running job whose worker has just passed the point of no return, and not committed it yet."""
-    with Client(database_url=postgres_site.url) as client:
+    with postgres_site.client(broker_url=None) as client:
         job = client.write_stream("/a", SOURCE)
-    engine = postgres_site.database.engine
-    with engine.begin() as connection:
-        connection.execute(update(jobs).values(**RUNNING))
-    with engine.connect() as connection:
+    postgres_site.change(job, **RUNNING)
+    with postgres_site.database.engine.connect() as connection:
         connection.execute(update(jobs).where(~jobs.c.cancel_requested).values(phase="completing"))
         yield job.id, connection
 
@@ -342,14 +311,9 @@ def test_a_request_that_races_a_completion_waits_for_its_commit(
     completing: tuple[str, Any], postgres_site: Site, asked_for: str, commits: bool
 ) -> None:
     job_id, connection = completing
-    somebody_waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-    with (
-        Client(database_url=postgres_site.url) as client,
-        ThreadPoolExecutor(1) as thread,
-        postgres_site.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other,
-    ):
+    with postgres_site.client(broker_url=None) as client, ThreadPoolExecutor(1) as thread:
         asking = thread.submit(ASK[asked_for], client, job_id)
-        wait_until(lambda: other.scalar(somebody_waits), 10, f"the {asked_for} waits")
+        postgres_site.wait_until_somebody_waits_for_a_lock()
         if commits:
             connection.commit()
             with pytest.raises(TooLateError, match="phase completing"):
