@@ -16,7 +16,7 @@ from blobferry.sql.tables import attempts, jobs, uploads
 from dev.services import free_port
 from tests.client.conftest import SOURCE, Site, Submit, all_at_once
 
-LATER = datetime(2031, 1, 1, tzinfo=UTC)
+PASSED, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
 ASK: dict[str, Callable[[Client, str], Job]] = {
     "cancel": Client.cancel,
     "pause": Client.pause,
@@ -65,38 +65,38 @@ def test_an_unknown_job_is_not_found(ferry: Client, asked_for: str) -> None:
         ASK[asked_for](ferry, "")
 
 
-@everything
-def test_a_job_that_has_succeeded_is_left_alone(ferry: Client, submit: Submit, site: Site, asked_for: str) -> None:
-    before = site.row(job := submit(state="succeeded", finished_at=LATER))
-    with pytest.raises(TooLateError, match="it has succeeded") as caught:
+BEYOND_RETURN = [("running", "completing"), ("verifying", "verifying"), ("retrying", "deleting_source")]
+#: (who is asked, the row, what the error says)
+TOO_LATE: list[tuple[str, dict[str, Any], str]] = [
+    *((asked_for, {"state": "succeeded", "finished_at": LATER}, "it has succeeded") for asked_for in ASK),
+    *(
+        (asked_for, {"state": state, "phase": phase}, rf"it is {state} \(phase {phase}\); readers may see")
+        for asked_for in ("cancel", "pause")
+        for state, phase in BEYOND_RETURN
+    ),
+    *(
+        (asked_for, {"state": state, "cancel_requested": True}, r"a cancel is requested; .* submit it again")
+        for asked_for in ("pause", "resume", "retry")
+        for state in ("running", "queued", "paused")
+    ),
+    *((asked_for, {"state": "failed"}, "retry lets it continue") for asked_for in ("pause", "resume")),
+    *((asked_for, {"state": "cancelled"}, "submit it again") for asked_for in ("pause", "resume")),
+    ("retry", {"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it again"),
+    ("retry", {"state": "failed", "deadline": PASSED}, "its deadline was 2026-01-01T.*; submit"),
+]
+
+
+@pytest.mark.parametrize(("asked_for", "values", "words"), TOO_LATE, ids=str)
+def test_what_comes_too_late_says_why_and_changes_nothing(
+    ferry: Client, submit: Submit, site: Site, asked_for: str, values: dict[str, Any], words: str
+) -> None:
+    job = submit(**values)
+    site.add_upload(job, state="open", recheck_at=LATER)
+    before = site.row(job)
+    with pytest.raises(TooLateError, match=words) as caught:
         ASK[asked_for](ferry, job.id)
     assert (caught.value.job_id, caught.value.asked) == (job.id, asked_for)
-    assert (site.row(job), site.take_messages()) == (before, [])
-
-
-@everything
-@pytest.mark.parametrize(
-    ("state", "phase"), [("running", "completing"), ("verifying", "verifying"), ("retrying", "deleting_source")]
-)
-def test_beyond_the_point_of_no_return_nothing_changes(
-    ferry: Client, submit: Submit, site: Site, asked_for: str, state: str, phase: str
-) -> None:
-    before = site.row(job := submit(state=state, phase=phase))
-    if asked_for in ("cancel", "pause"):
-        with pytest.raises(TooLateError, match=rf"it is {state} \(phase {phase}\); readers may see"):
-            ASK[asked_for](ferry, job.id)
-    else:
-        assert ASK[asked_for](ferry, job.id) == job
-    assert site.row(job) == before
-
-
-@pytest.mark.parametrize("asked_for", ["pause", "resume", "retry"])
-@pytest.mark.parametrize("state", ["running", "queued", "paused"])
-def test_a_cancel_cannot_be_withdrawn(ferry: Client, submit: Submit, site: Site, asked_for: str, state: str) -> None:
-    before = site.row(job := submit(state=state, cancel_requested=True))
-    with pytest.raises(TooLateError, match=r"a cancel is requested; .* submit it again"):
-        ASK[asked_for](ferry, job.id)
-    assert site.row(job) == before
+    assert (site.row(job), kept_until(site, job), site.take_messages()) == (before, {"open": LATER}, [])
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,7 @@ def test_a_cancel_cannot_be_withdrawn(ferry: Client, submit: Submit, site: Site,
         ("cancel", {"state": "cancelled", "cancel_requested": True}),
         ("pause", {"state": "paused", "pause_requested": True}),
         ("resume", {"state": "retrying", "run_at": LATER}),
+        *((ask, {"state": state, "phase": phase}) for ask in ("resume", "retry") for state, phase in BEYOND_RETURN),
         *(("retry", {"state": state}) for state in ("queued", "running", "retrying", "verifying", "paused")),
     ],
     ids=str,
@@ -182,15 +183,6 @@ def test_a_pause_is_asked_for_and_a_message_brings_it_to_a_row_that_nobody_runs(
     assert site.take_messages() == [waiting.id]
 
 
-@pytest.mark.parametrize("state", ["failed", "cancelled"])
-def test_a_job_that_has_ended_is_not_paused_nor_resumed(ferry: Client, submit: Submit, site: Site, state: str) -> None:
-    before = site.row(job := submit(state=state))
-    for ask in (ferry.pause, ferry.resume):
-        with pytest.raises(TooLateError, match="retry lets it continue" if state == "failed" else "submit it again"):
-            ask(job.id)
-    assert site.row(job) == before
-
-
 @pytest.mark.parametrize("not_before", [None, LATER])
 def test_a_resumed_job_waits_for_a_slot_and_its_upload_is_kept(
     ferry: Client, submit: Submit, site: Site, not_before: datetime | None
@@ -250,25 +242,6 @@ def test_a_retried_job_has_all_its_tries_again_and_keeps_its_parts(ferry: Client
     assert {state for state, moment in kept.items() if moment is None} == {"opening", "open", "completing"}
     assert site.take_messages() == [job.id]
     assert ferry.retry(job.id) == now
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it again"),
-        ({"state": "failed", "deadline": datetime(2026, 1, 1, tzinfo=UTC)}, "its deadline was 2026-01-01T.*; submit"),
-    ],
-    ids=["cancelled", "overdue"],
-)
-def test_a_job_that_cannot_be_retried_says_to_submit_it_again(
-    ferry: Client, submit: Submit, site: Site, values: dict[str, Any], words: str
-) -> None:
-    job = submit(**values)
-    site.add_upload(job, state="open", recheck_at=LATER)
-    before = site.row(job)
-    with pytest.raises(TooLateError, match=words):
-        ferry.retry(job.id)
-    assert (site.row(job), kept_until(site, job), site.take_messages()) == (before, {"open": LATER}, [])
 
 
 def test_a_deadline_that_is_still_to_come_is_no_hindrance(ferry: Client, submit: Submit) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -160,3 +161,9 @@ def child_of(job: Job) -> int:
 def caretaker_of(worker: Worker) -> psutil.Process:
     """The worker's caretaker. Raises StopIteration while it has none."""
     return next(child for child in psutil.Process(worker.pids[0]).children() if "sweep" in child.cmdline())
+
+
+def told_to_end(worker: Worker, signal_number: signal.Signals = signal.SIGTERM, *, within: float) -> int | None:
+    """The exit status of a worker that gets the signal. When this returns, every run of it has ended."""
+    os.kill(worker.pids[0], signal_number)
+    return psutil.Process(worker.pids[0]).wait(timeout=within)

@@ -77,11 +77,11 @@ from tests.system.recorded_stack import LONG_LEASE, Scene, caretaker_of, child_o
 
 def test_every_failure_of_the_table_has_its_test() -> None:
     promised = set(re.findall(r"^ +(test_\w+)$", str(__doc__), re.MULTILINE))
-    assert promised - tests_in("*.py") == set()
-    assert tests_in("test_failures_of_*.py") - promised == {"test_every_failure_of_the_table_has_its_test"}
+    assert promised - names_of_tests("*.py") == set()
+    assert names_of_tests("test_failures_of_*.py") - promised == {"test_every_failure_of_the_table_has_its_test"}
 
 
-def tests_in(pattern: str) -> set[str]:
+def names_of_tests(pattern: str) -> set[str]:
     """The names of all tests in such modules beside this one."""
     text = "\n".join(file.read_text() for file in Path(__file__).parent.glob(pattern))
     return set(re.findall(r"^def (test_\w+)", text, re.MULTILINE))

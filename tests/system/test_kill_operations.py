@@ -93,17 +93,13 @@ class Case(ABC):
         return [r for r in seen if r.operation in operations and r.path == path and r.started_at > moment]
 
     def put(self, key: str) -> None:
-        self.scene.s3.put_object(
-            Bucket=BUCKET, Key=key, Body=CONTENT, ContentType="video/mp4", Metadata={"note": "of the owner"}
-        )
+        told = {"ContentType": "video/mp4", "Metadata": {"note": "of the owner"}}
+        self.scene.s3.put_object(Bucket=BUCKET, Key=key, Body=CONTENT, **told)
 
     def known(self, at: float) -> Kill:
         """What the database knows of the job, whose worker was killed a moment ago."""
-        parts = self.scene.rows.select(
-            'select part_number, "offset", p.size from blobferry_parts p '
-            "join blobferry_uploads u on u.id = upload where job_id = :id",
-            id=self.job_id,
-        )
+        of_job = "from blobferry_parts p join blobferry_uploads u on u.id = upload where job_id = :id"
+        parts = self.scene.rows.select(f'select part_number, "offset", p.size {of_job}', id=self.job_id)
         (row,) = self.scene.rows.select("select cutoff, worker from blobferry_jobs where id = :id", id=self.job_id)
         return Kill(at, parts, row["cutoff"], row["worker"])
 
@@ -129,9 +125,7 @@ class Move(Case):
     def look(self) -> None:
         source = self._size(BUCKET, self.source)  # first: what is gone by now must have arrived by now
         dest = self._size(self.dest_bucket, self.dest)
-        assert source in (None, SIZE)
-        assert dest in (None, SIZE)
-        assert SIZE in (source, dest), "the source went before the destination was complete"
+        assert {source, dest} in ({SIZE}, {SIZE, None}), "the source went before the destination was complete"
 
     def _size(self, bucket: str, key: str) -> int | None:
         # Size alone: for a moment moto shows a completed upload without its metadata.
@@ -288,9 +282,8 @@ def assert_history_is_right(scene: Scene, job: Job, kill: Kill) -> None:
     assert [row["outcome"] for row in attempts] == ["died"] * (job.attempt - 1) + ["succeeded"]
     assert kill.worker is None or attempts[-1]["worker"] != kill.worker
     assert all(row["started_at"] <= row["finished_at"] for row in attempts)
-    uploads = scene.rows.select(
-        "select state, upload_id from blobferry_uploads where job_id = :id order by id desc", id=job.id
-    )
+    newest_first = "select state, upload_id from blobferry_uploads where job_id = :id order by id desc"
+    uploads = scene.rows.select(newest_first, id=job.id)
     assert [row["state"] for row in uploads[:1]] == ["completed"] * (job.operation != "delete")
     for lost in uploads[1:]:  # the worker died before the store could tell it an id
         assert (lost["state"], lost["upload_id"]) == ("gone", None)

@@ -6,19 +6,17 @@ arrive once it is joined again, long after others have taken its jobs over. The 
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
-import psutil
 import psycopg
 import pytest
 
@@ -31,7 +29,7 @@ from dev.stack import BUCKET, CHECKOUT, Stack, Worker
 from tests.system.conftest import FAST, PART_SIZE, PART_THREADS, prepared
 from tests.system.crowded_moto import crowded_moto
 from tests.system.observation import head
-from tests.system.recorded_stack import Scene, looked_at
+from tests.system.recorded_stack import Scene, looked_at, told_to_end
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -209,7 +207,7 @@ def replaced_amid(site: Site, *services: str) -> Iterator[Cargo]:
             cargo.replace()
             site.alpha.join()
         assert_alpha_works_on(site)
-        end(alpha)
+        told_to_end(alpha, within=90)
     cargo.assert_is_replaced()
     assert site.snapshot(jobs) == rows
 
@@ -277,26 +275,28 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
 """
 
 
+@contextmanager
+def started(*command: str) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes]]]:
+    """A process, which is killed in the end, and what it prints."""
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout
+        finally:
+            process.kill()
+
+
 def test_a_host_that_is_cut_off_hears_nothing_while_the_others_do(hosts: Network, far_broker: Valkey) -> None:
-    where = (hosts.address("broker"), str(far_broker.port))
-    with ExitStack() as listeners:
-        alpha, beta = (
-            listeners.enter_context(
-                subprocess.Popen([*host.prefix, sys.executable, "-c", LISTENER, *where], stdout=subprocess.PIPE)
-            )
-            for host in hosts.hosts
-        )
-        for listener in (alpha, beta):
-            listeners.callback(listener.kill)
-        assert alpha.stdout is not None
-        assert beta.stdout is not None
-        assert (alpha.stdout.readline(), beta.stdout.readline()) == (b"heard\n", b"heard\n")
-        hosts.hosts[0].cut("broker")
-        assert alpha.stdout.readline() == b"silence\n"
-        hosts.hosts[0].join("broker")
-        assert alpha.stdout.readline() == b"heard\n"
-        beta.kill()
-        assert beta.stdout.read() == b"", "the other one has not been disturbed"
+    listen = (sys.executable, "-c", LISTENER, hosts.address("broker"), str(far_broker.port))
+    first, second = hosts.hosts
+    with started(*first.prefix, *listen) as (_, alpha), started(*second.prefix, *listen) as (other, beta):
+        assert (alpha.readline(), beta.readline()) == (b"heard\n", b"heard\n")
+        first.cut("broker")
+        assert alpha.readline() == b"silence\n"
+        first.join("broker")
+        assert alpha.readline() == b"heard\n"
+        other.kill()
+        assert beta.read() == b"", "the other one has not been disturbed"
 
 
 NEXT_RUN: Final = """
@@ -313,11 +313,9 @@ def test_what_a_killed_run_has_left_behind_is_removed_by_the_next(hosts: Network
         shown = [subprocess.check_output(["ip", *what.split()], text=True) for what in ("netns list", "-brief link")]
         return "".join(shown)
 
-    with subprocess.Popen([sys.executable, "-c", NEXT_RUN, "60"], cwd=CHECKOUT, stdout=subprocess.PIPE) as killed:
-        assert killed.stdout is not None
-        name = killed.stdout.readline().decode().strip()
+    with started(sys.executable, "-c", NEXT_RUN, "60") as (_, printed):
+        name = printed.readline().decode().strip()
         assert name.removesuffix("gamma") in names()
-        killed.kill()
     assert name in names()
     subprocess.run([sys.executable, "-c", NEXT_RUN, "0"], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
     assert name.removesuffix("gamma") not in names()
@@ -412,9 +410,3 @@ def assert_alpha_works_on(site: Site) -> None:
     for job in [site.scene.submit(f"/later/{number}", 1) for number in range(6)]:
         job = site.scene.succeeded(job, timeout=90)
         assert hosts_of(site, job)[-1] == "alpha"
-
-
-def end(worker: Worker) -> None:
-    """SIGTERM; every run, also of a job that is not its own any more, has ended when this returns."""
-    os.kill(worker.pids[0], signal.SIGTERM)
-    psutil.Process(worker.pids[0]).wait(timeout=90)

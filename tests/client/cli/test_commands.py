@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +30,27 @@ pytestmark = pytest.mark.no_cover
 COMMAND = [sys.executable, "-W", "error", "-m", "blobferry"]
 
 
-def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
+def start(variables: Mapping[str, str], *words: str, **options: Any) -> "subprocess.Popen[str]":
+    """The command in a process of its own, whose output is text in pipes unless the options say otherwise."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BLOBFERRY_")}
-    return kept | {"PYTHONPATH": str(CHECKOUT), "TERM": "xterm-256color", "TZ": "Asia/Tokyo"} | dict(variables)
+    kept |= {"PYTHONPATH": str(CHECKOUT), "TERM": "xterm-256color", "TZ": "Asia/Tokyo", "PYTHONUNBUFFERED": "1"}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": CHECKOUT} | options
+    return subprocess.Popen([*COMMAND, *words], env=kept | dict(variables), text=True, **options)
 
 
-def run(variables: Mapping[str, str], *words: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words],
-        env=environment_with(variables),
-        cwd=directory or CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def run(variables: Mapping[str, str], *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    with start(variables, *words, **options) as process:
+        said, errors = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(words, process.returncode, said, errors)
 
 
 def run_on_a_terminal(
-    variables: Mapping[str, str], *words: str, meanwhile: Callable[[str, int], None] = lambda screen, pid: None
+    variables: Mapping[str, str], *words: str, meanwhile: Callable[[str], None] = lambda screen: None
 ) -> tuple[int, str]:
     """Exit status and all that appeared on a terminal of 100 columns, without colours and cursor movements."""
     terminal, inside = pty.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    process = subprocess.Popen(
-        [*COMMAND, *words],
-        env=environment_with(variables),
-        stdin=inside,
-        stdout=inside,
-        stderr=inside,
-        start_new_session=True,
-    )
+    process = start(variables, *words, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
     os.close(inside)
     seen = b""
     ends_at = time.monotonic() + 90
@@ -73,7 +64,7 @@ def run_on_a_terminal(
             if chunk == b"":
                 break
             seen += chunk or b""
-            meanwhile(seen.decode(errors="replace"), process.pid)
+            meanwhile(seen.decode(errors="replace"))
         else:
             process.kill()
     return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
@@ -89,7 +80,7 @@ def variables(sqlite_site: Site) -> dict[str, str]:
 
 def test_write_prints_the_id_and_how_to_watch(variables: dict[str, str], client: Client, tmp_path: Path) -> None:
     (tmp_path / "a b#.bin").write_bytes(b"blob")
-    done = run(variables, "write", "a b#.bin", "/x/y.bin", directory=tmp_path)
+    done = run(variables, "write", "a b#.bin", "/x/y.bin", cwd=tmp_path)
     job = client.get(done.stdout.removesuffix("\n"))
     assert (done.returncode, job.source, job.path) == (0, f"file://{tmp_path}/a%20b%23.bin", "/x/y.bin")
     assert done.stderr == f"queued; to watch it: blobferry watch {job.id}\n"
@@ -171,9 +162,7 @@ def test_watch_in_json_prints_a_line_for_each_change(
     variables: dict[str, str], client: Client, sqlite_site: Site
 ) -> None:
     job = client.write_stream("/x", SOURCE)
-    with subprocess.Popen(
-        [*COMMAND, "watch", job.id, "--json"], env=environment_with(variables), stdout=subprocess.PIPE, text=True
-    ) as process:
+    with start(variables, "watch", job.id, "--json") as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["state"] == "queued"
         sqlite_site.change(job, state="running", attempt=1)
@@ -196,15 +185,9 @@ def test_waiting_too_long_exits_4_and_the_job_goes_on(variables: dict[str, str],
 
 def test_an_interrupted_watch_says_that_the_job_goes_on(variables: dict[str, str], client: Client) -> None:
     job = client.write_stream("/x", SOURCE)
-    with subprocess.Popen(
-        [*COMMAND, "watch", job.id],
-        env=environment_with(variables) | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever started these tests in the background of a script has them ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    # Whoever started these tests in the background of a script has them ignore it.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with start(variables, "watch", job.id, preexec_fn=heeds) as process:
         assert process.stdout is not None
         assert "queued" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -228,7 +211,7 @@ def test_a_terminal_sees_a_countdown_and_why(variables: dict[str, str], client: 
     )
     step = next(steps)
 
-    def act(screen: str, pid: int) -> None:
+    def act(screen: str) -> None:
         nonlocal step
         if step[0] in screen:
             sqlite_site.change(job, **step[1])
