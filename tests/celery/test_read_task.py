@@ -1,7 +1,6 @@
 """Read tasks on a real worker, asked by bare Celery: the JSON that they answer, and the errors that they end in."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ from celery import Celery
 from celery.app.trace import build_tracer
 from celery.result import AsyncResult
 
-from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.contract import OPERATIONS, READS
 from models import Database
 from tests.directory_stack import LocalStack, local_stack
@@ -51,35 +49,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> 
         yield Running(stack, app, database)
         database.close()
         app.close()
-
-
-@pytest.mark.parametrize("contents", [b"", b"text", b"\0\xff", "ä".encode(), os.urandom(MAX_CONTENT)], ids=len)
-def test_content_is_answered_as_bytes(contents: bytes, running: Running) -> None:
-    running.stack.driver.put_content("/a", contents)
-    assert running.ask("get_content", path="/a").get(timeout=20) == contents
-
-
-def test_content_of_more_than_a_mebibyte_is_an_error_that_names_read_stream(running: Running) -> None:
-    running.stack.driver.put_content("/a", bytes(MAX_CONTENT + 1))
-    with pytest.raises(InvalidRequestError, match="read_stream"):
-        running.ask("get_content", path="/a").get(timeout=20)
-
-
-def test_stat_is_answered_in_json(running: Running) -> None:
-    running.stack.driver.put_content("/stat/a", b"text")
-    answer = running.ask("stat", path="/stat/a").get(timeout=20)
-    assert (answer["path"], answer["size"], answer["is_dir"]) == ("/stat/a", 4, False)
-    assert datetime.fromisoformat(answer["mod_time"]).utcoffset() == timedelta()
-    directory = {"path": "/stat", "size": 0, "mod_time": None, "is_dir": True}
-    assert running.ask("stat", path="/stat").get(timeout=20) == directory
-    assert running.ask("stat", path="/").get(timeout=20) == directory | {"path": "/"}
-
-
-def test_list_is_answered_as_paths(running: Running) -> None:
-    for path in ("/list/a", "/list/b/c"):
-        running.stack.driver.put_content(path, b"")
-    assert sorted(running.ask("list", path="/list").get(timeout=20)) == ["/list/a", "/list/b"]
-    assert "/list" in running.ask("list", path="/", storage="default").get(timeout=20)
 
 
 @pytest.mark.parametrize("refused", REFUSED, ids=str)

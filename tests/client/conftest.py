@@ -19,7 +19,7 @@ from sqlalchemy import insert, select, text, update
 
 from blobferry import Client, Job
 from blobferry.cli import main
-from blobferry.sql.tables import jobs, parts, uploads
+from blobferry.sql.tables import attempts, jobs, parts, uploads
 from dev.services import Valkey, valkey, wait_until
 from models import Database
 
@@ -86,6 +86,10 @@ class Site:
             upload = session.scalars(statement).one()
             for number, size in enumerate(sizes, start=1):
                 session.execute(insert(parts).values(upload=upload, part_number=number, size=size))
+
+    def add_attempt(self, job: Job, **values: Any) -> None:
+        with self.database.begin() as session:
+            session.execute(insert(attempts).values(job_id=job.id, **values))
 
     def messages(self) -> list[dict[str, Any]]:
         """Headers and body of all waiting messages, the newest first."""

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 
 from blobferry import Client, Job
 from blobferry.errors import InvalidRequestError, JobNotFoundError, TooLateError
 from blobferry.sql.clock import db_now
-from blobferry.sql.tables import attempts, jobs, uploads
+from blobferry.sql.tables import jobs, uploads
 from dev.services import free_port
 from tests.client.conftest import SOURCE, Site, Submit, all_at_once
 
@@ -116,7 +116,8 @@ def test_a_job_that_is_so_already_is_returned_as_it_is(
     before = site.row(job := submit(**values))
     assert ASK[asked_for](ferry, job.id) == job
     assert site.row(job) == before
-    assert asked_for == "retry" or site.messages() == []
+    if asked_for != "retry" and "phase" not in values:  # those may publish what is due
+        assert site.messages() == []
 
 
 @everything
@@ -204,9 +205,8 @@ def test_a_job_paused_between_two_attempts_goes_on_with_the_next_one(
     ferry: Client, submit: Submit, site: Site, outcome: str | None, state: str
 ) -> None:
     job = submit(state="paused", pause_requested=True, attempt=2)
-    with site.database.begin() as session:
-        session.execute(insert(attempts).values(job_id=job.id, attempt=1, outcome="retrying"))
-        session.execute(insert(attempts).values(job_id=job.id, attempt=2, outcome=outcome))
+    site.add_attempt(job, attempt=1, outcome="retrying")
+    site.add_attempt(job, attempt=2, outcome=outcome)
     assert (ferry.resume(job.id).state, ferry.get(job.id).attempt) == (state, 2)
 
 

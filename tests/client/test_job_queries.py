@@ -4,11 +4,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
 
 from blobferry import Client
 from blobferry.errors import InvalidRequestError, JobNotFoundError
-from blobferry.sql.tables import attempts
 from tests.client.conftest import SOURCE, Site
 
 LATER = datetime(2031, 1, 1, tzinfo=UTC)
@@ -129,10 +127,9 @@ def test_unfinished_uploads_are_listed_with_the_bytes_at_risk(ferry: Client, sit
 def test_the_history_is_told_from_the_beginning(ferry: Client, site: Site) -> None:
     job, other = ferry.write_stream("/a", SOURCE), ferry.write_stream("/b", SOURCE)
     ended = {"outcome": "retrying", "error_code": "slow_down", "error_message": "asks", "finished_at": LATER}
-    with site.database.begin() as session:
-        session.execute(insert(attempts).values(job_id=job.id, attempt=2, worker="w2"))
-        session.execute(insert(attempts).values(job_id=job.id, attempt=1, worker="w1", bytes_sent=7, **ended))
-        session.execute(insert(attempts).values(job_id=other.id, attempt=1, remark="begun again"))
+    site.add_attempt(job, attempt=2, worker="w2")
+    site.add_attempt(job, attempt=1, worker="w1", bytes_sent=7, **ended)
+    site.add_attempt(other, attempt=1, remark="begun again")
     first, second = ferry.attempts(job.id)
     assert (first.attempt, first.worker, first.bytes_sent) == (1, "w1", 7)
     assert {name: getattr(first, name) for name in ended} == ended

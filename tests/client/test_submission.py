@@ -227,24 +227,18 @@ def test_a_closed_client_may_be_used_again(ferry: Client, site: Site) -> None:
 # --- configuration -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("BLOBFERRY_DATABASE_URL", None),
-        ("BLOBFERRY_DATABASE_URL", ""),
-        ("BLOBFERRY_DATABASE_URL", "nonsense"),
-        ("BLOBFERRY_DATABASE_URL", "mysql://u:s3cret@h/d"),
-        ("BLOBFERRY_DATABASE_URL", "postgresql://u:p@h:s3cret/d"),
-        ("BLOBFERRY_DATABASE_URL", "postgresql+asyncpg://u:s3cret@h/d"),
-        ("BLOBFERRY_DATABASE_URL", "postgresql+pg8000://u:s3cret@h/d"),
-        ("BLOBFERRY_BROKER_URL", "nonsense"),
-        ("BLOBFERRY_BROKER_URL", "rdis://:s3cret@h"),
-        ("BLOBFERRY_BROKER_URL", "redis://:s3cret/x@h"),
-        ("BLOBFERRY_RESULT_BACKEND", "nonsense"),
-        ("BLOBFERRY_RESULT_BACKEND", "rdis://:s3cret@h"),
-        ("BLOBFERRY_RESULT_BACKEND", "rpc://"),
-        ("BLOBFERRY_RESULT_BACKEND", "rediss://:s3cret@h"),
+WRONG_MEANS: dict[str, list[str | None]] = {
+    "BLOBFERRY_DATABASE_URL": [
+        *(None, "", "nonsense", "mysql://u:s3cret@h/d", "postgresql://u:p@h:s3cret/d"),
+        *("postgresql+asyncpg://u:s3cret@h/d", "postgresql+pg8000://u:s3cret@h/d"),
     ],
+    "BLOBFERRY_BROKER_URL": ["nonsense", "rdis://:s3cret@h", "redis://:s3cret/x@h"],
+    "BLOBFERRY_RESULT_BACKEND": ["nonsense", "rdis://:s3cret@h", "rpc://", "rediss://:s3cret@h"],
+}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [(variable, value) for variable, values in WRONG_MEANS.items() for value in values]
 )
 def test_a_wrong_variable_is_named_and_no_password_shown(variable: str, value: str | None) -> None:
     good = {"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "redis://127.0.0.1"}

@@ -106,6 +106,17 @@ class Scene:
         """The job's history."""
         return self.rows.select("select * from blobferry_attempts where job_id = :id order by attempt", id=job.id)
 
+    def history(self, job: Job, *failed: str) -> list[Mapping[str, Any]]:
+        """The same of a job that has succeeded at last: one attempt after the other, all before it ended so."""
+        attempts = self.attempts(job)
+        assert [row["attempt"] for row in attempts] == list(range(1, job.attempt + 1)), attempts
+        assert [row["outcome"] for row in attempts[-1:]] == ["succeeded"], attempts
+        assert all(row["outcome"] in failed for row in attempts[:-1]), attempts
+        assert all(row["worker"] for row in attempts), attempts
+        moments = [row[name] for row in attempts for name in ("started_at", "finished_at")]
+        assert moments == sorted(moments), attempts
+        return attempts
+
     def asked(self, job: Job, operation: str) -> list[RecordedRequest]:
         """What the store has been asked of this kind, for the job's path."""
         seen = [request for request in self.requests.requests() if request.path.endswith(f"/{BUCKET}{job.path}")]

@@ -30,18 +30,22 @@ pytestmark = pytest.mark.no_cover
 COMMAND = [sys.executable, "-W", "error", "-m", "blobferry"]
 
 
+def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BLOBFERRY_")}
+    return kept | {"PYTHONPATH": str(CHECKOUT), "TERM": "xterm-256color", "TZ": "Asia/Tokyo"} | dict(variables)
+
+
 def start(variables: Mapping[str, str], *words: str, **options: Any) -> "subprocess.Popen[str]":
     """The command in a process of its own, whose output is text in pipes unless the options say otherwise."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BLOBFERRY_")}
-    kept |= {"PYTHONPATH": str(CHECKOUT), "TERM": "xterm-256color", "TZ": "Asia/Tokyo", "PYTHONUNBUFFERED": "1"}
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": CHECKOUT} | options
-    return subprocess.Popen([*COMMAND, *words], env=kept | dict(variables), text=True, **options)
+    means: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen([*COMMAND, *words], env=environment_with(variables), text=True, **means)
 
 
-def run(variables: Mapping[str, str], *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    with start(variables, *words, **options) as process:
-        said, errors = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(words, process.returncode, said, errors)
+def run(variables: Mapping[str, str], *words: str, directory: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
+    environment = environment_with(variables)
+    return subprocess.run(
+        [*COMMAND, *words], env=environment, cwd=directory, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def run_on_a_terminal(
@@ -80,7 +84,7 @@ def variables(sqlite_site: Site) -> dict[str, str]:
 
 def test_write_prints_the_id_and_how_to_watch(variables: dict[str, str], client: Client, tmp_path: Path) -> None:
     (tmp_path / "a b#.bin").write_bytes(b"blob")
-    done = run(variables, "write", "a b#.bin", "/x/y.bin", cwd=tmp_path)
+    done = run(variables, "write", "a b#.bin", "/x/y.bin", directory=tmp_path)
     job = client.get(done.stdout.removesuffix("\n"))
     assert (done.returncode, job.source, job.path) == (0, f"file://{tmp_path}/a%20b%23.bin", "/x/y.bin")
     assert done.stderr == f"queued; to watch it: blobferry watch {job.id}\n"
@@ -187,7 +191,7 @@ def test_an_interrupted_watch_says_that_the_job_goes_on(variables: dict[str, str
     job = client.write_stream("/x", SOURCE)
     # Whoever started these tests in the background of a script has them ignore it.
     heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with start(variables, "watch", job.id, preexec_fn=heeds) as process:
+    with start(variables | {"PYTHONUNBUFFERED": "1"}, "watch", job.id, preexec_fn=heeds) as process:
         assert process.stdout is not None
         assert "queued" in process.stdout.readline()
         process.send_signal(signal.SIGINT)

@@ -65,10 +65,8 @@ def test_of_several_each_is_asked_for_and_the_highest_status_counts(
         ("job_not_found", "nobody"),
         last.id,
     ]
-    for job in (first, last):
-        now = client.get(job.id)
-        changed = {"cancel": now.cancel_requested, "pause": now.pause_requested}.get(name, now.state != state)
-        assert changed
+    for now in (client.get(first.id), client.get(last.id)):
+        assert {"cancel": now.cancel_requested, "pause": now.pause_requested}.get(name, now.state != state)
 
 
 @pytest.mark.parametrize(

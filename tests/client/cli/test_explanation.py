@@ -8,13 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import insert
 
 from blobferry import Client, Job, JobState
 from blobferry.cli.explanation import explanation
 from blobferry.cli.wording import briefly
 from blobferry.sql.clock import db_now
-from blobferry.sql.tables import attempts
 from tests.client.conftest import MIB, SOURCE, Command, Site
 
 CLOCK = r"\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d"
@@ -219,11 +217,8 @@ def job(client: Client, sqlite_site: Site) -> Job:
     sqlite_site.add_upload(job, (MIB,), state="open", size=4 * MIB, recheck_at=db_now(86_400))
     ended = {"outcome": "died", "error_code": "worker_died", "error_message": "gone\x1b[31m", "bytes_sent": 5 * MIB}
     times = {"started_at": db_now(-100.5), "finished_at": db_now(-70)}
-    with sqlite_site.database.begin() as session:
-        session.execute(insert(attempts).values(job_id=job.id, attempt=1, worker="w1@host:7", **times, **ended))
-        session.execute(
-            insert(attempts).values(job_id=job.id, attempt=2, worker="w2@host:8", remark="begun again from byte 0")
-        )
+    sqlite_site.add_attempt(job, attempt=1, worker="w1@host:7", **times, **ended)
+    sqlite_site.add_attempt(job, attempt=2, worker="w2@host:8", remark="begun again from byte 0")
     return job
 
 
