@@ -1,9 +1,13 @@
 """Requests that are refused, with the error that everybody gives: contract, Client, command and bare task."""
 
+import re
 import shlex
 from typing import Any, Final, NamedTuple
 
+import pytest
+
 from blobferry.checks.arguments import MAX_CONTENT, MAX_OFFSET
+from blobferry.contract import check_request
 from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, UnsupportedMethodError
 
 FILE: Final = "file:///srv/a"
@@ -18,6 +22,12 @@ class Refused(NamedTuple):
     says: str  #: a part of the message
     error: type[InvalidRequestError] = InvalidRequestError
     typed: str = ""  #: the same in a shell, where it can be typed
+
+    def by_contract(self) -> InvalidRequestError:
+        """The error that the contract raises."""
+        with pytest.raises(self.error, match=re.escape(self.says)) as caught:
+            check_request(self.operation, self.arguments)
+        return caught.value
 
     def __str__(self) -> str:
         return f"{self.operation} {self.says}"[:50]
@@ -65,6 +75,7 @@ REFUSED: Final = (
         typed="move /a /b --dest-storage 'A B'",
     ),
     Refused("delete", {"path": "/"}, "'/'", InvalidPathError, "delete /"),
+    Refused("delete", {"path": "/a", "priority": "high"}, "priority: needs a whole"),
     Refused("delete", {"path": "/a", "offset": 0}, "delete: unknown argument 'offset'"),
     Refused("get_content", {"path": "/"}, "'/'", InvalidPathError, "read / -"),
     Refused("get_content", {"path": "/a", "priority": 1}, "unknown argument 'priority'"),
