@@ -6,7 +6,7 @@ So a reader that has opened one reads on, whatever becomes of the blob. No symbo
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from io import FileIO
 from typing import Final
@@ -14,7 +14,6 @@ from typing import Final
 from worker.errors import StoreUnavailableError
 from worker.stores.checksums import Digests
 from worker.stores.local.local_errors import local_errors
-from worker.stores.store import Body
 from worker.units import KIB, MIB
 
 _READ: Final = 64 * KIB  #: bytes; as many threads as a copy has each hold one
@@ -91,18 +90,6 @@ def write_all(file: FileIO, data: bytes | memoryview) -> None:
     view = memoryview(data).cast("B")
     while view:
         view = view[file.write(view) :]
-
-
-def pieces_of(body: Body | bytes) -> Iterator[bytes | memoryview]:
-    """A body, at most a MiB at a time and at most one byte more than it says it has."""
-    if isinstance(body, bytes):
-        yield from (memoryview(body)[start : start + MIB] for start in range(0, len(body), MIB))
-        return
-    body.seek(0)
-    left = len(body) + 1
-    while left > 0 and (piece := body.read(min(MIB, left))):
-        left -= len(piece)
-        yield piece
 
 
 def digest_file(file: FileIO, size: int, *algorithms: str) -> Digests:

@@ -1,19 +1,14 @@
 """Rows of the index, as values, and pages of its keys. Keys are compared by their bytes in UTF-8."""
 
-import base64
-import binascii
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Generator
 from dataclasses import asdict, astuple, dataclass
 from datetime import datetime
-from typing import Final
 
-from worker.errors import InvalidStoreRequestError
 from worker.stores.blob_values import BlobOptions, KeyEntry, Page, PartReceipt, UploadEntry
+from worker.stores.listing import AFTER_ALL, page_of
 from worker.stores.refusals import key_bytes
-
-_AFTER_ALL: Final = b"\xff"  #: sorts behind all that begins with what precedes it: it is never in UTF-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,7 @@ def unfinished_uploads(db: sqlite3.Connection, prefix: str) -> list[UploadEntry]
     """The uploads to keys that begin with the prefix, by key, then by age."""
     start = key_bytes("local", prefix)
     query = "SELECT key, id, opened_at FROM uploads WHERE key >= ? AND key < ? ORDER BY key, opened_at"
-    rows = db.execute(query, (start, start + _AFTER_ALL)).fetchall()
+    rows = db.execute(query, (start, start + AFTER_ALL)).fetchall()
     return [UploadEntry(key.decode(), upload_id, datetime.fromisoformat(opened)) for key, upload_id, opened in rows]
 
 
@@ -106,30 +101,12 @@ def put_part(db: sqlite3.Connection, upload_id: str, number: int, part: StoredFi
 
 
 def list_keys(db: sqlite3.Connection, prefix: str, delimiter: str, token: str | None, limit: int) -> Page:
-    """One page. Args: those of :meth:`~worker.stores.store.Store.list_page`; ``limit`` counts prefixes too."""
-    start, cut = key_bytes("local", prefix), key_bytes("local", delimiter)
+    """One page. Args: those of :meth:`~worker.stores.store.Store.list_page`."""
+    first = key_bytes("local", prefix)
     query = "SELECT key, size, mod_time, etag FROM blobs WHERE key >= ? AND key < ? ORDER BY key"
-    bound = _decoded(token)
-    entries: list[KeyEntry] = []
-    prefixes: list[str] = []
-    while True:
-        with closing(db.execute(query, (max(start, bound + b"\0"), start + _AFTER_ALL))) as rows:
-            for key, size, mod_time, etag in rows:
-                if len(entries) + len(prefixes) >= limit:
-                    return Page(entries, prefixes, base64.urlsafe_b64encode(bound).decode())
-                end = key.find(cut, len(start)) if cut else -1
-                if end >= 0:
-                    prefixes.append(key[: end + len(cut)].decode())
-                    bound = key[: end + len(cut)] + _AFTER_ALL
-                    break  # the other keys with this prefix need not be looked at
-                entries.append(KeyEntry(key.decode(), size, datetime.fromisoformat(mod_time), etag))
-                bound = key
-            else:
-                return Page(entries, prefixes, None)
 
+    def entries_from(start: bytes) -> Generator[KeyEntry]:
+        for key, size, mod_time, etag in db.execute(query, (max(first, start), first + AFTER_ALL)):
+            yield KeyEntry(key.decode(), size, datetime.fromisoformat(mod_time), etag)
 
-def _decoded(token: str | None) -> bytes:
-    try:
-        return base64.b64decode(token or "", altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidStoreRequestError(f"local: {token!r} is no token of a listing") from error
+    return page_of(entries_from, prefix, delimiter, token, limit)

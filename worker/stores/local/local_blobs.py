@@ -11,11 +11,11 @@ from worker.errors import StoreUnavailableError
 from worker.stores import refusals
 from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
 from worker.stores.checksums import Digests
-from worker.stores.local.blob_files import BlobFiles, digest_file, pieces_of, write_all
+from worker.stores.local.blob_files import BlobFiles, digest_file, write_all
 from worker.stores.local.index import Change, Index
 from worker.stores.local.index_rows import StoredBlob, StoredFile, delete_blob, find_blob, put_blob
 from worker.stores.local.local_errors import local_errors
-from worker.stores.store import Body
+from worker.stores.streams import Body, pieces_of
 
 
 class LocalBlobs:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import FileIO
 
-from worker.errors import StoreUnavailableError, UploadNotFoundError
+from worker.errors import StoreUnavailableError
 from worker.stores import refusals
 from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt, UploadEntry, normal
 from worker.stores.checksums import join_checksums, multipart_etag
@@ -160,7 +160,7 @@ def _options(db: sqlite3.Connection, key: str, upload_id: str) -> BlobOptions:
     """What the blob of an upload is to carry. Raises UploadNotFoundError."""
     options = index_rows.find_upload(db, key, upload_id)
     if options is None:
-        raise UploadNotFoundError(f"local: no upload {upload_id!r} to {key!r}: completed, aborted or never opened")
+        raise refusals.upload_not_found("local", key, upload_id)
     return options
 
 

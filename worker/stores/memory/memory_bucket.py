@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt
 from worker.stores.checksums import Digests
@@ -18,10 +17,7 @@ from worker.stores.refusals import (
     check_size,
     key_not_found,
 )
-from worker.stores.store import Body
-from worker.units import KIB
-
-_READ_SIZE: Final = 128 * KIB
+from worker.stores.streams import Body, pieces_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,8 @@ class MemoryBucket:
 def received(body: Body | bytes, checksum: str | None, limits: Limits, key: str) -> bytes:
     """The bytes of a body. Raises InvalidStoreRequestError, ChecksumMismatchError."""
     check_key("memory", key)
-    data = body if isinstance(body, bytes) else _read(body)
+    data = b"".join(bytes(piece) for piece in pieces_of(body))
+    check_body_size("memory", len(data), len(body))
     check_size("memory", key, len(data), limits)
     check_whole(data, checksum, key)
     return data
@@ -99,12 +96,3 @@ def check_whole(data: bytes, checksum: str | None, key: str) -> None:
 def etag_of(data: bytes) -> str:
     """The quoted MD5: S3's ETag of a blob or part that was sent in one request."""
     return f'"{Digests("MD5").update(data).md5}"'
-
-
-def _read(body: Body) -> bytes:
-    body.seek(0)
-    data = bytearray()
-    while piece := body.read(_READ_SIZE):
-        data += piece
-    check_body_size("memory", len(data), len(body))
-    return bytes(data)

@@ -1,7 +1,7 @@
 """The memory store: a bucket in a dict, as strict as S3. For tests and for trying things out."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from worker.stores.blob_values import (
     normal,
 )
 from worker.stores.checksums import FULL_OBJECT_ALGORITHMS, Digests
+from worker.stores.listing import page_of
 from worker.stores.memory.memory_bucket import MemoryBucket, etag_of, received
 from worker.stores.memory.memory_uploads import MemoryUploads
 from worker.stores.refusals import check_copy, check_delete, check_key, check_offset, check_size
@@ -129,28 +130,17 @@ class MemoryStore:
 
     # --- many keys ---------------------------------------------------------------------------------------------------
 
-    # The token is the last key or common prefix of the page.
     def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 1_000) -> Page:
         with self._bucket.lock:
             blobs = dict(self._bucket.blobs)
-        entries: list[KeyEntry] = []
-        prefixes: list[str] = []
         keys = sorted((key for key in blobs if key.startswith(prefix)), key=str.encode)
-        last = token or ""
-        for key in keys[bisect_left(keys, last.encode(), key=str.encode) :]:
-            end = key.find(delimiter, len(prefix)) if delimiter else -1
-            item = key if end < 0 else key[: end + len(delimiter)]
-            if item == last:
-                continue
-            if len(entries) + len(prefixes) >= limit:
-                return Page(entries, prefixes, last, self._bucket.now())
-            if end < 0:
+
+        def entries_from(start: bytes) -> Generator[KeyEntry]:
+            for key in keys[bisect_left(keys, start, key=str.encode) :]:
                 blob = blobs[key]
-                entries.append(KeyEntry(key, len(blob.data), blob.mod_time, blob.etag))
-            else:
-                prefixes.append(item)
-            last = item
-        return Page(entries, prefixes, None, self._bucket.now())
+                yield KeyEntry(key, len(blob.data), blob.mod_time, blob.etag)
+
+        return replace(page_of(entries_from, prefix, delimiter, token, limit), served_at=self._bucket.now())
 
     def delete_batch(self, keys: Sequence[str], *, if_match: str | None = None) -> list[DeleteFailure]:
         check_delete(self.name, keys, self.limits)

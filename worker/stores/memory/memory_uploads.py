@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Iterator, Sequence
 
-from worker.errors import UploadNotFoundError
 from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt, PutReceipt, UploadEntry, normal
 from worker.stores.checksums import multipart_etag
 from worker.stores.memory.memory_bucket import (
@@ -19,6 +18,7 @@ from worker.stores.refusals import (
     check_part_range,
     check_parts,
     check_whole_size,
+    upload_not_found,
 )
 from worker.stores.store import Body
 
@@ -110,5 +110,5 @@ class MemoryUploads:
         with self._bucket.lock:
             upload = self._bucket.uploads.get(upload_id)
         if upload is None or upload.key != key:
-            raise UploadNotFoundError(f"memory: no upload {upload_id!r} to {key!r}: completed, aborted or never opened")
+            raise upload_not_found("memory", key, upload_id)
         return upload
