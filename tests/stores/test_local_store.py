@@ -41,7 +41,7 @@ from worker.errors import (
 )
 from worker.stores.blob_values import BlobOptions, Condition, Limits, PartReceipt
 from worker.stores.local import LocalStore
-from worker.stores.local.blob_files import copy_range
+from worker.stores.local.blob_files import append_range
 from worker.stores.local.local_errors import LOCAL_ERRORS, local_errors
 from worker.stores.memory.memory_store import MemoryStore
 from worker.units import GIB, KIB, MIB
@@ -128,8 +128,8 @@ def test_everything_is_on_the_disk_before_it_is_visible(store: LocalStore) -> No
     finally:
         sys.setprofile(None)
 
-    # The bytes; BEGIN, what is there; the name of the bytes; what is to be there, COMMIT; the old bytes.
-    assert calls == ["fsync", "execute", "execute", "link", "fsync", "execute", "execute", "unlink"]
+    # The bytes; BEGIN, what is there; the name of the bytes; the old row, the new one, COMMIT; the old bytes.
+    assert calls == ["fsync", "execute", "execute", "link", "fsync", "execute", "execute", "execute", "unlink"]
     with store._index.read() as index:
         assert index.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert index.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: COMMIT returns when it is on the disk
@@ -767,10 +767,11 @@ def test_where_the_kernel_cannot_copy_between_two_files_it_sends_one_to_the_othe
     source = os.memfd_create("source")  # in no file system that tmp_path could be in
     with open(source, "w+b", buffering=0) as there, (tmp_path / "here").open("w+b", buffering=0) as here:
         there.write(b"0123456789")
-        copy_range(there.fileno(), 2, here.fileno(), 3, 5)
+        here.seek(3)
+        append_range(here, there, 2, 5)
         assert (tmp_path / "here").read_bytes() == bytes(3) + b"23456"
         with pytest.raises(OSError, match="shorter than its record"):
-            copy_range(there.fileno(), 8, here.fileno(), 0, 5)
+            append_range(here, there, 8, 5)
 
 
 # --- large blobs -------------------------------------------------------------------------------------------------

@@ -8,15 +8,13 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from io import FileIO
+from io import BufferedReader, FileIO
 from typing import Final
 
 from worker.errors import StoreUnavailableError
-from worker.stores.checksums import Digests
 from worker.stores.local.local_errors import local_errors
-from worker.units import KIB, MIB
+from worker.units import MIB
 
-_READ: Final = 64 * KIB  #: bytes; as many threads as a copy has each hold one
 _COPY: Final = 128 * MIB  # a multiple of any block size, so that a file system may share blocks; soon interrupted
 #: What a file system answers that cannot copy in the kernel, or not between these two files.
 _NO_COPY: Final = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -34,10 +32,6 @@ class BlobFiles:
         os.makedirs(self._root, exist_ok=True)
         return FileIO(os.open(self._root, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666), "r+b")
 
-    def add(self, file: FileIO, name: str) -> None:
-        """Give an unnamed file its name, on the disk. Its bytes are there already."""
-        link(file, self.path, name)
-
     def open(self, name: str, size: int) -> FileIO:
         """A file, to read. Raises FileNotFoundError; StoreUnavailableError if it has another size."""
         file = FileIO(os.path.join(self.path, name), "rb", opener=no_follow)
@@ -54,8 +48,31 @@ class BlobFiles:
                 os.unlink(os.path.join(self.path, name))
 
 
+class LocalReader:
+    """A range of an open file, which no later call changes."""
+
+    def __init__(self, file: FileIO, offset: int, size: int, etag: str, where: tuple[str, str]) -> None:
+        """Args: the range in bytes, which the file has; ``where``: the bucket and the key, for messages."""
+        file.seek(offset)
+        self.etag = etag
+        self.close = file.close
+        self._file = BufferedReader(file)  # reads on where the kernel gives less than it is asked for
+        self._left = size
+        self._where = where
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes."""
+        wanted = self._left if size < 0 else min(size, self._left)
+        with local_errors("read", *self._where):
+            data = self._file.read(wanted)
+        if len(data) < wanted:
+            raise StoreUnavailableError(f"local: {self._where[1]!r} was cut short by another program")
+        self._left -= wanted
+        return data
+
+
 def link(file: FileIO, directory: str, name: str) -> None:
-    """Give an unnamed file a name, on the disk. Raises FileExistsError."""
+    """Give an open file a name, its first or one more, on the disk. Raises FileExistsError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=fd, follow_symlinks=True)
@@ -69,20 +86,19 @@ def no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
-def copy_range(source: int, offset: int, target: int, position: int, size: int) -> None:
-    """Copy bytes between files inside the kernel, by sharing blocks where the file system can."""
+def append_range(target: FileIO, source: FileIO, offset: int, size: int) -> None:
+    """Copy bytes to the position of a file inside the kernel, by sharing blocks where the file system can."""
     while size:
         count = min(size, _COPY)
         try:
-            copied = os.copy_file_range(source, target, count, offset, position)
+            copied = os.copy_file_range(source.fileno(), target.fileno(), count, offset)
         except OSError as error:
             if error.errno not in _NO_COPY:
                 raise
-            os.lseek(target, position, os.SEEK_SET)
-            copied = os.sendfile(target, source, offset, count)
+            copied = os.sendfile(target.fileno(), source.fileno(), offset, count)
         if not copied:
             raise OSError(errno.EIO, "a file is shorter than its record says")
-        offset, position, size = offset + copied, position + copied, size - copied
+        offset, size = offset + copied, size - copied
 
 
 def write_all(file: FileIO, data: bytes | memoryview) -> None:
@@ -90,43 +106,3 @@ def write_all(file: FileIO, data: bytes | memoryview) -> None:
     view = memoryview(data).cast("B")
     while view:
         view = view[file.write(view) :]
-
-
-def digest_file(file: FileIO, size: int, *algorithms: str) -> Digests:
-    """Digest the first bytes of a file."""
-    digests = Digests(*algorithms)
-    while digests.size < size:
-        piece = os.pread(file.fileno(), min(_READ, size - digests.size), digests.size)
-        if not piece:
-            raise StoreUnavailableError(f"local: a file ends at {digests.size} instead of {size}")
-        digests.update(piece)
-    return digests
-
-
-class LocalReader:
-    """A range of an open file, which no later call changes."""
-
-    def __init__(self, file: FileIO, offset: int, size: int, etag: str, where: tuple[str, str]) -> None:
-        """Args: the range in bytes, which the file has; ``where``: the bucket and the key, for messages."""
-        self.etag = etag
-        self._file = file
-        self._left = size
-        self._where = where
-        file.seek(offset)
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes."""
-        wanted = self._left if size < 0 else min(size, self._left)
-        data = b""
-        while len(data) < wanted:
-            with local_errors("read", *self._where):
-                piece = self._file.read(wanted - len(data))
-            if not piece:
-                raise StoreUnavailableError(f"local: {self._where[1]!r} was cut short by another program")
-            data = data + piece if data else piece
-        self._left -= wanted
-        return data
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()

@@ -1,103 +1,91 @@
-"""Rows of the index, as values, and pages of its keys. Keys are compared by their bytes in UTF-8."""
+"""Rows of the index, as values. Keys are compared by their bytes in UTF-8."""
 
 import json
 import sqlite3
+import sys
 from collections.abc import Generator
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict
 from datetime import datetime
+from typing import NamedTuple
 
 from worker.stores.blob_values import BlobOptions, KeyEntry, Page, PartReceipt, UploadEntry
 from worker.stores.listing import AFTER_ALL, page_of
-from worker.stores.refusals import key_bytes
+from worker.stores.local.index import Change
+from worker.stores.refusals import key_bytes, upload_not_found
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file that holds a blob or a part, and what is known of its bytes."""
+class Record(NamedTuple):
+    """A blob, a part of an upload, or as part 0 the upload itself."""
 
-    name: str
-    size: int
-    etag: str
-    checksums: str  #: ``"ALGORITHM:base64"``, separated by spaces; the one to show first
+    file: str = ""  #: the name of the file that holds its bytes
+    size: int = 0
+    etag: str = ""
+    checksum: str | None = None  #: "ALGORITHM:base64" of all bytes, if one is kept
+    mod_time: str = ""  #: in ISO 8601, UTC; of an upload: when it was opened
+    options: str = ""  #: what the blob carries, in JSON; of an upload: what its blob will carry
 
-    def checksum(self, algorithm: str = "") -> str | None:
-        """The checksum by an algorithm, or the one to show."""
-        return next((checksum for checksum in self.checksums.split() if checksum.startswith(algorithm)), None)
+    def receipt(self, part_number: int) -> PartReceipt:
+        """As a part."""
+        return PartReceipt(part_number, self.size, self.etag, self.checksum)
 
-    def receipt(self, part_number: int, algorithm: str = "") -> PartReceipt:
-        """As a part, with the checksum by an algorithm, or the one to show."""
-        return PartReceipt(part_number, self.size, self.etag, self.checksum(algorithm))
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBlob:
-    """What is visible under a key."""
-
-    file: StoredFile
-    mod_time: datetime
-    options: BlobOptions
+    def blob_options(self) -> BlobOptions:
+        """What the blob carries."""
+        return BlobOptions(**json.loads(self.options))
 
 
-def find_blob(db: sqlite3.Connection, key: str) -> StoredBlob | None:
+def json_of(options: BlobOptions) -> str:
+    """Options as a record has them."""
+    return json.dumps(asdict(options))
+
+
+def find_blob(db: sqlite3.Connection, key: str) -> Record | None:
     """The blob under a key."""
     row = db.execute("SELECT * FROM blobs WHERE key = ?", (key_bytes("local", key),)).fetchone()
-    if row is None:
-        return None
-    _, *file, mod_time, options = row
-    return StoredBlob(StoredFile(*file), datetime.fromisoformat(mod_time), BlobOptions(**json.loads(options)))
+    return None if row is None else Record(*row[1:])
 
 
-def put_blob(db: sqlite3.Connection, key: str, blob: StoredBlob) -> None:
+def put_blob(change: Change, key: str, blob: Record) -> None:
     """Put a blob in place of the one under a key."""
-    options = json.dumps(asdict(blob.options))
-    row = (key_bytes("local", key), *astuple(blob.file), blob.mod_time.isoformat(), options)
-    db.execute("REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    delete_blob(change, key)
+    change.db.execute("INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?)", (key_bytes("local", key), *blob))
 
 
-def delete_blob(db: sqlite3.Connection, key: str) -> None:
+def delete_blob(change: Change, key: str) -> None:
     """Leave nothing under a key."""
-    db.execute("DELETE FROM blobs WHERE key = ?", (key_bytes("local", key),))
+    change.delete("blobs WHERE key = ?", key_bytes("local", key))
 
 
-def add_upload(db: sqlite3.Connection, upload: UploadEntry, options: BlobOptions) -> None:
-    """Open an upload whose blob is to carry the options."""
-    row = (upload.upload_id, key_bytes("local", upload.key), upload.opened_at.isoformat(), json.dumps(asdict(options)))
-    db.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", row)
+def find_parts(
+    db: sqlite3.Connection, key: str, upload_id: str, *, last: int = sys.maxsize
+) -> tuple[Record, dict[int, Record]]:
+    """An unfinished upload and its parts up to number ``last``, of one moment. Raises UploadNotFoundError."""
+    query = "SELECT * FROM parts WHERE upload_id = ? AND key = ? AND number <= ? ORDER BY number"
+    rows = db.execute(query, (upload_id, key_bytes("local", key), last)).fetchall()
+    held = {number: Record(*record) for _, number, _, *record in rows}
+    if 0 not in held:
+        raise upload_not_found("local", key, upload_id)
+    return held.pop(0), held
 
 
-def find_upload(db: sqlite3.Connection, key: str, upload_id: str) -> BlobOptions | None:
-    """What the blob of an unfinished upload is to carry."""
-    query = "SELECT options FROM uploads WHERE id = ? AND key = ?"
-    row = db.execute(query, (upload_id, key_bytes("local", key))).fetchone()
-    return None if row is None else BlobOptions(**json.loads(row[0]))
+def put_part(change: Change, key: str, upload_id: str, number: int, part: Record) -> None:
+    """Put a part in place of the one with its number; with 0, open an upload."""
+    change.delete("parts WHERE upload_id = ? AND number = ?", upload_id, number)
+    row = (upload_id, number, key_bytes("local", key), *part)
+    change.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def unfinished_uploads(db: sqlite3.Connection, prefix: str) -> list[UploadEntry]:
+def end_upload(change: Change, upload_id: str) -> None:
+    """Forget an upload and its parts."""
+    change.delete("parts WHERE upload_id = ?", upload_id)
+
+
+def list_uploads(db: sqlite3.Connection, prefix: str) -> list[UploadEntry]:
     """The uploads to keys that begin with the prefix, by key, then by age."""
-    start = key_bytes("local", prefix)
-    query = "SELECT key, id, opened_at FROM uploads WHERE key >= ? AND key < ? ORDER BY key, opened_at"
-    rows = db.execute(query, (start, start + AFTER_ALL)).fetchall()
+    first = key_bytes("local", prefix)
+    query = """SELECT key, upload_id, mod_time FROM parts
+               WHERE number = 0 AND key >= ? AND key < ? ORDER BY key, mod_time"""
+    rows = db.execute(query, (first, first + AFTER_ALL)).fetchall()
     return [UploadEntry(key.decode(), upload_id, datetime.fromisoformat(opened)) for key, upload_id, opened in rows]
-
-
-def end_upload(db: sqlite3.Connection, upload_id: str) -> set[str]:
-    """Forget an upload and its parts. Returns the names of their files."""
-    db.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))
-    return {name for (name,) in db.execute("DELETE FROM parts WHERE upload_id = ? RETURNING file", (upload_id,))}
-
-
-def find_parts(db: sqlite3.Connection, upload_id: str) -> dict[int, StoredFile]:
-    """The parts of an upload by number, in order."""
-    rows = db.execute("SELECT * FROM parts WHERE upload_id = ? ORDER BY number", (upload_id,)).fetchall()
-    return {number: StoredFile(*file) for _, number, *file in rows}
-
-
-def put_part(db: sqlite3.Connection, upload_id: str, number: int, part: StoredFile) -> list[str]:
-    """Put a part in place of the one with its number, whose file is returned, if there is one."""
-    query = "SELECT file FROM parts WHERE upload_id = ? AND number = ?"
-    old = db.execute(query, (upload_id, number)).fetchall()
-    db.execute("REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?)", (upload_id, number, *astuple(part)))
-    return [name for (name,) in old]
 
 
 def list_keys(db: sqlite3.Connection, prefix: str, delimiter: str, token: str | None, limit: int) -> Page:

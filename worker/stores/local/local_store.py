@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,10 +23,8 @@ from worker.stores.blob_values import (
     carried,
     normal,
 )
-from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
-from worker.stores.local.blob_files import BlobFiles, LocalReader, copy_range
-from worker.stores.local.index import Index
-from worker.stores.local.index_rows import list_keys
+from worker.stores.local.blob_files import LocalReader
+from worker.stores.local.index_rows import Record, json_of, list_keys
 from worker.stores.local.local_blobs import LocalBlobs
 from worker.stores.local.local_errors import local_errors
 from worker.stores.local.local_uploads import LocalUploads
@@ -49,10 +48,8 @@ class LocalStore:
         self.identity = f"/{os.path.realpath(directory)}"
         self.limits = limits or Limits()
         self.checksum = checksum
-        self._files = BlobFiles(self.bucket)
-        self._index = Index(self.bucket, self._files)
-        kept = FULL_OBJECT_ALGORITHMS.get(checksum)
-        self._blobs = LocalBlobs(self.bucket, self._index, self._files, kept, now)
+        self._blobs = LocalBlobs(self.bucket, checksum, now)
+        self._index = self._blobs.index
         uploads = LocalUploads(self._blobs, self.limits)
         self.create_upload, self.abort_upload = uploads.create_upload, uploads.abort_upload
         self.upload_part, self.copy_part = uploads.upload_part, uploads.copy_part
@@ -73,7 +70,7 @@ class LocalStore:
         refusals.check_key(self.name, key)
         refusals.check_size(self.name, key, len(body), self.limits)
         with self._blobs.received(key, body, checksum) as (file, content), local_errors("put", self.bucket, key):
-            return self._blobs.put(key, file, content, normal(options), condition)
+            return self._put(key, file, content, normal(options), condition)
 
     def get(
         self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None
@@ -81,24 +78,26 @@ class LocalStore:
         with local_errors("read", self.bucket, key):
             blob, file = self._blobs.open(key, if_match)
         try:
-            refusals.check_offset(self.name, key, offset, size, blob.file.size)
+            refusals.check_offset(self.name, key, offset, size, blob.size)
         except StoreError:
             file.close()
             raise
-        left = blob.file.size - offset
+        left = blob.size - offset
         size = left if size is None else min(size, left)
-        return closing(LocalReader(file, offset, size, blob.file.etag, (self.bucket, key)))
+        return closing(LocalReader(file, offset, size, blob.etag, (self.bucket, key)))
 
     def head(self, key: str) -> BlobHead:
         with local_errors("look at", self.bucket, key):
             blob = self._blobs.find(key)
-        file, options = blob.file, blob.options
-        head = BlobHead(key, file.size, file.etag, blob.mod_time, options.content_type, options.metadata)
-        return replace(head, checksum=file.checksum(), storage_class=options.storage_class)
+        options = blob.blob_options()
+        return BlobHead(
+            key, blob.size, blob.etag, datetime.fromisoformat(blob.mod_time), options.content_type, options.metadata,
+            checksum=blob.checksum, storage_class=options.storage_class
+        )  # fmt: skip
 
     def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
         with local_errors("look at", self.bucket, key):
-            options = self._blobs.find(key).options
+            options = self._blobs.find(key).blob_options()
         return options if with_tags else replace(options, tags=None)
 
     def copy(
@@ -109,15 +108,13 @@ class LocalStore:
         refusals.check_key(self.name, key)
         with local_errors(f"copy {source_key!r} to", self.bucket, key):
             blob, source = self._blobs.open(source_key, source_if_match)
-            with source, self._files.unnamed() as file:
+            with source:
                 refusals.check_copy(self.name, source_key, key, is_unchanged=options is None)
-                refusals.check_size(self.name, source_key, blob.file.size, self.limits)
-                copy_range(source.fileno(), 0, file.fileno(), 0, blob.file.size)
-                content = blob.file
-                if not _MD5.fullmatch(content.etag) or not all(map(content.checksum, self._blobs.algorithms())):
-                    content = self._blobs.copied(file, content.size)  # a copy has the MD5 as its ETag, as on S3
-                os.fsync(file)
-                return self._blobs.put(key, file, content, carried(blob.options, options), condition)
+                refusals.check_size(self.name, source_key, blob.size, self.limits)
+                # A copy has the MD5 as its ETag, as on S3, and the checksum that is kept of every blob.
+                is_known = _MD5.fullmatch(blob.etag) and (blob.checksum or "").startswith(self._blobs.kept or "")
+                with self._blobs.copied(source, 0, blob.size, blob if is_known else None) as (file, content):
+                    return self._put(key, file, content, carried(blob.blob_options(), options), condition)
 
     def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 1_000) -> Page:
         with local_errors("list", self.bucket), self._index.read() as db:
@@ -138,5 +135,10 @@ class LocalStore:
         return []
 
     def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
-        """There is no server that a URL could name."""
         raise NotSupportedError("local: a blob in a directory has no URL")
+
+    def _put(
+        self, key: str, file: FileIO, content: Record, options: BlobOptions, condition: Condition | None
+    ) -> PutReceipt:
+        with self._index.write() as change:
+            return self._blobs.commit(change, key, file, content._replace(options=json_of(options)), condition)
