@@ -335,10 +335,10 @@ class Delete(Scene):
         return {"path": "/a/b"}
 
     def is_fine(self) -> bool:
-        return set(self.siblings) <= set(self.memory._bucket.blobs)
+        return set(self.siblings) <= set(self.memory._index.blobs)
 
     def is_done(self) -> bool:
-        return set(self.siblings) == set(self.memory._bucket.blobs)
+        return set(self.siblings) == set(self.memory._index.blobs)
 
     def parts_of(self, store: RecordingStore) -> list[int]:
         return []
@@ -429,14 +429,14 @@ def test_a_cancelled_job_whose_worker_dies_leaves_nothing_but_what_was_there(
     """The caretaker finds in the ledger what the dead worker had not given up yet: an upload, a partial file."""
     for fail_at in range(1, MOST_CALLS):
         scene, fuse = SCENES[name](databases, directories()), Fuse(fail_at, "after")
-        before = scene.seen(), set(scene.memory._bucket.blobs), set(os.listdir(scene.file.parent))
+        before = scene.seen(), set(scene.memory._index.blobs), set(os.listdir(scene.file.parent))
         survived = scene.is_cancelled_while(verb, fuse)
         change(scene.database, scene.job_id, cancel_requested=True)
         scene.lease_runs_out()
         with scene.worker() as runtime:
             Caretaker(runtime, lambda message: True).sweep()
         assert job_row(scene.database, scene.job_id).state == "cancelled"
-        assert (scene.seen(), set(scene.memory._bucket.blobs), set(os.listdir(scene.file.parent))) == before
+        assert (scene.seen(), set(scene.memory._index.blobs), set(os.listdir(scene.file.parent))) == before
         assert unfinished(scene.memory) == []
         assert {upload.state for upload in uploads(scene.database, scene.job_id)} <= {"gone"}
         if survived:

@@ -7,7 +7,7 @@ without reading the source again. CRC64NVME runs at 20 GiB/s and more, hence the
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from io import FileIO
+from io import BytesIO, FileIO
 from typing import Any, Final, Self
 
 from awscrt import checksums as crt
@@ -57,7 +57,7 @@ class Digests:
         return self._md5.hexdigest()
 
 
-def digests_of(body: Body | FileIO, *algorithms: str | None) -> Digests:
+def digests_of(body: Body | FileIO | BytesIO, *algorithms: str | None) -> Digests:
     """The checksums of a body or a file, which is read through and rewound."""
     digests = Digests(*algorithms)
     body.seek(0)

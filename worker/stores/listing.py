@@ -24,18 +24,19 @@ def page_of(
     start = _decoded(token)
     entries: list[KeyEntry] = []
     prefixes: list[str] = []
+    left = limit
     while True:
         with closing(entries_from(start)) as found:
             for entry in found:
-                if len(entries) + len(prefixes) >= limit:
-                    return Page(entries, prefixes, base64.urlsafe_b64encode(start).decode())
-                end = entry.key.find(delimiter, len(prefix)) if delimiter else -1
-                if end >= 0:
+                if not left:
+                    last = max([start, *(shown.key.encode() + b"\0" for shown in entries[-1:])])
+                    return Page(entries, prefixes, base64.urlsafe_b64encode(last).decode())
+                left -= 1
+                if delimiter and (end := entry.key.find(delimiter, len(prefix))) >= 0:
                     prefixes.append(entry.key[: end + len(delimiter)])
                     start = prefixes[-1].encode() + AFTER_ALL
                     break  # the other keys with this prefix need not be looked at
                 entries.append(entry)
-                start = entry.key.encode() + b"\0"
             else:
                 return Page(entries, prefixes, None)
 

@@ -52,7 +52,7 @@ class Deleting(World):
         return self.ask("delete", path=path)
 
     def keys(self) -> list[str]:
-        return sorted(self.memory._bucket.blobs)
+        return sorted(self.memory._index.blobs)
 
     def left(self) -> list[str]:
         """What is left at the path and under it. The siblings have to be there always."""

@@ -14,7 +14,17 @@ from sqlalchemy.orm import Session
 from blobferry.contract import JobState
 from models import Database, queries
 from models.queries import HOST_GONE
-from tests.doubles import DeathError, FaultyStore, Fuse, FusedDatabase, HookedStore, RecordingStore, WrappedStore, blob
+from tests.doubles import (
+    BytesReader,
+    DeathError,
+    FaultyStore,
+    Fuse,
+    FusedDatabase,
+    HookedStore,
+    RecordingStore,
+    WrappedStore,
+    blob,
+)
 from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, requesting
 from tests.models.rows import (
     ago,
@@ -33,7 +43,6 @@ from worker import drain
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
-from worker.stores.memory.memory_store import MemoryReader
 from worker.units import KIB
 
 SIZE = 95
@@ -287,7 +296,7 @@ class DamagingStore(WrappedStore):
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if name == "get" and args[1] == 2 * PART:
-            return MemoryReader(b"\xff" * args[2], self.store.head(args[0]).etag)
+            return BytesReader(b"\xff" * args[2], self.store.head(args[0]).etag)
         return super()._do(name, args, keywords)
 
 

@@ -18,8 +18,10 @@ from io import FileIO
 from typing import Final
 
 from worker.errors import ConfigurationError, StoreUnavailableError
-from worker.stores.local.blob_files import BlobFiles, link, no_follow, write_all
 from worker.stores.local.connections import Connections, no_fork
+from worker.stores.local.index_rows import IndexRows
+from worker.stores.local.local_files import LocalFiles, link, no_follow
+from worker.stores.strict.bucket import File
 from worker.units import KIB, MIB
 
 _RESERVE_SIZE: Final = 256 * KIB  #: bytes: dozens of deletions
@@ -34,50 +36,44 @@ _SCHEMA: Final = """
 """
 
 
-class Change:
+class LocalChange(IndexRows):
     """One transaction, with the files that it adds and drops."""
 
-    def __init__(self, db: sqlite3.Connection, files: BlobFiles, journal: FileIO) -> None:
-        self.db = db
+    def __init__(self, db: sqlite3.Connection, files: LocalFiles, journal: FileIO) -> None:
+        super().__init__(db)
         self._files = files
         self._journal = journal
         journal.seek(0)
         self._left = set(re.findall(r"\b[0-9a-f]{32}\b", journal.read().decode(errors="replace")))
-        self._dropped: set[str] = set()
 
-    def add(self, file: FileIO) -> str:
+    def add(self, file: File) -> str:
         """Give a file whose bytes are on the disk a name, which it loses again without a commit."""
         name = secrets.token_hex(16)
         self._note(name)
         link(file, self._files.path, name)
         return name
 
-    def delete(self, rows: str, *values: object) -> None:
-        """Delete rows, and their files once the transaction is committed. ``rows``: a table and a condition."""
-        found = self.db.execute(f"DELETE FROM {rows} RETURNING file", values)
-        self._dropped.update(name for (name,) in found if name)
-
     def commit(self) -> None:
         """Make the transaction visible, on the disk, and tidy up."""
-        self._note(*self._dropped)
+        self._note(*self.dropped)
         self.db.execute("COMMIT")
         with suppress(OSError, sqlite3.Error):  # what readers see is decided; the next writer tries this again
             if self._left:
                 query = "SELECT file FROM files WHERE file IN (SELECT value FROM json_each(?))"
                 self._left.difference_update(name for (name,) in self.db.execute(query, (json.dumps([*self._left]),)))
-            self._files.remove(self._left | self._dropped)
+            self._files.remove(self._left | self.dropped)
             if self._journal.tell():
                 self._journal.truncate(0)
 
     def _note(self, *names: str) -> None:
         # A line break on either side: another writer may have been killed in the middle of a name.
-        write_all(self._journal, "".join(f"\n{name}\n" for name in names).encode())
+        self._files.write(self._journal, "".join(f"\n{name}\n" for name in names).encode())
 
 
-class Index:
+class LocalIndex:
     """Safe for any number of threads and processes of one host, forked ones too."""
 
-    def __init__(self, root: str, files: BlobFiles) -> None:
+    def __init__(self, root: str, files: LocalFiles) -> None:
         self._root = root
         self._path = os.path.join(root, "index.db")
         self._files = files
@@ -85,24 +81,24 @@ class Index:
         self.close = self._connections.close
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[IndexRows]:
         """The index as it is; an empty one if nothing was ever stored. Each statement sees one moment of its own."""
         with no_fork():
             if not self._is_there():
                 with closing(_new_index()) as db:
-                    yield db
+                    yield IndexRows(db)
             elif all(os.access(path, os.W_OK, effective_ids=True) for path in (self._root, self._path)):
                 with self._connections.lease() as db:
-                    yield db
+                    yield IndexRows(db)
             else:  # where SQLite cannot make its log, it opens only a file that is said to be immutable
                 has_log, before = os.path.exists(self._path + "-wal"), os.stat(self._path).st_mtime_ns
                 with closing(self._connections.open("mode=ro" if has_log else "mode=ro&immutable=1")) as db:
-                    yield db
+                    yield IndexRows(db)
                 if not has_log and os.stat(self._path).st_mtime_ns != before:
                     raise StoreUnavailableError(f"local: {self._path!r} was written while it was read: try again")
 
     @contextmanager
-    def write(self, *, is_deletion: bool = False) -> Iterator[Change]:
+    def write(self, *, is_deletion: bool = False) -> Iterator[LocalChange]:
         """A transaction alone among all threads and processes, committed at the end unless there is an error.
 
         A deletion may use up the reserve on a full disk, which is filled again once its files are gone.
@@ -119,7 +115,7 @@ class Index:
             with self._connections.lease() as db:
                 db.execute("BEGIN IMMEDIATE")
                 try:
-                    change = Change(db, self._files, journal)
+                    change = LocalChange(db, self._files, journal)
                     yield change
                     change.commit()
                 finally:
@@ -148,8 +144,8 @@ class Index:
         with closing(_new_index()) as db, self._files.unnamed() as file:
             image = bytearray(db.serialize())
             image[18:20] = b"\2\2"  # says WAL. Source: SQLite, "Database File Format", 1.3.3
-            write_all(file, bytes(image))
-            os.fsync(file)
+            self._files.write(file, bytes(image))
+            self._files.sync(file)
             os.makedirs(self._files.path, exist_ok=True)
             link(file, self._root, os.path.basename(self._path))
         self._keep_reserve()

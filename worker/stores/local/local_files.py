@@ -8,11 +8,11 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from io import BufferedReader, FileIO
+from io import FileIO
 from typing import Final
 
 from worker.errors import StoreUnavailableError
-from worker.stores.local.local_errors import local_errors
+from worker.stores.strict.bucket import File
 from worker.units import MIB
 
 _COPY: Final = 128 * MIB  # a multiple of any block size, so that a file system may share blocks; soon interrupted
@@ -20,7 +20,7 @@ _COPY: Final = 128 * MIB  # a multiple of any block size, so that a file system 
 _NO_COPY: Final = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-class BlobFiles:
+class LocalFiles:
     """The directory ``files`` of a store."""
 
     def __init__(self, root: str) -> None:
@@ -41,6 +41,28 @@ class BlobFiles:
         file.close()
         raise StoreUnavailableError(f"local: file {name!r} has {found.st_size} bytes and its record says {size}")
 
+    def append_range(self, target: File, source: File, offset: int, size: int) -> None:
+        """Copy inside the kernel, by sharing blocks where the file system can."""
+        while size:
+            count = min(size, _COPY)
+            try:
+                copied = os.copy_file_range(source.fileno(), target.fileno(), count, offset)
+            except OSError as error:
+                if error.errno not in _NO_COPY:
+                    raise
+                copied = os.sendfile(target.fileno(), source.fileno(), offset, count)
+            if not copied:
+                raise OSError(errno.EIO, "a file is shorter than its record says")
+            offset, size = offset + copied, size - copied
+
+    def write(self, file: File, data: bytes | memoryview) -> None:
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[file.write(view) :]
+
+    def sync(self, file: File) -> None:
+        os.fsync(file.fileno())
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove those of the files that are there."""
         for name in names:
@@ -48,30 +70,7 @@ class BlobFiles:
                 os.unlink(os.path.join(self.path, name))
 
 
-class LocalReader:
-    """A range of an open file, which no later call changes."""
-
-    def __init__(self, file: FileIO, offset: int, size: int, etag: str, where: tuple[str, str]) -> None:
-        """Args: the range in bytes, which the file has; ``where``: the bucket and the key, for messages."""
-        file.seek(offset)
-        self.etag = etag
-        self.close = file.close
-        self._file = BufferedReader(file)  # reads on where the kernel gives less than it is asked for
-        self._left = size
-        self._where = where
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes."""
-        wanted = self._left if size < 0 else min(size, self._left)
-        with local_errors("read", *self._where):
-            data = self._file.read(wanted)
-        if len(data) < wanted:
-            raise StoreUnavailableError(f"local: {self._where[1]!r} was cut short by another program")
-        self._left -= wanted
-        return data
-
-
-def link(file: FileIO, directory: str, name: str) -> None:
+def link(file: File, directory: str, name: str) -> None:
     """Give an open file a name, its first or one more, on the disk. Raises FileExistsError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -84,25 +83,3 @@ def link(file: FileIO, directory: str, name: str) -> None:
 def no_follow(path: str, flags: int) -> int:
     """An opener that refuses symbolic links, and does not wait for the other end of a FIFO."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-
-
-def append_range(target: FileIO, source: FileIO, offset: int, size: int) -> None:
-    """Copy bytes to the position of a file inside the kernel, by sharing blocks where the file system can."""
-    while size:
-        count = min(size, _COPY)
-        try:
-            copied = os.copy_file_range(source.fileno(), target.fileno(), count, offset)
-        except OSError as error:
-            if error.errno not in _NO_COPY:
-                raise
-            copied = os.sendfile(target.fileno(), source.fileno(), offset, count)
-        if not copied:
-            raise OSError(errno.EIO, "a file is shorter than its record says")
-        offset, size = offset + copied, size - copied
-
-
-def write_all(file: FileIO, data: bytes | memoryview) -> None:
-    """Write at the file's position, however many writes it takes."""
-    view = memoryview(data).cast("B")
-    while view:
-        view = view[file.write(view) :]
