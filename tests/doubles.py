@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sqlalchemy import event
@@ -41,6 +42,14 @@ PUBLISHING = frozenset({"put", "copy", "complete_upload"})
 
 class DeathError(BaseException):
     """The process is dead: SIGKILL, as far as a test within one process can show it."""
+
+
+class BytesReader(BytesIO):
+    """The bytes of one get."""
+
+    def __init__(self, data: bytes, etag: str) -> None:
+        super().__init__(data)
+        self.etag = etag
 
 
 class Fuse:

@@ -87,7 +87,7 @@ class Scene(World):
 
     def everything(self) -> tuple[bytes | None, set[str], set[str]]:
         """What is seen, and the names of all blobs and files."""
-        return self.seen(), set(self.memory._bucket.blobs), set(os.listdir(self.file.parent))
+        return self.seen(), set(self.memory._index.blobs), set(os.listdir(self.file.parent))
 
     def is_fine(self) -> bool:
         """Whether readers may see what they see now."""
@@ -319,10 +319,10 @@ class Delete(Scene):
         return {"path": "/a/b"}
 
     def is_fine(self) -> bool:
-        return set(self.siblings) <= set(self.memory._bucket.blobs)
+        return set(self.siblings) <= set(self.memory._index.blobs)
 
     def is_done(self) -> bool:
-        return set(self.siblings) == set(self.memory._bucket.blobs)
+        return set(self.siblings) == set(self.memory._index.blobs)
 
     def parts_of(self, store: RecordingStore) -> list[int]:
         return []

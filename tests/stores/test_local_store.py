@@ -42,8 +42,8 @@ from worker.errors import (
 )
 from worker.stores.blob_values import BlobOptions, Condition
 from worker.stores.local import LocalStore
-from worker.stores.local.blob_files import copy_range
 from worker.stores.local.local_errors import LOCAL_ERRORS, local_errors
+from worker.stores.local.local_files import LocalFiles
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.units import GIB, KIB, MIB
@@ -135,11 +135,11 @@ def test_everything_is_on_the_disk_before_it_is_visible(store: LocalStore) -> No
     finally:
         sys.setprofile(None)
 
-    # The bytes; BEGIN, what is there; the name of the bytes; what is to be there, COMMIT; the old bytes.
-    assert calls == ["fsync", "execute", "execute", "link", "fsync", "execute", "execute", "unlink"]
-    with store._index.read() as index:
-        assert index.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert index.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: COMMIT returns when it is on the disk
+    # The bytes; BEGIN, what is there; the name of the bytes; the old row, the new one, COMMIT; the old bytes.
+    assert calls == ["fsync", "execute", "execute", "link", "fsync", "execute", "execute", "execute", "unlink"]
+    with store._index.read() as rows:
+        assert rows.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert rows.db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: COMMIT returns when it is on the disk
 
 
 def test_file_descriptors_are_given_back(store: LocalStore) -> None:
@@ -255,8 +255,8 @@ def test_no_page_looks_at_the_keys_in_front_of_it(store: LocalStore, path: Path)
     store.put("d/0", b"x")
     fill(path, (f"d{number % 50:02}/{number}" for number in range(20_000)))
     steps: list[None] = []
-    with store._index.read() as index:
-        index.set_progress_handler(lambda: steps.append(None), 1)
+    with store._index.read() as found:
+        found.db.set_progress_handler(lambda: steps.append(None), 1)
     last = store.list_page("", delimiter="/", limit=50).next_token
     assert len(steps) < 50 * 100
     del steps[:]
@@ -417,9 +417,9 @@ def test_a_fork_takes_no_connection_along_even_while_threads_write(store: LocalS
 
     assert codes == [0] * 5
     assert {key for key in all_keys(store) if key.startswith("child")} == {f"child/{pid}" for pid in pids}
-    with store._index.read() as index:
-        assert index.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        named = {name for (name,) in index.execute("SELECT file FROM blobs")}
+    with store._index.read() as rows:
+        assert rows.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        named = {name for (name,) in rows.db.execute("SELECT file FROM blobs")}
     assert named == set(os.listdir(path / "files"))
 
 
@@ -625,7 +625,7 @@ def test_errors_of_the_kernel_come_out_as_ours(number: int) -> None:
 
     with (
         pytest.raises(expected, match=re.escape("local: cannot put 'a' in '/bucket': ")) as raised,
-        local_errors("put", "/bucket", "a"),
+        local_errors("/bucket", "put", "a"),
     ):
         raise OSError(number, os.strerror(number))
     assert isinstance(raised.value.__cause__, OSError)
@@ -635,10 +635,11 @@ def test_where_the_kernel_cannot_copy_between_two_files_it_sends_one_to_the_othe
     source = os.memfd_create("source")  # in no file system that tmp_path could be in
     with open(source, "w+b", buffering=0) as there, (tmp_path / "here").open("w+b", buffering=0) as here:
         there.write(b"0123456789")
-        copy_range(there.fileno(), 2, here.fileno(), 3, 5)
+        here.seek(3)
+        LocalFiles("").append_range(here, there, 2, 5)
         assert (tmp_path / "here").read_bytes() == bytes(3) + b"23456"
         with pytest.raises(OSError, match="shorter than its record"):
-            copy_range(there.fileno(), 8, here.fileno(), 0, 5)
+            LocalFiles("").append_range(here, there, 8, 5)
 
 
 # --- large blobs -------------------------------------------------------------------------------------------------

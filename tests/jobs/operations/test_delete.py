@@ -48,7 +48,7 @@ class Deleting(World):
 
     def left(self) -> list[str]:
         """What is left at the path and under it. The siblings have to be there always."""
-        keys = self.memory._bucket.blobs.keys()
+        keys = self.memory._index.blobs.keys()
         assert set(self.siblings) <= keys
         return sorted(keys - set(self.siblings))
 

@@ -13,13 +13,12 @@ import pytest
 from blobferry.contract import JobState
 from models import Database
 from models.queries import HOST_GONE
-from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
+from tests.doubles import BytesReader, DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
 from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, FailingDatabase, World, at, on_each_database
 from tests.models.rows import ago
 from tests.transfer.download.test_destination import mounted, needs_mount
 from worker import drain
 from worker.jobs.outcome import NotClaimed
-from worker.stores.memory.memory_store import MemoryReader
 from worker.units import KIB
 
 SIZE = 95
@@ -223,7 +222,7 @@ class DamagingStore(WrappedStore):
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if name == "get" and args[1] == 2 * PART:
-            return MemoryReader(b"\xff" * args[2], self.store.head(args[0]).etag)
+            return BytesReader(b"\xff" * args[2], self.store.head(args[0]).etag)
         return super()._do(name, args, keywords)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import BytesSource, FaultyStore, HookedStore, WrappedStore
+from tests.doubles import BytesReader, BytesSource, FaultyStore, HookedStore, RecordingStore, WrappedStore, tiny_store
 from tests.transfer.bench import KEY, PART, ToldCheckpoint, at, saved
 from tests.transfer.download.downloads import DATA, OLD, World, interrupt
 from worker.errors import (
@@ -21,7 +21,6 @@ from worker.errors import (
     StoreUnavailableError,
     TooManyRestartsError,
 )
-from worker.stores.memory.memory_store import MemoryReader
 from worker.transfer.checkpoint import SentPart, VisibleVersion
 from worker.transfer.download.partial_file import new_upload_id
 from worker.units import GIB, MIB
@@ -42,7 +41,7 @@ class CorruptingStore(WrappedStore):
         with answer as reader:
             data = bytearray(reader.read())
             data[0] ^= self._good < 0
-            return closing(MemoryReader(bytes(data), reader.etag))
+            return closing(BytesReader(bytes(data), reader.etag))
 
 
 class SevensSource(BytesSource):
@@ -191,7 +190,9 @@ def test_a_checksum_that_cannot_be_joined_is_not_compared(checksum: str | None, 
 
 
 def test_a_crc32c_of_the_store_is_compared_too(world: World) -> None:
-    world.memory.checksum = "crc32c"
+    world.memory = tiny_store(checksum="crc32c")
+    world.memory.put(KEY, DATA)
+    world.recording = RecordingStore(world.memory)
     with pytest.raises(ChecksumMismatchError, match="CRC32C:"):
         world.run(store=CorruptingStore(world), checksum=crc(world))
     world.finish(checksum=crc(world))
