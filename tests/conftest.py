@@ -106,8 +106,19 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    """A world on SQLite, whose file has ten parts."""
-    directory = tmp_path / "incoming"
-    directory.mkdir()
-    return World(sqlite_database, directory)
+def world_database(request: pytest.FixtureRequest) -> Database:
+    """SQLite, unless a test runs ``on_each_database``."""
+    found = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_database")
+    assert isinstance(found, Database)
+    return found
+
+
+@pytest.fixture
+def size() -> int:
+    """Of the world's file: ten parts, unless a test is parametrized with another one."""
+    return 95
+
+
+@pytest.fixture
+def world(world_database: Database, tmp_path: Path, size: int) -> World:
+    return World(world_database, tmp_path / "incoming", size)

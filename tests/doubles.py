@@ -6,9 +6,10 @@ tries has any effect.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -25,8 +26,16 @@ from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 from worker.transfer.upload.target import Target
 
+if TYPE_CHECKING:
+
+    class Double(Any):  # type: ignore[misc]
+        """Passes for every protocol: how its methods are passed on, mypy does not see."""
+else:
+    Double = object
+
 Answer = TypeVar("Answer")
 When = Literal["before", "after"]
+Hook = Callable[[str], object]  #: is told the name of a verb
 
 TINY = Limits(min_part_size=1)  #: parts as small as a test likes
 PUBLISHING = frozenset({"put", "copy", "complete_upload"})
@@ -34,6 +43,14 @@ PUBLISHING = frozenset({"put", "copy", "complete_upload"})
 
 class DeathError(BaseException):
     """The process is dead: SIGKILL, as far as a test within one process can show it."""
+
+
+class BytesReader(BytesIO):
+    """The bytes of one get."""
+
+    def __init__(self, data: bytes, etag: str) -> None:
+        super().__init__(data)
+        self.etag = etag
 
 
 class Fuse:
@@ -75,7 +92,7 @@ class Fuse:
 # --- stores --------------------------------------------------------------------------------------------------------
 
 
-class WrappedStore:
+class WrappedStore(Double):
     """A store that passes everything on; what a double changes goes through ``_do``."""
 
     def __init__(self, store: Store) -> None:
@@ -95,50 +112,15 @@ class WrappedStore:
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         return getattr(self.store, name)(*args, **keywords)
 
-    def put(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("put", args, keywords)
 
-    def get(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("get", args, keywords)
+def _verb(name: str) -> Callable[..., Any]:
+    return lambda store, *args, **keywords: store._do(name, args, keywords)
 
-    def head(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("head", args, keywords)
 
-    def options_of(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("options_of", args, keywords)
-
-    def list_page(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("list_page", args, keywords)
-
-    def delete_batch(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("delete_batch", args, keywords)
-
-    def copy(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("copy", args, keywords)
-
-    def create_upload(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("create_upload", args, keywords)
-
-    def upload_part(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("upload_part", args, keywords)
-
-    def copy_part(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("copy_part", args, keywords)
-
-    def list_parts(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("list_parts", args, keywords)
-
-    def complete_upload(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("complete_upload", args, keywords)
-
-    def abort_upload(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("abort_upload", args, keywords)
-
-    def list_uploads(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("list_uploads", args, keywords)
-
-    def presign(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("presign", args, keywords)
+# Methods of the class and no __getattr__, which the super() of a double that overrides a verb would not reach.
+for _name in vars(Store):
+    if not _name.startswith("_") and not hasattr(WrappedStore, _name):
+        setattr(WrappedStore, _name, _verb(_name))
 
 
 class FaultyStore(WrappedStore):
@@ -194,19 +176,15 @@ class UnconditionalStore(WrappedStore):
 class HookedStore(WrappedStore):
     """Calls ``before`` and ``after`` with the name of each verb: somebody else does something at that very moment."""
 
-    def __init__(
-        self, store: Store, *, before: Callable[[str], None] | None = None, after: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, store: Store, *, before: Hook = lambda verb: None, after: Hook = lambda verb: None) -> None:
         super().__init__(store)
         self._before = before
         self._after = after
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if self._before:
-            self._before(name)
+        self._before(name)
         answer = super()._do(name, args, keywords)
-        if self._after:
-            self._after(name)
+        self._after(name)
         return answer
 
 
@@ -245,27 +223,32 @@ class RecordingStore(WrappedStore):
         return sorted((call.args[2], call.data or b"") for call in self.named("upload_part"))
 
 
-class FusedStore(WrappedStore):
-    """Every call may be the last of this process. ``allowed`` are the blobs that a reader may see at any moment."""
+class MortalStore(WrappedStore):
+    """Every call may be the last of this process; whatever comes of it, a reader ``looks`` afterwards."""
 
-    def __init__(self, store: Store, fuse: Fuse, *, key: str, allowed: set[bytes | None]) -> None:
+    def __init__(self, store: Store, fuse: Fuse, looks: Hook = lambda verb: None) -> None:
         super().__init__(store)
-        self.torn: list[tuple[str, bytes | None]] = []  #: what a reader saw that nobody may see, and after which verb
         self._fuse = fuse
-        self._key = key
-        self._allowed = allowed
+        self._looks = looks
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        do = super()._do
-
-        def work() -> Any:
+        with self._fuse.around(name):
             try:
-                return do(name, args, keywords)
+                return super()._do(name, args, keywords)
             finally:
-                if (seen := blob(self.store, self._key)) not in self._allowed:
-                    self.torn.append((name, seen))
+                self._looks(name)
 
-        return self._fuse.call(name, work)
+
+class FusedStore(MortalStore):
+    """One that keeps what a reader saw at ``key`` that is not ``allowed`` at any moment, and after which verb."""
+
+    def __init__(self, store: Store, fuse: Fuse, *, key: str, allowed: set[bytes | None]) -> None:
+        def look(verb: str) -> None:
+            if (seen := blob(store, key)) not in allowed:
+                self.torn.append((verb, seen))
+
+        super().__init__(store, fuse, look)
+        self.torn: list[tuple[str, bytes | None]] = []
 
 
 class LaggingStore(WrappedStore):
@@ -279,19 +262,15 @@ class LaggingStore(WrappedStore):
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if name in PUBLISHING:
-            self._old, self.looks_left = self._head(args[0]), self._looks
+            self._old, self.looks_left = None, self._looks
+            with suppress(KeyNotFoundError):
+                self._old = self.store.head(args[0])
         if name == "head" and self.looks_left > 0:
             self.looks_left -= 1
             if self._old is None:
                 raise KeyNotFoundError(f"not yet: {args[0]}")
             return self._old
         return super()._do(name, args, keywords)
-
-    def _head(self, key: str) -> BlobHead | None:
-        try:
-            return self.store.head(key)
-        except KeyNotFoundError:
-            return None
 
 
 class LyingStore(WrappedStore):
@@ -300,6 +279,12 @@ class LyingStore(WrappedStore):
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         answer = super()._do(name, args, keywords)
         return replace(answer, size=answer.size - 1) if name == "head" else answer
+
+
+def known(value: Answer | None) -> Answer:
+    """A field that this store always shows."""
+    assert value is not None
+    return value
 
 
 def tiny_store(**settings: Any) -> MemoryStore:
@@ -334,11 +319,9 @@ def write(
 
 def blob(store: Store, key: str) -> bytes | None:
     """What a reader gets; None for nothing."""
-    try:
-        with store.get(key) as reader:
-            return reader.read()
-    except KeyNotFoundError:
-        return None
+    with suppress(KeyNotFoundError), store.get(key) as reader:
+        return reader.read()
+    return None
 
 
 def unfinished(store: Store) -> list[str]:
@@ -349,7 +332,7 @@ def unfinished(store: Store) -> list[str]:
 # --- checkpoints, databases, sources -------------------------------------------------------------------------------
 
 
-class FusedCheckpoint:
+class FusedCheckpoint(Double):
     """Every call may be the last of this process."""
 
     def __init__(self, checkpoint: Checkpoint, fuse: Fuse) -> None:
@@ -357,44 +340,9 @@ class FusedCheckpoint:
         self._checkpoint = checkpoint
         self._fuse = fuse
 
-    def _do(self, name: str, *args: Any, **keywords: Any) -> Any:
-        return self._fuse.call(name, lambda: getattr(self._checkpoint, name)(*args, **keywords))
-
-    def pin_source(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("pin_source", *args, **keywords)
-
-    def load(self) -> Any:
-        return self._do("load")
-
-    def opening(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("opening", *args, **keywords)
-
-    def opened(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("opened", *args, **keywords)
-
-    def record(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("record", *args, **keywords)
-
-    def drop(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("drop", *args, **keywords)
-
-    def completing(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("completing", *args, **keywords)
-
-    def refused(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("refused", *args, **keywords)
-
-    def completed(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("completed", *args, **keywords)
-
-    def abandon(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("abandon", *args, **keywords)
-
-    def now(self) -> Any:
-        return self._do("now")
-
-    def known_upload_ids(self, *args: Any, **keywords: Any) -> Any:
-        return self._do("known_upload_ids", *args, **keywords)
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._checkpoint, name)
+        return lambda *args, **keywords: self._fuse.call(name, lambda: call(*args, **keywords))
 
 
 def do_not_wait_for_the_disk(connection: Any, record: Any) -> None:

@@ -22,13 +22,7 @@ from blobferry.contract import JOBS_QUEUE, ROW_HEADER, SEQ_HEADER
 from blobferry.messages.job_messages import Message, client_app, publish
 from dev.waiting import wait_until
 from models import Database, JobRow, queries
-from tests.doubles import (
-    PUBLISHING,
-    DeathError,
-    FaultyStore,
-    HookedStore,
-    blob,
-)
+from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
 from tests.jobs.job_world import KEY, PART, PATH, THREADS, World
 from tests.models.rows import (
     LEASE,
@@ -36,12 +30,12 @@ from tests.models.rows import (
     claim,
     count_rows,
     expire_lease,
+    in_transaction,
     job_row,
     outcomes,
     submit,
     tombstones,
 )
-from worker.celery import revoke as revoking
 from worker.celery.bare_task import make_row
 from worker.celery.job_task import JobTask
 from worker.celery.revoke import ask_to_cancel, asked_since
@@ -53,12 +47,15 @@ from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime, start_runtime
 from worker.stores.store import Store
 
-#: What an app may ask of Celery beside the task itself, as a worker gets it.
-OPTIONS: dict[str, Any] = {
-    "callbacks": [{"task": "app.done", "args": [], "kwargs": {}, "options": {}}],
-    "errbacks": [{"task": "app.failed", "args": [], "kwargs": {}, "options": {}}],
-    "chain": [{"task": "app.next", "args": [], "kwargs": {}, "options": {}}],
-    "chord": {"task": "app.all_done", "args": [], "kwargs": {}, "options": {}},
+NOTHING: dict[str, Any] = {"args": [], "kwargs": {}, "options": {}}
+#: What an app may ask of Celery beside the task itself, as a worker gets it: what a message embeds, and its headers.
+EMBEDDED: dict[str, Any] = {
+    "callbacks": [{"task": "app.done", **NOTHING}],
+    "errbacks": [{"task": "app.failed", **NOTHING}],
+    "chain": [{"task": "app.next", **NOTHING}],
+    "chord": {"task": "app.all_done", **NOTHING},
+}
+HEADERS: dict[str, Any] = {
     "group": "the-group",
     "group_index": 0,
     "parent_id": "the-parent",
@@ -87,16 +84,17 @@ class Tasks:
 
     def deliver(self, task_id: str, headers: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """What the run of a message ends with, as Celery's child sees it."""
-        arguments = {"path": "/" + KEY, "source": self.world.file.as_uri()}
         self.task.push_request(id=task_id, **(headers or {}), **options)
         try:
-            return self.task.run(**arguments)
+            return self.task.run(path=PATH, source=self.world.file.as_uri())
         finally:
             self.task.pop_request()
 
     def deliver_newest(self, task_id: str) -> Any:
-        row = job_row(self.world.database, task_id)
-        return self.deliver(task_id, {ROW_HEADER: True, SEQ_HEADER: row.publish_seq})
+        return self.deliver(task_id, {ROW_HEADER: True, SEQ_HEADER: self.row(task_id).publish_seq})
+
+    def row(self, task_id: str = "job") -> JobRow:
+        return job_row(self.world.database, task_id)
 
     def sent(self) -> list[Any]:
         """The messages that were sent since the last look."""
@@ -116,9 +114,7 @@ class Tasks:
 @pytest.fixture
 def world(sqlite_database: Database, tmp_path: Path) -> World:
     """A world whose file has parts enough for some slices."""
-    directory = tmp_path / "incoming"
-    directory.mkdir()
-    return World(sqlite_database, directory, size=40 * PART)
+    return World(sqlite_database, tmp_path, size=40 * PART)
 
 
 @pytest.fixture
@@ -139,7 +135,7 @@ def test_a_run_that_is_not_the_last_ends_by_retry_and_sends_nothing(tasks: Tasks
     with tasks.child(away), pytest.raises(Retry) as caught:
         tasks.deliver("job")
     assert caught.value.when is not None
-    assert job_row(tasks.world.database, "job").state == "retrying"
+    assert tasks.row().state == "retrying"
     assert tasks.sent() == [], "the schedule is SQL"
 
 
@@ -156,27 +152,21 @@ def test_a_run_that_claims_nothing_ends_by_ignore(tasks: Tasks) -> None:
 def test_the_last_run_ends_with_the_result_that_its_row_has(tasks: Tasks) -> None:
     with tasks.child():
         result = tasks.deliver("job")
-    assert result == job_row(tasks.world.database, "job").result
+    assert result == tasks.row().result
     assert blob(tasks.world.memory, KEY) == tasks.world.data
 
 
 def test_what_celery_was_asked_beside_the_task_is_on_the_row_and_goes_with_every_message(tasks: Tasks) -> None:
-    kept = {name: OPTIONS[name] for name in ("chain", "chord", "callbacks", "errbacks")}
     with tasks.child(**SLICED):
         with pytest.raises(Retry):
-            tasks.deliver("job", **OPTIONS)
+            tasks.deliver("job", **EMBEDDED, **HEADERS)
         for _ in range(2):  # slices
             tasks.ends_a_run()
             (message,) = tasks.sent()
-            assert message.headers["id"] == "job"
-            assert (message.headers[ROW_HEADER], message.headers[SEQ_HEADER]) == (
-                True,
-                job_row(tasks.world.database, "job").publish_seq,
-            )
-            assert (message.headers["root_id"], message.headers["parent_id"]) == ("the-root", "the-parent")
-            assert (message.headers["group"], message.headers["group_index"]) == ("the-group", 0)
+            expected = {"id": "job", ROW_HEADER: True, SEQ_HEADER: tasks.row().publish_seq, **HEADERS}
+            assert {name: message.headers[name] for name in expected} == expected
             embedded = json.loads(message.body)[2]
-            assert {name: plain(embedded[name]) for name in kept} == kept
+            assert {name: plain(embedded[name]) for name in EMBEDDED} == EMBEDDED
             with pytest.raises(Retry):
                 tasks.deliver_newest("job")
 
@@ -215,27 +205,22 @@ def test_a_message_of_an_earlier_slice_is_old(tasks: Tasks) -> None:
     with tasks.child(**SLICED):
         with pytest.raises(Retry):
             tasks.deliver("job")
-        first = Message.from_row(job_row(tasks.world.database, "job").as_row())
+        first = tasks.row().publish_seq
         with pytest.raises(Retry):
             tasks.deliver_newest("job")
-        before = job_row(tasks.world.database, "job").as_row()
+        before = tasks.row().as_row()
         with pytest.raises(Ignore):
-            tasks.deliver("job", {ROW_HEADER: True, SEQ_HEADER: first.seq})
-        assert job_row(tasks.world.database, "job").as_row() == before
-
-
-class Revoked:
-    """A message that was revoked, as Celery tells of it."""
-
-    id = "revoked-job"
+            tasks.deliver("job", {ROW_HEADER: True, SEQ_HEADER: first})
+        assert tasks.row().as_row() == before
 
 
 def test_a_revoke_is_told_to_the_caretaker_and_forgotten_by_celery(tasks: Tasks) -> None:
-    before = max((when for when, _ in revoking.asked_since(0)), default=0.0)
-    worker_state.revoked.add(Revoked.id)
-    signals.task_revoked.send(sender=tasks.task, request=Revoked, terminated=False, signum=None, expired=False)
-    assert Revoked.id not in worker_state.revoked, "it may be retried under this id"
-    assert [task_id for _, task_id in revoking.asked_since(before)] == [Revoked.id]
+    before = max((when for when, _ in asked_since(0)), default=0.0)
+    request = Context(id="revoked-job")
+    worker_state.revoked.add(request.id)
+    signals.task_revoked.send(sender=tasks.task, request=request, terminated=False, signum=None, expired=False)
+    assert request.id not in worker_state.revoked, "it may be retried under this id"
+    assert [task_id for _, task_id in asked_since(before)] == [request.id]
 
 
 # --- the lease -------------------------------------------------------------------------------------------------------
@@ -284,13 +269,9 @@ def test_near_the_end_of_a_lease_that_is_not_renewed_no_part_and_no_publishing_c
     assert blob(world.memory, KEY) == world.data
 
 
+# --- one job, whoever asks again -------------------------------------------------------------------------------------
+
 DAY = 24 * 3600.0
-
-
-def make_world(database: Database, directory: Path, size: int = 95) -> World:
-    incoming = directory / "incoming"
-    incoming.mkdir()
-    return World(database, incoming, size)
 
 
 @pytest.mark.parametrize("statement", range(4))
@@ -312,7 +293,7 @@ def test_a_bare_message_of_a_job_that_is_pruned_meanwhile_makes_no_row(
 
     event.listen(database.engine, "before_cursor_execute", prune)
     arguments = {**(row.request or {}), "storage": row.storage}
-    with make_world(database, tmp_path).worker(database=database) as runtime:
+    with World(database, tmp_path).worker() as runtime:
         made = make_row(runtime, Context(id=job_id), "write_stream", arguments)
     if left[0] >= 0:  # there are not as many: it goes as if nothing was pruned
         assert statement >= 2
@@ -348,21 +329,12 @@ def test_the_first_member_of_a_group_keeps_its_place(world: World) -> None:
     assert job_row(world.database, "first").message_options == {"group_id": "g", "group_index": 0}
 
 
-@pytest.fixture
-def each_world(database: Database, tmp_path: Path) -> World:
-    directory = tmp_path / "incoming"
-    directory.mkdir()
-    return World(database, directory, size=400)
-
-
-def test_a_bare_message_whose_claim_lost_its_answer_finds_its_job_again(each_world: World) -> None:
-    job_id = each_world.submit()
+def test_a_bare_message_whose_claim_lost_its_answer_finds_its_job_again(database: Database) -> None:
+    job_id = submit(database)
 
     def claim(worker: str) -> JobRow | None:
-        with each_world.database.begin() as session:
-            return queries.claim_job(
-                session, job_id, worker=worker, lease_seconds=LEASE, failed_upload_seconds=DAY, is_repeated=True
-            )
+        means = {"lease_seconds": LEASE, "failed_upload_seconds": DAY, "is_repeated": True}
+        return in_transaction(database, queries.claim_job, job_id, worker=worker, **means)
 
     assert claim("w:1") is not None
     assert claim("w:2") is None

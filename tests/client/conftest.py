@@ -2,25 +2,54 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import redis
 from click.testing import CliRunner, Result
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
 from blobferry import Client, Job
 from blobferry.cli import main
-from blobferry.sql.tables import jobs, parts, uploads
-from dev.services import Valkey, valkey
+from blobferry.sql.tables import attempts, jobs, parts, uploads
+from dev.services import Valkey, valkey, wait_until
 from models import Database
 
 SOURCE = "file:///srv/incoming/7.mp4"
 MIB = 1024 * 1024
 
+CHECKOUT = Path(__file__).parents[2]
+
+Answer = TypeVar("Answer")
 Command = Callable[..., Result]
+Submit = Callable[..., Job]
+
+
+def all_at_once(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    """Call each in a thread of its own, all at the same moment; their answers, in order."""
+    together = threading.Barrier(len(calls))
+
+    def call(one: Callable[[], Answer]) -> Answer:
+        together.wait()
+        return one()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(call, calls))
+
+
+def run_python(script: str, environment: Mapping[str, str]) -> None:
+    """Run a script in a process of its own, which says nothing and ends well."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @dataclass(frozen=True)
@@ -38,10 +67,15 @@ class Site:
         with self.database.begin() as session:
             return [dict(row) for row in session.execute(select(jobs).order_by(jobs.c.seq)).mappings()]
 
-    def row(self, job: Job) -> dict[str, Any]:
-        return next(row for row in self.rows() if row["id"] == job.id)
+    def row(self, job: Job | str) -> dict[str, Any]:
+        job_id = job if isinstance(job, str) else job.id
+        with self.database.begin() as session:
+            return dict(session.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
 
     def change(self, job: Job, **values: Any) -> None:
+        """Set columns of the job's row, if any are named."""
+        if not values:
+            return
         with self.database.begin() as session:
             session.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
 
@@ -52,6 +86,10 @@ class Site:
             upload = session.scalars(statement).one()
             for number, size in enumerate(sizes, start=1):
                 session.execute(insert(parts).values(upload=upload, part_number=number, size=size))
+
+    def add_attempt(self, job: Job, **values: Any) -> None:
+        with self.database.begin() as session:
+            session.execute(insert(attempts).values(job_id=job.id, **values))
 
     def messages(self) -> list[dict[str, Any]]:
         """Headers and body of all waiting messages, the newest first."""
@@ -68,6 +106,16 @@ class Site:
         with redis.Redis.from_url(self.broker_url) as connection:
             connection.flushall()
         return ids
+
+    def client(self, **means: Any) -> Client:
+        """A client of both, or with other means; the caller closes it."""
+        return Client(**{"database_url": self.url, "broker_url": self.broker_url} | means)
+
+    def wait_until_somebody_waits_for_a_lock(self) -> None:
+        """In PostgreSQL."""
+        waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            wait_until(lambda: connection.scalar(waits), 10, "somebody waits for a lock")
 
     def environment(self) -> dict[str, str]:
         return {"BLOBFERRY_DATABASE_URL": self.url, "BLOBFERRY_BROKER_URL": self.broker_url}
@@ -103,7 +151,7 @@ def sqlite_site(make_site: Callable[[Database], Site], sqlite_database: Database
 
 @pytest.fixture
 def ferry(site: Site) -> Iterator[Client]:
-    with Client(database_url=site.url, broker_url=site.broker_url) as client:
+    with site.client() as client:
         yield client
 
 

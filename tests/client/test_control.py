@@ -1,22 +1,22 @@
 """Cancel, pause, resume and retry: what they write and refuse, and that many may call them at once."""
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import select, update
 
-from blobferry import Client, Job, JobState
+from blobferry import Client, Job
 from blobferry.errors import InvalidRequestError, JobNotFoundError, TooLateError
 from blobferry.sql.clock import db_now
-from blobferry.sql.tables import attempts, jobs, uploads
-from dev.services import free_port, wait_until
-from tests.client.conftest import SOURCE, Site
+from blobferry.sql.tables import jobs, uploads
+from dev.services import free_port
+from tests.client.conftest import SOURCE, Site, Submit, all_at_once
 
-LATER = datetime(2031, 1, 1, tzinfo=UTC)
+PASSED, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
 ASK: dict[str, Callable[[Client, str], Job]] = {
     "cancel": Client.cancel,
     "pause": Client.pause,
@@ -28,9 +28,6 @@ RUNNING: dict[str, Any] = {"state": "running", "worker": "w", "token": 1, "lease
 everything = pytest.mark.parametrize("asked_for", ASK)
 
 
-Submit = Callable[..., Job]
-
-
 @pytest.fixture
 def submit(ferry: Client, site: Site) -> Submit:
     """A job whose row has these values; the message of its submit is gone."""
@@ -38,8 +35,7 @@ def submit(ferry: Client, site: Site) -> Submit:
     def submit(**values: Any) -> Job:
         job = ferry.write_stream("/a", SOURCE)
         site.take_messages()
-        if values:
-            site.change(job, **values)
+        site.change(job, **values)
         return ferry.get(job.id)
 
     return submit
@@ -69,45 +65,66 @@ def test_an_unknown_job_is_not_found(ferry: Client, asked_for: str) -> None:
         ASK[asked_for](ferry, "")
 
 
-@everything
-def test_a_job_that_has_succeeded_is_left_alone(ferry: Client, submit: Submit, site: Site, asked_for: str) -> None:
-    before = site.row(job := submit(state="succeeded", finished_at=LATER))
-    with pytest.raises(TooLateError, match="it has succeeded") as caught:
+BEYOND_RETURN = [("running", "completing"), ("verifying", "verifying"), ("retrying", "deleting_source")]
+#: (who is asked, the row, what the error says)
+TOO_LATE: list[tuple[str, dict[str, Any], str]] = [
+    *((asked_for, {"state": "succeeded", "finished_at": LATER}, "it has succeeded") for asked_for in ASK),
+    *(
+        (asked_for, {"state": state, "phase": phase}, rf"it is {state} \(phase {phase}\); readers may see")
+        for asked_for in ("cancel", "pause")
+        for state, phase in BEYOND_RETURN
+    ),
+    *(
+        (asked_for, {"state": state, "cancel_requested": True}, r"a cancel is requested; .* submit it again")
+        for asked_for in ("pause", "resume", "retry")
+        for state in ("running", "queued", "paused")
+    ),
+    *((asked_for, {"state": "failed"}, "retry lets it continue") for asked_for in ("pause", "resume")),
+    *((asked_for, {"state": "cancelled"}, "submit it again") for asked_for in ("pause", "resume")),
+    ("retry", {"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it again"),
+    ("retry", {"state": "failed", "deadline": PASSED}, "its deadline was 2026-01-01T.*; submit"),
+]
+
+
+@pytest.mark.parametrize(("asked_for", "values", "words"), TOO_LATE, ids=str)
+def test_what_comes_too_late_says_why_and_changes_nothing(
+    ferry: Client, submit: Submit, site: Site, asked_for: str, values: dict[str, Any], words: str
+) -> None:
+    job = submit(**values)
+    site.add_upload(job, state="open", recheck_at=LATER)
+    before = site.row(job)
+    with pytest.raises(TooLateError, match=words) as caught:
         ASK[asked_for](ferry, job.id)
     assert (caught.value.job_id, caught.value.asked) == (job.id, asked_for)
-    assert (site.row(job), site.take_messages()) == (before, [])
+    assert (site.row(job), kept_until(site, job), site.take_messages()) == (before, {"open": LATER}, [])
 
 
-@everything
 @pytest.mark.parametrize(
-    ("state", "phase"), [("running", "completing"), ("verifying", "verifying"), ("retrying", "deleting_source")]
+    ("asked_for", "values"),
+    [
+        ("cancel", {"state": "cancelled", "cancel_requested": True}),
+        ("pause", {"state": "paused", "pause_requested": True}),
+        ("resume", {"state": "retrying", "run_at": LATER}),
+        *((ask, {"state": state, "phase": phase}) for ask in ("resume", "retry") for state, phase in BEYOND_RETURN),
+        *(("retry", {"state": state}) for state in ("queued", "running", "retrying", "verifying", "paused")),
+    ],
+    ids=str,
 )
-def test_beyond_the_point_of_no_return_nothing_changes(
-    ferry: Client, submit: Submit, site: Site, asked_for: str, state: str, phase: str
+def test_a_job_that_is_so_already_is_returned_as_it_is(
+    ferry: Client, submit: Submit, site: Site, asked_for: str, values: dict[str, Any]
 ) -> None:
-    before = site.row(job := submit(state=state, phase=phase))
-    if asked_for in ("cancel", "pause"):
-        with pytest.raises(TooLateError, match=rf"it is {state} \(phase {phase}\); readers may see"):
-            ASK[asked_for](ferry, job.id)
-    else:
-        assert ASK[asked_for](ferry, job.id) == job
+    before = site.row(job := submit(**values))
+    assert ASK[asked_for](ferry, job.id) == job
     assert site.row(job) == before
-
-
-@pytest.mark.parametrize("asked_for", ["pause", "resume", "retry"])
-@pytest.mark.parametrize("state", ["running", "queued", "paused"])
-def test_a_cancel_cannot_be_withdrawn(ferry: Client, submit: Submit, site: Site, asked_for: str, state: str) -> None:
-    before = site.row(job := submit(state=state, cancel_requested=True))
-    with pytest.raises(TooLateError, match=r"a cancel is requested; .* submit it again"):
-        ASK[asked_for](ferry, job.id)
-    assert site.row(job) == before
+    if asked_for != "retry" and "phase" not in values:  # those may publish what is due
+        assert site.messages() == []
 
 
 @everything
 def test_a_broker_that_is_away_is_only_a_remark(ferry: Client, submit: Submit, site: Site, asked_for: str) -> None:
     job = submit(state={"resume": "paused", "retry": "failed"}.get(asked_for, "queued"))
     for broker in (f"redis://127.0.0.1:{free_port()}/0", None):
-        with Client(database_url=site.url, broker_url=broker) as client:
+        with site.client(broker_url=broker) as client:
             ASK[asked_for](client, job.id)
     now = ferry.get(job.id)
     assert (now.state, now.cancel_requested, now.pause_requested) == {
@@ -136,15 +153,8 @@ def test_a_cancel_of_a_job_that_nobody_runs_is_asked_for_and_a_message_brings_it
 def test_a_cancel_of_a_running_job_needs_no_message(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(**RUNNING)
     assert ferry.cancel(job.id).cancel_requested
-    assert site.take_messages() == []
     after = site.row(job)
-    assert {name: after[name] for name in RUNNING} == RUNNING
-
-
-def test_a_cancelled_job_is_what_a_second_cancel_returns(ferry: Client, submit: Submit, site: Site) -> None:
-    job = submit(state="cancelled", cancel_requested=True)
-    assert ferry.cancel(job.id) == job
-    assert site.take_messages() == []
+    assert ({name: after[name] for name in RUNNING}, site.take_messages()) == (RUNNING, [])
 
 
 def test_a_cancel_of_a_failed_job_gives_up_the_upload_that_it_kept(ferry: Client, submit: Submit, site: Site) -> None:
@@ -169,25 +179,9 @@ def test_a_pause_is_asked_for_and_a_message_brings_it_to_a_row_that_nobody_runs(
     ferry: Client, submit: Submit, site: Site
 ) -> None:
     waiting, running = submit(), submit(**RUNNING)
-    assert ferry.pause(waiting.id).pause_requested
-    assert ferry.pause(running.id).pause_requested
-    assert (site.row(waiting)["state"], site.row(running)["state"]) == ("queued", "running")
+    asked = [ferry.pause(job.id) for job in (waiting, running)]
+    assert [(job.pause_requested, job.state) for job in asked] == [(True, "queued"), (True, "running")]
     assert site.take_messages() == [waiting.id]
-
-
-@pytest.mark.parametrize("state", ["failed", "cancelled"])
-def test_a_job_that_has_ended_is_not_paused_nor_resumed(ferry: Client, submit: Submit, site: Site, state: str) -> None:
-    before = site.row(job := submit(state=state))
-    for ask in (ferry.pause, ferry.resume):
-        with pytest.raises(TooLateError, match="retry lets it continue" if state == "failed" else "submit it again"):
-            ask(job.id)
-    assert site.row(job) == before
-
-
-def test_a_paused_job_is_what_a_second_pause_returns(ferry: Client, submit: Submit, site: Site) -> None:
-    before = site.row(job := submit(state="paused", pause_requested=True))
-    assert ferry.pause(job.id) == job
-    assert (site.row(job), site.take_messages()) == (before, [])
 
 
 @pytest.mark.parametrize("not_before", [None, LATER])
@@ -211,9 +205,8 @@ def test_a_job_paused_between_two_attempts_goes_on_with_the_next_one(
     ferry: Client, submit: Submit, site: Site, outcome: str | None, state: str
 ) -> None:
     job = submit(state="paused", pause_requested=True, attempt=2)
-    with site.database.begin() as session:
-        session.execute(insert(attempts).values(job_id=job.id, attempt=1, outcome="retrying"))
-        session.execute(insert(attempts).values(job_id=job.id, attempt=2, outcome=outcome))
+    site.add_attempt(job, attempt=1, outcome="retrying")
+    site.add_attempt(job, attempt=2, outcome=outcome)
     assert (ferry.resume(job.id).state, ferry.get(job.id).attempt) == (state, 2)
 
 
@@ -223,15 +216,8 @@ def test_a_pause_that_has_not_taken_effect_is_withdrawn(ferry: Client, submit: S
     before = site.row(job)
     assert not ferry.resume(job.id).pause_requested
     after = site.row(job)
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed <= {"pause_requested", "updated_at"}
+    assert {name for name in before if before[name] != after[name]} <= {"pause_requested", "updated_at"}
     assert kept_until(site, job) == {"open": LATER}
-
-
-def test_a_job_that_was_not_paused_is_what_resume_returns(ferry: Client, submit: Submit, site: Site) -> None:
-    before = site.row(job := submit(state="retrying", run_at=LATER))
-    assert ferry.resume(job.id) == job
-    assert (site.row(job), site.take_messages()) == (before, [])
 
 
 # --- retry ---------------------------------------------------------------------------------------------------------
@@ -258,39 +244,6 @@ def test_a_retried_job_has_all_its_tries_again_and_keeps_its_parts(ferry: Client
     assert ferry.retry(job.id) == now
 
 
-@pytest.mark.parametrize("state", ["queued", "running", "retrying", "verifying", "paused"])
-def test_a_job_that_has_not_ended_is_what_retry_returns(ferry: Client, submit: Submit, site: Site, state: str) -> None:
-    before = site.row(job := submit(state=state))
-    assert ferry.retry(job.id) == job
-    assert site.row(job) == before
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"state": "cancelled"}, "it is cancelled; what it had sent is given up, submit it again"),
-        (
-            {"state": "failed", "deadline": datetime(2026, 1, 1, tzinfo=UTC)},
-            "its deadline was 2026-01-01T.*; submit",
-        ),
-    ],
-    ids=["cancelled", "overdue"],
-)
-def test_a_job_that_cannot_be_retried_says_to_submit_it_again(
-    ferry: Client,
-    submit: Submit,
-    site: Site,
-    values: dict[str, Any],
-    words: str,
-) -> None:
-    job = submit(**values)
-    site.add_upload(job, state="open", recheck_at=LATER)
-    before = site.row(job)
-    with pytest.raises(TooLateError, match=words):
-        ferry.retry(job.id)
-    assert (site.row(job), kept_until(site, job), site.take_messages()) == (before, {"open": LATER}, [])
-
-
 def test_a_deadline_that_is_still_to_come_is_no_hindrance(ferry: Client, submit: Submit) -> None:
     assert ferry.retry(submit(state="failed", deadline=LATER).id).state == "retrying"
 
@@ -300,14 +253,7 @@ def test_a_deadline_that_is_still_to_come_is_no_hindrance(ferry: Client, submit:
 
 def test_many_may_ask_for_a_retry_at_once(ferry: Client, submit: Submit, site: Site) -> None:
     job = submit(state="failed", failures=8)
-    together = threading.Barrier(8)
-
-    def ask(number: int) -> str:
-        together.wait()
-        return str(ferry.retry(job.id).state)
-
-    with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(ask, range(8))) == {"retrying"}
+    assert {job.state for job in all_at_once([partial(ferry.retry, job.id)] * 8)} == {"retrying"}
     assert (site.row(job)["failures"], set(site.take_messages())) == (0, {job.id})
 
 
@@ -317,28 +263,17 @@ def test_a_cancel_beside_a_retry_never_takes_the_upload_of_a_job_that_continues(
     for _ in range(10):
         job = submit(state="failed")
         site.add_upload(job, state="open", recheck_at=LATER)
-        together = threading.Barrier(2)
-
-        def ask(which: Callable[[str], Job], job_id: str = job.id, together: threading.Barrier = together) -> None:
-            together.wait()
-            which(job_id)
-
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(ask, (ferry.cancel, ferry.retry)))
-        now = ferry.get(job.id)
-        assert now.state == JobState.RETRYING
-        assert kept_until(site, job) == {"open": None}
+        all_at_once([partial(ferry.cancel, job.id), partial(ferry.retry, job.id)])
+        assert (ferry.get(job.id).state, kept_until(site, job)) == ("retrying", {"open": None})
 
 
 @pytest.fixture
 def completing(postgres_site: Site) -> Iterator[tuple[str, Any]]:
     """A running job whose worker has just passed the point of no return, and not committed it yet."""
-    with Client(database_url=postgres_site.url) as client:
+    with postgres_site.client(broker_url=None) as client:
         job = client.write_stream("/a", SOURCE)
-    engine = postgres_site.database.engine
-    with engine.begin() as connection:
-        connection.execute(update(jobs).values(**RUNNING))
-    with engine.connect() as connection:
+    postgres_site.change(job, **RUNNING)
+    with postgres_site.database.engine.connect() as connection:
         connection.execute(update(jobs).where(~jobs.c.cancel_requested).values(phase="completing"))
         yield job.id, connection
 
@@ -349,14 +284,9 @@ def test_a_request_that_races_a_completion_waits_for_its_commit(
     completing: tuple[str, Any], postgres_site: Site, asked_for: str, commits: bool
 ) -> None:
     job_id, connection = completing
-    somebody_waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-    with (
-        Client(database_url=postgres_site.url) as client,
-        ThreadPoolExecutor(1) as thread,
-        postgres_site.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other,
-    ):
+    with postgres_site.client(broker_url=None) as client, ThreadPoolExecutor(1) as thread:
         asking = thread.submit(ASK[asked_for], client, job_id)
-        wait_until(lambda: other.scalar(somebody_waits), 10, f"the {asked_for} waits")
+        postgres_site.wait_until_somebody_waits_for_a_lock()
         if commits:
             connection.commit()
             with pytest.raises(TooLateError, match="phase completing"):
@@ -371,12 +301,7 @@ def test_a_request_that_races_a_completion_waits_for_its_commit(
     ("left", "fingerprint", "done"), [("gone", None, 0), ("aborting", None, 0), ("open", {"mtime_ns": 1}, 20)]
 )
 def test_a_retry_without_an_upload_takes_the_source_as_it_is_now(
-    ferry: Client,
-    submit: Submit,
-    site: Site,
-    left: str,
-    fingerprint: Any,
-    done: int,
+    ferry: Client, submit: Submit, site: Site, left: str, fingerprint: Any, done: int
 ) -> None:
     job = submit(state="failed", source_fingerprint={"mtime_ns": 1}, bytes_done=20, error_code="source_changed")
     site.add_upload(job, state=left)

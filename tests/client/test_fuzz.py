@@ -119,51 +119,37 @@ def test_the_contract_makes_a_request_of_it_or_says_what_is_wrong(examples: int)
 # --- Client --------------------------------------------------------------------------------------------------------
 
 
-class Traces:
-    """Rows and messages that there are, to be compared."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._broker = redis.Redis.from_url(site.broker_url)
-
-    def now(self) -> tuple[int, int]:
-        return len(self._site.rows()), sum(self._broker.llen(queue) for queue in (JOBS_QUEUE, READS_QUEUE))
-
-    def row(self, job_id: str) -> Mapping[str, Any]:
-        with self._site.database.begin() as session:
-            return dict(session.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
-
-    def close(self) -> None:
-        self._broker.close()
+def traces_of(site: Site) -> tuple[int, int]:
+    """How many rows and messages there are, to be compared."""
+    with redis.Redis.from_url(site.broker_url) as broker:
+        return len(site.rows()), sum(broker.llen(queue) for queue in (JOBS_QUEUE, READS_QUEUE))
 
 
-@pytest.fixture
-def traces(site: Site) -> Iterator[Traces]:
-    traces = Traces(site)
-    yield traces
-    traces.close()
+def is_callable_with(call: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
+    """Whether Python itself would take the call."""
+    try:
+        inspect.signature(call).bind(**arguments)
+    except TypeError:
+        return False
+    return True
 
 
 @sizes(150, 2500)
-def test_a_client_submits_a_job_that_says_it_all_or_leaves_no_trace(
-    examples: int, ferry: Client, traces: Traces
-) -> None:
+def test_a_client_submits_a_job_that_says_it_all_or_leaves_no_trace(examples: int, ferry: Client, site: Site) -> None:
     def check(call: Call) -> None:
         submit = getattr(ferry, call.operation)
-        try:
-            inspect.signature(submit).bind(**call.arguments)
-        except TypeError:
-            return  # no call of Python's at all
-        rows, messages = traces.now()
+        if not is_callable_with(submit, call.arguments):
+            return
+        rows, messages = traces_of(site)
         try:
             job = submit(**call.arguments)
         except BlobferryError as error:
             is_typed(error)
-            assert traces.now() == (rows, messages)
+            assert traces_of(site) == (rows, messages)
         else:
-            is_kept(traces.row(job.id), call)
+            is_kept(site.row(job.id), call)
             assert ferry.get(job.id) == job
-            rows_now, messages_now = traces.now()
+            rows_now, messages_now = traces_of(site)
             assert 0 <= rows_now - rows <= 1
             assert 0 <= messages_now - messages <= 1
 
@@ -174,15 +160,13 @@ def test_a_client_submits_a_job_that_says_it_all_or_leaves_no_trace(
 def test_a_read_that_is_not_to_be_had_is_a_typed_error_and_no_message(examples: int, sqlite_site: Site) -> None:
     def check(call: Call) -> None:
         read = getattr(client, call.operation)
-        try:
-            inspect.signature(read).bind(**call.arguments)
-        except TypeError:
+        if not is_callable_with(read, call.arguments):
             return
         with pytest.raises(BlobferryError) as caught:  # at best there is no broker to ask
             read(**call.arguments)
         is_typed(caught.value)
 
-    with Client(database_url=sqlite_site.url) as client:
+    with sqlite_site.client(broker_url=None) as client:
         each_of(requests(tuple(READS)), examples, check)
 
 
@@ -191,25 +175,21 @@ def test_a_read_that_is_not_to_be_had_is_a_typed_error_and_no_message(examples: 
 
 @sizes(150, 2000)
 def test_a_command_does_what_was_typed_or_says_in_a_line_what_is_wrong(examples: int, sqlite_site: Site) -> None:
-    traces = Traces(sqlite_site)
-    # Nothing that is typed waits for an answer, so reads go to no broker at all.
-    environment = {"BLOBFERRY_DATABASE_URL": sqlite_site.url, "BLOBFERRY_BROKER_URL": sqlite_site.broker_url}
-    runner = CliRunner(env=environment)
+    runner = CliRunner(env=sqlite_site.environment())  # nothing that is typed waits for an answer
 
     def check(words: list[str]) -> None:
-        before = traces.now()
+        before = traces_of(sqlite_site)
         ran = runner.invoke(main, words, input=b"\0\xff")
         assert ran.exception is None or isinstance(ran.exception, SystemExit), repr(ran.exception)
         assert ran.exit_code in (0, 1, 2, 3), (ran.exit_code, ran.output)
         assert "Traceback" not in ran.output
         if ran.exit_code == 2:
-            assert traces.now() == before
+            assert traces_of(sqlite_site) == before
             assert says_what_is_wrong(ran.stdout, ran.stderr), ran.output
         elif ran.exit_code == 0 and words[0] in ("write", "read", "move", "delete") and "--help" not in words:
-            assert traces.row(job_id_in(ran.stdout))["state"] == "queued"
+            assert sqlite_site.row(job_id_in(ran.stdout))["state"] == "queued"
 
     each_of(commands(), examples, check)
-    traces.close()
 
 
 def says_what_is_wrong(stdout: str, stderr: str) -> bool:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,20 +17,16 @@ from blobferry.jobs.submission import insert_job
 from tests.client.conftest import SOURCE, Site
 
 
-def test_get_of_an_unknown_job_says_so(ferry: Client) -> None:
-    with pytest.raises(JobNotFoundError, match="nobody"):
-        ferry.get("nobody")
+def test_an_unknown_job_is_not_found_nor_waited_for(ferry: Client) -> None:
+    for look in (ferry.get, partial(ferry.wait, timeout=60)):
+        with pytest.raises(JobNotFoundError, match="nobody"):
+            look("nobody")
 
 
 @pytest.mark.parametrize("job_id", ["", "a" * 156, None])
 def test_an_id_that_no_job_can_have_is_refused(ferry: Client, job_id: Any) -> None:
     with pytest.raises(InvalidRequestError, match="job id"):
         ferry.get(job_id)
-
-
-def test_wait_for_an_unknown_job_does_not_wait(ferry: Client) -> None:
-    with pytest.raises(JobNotFoundError):
-        ferry.wait("nobody", timeout=60)
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
@@ -74,11 +71,7 @@ def test_an_end_is_seen_within_half_a_second(ferry: Client, site: Site) -> None:
 def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, site: Site) -> None:
     job = ferry.write_stream("/a", SOURCE)
     steps: Iterator[dict[str, Any]] = iter(
-        [
-            {"state": "running", "size": 10, "attempt": 1},
-            {"bytes_done": 5},
-            {"state": "succeeded", "bytes_done": 10},
-        ]
+        [{"state": "running", "size": 10, "attempt": 1}, {"bytes_done": 5}, {"state": "succeeded", "bytes_done": 10}]
     )
     seen = []
     for now in ferry.watch(job.id, timeout=30):
@@ -91,9 +84,8 @@ def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, site:
 def test_a_job_says_all_of_itself_in_json(ferry: Client) -> None:
     job = ferry.write_stream("/a", SOURCE, labels={"a": "b"})
     said = json.loads(json.dumps(job.as_json()))
-    assert said["id"] == job.id
-    assert said["labels"] == {"a": "b"}
-    assert said["created_at"] == job.created_at.isoformat()
+    expected = {"id": job.id, "labels": {"a": "b"}, "created_at": job.created_at.isoformat()}
+    assert {name: said[name] for name in expected} == expected
     assert job.created_at.utcoffset() == timedelta()
 
 

@@ -4,14 +4,11 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
-import textwrap
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +30,8 @@ from blobferry.errors import (
 from blobferry.messages.job_messages import client_app
 from blobferry.messages.read_messages import ReadRequester
 from dev.services import free_port, valkey
-from tests.client.conftest import Command, Site
+from tests.client.conftest import Command, Site, run_python
 from tests.directory_stack import LocalStack, local_stack
-from worker.driver import Driver
 
 PATIENCE = 5.0  #: seconds after which a broker that is away must have been noticed
 BLOBS = {
@@ -52,9 +48,8 @@ BLOBS = {
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> Iterator[LocalStack]:
     with local_stack(tmp_path_factory.mktemp("reads"), migrated_sqlite) as stack:
-        driver: Driver = stack.driver
         for path, contents in BLOBS.items():
-            driver.put_content(path, contents)
+            stack.driver.put_content(path, contents)
         yield stack
 
 
@@ -141,16 +136,7 @@ FORK = """
 
 
 def test_a_forked_child_and_its_parent_both_read(stack: LocalStack) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(FORK)],
-        env=stack.environment(),
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    run_python(FORK, stack.environment())
 
 
 def test_a_closed_client_may_read_again(client: Client) -> None:
@@ -163,51 +149,43 @@ def test_a_closed_client_may_read_again(client: Client) -> None:
 
 
 def test_no_worker_is_an_error_that_says_what_to_look_at(site: Site) -> None:
-    with (
-        Client(database_url=site.url, broker_url=site.broker_url) as client,
-        pytest.raises(UnreachableError, match=r"no worker answered within 0\.2 s: .*'blobferry\.reads'"),
-    ):
+    says = r"no worker answered within 0\.2 s: .*'blobferry\.reads'"
+    with site.client() as client, pytest.raises(UnreachableError, match=says):
         client.stat("/a", timeout=0.2)
     with redis.Redis.from_url(site.broker_url) as connection:
         (message,) = [json.loads(entry) for entry in connection.lrange("blobferry.reads", 0, -1)]
     assert message["headers"]["expires"] is not None  # nobody will wait for it tomorrow
 
 
-def test_a_broker_that_refuses_is_noticed_soon(sqlite_site: Site) -> None:
-    check_is_unreachable(sqlite_site, f"redis://:s3cret@127.0.0.1:{free_port()}/0", "broker")
-
-
-def test_a_broker_that_never_answers_is_noticed_soon(sqlite_site: Site) -> None:
+@pytest.mark.parametrize(
+    ("means", "named", "is_silent"),
+    [("broker_url", "broker", False), ("broker_url", "broker", True), ("result_backend", "result backend", False)],
+    ids=["a broker that refuses", "a broker that never answers", "a result backend that refuses"],
+)
+def test_what_is_away_is_noticed_soon(sqlite_site: Site, means: str, named: str, is_silent: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        check_is_unreachable(sqlite_site, f"redis://:s3cret@127.0.0.1:{silent.getsockname()[1]}/0", "broker")
-
-
-def test_a_result_backend_that_is_away_is_noticed_soon(sqlite_site: Site) -> None:
-    backend = f"redis://:s3cret@127.0.0.1:{free_port()}/0"
-    check_is_unreachable(sqlite_site, sqlite_site.broker_url, "result backend", result_backend=backend)
-
-
-def check_is_unreachable(site: Site, broker_url: str, named: str, **options: Any) -> None:
-    with Client(database_url=site.url, broker_url=broker_url, **options) as client:
-        started = time.monotonic()
-        with pytest.raises(UnreachableError, match=f"^{named}: ") as caught:
-            client.stat("/a", timeout=60)
-        assert time.monotonic() - started < PATIENCE
+        port = silent.getsockname()[1] if is_silent else free_port()
+        with sqlite_site.client(**{means: f"redis://:s3cret@127.0.0.1:{port}/0"}) as client:
+            started = time.monotonic()
+            with pytest.raises(UnreachableError, match=f"^{named}: ") as caught:
+                client.stat("/a", timeout=60)
+            assert time.monotonic() - started < PATIENCE
     assert "s3cret" not in str(caught.value)
 
 
 def test_a_broker_that_was_restarted_is_asked_again(sqlite_site: Site) -> None:
-    with valkey() as own, Client(database_url=sqlite_site.url, broker_url=own.url) as client:
-        with pytest.raises(UnreachableError, match="no worker answered"):
+    no_answer = partial(pytest.raises, UnreachableError, match="no worker answered")
+    with valkey() as own, sqlite_site.client(broker_url=own.url) as client:
+        with no_answer():
             client.stat("/a", timeout=0)
         own.kill9()
         own.restart()
-        with pytest.raises(UnreachableError, match="no worker answered"):
+        with no_answer():
             client.stat("/a", timeout=0)
 
 
 def test_without_a_broker_a_read_says_what_is_missing(sqlite_site: Site) -> None:
-    with Client(database_url=sqlite_site.url) as client:
+    with sqlite_site.client(broker_url=None) as client:
         with pytest.raises(ConfigurationError, match="broker_url: is not set; stat needs a worker"):
             client.stat("/a")
         with pytest.raises(InvalidRequestError):
@@ -215,8 +193,7 @@ def test_without_a_broker_a_read_says_what_is_missing(sqlite_site: Site) -> None
 
 
 def test_a_broker_that_cannot_hold_results_is_no_obstacle_to_submitting(sqlite_site: Site) -> None:
-    url = "memory://user:s3cret@host"
-    with Client(database_url=sqlite_site.url, broker_url=url) as client:
+    with sqlite_site.client(broker_url="memory://user:s3cret@host") as client:
         client.delete("/a")
         with pytest.raises(ConfigurationError, match="result_backend: needs the URL") as caught:
             client.stat("/a")
@@ -239,20 +216,19 @@ def test_an_end_that_is_not_ours_is_one_of_our_errors(
     sqlite_site: Site, state: str, result: Any, error: type[Exception], says: str
 ) -> None:
     """Somebody else's hand writes the result, as Celery does when a child dies or a message expires."""
-    url = sqlite_site.broker_url
 
     def finish() -> None:
-        with redis.Redis.from_url(url) as connection:
+        with redis.Redis.from_url(sqlite_site.broker_url) as connection:
             _, raw = connection.brpop(["blobferry.reads"], timeout=20)
             task_id = json.loads(raw)["headers"]["id"]
             meta = {"status": state, "result": result, "task_id": task_id, "traceback": None, "children": []}
             connection.set(f"celery-task-meta-{task_id}", json.dumps(meta))
 
-    other = threading.Thread(target=finish)
-    other.start()
-    with Client(database_url=sqlite_site.url, broker_url=url) as client, pytest.raises(error, match=says):
-        client.stat("/a", timeout=20)
-    other.join()
+    with sqlite_site.client() as client, ThreadPoolExecutor(1) as other:
+        finished = other.submit(finish)
+        with pytest.raises(error, match=says):
+            client.stat("/a", timeout=20)
+        finished.result()
 
 
 def test_asking_opens_no_connection_before_it_is_asked() -> None:
@@ -312,10 +288,7 @@ def test_what_the_worker_says_is_one_line_and_an_exit_status(
 
 
 def test_a_read_that_nobody_answers_exits_3(sqlite_site: Site) -> None:
-    words = ["stat", "/a", "--timeout", "0"]
-    done = CliRunner().invoke(main, words, env=sqlite_site.environment())
-    assert (done.exit_code, done.stdout) == (3, "")
-    assert "no worker answered" in done.stderr
-    environment = {"BLOBFERRY_DATABASE_URL": sqlite_site.url, "BLOBFERRY_BROKER_URL": None}
-    done = CliRunner().invoke(main, words, env=environment)
-    assert done.exit_code == 2
+    run = partial(CliRunner().invoke, main, ["stat", "/a", "--timeout", "0"])
+    done = run(env=sqlite_site.environment())
+    assert (done.exit_code, done.stdout, "no worker answered" in done.stderr) == (3, "", True)
+    assert run(env=sqlite_site.environment() | {"BLOBFERRY_BROKER_URL": None}).exit_code == 2

@@ -4,15 +4,17 @@ No two chunks of the data are equal: equal ones would hide a wrong offset.
 """
 
 import random
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.doubles import BytesSource, blob
+from tests.doubles import BytesSource, WrappedStore, blob
 from worker.driver import Driver
 from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
 from worker.stores.blob_values import BlobOptions, UploadEntry
-from worker.stores.store import Reader
+from worker.stores.store import Reader, Store
 from worker.transfer.sources.file_source import FileSource
 
 MakeDriver = Callable[..., Driver]
@@ -30,17 +32,28 @@ def written(old: bytes | None, offset: int, new: bytes) -> bytes:
     return kept + bytes(offset - len(kept)) + new
 
 
+def blob_of(size: int | None, seed: int = 1) -> bytes | None:
+    """What is there before a test; None for nothing."""
+    return None if size is None else data(size, seed)
+
+
 # --- around the driver: what is really in the store ----------------------------------------------------------------
 
 
-def put(driver: Driver, path: str, content: bytes, options: BlobOptions | None = None) -> None:
-    """Store a blob without the driver's help."""
-    driver.store.put(driver.key(path), content, options=options)
+def put(driver: Driver, path: str, content: bytes | None, options: BlobOptions | None = None) -> None:
+    """Store a blob without the driver's help; None for nothing."""
+    if content is not None:
+        driver.store.put(driver.key(path), content, options=options)
 
 
 def content(driver: Driver, path: str) -> bytes | None:
     """What is stored at the path, without the driver's help; None for nothing."""
     return blob(driver.store, driver.key(path))
+
+
+def stored(driver: Driver) -> dict[str, bytes | None]:
+    """All that is stored below the driver's root directory, by key."""
+    return {key: content(driver, f"/{key}") for key in keys(driver)}
 
 
 def identity(driver: Driver, path: str) -> tuple[Any, ...] | None:
@@ -69,15 +82,12 @@ def uploads_at(driver: Driver, path: str) -> list[str]:
     return [entry.upload_id for entry in driver.store.list_uploads(key) if entry.key == key]
 
 
-def chain(error: BaseException) -> list[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException | None]:
     """The error and all that led to it."""
-    found: list[BaseException] = []
-    todo: list[BaseException | None] = [error]
-    while todo:
-        if (one := todo.pop()) is not None and one not in found:
-            found.append(one)
-            todo += [one.__cause__, one.__context__]
-    return found
+    if error is not None:
+        yield error
+        yield from chain(error.__cause__)
+        yield from chain(error.__context__)
 
 
 # --- readers -------------------------------------------------------------------------------------------------------
@@ -112,11 +122,9 @@ class Breaking(Reading):
 
     def read(self, size: int, /) -> Any:
         piece = super().read(size)
-        if piece:
-            return piece
-        if self.error is not None:
+        if not piece and self.error is not None:
             raise self.error
-        return self._answer
+        return piece or self._answer
 
 
 class BreakingSource(BytesSource):
@@ -164,19 +172,42 @@ class Once:
         self._left = at
 
     def __call__(self, verb: str) -> None:
-        if verb not in self._verbs or self.done:
-            return
-        self._left -= 1
-        if self._left == 0:
+        self._left -= verb in self._verbs
+        if self._left == 0 and not self.done:
             self.done = True
             self._action()
 
 
+class DroppingStore(WrappedStore):
+    """Each connection of ``sizes`` breaks off after so many bytes, and ``dropped`` happens; the others do not."""
+
+    def __init__(self, store: Store, *sizes: int, dropped: Callable[[], object] = lambda: None) -> None:
+        super().__init__(store)
+        self.opened: list[DroppingReader] = []
+        self.offsets: list[int] = []
+        self.sizes = list(sizes)
+        self._dropped = dropped
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        answer = super()._do(name, args, keywords)
+        if name != "get":
+            return answer
+        size = self.sizes.pop(0) if self.sizes else sys.maxsize
+        self.opened.append(DroppingReader(answer.__enter__(), size, self._dropped))
+        self.offsets.append(args[1] if len(args) > 1 else 0)
+        return closing(self.opened[-1])
+
+    def open_connections(self) -> int:
+        """How many nobody has given back."""
+        return sum(reader.is_open for reader in self.opened)
+
+
 class DroppingReader:
-    """A reader whose connection breaks off after ``size`` bytes."""
+    """A reader whose connection breaks off after ``size`` bytes, and that tells whether it is still open."""
 
     def __init__(self, reader: Reader, size: int, dropped: Callable[[], object]) -> None:
         self.etag = reader.etag
+        self.is_open = True
         self._reader = reader
         self._left = size
         self._dropped = dropped
@@ -190,11 +221,11 @@ class DroppingReader:
         return piece
 
     def close(self) -> None:
+        self.is_open = False
         self._reader.close()
 
 
 def total_read(error: BaseException) -> int:
     """What the error says was read from the reader."""
-    assert hasattr(error, "total_read"), f"{error!r} does not tell how much was read"
-    count: int = error.total_read
+    count: int = error.total_read  # type: ignore[attr-defined]
     return count

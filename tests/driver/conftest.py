@@ -2,7 +2,8 @@
 
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from dev.services import S3Service, create_bucket, moto, swift
-from tests.doubles import BytesSource
-from tests.driver.blobs_and_readers import MakeDriver, ReaderOf, Reading, file_source
+from tests.doubles import BytesSource, HookedStore, RecordingStore
+from tests.driver.blobs_and_readers import MakeDriver, Once, ReaderOf, Reading, file_source
 from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
 from tests.driver.unsupported import UNSUPPORTED
+from tests.faults import refusing
 from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.stores.local import LocalStore
@@ -36,25 +38,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
-@pytest.fixture(scope="session")
-def moto_service() -> Iterator[S3Service]:
-    with moto(min_part_size=MIN) as service:
-        create_bucket(service, BUCKET)
-        yield service
+def running(start: Callable[..., AbstractContextManager[S3Service]]) -> Callable[[], Iterator[S3Service]]:
+    """A fixture: the server, with the bucket of these tests."""
+
+    @pytest.fixture(scope="session")
+    def service() -> Iterator[S3Service]:
+        with start(min_part_size=MIN) as service:
+            create_bucket(service, BUCKET)
+            yield service
+
+    return service
 
 
-@pytest.fixture(scope="session")
-def swift_service() -> Iterator[S3Service]:
-    with swift(min_part_size=MIN) as service:
-        create_bucket(service, BUCKET)
-        yield service
+moto_service, swift_service = running(moto), running(swift)
 
 
 @pytest.fixture
 def service(kind: str, request: pytest.FixtureRequest) -> S3Service:
     """The server behind the store; for those that have one."""
-    found = request.getfixturevalue(f"{kind}_service")
-    assert isinstance(found, S3Service)
+    found: S3Service = request.getfixturevalue(f"{kind}_service")
     return found
 
 
@@ -117,6 +119,12 @@ def store(kind: str, stores: Callable[[str], Store], known_leaks: set[str]) -> I
 
 
 @pytest.fixture
+def recorded(store: Store) -> RecordingStore:
+    """The store, which remembers what it is asked for."""
+    return RecordingStore(store)
+
+
+@pytest.fixture
 def root() -> str:
     """A root directory of this test's own."""
     return f"t{next(_numbers)}"
@@ -124,9 +132,8 @@ def root() -> str:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    engine = Engine(part_size=PART, part_threads=2)
-    yield engine
-    engine.close()
+    with closing(Engine(part_size=PART, part_threads=2)) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -144,24 +151,38 @@ def driver(store: Store, on: MakeDriver) -> Driver:
     return on(store)
 
 
+@pytest.fixture
+def refused_at(store: Store, on: MakeDriver) -> MakeDriver:
+    """A constructor of drivers whose store refuses some verbs; see ``refusing``."""
+    return lambda *verbs, **settings: on(refusing(store, *verbs, **settings))
+
+
+@pytest.fixture
+def met_at(store: Store, on: MakeDriver) -> Iterator[MakeDriver]:
+    """A constructor of drivers that meet somebody: who acts right before a verb, and must have done so in the end."""
+    everybody: list[Once] = []
+
+    def make(verbs: str | Collection[str], action: Callable[[], object], *, at: int = 1) -> Driver:
+        everybody.append(Once(verbs, action, at=at))
+        return on(HookedStore(store, before=everybody[-1]))
+
+    yield make
+    assert all(somebody.done for somebody in everybody), "nobody was met"
+
+
 @pytest.fixture(params=["reader", "file"])
 def reader_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReaderOf]:
     """Makes readers: of unknown length, to be read once; or of known length, to be read at any offset."""
-    open_files: list[Any] = []
-
-    def make(content: bytes) -> Any:
-        if request.param == "reader":
-            return Reading(content)
-        open_files.append(file_source(tmp_path, content))
-        return open_files[-1]
-
-    yield make
-    for source in open_files:
-        source.close()
+    with ExitStack() as files:
+        makers: dict[str, ReaderOf] = {
+            "reader": Reading,
+            "file": lambda content: files.enter_context(closing(file_source(tmp_path, content))),
+        }
+        yield makers[request.param]
 
 
-@pytest.fixture(params=["reader", "bytes file", "source"])
+@pytest.fixture(params=[Reading, io.BytesIO, BytesSource], ids=["reader", "bytes file", "source"])
 def any_reader_of(request: pytest.FixtureRequest) -> ReaderOf:
     """The same without files."""
-    kinds: dict[str, ReaderOf] = {"reader": Reading, "bytes file": io.BytesIO, "source": BytesSource}
-    return kinds[request.param]
+    made: ReaderOf = request.param
+    return made

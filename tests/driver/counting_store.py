@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 from tests.doubles import WrappedStore
 from worker.errors import InvalidPartError, KeyNotFoundError, NotSupportedError, UploadNotFoundError
@@ -24,6 +24,8 @@ from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Body
 from worker.units import MIB
 
+PIECE: Final = bytes(MIB)
+
 
 def by_length(body: Body | bytes) -> None:
     """Take a body's word for how long it is."""
@@ -34,9 +36,7 @@ def by_reading(body: Body | bytes) -> None:
     if isinstance(body, bytes):
         return
     body.seek(0)
-    count = 0
-    while piece := body.read(MIB):
-        count += len(piece)
+    count = sum(len(piece) for piece in iter(lambda: body.read(MIB), b""))
     assert count == len(body), "a body that is not as long as it says"
 
 
@@ -44,11 +44,7 @@ class CountingStore(WrappedStore):
     """One bucket. Blobs and parts are sizes; ETags are numbers, so that nothing has to be read for them."""
 
     def __init__(
-        self,
-        *,
-        limits: Limits | None = None,
-        take: Callable[[Body | bytes], None] = by_length,
-        checksum: str = "none",
+        self, limits: Limits | None = None, *, take: Callable[[Body | bytes], None] = by_length, checksum: str = "none"
     ) -> None:
         super().__init__(MemoryStore("counting"))
         self.limits, self.checksum = limits or Limits(), checksum
@@ -164,17 +160,14 @@ class Endless:
         """Nothing to give back."""
 
 
+@dataclass
 class EndlessReader:
     """A reader of any number of bytes, which are the same ones again and again."""
 
-    def __init__(self, size: int) -> None:
-        self.given = 0
-        self.largest = 0
-        self._size = size
-        self._piece = bytes(MIB)
+    size: int
+    given: int = 0
 
     def read(self, size: int, /) -> bytes | memoryview:
-        self.largest = max(self.largest, size)
-        size = min(size, MIB, self._size - self.given)
+        size = min(size, MIB, self.size - self.given)
         self.given += size
-        return self._piece if size == MIB else self._piece[:size]
+        return PIECE[:size]

@@ -31,21 +31,18 @@ LOOKS = frozenset({"head", "get_tags", "list", "list_parts"})
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 #: Each with whether the server does its work first.
-KINDS: list[tuple[Kind, bool]] = [
-    ("internal_error", False),
-    ("internal_error", True),
-    ("slow_down", False),
-    ("access_denied", False),
-    ("error_in_200", False),
-    ("error_in_200", True),
-    ("hang_up", False),
-    ("hang_up", True),
-    ("cut_request", False),
-    ("cut_answer", False),
-    ("stall", False),
-    ("stall", True),
-    ("late", False),
-]
+EFFECTS: dict[Kind, tuple[bool, ...]] = {
+    "internal_error": (False, True),
+    "slow_down": (False,),
+    "access_denied": (False,),
+    "error_in_200": (False, True),
+    "hang_up": (False, True),
+    "cut_request": (False,),
+    "cut_answer": (False,),
+    "stall": (False, True),
+    "late": (False,),
+}
+KINDS = [(kind, effect) for kind, effects in EFFECTS.items() for effect in effects]
 MANY = 30  #: cases of one operation
 WAITS = frozenset({"stall", "late"})
 ERRORS_IN_200 = frozenset({"copy", "copy_part", "complete_upload", "delete_batch"})
@@ -101,33 +98,33 @@ class Case:
         )
 
 
-def cases(pair: ProxiedPair, operation: Operation) -> list[Case]:
+def cases(pair: ProxiedPair, operation: Operation) -> Iterator[Case]:
     """All faults at all calls. Of many parts the first and the last stand for the rest."""
     pair.proxy.inject()
-    root = begin(pair, operation)
-    operation.run(*pair.drivers(root, attempts=2))
+    operation.run(*pair.drivers(begin(pair, operation), attempts=2))
     pair.proxy.wait_until_idle()
     exchanges = pair.proxy.exchanges()
     totals = Counter(exchange.call.operation for exchange in exchanges)
-    found, numbers = [], Counter[str]()
+    numbers = Counter[str]()
     for exchange in exchanges:
         name = exchange.call.operation
         number, numbers[name] = numbers[name], numbers[name] + 1
         if "part" in name and 0 < number < totals[name] - 1:
             continue
+        impossible = {
+            "error_in_200": name not in ERRORS_IN_200,
+            "cut_request": exchange.sent < 2,
+            "cut_answer": exchange.answered < 2,
+        }
         for kind, effect in KINDS:
-            if kind == "error_in_200" and name not in ERRORS_IN_200:
-                continue
-            if (kind == "cut_request" and exchange.sent < 2) or (kind == "cut_answer" and exchange.answered < 2):
+            if impossible.get(kind):
                 continue
             fault = Fault(name, kind, after=number, effect=effect)
-            modes: list[Mode] = ["once"]
+            yield Case(fault, "once")
             if kind != "late":
-                modes.append("always")
+                yield Case(fault, "always")
             if name not in LOOKS and kind not in WAITS:  # which are no different from a connection that ends
-                modes.append("unrepeated")
-            found += [Case(fault, mode) for mode in modes]
-    return found
+                yield Case(fault, "unrepeated")
 
 
 # --- running them ----------------------------------------------------------------------------------------------------
@@ -144,9 +141,9 @@ def complaints(pairs: ProxiedPairs, operation: Operation, case: Case) -> list[st
     with pairs.lend(hasty=case.fault.kind in WAITS) as pair:
         root = begin(pair, operation)
         # One client of the hasty ones is enough: whether it asks twice makes no difference to what is above it.
-        near, far = pair.drivers(root, attempts=2 if case.mode == "once" or case.fault.kind in WAITS else 1)
+        drivers = pair.drivers(root, attempts=2 if case.mode == "once" or case.fault.kind in WAITS else 1)
         times = None if case.mode == "always" else 1
-        answer, error = attempt(pair, operation, near, far, replace(case.fault, times=times))
+        answer, error = attempt(pair, operation, drivers, replace(case.fault, times=times))
         found = [] if pair.proxy.injected() else ["the fault was not met"]
         pair.proxy.inject()
         if case.fault.kind == "late":
@@ -157,12 +154,12 @@ def complaints(pairs: ProxiedPairs, operation: Operation, case: Case) -> list[st
 
 
 def attempt(
-    pair: ProxiedPair, operation: Operation, near: Driver, far: Driver, *faults: Fault
+    pair: ProxiedPair, operation: Operation, drivers: tuple[Driver, Driver], *faults: Fault
 ) -> tuple[Any, Exception | None]:
     """What it answers or raises under these faults."""
     pair.proxy.inject(*faults)
     try:
-        return operation.run(near, far), None
+        return operation.run(*drivers), None
     except Exception as error:
         return None, error
 

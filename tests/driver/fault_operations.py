@@ -37,9 +37,18 @@ def reading(name: str, run: Run, answer: Any) -> Operation:
     return Operation(name, run, {"/a": Blob(BIG), "/d/e/f": Blob(SMALL)}, answer=answer)
 
 
-def writing(name: str, run: Run, old: bytes | None, new: bytes, answer: Any = None, *, kept: bool = False) -> Operation:
+def replacing(name: str, run: Run, old: bytes | None, new: Blob, answer: int | None = None) -> Operation:
     before = {"/b": Blob(SMALL)} | ({} if old is None else {"/a": Blob(old)})
-    return Operation(name, run, before, before | {"/a": Blob(new, kept)}, answer)
+    return Operation(name, run, before, before | {"/a": new}, answer)
+
+
+def putting(name: str, old: bytes | None) -> Operation:
+    return replacing(name, lambda near, far: near.put_content("/a", NEW), old, Blob(NEW, kept=False))
+
+
+def writing(name: str, offset: int, reader: Callable[[bytes], Any], old: bytes | None, new: bytes) -> Operation:
+    after = Blob(written(old, offset, new), kept=offset > 0)
+    return replacing(name, lambda near, far: near.write_stream("/a", offset, reader(new)), old, after, len(new))
 
 
 def moving(name: str, run: Run, content: bytes, dest: str = "/to", *, onto: bytes | None = None) -> Operation:
@@ -68,35 +77,14 @@ OPERATIONS = [
     reading("stat of a blob", lambda near, far: info(near, "/a"), (len(BIG), False)),
     reading("stat of a directory", lambda near, far: info(near, "/d"), (0, True)),
     reading("list", lambda near, far: near.list("/"), ["/a", "/d"]),
-    writing("put_content, new", lambda near, far: near.put_content("/a", NEW), None, NEW),
-    writing("put_content, over", lambda near, far: near.put_content("/a", NEW), BIG, NEW),
-    writing("write small", lambda near, far: near.write_stream("/a", 0, io.BytesIO(NEW)), BIG, NEW, len(NEW)),
-    writing("write, reader", lambda near, far: near.write_stream("/a", 0, io.BytesIO(LONG)), None, LONG, len(LONG)),
-    writing("write, source", lambda near, far: near.write_stream("/a", 0, BytesSource(LONG)), BIG, LONG, len(LONG)),
-    writing(
-        "append, reader",
-        lambda near, far: near.write_stream("/a", len(BIG), io.BytesIO(NEW)),
-        BIG,
-        BIG + NEW,
-        len(NEW),
-        kept=True,
-    ),
-    writing(
-        "overwrite from the middle, source",
-        lambda near, far: near.write_stream("/a", 900, BytesSource(LONG)),
-        BIG,
-        written(BIG, 900, LONG),
-        len(LONG),
-        kept=True,
-    ),
-    writing(
-        "behind a gap, reader",
-        lambda near, far: near.write_stream("/a", 800, io.BytesIO(NEW)),
-        SMALL,
-        written(SMALL, 800, NEW),
-        len(NEW),
-        kept=True,
-    ),
+    putting("put_content, new", None),
+    putting("put_content, over", BIG),
+    writing("write small", 0, io.BytesIO, BIG, NEW),
+    writing("write, reader", 0, io.BytesIO, None, LONG),
+    writing("write, source", 0, BytesSource, BIG, LONG),
+    writing("append, reader", len(BIG), io.BytesIO, BIG, NEW),
+    writing("overwrite from the middle, source", 900, BytesSource, BIG, LONG),
+    writing("behind a gap, reader", 800, io.BytesIO, SMALL, NEW),
     moving("move small", lambda near, far: near.move("/a", "/to"), SMALL),
     moving("move in parts", lambda near, far: near.move("/a", "/to"), BIG, onto=SMALL),
     moving("move small elsewhere", lambda near, far: near.move("/a", "/to", dest=far), SMALL, FAR + "/to"),

@@ -5,7 +5,7 @@ A case waits most of its time, for a timeout or for another try; a dozen of them
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -68,13 +68,12 @@ class ProxiedPair:
         self.service = service
         self.client = client
         self.proxy: FaultProxy = resources.enter_context(fault_proxy(service.endpoint, stall_seconds=STALL))
-        self.engine = Engine(part_size=PART, part_threads=2)
+        self.engine = resources.enter_context(closing(Engine(part_size=PART, part_threads=2)))
         self.roots = count(1)
         self.store = cache(self._store)
         self.buckets = {"": f"pair-{number}", FAR: f"pair-{number}-far"}
         for bucket in self.buckets.values():
             client.create_bucket(Bucket=bucket)
-        resources.callback(self.engine.close)
         self._read_timeout = read_timeout
 
     def drivers(self, root: str, *, attempts: int) -> tuple[Driver, Driver]:
@@ -122,8 +121,7 @@ class ProxiedPairs:
     """All pairs of one server, lent to whoever needs one."""
 
     def __init__(self, service: S3Service, resources: ExitStack, *, patient: int, hasty: int) -> None:
-        client = service.client()
-        resources.callback(client.close)
+        client = resources.enter_context(closing(service.client()))
         self.count = patient + hasty
         self._free = {is_hasty: SimpleQueue[ProxiedPair]() for is_hasty in (False, True)}
         for is_hasty in [False] * patient + [True] * hasty:

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import FaultyStore, HookedStore, RecordingStore
-from tests.driver.blobs_and_readers import MakeDriver, Once, content, data, identity, keys, put
+from tests.doubles import FaultyStore, RecordingStore
+from tests.driver.blobs_and_readers import MakeDriver, content, data, identity, keys, put
 from tests.driver.store_kinds import PART, at_home, cases
 from worker.driver import Driver
-from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
+from worker.errors import BlobExistsError, PathNotFoundError, PermissionDeniedError
 from worker.stores.blob_values import BlobOptions
-from worker.stores.store import Store
 
 pytestmark = pytest.mark.no_cover
 
@@ -22,15 +21,20 @@ pytestmark = pytest.mark.no_cover
 @pytest.mark.every_run_on("local", "swift")
 def test_what_was_put_is_got(driver: Driver, size: int) -> None:
     answer: object = driver.put_content("/a/b", data(size))  # type: ignore[func-returns-value]
-    assert answer is None
-    assert driver.get_content("/a/b") == data(size)
-    assert isinstance(driver.get_content("/a/b"), bytes)
-    assert keys(driver) == ["a/b"]
+    found = driver.get_content("/a/b")
+    assert (answer, found, type(found), keys(driver)) == (None, data(size), bytes, ["a/b"])
 
 
 def test_bytes_that_are_no_text_survive(driver: Driver) -> None:
     driver.put_content("/a", b"\x80\x80\x80\x80\0\r\n\xff")
     assert driver.get_content("/a") == b"\x80\x80\x80\x80\0\r\n\xff"
+
+
+def mapped(content: bytes) -> mmap.mmap:
+    """A file in memory."""
+    file = mmap.mmap(-1, len(content))
+    file[:] = content
+    return file
 
 
 BYTES_LIKE: dict[str, tuple[Callable[[], Any], bytes]] = {
@@ -43,6 +47,7 @@ BYTES_LIKE: dict[str, tuple[Callable[[], Any], bytes]] = {
     "an array": (lambda: array.array("B", b"hello"), b"hello"),
     "an empty view": (lambda: memoryview(b""), b""),
     "a large bytearray": (lambda: bytearray(data(3 * PART)), data(3 * PART)),
+    "a mapped file": (lambda: mapped(data(4_096)), data(4_096)),
 }
 
 
@@ -61,17 +66,11 @@ def test_what_was_put_may_be_changed_afterwards(driver: Driver) -> None:
     assert driver.get_content("/a") == b"hello"
 
 
-def test_a_mapped_file_is_put(driver: Driver) -> None:
-    with mmap.mmap(-1, 4_096) as mapped:
-        mapped[:] = data(4_096)
-        driver.put_content("/a", mapped)
-    assert driver.get_content("/a") == data(4_096)
-
-
 @at_home
 @pytest.mark.parametrize("contents", ["text", "", None, 5, 1.5, ["a"], {"a": 1}], ids=repr)
-def test_anything_else_is_a_type_error_and_nothing_is_sent(store: Store, on: MakeDriver, contents: Any) -> None:
-    recorded = RecordingStore(store)
+def test_anything_else_is_a_type_error_and_nothing_is_sent(
+    recorded: RecordingStore, on: MakeDriver, contents: Any
+) -> None:
     with pytest.raises(TypeError):
         on(recorded).put_content("/a", contents)
     assert recorded.calls == []
@@ -108,38 +107,31 @@ def test_without_overwrite_a_put_leaves_what_is_there(driver: Driver, size: int)
 
 
 @pytest.mark.every_run_on("local", "moto", "swift")
-def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(store: Store, on: MakeDriver) -> None:
-    somebody = Once("put", lambda: put(on(store), "/a", b"theirs"))
+def test_without_overwrite_a_put_leaves_what_appears_at_the_last_moment(driver: Driver, met_at: MakeDriver) -> None:
     with pytest.raises(BlobExistsError):
-        on(HookedStore(store, before=somebody)).put_content("/a", b"ours", overwrite=False)
-    assert somebody.done
-    assert content(on(store), "/a") == b"theirs"
+        met_at("put", lambda: put(driver, "/a", b"theirs")).put_content("/a", b"ours", overwrite=False)
+    assert content(driver, "/a") == b"theirs"
 
 
-def test_the_last_of_two_puts_wins(store: Store, on: MakeDriver) -> None:
-    somebody = Once("put", lambda: put(on(store), "/a", b"theirs"))
-    on(HookedStore(store, before=somebody)).put_content("/a", b"ours")
-    assert content(on(store), "/a") == b"ours"
+def test_the_last_of_two_puts_wins(driver: Driver, met_at: MakeDriver) -> None:
+    met_at("put", lambda: put(driver, "/a", b"theirs")).put_content("/a", b"ours")
+    assert content(driver, "/a") == b"ours"
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART])
 @pytest.mark.every_run_on("moto")
-def test_a_put_that_is_refused_leaves_the_blob_as_it_was(store: Store, on: MakeDriver, size: int) -> None:
-    put(on(store), "/a", b"there")
-    before = identity(on(store), "/a")
-    faulty = FaultyStore(
-        store, "put", "complete_upload", times=1_000, error=lambda: PermissionDeniedError("no")
-    )  # fmt: skip
+def test_a_put_that_is_refused_leaves_the_blob_as_it_was(driver: Driver, refused_at: MakeDriver, size: int) -> None:
+    put(driver, "/a", b"there")
+    before = identity(driver, "/a")
     with pytest.raises(PermissionDeniedError):
-        on(faulty).put_content("/a", data(size))
-    assert identity(on(store), "/a") == before
+        refused_at("put", "complete_upload").put_content("/a", data(size))
+    assert identity(driver, "/a") == before
 
 
 @pytest.mark.every_run_on("moto")
-def test_a_put_whose_answer_was_lost_is_a_success(store: Store, on: MakeDriver) -> None:
-    lost = FaultyStore(store, "put", when="after", error=lambda: StoreUnavailableError("timeout"))
-    on(lost).put_content("/a", b"ours")
-    assert content(on(store), "/a") == b"ours"
+def test_a_put_whose_answer_was_lost_is_a_success(driver: Driver, on: MakeDriver) -> None:
+    on(FaultyStore(driver.store, "put", when="after")).put_content("/a", b"ours")
+    assert content(driver, "/a") == b"ours"
 
 
 @pytest.mark.parametrize("path", ["/missing", "/dir"])

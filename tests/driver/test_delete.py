@@ -1,18 +1,13 @@
 """delete: the key and what lies below ``key/``, nothing else; told by name if some of it would not go."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import pytest
 
-from tests.doubles import FaultyStore, RecordingStore, WrappedStore
 from tests.driver.blobs_and_readers import MakeDriver, data, keys, put
 from tests.driver.small_pages import SmallPages
 from tests.driver.store_kinds import cases
+from tests.faults import StubbornStore, refusing
 from worker.driver import Driver
 from worker.errors import DeleteIncompleteError, PathNotFoundError, PermissionDeniedError, StoreUnavailableError
-from worker.stores.blob_values import DeleteFailure
-from worker.stores.store import Store
 
 pytestmark = pytest.mark.no_cover
 
@@ -22,43 +17,41 @@ def fill(driver: Driver, *paths: str) -> None:
         put(driver, path, b"x")
 
 
+Case = tuple[str, str, str]
+
+
 # what is stored, what is deleted, what is left
-CASES: dict[str, tuple[list[str], str, list[str]]] = {
-    "a blob": (["/a"], "/a", []),
-    "a sibling that sorts before the slash": (["/a-b", "/a/c"], "/a", ["a-b"]),
+CASES: dict[str, Case] = {
+    "a blob": ("/a", "/a", ""),
+    "a sibling that sorts before the slash": ("/a-b /a/c", "/a", "a-b"),
     "the old driver's matrix": (
-        ["/f1", "/f1-2", "/f/1", "/f/2", "/f-v2/1", "/f1/x", "/f12", "/f.1", "/g/1", "/h"],
+        "/f1 /f1-2 /f/1 /f/2 /f-v2/1 /f1/x /f12 /f.1 /g/1 /h",
         "/f1",
-        ["f-v2/1", "f.1", "f/1", "f/2", "f1-2", "f12", "g/1", "h"],
+        "f-v2/1 f.1 f/1 f/2 f1-2 f12 g/1 h",
     ),
-    "a file and the directory of its name": (["/a", "/a/b", "/a/c/d"], "/a", []),
-    "a directory within another": (["/d/a/1", "/d/a/2", "/d/b"], "/d/a", ["d/b"]),
+    "a file and the directory of its name": ("/a /a/b /a/c/d", "/a", ""),
+    "a directory within another": ("/d/a/1 /d/a/2 /d/b", "/d/a", "d/b"),
 }
-MORE: dict[str, tuple[list[str], str, list[str]]] = {
-    "a blob beside others": (["/a", "/b"], "/a", ["b"]),
-    "a directory": (["/d/a", "/d/b", "/d/c"], "/d", []),
-    "a deep directory": (["/d/a/b/c", "/d/e"], "/d", []),
-    "a file keeps its longer sibling": (["/a", "/ab"], "/a", ["ab"]),
-    "a directory keeps its longer sibling": (["/d/a", "/d2/a", "/dd"], "/d", ["d2/a", "dd"]),
-    "many siblings that sort before the slash": (
-        ["/a", "/a-", "/a-b", "/a-b/c", "/a.", "/a.b", "/a/c", "/a0", "/a_"],
-        "/a",
-        ["a-", "a-b", "a-b/c", "a.", "a.b", "a0", "a_"],
-    ),
-    "the last child takes its directory along": (["/d/a"], "/d/a", []),
+MORE: dict[str, Case] = {
+    "a blob beside others": ("/a /b", "/a", "b"),
+    "a directory": ("/d/a /d/b /d/c", "/d", ""),
+    "a deep directory": ("/d/a/b/c /d/e", "/d", ""),
+    "a file keeps its longer sibling": ("/a /ab", "/a", "ab"),
+    "a directory keeps its longer sibling": ("/d/a /d2/a /dd", "/d", "d2/a dd"),
+    "many siblings that sort first": ("/a /a- /a-b /a-b/c /a. /a.b /a/c /a0 /a_", "/a", "a- a-b a-b/c a. a.b a0 a_"),
+    "the last child takes its directory along": ("/d/a", "/d/a", ""),
 }
 
 
 @cases("stored, path, left", CASES, MORE)
 @pytest.mark.every_run_on("swift")
 def test_a_delete_takes_the_key_and_what_lies_below_and_no_sibling(
-    driver: Driver, stored: list[str], path: str, left: list[str]
+    driver: Driver, stored: str, path: str, left: str
 ) -> None:
-    fill(driver, *stored)
+    fill(driver, *stored.split())
     answer: object = driver.delete(path)  # type: ignore[func-returns-value]
-    assert answer is None
-    assert keys(driver) == left
-    assert set(driver.list("/")) == {"/" + key.partition("/")[0] for key in left}
+    assert (answer, keys(driver)) == (None, left.split())
+    assert set(driver.list("/")) == {"/" + key.partition("/")[0] for key in left.split()}
     for operation in (driver.stat, driver.delete):
         with pytest.raises(PathNotFoundError):
             operation(path)
@@ -93,94 +86,54 @@ def test_what_others_stored_below_goes_as_well(driver: Driver) -> None:
 
 
 @cases("size", [3], [1, 2, 5])
-def test_a_tree_of_many_pages_is_deleted_in_batches(store: Store, on: MakeDriver, size: int) -> None:
-    fill(on(store), "/d", *(f"/d/{number}" for number in range(11)), "/d-", "/d0")
-    paged = SmallPages(store, size)
+def test_a_tree_of_many_pages_is_deleted_in_batches(driver: Driver, on: MakeDriver, size: int) -> None:
+    fill(driver, "/d", *(f"/d/{number}" for number in range(11)), "/d-", "/d0")
+    paged = SmallPages(driver.store, size)
     on(paged).delete("/d")
-    assert keys(on(store)) == ["d-", "d0"]
+    assert keys(driver) == ["d-", "d0"]
     assert max(paged.batches) <= size
 
 
-@pytest.mark.parametrize("number", [999, 1_000, 1_001, 2_345])
-def test_any_number_of_keys_is_deleted_a_thousand_at_a_time(
-    on: MakeDriver, stores: Callable[..., Store], number: int
+#: What is stored, what is deleted, what would not go, and why.
+STUBBORN: dict[str, tuple[list[str], str, tuple[str, ...], str]] = {
+    "keys below": ([f"/d/{number}" for number in range(9)], "/d", ("/d/1", "/d/7"), "ObjectLocked"),
+    "a key that may yet go": (["/d/1", "/d/2"], "/d", ("/d/1",), "SlowDown"),
+    "the blob itself": (["/a", "/a/b"], "/a", ("/a",), "ObjectLocked"),
+}
+
+
+@cases("stored, path, kept, code", STUBBORN)
+@pytest.mark.every_run_on("local", "moto", only="keys below")
+def test_keys_that_would_not_go_are_named_and_all_others_go(
+    driver: Driver, on: MakeDriver, stored: list[str], path: str, kept: tuple[str, ...], code: str
 ) -> None:
-    recorded = RecordingStore(stores("memory"))
-    driver = on(recorded)
-    fill(driver, *(f"/d/{index}" for index in range(number)), "/d-1")
-    recorded.calls.clear()
-    driver.delete("/d")
-    assert keys(driver) == ["d-1"]
-    batches = [len(call.args[0]) for call in recorded.named("delete_batch")]
-    assert max(batches) <= 1_000
-    assert len(batches) <= number // 1_000 + 2
-
-
-class Stubborn(WrappedStore):
-    """Some keys would not go."""
-
-    def __init__(self, store: Store, *kept: str, code: str = "ObjectLocked") -> None:
-        super().__init__(store)
-        self._kept = kept
-        self._code = code
-
-    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if name != "delete_batch":
-            return super()._do(name, args, keywords)
-        wanted: Sequence[str] = args[0]
-        kept = [key for key in wanted if key.endswith(self._kept)]
-        failures: list[DeleteFailure] = super()._do(name, ([key for key in wanted if key not in kept],), keywords)
-        return [*failures, *(DeleteFailure(key, self._code, "no") for key in kept)]
-
-
-@pytest.mark.every_run_on("local", "moto")
-def test_keys_that_would_not_go_are_named_and_all_others_go(store: Store, on: MakeDriver) -> None:
-    fill(on(store), *(f"/d/{number}" for number in range(9)))
-    stubborn = Stubborn(SmallPages(store, 4), "/1", "/7")
-    with pytest.raises(DeleteIncompleteError) as caught:
-        on(stubborn).delete("/d")
-    assert caught.value.path == "/d"
-    assert sorted(caught.value.failures) == [["/d/1", "ObjectLocked"], ["/d/7", "ObjectLocked"]]
-    assert "/d/1" in str(caught.value)
-    assert not caught.value.transient
-    assert keys(on(store)) == ["d/1", "d/7"]
-
-
-def test_keys_that_may_yet_go_make_the_error_transient(store: Store, on: MakeDriver) -> None:
-    fill(on(store), "/d/1", "/d/2")
-    with pytest.raises(DeleteIncompleteError) as caught:
-        on(Stubborn(store, "/1", code="SlowDown")).delete("/d")
-    assert caught.value.transient
-
-
-def test_a_blob_that_would_not_go_is_named(store: Store, on: MakeDriver) -> None:
-    fill(on(store), "/a", "/a/b")
-    with pytest.raises(DeleteIncompleteError) as caught:
-        on(Stubborn(store, "/a")).delete("/a")
-    assert caught.value.failures == [["/a", "ObjectLocked"]]
+    fill(driver, *stored)
+    stubborn = StubbornStore(SmallPages(driver.store, 4), lambda key: code if key.endswith(kept) else None)
+    with pytest.raises(DeleteIncompleteError, match=kept[0]) as caught:
+        on(stubborn).delete(path)
+    assert (caught.value.path, caught.value.transient) == (path, code == "SlowDown")
+    assert sorted(caught.value.failures) == [[key, code] for key in kept]
+    assert keys(driver) == [key[1:] for key in kept]
 
 
 @pytest.mark.parametrize("verb", ["list_page", "delete_batch"])
 @pytest.mark.every_run_on("moto")
-def test_a_refusal_is_neither_success_nor_path_not_found(store: Store, on: MakeDriver, verb: str) -> None:
-    fill(on(store), "/d/1", "/d/2")
-    faulty = FaultyStore(store, verb, times=1_000, error=lambda: PermissionDeniedError("no"))
+def test_a_refusal_is_neither_success_nor_path_not_found(driver: Driver, refused_at: MakeDriver, verb: str) -> None:
+    fill(driver, "/d/1", "/d/2")
     with pytest.raises(PermissionDeniedError):
-        on(faulty).delete("/d")
-    assert keys(on(store)) == ["d/1", "d/2"]
+        refused_at(verb).delete("/d")
+    assert keys(driver) == ["d/1", "d/2"]
 
 
 @pytest.mark.every_run_on("local", "swift")
-def test_a_delete_that_broke_off_goes_on_when_it_is_called_again(store: Store, on: MakeDriver) -> None:
-    fill(on(store), *(f"/d/{number}" for number in range(9)))
-    faulty = FaultyStore(
-        SmallPages(store, 2), "delete_batch", fail_at=3, times=1_000, error=lambda: StoreUnavailableError("away")
-    )
+def test_a_delete_that_broke_off_goes_on_when_it_is_called_again(driver: Driver, on: MakeDriver) -> None:
+    fill(driver, *(f"/d/{number}" for number in range(9)))
+    faulty = refusing(SmallPages(driver.store, 2), "delete_batch", fail_at=3, error=StoreUnavailableError)
     with pytest.raises(StoreUnavailableError):
         on(faulty).delete("/d")
-    assert 0 < len(keys(on(store))) < 9
-    on(store).delete("/d")
-    assert keys(on(store)) == []
+    assert 0 < len(keys(driver)) < 9
+    driver.delete("/d")
+    assert keys(driver) == []
 
 
 def test_other_blobs_are_still_whole(driver: Driver) -> None:

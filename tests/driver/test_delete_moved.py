@@ -1,12 +1,13 @@
 """The second half of a move: only the source that was copied goes, and only it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from blobferry.checks.arguments import MARK_NAME
-from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob, tiny_store
+from tests.doubles import FaultyStore, HookedStore, RecordingStore, When, blob, tiny_store
+from tests.driver.blobs_and_readers import Once
+from tests.faults import StubbornStore
 from worker.driver.delete_moved import delete_unchanged
 from worker.errors import (
     DeleteIncompleteError,
@@ -17,7 +18,7 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from worker.stores.blob_values import BlobOptions, DeleteFailure
+from worker.stores.blob_values import BlobOptions
 from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.sources.blob_source import version_of
 from worker.transfer.stop import Interrupted
@@ -35,33 +36,26 @@ def version(store: MemoryStore) -> dict[str, Any]:
     return version_of(store.head("a"))
 
 
-def others(store: MemoryStore) -> list[bytes | None]:
-    return [blob(store, key) for key in ("a/b", "ab")]
-
-
 def test_exactly_the_source_goes_under_the_condition_that_it_is_what_was_copied(memory: MemoryStore) -> None:
     store, copied = RecordingStore(memory), version(memory)
     delete_unchanged(store, "a", copied, "/a")
-    assert blob(memory, "a") is None
-    assert others(memory) == [b"a/b", b"ab"]
+    assert [blob(memory, key) for key in ("a", "a/b", "ab")] == [None, b"a/b", b"ab"]
     (call,) = store.named("delete_batch")
     assert call.keywords["if_match"] == copied["etag"]
     delete_unchanged(store, "a", copied, "/a")  # gone is as good
 
 
-def test_a_source_that_is_another_by_now_stays(memory: MemoryStore) -> None:
+@pytest.mark.parametrize("content", [b"newer", b"a"], ids=["other bytes", "the same bytes"])
+def test_a_source_that_is_another_by_now_stays(memory: MemoryStore, content: bytes) -> None:
     copied = version(memory)
-    memory.put("a", b"newer")
+    memory.put("a", content, options=BlobOptions(metadata={"new": "yes"}))
     with pytest.raises(SourceChangedError):
         delete_unchanged(memory, "a", copied, "/a")
-    assert blob(memory, "a") == b"newer"
+    assert (blob(memory, "a"), memory.head("a").metadata) == (content, {"new": "yes"})
 
 
 def test_a_source_that_changes_after_the_look_stays(memory: MemoryStore) -> None:
-    def change(verb: str) -> None:
-        if verb == "delete_batch":
-            memory.put("a", b"newer")
-
+    change = Once("delete_batch", lambda: memory.put("a", b"newer"))
     with pytest.raises(SourceChangedError):
         delete_unchanged(HookedStore(memory, before=change), "a", version(memory), "/a")
     assert blob(memory, "a") == b"newer"
@@ -78,11 +72,10 @@ def test_a_store_that_cannot_hold_the_condition_deletes_after_a_look(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_delete_whose_answer_is_lost_is_looked_for(when: str, memory: MemoryStore) -> None:
-    store = FaultyStore(memory, "delete_batch", when="before" if when == "before" else "after")
+def test_a_delete_whose_answer_is_lost_is_looked_for(when: When, memory: MemoryStore) -> None:
+    store = FaultyStore(memory, "delete_batch", when=when)
     delete_unchanged(store, "a", version(memory), "/a")
-    assert store.fired == 1
-    assert blob(memory, "a") is None
+    assert (store.fired, blob(memory, "a")) == (1, None)
 
 
 def test_a_store_that_stays_down_keeps_the_source(memory: MemoryStore) -> None:
@@ -93,32 +86,16 @@ def test_a_store_that_stays_down_keeps_the_source(memory: MemoryStore) -> None:
 
 @pytest.mark.parametrize(("code", "kind"), [("AccessDenied", PermissionDeniedError), ("Odd", DeleteIncompleteError)])
 def test_a_key_that_may_not_go_is_named(code: str, kind: type[StoreError], memory: MemoryStore) -> None:
-    class Refusing(HookedStore):
-        def delete_batch(self, *args: object, **keywords: object) -> list[DeleteFailure]:
-            return [DeleteFailure("a", code, "no")]
-
     with pytest.raises(kind, match="/a"):
-        delete_unchanged(Refusing(memory), "a", version(memory), "/a")
+        delete_unchanged(StubbornStore(memory, lambda key: code), "a", version(memory), "/a")
     assert blob(memory, "a") == b"a"
 
 
 def test_a_later_refusal_is_not_taken_for_success(memory: MemoryStore) -> None:
-    answers: list[Callable[[], StoreError]] = [
-        lambda: StoreUnavailableError("1"),
-        lambda: StoreUnavailableError("2"),
-        lambda: PreconditionFailedError("3"),
-    ]
-    store = FaultyStore(memory, "delete_batch", times=3, error=lambda: answers.pop(0)())
+    errors = iter([StoreUnavailableError("1"), StoreUnavailableError("2"), PreconditionFailedError("3")])
+    store = FaultyStore(memory, "delete_batch", times=3, error=lambda: next(errors))
     delete_unchanged(store, "a", version(memory), "/a")
     assert blob(memory, "a") is None
-
-
-def test_the_same_bytes_put_again_are_another_version_and_stay(memory: MemoryStore) -> None:
-    copied = version(memory)
-    memory.put("a", b"a", options=BlobOptions(metadata={"new": "yes"}))
-    with pytest.raises(SourceChangedError):
-        delete_unchanged(memory, "a", copied, "/a")
-    assert memory.head("a").metadata == {"new": "yes"}
 
 
 def test_a_blob_with_the_mark_of_the_copy_is_the_copy_and_stays(memory: MemoryStore) -> None:
@@ -129,7 +106,6 @@ def test_a_blob_with_the_mark_of_the_copy_is_the_copy_and_stays(memory: MemorySt
 
 def test_a_run_that_is_to_stop_deletes_nothing_more(memory: MemoryStore) -> None:
     asked = iter([False, True])
-    store = FaultyStore(memory, "delete_batch")
     with pytest.raises(Interrupted):
-        delete_unchanged(store, "a", version(memory), "/a", stop=lambda: next(asked))
+        delete_unchanged(FaultyStore(memory, "delete_batch"), "a", version(memory), "/a", stop=lambda: next(asked))
     assert blob(memory, "a") == b"a"

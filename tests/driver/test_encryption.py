@@ -1,6 +1,7 @@
 """Encryption and storage class, as configured: of every put, every upload and every copy."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -34,14 +35,8 @@ def configured(service: S3Service, make_s3_store: Callable[..., S3Store], on: Ma
 @pytest.fixture
 def head(service: S3Service) -> Iterator[Head]:
     """Looks at a blob without the code under test."""
-    client = service.client()
-
-    def look(driver: Driver, path: str) -> dict[str, Any]:
-        answer: dict[str, Any] = client.head_object(Bucket=BUCKET, Key=driver.key(path))
-        return answer
-
-    yield look
-    client.close()
+    with closing(service.client()) as client:
+        yield lambda driver, path: client.head_object(Bucket=BUCKET, Key=driver.key(path))
 
 
 def move(size: int) -> Callable[[Driver, Driver], None]:
@@ -100,13 +95,10 @@ def test_everything_is_written_as_configured(
 def test_a_move_keeps_the_encryption_of_the_blob(configured: Configured, head: Head, size: int) -> None:
     driver = configured()
     put(driver, "/source", data(size), BlobOptions(encryption="aws:kms", encryption_key="mine"))
-    before = head(driver, "/source")
+    before, names = head(driver, "/source"), ("ServerSideEncryption", "SSEKMSKeyId")
     driver.move("/source", "/a")
     found = head(driver, "/a")
-    assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == (
-        before["ServerSideEncryption"],
-        before["SSEKMSKeyId"],
-    )
+    assert [found[name] for name in names] == [before[name] for name in names]
     assert found["SSEKMSKeyId"].endswith("mine")
 
 

@@ -1,7 +1,8 @@
 """The fault proxy itself: what passes is unchanged, and each fault does what its name says, where it is aimed."""
 
 import http.client
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -20,8 +21,9 @@ _numbers = count(1)
 
 
 @pytest.fixture
-def proxy(moto_service: S3Service) -> Iterator[FaultProxy]:
-    with fault_proxy(moto_service.endpoint, stall_seconds=STALL) as proxy:
+def proxy(request: pytest.FixtureRequest, moto_service: S3Service) -> Iterator[FaultProxy]:
+    """In front of moto, or of the server at another address."""
+    with fault_proxy(getattr(request, "param", moto_service.endpoint), stall_seconds=STALL) as proxy:
         yield proxy
 
 
@@ -33,21 +35,26 @@ def bucket(moto_service: S3Service) -> str:
 @pytest.fixture
 def client(moto_service: S3Service, proxy: FaultProxy) -> Iterator[Any]:
     """A client that goes through the proxy and repeats nothing."""
-    client = replace(moto_service, endpoint=proxy.endpoint).client()
-    yield client
-    client.close()
+    with closing(replace(moto_service, endpoint=proxy.endpoint).client()) as client:
+        yield client
 
 
-def ask(proxy: FaultProxy, method: str, path: str, body: bytes = b"", timeout: float = 5) -> tuple[int, bytes]:
-    """A request on a connection of its own, of the plainest client: status and body."""
-    url = urlsplit(proxy.endpoint)
-    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
-    try:
-        connection.request(method, path, body, {"Authorization": "AWS4-HMAC-SHA256 Credential=moto/d/r/s3/a"})
-        with connection.getresponse() as answer:
-            return answer.status, answer.read()
-    finally:
-        connection.close()
+Ask = Callable[..., tuple[int, bytes]]
+
+
+@pytest.fixture
+def ask(proxy: FaultProxy, bucket: str) -> Ask:
+    """Sends a request for a key on a connection of its own, of the plainest client: status and body."""
+
+    def send(method: str, key: str = "key", body: bytes = b"", timeout: float = 5) -> tuple[int, bytes]:
+        url = urlsplit(proxy.endpoint)
+        with closing(http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)) as connection:
+            signature = {"Authorization": "AWS4-HMAC-SHA256 Credential=moto/d/r/s3/a"}
+            connection.request(method, f"/{bucket}/{key}", body, signature)
+            with connection.getresponse() as answer:
+                return answer.status, answer.read()
+
+    return send
 
 
 def test_every_operation_passes_and_is_recognised(client: Any, proxy: FaultProxy, bucket: str) -> None:
@@ -112,12 +119,12 @@ def test_what_a_driver_never_asks_has_a_name_too(method: str, target: str, opera
 )
 @pytest.mark.parametrize("effect", [False, True])
 def test_an_error_answer_comes_with_or_without_effect(
-    proxy: FaultProxy, bucket: str, kind: Kind, status: int, code: str, effect: bool
+    proxy: FaultProxy, ask: Ask, kind: Kind, status: int, code: str, effect: bool
 ) -> None:
     proxy.inject(Fault("put", kind, effect=effect))
-    found, body = ask(proxy, "PUT", f"/{bucket}/key", b"content")
+    found, body = ask("PUT", body=b"content")
     assert (found, f"<Code>{code}</Code>" in body.decode()) == (status, True)
-    assert ask(proxy, "GET", f"/{bucket}/key")[0] == (200 if effect else 404)
+    assert ask("GET")[0] == (200 if effect else 404)
     assert dict(proxy.injected()) == {("put", kind): 1}
 
 
@@ -134,23 +141,21 @@ def test_an_error_answer_comes_with_or_without_effect(
     ],
     ids=str,
 )
-def test_a_connection_ends_before_or_after_the_effect(
-    proxy: FaultProxy, bucket: str, fault: Fault, stored: bool
-) -> None:
+def test_a_connection_ends_before_or_after_the_effect(proxy: FaultProxy, ask: Ask, fault: Fault, stored: bool) -> None:
     proxy.inject(fault)
     with pytest.raises(OSError):  # noqa: PT011  reset, closed or timed out
-        ask(proxy, "PUT", f"/{bucket}/key", b"content" * 100_000, timeout=STALL / 2 if fault.kind == "late" else 5)
+        ask("PUT", body=b"content" * 100_000, timeout=STALL / 2 if fault.kind == "late" else 5)
     proxy.wait_until_idle()
-    assert ask(proxy, "GET", f"/{bucket}/key")[0] == (200 if stored else 404)
+    assert ask("GET")[0] == (200 if stored else 404)
 
 
-def test_an_answer_is_cut_in_the_middle_of_its_body(proxy: FaultProxy, bucket: str) -> None:
-    ask(proxy, "PUT", f"/{bucket}/key", b"0123456789" * 100_000)
+def test_an_answer_is_cut_in_the_middle_of_its_body(proxy: FaultProxy, ask: Ask) -> None:
+    ask("PUT", body=b"0123456789" * 100_000)
     proxy.inject(Fault("get", "cut_answer"))
     with pytest.raises(http.client.IncompleteRead) as caught:
-        ask(proxy, "GET", f"/{bucket}/key")
+        ask("GET")
     assert caught.value.partial == b"0123456789" * 50_000
-    assert ask(proxy, "GET", f"/{bucket}/key")[1] == b"0123456789" * 100_000
+    assert ask("GET")[1] == b"0123456789" * 100_000
 
 
 def test_a_batch_fails_key_by_key(client: Any, proxy: FaultProxy, bucket: str) -> None:
@@ -162,29 +167,25 @@ def test_a_batch_fails_key_by_key(client: Any, proxy: FaultProxy, bucket: str) -
     assert client.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
 
 
-def test_a_fault_hits_as_many_calls_as_it_says(proxy: FaultProxy, bucket: str) -> None:
-    def statuses(operation: str, number: int) -> list[int]:
-        return [ask(proxy, operation, f"/{bucket}/missing")[0] for _ in range(number)]
-
+def test_a_fault_hits_as_many_calls_as_it_says(proxy: FaultProxy, ask: Ask) -> None:
     proxy.inject(Fault("get", "slow_down", times=2, after=1), Fault("get", "internal_error", times=None, after=4))
-    assert statuses("HEAD", 1) == [404]
-    assert statuses("GET", 6) == [404, 503, 503, 404, 500, 500]
+    assert ask("HEAD")[0] == 404
+    assert [ask("GET")[0] for _ in range(6)] == [404, 503, 503, 404, 500, 500]
     assert dict(proxy.injected()) == {("get", "slow_down"): 2, ("get", "internal_error"): 2}
     proxy.inject()
-    assert (statuses("GET", 1), dict(proxy.injected())) == ([404], {})
+    assert (ask("GET")[0], dict(proxy.injected())) == (404, {})
 
 
-def test_chance_is_the_same_for_the_same_seed(proxy: FaultProxy, bucket: str) -> None:
-    faults = [Fault("", "slow_down"), Fault("get", "access_denied")]
-
+def test_chance_is_the_same_for_the_same_seed(proxy: FaultProxy, ask: Ask) -> None:
     def statuses(seed: int) -> list[int]:
-        proxy.inject_at_random(seed, 0.5, faults)
-        return [ask(proxy, "GET", f"/{bucket}/missing")[0] for _ in range(30)]
+        proxy.inject_at_random(seed, 0.5, [Fault("", "slow_down"), Fault("get", "access_denied")])
+        return [ask("GET")[0] for _ in range(30)]
 
     assert statuses(1) == statuses(1) != statuses(2)
     assert set(statuses(1)) == {404, 503, 403}
 
 
-def test_a_server_that_is_gone_is_a_connection_that_ends(bucket: str) -> None:
-    with fault_proxy("http://127.0.0.1:1") as proxy, pytest.raises(OSError):  # noqa: PT011  reset or closed
-        ask(proxy, "GET", f"/{bucket}/key")
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1"], indirect=True)
+def test_a_server_that_is_gone_is_a_connection_that_ends(ask: Ask) -> None:
+    with pytest.raises(OSError):  # noqa: PT011  reset or closed
+        ask("GET")

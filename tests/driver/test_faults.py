@@ -6,7 +6,7 @@ A choice of the cases runs always, all of them (about 2,500) with ``make test-lo
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import chain, product
 
 import pytest
@@ -53,11 +53,8 @@ def test_a_fault_is_survived_or_is_the_right_error(operation: Operation, pairs: 
 
 def test_an_answer_that_does_not_come_is_a_fault_like_any_other(pairs: ProxiedPairs) -> None:
     """All operations in one test: nearly all its time goes by with waiting, so they wait together."""
-    found = [
-        (operation, case)
-        for turn, operation in enumerate(OPERATIONS)
-        for case in some(all_cases(pairs, operation, waits=True), turn)
-    ]
+    turns = enumerate(OPERATIONS)
+    found = [(one, case) for turn, one in turns for case in some(all_cases(pairs, one, waits=True), turn)]
     check(pairs, [(operation, case) for operation, case in found if case.mode == "once"])
 
 
@@ -73,17 +70,9 @@ CLEANING = ("abort_upload", "list_parts", "list_uploads")
 
 #: What ends the operation, and the error that it must go on to raise whatever happens to the cleaning up.
 ENDINGS: dict[str, tuple[Fault, type[Exception], tuple[str, ...]]] = {
-    "complete refused": (
-        Fault("complete_upload", "access_denied", times=None),
-        PermissionDeniedError,
-        ("abort_upload",),
-    ),
+    "complete refused": (Fault("complete_upload", "access_denied", times=None), PermissionDeniedError, CLEANING[:1]),
     # Its upload has no known id: it must first be found, and seen to be empty.
-    "create unanswered": (
-        Fault("create_upload", "hang_up", times=None, effect=True),
-        StoreUnavailableError,
-        CLEANING,
-    ),
+    "create unanswered": (Fault("create_upload", "hang_up", times=None, effect=True), StoreUnavailableError, CLEANING),
 }
 
 
@@ -94,8 +83,7 @@ def complaints_about_cleaning(
     fatal, expected, needed = ENDINGS[ending]
     with pairs.lend() as pair:
         root = begin(pair, operation)
-        near, far = pair.drivers(root, attempts=2)
-        _, error = attempt(pair, operation, near, far, fatal, fault)
+        _, error = attempt(pair, operation, pair.drivers(root, attempts=2), fatal, fault)
         found = [] if (call, fault.kind) in pair.proxy.injected() else ["the fault was not met"]
         pair.proxy.inject()
         if not isinstance(error, expected):
@@ -114,7 +102,7 @@ def test_cleaning_up_survives_faults_and_hides_no_error(name: str, ending: str, 
     fatal = ENDINGS[ending][0]
     with pairs.lend() as pair:
         root = begin(pair, operation)
-        attempt(pair, operation, *pair.drivers(root, attempts=2), fatal)
+        attempt(pair, operation, pair.drivers(root, attempts=2), fatal)
         seen = [exchange.call.operation for exchange in pair.proxy.exchanges()]
         assert pair.uploads(root, operation.sides) == []
     cleaning = seen[len(seen) - seen[::-1].index(fatal.operation) :]
@@ -147,11 +135,8 @@ def test_signing_a_url_sends_nothing(pairs: ProxiedPairs) -> None:
 @each_operation
 def test_a_server_that_is_not_there_is_unavailable(operation: Operation) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
-    engine = Engine(part_size=PART, part_threads=2)
-    near, far = (Driver(s3_store(nobody, bucket, limits=LIMITS), engine=engine) for bucket in ("near", "far"))
-    with pytest.raises(StoreUnavailableError):
-        operation.run(near, far)
-    engine.close()
+    with closing(Engine(part_size=PART, part_threads=2)) as engine, pytest.raises(StoreUnavailableError):
+        operation.run(*(Driver(s3_store(nobody, side, limits=LIMITS), engine=engine) for side in ("near", "far")))
 
 
 ON_SWIFT = {

@@ -1,10 +1,7 @@
 """list: direct children, absolute, each once, without trailing slashes, on any number of pages."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.doubles import FaultyStore
 from tests.driver.blobs_and_readers import MakeDriver
 from tests.driver.small_pages import SmallPages
 from tests.driver.store_kinds import cases
@@ -53,18 +50,14 @@ def test_a_directory_lists_its_children(driver: Driver, paths: tuple[str, ...], 
     assert all(isinstance(listed, list) for listed in found.values())
 
 
-def test_a_missing_directory_is_path_not_found(driver: Driver) -> None:
-    fill(driver, "/a/b")
-    for path in ("/c", "/a/c", "/a/b/c"):
-        with pytest.raises(PathNotFoundError) as caught:
-            driver.list(path)
-        assert (caught.value.path, caught.value.driver) == (path, driver.store.name)
-
-
-def test_a_file_has_no_children(driver: Driver) -> None:
-    fill(driver, "/a", "/ab", "/a-b/c")
-    with pytest.raises(PathNotFoundError):
-        driver.list("/a")
+@pytest.mark.parametrize(
+    ("stored", "path"), [("/a/b", "/c"), ("/a/b", "/a/c"), ("/a/b", "/a/b/c"), ("/a", "/a")], ids=str
+)
+def test_a_missing_directory_or_a_file_is_path_not_found(driver: Driver, stored: str, path: str) -> None:
+    fill(driver, stored, "/ab", "/a-b/c")
+    with pytest.raises(PathNotFoundError) as caught:
+        driver.list(path)
+    assert (caught.value.path, caught.value.driver) == (path, driver.store.name)
 
 
 @cases("sibling", ["/dira", "/dir-/a"], ["/dir-a", "/dir.a", "/dir0/a"])
@@ -81,34 +74,34 @@ def test_what_others_stored_under_no_valid_path_is_not_listed_as_one(driver: Dri
         driver.stat(path)  # every path that was listed can be used
 
 
-@cases("size", [2], [1, 3])
-@pytest.mark.every_run_on("local", "moto")
-def test_children_on_many_pages_are_all_listed_once(store: Store, on: MakeDriver, size: int) -> None:
-    fill(on(store), *(f"/dir/{name}" for name in ("a", "b/1", "b/2", "b/3", "b-", "b.", "c", "d/1", "e")))
-    paged = SmallPages(store, size)
-    assert sorted(on(paged).list("/dir")) == [f"/dir/{name}" for name in ("a", "b", "b-", "b.", "c", "d", "e")]
-    assert paged.pages > 1
+#: What is stored below a directory on pages of a few keys, and its children.
+PAGED: dict[str, tuple[list[str], list[str]]] = {
+    "many children": (["a", "b/1", "b/2", "b/3", "b-", "b.", "c", "d/1", "e"], ["a", "b", "b-", "b.", "c", "d", "e"]),
+    "a file and a directory of one name": (["a", "a-1", "a-2", "a.3", "a/b"], ["a", "a-1", "a-2", "a.3"]),
+    "a marker alone on the first page": (["", "a", "b"], ["a", "b"]),
+}
 
 
-@cases("size", [1], [2])
-def test_a_file_and_a_directory_of_one_name_on_two_pages_are_one_child(store: Store, on: MakeDriver, size: int) -> None:
-    fill(on(store), "/dir/a", "/dir/a-1", "/dir/a-2", "/dir/a.3", "/dir/a/b")
-    assert sorted(on(SmallPages(store, size)).list("/dir")) == ["/dir/a", "/dir/a-1", "/dir/a-2", "/dir/a.3"]
+@cases(
+    "size, stored, children",
+    {name: (2 if "many" in name else 1, *case) for name, case in PAGED.items()},
+    {f"{name}, pages of {size}": (size, *case) for name, case in PAGED.items() for size in (1, 2, 3)},
+)
+@pytest.mark.every_run_on("local", "moto", only="many")
+def test_children_on_many_pages_are_all_listed_once(
+    driver: Driver, on: MakeDriver, size: int, stored: list[str], children: list[str]
+) -> None:
+    fill(driver, *(f"/dir/{name}" for name in stored))
+    paged = SmallPages(driver.store, size)
+    assert sorted(on(paged).list("/dir")) == [f"/dir/{name}" for name in children]
+    assert (paged.pages > 1) == (size < len(stored))
 
 
-def test_a_marker_alone_on_the_first_page_is_not_taken_for_an_empty_directory(store: Store, on: MakeDriver) -> None:
-    driver = on(store)
-    store.put(driver.key("/m") + "/", b"")
-    fill(driver, "/m/a", "/m/b")
-    assert sorted(on(SmallPages(store, 1)).list("/m")) == ["/m/a", "/m/b"]
-
-
-def test_more_children_than_one_page_holds_are_all_listed(on: MakeDriver, stores: Callable[..., Store]) -> None:
-    driver = on(stores("memory"))
-    fill(driver, *(f"/dir/{number}" for number in range(2_500)), *(f"/dir/d{number}/x" for number in range(1_200)))
-    found = driver.list("/dir")
-    assert len(found) == 3_700
-    assert set(found) == {f"/dir/{number}" for number in range(2_500)} | {f"/dir/d{number}" for number in range(1_200)}
+@pytest.mark.parametrize("kind", ["memory"])
+def test_more_children_than_one_page_holds_are_all_listed(driver: Driver) -> None:
+    children = [f"/dir/{number}" for number in range(2_500)] + [f"/dir/d{number}" for number in range(1_200)]
+    fill(driver, *(f"{child}/x" if "d" in child[5:] else child for child in children))
+    assert sorted(driver.list("/dir")) == sorted(children)
 
 
 @pytest.mark.every_run_on("moto", "swift")
@@ -127,8 +120,7 @@ def test_an_unfinished_upload_is_not_listed(driver: Driver) -> None:
     driver.store.abort_upload(driver.key("/dir/a"), upload_id)
 
 
-def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, on: MakeDriver) -> None:
-    faulty = FaultyStore(store, "list_page", times=1_000, error=lambda: PermissionDeniedError("no"))
-    for path in ("/", "/a"):
-        with pytest.raises(PermissionDeniedError):
-            on(faulty).list(path)
+@pytest.mark.parametrize("path", ["/", "/a"])
+def test_a_refusal_is_not_taken_for_a_missing_path(store: Store, refused_at: MakeDriver, path: str) -> None:
+    with pytest.raises(PermissionDeniedError):
+        refused_at("list_page").list(path)

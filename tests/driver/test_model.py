@@ -109,13 +109,12 @@ class Model:
 
 @dataclass
 class Real:
-    """The same operations of a driver."""
+    """The same operations of a driver; those that need no translation are the driver's own."""
 
     driver: Driver
-    seeds: Iterator[int] = field(default_factory=itertools.count)
 
-    def get_content(self, path: str) -> Any:
-        return self.driver.get_content(path)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.driver, name)
 
     def read_stream(self, path: str, offset: int) -> Any:
         with self.driver.read_stream(path, offset) as stream:
@@ -143,9 +142,6 @@ class Real:
     def move(self, source: str, dest: str, overwrite: bool) -> Any:
         return self.driver.move(source, dest, overwrite=overwrite)
 
-    def delete(self, path: str) -> Any:
-        return self.driver.delete(path)
-
     def url_for(self, path: str) -> Any:
         assert self.driver.url_for(path).startswith("http")
         return "a URL"
@@ -154,33 +150,31 @@ class Real:
         self.driver.store.put(self.driver.key(path) + "/", b"")
 
 
+#: The model's word for an error, and what it must tell.
+WORDS: dict[type[BlobferryError], tuple[str, str | None]] = {
+    PathNotFoundError: ("missing", "path"),
+    InvalidPathError: ("path", "path"),
+    InvalidOffsetError: ("offset", "offset"),
+    BlobExistsError: ("exists", None),
+    UnsupportedMethodError: ("unsupported", None),
+    SourceUnavailableError: ("source", "total_read"),
+}
+
+
 def outcome(work: Callable[[], Any]) -> Outcome:
     """What the work answers, in the model's words."""
     try:
         return ("answer", work())
-    except PathNotFoundError as error:
-        return ("missing", error.path)
-    except InvalidPathError as error:
-        return ("path", error.path)
-    except InvalidOffsetError as error:
-        return ("offset", error.offset)
-    except BlobExistsError:
-        return ("exists", None)
-    except UnsupportedMethodError:
-        return ("unsupported", None)
-    except SourceUnavailableError as error:
-        return ("source", error.total_read)
     except BlobferryError as error:
-        return ("another error", repr(error))
+        word, name = next((found for kind, found in WORDS.items() if isinstance(error, kind)), (repr(error), None))
+        return (word, name and getattr(error, name))
 
 
 def first_bad(step: tuple[Any, ...]) -> str | None:
     """The first path of a step that is no path for it."""
     name, paths = step[0], step[1:3] if step[0] == "move" else step[1:2]
-    for path in paths:
-        if path in BAD and not (path == "/" and name in ("list", "stat")):
-            return str(path)
-    return None
+    good = ("/",) if name in ("list", "stat") else ()
+    return next((path for path in paths if path in BAD and path not in good), None)
 
 
 path = st.sampled_from(PATHS)
@@ -218,20 +212,20 @@ def concrete(step: tuple[Any, ...], model: Model, seed: int) -> tuple[Any, ...]:
     return (name, *arguments)
 
 
+@dataclass
 class Comparison:
     """Sequences of steps on one store, each below an empty root of its own."""
 
-    def __init__(self, store: Store, on: MakeDriver, root: str, *, has_urls: bool) -> None:
-        self.steps = 0
-        self._store = store
-        self._on = on
-        self._root = root
-        self._has_urls = has_urls
-        self._roots = itertools.count()
+    store: Store
+    on: MakeDriver
+    root: str
+    has_urls: bool
+    steps: int = 0
+    roots: Iterator[int] = field(default_factory=itertools.count)
 
     def run(self, steps: list[tuple[Any, ...]]) -> None:
-        driver = self._on(self._store, f"{self._root}/{next(self._roots)}")
-        model, real = Model(self._has_urls), Real(driver)
+        driver = self.on(self.store, f"{self.root}/{next(self.roots)}")
+        model, real = Model(self.has_urls), Real(driver)
         for step in steps:
             self.steps += 1
             name, *arguments = concrete(step, model, self.steps)
@@ -241,11 +235,10 @@ class Comparison:
             assert outcome(lambda: getattr(real, name)(*arguments)) == expected, shown  # noqa: B023  called at once
             for named in [each for each in arguments if each in PATHS]:
                 assert content(driver, named) == model.blobs.get(named), f"{named} after {shown}"
-            assert [entry.key for entry in self._store.list_uploads(self._root)] == [], f"open uploads after {shown}"
+            assert [entry.key for entry in self.store.list_uploads(self.root)] == [], f"open uploads after {shown}"
         assert keys(driver) == sorted(key[1:] for key in model.blobs)
-        assert {key: content(driver, key) for key in model.blobs if not key.endswith("/")} == {
-            key: blob for key, blob in model.blobs.items() if not key.endswith("/")
-        }
+        blobs = {key: blob for key, blob in model.blobs.items() if not key.endswith("/")}
+        assert {key: content(driver, key) for key in blobs} == blobs
 
 
 LENGTH = 50  #: steps of one sequence

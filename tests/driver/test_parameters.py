@@ -1,6 +1,7 @@
 """Driver.from_parameters: the registry's names, each checked and named; and no request before the first operation."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ ALL = S3 | {
 }
 
 
+WRONG: dict[str, list[Any]] = {
+    "keyid": ["k"],
+    "chunksize": [5 * MIB - 1, 5 * GIB + 1, True, 1e7, "10MB"],
+    "secure": ["yes", 1],
+    "encrypt": [1],
+    "forcepathstyle": ["1"],
+    "checksum": ["sha1"],
+    "driver": ["swift"],
+    "v4auth": [True],
+    "Bucket": ["videos"],
+    "multipartcopychunksize": [5 * MIB - 1, 5 * GIB + 1],
+    "multipartcopythresholdsize": [-1, 5 * GIB + 1],
+    "multipartcopymaxconcurrency": [0],
+}
+
+
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
@@ -47,25 +64,7 @@ ALL = S3 | {
         ({"bucket": "videos"}, "region"),
         (S3 | {"accesskey": "a"}, "accesskey, secretkey"),
         (S3 | {"secretkey": "s"}, "accesskey, secretkey"),
-        (S3 | {"keyid": "k"}, "keyid"),
-        (S3 | {"chunksize": 5 * MIB - 1}, "chunksize"),
-        (S3 | {"chunksize": 5 * GIB + 1}, "chunksize"),
-        (S3 | {"chunksize": True}, "chunksize"),
-        (S3 | {"chunksize": 1e7}, "chunksize"),
-        (S3 | {"chunksize": "10MB"}, "chunksize"),
-        (S3 | {"secure": "yes"}, "secure"),
-        (S3 | {"secure": 1}, "secure"),
-        (S3 | {"encrypt": 1}, "encrypt"),
-        (S3 | {"forcepathstyle": "1"}, "forcepathstyle"),
-        (S3 | {"checksum": "sha1"}, "checksum"),
-        (S3 | {"driver": "swift"}, "driver"),
-        (S3 | {"v4auth": True}, "v4auth"),
-        (S3 | {"Bucket": "videos"}, "Bucket"),
-        (S3 | {"multipartcopychunksize": 5 * MIB - 1}, "multipartcopychunksize"),
-        (S3 | {"multipartcopychunksize": 5 * GIB + 1}, "multipartcopychunksize"),
-        (S3 | {"multipartcopythresholdsize": -1}, "multipartcopythresholdsize"),
-        (S3 | {"multipartcopythresholdsize": 5 * GIB + 1}, "multipartcopythresholdsize"),
-        (S3 | {"multipartcopymaxconcurrency": 0}, "multipartcopymaxconcurrency"),
+        *((S3 | {name: value}, name) for name, values in WRONG.items() for value in values),
         ({"driver": "local"}, "rootdirectory"),
         ({"driver": "local", "rootdirectory": "relative"}, "rootdirectory"),
     ],
@@ -122,29 +121,23 @@ def test_the_root_directory_counts_for_the_length_of_a_key() -> None:
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(part_size=5 * MIB, part_threads=2)
-    yield engine
-    engine.close()
+    with closing(Engine(part_size=5 * MIB, part_threads=2)) as engine:
+        yield engine
 
 
 def test_a_blob_can_be_the_source_of_another_storage(tmp_path: Path, engine: Engine) -> None:
-    drivers = {
-        "default": Driver.from_parameters({"driver": "local", "rootdirectory": str(tmp_path / "blobs")}, engine=engine),
-        "archive": Driver.from_parameters({"driver": "memory"}, engine=engine),
-    }
+    near = Driver.from_parameters({"driver": "local", "rootdirectory": str(tmp_path / "blobs")}, engine=engine)
+    far = Driver.from_parameters({"driver": "memory"}, engine=engine)
     url = SecretStr(f"sqlite:///{tmp_path}/none.db")
     settings = Settings.model_construct(database_url=url, sources=SourcesSettings(), transfer=TransferSettings())
-    runtime = Runtime(settings, drivers=drivers)
     content = data(11 * MIB)
-    file = file_source(tmp_path, content)
-    drivers["default"].write_stream("/from/here", 0, file)
-    file.close()
-    source = runtime.open_source("blob://default/from/here")
-    drivers["archive"].write_stream("/to/there", 0, source)
-    source.close()
-    assert blob(drivers["archive"].store, "to/there") == content
-    with pytest.raises(SourceNotFoundError):
-        runtime.open_source("blob://default/from/nowhere")
-    with pytest.raises(ConfigurationError, match=r"storages\.nowhere"):
-        runtime.open_source("blob://nowhere/from/here")
-    runtime.close()
+    with closing(Runtime(settings, drivers={"default": near, "archive": far})) as runtime:
+        with closing(file_source(tmp_path, content)) as file:
+            near.write_stream("/from/here", 0, file)
+        with closing(runtime.open_source("blob://default/from/here")) as source:
+            far.write_stream("/to/there", 0, source)
+        assert blob(far.store, "to/there") == content
+        with pytest.raises(SourceNotFoundError):
+            runtime.open_source("blob://default/from/nowhere")
+        with pytest.raises(ConfigurationError, match=r"storages\.nowhere"):
+            runtime.open_source("blob://nowhere/from/here")

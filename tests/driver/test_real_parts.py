@@ -1,20 +1,19 @@
 """Parts of 5 MiB, as S3 wants them, by drivers made from parameters: the sizes of everybody else's test suites."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from dev.services import create_bucket
 from tests.driver.blobs_and_readers import content, data, file_source, put, uploads_at, written
-from tests.driver.store_kinds import cases
+from tests.driver.store_kinds import SERVERS, cases
 from worker.driver import Driver
 from worker.transfer.upload.engine import Engine
 from worker.units import MIB
 
 pytestmark = pytest.mark.no_cover
-
-SERVERS = {"moto", "swift"}
 
 
 @pytest.fixture
@@ -31,10 +30,8 @@ def driver(kind: str, request: pytest.FixtureRequest, tmp_path: Path, root: str)
             "accesskey": service.access_key,
             "secretkey": service.secret_key,
             "forcepathstyle": "true",
-            "chunksize": str(5 * MIB),
-            "multipartcopythresholdsize": str(5 * MIB),
-            "multipartcopychunksize": str(5 * MIB),
             "multipartcopymaxconcurrency": "2",
+            **dict.fromkeys(("chunksize", "multipartcopythresholdsize", "multipartcopychunksize"), str(5 * MIB)),
         }
     engine = Engine(part_size=5 * MIB, part_threads=2)
     yield Driver.from_parameters(parameters, engine=engine)
@@ -62,9 +59,8 @@ def test_a_write_with_parts_of_5_mib_follows_the_rule(
 ) -> None:
     old, new = data(old_size, seed=1), data(size, seed=2)
     put(driver, "/blob", old)
-    source = file_source(tmp_path, new)
-    assert driver.write_stream("/blob", offset, source) == size
-    source.close()
+    with closing(file_source(tmp_path, new)) as source:
+        assert driver.write_stream("/blob", offset, source) == size
     assert content(driver, "/blob") == written(old, offset, new)
     assert uploads_at(driver, "/blob") == []
 

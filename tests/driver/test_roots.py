@@ -17,10 +17,8 @@ def keys_named(call: Call) -> list[str]:
     match call.verb:
         case "delete_batch":
             return list(call.args[0])
-        case "copy":
-            return [call.args[0], call.args[1]]
-        case "copy_part":
-            return [call.args[0], call.args[3]]
+        case "copy" | "copy_part":
+            return [call.args[0], call.args[1 if call.verb == "copy" else 3]]
         case "presign":
             return [call.args[1]]
         case "list_uploads":
@@ -56,11 +54,10 @@ def do_everything(driver: Driver) -> None:
 
 
 @pytest.mark.every_run_on("moto")
-def test_no_request_names_anything_outside_of_the_root(store: Store, on: MakeDriver, root: str) -> None:
-    recorded = RecordingStore(store)
+def test_no_request_names_anything_outside_of_the_root(recorded: RecordingStore, on: MakeDriver, root: str) -> None:
     do_everything(on(recorded))
-    wrong = [(call.verb, key) for call in recorded.calls for key in keys_named(call) if not key.startswith(f"{root}/")]
-    assert wrong == []
+    named = [(call.verb, key) for call in recorded.calls for key in keys_named(call)]
+    assert [(verb, key) for verb, key in named if not key.startswith(f"{root}/")] == []
 
 
 @pytest.mark.every_run_on("local", "moto", "swift")
@@ -68,8 +65,7 @@ def test_another_root_is_another_world(store: Store, on: MakeDriver, root: str) 
     one, two, beside = on(store, f"{root}/one"), on(store, f"{root}/two"), on(store, f"{root}/one2")
     for driver in (one, two, beside):
         put(driver, "/a", driver.key("/a").encode())
-    assert one.get_content("/a") == f"{root}/one/a".encode()
-    assert one.list("/") == ["/a"]
+    assert (one.get_content("/a"), one.list("/")) == (f"{root}/one/a".encode(), ["/a"])
     one.delete("/a")
     assert (keys(one), keys(two), keys(beside)) == ([], ["a"], ["a"])
     assert two.get_content("/a") == f"{root}/two/a".encode()
@@ -80,9 +76,7 @@ def test_slashes_around_a_root_make_no_difference(store: Store, on: MakeDriver, 
     driver = on(store, spelling.format(root))
     driver.put_content("/x/y", b"z")
     assert driver.key("/x/y") == spelling.format(root).strip("/") + "/x/y"
-    assert driver.list("/") == ["/x"]
-    assert driver.list("/x") == ["/x/y"]
-    assert driver.stat("/").is_dir
+    assert (driver.list("/"), driver.list("/x"), driver.stat("/").is_dir) == (["/x"], ["/x/y"], True)
 
 
 @cases("spelling", [""], ["/", "//"])
@@ -99,16 +93,14 @@ def test_without_a_root_keys_are_paths(store: Store, on: MakeDriver, root: str, 
     assert f"/{root}" not in driver.list("/")
 
 
-def test_an_empty_root_beside_others_lists_as_empty(store: Store, on: MakeDriver, root: str) -> None:
-    put(on(store, f"{root}x"), "/a", b"x")
-    put(on(store, f"{root}-1"), "/a", b"x")
-    assert on(store).list("/") == []
-    assert on(store).stat("/").is_dir
+def test_an_empty_root_beside_others_lists_as_empty(driver: Driver, on: MakeDriver, root: str) -> None:
+    for beside in ("x", "-1"):
+        put(on(driver.store, f"{root}{beside}"), "/a", b"x")
+    assert (driver.list("/"), driver.stat("/").is_dir) == ([], True)
 
 
-def test_the_marker_of_the_root_is_not_listed(store: Store, on: MakeDriver, root: str) -> None:
-    store.put(f"{root}/", b"")
-    driver = on(store)
+def test_the_marker_of_the_root_is_not_listed(driver: Driver, root: str) -> None:
+    driver.store.put(f"{root}/", b"")
     assert driver.list("/") == []
     driver.put_content("/a", b"x")
     assert driver.list("/") == ["/a"]

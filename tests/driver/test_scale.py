@@ -2,7 +2,9 @@
 
 import itertools
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
 
 import pytest
 
@@ -21,19 +23,28 @@ pytestmark = pytest.mark.no_cover
 TIB = 1024 * GIB
 LARGEST = 10_000 * 5 * GIB  #: bytes; 48.8 TiB
 COPYING = Copying(threads=2)
+readers = pytest.mark.parametrize("reader", [Endless, EndlessReader], ids=["source", "reader"])
 
 
 @pytest.fixture
 def driver_of() -> Iterator[MakeDriver]:
-    engines: list[Engine] = []
+    with ExitStack() as engines:
 
-    def make(store: CountingStore, part_size: int = 16 * MIB, threads: int = 2) -> Driver:
-        engines.append(Engine(part_size=part_size, part_threads=threads))
-        return Driver(store, engine=engines[-1], copying=COPYING)
+        def make(store: CountingStore, part_size: int = 16 * MIB) -> Driver:
+            engine = engines.enter_context(closing(Engine(part_size=part_size, part_threads=2)))
+            return Driver(store, engine=engine, copying=COPYING)
 
-    yield make
-    for engine in engines:
-        engine.close()
+        yield make
+
+
+@contextmanager
+def peak_below(most: int) -> Iterator[None]:
+    """What is done inside never holds more bytes."""
+    tracemalloc.start()
+    yield
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < most
 
 
 # --- known sizes ---------------------------------------------------------------------------------------------------
@@ -44,7 +55,6 @@ def test_a_source_of_48_tib_fits_into_10_000_parts(driver_of: MakeDriver) -> Non
     driver = driver_of(store)
     assert driver.write_stream("/blob", 0, Endless(LARGEST)) == LARGEST
     (parts,) = store.completed
-    assert len(parts) == 10_000
     assert [part.part_number for part in parts] == list(range(1, 10_001))
     assert driver.stat("/blob").size == LARGEST == sum(part.size for part in parts)
 
@@ -74,32 +84,25 @@ def test_a_blob_of_48_tib_is_moved(driver_of: MakeDriver) -> None:
     assert len(store.completed[0]) == 10_000
 
 
-@pytest.mark.parametrize("reader_of", [Endless, EndlessReader], ids=["source", "reader"])
+@readers
 @pytest.mark.parametrize("size", [5 * GIB, 5 * GIB + 1, 5 * TIB, LARGEST - 5 * GIB])
-def test_a_byte_is_appended_to_a_blob_of_any_size(
-    driver_of: MakeDriver, reader_of: Callable[[int], Endless | EndlessReader], size: int
-) -> None:
+def test_a_byte_is_appended_to_a_blob_of_any_size(driver_of: MakeDriver, reader: Any, size: int) -> None:
     store = CountingStore()
     store.pretend("a", size)
-    driver_of(store).write_stream("/a", size, reader_of(1))
+    driver_of(store).write_stream("/a", size, reader(1))
     (parts,) = store.completed
-    assert sum(part.size for part in parts) == size + 1
     assert len(parts) <= 10_000
-    assert store.calls.count("upload_part") == 1
+    assert (sum(part.size for part in parts), store.calls.count("upload_part")) == (size + 1, 1)
 
 
-@pytest.mark.parametrize("reader_of", [Endless, EndlessReader], ids=["source", "reader"])
-def test_what_would_grow_beyond_48_tib_is_refused_and_the_blob_stays(
-    driver_of: MakeDriver, reader_of: Callable[[int], Endless | EndlessReader]
-) -> None:
+@readers
+def test_what_would_grow_beyond_48_tib_is_refused_and_the_blob_stays(driver_of: MakeDriver, reader: Any) -> None:
     store = CountingStore()
     store.pretend("a", LARGEST)
     before = store.blobs["a"]
     with pytest.raises(PlanError):
-        driver_of(store).write_stream("/a", LARGEST, reader_of(1))
-    assert store.blobs["a"] == before
-    assert store.uploads == {}
-    assert "upload_part" not in store.calls
+        driver_of(store).write_stream("/a", LARGEST, reader(1))
+    assert (store.blobs["a"], store.uploads, store.calls.count("upload_part")) == (before, {}, 0)
 
 
 @pytest.mark.parametrize("offset", [LARGEST + 1, 2**63, 2**70])
@@ -111,26 +114,18 @@ def test_an_offset_beyond_48_tib_is_refused_before_anything_is_sent(driver_of: M
 
 
 def test_a_part_of_5_gib_is_read_in_windows_and_memory_stays_bounded(driver_of: MakeDriver) -> None:
-    store = CountingStore(take=by_reading, checksum="crc64nvme", limits=Limits(min_part_size=5 * GIB))
-    source = Endless(10 * GIB)
-    driver = driver_of(store, part_size=5 * GIB)
-    tracemalloc.start()
-    driver.write_stream("/blob", 0, source)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    store = CountingStore(Limits(min_part_size=5 * GIB), take=by_reading, checksum="crc64nvme")
+    source, driver = Endless(10 * GIB), driver_of(store, part_size=5 * GIB)
+    with peak_below(2 * 64 * MIB + 8 * MIB):  # a buffer a thread
+        driver.write_stream("/blob", 0, source)
     assert [part.size for part in store.completed[0]] == [5 * GIB, 5 * GIB]
     assert source.largest <= 64 * MIB
-    assert peak < 2 * 64 * MIB + 8 * MIB  # a buffer a thread
 
 
 def test_many_parts_take_no_more_memory_than_few(driver_of: MakeDriver) -> None:
-    store = CountingStore()
-    driver = driver_of(store)
-    tracemalloc.start()
-    driver.write_stream("/blob", 0, Endless(LARGEST))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 2 * 16 * MIB + 24 * MIB  # two buffers, and some kilobytes for each part
+    driver = driver_of(CountingStore())
+    with peak_below(2 * 16 * MIB + 24 * MIB):  # two buffers, and some kilobytes for each part
+        driver.write_stream("/blob", 0, Endless(LARGEST))
 
 
 # --- unknown lengths -----------------------------------------------------------------------------------------------
@@ -152,81 +147,71 @@ def test_the_ladder_from_16_mib_reaches_12_tib_and_no_part_is_too_large() -> Non
 
 # The ratio of 16 MiB to 5 GiB, with all 10,000 parts where there is time for it.
 SCALED = [
-    pytest.param(KIB, 1_000, id="1,000 parts"),
-    pytest.param(16 * KIB, 10_000, id="10,000 parts", marks=pytest.mark.long),
+    pytest.param((KIB, 1_000), id="1,000 parts"),
+    pytest.param((16 * KIB, 10_000), id="10,000 parts", marks=pytest.mark.long),
 ]
 
 
-@pytest.mark.parametrize(("part_size", "count"), SCALED)
-def test_a_reader_may_go_to_the_end_of_the_ladder(driver_of: MakeDriver, part_size: int, count: int) -> None:
+@pytest.fixture(params=SCALED)
+def ladder(request: pytest.FixtureRequest) -> tuple[CountingStore, int]:
+    """A store with such limits, and the size of its parts."""
+    part_size, count = request.param
     limits = Limits(min_part_size=part_size, max_part_size=320 * part_size, max_parts=count)
-    end = ladder_end(part_size, limits)
-    store = CountingStore(limits=limits, take=by_reading)
-    driver = driver_of(store, part_size)
+    return CountingStore(limits, take=by_reading), part_size
+
+
+def test_a_reader_may_go_to_the_end_of_the_ladder(driver_of: MakeDriver, ladder: tuple[CountingStore, int]) -> None:
+    store, part_size = ladder
+    driver, end = driver_of(store, part_size), ladder_end(part_size, store.limits)
     assert driver.write_stream("/blob", 0, EndlessReader(end)) == end
-    assert len(store.completed[0]) == count
-    assert driver.stat("/blob").size == end
+    assert (len(store.completed[0]), driver.stat("/blob").size) == (store.limits.max_parts, end)
 
 
-@pytest.mark.parametrize(("part_size", "count"), SCALED)
 def test_one_byte_past_the_end_of_the_ladder_is_a_plan_error_and_the_blob_is_as_before(
-    driver_of: MakeDriver, part_size: int, count: int
+    driver_of: MakeDriver, ladder: tuple[CountingStore, int]
 ) -> None:
-    limits = Limits(min_part_size=part_size, max_part_size=320 * part_size, max_parts=count)
-    end = ladder_end(part_size, limits)
-    store = CountingStore(limits=limits, take=by_reading)
+    store, part_size = ladder
     store.pretend("blob", 7)
     before = store.blobs["blob"]
-    reader = EndlessReader(end + 1)
+    reader = EndlessReader(ladder_end(part_size, store.limits) + 1)
     with pytest.raises(PlanError) as caught:
         driver_of(store, part_size).write_stream("/blob", 0, reader)
-    assert caught.value.total_read == reader.given == end + 1
-    assert store.blobs["blob"] == before
-    assert store.uploads == {}
-    assert store.completed == []
+    assert caught.value.total_read == reader.given == reader.size
+    assert (store.blobs["blob"], store.uploads, store.completed) == (before, {}, [])
 
 
 def test_a_reader_may_use_10_000_parts(driver_of: MakeDriver) -> None:
-    limits = Limits(min_part_size=16, max_part_size=16)
-    store = CountingStore(limits=limits)
-    assert driver_of(store, 16).write_stream("/blob", 0, EndlessReader(160_000)) == 160_000
+    store = CountingStore(Limits(min_part_size=16, max_part_size=16))
+    driver = driver_of(store, 16)
+    assert driver.write_stream("/blob", 0, EndlessReader(160_000)) == 160_000
     assert len(store.completed[0]) == 10_000
     with pytest.raises(PlanError):
-        driver_of(store, 16).write_stream("/other", 0, EndlessReader(160_001))
+        driver.write_stream("/other", 0, EndlessReader(160_001))
     assert "other" not in store.blobs
 
 
 def test_a_reader_after_a_copied_head_has_the_parts_that_are_left(driver_of: MakeDriver) -> None:
-    limits = Limits(min_part_size=KIB, max_part_size=8 * KIB, max_parts=20)
-    store = CountingStore(limits=limits)
+    store = CountingStore(Limits(min_part_size=KIB, max_part_size=8 * KIB, max_parts=20))
     store.pretend("a", 3 * 8 * KIB)
-    driver = driver_of(store, KIB)
-    driver.write_stream("/a", 3 * 8 * KIB, EndlessReader(17 * KIB))
+    driver_of(store, KIB).write_stream("/a", 3 * 8 * KIB, EndlessReader(17 * KIB))
     (parts,) = store.completed
     assert sum(part.size for part in parts) == 3 * 8 * KIB + 17 * KIB
     assert [part.part_number for part in parts] == list(range(1, len(parts) + 1))
 
 
 def test_a_growing_part_takes_no_growing_memory(driver_of: MakeDriver) -> None:
-    limits = Limits(min_part_size=KIB, max_part_size=16 * MIB, max_parts=100)
-    end = ladder_end(MIB, limits)
-    store = CountingStore(limits=limits, take=by_reading)
-    driver = driver_of(store, MIB)
-    reader = EndlessReader(end)
-    tracemalloc.start()
-    driver.write_stream("/blob", 0, reader)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    store = CountingStore(Limits(min_part_size=KIB, max_part_size=16 * MIB, max_parts=100), take=by_reading)
+    driver, reader = driver_of(store, MIB), EndlessReader(ladder_end(MIB, store.limits))
+    with peak_below(2 * 16 * MIB + 4 * MIB):
+        driver.write_stream("/blob", 0, reader)
     assert len(store.completed[0]) == 100
-    assert peak < 2 * 16 * MIB + 4 * MIB
 
 
 @pytest.mark.parametrize("part_size", [1, MIB, 5 * MIB, 16 * MIB, 64 * MIB, 5 * GIB, 50 * GIB])
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB, 5 * GIB, 5 * GIB + 1, 12 * TIB, LARGEST - 1, LARGEST])
 @pytest.mark.parametrize("head", [0, 5 * MIB, 5 * GIB + 1, 12 * TIB])
 def test_every_plan_is_within_the_limits_and_covers_every_byte_once(size: int, part_size: int, head: int) -> None:
-    limits = Limits()
-    head = min(head, size)
+    limits, head = Limits(), min(head, size)
     try:
         plan = plan_parts(size, part_size=part_size, limits=limits, prefix=head)
     except PlanError:

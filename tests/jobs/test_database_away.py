@@ -8,26 +8,25 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from models import Database
-from tests.doubles import FaultyStore, blob, do_not_wait_for_the_disk, tiny_store, unfinished
+from tests.doubles import FaultyStore, When, blob, do_not_wait_for_the_disk, tiny_store, unfinished
 from tests.jobs.job_world import KEY, OLD, PATH, QUICK, World
-from tests.models.rows import attempts, change, job_row, part_rows, submit, try_claim, uploads
+from tests.models.rows import claim, submit
 from worker.errors import LeaseLostError, StoreUnavailableError, UnreachableError
 from worker.jobs.lease import Lease, lease_clock
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.settings import LeaseSettings
+from worker.stores.store import Store
 
 pytestmark = pytest.mark.no_cover
 
-When = Literal["before", "after"]
 PATIENT = {"seconds": 30, "heartbeat_seconds": 0.05, "margin_seconds": 1}
 
 
@@ -57,25 +56,27 @@ class AwayDatabase(Database):
             raise UnreachableError("database: the connection was lost in the middle of COMMIT")
 
 
-def run(world: World, job_id: str, away_at: int, when: When, store: Any = None) -> tuple[Outcome, AwayDatabase]:
+def run(world: World, job_id: str, away_at: int, when: When, store: Any = None) -> tuple[Outcome, int]:
+    """How a run ended, and after how many transactions."""
     database = AwayDatabase(str(world.database.engine.url), away_at, when)
     try:
         with world.worker(store, database=database, lease=PATIENT) as runtime:
-            return run_job(runtime, job_id, publish_seq=job_row(world.database, job_id).publish_seq), database
+            outcome = run_job(runtime, job_id, publish_seq=world.job_row(job_id).publish_seq)
     finally:
         database.close()
+    return outcome, database.transactions
 
 
 def facts(world: World, job_id: str) -> dict[str, Any]:
     """What a job has left behind."""
-    row = job_row(world.database, job_id)
+    row = world.job_row(job_id)
     columns = ("state", "phase", "attempt", "failures", "crashes", "restarts", "polls", "bytes_done", "bytes_sent")
     return {
         **{name: getattr(row, name) for name in columns},
-        "attempts": [(each.outcome, each.bytes_sent) for each in attempts(world.database, job_id)],
+        "attempts": [(each.outcome, each.bytes_sent) for each in world.attempts(job_id)],
         "uploads": [
-            (upload.state, [(part.part_number, part.size) for part in part_rows(world.database, upload.id)])
-            for upload in uploads(world.database, job_id)
+            (upload.state, [(part.part_number, part.size) for part in world.part_rows(upload.id)])
+            for upload in world.uploads(job_id)
         ],
         "unfinished": unfinished(world.memory),
         "blob": blob(world.memory, KEY),
@@ -83,13 +84,8 @@ def facts(world: World, job_id: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    directory = tmp_path / "incoming"
-    directory.mkdir()
-    return World(sqlite_database, directory, size=25)
-
-
-Ask = Callable[[World], str]
+def size() -> int:
+    return 25
 
 
 def write(world: World) -> str:
@@ -112,71 +108,58 @@ def read(world: World) -> str:
 @pytest.mark.parametrize(
     ("ask", "when"), [(write, "before"), (write, "after"), (move, "after"), (delete, "after"), (read, "after")]
 )
-def test_a_run_goes_on_whatever_answer_of_the_database_it_loses(world: World, ask: Ask, when: When) -> None:
+def test_a_run_goes_on_whatever_answer_of_the_database_it_loses(
+    world: World, ask: Callable[[World], str], when: When
+) -> None:
     expected: dict[str, Any] = {}
     for away_at in count():  # at 0 nothing happens: that run is the pattern
         world.memory = tiny_store()
         world.memory.put(KEY, OLD)
         job_id = ask(world)
-        outcome, database = run(world, job_id, away_at, when)
+        outcome, transactions = run(world, job_id, away_at, when)
         assert isinstance(outcome, Finished), (away_at, outcome)
         assert outcome.error is None
         found = facts(world, job_id)
         expected = expected or found
         assert found == expected, f"transaction {away_at}"
-        if database.transactions < away_at:
+        if transactions < away_at:
             break
     assert away_at > 3
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("ending", ["retry", "cancel", "pause"])
-def test_a_run_that_gives_its_job_back_does_so_once(world: World, ending: str, when: When) -> None:
-    wishes: dict[str, dict[str, Any]] = {"cancel": {"cancel_requested": True}, "pause": {"pause_requested": True}}
-    states = {"retry": "retrying", "cancel": "cancelled", "pause": "paused"}
-    outcomes = {"retry": "retrying", "cancel": "cancelled", "pause": None}
+@pytest.mark.parametrize(
+    ("wishes", "state", "outcome"),
+    [
+        ({}, "retrying", "retrying"),
+        ({"cancel_requested": True}, "cancelled", "cancelled"),
+        ({"pause_requested": True}, "paused", None),
+    ],
+    ids=["retry", "cancel", "pause"],
+)
+def test_a_run_that_gives_its_job_back_does_so_once(
+    world: World, wishes: dict[str, Any], state: str, outcome: str | None, when: When
+) -> None:
     for away_at in count():
         world.memory = tiny_store()
         job_id = world.submit(arguments={"path": f"/videos/{away_at}"})
-        broken = FaultyStore(world.memory, "upload_part", fail_at=3, times=9, error=StoreUnavailableError)
-        if ending in wishes:  # heard with the first write after the claim
-            broken = FaultyStore(world.memory, "no such call")
-        outcome, database = wished(world, job_id, away_at, when, broken, wishes.get(ending, {}))
-        assert isinstance(outcome, Cancelled if ending == "cancel" else Rescheduled), (away_at, outcome)
-        row = job_row(world.database, job_id)
-        assert (row.state, row.attempt, row.crashes, row.lease_expires_at) == (states[ending], 1, 0, None), away_at
-        (attempt,) = attempts(world.database, job_id)
-        assert (attempt.outcome, attempt.bytes_sent) == (outcomes[ending], row.bytes_sent)
-        open_rows = (row for row in uploads(world.database, job_id) if row.state in ("open", "aborting"))
-        listed = {upload.upload_id for upload in open_rows}
+        store: Store = FaultyStore(world.memory, "upload_part", fail_at=3, times=9, error=StoreUnavailableError)
+        if wishes:  # heard with the first write after the claim
+            store = world.requesting(job_id, "upload_part", is_noticed=False, **wishes)
+        ended, transactions = run(world, job_id, away_at, when, store)
+        assert isinstance(ended, Cancelled if state == "cancelled" else Rescheduled), (away_at, ended)
+        row = world.job_row(job_id)
+        assert (row.state, row.attempt, row.crashes, row.lease_expires_at) == (state, 1, 0, None), away_at
+        (attempt,) = world.attempts(job_id)
+        assert (attempt.outcome, attempt.bytes_sent) == (outcome, row.bytes_sent)
+        listed = {upload.upload_id for upload in world.uploads(job_id) if upload.state in ("open", "aborting")}
         assert listed.issuperset(unfinished(world.memory)), "what is open is in the ledger"
-        if database.transactions < away_at:
+        if transactions < away_at:
             break
 
 
-def wished(
-    world: World, job_id: str, away_at: int, when: When, store: Any, wishes: dict[str, Any]
-) -> tuple[Outcome, AwayDatabase]:
-    if not wishes:
-        return run(world, job_id, away_at, when, store)
-    asked: list[str] = []
-
-    class Wishing(FaultyStore):
-        """Somebody wishes something at the first part."""
-
-        def upload_part(self, *args: Any, **keywords: Any) -> Any:
-            if not asked:
-                asked.append(job_id)
-                change(world.database, job_id, **wishes)
-            return super().upload_part(*args, **keywords)
-
-    return run(world, job_id, away_at, when, Wishing(world.memory, "no such call"))
-
-
 def test_a_database_that_stays_away_ends_the_run_before_its_lease(sqlite_database: Database) -> None:
-    job_id = submit(sqlite_database)
-    job = try_claim(sqlite_database, job_id)
-    assert job is not None
+    job = claim(sqlite_database, submit(sqlite_database))
     away = AwayDatabase(str(sqlite_database.engine.url), 1, "before", times=10_000)
     settings = LeaseSettings(seconds=2, heartbeat_seconds=0.05, margin_seconds=1.9)
     lease = Lease(away, job, settings, taken_at=lease_clock())
@@ -192,14 +175,14 @@ def test_a_claim_whose_answer_was_lost_is_found_again_and_not_taken_twice(world:
     job_id = world.submit()
     outcome, _ = run(world, job_id, 1, "after")
     assert isinstance(outcome, Finished)
-    row = job_row(world.database, job_id)
+    row = world.job_row(job_id)
     assert (row.attempt, row.publish_seq, row.crashes) == (1, 1, 0)
 
 
 def test_a_claim_that_is_repeated_takes_nothing_from_another_worker(world: World) -> None:
     job_id = world.submit()
-    assert try_claim(world.database, job_id, publish_seq=0, worker="somebody:1") is not None
+    assert world.try_claim(job_id, publish_seq=0, worker="somebody:1") is not None
     with world.worker(lease=QUICK) as runtime:
         assert isinstance(run_job(runtime, job_id, publish_seq=0), NotClaimed)
         assert isinstance(run_job(runtime, job_id, publish_seq=1), NotClaimed)
-    assert job_row(world.database, job_id).worker == "somebody:1"
+    assert world.job_row(job_id).worker == "somebody:1"

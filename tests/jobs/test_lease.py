@@ -122,10 +122,7 @@ def test_the_clock_of_a_lease_only_goes_forward() -> None:
     assert lease_clock() >= first
 
 
-MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
-
-
-SUSPENDED = 5 * HOUR
+SUSPENDED = 5 * 3600
 
 
 def test_the_clock_of_a_lease_counts_while_the_machine_is_suspended() -> None:

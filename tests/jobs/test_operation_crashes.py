@@ -14,24 +14,11 @@ from typing import Any
 import pytest
 
 from models import Database
-from tests.doubles import (
-    DeathError,
-    Fuse,
-    FusedDatabase,
-    HookedStore,
-    RecordingStore,
-    When,
-    WrappedStore,
-    blob,
-    unfinished,
-)
-from tests.jobs.job_world import KEY, OLD, PART, PATH, THREADS, World
-from tests.models.rows import change, expire_lease, job_row, outcomes, part_rows, uploads
+from tests.doubles import DeathError, Fuse, FusedDatabase, RecordingStore, When, WrappedStore, blob, unfinished
+from tests.jobs.job_world import KEY, OLD, PART, PATH, THREADS, PagedStore, World
 from worker.jobs.outcome import Cancelled, Finished
 from worker.jobs.runner import run_job
-from worker.maintenance.caretaker import Caretaker
-from worker.stores.blob_values import Limits, Page
-from worker.stores.memory.memory_store import MemoryStore
+from worker.stores.blob_values import Limits
 from worker.stores.store import Store
 
 pytestmark = pytest.mark.no_cover
@@ -76,7 +63,6 @@ class Scene(World):
     partwise: tuple[str, ...] = ("upload_part", "copy_part")
 
     def __init__(self, databases: "Databases", directory: Path, *, size: int = 35, old: bytes | None = OLD) -> None:
-        directory.mkdir()
         super().__init__(databases.safe, directory, size)
         self.mortal = databases.mortal
         self.old = old
@@ -99,16 +85,16 @@ class Scene(World):
     def expected(self) -> bytes:
         return self.data
 
-    def seen(self) -> bytes | None:
-        """What readers see where the outcome goes."""
-        return blob(self.memory, KEY)
+    def everything(self) -> tuple[bytes | None, set[str], set[str]]:
+        """What is seen, and the names of all blobs and files."""
+        return self.seen(), set(self.memory._index.blobs), set(os.listdir(self.file.parent))
 
     def is_fine(self) -> bool:
         """Whether readers may see what they see now."""
         return self.seen() in (self.old, self.expected())
 
     def is_done(self) -> bool:
-        return self.seen() == self.expected()
+        return bool(self.seen() == self.expected())
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
@@ -118,7 +104,7 @@ class Scene(World):
 
     def live(self, fuse: Fuse) -> bool:
         """One worker; True if it did not die."""
-        rows = self.rows()
+        recorded = self.recorded()
         stores = RecordingStore(self.recording), RecordingStore(self.cold_recording)
         self.mortal._fuse = fuse
         try:
@@ -130,51 +116,47 @@ class Scene(World):
         except DeathError:
             return False
         finally:
-            self.again += [number for store in stores for number in self.parts_of(store) if number in rows]
+            self.again += [number for store in stores for number in self.parts_of(store) if number in recorded]
         return True
 
     def is_cancelled_while(self, verb: str, fuse: Fuse) -> bool:
         """One worker; somebody cancels the job while its first part is on its way. True if it did not die."""
-
-        def cancel(called: str) -> None:
-            if called == verb:
-                change(self.database, self.job_id, cancel_requested=True)
-
+        cancelling = self.requesting(self.job_id, verb, is_noticed=False)
         self.mortal._fuse = fuse
         try:
-            store = MortalStore(HookedStore(self.memory, before=cancel), fuse, self.look)
+            store = MortalStore(cancelling, fuse, self.look)
             with self.worker(store, database=self.mortal) as runtime:
                 assert run_job(runtime, self.job_id) == Cancelled()
         except DeathError:
             return False
         return True
 
-    def rows(self) -> set[int]:
+    def recorded(self) -> set[int]:
         """The numbers of the parts that have a row."""
-        newest = uploads(self.database, self.job_id)[-1:]
-        return {part.part_number for upload in newest for part in part_rows(self.database, upload.id)}
+        newest = self.uploads(self.job_id)[-1:]
+        return {part.part_number for upload in newest for part in self.part_rows(upload.id)}
 
     def parts_of(self, store: RecordingStore) -> list[int]:
         """The numbers of the parts that were brought through the store."""
         return [call.args[2] for call in store.named(*self.partwise)]
 
     def lease_runs_out(self) -> None:
-        if job_row(self.database, self.job_id).lease_expires_at is not None:
-            expire_lease(self.database, self.job_id)
+        if self.job_row(self.job_id).lease_expires_at is not None:
+            self.expire_lease(self.job_id)
 
     def another_worker_comes(self) -> None:
         """The lease of the dead one is over, if it had one."""
         self.lease_runs_out()
-        if job_row(self.database, self.job_id).state != "succeeded":
+        if self.job_row(self.job_id).state != "succeeded":
             assert self.live(Fuse())
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def assert_all_is_well(self, deaths: int) -> None:
-        row = job_row(self.database, self.job_id)
+        row = self.job_row(self.job_id)
         assert (row.state, row.phase, row.error_code, row.lease_expires_at) == ("succeeded", None, None, None)
         assert (row.failures, row.restarts) == (0, 0)
-        history = outcomes(self.database, self.job_id)
+        history = self.outcomes(self.job_id)
         assert history == ["died"] * row.crashes + ["succeeded"]
         assert row.crashes <= deaths
         assert row.attempt == len(history)
@@ -185,20 +167,29 @@ class Scene(World):
         self.assert_rows(deaths)
 
     def assert_rows(self, deaths: int) -> None:
-        row = job_row(self.database, self.job_id)
+        row = self.job_row(self.job_id)
         size = len(self.expected())
         assert (row.size, row.bytes_done) == (size, size)
-        *lost, last = uploads(self.database, self.job_id)
+        *lost, last = self.uploads(self.job_id)
         assert {upload.state for upload in lost} <= {"gone"}
         assert last.state == "completed"
         if last.part_size and last.upload_id:
-            parts = part_rows(self.database, last.id)
+            parts = self.part_rows(last.id)
             assert sum(part.size for part in parts) == size
             brought = len(self.parts_of(self.recording)) + len(self.parts_of(self.cold_recording))
             assert brought <= len(parts) + deaths * 2 * THREADS, "at most the parts that had no row yet"
 
 
 # --- write_stream, put_content ---------------------------------------------------------------------------------------
+
+
+class Write(Scene):
+    """A file, over an old blob or none."""
+
+    def assert_rows(self, deaths: int) -> None:
+        super().assert_rows(deaths)
+        sent = sum(len(call.data or b"") for call in self.recording.named("upload_part"))
+        assert sent <= len(self.data) + deaths * THREADS * PART
 
 
 class Append(Scene):
@@ -216,7 +207,7 @@ class Append(Scene):
 
     def assert_rows(self, deaths: int) -> None:
         super().assert_rows(deaths)
-        assert {upload.head_parts for upload in uploads(self.database, self.job_id)} == {3}
+        assert {upload.head_parts for upload in self.uploads(self.job_id)} == {3}
         assert self.recording.named("get") == [], "the head is copied, not fetched"
 
 
@@ -250,7 +241,7 @@ class Move(Scene):
 
     def assert_rows(self, deaths: int) -> None:
         super().assert_rows(deaths)
-        row = job_row(self.database, self.job_id)
+        row = self.job_row(self.job_id)
         assert row.bytes_sent == 0
         assert self.recording.named("get") == []
 
@@ -271,7 +262,7 @@ class MoveAcross(Move):
 
     def assert_rows(self, deaths: int) -> None:
         Scene.assert_rows(self, deaths)
-        assert {upload.storage for upload in uploads(self.database, self.job_id)} == {"cold"}
+        assert {upload.storage for upload in self.uploads(self.job_id)} == {"cold"}
         # Parts without a row are read again, to compare them with what the store holds; each at most once a death.
         assert len(self.recording.named("get")) <= 4 + 2 * deaths * THREADS
 
@@ -306,17 +297,10 @@ class ReadStream(Scene):
         super().assert_rows(deaths)
         assert os.listdir(self.file.parent) == [self.file.name], "no partial file is left"
         assert blob(self.memory, KEY) == self.data
-        assert len(uploads(self.database, self.job_id)) == 1
+        assert len(self.uploads(self.job_id)) == 1
 
 
 # --- delete ----------------------------------------------------------------------------------------------------------
-
-
-class PagedStore(MemoryStore):
-    """Lists few keys at once."""
-
-    def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 4) -> Page:
-        return super().list_page(prefix, delimiter=delimiter, token=token, limit=limit)
 
 
 class Delete(Scene):
@@ -335,20 +319,20 @@ class Delete(Scene):
         return {"path": "/a/b"}
 
     def is_fine(self) -> bool:
-        return set(self.siblings) <= set(self.memory._bucket.blobs)
+        return set(self.siblings) <= set(self.memory._index.blobs)
 
     def is_done(self) -> bool:
-        return set(self.siblings) == set(self.memory._bucket.blobs)
+        return set(self.siblings) == set(self.memory._index.blobs)
 
     def parts_of(self, store: RecordingStore) -> list[int]:
         return []
 
     def assert_rows(self, deaths: int) -> None:
-        row = job_row(self.database, self.job_id)
+        row = self.job_row(self.job_id)
         assert (row.bytes_done, row.bytes_sent, row.result) == (0, 0, {"path": self.arguments()["path"]})
         asked = sum(len(call.args[0]) for call in self.recording.named("delete_batch"))
         assert asked <= len(self.tree) + 3 * deaths
-        assert uploads(self.database, self.job_id) == []
+        assert self.uploads(self.job_id) == []
 
 
 class DeleteOneBlob(Delete):
@@ -360,6 +344,9 @@ class DeleteOneBlob(Delete):
 Make = Callable[[Databases, Path], Scene]
 
 SCENES: dict[str, Make] = {
+    "write in one put over": lambda *where: Write(*where, size=7),
+    "write in parts": lambda *where: Write(*where, old=None),
+    "write in parts over": lambda *where: Write(*where),
     "append onto a copied head": lambda *where: Append(*where, size=15),
     "put_content": lambda *where: PutContent(*where, size=7),
     "move by one copy": lambda *where: Move(*where, size=7),
@@ -370,7 +357,7 @@ SCENES: dict[str, Make] = {
     "delete one blob": lambda *where: DeleteOneBlob(*where),
 }
 #: Right before a call nothing else is written down than right after the one before it, except by the other threads.
-THREADED = ["move in parts", "read over an old file"]
+THREADED = ["write in one put over", "write in parts", "write in parts over", "move in parts", "read over an old file"]
 MATRIX = [(name, when) for name in SCENES for when in ("after", "before") if when == "after" or name in THREADED]
 
 
@@ -382,23 +369,21 @@ def databases(sqlite_database: Database) -> Iterator[Databases]:
 
 
 @pytest.fixture
-def directories(tmp_path: Path) -> Callable[[], Path]:
-    """A new directory for each scene."""
+def scene(databases: Databases, tmp_path: Path) -> Callable[[str], Scene]:
+    """Makes a scene of that name, each in a directory of its own."""
     numbers = count()
-    return lambda: tmp_path / str(next(numbers))
+    return lambda name: SCENES[name](databases, tmp_path / str(next(numbers)))
 
 
 @pytest.mark.parametrize(("name", "when"), MATRIX)
-def test_a_worker_may_die_at_any_call_or_commit(
-    name: str, when: When, databases: Databases, directories: Callable[[], Path]
-) -> None:
+def test_a_worker_may_die_at_any_call_or_commit(name: str, when: When, scene: Callable[[str], Scene]) -> None:
     for fail_at in range(1, MOST_CALLS):
-        scene, fuse = SCENES[name](databases, directories()), Fuse(fail_at, when)
-        finished = scene.live(fuse)
+        case, fuse = scene(name), Fuse(fail_at, when)
+        finished = case.live(fuse)
         assert finished != fuse.blown, fuse.calls
         if not finished:
-            scene.another_worker_comes()
-        scene.assert_all_is_well(deaths=not finished)
+            case.another_worker_comes()
+        case.assert_all_is_well(deaths=not finished)
         if finished:
             assert fail_at > 8
             return
@@ -406,39 +391,56 @@ def test_a_worker_may_die_at_any_call_or_commit(
 
 
 @pytest.mark.parametrize("name", ["move in parts", "read over an old file"])
-def test_a_second_worker_may_die_as_well(name: str, databases: Databases, directories: Callable[[], Path]) -> None:
+def test_a_second_worker_may_die_as_well(name: str, scene: Callable[[str], Scene]) -> None:
     """Wherever the first one dies, the second one does after one call, six, eleven …, so that all distances occur."""
     for fail_at in range(1, MOST_CALLS):
-        scene = SCENES[name](databases, directories())
-        if scene.live(Fuse(fail_at, "after")):
+        case = scene(name)
+        if case.live(Fuse(fail_at, "after")):
             assert fail_at > 10
             return
-        scene.lease_runs_out()
-        is_over = job_row(scene.database, scene.job_id).state == "succeeded"
-        finished = is_over or scene.live(Fuse(1 + fail_at * 5 % 17, "after"))
+        case.lease_runs_out()
+        is_over = case.job_row(case.job_id).state == "succeeded"
+        finished = is_over or case.live(Fuse(1 + fail_at * 5 % 17, "after"))
         if not finished:
-            scene.another_worker_comes()
-        scene.assert_all_is_well(deaths=1 if finished else 2)
+            case.another_worker_comes()
+        case.assert_all_is_well(deaths=1 if finished else 2)
     pytest.fail("it never ends")
 
 
-@pytest.mark.parametrize(("name", "verb"), [("move in parts", "copy_part"), ("read over an old file", "get")])
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_five_workers_in_a_row_may_die_each_a_little_later(step: int, databases: Databases, tmp_path: Path) -> None:
+    case, deaths = Write(databases, tmp_path / "0", size=55), 0
+    while deaths < 5 and not case.live(Fuse(step * (deaths + 1), "after")):
+        deaths += 1
+        case.lease_runs_out()
+    assert deaths >= 3
+    case.another_worker_comes()
+    case.assert_all_is_well(deaths=deaths)
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "when"),
+    [
+        ("write in parts over", "upload_part", "before"),
+        ("write in parts over", "upload_part", "after"),
+        ("move in parts", "copy_part", "after"),
+        ("read over an old file", "get", "after"),
+    ],
+)
 def test_a_cancelled_job_whose_worker_dies_leaves_nothing_but_what_was_there(
-    name: str, verb: str, databases: Databases, directories: Callable[[], Path]
+    name: str, verb: str, when: When, scene: Callable[[str], Scene]
 ) -> None:
     """The caretaker finds in the ledger what the dead worker had not given up yet: an upload, a partial file."""
     for fail_at in range(1, MOST_CALLS):
-        scene, fuse = SCENES[name](databases, directories()), Fuse(fail_at, "after")
-        before = scene.seen(), set(scene.memory._bucket.blobs), set(os.listdir(scene.file.parent))
-        survived = scene.is_cancelled_while(verb, fuse)
-        change(scene.database, scene.job_id, cancel_requested=True)
-        scene.lease_runs_out()
-        with scene.worker() as runtime:
-            Caretaker(runtime, lambda message: True).sweep()
-        assert job_row(scene.database, scene.job_id).state == "cancelled"
-        assert (scene.seen(), set(scene.memory._bucket.blobs), set(os.listdir(scene.file.parent))) == before
-        assert unfinished(scene.memory) == []
-        assert {upload.state for upload in uploads(scene.database, scene.job_id)} <= {"gone"}
+        case = scene(name)
+        before = case.everything()
+        survived = case.is_cancelled_while(verb, Fuse(fail_at, when))
+        case.change(case.job_id, cancel_requested=True)
+        case.lease_runs_out()
+        case.sweep()
+        assert case.job_row(case.job_id).state == "cancelled"
+        assert (case.everything(), unfinished(case.memory)) == (before, [])
+        assert {upload.state for upload in case.uploads(case.job_id)} <= {"gone"}
         if survived:
             assert fail_at > 10
             return

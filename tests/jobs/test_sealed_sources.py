@@ -15,10 +15,9 @@ from blobferry.contract import JobState
 from blobferry.errors import ConfigurationError, ConflictError
 from blobferry.messages.job_messages import Message
 from blobferry.sealing import Sealer
-from models import Database
 from tests.doubles import blob
-from tests.jobs.job_world import KEY, PATH, World, has_ended
-from tests.models.rows import attempts, job_row, submit
+from tests.jobs.job_world import KEY, PATH, World
+from tests.models.rows import submit
 from tests.transfer.sources.http.http_site import Site, serving
 from worker.celery.bare_task import make_row
 from worker.jobs.runner import run_job
@@ -26,11 +25,6 @@ from worker.runtime import Runtime
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 PRIVATE = {"http_allow_private": True}
-
-
-@pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    return World(sqlite_database, tmp_path)
 
 
 @pytest.fixture
@@ -61,10 +55,10 @@ def bare(runtime: Runtime, task_id: str, source: str, **arguments: Any) -> bool:
 def test_a_job_that_was_sealed_with_the_old_key_runs_while_that_is_still_listed(world: World, site: Site) -> None:
     arguments = {"path": PATH, "source": signed(site)}
     job_id = submit(world.database, arguments=arguments, size=None, sealer=Sealer([OLD]))
-    assert "C4NARY" not in repr(job_row(world.database, job_id).as_row())
+    assert "C4NARY" not in repr(world.job_row(job_id).as_row())
     with worker(world, NEW, OLD) as runtime:
         run_job(runtime, job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert world.has_ended(job_id, JobState.SUCCEEDED)
     assert blob(world.memory, KEY) == world.data
     assert {path for path, _ in site.requests} == {"/a?signature=C4NARY"}
     assert set(site.asked("Authorization")) == {"Basic dXNlcjpDNE5BUlk="}
@@ -78,11 +72,11 @@ def test_a_job_whose_key_is_gone_fails_at_once_and_says_what_to_do(
     job_id = submit(world.database, arguments=arguments, size=None, sealer=Sealer([OLD]))
     with worker(world, *keys) as runtime:
         run_job(runtime, job_id)
-    assert has_ended(world, job_id, JobState.FAILED, "configuration")
-    row = job_row(world.database, job_id)
+    assert world.has_ended(job_id, JobState.FAILED, "configuration")
+    row = world.job_row(job_id)
     assert "encryption_keys: " in (row.error_message or "")
-    assert len(attempts(world.database, job_id)) == 1
-    assert "C4NARY" not in repr([row.as_row(), *(vars(attempt) for attempt in attempts(world.database, job_id))])
+    assert len(world.attempts(job_id)) == 1
+    assert "C4NARY" not in repr([row.as_row(), *(vars(attempt) for attempt in world.attempts(job_id))])
     assert site.requests == []
 
 
@@ -91,8 +85,8 @@ def test_a_sealed_url_that_can_be_no_source_fails_the_job(world: World) -> None:
     job_id = submit(world.database, arguments={"path": PATH, "source": f"sealed:{inside}"}, size=None)
     with worker(world, OLD) as runtime:
         run_job(runtime, job_id)
-    assert has_ended(world, job_id, JobState.FAILED, "invalid_request")
-    assert "C4NARY" not in repr(job_row(world.database, job_id).as_row())
+    assert world.has_ended(job_id, JobState.FAILED, "invalid_request")
+    assert "C4NARY" not in repr(world.job_row(job_id).as_row())
 
 
 def test_a_sealed_url_leads_nowhere_that_a_plain_one_may_not(world: World, tmp_path: Path) -> None:
@@ -101,7 +95,7 @@ def test_a_sealed_url_leads_nowhere_that_a_plain_one_may_not(world: World, tmp_p
         with world.worker() as runtime:
             runtime.sealer = Sealer([OLD])
             run_job(runtime, job_id)
-        assert has_ended(world, job_id, JobState.FAILED, "source_not_allowed")
+        assert world.has_ended(job_id, JobState.FAILED, "source_not_allowed")
 
 
 # --- bare tasks ----------------------------------------------------------------------------------------------------
@@ -112,7 +106,7 @@ def test_a_bare_task_is_sealed_when_its_row_is_made(world: World, site: Site) ->
     with worker(world, OLD) as runtime:
         request = Context(id="plain", callbacks=[chained])
         assert make_row(runtime, request, "write_stream", {"path": PATH, "source": signed(site)})
-        row = job_row(world.database, "plain")
+        row = world.job_row("plain")
         assert "C4NARY" not in repr(row.as_row())
         assert row.source == site.url.replace("://", "://***@") + "/a?signature=***"
         message = Message.from_row(row.as_row())
@@ -120,15 +114,15 @@ def test_a_bare_task_is_sealed_when_its_row_is_made(world: World, site: Site) ->
         assert message.arguments["source"] == row.source
         assert runtime.sealer.opened(message.options["link"][0]["kwargs"]["source"]) == signed(site)
         run_job(runtime, "plain")
-    assert has_ended(world, "plain", JobState.SUCCEEDED)
+    assert world.has_ended("plain", JobState.SUCCEEDED)
 
 
 def test_a_bare_task_that_was_sealed_by_its_app_runs(world: World, site: Site) -> None:
     with worker(world, NEW, OLD) as runtime:
         assert bare(runtime, "sealed", seal(signed(site), OLD))
-        assert (job_row(world.database, "sealed").source or "").endswith("/a?signature=***")
+        assert (world.job_row("sealed").source or "").endswith("/a?signature=***")
         run_job(runtime, "sealed")
-    assert has_ended(world, "sealed", JobState.SUCCEEDED)
+    assert world.has_ended("sealed", JobState.SUCCEEDED)
 
 
 def test_the_same_task_again_is_the_same_job_and_another_is_not(

@@ -2,7 +2,7 @@
 
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,36 +13,14 @@ from sqlalchemy import insert
 from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.messages.job_messages import Message
 from models import Database, TombstoneRow
-from tests.doubles import (
-    FaultyStore,
-    blob,
-    unfinished,
-)
-from tests.jobs.job_world import KEY, OLD, World
-from tests.models.rows import (
-    add_upload,
-    ago,
-    change,
-    change_upload,
-    claim,
-    count_rows,
-    expire_lease,
-    job_row,
-    tombstones,
-    uploads,
-)
+from tests.doubles import FaultyStore, blob, unfinished
+from tests.jobs.job_world import KEY, OLD, World, on_each_database
+from tests.models.rows import ago
 from worker.celery.caretaker_process import request_line
 from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.maintenance.caretaker import AHEAD, Caretaker, Swept
 from worker.runtime import Runtime
 from worker.settings import SweepSettings
-
-Sweeper = Callable[..., Caretaker]
-
-
-@pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    return World(sqlite_database, tmp_path)
 
 
 @pytest.fixture
@@ -65,9 +43,11 @@ def caretaker(runtime: Runtime, sent: list[Message]) -> Caretaker:
     return Caretaker(runtime, publish)
 
 
-def test_a_sweep_with_nothing_to_do_did_nothing(caretaker: Caretaker) -> None:
-    assert caretaker.sweep() == Swept()
-    assert not caretaker.sweep()
+def cancelled(world: World, **upload: Any) -> str:
+    """A job that has been cancelled, with an upload in the ledger."""
+    job_id = world.submit(state="cancelled", finished_at=ago(1))
+    world.add_upload(job_id, key=KEY, **upload)
+    return job_id
 
 
 def test_a_job_that_nobody_published_is_published_with_all_that_a_worker_needs(
@@ -82,6 +62,7 @@ def test_a_job_that_nobody_published_is_published_with_all_that_a_worker_needs(
     assert message.arguments == own | {"storage": "default"}
     assert (message.options, message.parent_id, message.root_id) == (link, "parent", "root")
     assert caretaker.sweep() == Swept()
+    assert not caretaker.sweep(), "a sweep with nothing to do did nothing"
 
 
 def test_only_so_many_jobs_are_published_ahead(world: World, caretaker: Caretaker, sent: list[Message]) -> None:
@@ -101,100 +82,91 @@ def test_every_fifth_pick_over_several_sweeps_is_the_oldest(
     assert [message.job_id for message in sent].index(oldest) == 4
 
 
-def test_a_broker_that_is_away_is_not_counted_as_published(world: World, runtime: Runtime) -> None:
+def test_a_broker_that_is_away_is_not_counted_as_published(world: World) -> None:
     world.submit()
-    assert Caretaker(runtime, lambda message: False).sweep() == Swept()
+    assert world.sweep(publish=lambda message: False) == Swept()
 
 
 def test_a_dead_workers_job_is_queued_and_published_in_one_sweep(
     world: World, caretaker: Caretaker, sent: list[Message]
 ) -> None:
-    job_id = world.submit()
-    job = claim(world.database, job_id)
-    expire_lease(world.database, job_id)
+    job = world.claim(world.submit())
+    world.expire_lease(job.id)
     assert caretaker.sweep() == Swept(requeued=1, published=1)
-    assert job_row(world.database, job_id).token > job.token
-    assert [message.seq for message in sent] == [job_row(world.database, job_id).publish_seq]
+    row = world.job_row(job.id)
+    assert row.token > job.token
+    assert [message.seq for message in sent] == [row.publish_seq]
 
 
 def test_a_cancelled_idle_job_ends_and_its_upload_is_aborted_in_one_sweep(world: World, caretaker: Caretaker) -> None:
     world.memory.put(KEY, OLD)
-    job_id = world.submit()
-    world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=4))
-    change(world.database, job_id, cancel_requested=True)
+    job_id = world.half_sent()
+    world.change(job_id, cancel_requested=True)
     assert caretaker.sweep() == Swept(changed=1, aborted=1)
-    assert job_row(world.database, job_id).state == "cancelled"
-    assert unfinished(world.memory) == []
-    assert blob(world.memory, KEY) == OLD
-    assert [upload.state for upload in uploads(world.database, job_id)] == ["gone"]
+    assert world.job_row(job_id).state == "cancelled"
+    assert (blob(world.memory, KEY), unfinished(world.memory)) == (OLD, [])
+    assert [upload.state for upload in world.uploads(job_id)] == ["gone"]
 
 
 def test_a_kept_upload_is_aborted_when_its_time_is_over(world: World, caretaker: Caretaker) -> None:
     job_id = world.submit()
     world.run(job_id, FaultyStore(world.memory, "upload_part", fail_at=4), retry={"max_attempts": 1})
-    assert caretaker.sweep() == Swept()
-    assert len(unfinished(world.memory)) == 1
-    (upload,) = uploads(world.database, job_id)
-    change_upload(world.database, upload.id, recheck_at=ago(1))
-    assert caretaker.sweep() == Swept(aborted=1)
-    assert unfinished(world.memory) == []
+    assert (caretaker.sweep(), len(unfinished(world.memory))) == (Swept(), 1)
+    (upload,) = world.uploads(job_id)
+    world.change_upload(upload.id, recheck_at=ago(1))
+    assert (caretaker.sweep(), unfinished(world.memory)) == (Swept(aborted=1), [])
 
 
 def test_a_part_that_lands_after_the_abort_is_found_by_the_second_look(world: World, caretaker: Caretaker) -> None:
     """A store where an aborted upload may come back with its late part."""
-    upload_id = world.memory.create_upload(KEY)
-    job_id = world.submit()
-    change(world.database, job_id, state="cancelled", finished_at=ago(1))
-    upload = add_upload(world.database, job_id, key=KEY, upload_id=upload_id, state="gone", recheck_at=ago(-3600))
+    job_id = cancelled(world, upload_id=world.memory.create_upload(KEY), state="gone", recheck_at=ago(-3600))
     assert caretaker.sweep() == Swept()
-    change_upload(world.database, upload, recheck_at=ago(1))
-    assert caretaker.sweep() == Swept(aborted=1)
-    assert unfinished(world.memory) == []
-    assert caretaker.sweep() == Swept()
+    world.change_upload(world.uploads(job_id)[0].id, recheck_at=ago(1))
+    assert (caretaker.sweep(), unfinished(world.memory)) == (Swept(aborted=1), [])
+    assert not caretaker.sweep()
 
 
 def test_a_lost_upload_without_an_id_is_found_and_aborted_and_others_are_left(
     world: World, caretaker: Caretaker
 ) -> None:
-    job_id = world.submit()
-    change(world.database, job_id, state="cancelled", finished_at=ago(1))
-    add_upload(world.database, job_id, key=KEY, upload_id=None, state="aborting")
+    cancelled(world, upload_id=None, state="aborting")
     world.memory.create_upload(KEY)
     theirs = world.memory.create_upload(KEY)
     world.memory.upload_part(KEY, theirs, 1, b"theirs")
-    assert caretaker.sweep() == Swept(aborted=1)
-    assert unfinished(world.memory) == [theirs]
+    assert (caretaker.sweep(), unfinished(world.memory)) == (Swept(aborted=1), [theirs])
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError, PermissionDeniedError])
 def test_an_upload_that_cannot_be_aborted_stays_in_the_ledger_and_does_not_stop_the_others(
     error: type[Exception], world: World
 ) -> None:
-    job_id = world.submit()
-    change(world.database, job_id, state="cancelled", finished_at=ago(1))
-    for _ in range(2):
-        add_upload(world.database, job_id, key=KEY, upload_id=world.memory.create_upload(KEY), state="aborting")
-    add_upload(world.database, job_id, key=KEY, upload_id="x", state="aborting", storage="nowhere")
+    job_id = cancelled(world, upload_id=world.memory.create_upload(KEY), state="aborting")
+    world.add_upload(job_id, key=KEY, upload_id=world.memory.create_upload(KEY), state="aborting")
+    world.add_upload(job_id, key=KEY, upload_id="x", state="aborting", storage="nowhere")
     failing = FaultyStore(world.memory, "abort_upload", error=lambda: error("not now"))
-    with world.worker(failing) as runtime:
-        caretaker = Caretaker(runtime, lambda message: True)
-        assert caretaker.sweep().aborted == 1
-        assert len(unfinished(world.memory)) == 1
-        assert caretaker.sweep().aborted == 0, "the one that failed is put off, so that others need not wait behind it"
-        for upload in uploads(world.database, job_id)[:2]:
-            change_upload(world.database, upload.id, recheck_at=None if upload.state == "gone" else ago(1))
-        assert caretaker.sweep().aborted == 1
-    assert unfinished(world.memory) == []
-    assert [upload.state for upload in uploads(world.database, job_id)] == ["gone", "gone", "aborting"]
+    assert (world.sweep(failing).aborted, len(unfinished(world.memory))) == (1, 1)
+    assert world.sweep(failing).aborted == 0, "what failed is put off, so that others need not wait behind it"
+    for upload in world.uploads(job_id)[:2]:
+        world.change_upload(upload.id, recheck_at=None if upload.state == "gone" else ago(1))
+    assert (world.sweep(failing).aborted, unfinished(world.memory)) == (1, [])
+    assert [upload.state for upload in world.uploads(job_id)] == ["gone", "gone", "aborting"]
 
 
-def test_old_jobs_are_pruned(world: World, caretaker: Caretaker) -> None:
-    job_id = world.submit()
-    world.run(job_id)
+@pytest.mark.parametrize("had_tombstone", [False, True])
+def test_old_jobs_are_pruned_also_where_a_tombstone_is_there_already(
+    had_tombstone: bool, world: World, caretaker: Caretaker
+) -> None:
+    jobs = {world.submit(), world.submit(arguments={"path": "/other"})}
+    for job_id in jobs:
+        world.run(job_id)
     assert caretaker.sweep() == Swept()
-    change(world.database, job_id, finished_at=ago(31 * 24 * 3600))
-    assert caretaker.sweep() == Swept(pruned=1)
-    assert tombstones(world.database) == {job_id}
+    for job_id in jobs:
+        world.change(job_id, finished_at=ago(31 * 24 * 3600))
+    if had_tombstone:
+        with world.database.begin() as session:
+            session.execute(insert(TombstoneRow).values(id=min(jobs)))
+    assert caretaker.sweep() == Swept(pruned=2)
+    assert (world.tombstones(), world.count_rows("blobferry_jobs")) == (jobs, 0)
 
 
 @pytest.mark.parametrize("broken", ["publish", "store"])
@@ -204,43 +176,34 @@ def test_a_step_that_fails_does_not_stop_the_others(broken: str, world: World) -
             raise RuntimeError("a bug")
         return True
 
-    dead, old, waiting, cancelled = (world.submit() for _ in range(4))
-    claim(world.database, dead)
-    expire_lease(world.database, dead)
-    change(world.database, old, state="succeeded", finished_at=datetime(2020, 1, 1, tzinfo=UTC))
-    change(world.database, cancelled, cancel_requested=True)
-    add_upload(world.database, cancelled, key=KEY, upload_id=world.memory.create_upload(KEY))
-
-    def surprise() -> BaseException:
-        return RuntimeError("a bug")
-
-    store = FaultyStore(world.memory, "abort_upload", times=9 if broken == "store" else 0, error=surprise)
-    with world.worker(store) as runtime:
-        swept = Caretaker(runtime, publish).sweep()
+    dead, waiting, cancelled = (world.submit() for _ in range(3))
+    world.submit(state="succeeded", finished_at=datetime(2020, 1, 1, tzinfo=UTC))
+    world.abandon(dead)
+    world.change(cancelled, cancel_requested=True)
+    world.add_upload(cancelled, key=KEY, upload_id=world.memory.create_upload(KEY))
+    failing = FaultyStore(world.memory, "abort_upload", times=9 * (broken == "store"), error=RuntimeError)
+    swept = world.sweep(failing, publish=publish)
     assert (swept.requeued, swept.pruned) == (1, 1)
-    assert job_row(world.database, cancelled).state == "cancelled"
+    assert world.job_row(cancelled).state == "cancelled"
     assert (swept.published, swept.aborted) == ((0, 1) if broken == "publish" else (2, 0))
-    assert job_row(world.database, waiting).published_at is not None
+    assert world.job_row(waiting).published_at is not None
 
 
 def test_a_database_that_is_away_is_no_error_of_a_sweep(world: World, tmp_path: Path) -> None:
     empty = Database(f"sqlite:///{tmp_path / 'empty.db'}")  # without tables: every statement fails
-    with world.worker(database=empty) as runtime:
-        assert Caretaker(runtime, lambda message: True).sweep() == Swept()
+    assert not world.sweep(database=empty)
     empty.close()
 
 
 def test_the_loop_sweeps_until_it_is_told_to_end_and_in_time_for_the_next_run(world: World, runtime: Runtime) -> None:
-    ended, seen = threading.Event(), threading.Event()
-    messages: list[Any] = []
+    ended, seen, messages = threading.Event(), threading.Event(), list[Message]()
 
     def publish(message: Message) -> bool:
         messages.append(message)
         seen.set()
         return True
 
-    job_id = world.submit()
-    change(world.database, job_id, state="retrying", run_at=ago(-0.3))
+    job_id = world.submit(state="retrying", run_at=ago(-0.3))
     runtime.settings = runtime.settings.model_copy(update={"sweep": SweepSettings(interval_seconds=3600)})
     thread = threading.Thread(target=Caretaker(runtime, publish).loop, args=(ended,))
     thread.start()
@@ -268,38 +231,15 @@ def test_the_parents_request_for_a_cancel_arrives_whatever_the_id(runtime: Runti
     assert caretaker.noted == job_id
 
 
-DAY = 24 * 3600.0
-
-
-def test_a_tombstone_that_is_there_already_does_not_stop_pruning(world: World) -> None:
-    pruned_before, other = world.submit(), world.submit()
-    for job_id in (pruned_before, other):
-        world.run(job_id)
-        change(world.database, job_id, finished_at=ago(31 * DAY))
-    with world.database.begin() as session:
-        session.execute(insert(TombstoneRow).values(id=pruned_before))
-    with world.worker() as runtime:
-        assert Caretaker(runtime, lambda message: True).sweep().pruned == 2
-    assert count_rows(world.database, "blobferry_jobs") == 0
-    assert tombstones(world.database) == {pruned_before, other}
-
-
-@pytest.fixture
-def each_world(database: Database, tmp_path: Path) -> World:
-    directory = tmp_path / "incoming"
-    directory.mkdir()
-    return World(database, directory, size=400)
-
-
-def test_a_silent_broker_holds_up_a_sweep_once(each_world: World) -> None:
-    jobs = [each_world.submit(arguments={"path": f"/{number}"}, cancel_requested=True) for number in range(5)]
-    tried: list[str] = []
+@on_each_database
+def test_a_silent_broker_holds_up_a_sweep_once(world: World) -> None:
+    jobs = [world.submit(arguments={"path": f"/{number}"}, cancel_requested=True) for number in range(5)]
+    tried: list[Message] = []
 
     def silent(message: Message) -> bool:
-        tried.append(message.job_id)
+        tried.append(message)
         return False
 
-    with each_world.worker() as runtime:
-        Caretaker(runtime, silent).sweep()
+    world.sweep(publish=silent)
     assert len(tried) == 1
-    assert {job_row(each_world.database, job_id).state for job_id in jobs} == {"cancelled"}
+    assert {world.job_row(job_id).state for job_id in jobs} == {"cancelled"}

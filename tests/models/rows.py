@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -40,25 +41,17 @@ def submit(
     return job_id
 
 
-def claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> JobRow:
+def claim(database: Database, job_id: str, **how: Any) -> JobRow:
     """The job, claimed."""
-    job = try_claim(database, job_id, publish_seq=publish_seq, worker=worker)
+    job = try_claim(database, job_id, **how)
     assert job is not None, f"{job_id} cannot be claimed"
     return job
 
 
-def try_claim(
-    database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1"
-) -> JobRow | None:
-    with database.begin() as session:
-        return queries.claim_job(
-            session,
-            job_id,
-            worker=worker,
-            lease_seconds=LEASE,
-            failed_upload_seconds=RETENTION,
-            publish_seq=publish_seq,
-        )
+def try_claim(database: Database, job_id: str, **how: Any) -> JobRow | None:
+    """The job, or None if it cannot be claimed. ``how`` are arguments of queries.claim_job."""
+    usual = {"worker": "host:1", "lease_seconds": LEASE, "failed_upload_seconds": RETENTION}
+    return in_transaction(database, queries.claim_job, job_id, **usual | how)
 
 
 def lease_of(database: Database, job: JobRow) -> Lease:
@@ -80,8 +73,7 @@ def requeue(database: Database, *, limit: int = 10) -> list[str]:
 
 def die(database: Database, job_id: str) -> None:
     """A worker claims the job and dies; the job is re-queued."""
-    claim(database, job_id)
-    expire_lease(database, job_id)
+    abandon(database, job_id)
     assert requeue(database) == [job_id]
 
 
@@ -143,6 +135,12 @@ def expire_lease(database: Database, job_id: str) -> None:
     change(database, job_id, lease_expires_at=ago(1))
 
 
+def abandon(database: Database, job_id: str) -> None:
+    """A worker claims the job and dies; its lease runs out."""
+    claim(database, job_id)
+    expire_lease(database, job_id)
+
+
 def take_away(database: Database, job_id: str) -> None:
     """Expire the lease and re-queue the job in one transaction, so that the heartbeat cannot renew it in between."""
     with database.begin() as session:
@@ -167,3 +165,18 @@ def change_upload(database: Database, upload: int, **values: Any) -> None:
 def count_rows(database: Database, table: str) -> int:
     with database.begin() as session:
         return int(session.scalar(text(f"SELECT count(*) FROM {table}")) or 0)
+
+
+class Rows:
+    """The functions above and models.queries, for one database: ``rows.claim(job_id)``, ``rows.finish_job(job, {})``.
+
+    Each query is a transaction of its own.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __getattr__(self, name: str) -> Any:
+        if name in globals():
+            return partial(globals()[name], self.database)
+        return partial(in_transaction, self.database, getattr(queries, name))

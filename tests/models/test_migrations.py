@@ -20,6 +20,7 @@ from blobferry.sql.database import open_engine
 from blobferry.sql.tables import VERSION_TABLE, metadata
 from dev import services
 from models import Database
+from tests.conftest import alembic_config
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = set(metadata.tables)
@@ -44,9 +45,7 @@ def engine(url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def config(url: str) -> Config:
-    config = Config(str(ROOT / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    return config
+    return alembic_config(url)
 
 
 def tables(engine: Engine) -> set[str]:
@@ -134,11 +133,10 @@ def test_two_migrations_at_once_wait_for_each_other(url: str, engine: Engine) ->
     assert tables(engine) >= OURS
 
 
-DEPLOYMENT = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
-
-
 def test_the_filter_of_the_readme_keeps_our_tables_out_of_the_apps_migrations(database: Database) -> None:
-    (snippet,) = re.findall(r"```python\n(def include_name.*?)```", DEPLOYMENT.read_text(encoding="utf-8"), re.DOTALL)
+    (snippet,) = re.findall(
+        r"```python\n(def include_name.*?)```", (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     given: dict[str, Any] = {}
     exec(snippet, given)
     apps = MetaData()

@@ -69,6 +69,11 @@ def prefix() -> str:
 
 
 @pytest.fixture
+def key(prefix: str) -> str:
+    return prefix + "a"
+
+
+@pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     scripted = ScriptedServer()
     thread = threading.Thread(target=scripted.server.serve_forever, kwargs={"poll_interval": 0.01})

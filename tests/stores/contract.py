@@ -8,12 +8,13 @@ that learns better makes the test fail.
 import base64
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from awscrt import checksums
 
-from worker.errors import KeyNotFoundError
-from worker.stores.blob_values import BlobOptions, PartReceipt
+from worker.errors import StoreError
+from worker.stores.blob_values import Page
 from worker.stores.store import Store
 from worker.units import MIB
 
@@ -34,6 +35,7 @@ DEVIATIONS: dict[str, dict[str, str]] = {
     },
     "swift": {
         "If-Match on writes": "answers 501 to If-Match on put, copy and complete",
+        "a copy may create": "answers 412 to If-None-Match on a copy even where nothing is",
         "tags": "answers 501",
         "completed uploads are gone": "completes a second time, and says 200",
         "parts are gone after completion": "lists them still",
@@ -54,6 +56,10 @@ ODD_NAMES = ("a b", "a+b", "a%20b", "ü", "a&b", "<x>", "a'b", 'a"b', "a=b", "a?
 ALGORITHMS = ("CRC64NVME", "CRC32C", "MD5")
 
 
+def md5_etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
+
+
 def checksum(algorithm: str, data: bytes) -> str:
     digests: dict[str, Callable[[], bytes]] = {
         "CRC64NVME": lambda: checksums.crc64nvme(data).to_bytes(8, "big"),
@@ -64,29 +70,25 @@ def checksum(algorithm: str, data: bytes) -> str:
     return f"{algorithm}:{base64.b64encode(digest).decode()}"
 
 
-def content(store: Store, key: str) -> bytes:
-    with store.get(key) as reader:
-        return reader.read()
-
-
-def exists(store: Store, key: str) -> bool:
-    try:
-        store.head(key)
-    except KeyNotFoundError:
-        return False
-    return True
-
-
 def keys(store: Store, prefix: str) -> list[str]:
     return [entry.key for entry in store.list_page(prefix).entries]
 
 
-def upload_one_part(store: Store, key: str) -> tuple[str, PartReceipt]:
-    upload_id = store.create_upload(key)
-    return upload_id, store.upload_part(key, upload_id, 1, LAST)
+def pages(store: Store, prefix: str = "", **arguments: Any) -> Iterator[Page]:
+    """All pages of a listing."""
+    token = None
+    while True:
+        page = store.list_page(prefix, token=token, **arguments)
+        yield page
+        token = page.next_token
+        if token is None:
+            return
 
 
-def upload_two_parts(store: Store, key: str, *, options: BlobOptions | None = None) -> tuple[str, list[PartReceipt]]:
-    upload_id = store.create_upload(key, options=options)
-    parts = [store.upload_part(key, upload_id, 1, FIRST), store.upload_part(key, upload_id, 2, LAST)]
-    return upload_id, parts
+def error_of(call: Callable[..., object], *args: Any, **keywords: Any) -> type[StoreError] | None:
+    """The error that refuses the call; None: it is done."""
+    try:
+        call(*args, **keywords)
+    except StoreError as error:
+        return type(error)
+    return None

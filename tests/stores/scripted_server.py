@@ -1,7 +1,6 @@
 """An HTTP server that gives the answers that a test has written down, and keeps the requests."""
 
 import http.server
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: int = 0
     hang_up: bool = False  #: close the connection without any answer
-    delay: float = 0.0  #: seconds before the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,6 @@ class ScriptedServer:
         headers = {name.lower(): value for name, value in handler.headers.items()}
         self.requests.append(SeenRequest(handler.command, handler.path, headers, handler.rfile.read(length)))
         answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
-        time.sleep(answer.delay)
         handler.close_connection = answer.hang_up or answer.cut > 0
         if answer.hang_up:
             return

@@ -1,6 +1,5 @@
 """The local store is killed at every step it takes: all is there or nothing is, and the next one tidies up."""
 
-import hashlib
 import os
 import random
 import signal
@@ -16,9 +15,12 @@ from typing import Any
 
 import pytest
 
-from tests.stores.local_buckets import FREE, NEW, OLD, all_keys, content, crc64, files, in_child, status, upload
+from tests.doubles import blob, unfinished
+from tests.stores.contract import checksum, error_of, md5_etag
+from tests.stores.local_buckets import FREE, NEW, OLD, all_keys, files, in_child, status
+from tests.stores.open_upload import OpenUpload
 from worker.errors import KeyNotFoundError, PreconditionFailedError, UploadNotFoundError
-from worker.stores.blob_values import PartReceipt
+from worker.stores.blob_values import BlobOptions
 from worker.stores.local import LocalStore
 from worker.units import MIB
 
@@ -73,17 +75,20 @@ def kill_everywhere(path: Path, prepare: Callable[[LocalStore], Any], run: Calla
             return
 
 
+def crc64(data: bytes) -> str:
+    return checksum("CRC64NVME", data)
+
+
 def check_blob(store: LocalStore, key: str) -> bytes | None:
     """What is there, if it agrees with its record."""
-    try:
-        head = store.head(key)
-    except KeyNotFoundError:
-        assert key not in all_keys(store)
+    data = blob(store, key)
+    assert (key in all_keys(store)) == (data is not None)
+    if data is None:
+        assert error_of(store.head, key) is KeyNotFoundError
         return None
-    data = content(store, key)
+    head = store.head(key)
     assert (head.size, head.checksum) == (len(data), crc64(data))
-    assert "-" in head.etag or head.etag == f'"{hashlib.md5(data).hexdigest()}"'
-    assert key in all_keys(store)
+    assert "-" in head.etag or head.etag == md5_etag(data)
     return data
 
 
@@ -132,12 +137,12 @@ def test_a_killed_copy_has_copied_all_or_nothing(path: Path) -> None:
 
 
 def test_a_killed_delete_has_deleted_all_or_nothing(path: Path) -> None:
-    def prepare(store: LocalStore) -> None:
-        upload_id, parts = upload(store, "d/a", b"old ", b"bytes")
-        store.complete_upload("d/a", upload_id, parts)
-
     found = []
-    for killed, store, _ in kill_everywhere(path, prepare, lambda store, _: store.delete_batch(["d/a"])):
+    for killed, store, _ in kill_everywhere(
+        path,
+        lambda store: OpenUpload(store, "d/a", b"old ", b"bytes").complete(),
+        lambda store, _: store.delete_batch(["d/a"]),
+    ):
         found.append(check_blob(store, "d/a"))
         assert killed or found[-1] is None
         assert nothing_is_left(store)
@@ -145,19 +150,14 @@ def test_a_killed_delete_has_deleted_all_or_nothing(path: Path) -> None:
     assert set(found) == {OLD, None}
 
 
-@pytest.mark.parametrize("before", [None, b"first try"], ids=["creates", "replaces"])
+@pytest.mark.parametrize("before", [[], [b"first try"]], ids=["creates", "replaces"])
 @pytest.mark.long
-def test_a_killed_part_can_be_sent_again(path: Path, before: bytes | None) -> None:
-    def prepare(store: LocalStore) -> str:
-        return upload(store, "d/a", *([] if before is None else [before]))[0]
-
-    for _, store, upload_id in kill_everywhere(
-        path, prepare, lambda store, upload_id: store.upload_part("d/a", upload_id, 1, NEW)
+def test_a_killed_part_can_be_sent_again(path: Path, before: list[bytes]) -> None:
+    for _, store, upload in kill_everywhere(
+        path, lambda store: OpenUpload(store, "d/a", *before), lambda store, upload: upload.send(1, NEW)
     ):
-        listed = list(store.list_parts("d/a", upload_id))
-        assert [part.size for part in listed] in ([] if before is None else [len(before)], [len(NEW)])
-        listed = [store.upload_part("d/a", upload_id, 1, OLD)]
-        store.complete_upload("d/a", upload_id, listed)
+        assert [part.size for part in upload.listed()] in ([len(piece) for piece in before], [len(NEW)])
+        upload.complete(upload.send(1, OLD))
         assert check_blob(store, "d/a") == OLD
         assert nothing_is_left(store)
 
@@ -167,58 +167,54 @@ def test_a_killed_part_can_be_sent_again(path: Path, before: bytes | None) -> No
     [pytest.param([NEW], id="one part", marks=pytest.mark.long), pytest.param([b"N", b"E", b"W"], id="three parts")],
 )
 def test_a_killed_completion_is_done_or_can_be_done(path: Path, pieces: list[bytes]) -> None:
-    def prepare(store: LocalStore) -> tuple[str, list[PartReceipt]]:
+    def prepare(store: LocalStore) -> OpenUpload:
         store.put("d/a", OLD)
-        return upload(store, "d/a", *pieces)
+        return OpenUpload(store, "d/a", *pieces, options=BlobOptions(metadata={"made": "in parts"}))
 
     found = []
-    for _, store, (upload_id, parts) in kill_everywhere(
-        path, prepare, lambda store, made: store.complete_upload("d/a", *made, checksum=crc64(NEW), size=3)
+    for _, store, upload in kill_everywhere(
+        path, prepare, lambda store, upload: upload.complete(checksum=crc64(NEW), size=3)
     ):
         found.append(check_blob(store, "d/a"))
         if found[-1] == NEW:
             made = store.head("d/a").mod_time
-            with pytest.raises(UploadNotFoundError):
-                store.complete_upload("d/a", upload_id, parts)
+            assert error_of(upload.complete) is UploadNotFoundError
             assert store.head("d/a").mod_time == made
         else:
-            assert [entry.upload_id for entry in store.list_uploads()] == [upload_id]
-            assert list(store.list_parts("d/a", upload_id)) == parts
-            store.complete_upload("d/a", upload_id, parts)
+            assert unfinished(store) == [upload.id]
+            assert upload.listed() == upload.parts
+            upload.complete()
             assert check_blob(store, "d/a") == NEW
         assert store.options_of("d/a").metadata == {"made": "in parts"}
-        assert list(store.list_uploads()) == []
+        assert unfinished(store) == []
         assert nothing_is_left(store)
 
     assert set(found) == {OLD, NEW}
 
 
 def test_an_upload_that_was_completed_stays_so_when_its_blob_is_replaced_at_once(path: Path) -> None:
-    for _, store, (upload_id, parts) in kill_everywhere(
-        path, lambda store: upload(store, "d/a", b"1", b"2"), lambda store, made: store.complete_upload("d/a", *made)
+    for _, store, upload in kill_everywhere(
+        path, lambda store: OpenUpload(store, "d/a", b"1", b"2"), lambda store, upload: upload.complete()
     ):
         completed = check_blob(store, "d/a") is not None
         store.put("d/a", OLD)
         if completed:
-            with pytest.raises(UploadNotFoundError):
-                store.complete_upload("d/a", upload_id, parts)
+            assert error_of(upload.complete) is UploadNotFoundError
             assert check_blob(store, "d/a") == OLD
         assert nothing_is_left(store)
 
 
 def test_a_killed_opening_or_abortion_leaves_an_upload_or_none(path: Path) -> None:
     for _, store, _ in kill_everywhere(path, lambda store: None, lambda store, _: store.create_upload("d/a")):
-        for entry in store.list_uploads():
-            store.complete_upload("d/a", entry.upload_id, [store.upload_part("d/a", entry.upload_id, 1, NEW)])
+        for upload_id in unfinished(store):
+            store.complete_upload("d/a", upload_id, [store.upload_part("d/a", upload_id, 1, NEW)])
         assert nothing_is_left(store)
-    for killed, store, upload_id in kill_everywhere(
-        path / "aborted",
-        lambda store: upload(store, "d/a", b"1", b"2")[0],
-        lambda store, upload_id: store.abort_upload("d/a", upload_id),
+    for killed, store, upload in kill_everywhere(
+        path / "aborted", lambda store: OpenUpload(store, "d/a", b"1", b"2"), lambda store, upload: upload.abort()
     ):
-        assert killed or list(store.list_uploads()) == []
-        if list(store.list_uploads()):
-            store.abort_upload("d/a", upload_id)
+        assert killed or unfinished(store) == []
+        if unfinished(store):
+            upload.abort()
         assert nothing_is_left(store)
 
 
@@ -232,9 +228,8 @@ def test_writers_that_are_killed_at_any_moment_never_show_half_a_blob(store: Loc
             data = bytes([48 + number % 10]) * (MIB + number)
             store.put("d/a", data)
             store.copy("d/a", "d/b")
-            upload_id, parts = upload(store, "d/a", data, data[:3])
-            parts.append(store.copy_part("d/a", upload_id, 3, "d/b", 5, 1_000))
-            store.complete_upload("d/a", upload_id, parts)
+            upload = OpenUpload(store, "d/a", data, data[:3])
+            upload.complete(*upload.parts, upload.copy(3, "d/b", 5, 1_000))
 
     for _ in range(40):
         pids = [in_child(write) for _ in range(2)]

@@ -11,6 +11,7 @@ from tests.stores.scripted_server import Answer, ScriptedServer
 from worker.errors import CredentialsError
 from worker.stores.s3.s3_store import S3Access, S3Store
 
+OK = Answer(headers={"ETag": '"e"'})
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 
 PROGRAM = """
@@ -34,7 +35,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ambient(server: ScriptedServer) -> S3Store:
+@pytest.fixture
+def ambient(home: Path, server: ScriptedServer) -> S3Store:
+    """A store that takes its credentials from there."""
     access = S3Access(region="us-east-1", endpoint=server.endpoint, path_style=True, max_attempts=1)
     return S3Store(access, "bucket")
 
@@ -48,16 +51,17 @@ def keys(server: ScriptedServer) -> list[str]:
     return re.findall(r"Credential=(\w+)/", " ".join(request.headers["authorization"] for request in server.requests))
 
 
-def test_credentials_that_expire_are_renewed_between_two_parts(home: Path, server: ScriptedServer) -> None:
+def test_credentials_that_expire_are_renewed_between_two_parts(
+    home: Path, server: ScriptedServer, ambient: S3Store
+) -> None:
     (home / "count").write_text("0")
     expiration = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()  # boto3 renews ten minutes before
     (home / "program.py").write_text(PROGRAM)
     command = f"{sys.executable} {home / 'program.py'} {home / 'count'} {expiration}"
     (home / "config").write_text(f"[default]\ncredential_process = {command}\n")
-    server.script(Answer(headers={"ETag": '"e"'}))
-    store = ambient(server)
+    server.script(OK)
     for number in (1, 2, 3):
-        store.upload_part("k", "u", number, b"part")
+        ambient.upload_part("k", "u", number, b"part")
 
     used = [int(key.removeprefix("KEY")) for key in keys(server)]
     assert used == sorted(set(used))  # each part by newer ones than the last
@@ -65,26 +69,24 @@ def test_credentials_that_expire_are_renewed_between_two_parts(home: Path, serve
 
 
 def test_credentials_that_were_renewed_in_their_file_are_read_again_once_the_old_ones_are_refused(
-    home: Path, server: ScriptedServer
+    home: Path, server: ScriptedServer, ambient: S3Store
 ) -> None:
     write_key(home, "OLD")
-    server.script(Answer(headers={"ETag": '"e"'}), Answer(400, EXPIRED), Answer(headers={"ETag": '"e"'}))
-    store = ambient(server)
-    store.upload_part("k", "u", 1, b"part")
+    server.script(OK, Answer(400, EXPIRED), OK)
+    ambient.upload_part("k", "u", 1, b"part")
     write_key(home, "NEW")
     with pytest.raises(CredentialsError, match="ExpiredToken"):
-        store.upload_part("k", "u", 2, b"part")
-    store.upload_part("k", "u", 2, b"part")
+        ambient.upload_part("k", "u", 2, b"part")
+    ambient.upload_part("k", "u", 2, b"part")
     assert keys(server) == ["OLD", "OLD", "NEW"]
 
 
-def test_credentials_that_come_late_are_found(home: Path, server: ScriptedServer) -> None:
-    server.script(Answer(headers={"ETag": '"e"'}))
-    store = ambient(server)
+def test_credentials_that_come_late_are_found(home: Path, server: ScriptedServer, ambient: S3Store) -> None:
+    server.script(OK)
     with pytest.raises(CredentialsError):
-        store.upload_part("k", "u", 1, b"part")
+        ambient.upload_part("k", "u", 1, b"part")
     write_key(home, "LATE")
-    store.upload_part("k", "u", 1, b"part")
+    ambient.upload_part("k", "u", 1, b"part")
     assert keys(server) == ["LATE"]
 
 

@@ -91,87 +91,63 @@ def test_every_exception_of_botocore_has_a_class_of_ours() -> None:
     assert all(issubclass(value, known) for value in found)
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        ("NoSuchKey", KeyNotFoundError),
-        ("NoSuchUpload", UploadNotFoundError),
-        ("NoSuchBucket", BucketNotFoundError),
-        ("AccessDenied", PermissionDeniedError),
-        ("SignatureDoesNotMatch", PermissionDeniedError),
-        ("InvalidAccessKeyId", PermissionDeniedError),
-        ("RequestTimeTooSkewed", CredentialsError),
-        ("ExpiredToken", CredentialsError),
-        ("SlowDown", SlowDownError),
-        ("ThrottlingException", SlowDownError),
-        ("RequestLimitExceeded", SlowDownError),
-        ("BadDigest", ChecksumMismatchError),
-        ("InvalidDigest", ChecksumMismatchError),
-        ("XAmzContentSHA256Mismatch", ChecksumMismatchError),
-        ("InvalidPart", InvalidPartError),
-        ("InvalidPartOrder", InvalidPartError),
-        ("EntityTooSmall", InvalidPartError),
-        ("PreconditionFailed", PreconditionFailedError),
-        ("ConditionalRequestConflict", WriteConflictError),
-        ("OperationAborted", StoreUnavailableError),
-        ("InternalError", StoreUnavailableError),
-        ("NotImplemented", NotSupportedError),
-        ("InvalidRange", RangeNotSatisfiableError),
-        ("MetadataTooLarge", InvalidStoreRequestError),
-    ],
-)
+CODES: dict[type[StoreError], str] = {
+    KeyNotFoundError: "NoSuchKey",
+    UploadNotFoundError: "NoSuchUpload",
+    BucketNotFoundError: "NoSuchBucket",
+    PermissionDeniedError: "AccessDenied SignatureDoesNotMatch InvalidAccessKeyId",
+    CredentialsError: "RequestTimeTooSkewed ExpiredToken",
+    SlowDownError: "SlowDown ThrottlingException RequestLimitExceeded",
+    ChecksumMismatchError: "BadDigest InvalidDigest XAmzContentSHA256Mismatch",
+    InvalidPartError: "InvalidPart InvalidPartOrder EntityTooSmall",
+    PreconditionFailedError: "PreconditionFailed",
+    WriteConflictError: "ConditionalRequestConflict",
+    StoreUnavailableError: "OperationAborted InternalError",
+    NotSupportedError: "NotImplemented",
+    RangeNotSatisfiableError: "InvalidRange",
+    InvalidStoreRequestError: "MetadataTooLarge",
+}
+STATUSES: dict[type[StoreError], str] = {
+    InvalidStoreRequestError: "400 411 418",
+    PermissionDeniedError: "401 403",
+    KeyNotFoundError: "404",
+    StoreUnavailableError: "408 409 500 503 599",
+    PreconditionFailedError: "412",
+    RangeNotSatisfiableError: "416",
+    SlowDownError: "429",
+    NotSupportedError: "501",
+}
+
+
+def each(table: dict[type[StoreError], str]) -> list[tuple[str, type[StoreError]]]:
+    return [(word, expected) for expected, words in table.items() for word in words.split()]
+
+
+@pytest.mark.parametrize(("code", "expected"), each(CODES))
 def test_a_code_decides_whatever_the_status(code: str, expected: type[StoreError]) -> None:
     assert type(translated(refusal(code, 418))) is expected
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (400, InvalidStoreRequestError),
-        (401, PermissionDeniedError),
-        (403, PermissionDeniedError),
-        (404, KeyNotFoundError),
-        (408, StoreUnavailableError),
-        (409, StoreUnavailableError),
-        (411, InvalidStoreRequestError),
-        (412, PreconditionFailedError),
-        (416, RangeNotSatisfiableError),
-        (418, InvalidStoreRequestError),
-        (429, SlowDownError),
-        (500, StoreUnavailableError),
-        (501, NotSupportedError),
-        (503, StoreUnavailableError),
-        (599, StoreUnavailableError),
-    ],
-)
+@pytest.mark.parametrize(("status", "expected"), each(STATUSES))
 @pytest.mark.parametrize("code", ["the status", "", "SomethingNew"])
-def test_a_status_decides_where_the_code_is_unknown(code: str, status: int, expected: type[StoreError]) -> None:
-    assert type(translated(refusal(str(status) if code == "the status" else code, status))) is expected
+def test_a_status_decides_where_the_code_is_unknown(code: str, status: str, expected: type[StoreError]) -> None:
+    assert type(translated(refusal(status if code == "the status" else code, int(status)))) is expected
 
 
+UPLOAD, COPIED_PART = {"upload_id": "u1"}, {"upload_id": "u1", "source_key": "s"}
+CREATE, REPLACE = {"condition": Condition(if_none_match=True)}, {"condition": Condition(if_match='"1"')}
+SENT_TWICE = refusal("PreconditionFailed", 412, retries=1)
 #: Code, status, what the call was about, and what "not found" or "failed" then means.
 IN_CONTEXT: dict[str, tuple[boto.ClientError, dict[str, Any], type[StoreError]]] = {
-    "404 of an upload": (refusal("404", 404), {"upload_id": "u1"}, UploadNotFoundError),
-    "no such key of an upload": (refusal("NoSuchKey", 404), {"upload_id": "u1"}, UploadNotFoundError),
-    "no such key of a copied part": (
-        refusal("NoSuchKey", 404),
-        {"upload_id": "u1", "source_key": "s"},
-        KeyNotFoundError,
-    ),
-    "404 of a copied part": (refusal("404", 404), {"upload_id": "u1", "source_key": "s"}, UploadNotFoundError),
-    "no such bucket": (refusal("NoSuchBucket", 404), {"upload_id": "u1", "source_key": "s"}, BucketNotFoundError),
-    "no such key of a put with If-Match": (
-        refusal("NoSuchKey", 404),
-        {"condition": Condition(if_match='"1"')},
-        PreconditionFailedError,
-    ),
-    "412": (refusal("PreconditionFailed", 412), {"condition": Condition(if_none_match=True)}, PreconditionFailedError),
-    "412 of a request sent twice": (
-        refusal("PreconditionFailed", 412, retries=1),
-        {"condition": Condition(if_none_match=True)},
-        StoreUnavailableError,
-    ),
-    "412 without a condition": (refusal("PreconditionFailed", 412, retries=1), {}, PreconditionFailedError),
+    "404 of an upload": (refusal("404", 404), UPLOAD, UploadNotFoundError),
+    "no such key of an upload": (refusal("NoSuchKey", 404), UPLOAD, UploadNotFoundError),
+    "no such key of a copied part": (refusal("NoSuchKey", 404), COPIED_PART, KeyNotFoundError),
+    "404 of a copied part": (refusal("404", 404), COPIED_PART, UploadNotFoundError),
+    "no such bucket": (refusal("NoSuchBucket", 404), COPIED_PART, BucketNotFoundError),
+    "no such key of a put with If-Match": (refusal("NoSuchKey", 404), REPLACE, PreconditionFailedError),
+    "412": (refusal("PreconditionFailed", 412), CREATE, PreconditionFailedError),
+    "412 of a request sent twice": (SENT_TWICE, CREATE, StoreUnavailableError),
+    "412 without a condition": (SENT_TWICE, {}, PreconditionFailedError),
 }
 
 
@@ -182,24 +158,29 @@ def test_what_a_refusal_means_depends_on_the_call(
     assert type(translated(error, **call)) is expected
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (boto.NoCredentialsError(), CredentialsError),
-        (boto.PartialCredentialsError(provider="env", cred_var="x"), CredentialsError),
-        (boto.CredentialRetrievalError(provider="process", error_msg="x"), CredentialsError),
-        (boto.EndpointConnectionError(endpoint_url="http://s3"), StoreUnavailableError),
-        (boto.ConnectTimeoutError(endpoint_url="http://s3"), StoreUnavailableError),
-        (boto.ReadTimeoutError(endpoint_url="http://s3"), StoreUnavailableError),
-        (boto.ConnectionClosedError(endpoint_url="http://s3"), StoreUnavailableError),
-        (boto.SSLError(endpoint_url="http://s3", error="x"), StoreUnavailableError),
-        (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), StoreUnavailableError),
-        (boto.ResponseStreamingError(error="x"), StoreUnavailableError),
-        (ResponseParserError("x"), StoreUnavailableError),
-        (ProtocolError("x"), StoreUnavailableError),
-        (boto.ParamValidationError(report="x"), InvalidStoreRequestError),
-        (boto.NoRegionError(), InvalidStoreRequestError),
+UNREACHABLE = (
+    boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ReadTimeoutError, boto.ConnectionClosedError,
+    boto.SSLError,
+)  # fmt: skip
+EXCEPTIONS: dict[type[StoreError], list[Exception]] = {
+    CredentialsError: [
+        boto.NoCredentialsError(),
+        boto.PartialCredentialsError(provider="env", cred_var="x"),
+        boto.CredentialRetrievalError(provider="process", error_msg="x"),
     ],
+    StoreUnavailableError: [
+        *(kind(endpoint_url="http://s3", error="x") for kind in UNREACHABLE),
+        boto.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+        boto.ResponseStreamingError(error="x"),
+        ResponseParserError("x"),
+        ProtocolError("x"),
+    ],
+    InvalidStoreRequestError: [boto.ParamValidationError(report="x"), boto.NoRegionError()],
+}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(error, expected) for expected, errors in EXCEPTIONS.items() for error in errors]
 )
 def test_an_exception_of_botocore_or_urllib3_is_told_as_ours(error: Exception, expected: type[StoreError]) -> None:
     assert type(translated(error)) is expected
@@ -210,10 +191,10 @@ def test_an_error_of_nobody_we_know_is_left_alone() -> None:
         raise ZeroDivisionError
 
 
-def test_a_message_says_what_was_attempted_on_which_key_of_which_bucket() -> None:
-    assert str(translated(refusal("SlowDown", 503))) == (
-        "s3: cannot put '7.mp4' in bucket 'videos': SlowDown: said the store (HTTP 503, request R123)"
-    )
+def test_a_message_says_what_was_attempted_on_which_key_of_which_bucket_and_survives_pickle() -> None:
+    error = translated(refusal("SlowDown", 503))
+    message = "s3: cannot put '7.mp4' in bucket 'videos': SlowDown: said the store (HTTP 503, request R123)"
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == message
 
 
 @pytest.mark.parametrize(
@@ -222,7 +203,7 @@ def test_a_message_says_what_was_attempted_on_which_key_of_which_bucket() -> Non
         (refusal("NoSuchKey", 404), {"source_key": "6.mp4"}, "'7.mp4' in bucket 'videos' from '6.mp4'"),
         (refusal("RequestTimeTooSkewed", 403), {}, "set this machine's clock"),
         (refusal("ExpiredToken"), {}, "restart the worker"),
-        (refusal("PreconditionFailed", 412, retries=1), {}, "sent 2 times"),
+        (SENT_TWICE, {}, "sent 2 times"),
     ],
 )
 def test_a_message_says_where_it_went_wrong_and_what_to_do(
@@ -256,8 +237,3 @@ def test_a_message_about_credentials_does_not_quote_what_a_credential_process_pr
 
 def test_an_essay_of_a_store_is_cut() -> None:
     assert len(str(translated(refusal("InvalidRequest", message="x" * 10_000)))) < 500
-
-
-def test_an_error_survives_pickle() -> None:
-    error = translated(refusal("SlowDown", 503))
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -252,6 +252,17 @@ def test_a_connection_that_hangs_is_given_up(serve: Serve, size: int) -> None:
     assert READ_TIMEOUT / 2 < time.monotonic() - began < 15
 
 
+def hung_within_the_body(connection: socket.socket, ended: threading.Event) -> None:
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+    ended.wait()
+
+
+def test_a_stream_that_falls_silent_is_given_up() -> None:
+    with peer(hung_within_the_body) as store, store.get("k") as reader, pytest.raises(StoreUnavailableError):
+        reader.read()
+
+
 def test_a_server_that_does_not_accept_is_given_up() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -11,6 +11,7 @@ from dev.stack import BUCKET, Stack
 MIB = 1024 * 1024
 PART_SIZE = 5 * MIB
 PART_THREADS = 3
+LASTING_BROKER = 1  #: the number of the database in Redis
 
 #: A dead worker is noticed in seconds, so that a test of twenty deaths ends today.
 FAST = {
@@ -47,11 +48,37 @@ def postgres_server() -> Iterator[Postgres]:
 def stack(broker: Valkey, s3: S3Service, postgres_server: Postgres, tmp_path: Path) -> Iterator[Stack]:
     """A stack with a database of its own on PostgreSQL, an empty broker, and no unfinished upload in its store."""
     with postgres_database(postgres_server) as url:
-        stack = Stack(broker.url, url, s3, tmp_path, settings=FAST)
-        stack.prepare()
-        broker.flush()
+        stack = prepared(broker, Stack(broker.url, url, s3, tmp_path, settings=FAST))
         abort_uploads(s3)
         yield stack
+
+
+@pytest.fixture(scope="module")
+def lasting_stack(
+    broker: Valkey, s3: S3Service, postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """A stack for a whole module: a worker that has survived one failure has to survive the next.
+
+    It has a database of the broker's own, so that a test in between may start workers of another stack.
+    """
+    with postgres_database(postgres_server) as url:
+        broker_url = f"redis://127.0.0.1:{broker.port}/{LASTING_BROKER}"
+        yield prepared(broker, Stack(broker_url, url, s3, tmp_path_factory.mktemp("lasting"), settings=FAST))
+
+
+@pytest.fixture(scope="module")
+def sqlite_stack(broker: Valkey, s3: S3Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same on SQLite, and on the broker's first database."""
+    directory = tmp_path_factory.mktemp("sqlite")
+    yield prepared(broker, Stack(broker.url, f"sqlite:///{directory}/blobferry.db", s3, directory, settings=FAST))
+    broker.flush()
+
+
+def prepared(broker: Valkey, stack: Stack) -> Stack:
+    """The stack with its tables and buckets, and an empty broker."""
+    stack.prepare()
+    broker.flush()
+    return stack
 
 
 def abort_uploads(s3: S3Service) -> None:

@@ -3,7 +3,7 @@
 import base64
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -88,17 +88,15 @@ def database_files(database_url: str) -> Iterator[Path]:
 
 def broker_memory(client: "redis.Redis") -> Iterator[bytes]:
     """Every key with its value, as it is told and as it would be saved."""
-    readers: dict[Any, str] = {
-        b"string": "get",
-        b"list": "lrange",
-        b"hash": "hgetall",
-        b"set": "smembers",
-        b"zset": "zrange",
+    readers: dict[Any, Callable[[Any], Any]] = {
+        b"string": client.get,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"hash": client.hgetall,
+        b"set": client.smembers,
+        b"zset": lambda key: client.zrange(key, 0, -1),
     }
     for key in client.scan_iter():
-        kind = client.type(key)
-        ends = (0, -1) if kind in (b"list", b"zset") else ()
-        yield key + b" " + repr(getattr(client, readers[kind])(key, *ends)).encode()
+        yield key + b" " + repr(readers[client.type(key)](key)).encode()
         yield client.dump(key) or b""
 
 

@@ -1,59 +1,31 @@
 """What only the worker can see: one clear error in the row, and nothing uploaded."""
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 from dev.stack import BUCKET, Stack
 
-CASES: dict[str, tuple[Callable[[Path, Path], str], str, str, str]] = {
-    # name: (the source, made in incoming or outside), storage, error code, what the message names
-    "missing": (
-        lambda incoming, outside: (incoming / "nobody.bin").as_uri(),
-        "default",
-        "source_not_found",
-        "nobody.bin",
-    ),
-    "outside": (lambda incoming, outside: outside.as_uri(), "default", "source_not_allowed", "outside.bin"),
-    "dotted": (
-        lambda incoming, outside: f"file://{incoming}/../outside.bin",
-        "default",
-        "source_not_allowed",
-        "incoming",
-    ),
-    "symlink": (
-        lambda incoming, outside: _link(incoming, outside).as_uri(),
-        "default",
-        "source_not_allowed",
-        "link.bin",
-    ),
-    "directory": (lambda incoming, outside: incoming.as_uri(), "default", "source_not_allowed", "not a regular file"),
-    "storage": (lambda incoming, outside: _file(incoming).as_uri(), "elsewhere", "configuration", "storages.elsewhere"),
+#: name: (the source, given incoming), storage, error code, what the message names
+CASES = {
+    "missing": ("{}/nobody.bin", "default", "source_not_found", "nobody.bin"),
+    "outside": ("{}-outside.bin", "default", "source_not_allowed", "outside.bin"),
+    "dotted": ("{}/../incoming-outside.bin", "default", "source_not_allowed", "incoming"),
+    "symlink": ("{}/link.bin", "default", "source_not_allowed", "link.bin"),
+    "directory": ("{}", "default", "source_not_allowed", "not a regular file"),
+    "storage": ("{}/fine.bin", "elsewhere", "configuration", "storages.elsewhere"),
 }
 
 
-def _link(incoming: Path, outside: Path) -> Path:
-    link = incoming / "link.bin"
-    link.symlink_to(outside)
-    return link
-
-
-def _file(incoming: Path) -> Path:
-    file = incoming / "fine.bin"
-    file.write_bytes(b"fine")
-    return file
-
-
 def test_what_only_the_worker_can_see_fails_the_job_with_a_clear_error(stack: Stack) -> None:
-    outside = stack.directory / "outside.bin"
+    outside = stack.directory / "incoming-outside.bin"
     outside.write_bytes(b"secret")
+    (stack.incoming / "link.bin").symlink_to(outside)
+    (stack.incoming / "fine.bin").write_bytes(b"fine")
     with stack.client() as client, stack.worker():
         for name, (source, storage, code, named) in CASES.items():
-            job = client.write_stream(f"/bad/{name}", source(stack.incoming, outside), storage=storage)
-            job = client.wait(job.id, timeout=30)
-            assert (job.state, job.error_code) == ("failed", code), name
+            url = source.format(stack.incoming.as_uri())
+            job = client.wait(client.write_stream(f"/bad/{name}", url, storage=storage).id, timeout=30)
+            assert (job.state, job.error_code, job.attempt) == ("failed", code, 1), name
             assert named in (job.error_message or ""), name
-            assert job.attempt == 1
     s3 = stack.s3.client()
     assert s3.list_objects_v2(Bucket=BUCKET, Prefix="bad/")["KeyCount"] == 0
     assert s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []) == []

@@ -17,6 +17,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +28,7 @@ from celery import Celery
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from kombu.connection import Connection
+from sqlalchemy import make_url
 
 from blobferry import Client, Job, seal
 from blobferry.cli import main
@@ -108,16 +110,14 @@ def planted() -> dict[str, str]:
         *("access key", "secret key", "session token", "database password", "broker password", "source password"),
         *("source signature", "redirected signature", "bare source password", "bare source signature"),
     ]
-    return {name: f"C4N4RY{secrets.token_hex(8)}" for name in names} | {
-        "encryption key": Fernet.generate_key().decode(),
-        "old encryption key": Fernet.generate_key().decode(),
-    }
+    keys = {name: Fernet.generate_key().decode() for name in ("encryption key", "old encryption key")}
+    return {name: f"C4N4RY{secrets.token_hex(8)}" for name in names} | keys
 
 
 def settings_of(plant: Mapping[str, str], refusing: str) -> dict[str, str]:
     refused = {"BUCKET": "b", "REGION": "us-east-1", "REGIONENDPOINT": refusing, "FORCEPATHSTYLE": "true"}
-    refused |= {"ACCESSKEY": plant["access key"], "SECRETKEY": plant["secret key"]}
-    refused |= {"SESSIONTOKEN": plant["session token"]}
+    keys = {"ACCESSKEY": "access key", "SECRETKEY": "secret key", "SESSIONTOKEN": "session token"}
+    refused |= {name: plant[secret] for name, secret in keys.items()}
     return {
         **FAST,
         "BLOBFERRY_CONCURRENCY": "2",
@@ -141,15 +141,14 @@ def scene(request: pytest.FixtureRequest, s3: S3Service, postgres_server: Postgr
     with ExitStack() as stack_of_things:
         enter = stack_of_things.enter_context
         broker = enter(valkey())
-        client = enter(redis.Redis.from_url(broker.url))
-        client.config_set("requirepass", plant["broker password"])
-        client = enter(redis.Redis.from_url(broker.url, password=plant["broker password"]))
+        with redis.Redis.from_url(broker.url) as client:
+            client.config_set("requirepass", plant["broker password"])
         broker_url = broker.url.replace("redis://", f"redis://:{plant['broker password']}@")
+        client = enter(redis.Redis.from_url(broker_url))
         database_url = f"sqlite:///{tmp_path}/blobferry.db"
         if request.param == "postgres":
-            scheme, _, rest = enter(postgres_database(postgres_server)).partition("://")
-            user, _, host = rest.partition("@")
-            database_url = f"{scheme}://{user.partition(':')[0]}:{plant['database password']}@{host}"
+            url = make_url(enter(postgres_database(postgres_server))).set(password=plant["database password"])
+            database_url = url.render_as_string(hide_password=False)
         s3 = replace(s3, access_key=plant["access key"], secret_key=plant["secret key"])
         site = enter(serving(BLOB))
         site.routes = {
@@ -174,25 +173,27 @@ def scene(request: pytest.FixtureRequest, s3: S3Service, postgres_server: Postgr
 def test_no_secret_is_seen_anywhere(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     plant = scene.canaries.secrets
+    look = scene.canaries.look
     with flower(scene.stack.broker_url, basic_auth="user:secret", read_only=True) as watching:
         _bare_tasks(scene)
         scene.client.url_for("/bare/late")  # the answer is a signed URL, and no longer there once it has been read
         with Monitor(scene.stack.broker_url) as monitor:
-            ended = _jobs(scene) + _reads(scene)
+            ended = _jobs(scene)
+            _reads(scene)
         heard = [command for command in monitor.heard if not command.startswith(("AUTH", "HELLO"))]
-        scene.canaries.look("what the broker was told", "\n".join(heard))
+        look("what the broker was told", "\n".join(heard))
         _look_at_flower(scene, watching.url, ended)
-        scene.canaries.look("command lines", "\n".join(command_lines(*scene.worker.pids, *watching.pids)))
+        look("command lines", "\n".join(command_lines(*scene.worker.pids, *watching.pids)))
         scene.canaries.look_into("logs", scene.stack.directory, "*.log")
-    scene.canaries.look("logs of this process", caplog.text)
+    look("logs of this process", caplog.text)
     _look_at_commands(scene, ended)
     for table, found in rows(scene.stack.database_url).items():
-        scene.canaries.look(f"table {table}", found)
+        look(f"table {table}", found)
     for path in database_files(scene.stack.database_url):
-        scene.canaries.look("database files", path.read_bytes())
+        look("database files", path.read_bytes())
     for memory in broker_memory(scene.broker):
-        scene.canaries.look("broker's memory", memory)
-    scene.canaries.look("broker's file", saved(scene.broker))
+        look("broker's memory", memory)
+    look("broker's file", saved(scene.broker))
 
     assert scene.canaries.seen == set()
     for place in ("what the broker was told", "logs", "table blobferry_jobs", "database files", "broker's memory"):
@@ -228,13 +229,7 @@ def _bare_tasks(scene: Scene) -> None:
 
 
 def wait_for_row(scene: Scene, job_id: str) -> str:
-    def there() -> bool:
-        try:
-            return bool(scene.client.get(job_id))
-        except BlobferryError:
-            return False
-
-    wait_until(there, 30, "a row")
+    wait_until(lambda: scene.client.get(job_id), 30, "a row")  # an error counts as no answer
     return job_id
 
 
@@ -271,14 +266,13 @@ def _jobs(scene: Scene) -> list[str]:
     return [*(job.id for job in good), *others, *bad]
 
 
-def _reads(scene: Scene) -> list[str]:
+def _reads(scene: Scene) -> None:
     assert scene.client.stat("/good").size == len(BLOB)
     assert scene.client.get_content("/good") == BLOB
     assert "/good" in scene.client.list("/")
     with pytest.raises(BlobferryError) as refused:
         scene.client.stat("/good", storage="refused")
     scene.canaries.look("errors", f"{refused.value} {refused.value!r} {refused.value.__cause__!r}")
-    return []
 
 
 def _look_at_flower(scene: Scene, url: str, ended: list[str]) -> None:
@@ -287,8 +281,7 @@ def _look_at_flower(scene: Scene, url: str, ended: list[str]) -> None:
     with opener.open(f"{url}/api/tasks", timeout=20) as answer:
         tasks = set(json.loads(answer.read()))
     assert tasks.issuperset(ended)
-    pages = [f"task/{task}" for task in tasks] + [f"api/task/info/{task}" for task in tasks]
-    pages += [f"api/task/result/{task}" for task in tasks]
+    pages = [f"{page}/{task}" for task in tasks for page in ("task", "api/task/info", "api/task/result")]
     with opener.open(f"{url}/api/workers", timeout=20) as answer:
         pages += [f"worker/{name}" for name in json.loads(answer.read())]
     for page in (*FLOWER_PAGES, *pages):
@@ -343,36 +336,35 @@ def _look_at_worker(scene: Scene, command: list[str], variables: Mapping[str, st
 def test_what_is_no_json_and_what_asks_for_the_unknown_is_refused_and_the_worker_goes_on(stack: Stack) -> None:
     """A pickle is never opened: it would run whatever its sender likes."""
     opened = stack.directory / "opened"
-    app = Celery("theirs", broker=stack.broker_url, backend=stack.broker_url, set_as_current=False)
+    types = ("application/x-python-serialize", "application/x-yaml", "application/x-unknown")
     file = stack.incoming / "good.bin"
     file.write_bytes(BLOB)
-    with stack.client() as client, stack.worker() as worker, redis.Redis.from_url(stack.broker_url) as broker:
+    with (
+        Celery("theirs", broker=stack.broker_url, backend=stack.broker_url, set_as_current=False) as app,
+        redis.Redis.from_url(stack.broker_url) as broker,
+        stack.client() as client,
+        stack.worker() as worker,
+    ):
         with Connection(stack.broker_url) as connection:  # type: ignore[no-untyped-call]
-            for queue in ("blobferry", "blobferry.reads"):
-                for content_type in ("application/x-python-serialize", "application/x-yaml", "application/x-unknown"):
-                    connection.Producer().publish(
-                        pickle.dumps(_Opened(str(opened))),
-                        content_type=content_type,
-                        content_encoding="binary",
-                        routing_key=queue,
-                        headers={"id": uuid4().hex, "task": "blobferry.delete", "lang": "py"},
-                    )
-        refused = app.send_task("blobferry.delete", kwargs={"path": "/a", "colour": "blue"}, queue="blobferry")
-        with pytest.raises(BlobferryError, match="unknown argument 'colour'"):
-            refused.get(timeout=30)
+            for queue, content_type in product(("blobferry", "blobferry.reads"), types):
+                connection.Producer().publish(
+                    pickle.dumps(_Opened(str(opened))),
+                    content_type=content_type,
+                    content_encoding="binary",
+                    routing_key=queue,
+                    headers={"id": uuid4().hex, "task": "blobferry.delete", "lang": "py"},
+                )
+        for operation, queue in (("delete", "blobferry"), ("stat", "blobferry.reads")):
+            odd = {"path": "/a", "colour": "blue"}
+            with pytest.raises(BlobferryError, match="unknown argument 'colour'"):
+                app.send_task(f"blobferry.{operation}", kwargs=odd, queue=queue).get(timeout=30)
         app.send_task("blobferry.no_such_task", queue="blobferry")
-        with pytest.raises(BlobferryError, match="unknown argument"):
-            app.send_task("blobferry.stat", kwargs={"path": "/a", "colour": "blue"}, queue="blobferry.reads").get(
-                timeout=30
-            )
         assert rows(stack.database_url)["blobferry_jobs"] == []
         assert client.wait(client.write_stream("/good", file).id, timeout=30).state == "succeeded"
         assert client.stat("/good").size == len(BLOB)
         wait_until(lambda: not broker.llen("blobferry"), 20, "an empty queue")
-        assert worker.pids
         assert worker.processes[0].pid == worker.pids[0]
     assert not opened.exists()
-    app.close()
 
 
 @dataclass

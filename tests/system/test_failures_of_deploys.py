@@ -6,14 +6,13 @@ The table of all failures and their tests is in test_failures_of_workers.
 import os
 import signal
 
-import psutil
 import pytest
 import redis
 
 from dev.services import Valkey
 from dev.stack import Stack
 from dev.waiting import wait_until
-from tests.system.recorded_stack import LONG_LEASE, recorded
+from tests.system.recorded_stack import LONG_LEASE, recorded, told_to_end
 
 MIB = 1024 * 1024
 
@@ -21,12 +20,6 @@ MIB = 1024 * 1024
 def unacknowledged(broker: Valkey) -> int:
     with redis.Redis.from_url(broker.url) as connection:
         return int(connection.hlen("unacked"))
-
-
-def told_to_end(pid: int, signal_number: signal.Signals, *, within: float) -> int | None:
-    """The exit status of a worker that gets the signal."""
-    os.kill(pid, signal_number)
-    return psutil.Process(pid).wait(timeout=within)
 
 
 # Five seconds with parts of 16 MiB, where nothing else runs; beside other tests, processes take what time they take.
@@ -41,12 +34,16 @@ def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowle
             waiting = scene.submit("/drain/waiting", 1)
             for job in jobs:
                 scene.under_way(job)
-            assert told_to_end(first.pids[0], signal.SIGTERM, within=seconds) == 0
-        assert {scene.client.get(job.id).state for job in (*jobs, waiting)} == {"queued"}
+            assert told_to_end(first, signal.SIGTERM, within=seconds) == 0
+        handed_over = [scene.client.get(job.id) for job in (*jobs, waiting)]
+        assert {(job.state, job.worker) for job in handed_over} == {("queued", None)}
+        assert all(0 < job.bytes_done < 12 * size for job in handed_over[:2])
         assert unacknowledged(broker) == 0
         with scene.stack.worker("second"):
-            jobs = [scene.succeeded(job, attempt=1) for job in (*jobs, waiting)]
-        scene.assert_sent_once(*jobs)
+            scene.succeeded_once(*jobs, waiting)
+        for job in jobs:
+            (attempt,) = scene.attempts(job)
+            assert (attempt["outcome"], attempt["bytes_sent"]) == ("succeeded", 12 * size)
         assert unacknowledged(broker) == 0
 
 
@@ -54,11 +51,10 @@ def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowle
 def test_a_worker_that_is_not_given_the_time_to_drain_loses_nothing(stack: Stack, how: str) -> None:
     with recorded(stack, delays={"upload_part": 1.0}) as scene:
         with scene.stack.worker("first") as first:
-            job = scene.submit("/cold/blob", 9)
-            waiting = scene.submit("/cold/waiting", 1)
+            job, waiting = scene.submit("/cold/blob", 9), scene.submit("/cold/waiting", 1)
             scene.under_way(job)
             if how == "SIGQUIT":
-                told_to_end(first.pids[0], signal.SIGQUIT, within=20)
+                told_to_end(first, signal.SIGQUIT, within=20)
             else:
                 os.kill(first.pids[0], signal.SIGTERM)
                 wait_until(lambda: "arm shutdown" in first.log.read_text(), 5, "a worker that drains")
@@ -76,10 +72,9 @@ def test_a_rolling_restart_of_two_workers_under_load_costs_no_job_a_lease(stack:
             jobs = [scene.submit(f"/rolling/{n}", 9) for n in range(4)]
             for worker in (first, second):
                 wait_until(lambda: any(scene.client.get(job.id).bytes_done for job in jobs), 30, "load")
-                assert told_to_end(worker.pids[0], signal.SIGTERM, within=10) == 0
+                assert told_to_end(worker, signal.SIGTERM, within=10) == 0
                 worker.restart()
-            jobs = [scene.succeeded(job, attempt=1, timeout=90) for job in jobs]
-        scene.assert_sent_once(*jobs)
+            scene.succeeded_once(*jobs, timeout=90)
         assert unacknowledged(broker) == 0
 
 
@@ -100,5 +95,4 @@ def test_a_child_is_recycled_between_two_slices_of_a_job(stack: Stack, limit: di
             job = scene.until(job, lambda job: job.is_final or (job.worker and job.worker not in children))
             assert not job.is_final, f"it has seen {children} only"
             children.add(str(job.worker))
-        job = scene.succeeded(job, attempt=1)
-        scene.assert_sent_once(job)
+        scene.succeeded_once(job)

@@ -12,18 +12,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from celery import Celery
-from celery.result import AsyncResult
 from sqlalchemy import make_url
 
-from blobferry import Job
 from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, postgres_database
 from dev.services.postgres_server import through
 from dev.stack import Stack
 from dev.waiting import wait_until
-from tests.system.conftest import FAST
-from tests.system.recorded_stack import LONG_LEASE, Scene, lasting_stack, recorded
+from tests.system.conftest import FAST, prepared
+from tests.system.recorded_stack import LONG_LEASE, Scene, recorded
 
 SHORT_LEASE_SECONDS = 3  #: of the stack's settings
 
@@ -36,23 +33,10 @@ def cable(postgres_server: Postgres) -> Iterator[Wire]:
 
 
 @pytest.fixture(scope="module")
-def scene(
-    broker: Valkey, s3: S3Service, postgres_server: Postgres, cable: Wire, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
+def scene(lasting_stack: Stack, cable: Wire) -> Iterator[Scene]:
     """One worker for all these failures, and its database at the end of the cable."""
-    with (
-        lasting_stack(broker, s3, postgres_server, tmp_path_factory.mktemp("database")) as stack,
-        working(stack, cable, BLOBFERRY_CONCURRENCY="2") as scene,
-    ):
+    with working(lasting_stack, cable, BLOBFERRY_CONCURRENCY="2") as scene:
         yield scene
-
-
-@pytest.fixture
-def celery(scene: Scene) -> Iterator[Celery]:
-    """Somebody who waits for results."""
-    app = Celery(broker=scene.direct.broker_url, backend=scene.direct.broker_url, set_as_current=False)
-    yield app
-    app.close()
 
 
 @contextmanager
@@ -61,11 +45,6 @@ def working(stack: Stack, cable: Wire | None = None, **settings: str) -> Iterato
     url = through(stack.database_url, cable) if cable else stack.database_url
     with recorded(stack, settings=LONG_LEASE | settings, database_url=url) as scene, scene.stack.worker():
         yield scene
-
-
-def logged(scene: Scene) -> str:
-    """What the worker has logged."""
-    return (scene.stack.directory / "worker.log").read_text()
 
 
 @contextmanager
@@ -100,20 +79,14 @@ def hang_up_on_all(stack: Stack) -> None:
         connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}".encode())
 
 
-def parts_begun(scene: Scene, job: Job, *, since: float, until: float) -> int:
-    return sum(since < part.started_at < until for part in scene.asked(job, "upload_part"))
-
-
 def test_postgres_is_killed_and_restarted_while_parts_are_in_flight(scene: Scene, postgres_server: Postgres) -> None:
     if not postgres_server.processes:
         pytest.skip("this PostgreSQL is not ours to kill")
-    job = scene.submit("/killed/database", 12)
-    scene.under_way(job)
+    job = scene.begin("/killed/database", 12)
     postgres_server.kill9()
     postgres_server.restart()
     wait_until(lambda: scene.client.get(job.id), 20, "a database that answers")
-    scene.succeeded(job, attempt=1)
-    scene.assert_sent_once(job)
+    scene.succeeded_once(job)
 
 
 #: What a run says to the database, and what its transaction holds before the COMMIT.
@@ -131,45 +104,40 @@ MOMENTS = {
     "before", [pytest.param(True, marks=pytest.mark.long), False], ids=["lost COMMIT", "lost answer"]
 )
 def test_a_connection_that_is_cut_in_the_middle_of_a_commit_costs_no_attempt(
-    scene: Scene, cable: Wire, celery: Celery, before: bool
+    scene: Scene, cable: Wire, before: bool
 ) -> None:
     for moment, statement in MOMENTS.items():
         cuts = cable.cuts
         cable.cut()  # new connections have prepared nothing: their statements go by in words
         cable.cut_at(b"COMMIT", before=before, following=statement)
         job = scene.submit(f"/commit/{before}/{moment.replace(' ', '-')}", 3)
-        job = scene.succeeded(job, timeout=20)
+        (job,) = scene.succeeded_once(job, timeout=20)
         assert cable.cuts == cuts + 1, moment
-        assert job.attempt == 1, (moment, scene.attempts(job))
-        assert AsyncResult(job.id, app=celery).get(timeout=10)["size"] == job.size, moment
-        scene.assert_sent_once(job)
+        assert scene.result(job).get(timeout=10)["size"] == job.size, moment
 
 
 def test_a_partition_from_postgres_shorter_than_the_lease_costs_no_attempt(scene: Scene, cable: Wire) -> None:
-    job = scene.submit("/away/short", 12)
-    scene.under_way(job)
+    job = scene.begin("/away/short", 12)
     cable.refuse()
     cable.cut()
     threading.Event().wait(10)
     cable.accept()
-    job = scene.succeeded(job, attempt=1)
-    scene.assert_sent_once(job)
+    scene.succeeded_once(job)
 
 
 def test_a_run_stops_before_its_lease_ends_when_postgres_stays_away(stack: Stack, cable: Wire) -> None:
     short = {name: stack.settings[name] for name in LONG_LEASE}
     with working(stack, cable, **short) as scene:
-        job = scene.submit("/away/long", 18)
-        scene.under_way(job)
+        job = scene.begin("/away/long", 18)
         cable.refuse()
         cable.cut()
         left_at = time.time()
         threading.Event().wait(SHORT_LEASE_SECONDS + 3)
         came_back_at = time.time()
         cable.accept()
-        job = scene.succeeded(job, attempt=2)
-        assert parts_begun(scene, job, since=left_at + SHORT_LEASE_SECONDS, until=came_back_at) == 0
-        scene.assert_sent_once(job)
+        scene.succeeded_once(job, attempt=2)
+        parts = [part.started_at for part in scene.asked(job, "upload_part")]
+        assert [at for at in parts if left_at + SHORT_LEASE_SECONDS < at < came_back_at] == []
 
 
 @pytest.mark.long
@@ -177,13 +145,11 @@ def test_a_run_stops_before_its_lease_ends_when_postgres_stays_away(stack: Stack
 @pytest.mark.parametrize("seconds", [20, 60])
 def test_postgres_is_silent_for_longer_while_parts_are_in_flight(stack: Stack, cable: Wire, seconds: int) -> None:
     with working(stack, cable) as scene:
-        job = scene.submit("/silent/blob", 60)
-        scene.under_way(job)
+        job = scene.begin("/silent/blob", 60)
         cable.freeze()
         threading.Event().wait(seconds)
         cable.thaw()
-        job = scene.succeeded(job, attempt=1 if seconds < 30 else 2, timeout=120)
-        scene.assert_sent_once(job)
+        scene.succeeded_once(job, attempt=1 if seconds < 30 else 2, timeout=120)
 
 
 @pytest.mark.parametrize("timeout", ["lock", pytest.param("statement", marks=pytest.mark.long)])
@@ -191,48 +157,40 @@ def test_lock_timeouts_and_statement_timeouts_are_tried_again_within_the_lease(
     scene: Scene, cable: Wire, timeout: str
 ) -> None:
     with configured(scene, cable, f"{timeout}_timeout", "700ms"):
-        job = scene.submit(f"/locked/{timeout}", 9)
-        scene.under_way(job)
+        job = scene.begin(f"/locked/{timeout}", 9)
         with connected(scene.direct) as other:
             other.execute("SELECT * FROM blobferry_jobs WHERE id = %s FOR UPDATE", [job.id])
             threading.Event().wait(3)
-        scene.succeeded(job, attempt=1)
-    scene.assert_sent_once(job)
-    assert f"canceling statement due to {timeout} timeout" in logged(scene)
+        scene.succeeded_once(job)
+    assert f"canceling statement due to {timeout} timeout" in scene.logged()
 
 
 def test_a_deadlock_that_kills_a_checkpoint_is_tried_again(scene: Scene) -> None:
-    job = scene.submit("/deadlock/blob", 9)
-    scene.under_way(job)
+    job = scene.begin("/deadlock/blob", 9)
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with connected(scene.direct) as other:
         other.execute("SET deadlock_timeout = '1min'")  # not this one is to be the victim
         other.execute("SELECT * FROM blobferry_attempts WHERE job_id = %s FOR UPDATE", [job.id])
         scene.until_rows(waiting)  # the checkpoint has locked its job, and wants to count bytes in the history
         other.execute("SELECT * FROM blobferry_jobs WHERE id = %s FOR UPDATE", [job.id])
-    scene.succeeded(job, attempt=1)
-    scene.assert_sent_once(job)
-    assert "deadlock detected" in logged(scene)
+    scene.succeeded_once(job)
+    assert "deadlock detected" in scene.logged()
 
 
 def test_serialization_failures_are_tried_again(scene: Scene, cable: Wire) -> None:
     with configured(scene, cable, "default_transaction_isolation", "serializable"):
         jobs = [scene.submit(f"/serializable/{n}", 3) for n in range(4)]
-        jobs = [scene.succeeded(job, attempt=1) for job in jobs]
-    scene.assert_sent_once(*jobs)
+        scene.succeeded_once(*jobs)
 
 
 def test_a_failover_to_a_server_that_is_read_only_for_a_while_is_waited_for(scene: Scene) -> None:
-    job = scene.submit("/failover/blob", 12)
-    scene.under_way(job)
+    job = scene.begin("/failover/blob", 12)
     configure(scene.direct, "SET default_transaction_read_only = on")
     hang_up_on_all(scene.direct)
     threading.Event().wait(4)
     configure(scene.direct, "RESET default_transaction_read_only")
-    scene.succeeded(job, attempt=1)
-    later = scene.submit("/failover/later", 2)
-    scene.succeeded(later, attempt=1)
-    scene.assert_sent_once(job, later)
+    scene.succeeded_once(job)
+    scene.succeeded_once(scene.submit("/failover/later", 2))
 
 
 @pytest.mark.parametrize("hours", [-5, pytest.param(5, marks=pytest.mark.long)])
@@ -248,10 +206,8 @@ def test_clock_skew_of_hours_between_workers_and_the_database_changes_nothing(
         with recorded(stack, delays={"upload_part": 1.0}) as scene, scene.stack.worker("first") as first:
             long_run = scene.submit("/skew/long", 12)  # lasts longer than a lease
             with scene.stack.worker("second"):
-                long_run = scene.succeeded(long_run, attempt=1)
-                scene.assert_sent_once(long_run)
-                left = scene.submit("/skew/left", 6)
-                scene.under_way(left)
+                scene.succeeded_once(long_run)
+                left = scene.begin("/skew/left", 6)
                 first.kill9()
                 scene.succeeded(left)
         (row,) = scene.attempts(long_run)
@@ -272,14 +228,10 @@ def skew_clock(stack: Stack, hours: int) -> None:
 @pytest.mark.long
 def test_sqlite_is_busy_with_somebody_elses_transaction(broker: Valkey, s3: S3Service, tmp_path: Path) -> None:
     file = tmp_path / "blobferry.db"
-    stack = Stack(broker.url, f"sqlite:///{file}", s3, tmp_path, settings=FAST)
-    stack.prepare()
-    broker.flush()
+    stack = prepared(broker, Stack(broker.url, f"sqlite:///{file}", s3, tmp_path, settings=FAST))
     with working(stack) as scene, closing(sqlite3.connect(file, isolation_level=None)) as other:
-        job = scene.submit("/busy/blob", 9)
-        scene.under_way(job)
+        job = scene.begin("/busy/blob", 9)
         other.execute("BEGIN IMMEDIATE")
         threading.Event().wait(3)
         other.execute("COMMIT")
-        scene.succeeded(job, attempt=1)
-        scene.assert_sent_once(job)
+        scene.succeeded_once(job)

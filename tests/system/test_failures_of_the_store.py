@@ -22,8 +22,7 @@ def test_a_hung_s3_socket_does_not_block_its_slot_for_ever(stack: Stack, how: st
         with wire((str(url.hostname), url.port or 80)) as through:
             behind = replace(scene.stack, endpoint=f"http://127.0.0.1:{through.port}")
             with behind.worker():
-                job = scene.submit("/hung/blob", 24)
-                scene.under_way(job)
+                job = scene.begin("/hung/blob", 24)
                 (through.freeze_existing if how == "half-open" else through.freeze)()
                 if how == "partition":
                     scene.until(job, lambda job: job.state == "retrying" or job.attempt > 1, timeout=400)

@@ -74,30 +74,25 @@ from dev.stack import Stack
 from dev.waiting import wait_until
 from tests.system.recorded_stack import LONG_LEASE, Scene, caretaker_of, child_of, recorded
 
-MIB = 1024 * 1024
-
-
-HERE = Path(__file__).parent
-
 
 def test_every_failure_of_the_table_has_its_test() -> None:
-    promised = re.findall(r"^ +(test_\w+)$", str(__doc__), re.MULTILINE)
-    written = set(
-        re.findall(r"^def (test_\w+)", "\n".join(file.read_text() for file in HERE.glob("*.py")), re.MULTILINE)
-    )
-    assert [name for name in promised if name not in written] == []
-    ours = "\n".join(file.read_text() for file in HERE.glob("test_failures_of_*.py"))
-    tests = set(re.findall(r"^def (test_\w+)", ours, re.MULTILINE)) - {"test_every_failure_of_the_table_has_its_test"}
-    assert tests - set(promised) == set()
+    promised = set(re.findall(r"^ +(test_\w+)$", str(__doc__), re.MULTILINE))
+    assert promised - names_of_tests("*.py") == set()
+    assert names_of_tests("test_failures_of_*.py") - promised == {"test_every_failure_of_the_table_has_its_test"}
+
+
+def names_of_tests(pattern: str) -> set[str]:
+    """The names of all tests in such modules beside this one."""
+    text = "\n".join(file.read_text() for file in Path(__file__).parent.glob(pattern))
+    return set(re.findall(r"^def (test_\w+)", text, re.MULTILINE))
 
 
 def test_sigkill_or_oom_of_a_child_frees_its_job_within_two_seconds_however_long_the_lease(stack: Stack) -> None:
     default_sweep = {"BLOBFERRY_SWEEP__INTERVAL_SECONDS": "5", "BLOBFERRY_CONCURRENCY": "2"}
     with recorded(stack, settings=LONG_LEASE | default_sweep) as scene, scene.stack.worker():
-        job = scene.submit("/child/killed", 24)
-        neighbour = scene.submit("/child/neighbour", 12)
-        scene.under_way(neighbour)
-        job = scene.under_way(job)
+        job, neighbour = scene.submit("/child/killed", 24), scene.submit("/child/neighbour", 12)
+        for running in (neighbour, job):
+            scene.under_way(running)
         seconds = [seconds_to_free(scene, job, attempt) for attempt in (1, 2, 3)]
         assert min(seconds) <= 2, "of three, for the machine may be busy with other things"
         assert max(seconds) < 20, "nobody has waited for the lease"
@@ -132,8 +127,8 @@ def test_sigkill_oom_or_power_of_a_whole_worker_costs_a_lease_and_a_sweep(stack:
         scene.stack.worker("first") as first,
         scene.stack.worker("second") as second,
     ):
-        job = scene.submit("/worker/killed", 12)
-        group = os.getpgid(child_of(scene.under_way(job)))
+        job = scene.begin("/worker/killed", 12)
+        group = os.getpgid(child_of(job))
         next(worker for worker in (first, second) if worker.pids == (group,)).kill9()
         killed_at = time.time()
         scene.succeeded(job, attempt=2)

@@ -19,13 +19,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from blobferry import Client, Job, JobState
-from dev.proxies.s3_recorder import RecordedRequest, Recorder, recorder
+from blobferry import Job
+from dev.proxies.s3_recorder import RecordedRequest
 from dev.services import Postgres, Valkey, postgres_database
 from dev.stack import BUCKET, Stack
-from tests.system.conftest import FAST, PART_SIZE, PART_THREADS
+from tests.system.conftest import FAST, PART_SIZE, PART_THREADS, prepared
 from tests.system.crowded_moto import crowded_moto
-from tests.system.observation import Rows, head, wait_for
+from tests.system.observation import head
+from tests.system.recorded_stack import Scene, recorded
 
 SEED = 20261215  #: one with which the first two rounds hit every job amid its parts
 ROUNDS = 10
@@ -49,17 +50,6 @@ SETTINGS = FAST | {
 
 
 @dataclass(frozen=True)
-class Scene:
-    """The stack, and what looks at it from outside."""
-
-    stack: Stack
-    requests: Recorder
-    client: Client
-    rows: Rows
-    s3: Any  #: a client of the server itself: what the tests do is neither slowed down nor recorded
-
-
-@dataclass(frozen=True)
 class Kill:
     """The moment, and what the database knew of a job then."""
 
@@ -78,9 +68,8 @@ class Case(ABC):
 
     lasts: ClassVar[float]  #: seconds, at least
 
-    def __init__(self, scene: Scene, round_number: int) -> None:
+    def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.round = round_number
         self.job_id = ""
         self.prepared_at = time.time()
 
@@ -104,17 +93,13 @@ class Case(ABC):
         return [r for r in seen if r.operation in operations and r.path == path and r.started_at > moment]
 
     def put(self, key: str) -> None:
-        self.scene.s3.put_object(
-            Bucket=BUCKET, Key=key, Body=CONTENT, ContentType="video/mp4", Metadata={"note": "of the owner"}
-        )
+        told = {"ContentType": "video/mp4", "Metadata": {"note": "of the owner"}}
+        self.scene.s3.put_object(Bucket=BUCKET, Key=key, Body=CONTENT, **told)
 
     def known(self, at: float) -> Kill:
         """What the database knows of the job, whose worker was killed a moment ago."""
-        parts = self.scene.rows.select(
-            'select part_number, "offset", p.size from blobferry_parts p '
-            "join blobferry_uploads u on u.id = upload where job_id = :id",
-            id=self.job_id,
-        )
+        of_job = "from blobferry_parts p join blobferry_uploads u on u.id = upload where job_id = :id"
+        parts = self.scene.rows.select(f'select part_number, "offset", p.size {of_job}', id=self.job_id)
         (row,) = self.scene.rows.select("select cutoff, worker from blobferry_jobs where id = :id", id=self.job_id)
         return Kill(at, parts, row["cutoff"], row["worker"])
 
@@ -129,7 +114,7 @@ class Move(Case):
     lasts = WAVES * DELAYS["copy_part"] + DELAYS["complete_upload"] + DELAYS["delete"]
 
     def __init__(self, scene: Scene, round_number: int) -> None:
-        super().__init__(scene, round_number)
+        super().__init__(scene)
         self.source = f"{type(self).__name__}/{round_number}/source"
         self.dest = f"{type(self).__name__}/{round_number}/dest"
         self.put(self.source)
@@ -140,9 +125,7 @@ class Move(Case):
     def look(self) -> None:
         source = self._size(BUCKET, self.source)  # first: what is gone by now must have arrived by now
         dest = self._size(self.dest_bucket, self.dest)
-        assert source in (None, SIZE)
-        assert dest in (None, SIZE)
-        assert SIZE in (source, dest), "the source went before the destination was complete"
+        assert {source, dest} in ({SIZE}, {SIZE, None}), "the source went before the destination was complete"
 
     def _size(self, bucket: str, key: str) -> int | None:
         # Size alone: for a moment moto shows a completed upload without its metadata.
@@ -183,7 +166,7 @@ class ReadStream(Case):
     lasts = WAVES * DELAYS["get"]
 
     def __init__(self, scene: Scene, round_number: int) -> None:
-        super().__init__(scene, round_number)
+        super().__init__(scene)
         self.source = f"read/{round_number}"
         self.put(self.source)
         self.file = scene.stack.incoming / f"read-{round_number}" / "blob.bin"
@@ -213,7 +196,7 @@ class Delete(Case):
     lasts = BATCHES * DELAYS["delete_batch"]
 
     def __init__(self, scene: Scene, round_number: int) -> None:
-        super().__init__(scene, round_number)
+        super().__init__(scene)
         self.path = crowd(round_number)
         self.siblings = [f"{self.path}x", f"{self.path}-1/key"]
         self.late: list[str] = []
@@ -285,39 +268,19 @@ def watched(cases: Sequence[Case]) -> Iterator[None]:
 
 @pytest.fixture
 def scene(broker: Valkey, postgres_server: Postgres, tmp_path: Path) -> Iterator[Scene]:
-    with ExitStack() as services:
-        crowds = [f"{crowd(number)}/" for number in range(ROUNDS)]
-        store = services.enter_context(crowded_moto(BUCKET, crowds, KEYS))
-        requests = services.enter_context(recorder(store.endpoint, tmp_path, delays=DELAYS))
-        stack = Stack(
-            broker.url,
-            services.enter_context(postgres_database(postgres_server)),
-            store,
-            tmp_path,
-            requests.endpoint,
-            SETTINGS,
-            {"default": BUCKET, "other": OTHER},
-        )
-        stack.prepare()
-        broker.flush()
-        client = services.enter_context(stack.client())
-        rows = Rows(stack.database_url)
-        services.callback(rows.close)
-        s3 = store.client()
-        services.callback(s3.close)
-        yield Scene(stack, requests, client, rows, s3)
+    crowds, buckets = [f"{crowd(number)}/" for number in range(ROUNDS)], {"default": BUCKET, "other": OTHER}
+    with crowded_moto(BUCKET, crowds, KEYS) as store, postgres_database(postgres_server) as url:
+        stack = Stack(broker.url, url, store, tmp_path, settings=SETTINGS, buckets=buckets)
+        with recorded(prepared(broker, stack), delays=DELAYS) as scene:
+            yield scene
 
 
 def assert_history_is_right(scene: Scene, job: Job, kill: Kill) -> None:
-    assert job.state == JobState.SUCCEEDED, job
-    attempts = scene.rows.select("select * from blobferry_attempts where job_id = :id order by attempt", id=job.id)
-    assert [row["attempt"] for row in attempts] == list(range(1, job.attempt + 1))
-    assert [row["outcome"] for row in attempts] == ["died"] * (job.attempt - 1) + ["succeeded"]
+    assert job.state == "succeeded", job
+    attempts = scene.history(job, "died")
     assert kill.worker is None or attempts[-1]["worker"] != kill.worker
-    assert all(row["started_at"] <= row["finished_at"] for row in attempts)
-    uploads = scene.rows.select(
-        "select state, upload_id from blobferry_uploads where job_id = :id order by id desc", id=job.id
-    )
+    newest_first = "select state, upload_id from blobferry_uploads where job_id = :id order by id desc"
+    uploads = scene.rows.select(newest_first, id=job.id)
     assert [row["state"] for row in uploads[:1]] == ["completed"] * (job.operation != "delete")
     for lost in uploads[1:]:  # the worker died before the store could tell it an id
         assert (lost["state"], lost["upload_id"]) == ("gone", None)
@@ -347,7 +310,7 @@ def test_kills_in_the_middle_of_moves_reads_and_deletes_lose_nothing(scene: Scen
                 sleep_until(begun + max(ages.values()))
                 if number % 2:  # however slow this machine is: some parts have rows by now
                     for case in cases[:-1]:
-                        wait_for(scene.client, case.job_id, lambda job: job.bytes_done or job.is_final)
+                        scene.until(scene.client.get(case.job_id), lambda job: job.bytes_done or job.is_final)
                 worker.kill9()
                 killed_at = time.time()
                 known = {case: case.known(killed_at) for case in cases}

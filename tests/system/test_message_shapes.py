@@ -9,8 +9,7 @@ import redis
 
 from blobferry.contract import JOBS_QUEUE
 from dev.stack import Stack
-from dev.waiting import wait_until
-from tests.system.observation import Rows, wait_for
+from tests.system.recorded_stack import recorded
 
 TASK = "blobferry.write_stream"
 GOOD: list[Any] = [[], {"path": "/shape", "source": "file:///none"}, {}]
@@ -47,15 +46,13 @@ def envelope(
 ) -> str:
     """A message as it lies in the broker."""
     task_id = uuid4().hex
-    known = {"lang": "py", "task": TASK, "id": task_id, "root_id": task_id, "parent_id": None, "retries": 0}
+    known = {"lang": "py", "task": TASK, "id": task_id, "root_id": task_id, "retries": 0} | headers
     return json.dumps(
         {
             "body": base64.b64encode(json.dumps(body).encode() if raw is None else raw).decode(),
             "content-encoding": "utf-8",
             "content-type": content_type,
-            "headers": {
-                name: value for name, value in {**known, **headers}.items() if value is not None or name == "parent_id"
-            },
+            "headers": {name: value for name, value in known.items() if value is not None} | {"parent_id": None},
             "properties": {
                 "correlation_id": task_id,
                 "delivery_mode": 2,
@@ -77,18 +74,15 @@ MESSAGES: dict[str, str] = {
 
 
 def test_no_message_of_a_wrong_shape_ends_the_worker_or_leaves_a_row(stack: Stack) -> None:
-    file = stack.incoming / "marker.bin"
-    file.write_bytes(b"marker")
-    rows = Rows(stack.database_url)
-    with stack.worker() as worker, stack.client() as client, redis.Redis.from_url(stack.broker_url) as broker:
-        for name, message in MESSAGES.items():
-            before = rows.select("select count(*) as n from blobferry_jobs")[0]["n"]
+    with (
+        recorded(stack, delays={}) as scene,
+        scene.stack.worker() as worker,
+        redis.Redis.from_url(stack.broker_url) as broker,
+    ):
+        for number, (name, message) in enumerate(MESSAGES.items(), start=1):
             broker.lpush(JOBS_QUEUE, message)
-            marker = wait_for(client, client.write_stream("/marker", file).id, lambda job: job.is_final)
-            assert marker.state == "succeeded", name
-            assert rows.select("select count(*) as n from blobferry_jobs")[0]["n"] == before + 1, name
-            log = worker.log.read_text(errors="replace")
-            assert "Unrecoverable error" not in log, name
+            scene.succeeded(scene.submit(f"/marker/{name.replace(' ', '-')}", 1))
+            assert scene.rows.select("select count(*) as n from blobferry_jobs")[0]["n"] == number, name
+            assert "Unrecoverable error" not in worker.log.read_text(errors="replace"), name
         broker.lpush(JOBS_QUEUE, envelope(GOOD, {"timelimit": "x"}))  # ignored: a part that moves bytes is not cut off
-        wait_until(lambda: rows.select("select 1 from blobferry_jobs where path = '/shape'"), 30, "the job has a row")
-    rows.close()
+        scene.until_rows("select 1 from blobferry_jobs where path = '/shape'")

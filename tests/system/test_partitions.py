@@ -6,19 +6,17 @@ arrive once it is joined again, long after others have taken its jobs over. The 
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
-import psutil
 import psycopg
 import pytest
 
@@ -28,10 +26,10 @@ from dev.proxies.s3_recorder import RecordedRequest, recorder
 from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, valkey
 from dev.services.postgres_server import SERVER_VARIABLE
 from dev.stack import BUCKET, CHECKOUT, Stack, Worker
-from tests.system.conftest import FAST, PART_SIZE, PART_THREADS
+from tests.system.conftest import FAST, PART_SIZE, PART_THREADS, prepared
 from tests.system.crowded_moto import crowded_moto
-from tests.system.observation import Rows, head
-from tests.system.recorded_stack import Scene
+from tests.system.observation import head
+from tests.system.recorded_stack import Scene, looked_at, told_to_end
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -74,7 +72,6 @@ class Site:
 
     scene: Scene
     network: Network
-    s3: Any  #: a client of the store itself
 
     @property
     def alpha(self) -> Host:
@@ -97,31 +94,28 @@ class Site:
 
     def snapshot(self, jobs: list[Job]) -> Mapping[str, list[Any]]:
         """All that the rows say of jobs that have ended."""
-        ids = [job.id for job in jobs]
+        ids = {"ids": [job.id for job in jobs]}
         uploads = "select id from blobferry_uploads where job_id = any(:ids)"
-        select = self.scene.rows.select
-        return {
-            "jobs": select("select * from blobferry_jobs where id = any(:ids) order by id", ids=ids),
-            "attempts": select(
-                "select * from blobferry_attempts where job_id = any(:ids) order by job_id, attempt", ids=ids
-            ),
-            "parts": select(
-                f"select * from blobferry_parts where upload in ({uploads}) order by upload, part_number", ids=ids
-            ),
+        statements = {
+            "jobs": "select * from blobferry_jobs where id = any(:ids) order by id",
+            "attempts": "select * from blobferry_attempts where job_id = any(:ids) order by job_id, attempt",
+            "parts": f"select * from blobferry_parts where upload in ({uploads}) order by upload, part_number",
         }
+        return {table: self.scene.rows.select(statement, **ids) for table, statement in statements.items()}
 
 
 class Cargo:
     """One job of each kind, all long enough to be cut off amid them."""
 
     def __init__(self, site: Site) -> None:
-        self.site = site
+        self.scene = site.scene
+        self.s3 = site.scene.s3
         self.number = next(_numbers)
         self.crowd = f"crowd/{self.number}"
         self.file = site.scene.stack.incoming / f"cargo-{self.number}" / "blob.bin"
         self.file.parent.mkdir()
         for kind in ("moved", "sent", "read"):
-            site.s3.put_object(Bucket=BUCKET, Key=self.key(kind), Body=CONTENT)
+            self.s3.put_object(Bucket=BUCKET, Key=self.key(kind), Body=CONTENT)
         source = site.scene.stack.incoming / "content.bin"
         if not source.exists():
             source.write_bytes(CONTENT)
@@ -143,40 +137,39 @@ class Cargo:
         """Wait until each job is in the middle of its work."""
         for kind, job in self.jobs.items():
             if kind == "delete":
-                self.site.scene.until(job, lambda job: job.state == "running")
+                self.scene.until(job, lambda job: job.state == "running")
             else:
-                self.site.scene.under_way(job)
+                self.scene.under_way(job)
 
     def succeeded(self, timeout: float = 90) -> list[Job]:
         """Wait for the end: everything has arrived, and nothing is left over."""
-        jobs = [self.site.scene.client.wait(job.id, timeout=timeout) for job in self.jobs.values()]
+        jobs = [self.scene.client.wait(job.id, timeout=timeout) for job in self.jobs.values()]
         assert {job.state for job in jobs} == {"succeeded"}, jobs
-        s3 = self.site.s3
         for bucket, key in self.blobs:
-            assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == CONTENT, key
+            assert self.scene.blob(key, bucket) == CONTENT, key
         assert self.file.read_bytes() == CONTENT
         for bucket, key in self.sources:
-            assert head(s3, bucket, key) is None, key
-        assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{self.crowd}/")
+            assert head(self.s3, bucket, key) is None, key
+        assert "Contents" not in self.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{self.crowd}/")
         self.assert_nothing_is_unfinished()
         for job in jobs:
-            assert_no_two_runs_at_once(self.site.scene, job)
+            assert_no_two_runs_at_once(self.scene, job)
         return jobs
 
     def assert_nothing_is_unfinished(self) -> None:
         for bucket in (BUCKET, OTHER):
-            unfinished = self.site.s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+            unfinished = self.s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
             assert [found for found in unfinished if found["Key"].startswith(self.key(""))] == []
 
     def replace(self) -> None:
         """Somebody else writes to every path of the cargo, which none of its jobs may touch any more."""
         for bucket, key in self._everything():
-            self.site.s3.put_object(Bucket=bucket, Key=key, Body=NEWER)
+            self.s3.put_object(Bucket=bucket, Key=key, Body=NEWER)
         self.file.write_bytes(NEWER)
 
     def assert_is_replaced(self) -> None:
         for bucket, key in self._everything():
-            assert self.site.s3.get_object(Bucket=bucket, Key=key)["Body"].read() == NEWER, key
+            assert self.scene.blob(key, bucket) == NEWER, key
         assert self.file.read_bytes() == NEWER
 
     def _everything(self) -> list[tuple[str, str]]:
@@ -184,26 +177,34 @@ class Cargo:
 
 
 def assert_no_two_runs_at_once(scene: Scene, job: Job) -> None:
-    """Each attempt began when the one before had ended; no part has two rows."""
-    attempts = scene.attempts(job)
-    assert [row["attempt"] for row in attempts] == list(range(1, job.attempt + 1))
-    assert [row["outcome"] for row in attempts[-1:]] == ["succeeded"]
-    assert all(row["outcome"] in ("died", "retrying") for row in attempts[:-1]), attempts
-    for before, after in pairwise(attempts):
-        assert before["started_at"] <= before["finished_at"] <= after["started_at"], attempts
-    (row,) = scene.rows.select("select token, worker from blobferry_jobs where id = :id", id=job.id)
+    """Each attempt began when the one before had ended."""
+    scene.history(job, "died", "retrying")
+    (row,) = scene.rows.select("select token from blobferry_jobs where id = :id", id=job.id)
     assert row["token"] >= job.attempt
 
 
 @contextmanager
-def replaced_amid(cargo: Cargo) -> Iterator[None]:
-    """Beta is there as well, and alpha is in the middle of every job of the cargo."""
-    site = cargo.site
-    cargo.under_way()
-    site.alpha.cut("store")  # however long beta takes to start, alpha comes to no end
-    with site.worker(site.beta):
-        site.alpha.join("store")
-        yield
+def replaced_amid(site: Site, *services: str) -> Iterator[Cargo]:
+    """Alpha is cut off from the services in the middle of every job of a cargo, and beta is there as well.
+
+    Once others have written to all paths of the cargo, alpha is joined again: it does them no harm, and works on.
+    """
+    with site.worker(site.alpha) as alpha:
+        cargo = Cargo(site)
+        cargo.under_way()
+        site.alpha.cut("store")  # however long beta takes to start, alpha comes to no end
+        with site.worker(site.beta):
+            site.alpha.join("store")
+            site.alpha.cut(*services)
+            yield cargo
+            jobs = [site.scene.client.get(job.id) for job in cargo.jobs.values()]
+            rows = site.snapshot(jobs)
+            cargo.replace()
+            site.alpha.join()
+        assert_alpha_works_on(site)
+        told_to_end(alpha, within=90)
+    cargo.assert_is_replaced()
+    assert site.snapshot(jobs) == rows
 
 
 @pytest.fixture(scope="module")
@@ -238,23 +239,16 @@ def store() -> Iterator[S3Service]:
 def site(
     hosts: Network, far_broker: Valkey, far_database: Postgres, store: S3Service, tmp_path: Path
 ) -> Iterator[Site]:
-    with ExitStack() as services:
-        requests = services.enter_context(
-            recorder(store.endpoint, tmp_path, delays=DELAYS, address=hosts.address("store"))
-        )
-        url = services.enter_context(postgres_database(far_database))
-        buckets = {"default": BUCKET, "other": OTHER}
+    buckets = {"default": BUCKET, "other": OTHER}
+    with (
+        recorder(store.endpoint, tmp_path, delays=DELAYS, address=hosts.address("store")) as requests,
+        postgres_database(far_database) as url,
+    ):
         stack = Stack(far_broker.url, url, store, tmp_path, requests.endpoint, SETTINGS, buckets)
-        stack.prepare()
-        far_broker.flush()
-        client = services.enter_context(stack.client())
-        rows = Rows(url)
-        services.callback(rows.close)
-        s3 = store.client()
-        services.callback(s3.close)
-        for host in hosts.hosts:
-            services.callback(host.join)
-        yield Site(Scene(stack, stack, client, rows, requests), hosts, s3)
+        with looked_at(prepared(far_broker, stack), stack, requests) as scene:
+            yield Site(scene, hosts)
+            for host in hosts.hosts:
+                host.join()
 
 
 #: Prints when it hears nothing from a Redis for two seconds, and when it hears something again.
@@ -276,26 +270,28 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
 """
 
 
+@contextmanager
+def started(*command: str) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes]]]:
+    """A process, which is killed in the end, and what it prints."""
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout
+        finally:
+            process.kill()
+
+
 def test_a_host_that_is_cut_off_hears_nothing_while_the_others_do(hosts: Network, far_broker: Valkey) -> None:
-    where = (hosts.address("broker"), str(far_broker.port))
-    with ExitStack() as listeners:
-        alpha, beta = (
-            listeners.enter_context(
-                subprocess.Popen([*host.prefix, sys.executable, "-c", LISTENER, *where], stdout=subprocess.PIPE)
-            )
-            for host in hosts.hosts
-        )
-        for listener in (alpha, beta):
-            listeners.callback(listener.kill)
-        assert alpha.stdout is not None
-        assert beta.stdout is not None
-        assert (alpha.stdout.readline(), beta.stdout.readline()) == (b"heard\n", b"heard\n")
-        hosts.hosts[0].cut("broker")
-        assert alpha.stdout.readline() == b"silence\n"
-        hosts.hosts[0].join("broker")
-        assert alpha.stdout.readline() == b"heard\n"
-        beta.kill()
-        assert beta.stdout.read() == b"", "the other one has not been disturbed"
+    listen = (sys.executable, "-c", LISTENER, hosts.address("broker"), str(far_broker.port))
+    first, second = hosts.hosts
+    with started(*first.prefix, *listen) as (_, alpha), started(*second.prefix, *listen) as (other, beta):
+        assert (alpha.readline(), beta.readline()) == (b"heard\n", b"heard\n")
+        first.cut("broker")
+        assert alpha.readline() == b"silence\n"
+        first.join("broker")
+        assert alpha.readline() == b"heard\n"
+        other.kill()
+        assert beta.read() == b"", "the other one has not been disturbed"
 
 
 NEXT_RUN: Final = """
@@ -312,11 +308,9 @@ def test_what_a_killed_run_has_left_behind_is_removed_by_the_next(hosts: Network
         shown = [subprocess.check_output(["ip", *what.split()], text=True) for what in ("netns list", "-brief link")]
         return "".join(shown)
 
-    with subprocess.Popen([sys.executable, "-c", NEXT_RUN, "60"], cwd=CHECKOUT, stdout=subprocess.PIPE) as killed:
-        assert killed.stdout is not None
-        name = killed.stdout.readline().decode().strip()
+    with started(sys.executable, "-c", NEXT_RUN, "60") as (_, printed):
+        name = printed.readline().decode().strip()
         assert name.removesuffix("gamma") in names()
-        killed.kill()
     assert name in names()
     subprocess.run([sys.executable, "-c", NEXT_RUN, "0"], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
     assert name.removesuffix("gamma") not in names()
@@ -324,27 +318,14 @@ def test_what_a_killed_run_has_left_behind_is_removed_by_the_next(hosts: Network
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "services", [pytest.param(("database",), marks=pytest.mark.long), SERVICES], ids=["database", "everything"]
-)
+@pytest.mark.parametrize("services", [("database",), SERVICES], ids=["database", "everything"])
 def test_a_host_cut_off_for_longer_than_its_leases_is_replaced_and_does_no_harm_when_it_is_back(
     site: Site, services: tuple[str, ...]
 ) -> None:
-    with site.worker(site.alpha) as alpha:
-        cargo = Cargo(site)
-        with replaced_amid(cargo):
-            site.alpha.cut(*services)
-            jobs = cargo.succeeded()
-            assert_taken_over(site, jobs)
-            taken_over_at = time.time()
-            rows = site.snapshot(jobs)
-            cargo.replace()
-            site.alpha.join()
-        assert_alpha_works_on(site)
-        end(alpha)
-    cargo.assert_is_replaced()
+    with replaced_amid(site, *services) as cargo:
+        assert_taken_over(site, cargo.succeeded())
+        taken_over_at = time.time()
     cargo.assert_nothing_is_unfinished()
-    assert site.snapshot(jobs) == rows
     late = site.asked_by(site.alpha, taken_over_at, *PUBLISHING)
     assert [request for request in late if "/later/" not in request.path] == []
     assert list(cargo.file.parent.iterdir()) == [cargo.file], "no partial file is left"
@@ -352,37 +333,16 @@ def test_a_host_cut_off_for_longer_than_its_leases_is_replaced_and_does_no_harm_
 
 @pytest.mark.long
 def test_a_host_cut_off_from_the_broker_ends_its_runs_and_takes_jobs_again_when_it_is_back(site: Site) -> None:
-    with site.worker(site.alpha) as alpha:
-        cargo = Cargo(site)
-        with replaced_amid(cargo):
-            site.alpha.cut("broker")
-            jobs = cargo.succeeded()
-            assert ["alpha"] in [hosts_of(site, job) for job in jobs], "a run does not need the broker"
-            threading.Event().wait(LEASE_SECONDS)
-            rows = site.snapshot(jobs)
-            cargo.replace()
-            site.alpha.join()
-        assert_alpha_works_on(site)
-        end(alpha)
-    cargo.assert_is_replaced()
-    assert site.snapshot(jobs) == rows
+    with replaced_amid(site, "broker") as cargo:
+        jobs = cargo.succeeded()
+        assert ["alpha"] in [hosts_of(site, job) for job in jobs], "a run does not need the broker"
+        threading.Event().wait(LEASE_SECONDS)
 
 
 @pytest.mark.long
 def test_a_host_cut_off_from_the_store_gives_its_jobs_up_to_another(site: Site) -> None:
-    with site.worker(site.alpha) as alpha:
-        cargo = Cargo(site)
-        with replaced_amid(cargo):
-            site.alpha.cut("store")
-            jobs = cargo.succeeded(timeout=300)
-            assert_taken_over(site, jobs)
-            rows = site.snapshot(jobs)
-            cargo.replace()
-            site.alpha.join()
-        assert_alpha_works_on(site)
-        end(alpha)
-    cargo.assert_is_replaced()
-    assert site.snapshot(jobs) == rows
+    with replaced_amid(site, "store") as cargo:
+        assert_taken_over(site, cargo.succeeded(timeout=300))
 
 
 @pytest.mark.long
@@ -401,8 +361,7 @@ def test_all_hosts_are_cut_off_for_longer_than_the_lease_and_joined_again(
         jobs = cargo.succeeded(timeout=120)
         if "database" in services:
             assert min(job.attempt for job in jobs) > 1, "all leases had run out"
-        later = [site.scene.submit(f"/later/{number}", 2) for number in range(10)]
-        for job in later:
+        for job in [site.scene.submit(f"/later/{number}", 2) for number in range(10)]:
             site.scene.succeeded(job, timeout=90)
 
 
@@ -410,8 +369,7 @@ def test_all_hosts_are_cut_off_for_longer_than_the_lease_and_joined_again(
 def test_a_transaction_that_a_cut_off_host_has_left_open_does_not_hold_its_job(site: Site) -> None:
     scene = site.scene
     with site.worker(site.alpha), site.worker(site.beta):
-        job = scene.submit("/left-open/blob", PARTS)
-        job = scene.under_way(job)
+        job = scene.begin("/left-open/blob", PARTS)
         owner, other = site.network.hosts if host_of(job.worker) == "alpha" else reversed(site.network.hosts)
         waits = f"{WAITING_FOR_A_LOCK} AND client_addr = '{site.network.address_of(owner, 'database')}'"
         with psycopg.connect(site.scene.stack.database_url.replace("+psycopg", "")) as somebody:
@@ -444,13 +402,6 @@ def assert_taken_over(site: Site, jobs: list[Job]) -> None:
 
 def assert_alpha_works_on(site: Site) -> None:
     """It takes more jobs than it has slots, and ends them."""
-    later = [site.scene.submit(f"/later/{number}", 1) for number in range(6)]
-    for job in later:
+    for job in [site.scene.submit(f"/later/{number}", 1) for number in range(6)]:
         job = site.scene.succeeded(job, timeout=90)
         assert hosts_of(site, job)[-1] == "alpha"
-
-
-def end(worker: Worker) -> None:
-    """SIGTERM; every run, also of a job that is not its own any more, has ended when this returns."""
-    os.kill(worker.pids[0], signal.SIGTERM)
-    psutil.Process(worker.pids[0]).wait(timeout=90)

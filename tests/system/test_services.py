@@ -6,8 +6,9 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import botocore.exceptions
 import psutil
@@ -19,6 +20,7 @@ from dev import services
 from dev.services import S3Service, Service, ServiceError
 
 MIB = 1024 * 1024
+Running = TypeVar("Running", bound=Service)
 
 
 @pytest.fixture(autouse=True)
@@ -37,28 +39,37 @@ def family(service: Service) -> list[int]:
     return [*service.pids, *children]
 
 
-def assert_nothing_is_left(pids: list[int], directory: Path) -> None:
-    assert pids
+@contextmanager
+def leaves_nothing_behind(start: Callable[[], AbstractContextManager[Running]], directory: Path) -> Iterator[Running]:
+    """The service, which has ended all its processes and removed all its files after the block."""
+    with start() as service:
+        yield service
+        pids = family(service)
+        assert pids
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []  # a zombie would exist
     assert list(directory.iterdir()) == []
 
 
-def fetch(url: str, basic_auth: str | None = None) -> str:
-    request = urllib.request.Request(url)
+def call(url: str, method: str = "GET", basic_auth: str | None = None) -> tuple[int, str]:
+    """Status and text of an answer, whichever it is."""
+    request = urllib.request.Request(url, method=method, data=b"" if method == "POST" else None)
     if basic_auth:
         request.add_header("Authorization", "Basic " + b64encode(basic_auth.encode()).decode())
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as response:
-        return str(response.read().decode())
+    try:
+        with opener.open(request, timeout=20) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 def test_valkey_answers_and_leaves_nothing_behind(temporary: Path) -> None:
-    with services.valkey() as server, redis.Redis.from_url(server.url) as client:
-        client.set("key", "value")
-        assert client.get("key") == b"value"
-        pids = family(server)
-        assert server.pid in pids
-    assert_nothing_is_left(pids, temporary)
+    with leaves_nothing_behind(services.valkey, temporary) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("key", "value")
+            assert client.get("key") == b"value"
+        assert server.pid in family(server)
 
 
 def test_valkey_forgets_at_a_restart_unless_it_has_a_directory(temporary: Path) -> None:
@@ -71,17 +82,16 @@ def test_valkey_forgets_at_a_restart_unless_it_has_a_directory(temporary: Path) 
 
 
 def test_postgres_answers_and_leaves_nothing_behind(temporary: Path) -> None:
-    with services.postgres() as server:
-        with services.postgres_database(server) as url:
-            database = url.replace("postgresql+psycopg://", "postgresql://")
-            with psycopg.connect(database) as connection:
-                connection.execute("CREATE TABLE fresh (id int)")
+    with leaves_nothing_behind(services.postgres, temporary) as server:
+        with (
+            services.postgres_database(server) as url,
+            psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://")) as connection,
+        ):
+            connection.execute("CREATE TABLE fresh (id int)")
         with psycopg.connect(server.url) as connection:
             left = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'blobferry%'").fetchall()
         assert left == []
-        pids = family(server)
-        assert len(pids) > 1
-    assert_nothing_is_left(pids, temporary)
+        assert len(family(server)) > 1
 
 
 def test_postgres_drops_a_database_that_is_still_in_use() -> None:
@@ -112,8 +122,7 @@ def test_postgres_may_be_one_that_runs_elsewhere(monkeypatch: pytest.MonkeyPatch
     with services.postgres() as elsewhere:
         monkeypatch.setenv("BLOBFERRY_TEST_POSTGRES_URL", elsewhere.url.replace("postgresql:", "postgresql+psycopg:"))
         with services.postgres() as server:
-            assert server.pids == ()
-            assert server.url == elsewhere.url
+            assert (server.pids, server.url) == ((), elsewhere.url)
         assert elsewhere.answers()
 
 
@@ -121,7 +130,7 @@ def test_postgres_may_be_one_that_runs_elsewhere(monkeypatch: pytest.MonkeyPatch
 def test_an_s3_service_answers_and_leaves_nothing_behind(
     start: Callable[[], AbstractContextManager[S3Service]], temporary: Path
 ) -> None:
-    with start() as service:
+    with leaves_nothing_behind(start, temporary) as service:
         bucket = services.create_bucket(service, "transfers")
         services.create_bucket(service, "transfers")  # safe to repeat
         client = service.client()
@@ -131,8 +140,6 @@ def test_an_s3_service_answers_and_leaves_nothing_behind(
         with pytest.raises(botocore.exceptions.ClientError, match="PreconditionFailed"):
             client.put_object(Bucket=bucket, Key="a/b", Body=b"other", IfNoneMatch="*")
         client.close()
-        pids = family(service)
-    assert_nothing_is_left(pids, temporary)
 
 
 @pytest.mark.long
@@ -170,51 +177,27 @@ def test_swift_refuses_a_wrong_secret() -> None:
 
 
 def test_flower_answers_and_leaves_nothing_behind(temporary: Path) -> None:
-    with services.valkey() as broker:
+    with leaves_nothing_behind(services.valkey, temporary) as broker:
         with services.flower(broker.url) as flower:
-            assert "Flower" in fetch(flower.url)
+            status, page = call(flower.url)
+            assert (status, "Flower" in page) == (200, True)
             pids = family(flower)
         with services.flower(broker.url, basic_auth="user:secret") as flower:
-            with pytest.raises(urllib.error.HTTPError, match="401"):
-                fetch(flower.url)
-            assert "Flower" in fetch(flower.url, "user:secret")
+            assert call(flower.url)[0] == 401
+            status, page = call(flower.url, basic_auth="user:secret")
+            assert (status, "Flower" in page) == (200, True)
             assert "secret" not in " ".join(psutil.Process(flower.pids[0]).cmdline())
             pids += family(flower)
-        pids += family(broker)
-    assert_nothing_is_left(pids, temporary)
-
-
-def call(url: str, method: str, basic_auth: str | None = None) -> tuple[int, str]:
-    """Status and text of an answer, whichever it is."""
-    request = urllib.request.Request(url, method=method, data=b"" if method == "POST" else None)
-    if basic_auth:
-        request.add_header("Authorization", "Basic " + b64encode(basic_auth.encode()).decode())
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=20) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+        assert [pid for pid in pids if psutil.pid_exists(pid)] == []
 
 
 #: What Flower can be told to do, and what it shows.
 CHANGES = (
-    "worker/shutdown/w",
-    "worker/pool/restart/w",
-    "worker/pool/grow/w",
-    "worker/pool/shrink/w",
-    "worker/pool/autoscale/w",
-    "worker/queue/add-consumer/w?queue=q",
-    "worker/queue/cancel-consumer/w?queue=q",
-    "task/revoke/some-id",
-    "task/revoke/some-id?terminate=true",
-    "task/timeout/blobferry.delete?soft=1",
-    "task/rate-limit/blobferry.delete?ratelimit=1",
-    "task/abort/some-id",
-    "task/apply/blobferry.delete",
-    "task/async-apply/blobferry.delete",
-    "task/send-task/blobferry.delete",
+    *("worker/shutdown/w", "worker/pool/restart/w", "worker/pool/grow/w", "worker/pool/shrink/w"),
+    *("worker/pool/autoscale/w", "worker/queue/add-consumer/w?queue=q", "worker/queue/cancel-consumer/w?queue=q"),
+    *("task/revoke/some-id", "task/revoke/some-id?terminate=true", "task/abort/some-id"),
+    *("task/timeout/blobferry.delete?soft=1", "task/rate-limit/blobferry.delete?ratelimit=1"),
+    *("task/apply/blobferry.delete", "task/async-apply/blobferry.delete", "task/send-task/blobferry.delete"),
 )
 PAGES = ("", "workers", "tasks", "broker", "task/some-id", "worker/w", "api/workers", "api/tasks", "api/task/types")
 
@@ -233,9 +216,9 @@ def test_flower_as_compose_starts_it_asks_everybody_who_they_are_and_changes_not
             for who, status in ((None, 401), ("user:wrong", 401), ("user:secret", 403)):
                 assert call(f"{flower.url}/api/{path}", "POST", who)[0] == status, (path, who)
         for path in PAGES:
-            assert call(f"{flower.url}/{path}", "GET")[0] == 401, path
-            assert call(f"{flower.url}/{path}", "GET", "user:wrong")[0] == 401, path
-        assert call(flower.url, "GET", "user:secret")[0] == 200
+            for who in (None, "user:wrong"):
+                assert call(f"{flower.url}/{path}", basic_auth=who)[0] == 401, (path, who)
+        assert call(flower.url, basic_auth="user:secret")[0] == 200
         assert client.keys("blobferry*") == []
 
 
@@ -274,9 +257,9 @@ def test_a_postgres_elsewhere_that_does_not_answer_is_named(monkeypatch: pytest.
 
 
 def test_wait_until_returns_the_first_true_answer_and_names_the_last_error() -> None:
-    answers: Iterator[int | Exception] = iter([ValueError("not yet"), 0, 7])
+    answers = iter([ValueError("not yet"), 0, 7])
 
-    def probe() -> int:
+    def probe() -> object:
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer

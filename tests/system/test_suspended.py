@@ -16,30 +16,24 @@ NEWER = b"put there by somebody else, once the job was done"
 
 def remembered(scene: Scene, job_id: str) -> list[Any]:
     """All that the rows say of a job."""
+    conditions = dict.fromkeys(("attempts", "uploads", "path_locks"), "job_id = :id")
+    conditions |= {"jobs": "id = :id", "parts": "upload in (select id from blobferry_uploads where job_id = :id)"}
     return [
         scene.rows.select(f"select * from blobferry_{table} where {of_job} order by 1, 2", id=job_id)
-        for table, of_job in (
-            ("jobs", "id = :id"),
-            ("attempts", "job_id = :id"),
-            ("uploads", "job_id = :id"),
-            ("parts", "upload in (select id from blobferry_uploads where job_id = :id)"),
-            ("path_locks", "job_id = :id"),
-        )
+        for table, of_job in conditions.items()
     ]
 
 
 def test_a_worker_that_was_suspended_past_its_lease_writes_no_row_and_nothing_over_a_newer_blob(stack: Stack) -> None:
     with recorded(stack) as scene, scene.stack.worker("first") as first:
-        job = scene.under_way(scene.submit("/suspended", 12))
+        job = scene.begin("/suspended", 12)
         os.killpg(first.pids[0], signal.SIGSTOP)
         try:
             with scene.stack.worker("second"):
                 job = scene.succeeded(job, attempt=2)
-                store = stack.s3.client()
-                store.put_object(Bucket=BUCKET, Key="suspended", Body=NEWER)
-                scene.until_rows(
-                    "select 1 from blobferry_uploads where job_id = :id and state = 'completed'", id=job.id
-                )
+                scene.s3.put_object(Bucket=BUCKET, Key="suspended", Body=NEWER)
+                completed = "select 1 from blobferry_uploads where job_id = :id and state = 'completed'"
+                scene.until_rows(completed, id=job.id)
                 before = remembered(scene, job.id)
         finally:
             os.killpg(first.pids[0], signal.SIGCONT)
@@ -48,8 +42,7 @@ def test_a_worker_that_was_suspended_past_its_lease_writes_no_row_and_nothing_ov
         assert remembered(scene, job.id) == before
         assert [row["outcome"] for row in scene.attempts(job)] == ["died", "succeeded"]
         assert len(scene.asked(job, "complete_upload")) == 1
-        assert store.get_object(Bucket=BUCKET, Key="suspended")["Body"].read() == NEWER
-        store.close()
+        assert scene.blob("/suspended") == NEWER
 
 
 @pytest.mark.long

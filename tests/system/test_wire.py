@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -17,20 +18,20 @@ PATIENCE = 10.0  #: seconds
 SILENCE = 0.3  #: seconds without an answer that are taken for none
 
 
-HEARD: list[bytes] = []
-
-
 class Echo(socketserver.StreamRequestHandler):
     """Answers each line and remembers it."""
 
+    heard: ClassVar[list[bytes]] = []
+
     def handle(self) -> None:
         for line in self.rfile:
-            HEARD.append(line)
+            self.heard.append(line)
             self.wfile.write(line)
 
 
 @pytest.fixture(params=["tcp", "unix"])
-def echo(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Upstream, list[bytes]]]:
+def through(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wire]:
+    """A wire to an echo."""
     server: socketserver.BaseServer
     upstream: Upstream
     if request.param == "tcp":
@@ -39,10 +40,11 @@ def echo(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Upstr
     else:
         upstream = tmp_path / "echo"
         server = socketserver.ThreadingUnixStreamServer(str(upstream), Echo)
-    HEARD.clear()
+    Echo.heard.clear()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield upstream, HEARD
+    with wire(upstream) as running:
+        yield running
     server.shutdown()
     thread.join()
     server.server_close()
@@ -54,103 +56,101 @@ def connected(through: Wire) -> Iterator[socket.socket]:
         yield connection
 
 
-def ask(connection: socket.socket, line: bytes, *, timeout: float = PATIENCE) -> bytes:
-    connection.settimeout(timeout)
+@pytest.fixture
+def old(through: Wire) -> Iterator[socket.socket]:
+    """A connection that has been in use."""
+    with connected(through) as connection:
+        answers(connection, b"before\n")
+        yield connection
+
+
+def answers(connection: socket.socket, line: bytes) -> None:
     connection.sendall(line)
-    return connection.recv(1000)
+    assert connection.recv(1000) == line
 
 
-def test_it_carries_bytes_both_ways_and_counts_them(echo: tuple[Upstream, list[bytes]]) -> None:
-    with wire(echo[0]) as w, connected(w) as one, connected(w) as other:
-        assert ask(one, b"first\n") == b"first\n"
-        assert ask(other, b"second\n") == b"second\n"
-        assert (w.to_server, w.to_client, w.connections) == (13, 13, 2)
+def is_silent(connection: socket.socket, line: bytes) -> None:
+    """No answer comes to the line, for a while."""
+    connection.settimeout(SILENCE)
+    connection.sendall(line)
+    with pytest.raises(TimeoutError):
+        connection.recv(1000)
+    connection.settimeout(PATIENCE)
 
 
-def test_frozen_it_passes_nothing_and_closes_nothing_until_it_thaws(echo: tuple[Upstream, list[bytes]]) -> None:
-    upstream, heard = echo
-    with wire(upstream) as w, connected(w) as old:
-        assert ask(old, b"before\n") == b"before\n"
-        w.freeze()
-        with connected(w) as new:
-            for connection in (old, new):
-                with pytest.raises(TimeoutError):
-                    ask(connection, b"lost?\n", timeout=SILENCE)
-            assert heard == [b"before\n"]
-            w.thaw()
-            for connection in (old, new):
-                connection.settimeout(PATIENCE)
-                assert connection.recv(100) == b"lost?\n"
+def test_it_carries_bytes_both_ways_and_counts_them(through: Wire) -> None:
+    with connected(through) as one, connected(through) as other:
+        answers(one, b"first\n")
+        answers(other, b"second\n")
+        assert (through.to_server, through.to_client, through.connections) == (13, 13, 2)
 
 
-def test_only_the_connections_of_now_freeze_while_new_ones_work(echo: tuple[Upstream, list[bytes]]) -> None:
-    with wire(echo[0]) as w, connected(w) as old:
-        assert ask(old, b"before\n") == b"before\n"
-        w.freeze_existing()
-        with connected(w) as new:
-            assert ask(new, b"new\n") == b"new\n"
-        with pytest.raises(TimeoutError):
-            ask(old, b"old\n", timeout=SILENCE)
+def test_frozen_it_passes_nothing_and_closes_nothing_until_it_thaws(through: Wire, old: socket.socket) -> None:
+    through.freeze()
+    with connected(through) as new:
+        for connection in (old, new):
+            is_silent(connection, b"lost?\n")
+        assert Echo.heard == [b"before\n"]
+        through.thaw()
+        for connection in (old, new):
+            assert connection.recv(100) == b"lost?\n"
 
 
-def test_cut_connections_are_reset_and_new_ones_work(echo: tuple[Upstream, list[bytes]]) -> None:
-    with wire(echo[0]) as w, connected(w) as old:
-        assert ask(old, b"before\n") == b"before\n"
-        w.cut()
-        with pytest.raises(ConnectionResetError):
-            old.recv(1)
-        with connected(w) as new:
-            assert ask(new, b"new\n") == b"new\n"
+def test_only_the_connections_of_now_freeze_while_new_ones_work(through: Wire, old: socket.socket) -> None:
+    through.freeze_existing()
+    with connected(through) as new:
+        answers(new, b"new\n")
+    is_silent(old, b"old\n")
 
 
-def test_it_refuses_new_connections_until_it_accepts_them_again(echo: tuple[Upstream, list[bytes]]) -> None:
-    with wire(echo[0]) as w, connected(w) as old:
-        assert ask(old, b"before\n") == b"before\n"
-        w.refuse()
-        w.refuse()
-        with pytest.raises(ConnectionRefusedError), connected(w):
-            pass
-        assert ask(old, b"old\n") == b"old\n"
-        w.accept()
-        with connected(w) as new:
-            assert ask(new, b"new\n") == b"new\n"
+def test_cut_connections_are_reset_and_new_ones_work(through: Wire, old: socket.socket) -> None:
+    through.cut()
+    with pytest.raises(ConnectionResetError):
+        old.recv(1)
+    with connected(through) as new:
+        answers(new, b"new\n")
+
+
+def test_it_refuses_new_connections_until_it_accepts_them_again(through: Wire, old: socket.socket) -> None:
+    through.refuse()
+    through.refuse()
+    with pytest.raises(ConnectionRefusedError), connected(through):
+        pass
+    answers(old, b"old\n")
+    through.accept()
+    with connected(through) as new:
+        answers(new, b"new\n")
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_it_cuts_at_a_token_before_the_server_hears_or_after_it_has_answered(
-    before: bool, echo: tuple[Upstream, list[bytes]]
-) -> None:
-    upstream, heard = echo
-    with wire(upstream) as w, connected(w) as one, connected(w) as other:
-        w.cut_at(b"COMMIT", before=before, nth=2, following=b"parts")
-        assert ask(one, b"COMMIT\n") == b"COMMIT\n"
-        assert ask(other, b"parts\n") == b"parts\n"
-        assert ask(one, b"parts\n") == b"parts\n"
-        assert ask(one, b"COMMIT\n") == b"COMMIT\n"
-        assert ask(one, b"COMMIT\n") == b"COMMIT\n", "nothing of the kind went before this one"
-        assert w.cuts == 0
+def test_it_cuts_at_a_token_before_the_server_hears_or_after_it_has_answered(before: bool, through: Wire) -> None:
+    with connected(through) as one, connected(through) as other:
+        through.cut_at(b"COMMIT", before=before, nth=2, following=b"parts")
+        answers(one, b"COMMIT\n")
+        answers(other, b"parts\n")
+        answers(one, b"parts\n")
+        answers(one, b"COMMIT\n")
+        answers(one, b"COMMIT\n")  # nothing of the kind went before this one
+        assert through.cuts == 0
         other.sendall(b"COM")
         with pytest.raises(ConnectionResetError):
-            ask(other, b"MIT\n")
-        assert w.cuts == 1
-        assert ask(one, b"parts COMMIT\n") == b"parts COMMIT\n", "once only"
-        if not before:
-            wait_until(lambda: heard.count(b"COMMIT\n") == 4, PATIENCE, "the server has heard it")
-        assert heard.count(b"COMMIT\n") == (3 if before else 4)
+            answers(other, b"MIT\n")
+        assert through.cuts == 1
+        answers(one, b"parts COMMIT\n")  # once only
+        heard = 3 if before else 4
+        wait_until(lambda: Echo.heard.count(b"COMMIT\n") == heard, PATIENCE, "the server has heard it")
+        assert Echo.heard.count(b"COMMIT\n") == heard
 
 
-def test_a_delay_holds_answers_back(echo: tuple[Upstream, list[bytes]]) -> None:
-    upstream, heard = echo
-    with wire(upstream) as w, connected(w) as connection:
-        w.delay(to_client=2 * SILENCE)
-        with pytest.raises(TimeoutError):
-            ask(connection, b"slow\n", timeout=SILENCE)
-        assert heard == [b"slow\n"]
-        connection.settimeout(PATIENCE)
+def test_a_delay_holds_answers_back(through: Wire) -> None:
+    with connected(through) as connection:
+        through.delay(to_client=2 * SILENCE)
+        is_silent(connection, b"slow\n")
+        assert Echo.heard == [b"slow\n"]
         assert connection.recv(100) == b"slow\n"
 
 
 def test_a_server_that_is_gone_is_no_wire_that_hangs(tmp_path: Path) -> None:
     # The reset may come as early as the client asks whether it is connected.
-    with wire(tmp_path / "nobody") as w, pytest.raises(ConnectionResetError), connected(w) as connection:
+    with wire(tmp_path / "nobody") as through, pytest.raises(ConnectionResetError), connected(through) as connection:
         connection.recv(1)

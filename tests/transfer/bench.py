@@ -1,6 +1,8 @@
 """A bench for uploads: an engine, a store in memory and a job's checkpoint; and doubles that count, tell and stop."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from tests.doubles import BytesSource, RecordingStore, blob, unfinished, write
 from worker.driver import Driver
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
+from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint, SavedUpload
 from worker.transfer.sources.source import Source
 from worker.transfer.stop import Interrupted
 from worker.transfer.upload.engine import Engine
@@ -25,6 +27,37 @@ def content(size: int) -> bytes:
 
 
 BLOB = content(95)  # ten parts, the last one smaller
+
+
+def at(verb: str, act: Callable[[], object], *calls: int) -> Callable[[str], None]:
+    """A hook of a store that acts at these calls of the verb, counted from 1; at every call if none is named."""
+    numbers = count(1)
+
+    def hook(name: str) -> None:
+        if name == verb and (next(numbers) in calls or not calls):
+            act()
+
+    return hook
+
+
+def saved(checkpoint: MemoryCheckpoint) -> SavedUpload:
+    """The upload that the checkpoint has."""
+    assert checkpoint.upload is not None
+    return checkpoint.upload
+
+
+def read(source: Source, offset: int, size: int) -> bytes:
+    """A range of the source."""
+    buffer = bytearray(size)
+    source.readinto(offset, memoryview(buffer))
+    return bytes(buffer)
+
+
+def read_by_threads(source: Source, size: int = 5_000) -> bytes:
+    """All of it twice, by eight threads."""
+    offsets = list(range(0, source.size, size)) * 2
+    with ThreadPoolExecutor(8) as pool:
+        return b"".join(pool.map(lambda offset: read(source, offset, size), offsets))
 
 
 class StopAfter:
@@ -90,8 +123,10 @@ class Bench:
         with pytest.raises(Interrupted):
             self.write(data, store, stop=StopAfter(parts))
 
-    def driver(self, store: Store | None = None) -> Driver:
-        return Driver(store or self.memory, root="/videos/", engine=self.engine)
+    def call(self, store: Store | None = None, **how: Any) -> None:
+        """A plain call of a driver, which has no ledger."""
+        driver = Driver(store or self.memory, root="/videos/", engine=self.engine)
+        driver.write_stream("/7.mp4", 0, BytesSource(BLOB), **how)
 
     @property
     def blob(self) -> bytes | None:
@@ -104,9 +139,9 @@ class Bench:
 
     @property
     def upload_id(self) -> str:
-        assert self.checkpoint.upload is not None
-        assert self.checkpoint.upload.upload_id is not None
-        return self.checkpoint.upload.upload_id
+        upload_id = saved(self.checkpoint).upload_id
+        assert upload_id is not None
+        return upload_id
 
     def abort_all(self) -> None:
         """What a lifecycle rule, or somebody with a console, does to unfinished uploads."""

@@ -1,6 +1,7 @@
 """What tests of transfers share."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -12,9 +13,8 @@ from worker.transfer.upload.engine import Engine
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(part_size=PART, part_threads=2)
-    yield engine
-    engine.close()
+    with closing(Engine(part_size=PART, part_threads=2)) as engine:
+        yield engine
 
 
 @pytest.fixture

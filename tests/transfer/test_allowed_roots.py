@@ -1,6 +1,7 @@
 """Which ``file:`` URLs may be read and written: nothing outside of the allowed roots, however it is spelled."""
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from contextlib import closing
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.errors import BlobferryError, DestinationNotAllowedError, SourceNotAllowedError
+from worker.errors import BlobferryError, DestinationNotAllowedError, SourceNotAllowedError, SourceNotFoundError
 from worker.transfer.download.destination import FileDestination
 from worker.transfer.sources.file_source import FileSource
 
@@ -23,6 +24,7 @@ class Opener:
     root: Path
     open: Callable[[str, list[Path]], FileSource | FileDestination]
     refused: type[BlobferryError]
+    missing: type[BlobferryError]
 
     def refusal(self, url: str, kind: type[BlobferryError] | None = None) -> str:
         """The message with which a URL is refused for good; no descriptor is left open by it."""
@@ -30,8 +32,7 @@ class Opener:
         with pytest.raises(kind or self.refused) as caught:
             self.open(url, [self.root])
         assert len(os.listdir("/proc/self/fd")) == before
-        assert HOST in str(caught.value)
-        assert not caught.value.transient
+        assert (HOST in str(caught.value), caught.value.transient) == (True, False)
         return str(caught.value)
 
 
@@ -41,26 +42,28 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     (root / "in").mkdir(parents=True)
     (root / "7.mp4").write_bytes(b"here")
     if request.param == "source":
-        return Opener(root, FileSource.open, SourceNotAllowedError)
-    return Opener(root, FileDestination.open, DestinationNotAllowedError)
+        return Opener(root, FileSource.open, SourceNotAllowedError, SourceNotFoundError)
+    return Opener(root, FileDestination.open, DestinationNotAllowedError, DestinationNotAllowedError)
 
 
-def test_a_file_outside_of_the_roots_is_refused_with_the_roots(opener: Opener, tmp_path: Path) -> None:
-    (tmp_path / "7.mp4").write_bytes(b"secret")
-    assert str(opener.root) in opener.refusal((tmp_path / "7.mp4").as_uri())
-
-
-@pytest.mark.parametrize("path", ["none", "none/7.mp4"])
-def test_a_missing_path_outside_of_the_roots_does_not_tell_that_it_is_missing(
+@pytest.mark.parametrize(
+    "path", ["7.mp4", "root2/a", "none", "none/7.mp4"], ids=["a file", "a neighbour", "missing", "missing directory"]
+)
+def test_a_path_outside_of_the_roots_is_refused_with_the_roots_even_if_it_is_missing(
     path: str, opener: Opener, tmp_path: Path
 ) -> None:
-    assert "outside" in opener.refusal((tmp_path / path).as_uri())
-
-
-def test_a_neighbour_whose_name_begins_like_a_root_is_outside(opener: Opener, tmp_path: Path) -> None:
+    """Nobody learns what is there. A neighbour whose name begins like a root is outside."""
     (tmp_path / "root2").mkdir()
-    (tmp_path / "root2" / "a").write_bytes(b"secret")
-    opener.refusal((tmp_path / "root2" / "a").as_uri())
+    for secret in ("7.mp4", "root2/a"):
+        (tmp_path / secret).write_bytes(b"secret")
+    message = opener.refusal((tmp_path / path).as_uri())
+    assert re.search(f"outside.*{opener.root}", message)
+
+
+@pytest.mark.parametrize("path", ["none/7.mp4", "7.mp4/below"])
+def test_a_path_without_its_directory_is_refused_by_its_name(path: str, opener: Opener) -> None:
+    url = (opener.root / path).as_uri()
+    assert url in opener.refusal(url, opener.missing)
 
 
 def test_without_roots_every_file_is_refused(opener: Opener) -> None:

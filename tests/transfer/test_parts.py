@@ -3,12 +3,13 @@
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from tests.doubles import HookedStore
-from tests.transfer.bench import Bench, CountingSource, StopAfter, ToldCheckpoint
+from tests.transfer.bench import Bench, CountingSource, StopAfter, ToldCheckpoint, at, saved
 from worker.errors import LeaseLostError, StoreUnavailableError
 from worker.transfer.checkpoint import MemoryCheckpoint, SentPart, VisibleVersion
 from worker.transfer.parts import MAX_BUFFER, PartThreads
@@ -35,8 +36,7 @@ class SavedParts(MemoryCheckpoint):
 
     @property
     def numbers(self) -> set[int]:
-        assert self.upload is not None
-        return set(self.upload.parts)
+        return set(saved(self).parts)
 
     def wait_for(self, is_reached: Callable[[Collection[int]], bool]) -> bool:
         with self._changed:
@@ -45,9 +45,8 @@ class SavedParts(MemoryCheckpoint):
 
 @pytest.fixture
 def threads() -> Iterator[PartThreads]:
-    threads = PartThreads(THREADS, 10)
-    yield threads
-    threads.close()
+    with closing(PartThreads(THREADS, 10)) as threads:
+        yield threads
 
 
 @pytest.fixture
@@ -96,8 +95,7 @@ class Held:
 def test_all_parts_are_sent_and_checkpointed_once(threads: PartThreads, checkpoint: SavedParts) -> None:
     answer = threads.send_all(PLAN, sent, checkpoint, never)
     assert sorted(part.part_number for part in answer) == list(range(1, 11))
-    assert checkpoint.numbers == set(range(1, 11))
-    assert checkpoint.bytes_sent == 100
+    assert (checkpoint.numbers, checkpoint.bytes_sent) == (set(range(1, 11)), 100)
 
 
 def test_without_parts_there_is_nothing_to_checkpoint(threads: PartThreads, checkpoint: SavedParts) -> None:
@@ -175,8 +173,7 @@ def test_the_first_error_is_raised_after_the_other_parts_are_checkpointed(
 
     with pytest.raises(StoreUnavailableError, match=f"part {number}"):
         threads.send_all(PLAN, send, checkpoint, never)
-    assert watch.now == 0
-    assert len(checkpoint.numbers) == watch.started - 1
+    assert (watch.now, len(checkpoint.numbers)) == (0, watch.started - 1)
     assert number not in checkpoint.numbers
     assert watch.started < number + 2 * threads.count  # nothing new was begun after the error was seen
 
@@ -188,8 +185,7 @@ def test_a_stop_ends_between_two_parts_with_all_in_hand_checkpointed(
     watch = Watch()
     with pytest.raises(Interrupted):
         threads.send_all(PLAN, watch.send, checkpoint, StopAfter(count))
-    assert watch.now == 0
-    assert checkpoint.numbers == set(range(1, count + 1))
+    assert (watch.now, checkpoint.numbers) == (0, set(range(1, count + 1)))
 
 
 def test_a_stop_after_the_last_part_was_begun_changes_nothing(threads: PartThreads, checkpoint: SavedParts) -> None:
@@ -211,25 +207,22 @@ def test_a_lost_lease_ends_at_once_with_no_thread_running_and_nothing_written(
 
     with pytest.raises(LeaseLostError):
         threads.send_all(PLAN, watch.send, checkpoint, lose)
-    assert watch.now == 0
-    assert watch.started == 2
-    assert checkpoint.numbers == set()
+    assert (watch.now, watch.started, checkpoint.numbers) == (0, 2, set())
 
 
 def test_a_checkpoint_that_fails_leaves_no_thread_running(threads: PartThreads) -> None:
     held = Held()
     watch = Watch(held)
 
-    class Failing(MemoryCheckpoint):
-        def record(self, parts: Sequence[SentPart], **how: Any) -> None:
-            held.let_go()
-            raise LookupError("no database")
+    def fail() -> None:
+        held.let_go()
+        raise LookupError("no database")
 
     def send(part: PartRange, buffer: memoryview) -> SentPart:
         return sent(part, buffer) if part.number <= THREADS else watch.send(part, buffer)
 
     with pytest.raises(LookupError):
-        threads.send_all(PLAN, send, Failing(), never)
+        threads.send_all(PLAN, send, ToldCheckpoint(MemoryCheckpoint(), at("record", fail)), never)
     assert watch.now == 0
 
 
@@ -247,15 +240,11 @@ def test_the_threads_can_be_used_again_after_an_error(threads: PartThreads, chec
 
 
 def test_threads_call_the_store_and_the_callers_own_writes_the_checkpoint(bench: Bench) -> None:
-    of_parts, of_the_checkpoint = set[str](), set[str]()
-
-    def sends(verb: str) -> None:
-        if verb == "upload_part":
-            of_parts.add(threading.current_thread().name)
-
-    checkpoint = ToldCheckpoint(MemoryCheckpoint(), lambda name: of_the_checkpoint.add(threading.current_thread().name))
+    of_parts, of_the_checkpoint = set[int](), set[int]()
+    checkpoint = ToldCheckpoint(MemoryCheckpoint(), lambda name: of_the_checkpoint.add(threading.get_ident()))
+    sends = at("upload_part", lambda: of_parts.add(threading.get_ident()))
     bench.write(store=HookedStore(bench.memory, before=sends), checkpoint=checkpoint)
-    assert of_the_checkpoint == {threading.current_thread().name}
+    assert of_the_checkpoint == {threading.get_ident()}
     assert of_parts, "else nothing is said of them"
     assert of_parts.isdisjoint(of_the_checkpoint)
 
@@ -263,17 +252,9 @@ def test_threads_call_the_store_and_the_callers_own_writes_the_checkpoint(bench:
 def test_no_part_is_read_before_there_is_a_buffer_to_send_it_from(bench: Bench) -> None:
     """However many parts a blob has, no more of them are in memory than there are threads."""
     source = CountingSource(bytes(range(200)))
-    in_hand, done = list[int](), list[str]()
-
-    def sends(verb: str) -> None:
-        if verb == "upload_part":
-            in_hand.append(len(source.begun) - len(done))
-
-    def was_sent(verb: str) -> None:
-        if verb == "upload_part":
-            done.append(verb)
-
+    in_hand, done = list[int](), list[None]()
+    sends = at("upload_part", lambda: in_hand.append(len(source.begun) - len(done)))
+    was_sent = at("upload_part", lambda: done.append(None))
     bench.write(source, HookedStore(bench.memory, before=sends, after=was_sent))
-    assert bench.blob == bytes(range(200))
-    assert len(done) == 20
+    assert (bench.blob, len(done)) == (source.data, 20)
     assert max(in_hand) <= bench.engine.threads.count

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobferry import contract
 from blobferry.checks.arguments import MARK_NAME, MAX_CONTENT, MAX_METADATA_BYTES, MAX_OFFSET, check_job_id, check_path
 from blobferry.checks.source_urls import MAX_URL
 from blobferry.contract import (
@@ -45,20 +44,15 @@ def test_the_least_request_has_every_default() -> None:
 
 def test_a_full_request_keeps_its_own_arguments_apart_from_the_jobs() -> None:
     own = {"offset": 0, "overwrite": False, "metadata": {"title": "seven"}, "content_type": "video/mp4"}
-    request = ask(
-        **own,
-        storage="archive_2",
-        labels={"Tenant": "acme ☃"},
-        idempotency_key="video-7",
-        priority=9,
-        not_before="2026-07-01T12:00:00+02:00",
-        deadline=datetime(2026, 8, 1, tzinfo=UTC),
+    kept: dict[str, Any] = {"labels": {"Tenant": "acme ☃"}, "idempotency_key": "video-7", "priority": 9}
+    deadline = datetime(2026, 8, 1, tzinfo=UTC)
+    request = ask(**own, **kept, storage="archive_2", not_before="2026-07-01T12:00:00+02:00", deadline=deadline)
+    assert request == Request(
+        *("write_stream", "archive_2", GOOD["path"], GOOD | own),
+        **kept,
+        not_before=datetime(2026, 7, 1, 10, tzinfo=UTC),
+        deadline=deadline,
     )
-    assert request.arguments == GOOD | own
-    assert (request.storage, request.labels, request.priority) == ("archive_2", {"Tenant": "acme ☃"}, 9)
-    assert request.idempotency_key == "video-7"
-    assert request.not_before == datetime(2026, 7, 1, 10, tzinfo=UTC)
-    assert request.deadline == datetime(2026, 8, 1, tzinfo=UTC)
     json.dumps(request.arguments)
 
 
@@ -67,83 +61,35 @@ def test_none_is_the_same_as_leaving_an_optional_argument_out() -> None:
     assert ask(**dict.fromkeys(names)) == ask()
 
 
+#: What each argument must not be.
+WRONG: dict[str, tuple[Any, ...]] = {
+    "path": ("no/slash", 7, None),
+    "source": (
+        *("ftp://example.org/a", "http:///a", "http://host:port/a", "http://host:0/a", "http://host/a b"),
+        *("http://host\\@other/a", "https://host/a#b", "https://host/a\r\nX-Other: 1", "https://[::1/a"),
+        *("https://host/" + "a" * MAX_URL, "blob://Default/a", "blob://default/a?b", "blob://user@default/a"),
+        *("/srv/a", "file:relative", "file://other-host/srv/a", "file:///srv/a?b", "file:///srv/a#b"),
+        *("file:///srv/a%00b", "file:///srv/a\0b", "file://[::1/srv/a", "file:///srv/\ud800", b"file:///srv/a", None),
+    ),
+    "offset": (-1.5, "0", False, 0.0),
+    "overwrite": ("true", 1, None),
+    "metadata": (
+        *({"Title": "upper"}, {"title": "☃"}, {"title": "two\nlines"}, {"title": 7}, {"": "empty"}),
+        *({"title:": "colon"}, [("title", "pair")], {"title": "x" * MAX_METADATA_BYTES}),
+    ),
+    "content_type": ("", "text/plain\r\nX-Other: 1", "täxt", "x" * 256),
+    "storage": ("Default", "", "default\n", "x" * 65, None),
+    "idempotency_key": ("", "x" * 256, "a\0b", "\ud800", 7),
+    "priority": (-1, 10, True, "5", 5.0),
+    "not_before": (datetime(2026, 1, 1), "2026-01-01T00:00:00", "soon", 1_790_000_000),  # noqa: DTZ001  the point of it
+    "deadline": ("2026-13-01T00:00:00Z", "0001-01-01T00:00:00+14:00"),
+    "labels": ({"a": 1}, {1: "a"}, "a", {"a": "zero\0byte"}, {"zero\0byte": "a"}, {"a": "\ud800"}),
+}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("path", "no/slash"),
-        ("path", 7),
-        ("path", None),
-        ("source", "ftp://example.org/a"),
-        ("source", "http:///a"),
-        ("source", "http://host:port/a"),
-        ("source", "http://host:0/a"),
-        ("source", "http://host/a b"),
-        ("source", "http://host\\@other/a"),
-        ("source", "https://host/a#b"),
-        ("source", "https://host/a\r\nX-Other: 1"),
-        ("source", "https://[::1/a"),
-        ("source", "https://host/" + "a" * MAX_URL),
-        ("source", "blob://Default/a"),
-        ("source", "blob://default/a?b"),
-        ("source", "blob://user@default/a"),
-        ("source", "/srv/a"),
-        ("source", "file:relative"),
-        ("source", "file://other-host/srv/a"),
-        ("source", "file:///srv/a?b"),
-        ("source", "file:///srv/a#b"),
-        ("source", "file:///srv/a%00b"),
-        ("source", "file:///srv/a\0b"),
-        ("source", "file://[::1/srv/a"),
-        ("source", "file:///srv/\ud800"),
-        ("source", b"file:///srv/a"),
-        ("source", None),
-        ("offset", -1.5),
-        ("offset", "0"),
-        ("offset", False),
-        ("offset", 0.0),
-        ("overwrite", "true"),
-        ("overwrite", 1),
-        ("overwrite", None),
-        ("metadata", {"Title": "upper"}),
-        ("metadata", {"title": "☃"}),
-        ("metadata", {"title": "two\nlines"}),
-        ("metadata", {"title": 7}),
-        ("metadata", {"": "empty"}),
-        ("metadata", {"title:": "colon"}),
-        ("metadata", [("title", "pair")]),
-        ("metadata", {"title": "x" * MAX_METADATA_BYTES}),
-        ("content_type", ""),
-        ("content_type", "text/plain\r\nX-Other: 1"),
-        ("content_type", "täxt"),
-        ("content_type", "x" * 256),
-        ("storage", "Default"),
-        ("storage", ""),
-        ("storage", "default\n"),
-        ("storage", "x" * 65),
-        ("storage", None),
-        ("idempotency_key", ""),
-        ("idempotency_key", "x" * 256),
-        ("idempotency_key", "a\0b"),
-        ("idempotency_key", "\ud800"),
-        ("idempotency_key", 7),
-        ("priority", -1),
-        ("priority", 10),
-        ("priority", True),
-        ("priority", "5"),
-        ("priority", 5.0),
-        ("not_before", datetime(2026, 1, 1)),  # noqa: DTZ001  the point of it
-        ("not_before", "2026-01-01T00:00:00"),
-        ("not_before", "soon"),
-        ("not_before", 1_790_000_000),
-        ("deadline", "2026-13-01T00:00:00Z"),
-        ("deadline", "0001-01-01T00:00:00+14:00"),
-        ("labels", {"a": 1}),
-        ("labels", {1: "a"}),
-        ("labels", "a"),
-        ("labels", {"a": "zero\0byte"}),
-        ("labels", {"zero\0byte": "a"}),
-        ("labels", {"a": "\ud800"}),
-    ],
+    [(name, value) for name, values in WRONG.items() for value in values],
     ids=lambda value: ascii(value)[:40],
 )
 def test_a_wrong_value_is_refused_by_its_name(name: str, value: Any) -> None:
@@ -277,11 +223,6 @@ def test_a_time_comes_back_as_the_same_moment(moment: datetime) -> None:
     assert ask(deadline=moment).deadline == moment
 
 
-def test_final_and_claimable_states_do_not_meet() -> None:
-    assert not FINAL_STATES & CLAIMABLE_STATES
-    assert set(JobState) - FINAL_STATES - CLAIMABLE_STATES == {JobState.RUNNING, JobState.PAUSED}
-
-
 def test_every_operation_is_a_task_of_its_name_on_its_queue() -> None:
     for queue, operations in ((JOBS_QUEUE, OPERATIONS), (READS_QUEUE, READS)):
         for name, operation in operations.items():
@@ -370,13 +311,17 @@ def test_anything_else_is_no_content(contents: Any) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_what_a_request_is_about() -> None:
-    read = check_request("read_stream", {"path": "/a", "dest": "file:///srv/b"})
-    assert (read.path, read.source, read.dest) == ("/a", None, "file:///srv/b")
-    moved = check_request("move", {"source_path": "/a", "dest_path": "/b"})
-    assert (moved.path, moved.source, moved.dest) == ("/b", "/a", None)
-    put = check_request("put_content", {"path": "/a", "contents": b"x"})
-    assert (put.path, put.source, put.dest) == ("/a", None, None)
+@pytest.mark.parametrize(
+    ("operation", "arguments", "about"),
+    [
+        ("read_stream", {"path": "/a", "dest": "file:///srv/b"}, ("/a", None, "file:///srv/b")),
+        ("move", TWO, ("/b", "/a", None)),
+        ("put_content", {"path": "/a", "contents": b"x"}, ("/a", None, None)),
+    ],
+)
+def test_what_a_request_is_about(operation: str, arguments: dict[str, Any], about: tuple[str | None, ...]) -> None:
+    request = check_request(operation, arguments)
+    assert (request.path, request.source, request.dest) == about
 
 
 _ODD = st.one_of(
@@ -418,14 +363,14 @@ def test_whatever_is_asked_is_a_request_that_can_be_kept_or_an_invalid_request(
 
 
 def test_the_states_of_jobs_and_uploads_are_these() -> None:
-    final = {"succeeded", "failed", "cancelled"}
-    assert set(JobState) == {"queued", "running", "verifying", "retrying", "paused"} | final
-    assert set(contract.FINAL_STATES) == final
+    final, claimable = {"succeeded", "failed", "cancelled"}, {"queued", "retrying", "verifying"}
+    assert set(JobState) == {"running", "paused"} | claimable | final
+    assert (set(FINAL_STATES), set(CLAIMABLE_STATES)) == (final, claimable)
     assert set(UploadState) == {"opening", "open", "completing", "completed", "aborting", "gone"}
 
 
 def test_the_queues_are_ours_alone() -> None:
-    assert (contract.JOBS_QUEUE, contract.READS_QUEUE) == ("blobferry", "blobferry.reads")
+    assert (JOBS_QUEUE, READS_QUEUE) == ("blobferry", "blobferry.reads")
 
 
 #: What others may read in the rows. There may be more.

@@ -5,6 +5,8 @@ import inspect
 import json
 import pickle
 import re
+from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -42,42 +44,36 @@ def example(kind: type[BlobferryError]) -> BlobferryError:
     return kind(*ARGUMENTS.get(kind.__name__, ("what happened: ä ☃",)))
 
 
+def through_pickle(error: BlobferryError, protocol: int) -> Any:
+    return pickle.loads(pickle.dumps(error, protocol))
+
+
+def through_celery(error: BlobferryError) -> Any:
+    app = Celery("test", set_as_current=False, broker="memory://", backend="cache+memory://")
+    backend = Backend(app, serializer="json")
+    return backend.exception_to_python(json.loads(json.dumps(backend.prepare_exception(error, serializer="json"))))
+
+
+#: Every way that an error travels.
+WAYS: dict[str, Callable[[BlobferryError], Any]] = {
+    **{f"pickle {number}": partial(through_pickle, protocol=number) for number in range(pickle.HIGHEST_PROTOCOL + 1)},
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "its arguments by name": lambda error: type(error)(**inspect.signature(type(error)).bind(*error.args).arguments),
+    "Celery's JSON results": through_celery,
+}
 every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
 
 @every_class
-def test_an_error_survives_pickle_with_its_attributes(kind: type[BlobferryError]) -> None:
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_an_error_survives_with_its_attributes(
+    kind: type[BlobferryError], way: Callable[[BlobferryError], Any]
+) -> None:
     error = example(kind)
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        again = pickle.loads(pickle.dumps(error, protocol))
-        assert type(again) is kind
-        assert (again.args, vars(again), str(again)) == (error.args, vars(error), str(error))
-
-
-@every_class
-def test_an_error_survives_copy_and_stays_hashable(kind: type[BlobferryError]) -> None:
-    error = example(kind)
-    for again in (copy.copy(error), copy.deepcopy(error)):
-        assert (type(again), again.args, vars(again), str(again)) == (kind, error.args, vars(error), str(error))
-    assert {error: 1}[error] == 1
-
-
-@every_class
-def test_an_error_takes_its_arguments_by_name_as_well(kind: type[BlobferryError]) -> None:
-    error = example(kind)
-    again = kind(**inspect.signature(kind).bind(*error.args).arguments)
-    assert (again.args, vars(again), str(again)) == (error.args, vars(error), str(error))
-
-
-@every_class
-def test_an_error_survives_celerys_json_results(kind: type[BlobferryError]) -> None:
-    app = Celery("test", set_as_current=False, broker="memory://", backend="cache+memory://")
-    backend = Backend(app, serializer="json")
-    error = example(kind)
-    stored = json.loads(json.dumps(backend.prepare_exception(error, serializer="json")))
-    again = backend.exception_to_python(stored)
-    assert type(again) is kind
-    assert (again.args, vars(again), str(again)) == (error.args, vars(error), str(error))
+    again = way(error)
+    assert (type(again), again.args, vars(again), str(again)) == (kind, error.args, vars(error), str(error))
+    assert {error: 1}[error] == 1  # it is hashable
 
 
 @every_class

@@ -24,6 +24,14 @@ def line(message: str = "part uploaded", *args: object, exc_info: Any = None, **
     return parsed
 
 
+def raised(error: Exception) -> Any:
+    """What ``sys.exc_info`` tells of it where it is caught."""
+    try:
+        raise error
+    except Exception:
+        return sys.exc_info()
+
+
 def test_a_record_says_when_how_bad_who_and_what() -> None:
     found = line("%s parts", 3)
     moment = datetime.fromisoformat(found.pop("time"))
@@ -61,10 +69,7 @@ def test_another_threads_lines_are_not_about_our_job() -> None:
 
 
 def test_a_traceback_stays_in_its_line() -> None:
-    try:
-        raise ZeroDivisionError("a bug")
-    except ZeroDivisionError:
-        found = line("unexpected error", exc_info=sys.exc_info())
+    found = line("unexpected error", exc_info=raised(ZeroDivisionError("a bug")))
     assert "ZeroDivisionError: a bug" in found["traceback"]
     assert "\n" in found["traceback"]
 
@@ -81,12 +86,8 @@ def test_a_traceback_stays_in_its_line() -> None:
     ],
 )
 def test_whatever_is_logged_no_secret_of_a_url_is_written(said: str) -> None:
-    assert "C4NARY" not in json.dumps(line(said))
-    assert "C4NARY" not in json.dumps(line("%s", said, extra_fact={"reason": [said]}))
-    try:
-        raise ValueError(said)
-    except ValueError:
-        assert "C4NARY" not in json.dumps(line("failed", exc_info=sys.exc_info()))
+    told = line("failed", exc_info=raised(ValueError(said)))
+    assert "C4NARY" not in json.dumps([line(said), line("%s", said, extra_fact={"reason": [said]}), told])
 
 
 def test_what_holds_no_secret_is_written_as_it_is() -> None:

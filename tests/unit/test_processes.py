@@ -17,6 +17,12 @@ WORKER = "c0ffee01"
 
 
 @pytest.fixture
+def family() -> WorkerProcesses:
+    """The processes of a worker whose parent is this one."""
+    return WorkerProcesses(WORKER, getpid())
+
+
+@pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     yield process
@@ -25,9 +31,8 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_killed_child_is_missed_even_before_its_parent_has_waited_for_it(
-    child: subprocess.Popen[bytes],
+    family: WorkerProcesses, child: subprocess.Popen[bytes]
 ) -> None:
-    family = WorkerProcesses(WORKER, getpid())
     assert not family.has_lost_one()
     assert family.dead([process_name(WORKER, child.pid)]) == []
     child.kill()
@@ -37,9 +42,11 @@ def test_a_killed_child_is_missed_even_before_its_parent_has_waited_for_it(
     assert family.dead([process_name(WORKER, child.pid)]) == [process_name(WORKER, child.pid)]
 
 
-def test_the_processes_of_other_workers_are_none_of_its_business() -> None:
-    family = WorkerProcesses(WORKER, getpid())
-    assert family.dead([process_name("deadbeef", 1), "an-older-worker:7", ""]) == []
+def test_the_processes_of_other_workers_and_of_a_host_renamed_are_none_of_its_business(
+    family: WorkerProcesses, child: subprocess.Popen[bytes]
+) -> None:
+    others = [process_name("deadbeef", 1), "an-older-worker:7", "", f"{WORKER}@the-name-before:{child.pid}"]
+    assert family.dead(others) == []
 
 
 def test_a_parent_that_is_gone_has_no_children() -> None:
@@ -50,20 +57,15 @@ def test_a_parent_that_is_gone_has_no_children() -> None:
     assert family.dead([process_name(WORKER, process.pid)]) == [], "that it is dead is not known, then"
 
 
-def test_a_host_that_gets_another_name_kills_nobody(child: subprocess.Popen[bytes]) -> None:
-    family = WorkerProcesses(WORKER, getpid())
-    assert family.dead([f"{WORKER}@the-name-before:{child.pid}"]) == []
-
-
 def test_the_caretaker_frees_the_job_of_a_dead_child_and_no_other(
-    sqlite_database: Database, world: World, child: subprocess.Popen[bytes]
+    sqlite_database: Database, world: World, family: WorkerProcesses, child: subprocess.Popen[bytes]
 ) -> None:
     dead, alive, elsewhere = (submit(sqlite_database, arguments={"path": f"/{name}"}) for name in "abc")
     claim(sqlite_database, dead, worker=process_name(WORKER, 2**22 + 1))  # above the highest process id of Linux
     claim(sqlite_database, alive, worker=process_name(WORKER, child.pid))
     claim(sqlite_database, elsewhere, worker=process_name("deadbeef", 2**22 + 1))
     with world.worker() as runtime:
-        swept = Caretaker(runtime, lambda message: True, WorkerProcesses(WORKER, getpid())).sweep()
+        swept = Caretaker(runtime, lambda message: True, family).sweep()
     assert swept.requeued == 1
     row = job_row(sqlite_database, dead)
     assert (row.state, row.crashes, row.error_code) == ("retrying", 1, "worker_died")

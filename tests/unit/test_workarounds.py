@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
+from io import BytesIO
 from typing import Any
 
 import boto3
@@ -99,18 +100,10 @@ def test_celery_subscribing_to_the_result_before_it_sends_a_task_is_still_there(
 
 
 def bare_client(endpoint: str = "http://127.0.0.1:9") -> Any:
-    return boto3.client(
-        "s3",
-        region_name="us-east-1",
-        endpoint_url=endpoint,
-        aws_access_key_id="a",
-        aws_secret_access_key="b",
-        config=Config(
-            retries={"total_max_attempts": 1},
-            request_checksum_calculation="when_required",
-            s3={"payload_signing_enabled": False},
-        ),
-    )
+    access = {"region_name": "us-east-1", "aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    unsigned = {"request_checksum_calculation": "when_required", "s3": {"payload_signing_enabled": False}}
+    config = Config(retries={"total_max_attempts": 1}, **unsigned)
+    return boto3.client("s3", endpoint_url=endpoint, config=config, **access)
 
 
 def headers_of(operation: str, **arguments: Any) -> dict[str, str]:
@@ -119,7 +112,7 @@ def headers_of(operation: str, **arguments: Any) -> dict[str, str]:
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         seen.update((name.lower(), str(value)) for name, value in request.headers.items())
-        return AWSResponse(request.url, 200, {}, NoBody())
+        return AWSResponse(request.url, 200, {}, urllib3.HTTPResponse(BytesIO(), preload_content=False))
 
     client = bare_client()
     client.meta.events.register("before-send.s3", answer)
@@ -127,32 +120,16 @@ def headers_of(operation: str, **arguments: Any) -> dict[str, str]:
     return seen
 
 
-class NoBody:
-    """The body of an answer that has none."""
-
-    def stream(self) -> Iterator[bytes]:
-        return iter(())
-
-
-class File:
+class File(BytesIO):
     """A body that is read, as our parts are."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
 
     def __len__(self) -> int:
         return 4
 
-    def read(self, size: int = -1) -> bytes:
-        if self.error is not None:
-            raise self.error
-        return b""
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return 0
-
-    def tell(self) -> int:
-        return 0
+class BrokenFile(File):
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError("disk")
 
 
 def test_botocore_asking_expect_100_continue_for_each_file_is_still_there() -> None:
@@ -189,7 +166,7 @@ def test_botocore_taking_an_error_of_the_body_for_one_of_the_network_is_still_th
             pass
 
     with server(read_all) as port, pytest.raises(BotoCoreError):
-        bare_client(f"http://127.0.0.1:{port}").put_object(Bucket="b", Key="k", Body=File(OSError("disk")))
+        bare_client(f"http://127.0.0.1:{port}").put_object(Bucket="b", Key="k", Body=BrokenFile())
 
 
 # --- urllib3 and http.client -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ without reading the source again. CRC64NVME runs at 20 GiB/s and more, hence the
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO, FileIO
 from typing import Any, Final, Self
 
 from awscrt import checksums as crt
@@ -27,10 +28,11 @@ FULL_OBJECT_ALGORITHMS: Final[Mapping[str, str]] = {name.lower(): name for name 
 class Digests:
     """The checksums of bytes that are passed in piece by piece, each by one of ALGORITHMS."""
 
-    def __init__(self, *algorithms: str) -> None:
+    def __init__(self, *algorithms: str | None) -> None:
+        """None stands for no algorithm."""
         self.size = 0  #: bytes passed in so far
         self._md5 = hashlib.md5(usedforsecurity=False) if "MD5" in algorithms else None
-        self._crcs = {name: 0 for name in algorithms if name != "MD5"}
+        self._crcs = {name: 0 for name in algorithms if name and name != "MD5"}
 
     def update(self, piece: bytes | memoryview) -> Self:
         """Add the next bytes."""
@@ -55,15 +57,25 @@ class Digests:
         return self._md5.hexdigest()
 
 
+def digests_of(body: Body | FileIO | BytesIO, *algorithms: str | None) -> Digests:
+    """The checksums of a body or a file, which is read through and rewound."""
+    digests = Digests(*algorithms)
+    body.seek(0)
+    while piece := body.read(_READ):
+        digests.update(piece)
+    body.seek(0)
+    return digests
+
+
 def checksum_of(body: Body, algorithm: str) -> str | None:
     """The checksum of a body, which is read through and rewound; None for ``none``."""
     name = algorithm.upper()
-    return None if name == "NONE" else _digest(body, name).checksum(name)
+    return None if name == "NONE" else digests_of(body, name).checksum(name)
 
 
 def md5_etag_of(body: Body) -> str:
     """The ETag, without quotes, that many stores give to exactly these bytes. The body is read through and rewound."""
-    return _digest(body, "MD5").md5
+    return digests_of(body, "MD5").md5
 
 
 def join_checksums(parts: Iterable[tuple[str | None, int]]) -> str | None:
@@ -93,12 +105,3 @@ def multipart_etag(etags: Iterable[str]) -> str | None:
 
 def _encoded(algorithm: str, value: int) -> str:
     return f"{algorithm}:{b64encode(value.to_bytes(_CRCS[algorithm][2], 'big')).decode()}"
-
-
-def _digest(body: Body, algorithm: str) -> Digests:
-    digests = Digests(algorithm)
-    body.seek(0)
-    while piece := body.read(_READ):
-        digests.update(piece)
-    body.seek(0)
-    return digests

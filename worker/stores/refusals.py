@@ -10,6 +10,7 @@ from worker.errors import (
     KeyNotFoundError,
     PreconditionFailedError,
     RangeNotSatisfiableError,
+    UploadNotFoundError,
 )
 from worker.stores.blob_values import Condition, DeleteFailure, Limits, PartReceipt
 from worker.stores.checksums import ALGORITHMS
@@ -71,6 +72,11 @@ def check_condition(store: str, key: str, condition: Condition | None, etag: str
 def key_not_found(store: str, bucket: str, key: str) -> KeyNotFoundError:
     """The error for a key that has no blob."""
     return KeyNotFoundError(f"{store}: nothing is stored under {key!r} in {bucket!r}")
+
+
+def upload_not_found(store: str, key: str, upload_id: str) -> UploadNotFoundError:
+    """The error for an upload that is not open."""
+    return UploadNotFoundError(f"{store}: no upload {upload_id!r} to {key!r}: completed, aborted or never opened")
 
 
 def check_if_match(store: str, key: str, etag: str, if_match: str | None) -> None:

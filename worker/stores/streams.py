@@ -1,6 +1,9 @@
 """The bytes that go into a store and come out of it."""
 
+from collections.abc import Iterator
 from typing import Protocol
+
+from worker.units import MIB
 
 
 class Body(Protocol):
@@ -36,3 +39,15 @@ class Reader(Protocol):
     def close(self) -> None:
         """Release the connection."""
         ...
+
+
+def pieces_of(body: Body | bytes) -> Iterator[bytes | memoryview]:
+    """A body from its beginning, at most a MiB at a time and at most one byte more than it says it has."""
+    if isinstance(body, bytes):
+        yield body
+        return
+    body.seek(0)
+    left = len(body) + 1
+    while left > 0 and (piece := body.read(min(MIB, left))):
+        left -= len(piece)
+        yield piece

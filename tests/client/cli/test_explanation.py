@@ -2,178 +2,152 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import insert
 
 from blobferry import Client, Job, JobState
 from blobferry.cli.explanation import explanation
 from blobferry.cli.wording import briefly
 from blobferry.sql.clock import db_now
-from blobferry.sql.tables import attempts
 from tests.client.conftest import MIB, SOURCE, Command, Site
 
 CLOCK = r"\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d"
 SLOW = {"error_code": "slow_down", "error_message": "asks for fewer requests"}
+DIED = {"error_code": "worker_died", "error_message": "worker w died"}
 SENT = "sent; succeeds once Stat shows the blob"
-RUNNING = {"state": "running", "worker": "w1@host:7", "attempt": 1, "size": 4 * MIB, "bytes_done": MIB}
+WAITS = "waits for a free worker slot"
+QUARTER = {"size": 4 * MIB, "bytes_done": MIB}
+RUNNING = {"state": "running", "worker": "w1@host:7", "attempt": 1, **QUARTER}
 LEASED = RUNNING | {"lease_expires_at": db_now(12.9)}
+RETRYING = {"state": "retrying", "run_at": db_now(12.9), **SLOW}
 
-#: name: (values of the row, the upload's, why, what comes next)
-SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
-    "just submitted": ({}, {}, "waits for a free worker slot, not yet published by a caretaker", "then it runs"),
-    "published": (
-        {"published_at": db_now(-3.2)},
-        {},
-        r"waits for a free worker slot, published [34] s ago",
-        "then it runs",
+
+class Situation(NamedTuple):
+    """Patterns of what is said, and what the row and its upload hold."""
+
+    why: str
+    follows: str = "then it runs"
+    row: Mapping[str, Any] = {}
+    upload: Mapping[str, Any] = {}
+
+
+def open_until(seconds: float) -> dict[str, Any]:
+    """An upload that is kept for so long."""
+    return {"state": "open", "size": 4 * MIB, "recheck_at": db_now(seconds)}
+
+
+SITUATIONS = {
+    "just submitted": Situation(f"{WAITS}, not yet published by a caretaker"),
+    "published": Situation(rf"{WAITS}, published [34] s ago", row={"published_at": db_now(-3.2)}),
+    "forgotten": Situation(
+        rf"{WAITS}, not published since ({CLOCK}): check that a worker runs",
+        row={"updated_at": db_now(-60), "created_at": db_now(-60)},
     ),
-    "forgotten": (
-        {"updated_at": db_now(-60), "created_at": db_now(-60)},
-        {},
-        rf"waits for a free worker slot, not published since ({CLOCK}): check that a worker runs",
-        "then it runs",
+    "before its time": Situation(
+        rf"not before ({CLOCK}) \(in 5 min\)", f"then it {WAITS}", row={"run_at": db_now(300)}
     ),
-    "before its time": (
-        {"run_at": db_now(300)},
-        {},
-        rf"not before ({CLOCK}) \(in 5 min\)",
-        "then it waits for a free worker slot",
-    ),
-    "between two slices": (
-        {"attempt": 1, "size": 4 * MIB, "bytes_done": MIB},
-        {},
-        "between two slices: waits for a free worker slot, not yet published by a caretaker",
+    "between two slices": Situation(
+        f"between two slices: {WAITS}, not yet published by a caretaker",
         r"then it continues after 1.0 of 4.0 MiB \(25%\)",
+        row={"attempt": 1, **QUARTER},
     ),
-    "running": (
-        LEASED,
-        {},
+    "running": Situation(
         r"on w1@host:7: 1.0 of 4.0 MiB \(25%\)",
         r"the lease of w1@host:7 expires in 1[123] s unless it is renewed; then another worker takes over",
+        row=LEASED,
     ),
-    "worker silent": (
-        RUNNING | {"lease_expires_at": db_now(-3)},
-        {},
+    "worker silent": Situation(
         r"on w1@host:7: .*",
         r"the lease of w1@host:7 expired [34] s ago; the next sweep gives the job to another worker",
+        row=RUNNING | {"lease_expires_at": db_now(-3)},
     ),
-    "past the return": (
-        LEASED | {"phase": "completing"},
-        {},
+    "past the return": Situation(
         "on w1@host:7: completing the upload",
         r"the lease of .* another worker takes over; too late to cancel",
+        row=LEASED | {"phase": "completing"},
     ),
-    "pausing": (
-        LEASED | {"pause_requested": True},
-        {},
-        "on .*",
-        "pause requested; takes effect after the current part",
+    "pausing": Situation(
+        "on .*", "pause requested; takes effect after the current part", row=LEASED | {"pause_requested": True}
     ),
-    "cancelling": (
-        LEASED | {"cancel_requested": True, "pause_requested": True},
-        {},
+    "cancelling": Situation(
         "on .*",
         "cancel requested; takes effect after the current part",
+        row=LEASED | {"cancel_requested": True, "pause_requested": True},
     ),
-    "cancelling idle": (
-        {"cancel_requested": True},
-        {},
-        "waits for a free worker slot.*",
-        "cancel requested; takes effect within seconds",
+    "cancelling idle": Situation(
+        f"{WAITS}.*", "cancel requested; takes effect within seconds", row={"cancel_requested": True}
     ),
-    "too late to cancel": (
-        {"cancel_requested": True, "state": "verifying", "phase": "verifying"},
-        {},
+    "too late to cancel": Situation(
         SENT,
         "next poll as soon as a worker has a free slot",
+        row={"cancel_requested": True, "state": "verifying", "phase": "verifying"},
     ),
-    "late": (
-        {"deadline": db_now(-5)},
-        {},
-        "waits for a free worker slot.*",
-        rf"its deadline ({CLOCK}) has passed; it fails within seconds",
+    "late": Situation(
+        f"{WAITS}.*", rf"its deadline ({CLOCK}) has passed; it fails within seconds", row={"deadline": db_now(-5)}
     ),
-    "retrying": (
-        {"state": "retrying", "attempt": 3, "failures": 3, "max_attempts": 8, "run_at": db_now(12.9), **SLOW},
-        {},
+    "retrying": Situation(
         rf"retry 3 of 7 at ({CLOCK}) \(in 1[123] s\) because slow_down: asks for fewer requests",
-        "then it runs",
+        row=RETRYING | {"attempt": 3, "failures": 3, "max_attempts": 8},
     ),
-    "retrying, counted by a worker of the last version": (
-        {"state": "retrying", "attempt": 3, "failures": 3, "run_at": db_now(12.9), **SLOW},
-        {},
-        r"retry 3 at .*",
-        "then it runs",
+    "retrying, counted by a worker of the last version": Situation(
+        r"retry 3 at .*", row=RETRYING | {"attempt": 3, "failures": 3}
     ),
-    "retrying, counted by two workers that are set differently": (
-        {"state": "retrying", "attempt": 9, "failures": 9, "max_attempts": 8, "run_at": db_now(12.9), **SLOW},
-        {},
-        r"retry 9 at .*",
-        "then it runs",
+    "retrying, counted by two workers that are set differently": Situation(
+        r"retry 9 at .*", row=RETRYING | {"attempt": 9, "failures": 9, "max_attempts": 8}
     ),
-    "worker died": (
-        {
-            "state": "retrying",
-            "attempt": 2,
-            "crashes": 2,
-            "error_code": "worker_died",
-            "error_message": "worker w died",
-        },
-        {},
-        "waits for a free worker slot, .* because worker_died: worker w died "
-        r"\(worker died 2 times\)",
-        "then it runs",
+    "worker died": Situation(
+        rf"{WAITS}, .* because worker_died: worker w died \(worker died 2 times\)",
+        row={"state": "retrying", "attempt": 2, "crashes": 2, **DIED},
     ),
-    "verifying": (
-        {"state": "verifying", "polls": 2, "run_at": db_now(4.9), "verify_until": db_now(200)},
-        {},
+    "verifying": Situation(
         f"{SENT}, which it has not in 2 polls",
         rf"next poll at ({CLOCK}) \(in [345] s\), gives up at ({CLOCK})",
+        row={"state": "verifying", "polls": 2, "run_at": db_now(4.9), "verify_until": db_now(200)},
     ),
-    "paused": (
-        {"state": "paused", "pause_requested": True},
-        {"state": "open", "size": 4 * MIB, "recheck_at": db_now(7 * 86_400)},
+    "paused": Situation(
         "pause requested",
         rf"its upload, with 1.0 of 4.0 MiB stored, is kept until ({CLOCK}) \(in 7 d\); "
         r"`blobferry resume JOB` lets it continue",
+        row={"state": "paused", "pause_requested": True},
+        upload=open_until(7 * 86_400),
     ),
-    "paused before it began": ({"state": "paused"}, {}, "pause requested", "`blobferry resume JOB` lets it continue"),
-    "failed, parts kept": (
-        {"state": "failed", **SLOW},
-        {"state": "open", "size": 4 * MIB, "recheck_at": db_now(86_400)},
+    "paused before it began": Situation(
+        "pause requested", "`blobferry resume JOB` lets it continue", row={"state": "paused"}
+    ),
+    "failed, parts kept": Situation(
         "slow_down: asks for fewer requests",
         "`blobferry retry JOB` continues after the 1.0 of 4.0 MiB that are stored "
         rf"until ({CLOCK}) \(in 24 h\), and starts again later",
+        row={"state": "failed", **SLOW},
+        upload=open_until(86_400),
     ),
-    "failed, parts given up": (
-        {"state": "failed", **SLOW},
-        {"state": "open", "size": 4 * MIB, "recheck_at": db_now(-1)},
+    "failed, parts given up": Situation(
         "slow_down: .*",
         "`blobferry retry JOB` starts it again",
+        row={"state": "failed", **SLOW},
+        upload=open_until(-1),
     ),
-    "failed, too late to retry": (
-        {"state": "failed", "error_code": "deadline", "deadline": db_now(-5)},
-        {},
+    "failed, too late to retry": Situation(
         "deadline",
         "its deadline has passed; submit it again",
+        row={"state": "failed", "error_code": "deadline", "deadline": db_now(-5)},
     ),
-    "source changed": (
-        {"state": "failed", "error_code": "source_changed"},
-        {},
+    "source changed": Situation(
         "source_changed",
         "`blobferry retry JOB` starts it again, with the source as it is now",
+        row={"state": "failed", "error_code": "source_changed"},
     ),
-    "cancelled": (
-        {"state": "cancelled"},
-        {"state": "aborting"},
+    "cancelled": Situation(
         "nothing more will be done",
         "what it had sent is being removed",
+        row={"state": "cancelled"},
+        upload={"state": "aborting"},
     ),
-    "succeeded": ({"state": "succeeded", "size": 5}, {}, "Stat shows 5 B at /a", ""),
+    "succeeded": Situation("Stat shows 5 B at /a", "", row={"state": "succeeded", "size": 5}),
 }
 
 
@@ -186,18 +160,15 @@ class Matching(str):
         return isinstance(other, str) and re.fullmatch(str(self), other) is not None
 
 
-@pytest.mark.parametrize(("values", "upload", "why", "follows"), SITUATIONS.values(), ids=SITUATIONS)
-def test_status_says_why_and_what_comes_next(
-    ferry: Client, site: Site, values: dict[str, Any], upload: dict[str, Any], why: str, follows: str
-) -> None:
+@pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
+def test_status_says_why_and_what_comes_next(ferry: Client, site: Site, situation: Situation) -> None:
     job = ferry.write_stream("/a", SOURCE)
-    if values:
-        site.change(job, **values)
-    if upload:
-        site.add_upload(job, (MIB,), **upload)
+    site.change(job, **situation.row)
+    if situation.upload:
+        site.add_upload(job, (MIB,), **situation.upload)
     said = explanation(ferry.situation(job.id))
     # A pattern is matched whole: nothing else is said.
-    assert (said.why, said.next.replace(job.id, "JOB")) == (Matching(why), Matching(follows))
+    assert (said.why, said.next.replace(job.id, "JOB")) == (Matching(situation.why), Matching(situation.follows))
 
 
 def test_a_job_that_waits_for_another_names_it(ferry: Client, site: Site) -> None:
@@ -241,15 +212,13 @@ def test_jobs_that_come_first_are_counted(ferry: Client, site: Site) -> None:
 def job(client: Client, sqlite_site: Site) -> Job:
     """A job with two attempts behind it and an upload that is kept."""
     job = client.write_stream("/a", SOURCE)
-    sqlite_site.change(job, state="failed", attempt=2, size=4 * MIB, **SLOW)
+    red = {"error_code": "slow_down", "error_message": "asks for fewer \x1b[31mrequests"}
+    sqlite_site.change(job, state="failed", attempt=2, size=4 * MIB, **red)
     sqlite_site.add_upload(job, (MIB,), state="open", size=4 * MIB, recheck_at=db_now(86_400))
     ended = {"outcome": "died", "error_code": "worker_died", "error_message": "gone\x1b[31m", "bytes_sent": 5 * MIB}
     times = {"started_at": db_now(-100.5), "finished_at": db_now(-70)}
-    with sqlite_site.database.begin() as session:
-        session.execute(insert(attempts).values(job_id=job.id, attempt=1, worker="w1@host:7", **times, **ended))
-        session.execute(
-            insert(attempts).values(job_id=job.id, attempt=2, worker="w2@host:8", remark="begun again from byte 0")
-        )
+    sqlite_site.add_attempt(job, attempt=1, worker="w1@host:7", **times, **ended)
+    sqlite_site.add_attempt(job, attempt=2, worker="w2@host:8", remark="begun again from byte 0")
     return job
 
 
@@ -257,13 +226,11 @@ def test_status_prints_the_history_a_line_for_each_attempt(command: Command, job
     done = command("status", job.id)
     lines = done.stdout.splitlines()
     assert (done.exit_code, done.stderr, "\x1b" in done.stdout) == (0, "", False)
-    assert lines[-2] == Matching(
-        rf"history +1\. ({CLOCK}), 3[01] s on w1@host:7, 5\.0 MiB sent: died \(worker_died: gone\\x1b\[31m\)"
-    )
-    assert lines[-1] == Matching(
-        rf" +2\. ({CLOCK}), \d s on w2@host:8, 0 B sent: not ended \[begun again from byte 0\]"
-    )
-    assert lines[1] == "state       failed: slow_down: asks for fewer requests"
+    assert lines[-2:] == [
+        Matching(rf"history +1\. ({CLOCK}), 3[01] s on w1@host:7, 5\.0 MiB sent: died \(worker_died: gone\\x1b\[31m\)"),
+        Matching(rf" +2\. ({CLOCK}), \d s on w2@host:8, 0 B sent: not ended \[begun again from byte 0\]"),
+    ]
+    assert lines[1] == r"state       failed: slow_down: asks for fewer \x1b[31mrequests"
     assert lines[2].startswith(
         f"next        `blobferry retry {job.id}` continues after the 1.0 of 4.0 MiB that are stored"
     )
@@ -271,7 +238,7 @@ def test_status_prints_the_history_a_line_for_each_attempt(command: Command, job
 
 def test_status_in_json_holds_the_same_facts(command: Command, client: Client, job: Job) -> None:
     said = json.loads(command("status", job.id, "--json").stdout)
-    assert said["explanation"].startswith("slow_down: asks for fewer requests; `blobferry retry ")
+    assert said["explanation"].startswith(r"slow_down: asks for fewer \x1b[31mrequests; `blobferry retry ")
     assert [attempt["outcome"] for attempt in said["attempts"]] == ["died", None]
     assert [upload["bytes_at_risk"] for upload in said["uploads"]] == [MIB]
     assert datetime.fromisoformat(said.pop("seen_at")).utcoffset() == timedelta()

@@ -2,38 +2,23 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState
-from models import Database, queries
+from models import Database
 from models.queries import HOST_GONE
-from tests.doubles import DeathError, FaultyStore, Fuse, FusedDatabase, HookedStore, RecordingStore, WrappedStore, blob
-from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, requesting
-from tests.models.rows import (
-    ago,
-    attempts,
-    change,
-    change_upload,
-    expire_lease,
-    job_row,
-    outcomes,
-    part_rows,
-    take_away,
-    uploads,
-)
+from tests.doubles import BytesReader, DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
+from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, FailingDatabase, World, at, on_each_database
+from tests.models.rows import ago
 from tests.transfer.download.test_destination import mounted, needs_mount
 from worker import drain
-from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
-from worker.jobs.runner import run_job
-from worker.maintenance.caretaker import Caretaker
-from worker.stores.memory.memory_store import MemoryReader
+from worker.jobs.outcome import NotClaimed
 from worker.units import KIB
 
 SIZE = 95
@@ -43,7 +28,6 @@ class Reading(World):
     """A world whose data lie at the path, with an old file where they are to go."""
 
     def __init__(self, database: Database, directory: Path, size: int = SIZE) -> None:
-        directory.mkdir(exist_ok=True)
         super().__init__(database, directory, size)
         self.memory.put(KEY, self.data)
         self.file.write_bytes(OLD)
@@ -58,27 +42,14 @@ class Reading(World):
         """Names beside the file's."""
         return sorted(set(os.listdir(self.file.parent)) - {self.file.name})
 
-    def sweep(self) -> None:
-        with self.worker() as runtime:
-            Caretaker(runtime, lambda message: True).sweep()
+    def goes_to_another_host(self, job_id: str) -> None:
+        """Where the paths of the job's upload mean other files."""
+        self.change_upload(self.uploads(job_id)[0].id, endpoint="file://elsewhere")
 
 
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> Reading:
-    return Reading(sqlite_database, tmp_path / "outgoing")
-
-
-def at_get(number: int, action: Callable[[], object]) -> Callable[[str], None]:
-    """Does it at the n-th get."""
-    gets: list[str] = []
-
-    def hook(verb: str) -> None:
-        if verb == "get":
-            gets.append(verb)
-            if len(gets) == number:
-                action()
-
-    return hook
+def world(world_database: Database, tmp_path: Path, size: int) -> Reading:
+    return Reading(world_database, tmp_path / "outgoing", size)
 
 
 def fetched(*stores: RecordingStore) -> list[int]:
@@ -86,69 +57,51 @@ def fetched(*stores: RecordingStore) -> list[int]:
     return sorted(call.args[1] for store in stores for call in store.named("get"))
 
 
-def stopped_by_an_error(world: Reading, gets: int = 5, **arguments: Any) -> tuple[str, set[int]]:
+def stopped_by_an_error(world: Reading) -> tuple[str, set[int]]:
     """A job whose first run ended in a transient error, and where the parts begin that have rows."""
-    job_id = world.read(**arguments)
-    assert isinstance(world.run(job_id, FaultyStore(world.memory, "get", fail_at=gets, times=100)), Rescheduled)
-    due(world, job_id)
-    (upload,) = uploads(world.database, job_id)
-    rows = {part.offset for part in part_rows(world.database, upload.id)}
+    job_id = world.read()
+    world.put_off(job_id, FaultyStore(world.memory, "get", fail_at=5, times=100))
+    (upload,) = world.uploads(job_id)
+    rows = {part.offset for part in world.part_rows(upload.id)}
     assert rows
-    assert len(world.partials()) == 1
-    assert world.seen() == OLD
+    assert (world.seen(), len(world.partials())) == (OLD, 1)
     return job_id, rows
 
 
-def died(world: Reading, store: Any) -> str:
-    """A job whose worker died, and whose lease ran out."""
+def stopped_by_a_death(world: Reading) -> str:
+    """A job whose worker died in the middle, and which was then cancelled."""
     job_id = world.read()
-    with pytest.raises(DeathError):
-        world.run(job_id, store)
-    expire_lease(world.database, job_id)
+    world.crash(job_id, world.dying("get", number=5))
     assert len(world.partials()) == 1
+    world.change(job_id, cancel_requested=True)
     return job_id
 
 
 # --- it works --------------------------------------------------------------------------------------------------------
 
 
+@on_each_database
 @pytest.mark.parametrize(("size", "offset"), [(0, 0), (1, 0), (PART, 0), (SIZE, 0), (SIZE, 13), (SIZE, 94)])
-def test_a_job_brings_its_blob_to_the_file(size: int, offset: int, database: Database, tmp_path: Path) -> None:
-    world = Reading(database, tmp_path / "outgoing", size)
+def test_a_job_brings_its_blob_to_the_file(size: int, offset: int, world: Reading) -> None:
     job_id, recording = world.read(offset=offset), RecordingStore(world.memory)
-    outcome = world.run(job_id, recording)
-    assert isinstance(outcome, Finished)
-    assert outcome.error is None
-    assert world.seen() == world.data[offset:]
-    assert world.partials() == []
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
-    row, count = job_row(database, job_id), size - offset
+    outcome = world.succeed(job_id, recording)
+    assert (world.seen(), world.partials()) == (world.data[offset:], [])
+    row, count = world.job_row(job_id), size - offset
     expected = {"path": PATH, "dest": world.file.as_uri(), "size": count, "etag": world.memory.head(KEY).etag}
     assert outcome.result == row.result == expected
     assert (row.dest, row.size, row.bytes_done, row.bytes_sent) == (world.file.as_uri(), count, count, count)
-    assert [(attempt.outcome, attempt.bytes_sent) for attempt in attempts(database, job_id)] == [("succeeded", count)]
-    (upload,) = uploads(database, job_id)
+    assert [(attempt.outcome, attempt.bytes_sent) for attempt in world.attempts(job_id)] == [("succeeded", count)]
+    (upload,) = world.uploads(job_id)
     assert (upload.state, upload.key, upload.bucket) == ("completed", str(world.file), str(world.file.parent))
     assert upload.endpoint == f"file://{gethostname()}"
-    assert fetched(recording) == list(range(offset, size, PART))
-    assert blob(world.memory, KEY) == world.data
-
-
-def test_a_file_that_is_not_there_yet_is_made(world: Reading) -> None:
-    world.file.unlink()
-    job_id = world.read()
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
-    assert world.seen() == world.data
+    assert (fetched(recording), blob(world.memory, KEY)) == (list(range(offset, size, PART)), world.data)
 
 
 @pytest.mark.parametrize("offset", [SIZE, SIZE + 1, 10**9])
 def test_an_offset_at_or_past_the_end_gives_an_empty_file(offset: int, world: Reading) -> None:
     job_id = world.read(offset=offset)
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
-    assert world.seen() == b""
-    assert job_row(world.database, job_id).size == 0
+    world.succeed(job_id)
+    assert (world.seen(), world.job_row(job_id).size) == (b"", 0)
 
 
 def test_running_a_finished_job_again_does_nothing(world: Reading) -> None:
@@ -167,99 +120,83 @@ def test_a_destination_outside_of_the_roots_fails_the_job_with_nothing_fetched(w
     (world.file.parent / "link").symlink_to(tmp_path / "elsewhere")
     for dest in (tmp_path / "elsewhere" / "f", world.file.parent / "link" / "f", world.file.parent / "nowhere" / "f"):
         job_id, recording = world.read(dest=dest.as_uri()), RecordingStore(world.memory)
-        assert isinstance(world.run(job_id, recording), Finished)
-        assert has_ended(world, job_id, JobState.FAILED, "destination_not_allowed")
-        assert gethostname() in str(job_row(world.database, job_id).error_message)
-        assert recording.calls == []
-        assert uploads(world.database, job_id) == []
+        assert gethostname() in world.fail(job_id, "destination_not_allowed", recording)
+        assert (recording.calls, world.uploads(job_id)) == ([], [])
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
-def test_an_unknown_storage_fails_the_job(world: Reading) -> None:
-    job_id = world.read(storage="nowhere")
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.FAILED, "configuration")
-    assert (world.seen(), world.partials()) == (OLD, [])
-
-
-def test_a_missing_blob_fails_the_job_and_the_old_file_stays(world: Reading) -> None:
-    job_id = world.read(path="/nothing")
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.FAILED, "path_not_found")
-    assert (world.seen(), world.partials()) == (OLD, [])
-
-
-def test_a_file_that_may_not_be_overwritten_fails_the_job_with_nothing_fetched(world: Reading) -> None:
-    job_id, recording = world.read(overwrite=False), RecordingStore(world.memory)
-    world.run(job_id, recording)
-    assert has_ended(world, job_id, JobState.FAILED, "blob_exists")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"storage": "nowhere"}, "configuration"),
+        ({"path": "/nothing"}, "path_not_found"),
+        ({"overwrite": False}, "blob_exists"),
+    ],
+    ids=["an unknown storage", "a missing blob", "a file that may not be overwritten"],
+)
+def test_what_cannot_be_read_fails_the_job_with_nothing_fetched(
+    arguments: dict[str, Any], code: str, world: Reading
+) -> None:
+    recording = RecordingStore(world.memory)
+    world.fail(world.read(**arguments), code, recording)
     assert fetched(recording) == []
     assert (world.seen(), world.partials()) == (OLD, [])
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(world: Reading) -> None:
     world.file.unlink()
-    job_id = world.read(overwrite=False)
-    world.run(job_id, HookedStore(world.memory, before=at_get(10, lambda: world.file.write_bytes(b"theirs"))))
-    assert has_ended(world, job_id, JobState.FAILED, "blob_exists")
+    appear = at("get", number=10, do=lambda: world.file.write_bytes(b"theirs"))
+    world.fail(world.read(overwrite=False), "blob_exists", HookedStore(world.memory, before=appear))
     assert (world.seen(), world.partials()) == (b"theirs", [])
 
 
-def test_without_overwriting_a_new_file_is_made(world: Reading) -> None:
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_that_is_not_there_yet_is_made(overwrite: bool, world: Reading) -> None:
     world.file.unlink()
-    job_id = world.read(overwrite=False)
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    world.succeed(world.read(overwrite=overwrite))
     assert (world.seen(), world.partials()) == (world.data, [])
 
 
 # --- errors, and going on --------------------------------------------------------------------------------------------
 
 
-def test_a_job_goes_on_with_the_parts_that_have_rows(database: Database, tmp_path: Path) -> None:
-    world = Reading(database, tmp_path / "outgoing")
+@on_each_database
+def test_a_job_goes_on_with_the_parts_that_have_rows(world: Reading) -> None:
     job_id, rows = stopped_by_an_error(world)
     recording = RecordingStore(world.memory)
-    world.run(job_id, recording)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    world.succeed(job_id, recording)
     assert fetched(recording) == [offset for offset in range(0, SIZE, PART) if offset not in rows]
     assert (world.seen(), world.partials()) == (world.data, [])
-    assert outcomes(database, job_id) == ["retrying", "succeeded"]
-    assert job_row(database, job_id).bytes_sent == SIZE
-
-
-def test_a_blob_that_was_replaced_between_two_attempts_fails_the_job_and_the_partial_file_goes(world: Reading) -> None:
-    job_id, _ = stopped_by_an_error(world)
-    world.memory.put(KEY, world.data[::-1])
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.FAILED, "source_changed")
-    assert (world.seen(), world.partials()) == (OLD, [])
-    assert [upload.state for upload in uploads(world.database, job_id)] == ["gone"]
-
-
-def test_a_blob_that_goes_between_two_attempts_fails_the_job_and_the_partial_file_goes(world: Reading) -> None:
-    job_id, _ = stopped_by_an_error(world)
-    world.memory.delete_batch([KEY])
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.FAILED, "path_not_found")
-    assert (world.seen(), world.partials()) == (OLD, [])
+    assert world.outcomes(job_id) == ["retrying", "succeeded"]
+    assert world.job_row(job_id).bytes_sent == SIZE
 
 
 @pytest.mark.parametrize("get", [4, 10])
 def test_a_blob_that_is_replaced_while_it_is_read_never_makes_a_file_of_two_halves(get: int, world: Reading) -> None:
-    job_id = world.read()
-    world.run(job_id, HookedStore(world.memory, after=at_get(get, lambda: world.memory.put(KEY, world.data[::-1]))))
-    assert has_ended(world, job_id, JobState.FAILED, "source_changed")
+    change_it = at("get", number=get, do=lambda: world.memory.put(KEY, world.data[::-1]))
+    world.fail(world.read(), "source_changed", HookedStore(world.memory, after=change_it))
     assert (world.seen(), world.partials()) == (OLD, [])
 
 
+@pytest.mark.parametrize(("fate", "code"), [("replaced", "source_changed"), ("gone", "path_not_found")])
+def test_a_blob_that_changed_between_two_attempts_fails_the_job_and_the_partial_file_goes(
+    fate: str, code: str, world: Reading
+) -> None:
+    job_id, _ = stopped_by_an_error(world)
+    world.memory.delete_batch([KEY])
+    if fate == "replaced":
+        world.memory.put(KEY, world.data[::-1])
+    world.fail(job_id, code)
+    assert (world.seen(), world.partials()) == (OLD, [])
+    assert [upload.state for upload in world.uploads(job_id)] == ["gone"]
+
+
 def test_a_job_that_ran_out_of_retries_keeps_its_partial_file_for_a_while(world: Reading) -> None:
-    job_id = world.read()
-    world.run(job_id, FaultyStore(world.memory, "get", fail_at=5, times=100), retry={"max_attempts": 1})
-    assert has_ended(world, job_id, JobState.FAILED, "source_unavailable")
+    job_id, away = world.read(), FaultyStore(world.memory, "get", fail_at=5, times=100)
+    world.fail(job_id, "source_unavailable", away, retry={"max_attempts": 1})
     world.sweep()
     assert len(world.partials()) == 1
-    change_upload(world.database, uploads(world.database, job_id)[0].id, recheck_at=ago(1))
+    world.change_upload(world.uploads(job_id)[0].id, recheck_at=ago(1))
     world.sweep()
     assert (world.seen(), world.partials()) == (OLD, [])
 
@@ -267,17 +204,15 @@ def test_a_job_that_ran_out_of_retries_keeps_its_partial_file_for_a_while(world:
 def test_a_partial_file_that_somebody_removed_is_begun_again(world: Reading) -> None:
     job_id, _ = stopped_by_an_error(world)
     (world.file.parent / world.partials()[0]).unlink()
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
-    assert job_row(world.database, job_id).restarts == 1
+    world.succeed(job_id)
+    assert world.job_row(job_id).restarts == 1
     assert (world.seen(), world.partials()) == (world.data, [])
 
 
 def test_parts_keep_their_ranges_though_the_settings_change_between_two_attempts(world: Reading) -> None:
     job_id, rows = stopped_by_an_error(world)
     world.part_size, recording = 4, RecordingStore(world.memory)
-    world.run(job_id, recording)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    world.succeed(job_id, recording)
     assert not {start // PART * PART for start in fetched(recording)} & rows
     assert world.seen() == world.data
 
@@ -287,36 +222,31 @@ class DamagingStore(WrappedStore):
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if name == "get" and args[1] == 2 * PART:
-            return MemoryReader(b"\xff" * args[2], self.store.head(args[0]).etag)
+            return BytesReader(b"\xff" * args[2], self.store.head(args[0]).etag)
         return super()._do(name, args, keywords)
 
 
 def test_bytes_that_were_damaged_on_the_way_are_fetched_again(world: Reading) -> None:
     job_id = world.read()
-    assert isinstance(world.run(job_id, DamagingStore(world.memory)), Rescheduled)
-    row = job_row(world.database, job_id)
+    row = world.put_off(job_id, DamagingStore(world.memory))
     assert (row.state, row.error_code, row.restarts, row.bytes_done) == ("retrying", "checksum_mismatch", 1, 0)
     assert (world.seen(), world.partials()) == (OLD, [])
-    due(world, job_id)
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    world.succeed(job_id)
     assert (world.seen(), world.partials()) == (world.data, [])
 
 
 def test_a_store_that_damages_bytes_for_ever_fails_the_job_in_the_end(world: Reading) -> None:
     job_id = world.read()
     for _ in range(2):
-        assert isinstance(world.run(job_id, DamagingStore(world.memory), retry={"max_restarts": 2}), Rescheduled)
-        due(world, job_id)
-    world.run(job_id, DamagingStore(world.memory), retry={"max_restarts": 2})
-    assert has_ended(world, job_id, JobState.FAILED, "too_many_restarts")
+        world.put_off(job_id, DamagingStore(world.memory), retry={"max_restarts": 2})
+    world.fail(job_id, "too_many_restarts", DamagingStore(world.memory), retry={"max_restarts": 2})
     assert (world.seen(), world.partials()) == (OLD, [])
 
 
 @needs_mount
 def test_a_full_disk_is_tried_again_later_and_keeps_the_rows_and_the_old_file(world: Reading, tmp_path: Path) -> None:
     root, world.part_size = tmp_path / "small", 16 * KIB
-    data = os.urandom(256 * KIB)
+    data, sources = os.urandom(256 * KIB), {"file_roots": (root,)}
     world.memory.put(KEY, data)
     with mounted(root, "size=512k"):
         file, others = root / "7.mp4", root / "others"
@@ -327,121 +257,81 @@ def test_a_full_disk_is_tried_again_later_and_keeps_the_rows_and_the_old_file(wo
                 while stream.write(bytes(4 * KIB)):
                     pass
 
-        job_id = world.read(dest=file.as_uri())
-        full = HookedStore(world.memory, before=at_get(5, fill_the_disk))
-        outcome = world.run(job_id, full, sources={"file_roots": (root,)})
-        assert isinstance(outcome, Rescheduled)
-        row = job_row(world.database, job_id)
+        job_id, recording = world.read(dest=file.as_uri()), RecordingStore(world.memory)
+        full = HookedStore(world.memory, before=at("get", number=5, do=fill_the_disk))
+        row = world.put_off(job_id, full, sources=sources)
         assert (row.state, row.error_code) == ("retrying", "destination_full")
-        assert "the disk is full" in str(row.error_message)
-        (upload,) = uploads(world.database, job_id)
-        rows = {part.offset for part in part_rows(world.database, upload.id)}
+        assert "the disk is full" in row.error_message
+        (upload,) = world.uploads(job_id)
+        rows = {part.offset for part in world.part_rows(upload.id)}
         assert len(rows) >= 2
         assert (file.read_bytes(), blob(world.memory, KEY)) == (OLD, data)
 
         others.unlink()
-        due(world, job_id)
-        recording = RecordingStore(world.memory)
-        world.run(job_id, recording, sources={"file_roots": (root,)})
-        assert has_ended(world, job_id, JobState.SUCCEEDED)
+        world.succeed(job_id, recording, sources=sources)
         assert not rows & set(fetched(recording))
-        assert file.read_bytes() == data
-        assert os.listdir(root) == ["7.mp4"]
+        assert (file.read_bytes(), os.listdir(root)) == (data, ["7.mp4"])
+
+
+@on_each_database
+@pytest.mark.parametrize("is_noticed", [True, False], ids=["the heartbeat has seen it", "it has not"])
+def test_a_job_that_is_cancelled_before_the_rename_leaves_no_partial_file(is_noticed: bool, world: Reading) -> None:
+    job_id = world.read()
+    wishing = world.requesting(job_id, "get", is_noticed=is_noticed)
+    world.cancel(job_id, wishing, lease=QUICK if is_noticed else {})
+    assert (world.seen(), world.partials()) == (OLD, [])
+    assert [upload.state for upload in world.uploads(job_id)] == ["gone"]
 
 
 # --- wishes, slices, drain, a lost lease -----------------------------------------------------------------------------
 
 
-def test_a_cancelled_job_leaves_no_partial_file_and_the_old_file(database: Database, tmp_path: Path) -> None:
-    world = Reading(database, tmp_path / "outgoing")
-    job_id = world.read()
-    assert world.run(job_id, requesting(world, job_id, "get"), lease=QUICK) == Cancelled()
-    assert has_ended(world, job_id, JobState.CANCELLED)
-    assert (world.seen(), world.partials()) == (OLD, [])
-    assert [upload.state for upload in uploads(database, job_id)] == ["gone"]
-
-
-def test_a_cancel_that_the_heartbeat_has_not_seen_still_comes_before_the_rename(world: Reading) -> None:
-    job_id = world.read()
-    assert world.run(job_id, requesting(world, job_id, "get", is_noticed=False)) == Cancelled()
-    assert (world.seen(), world.partials()) == (OLD, [])
-
-
+@on_each_database
 @pytest.mark.parametrize("why", ["pause", "drain", "slice"])
-def test_a_job_that_is_handed_over_keeps_its_partial_file_and_fetches_nothing_again(
-    why: str, database: Database, tmp_path: Path
-) -> None:
-    world = Reading(database, tmp_path / "outgoing")
+def test_a_job_that_is_handed_over_keeps_its_partial_file_and_fetches_nothing_again(why: str, world: Reading) -> None:
     job_id = world.read()
     hooked = {
-        "pause": lambda: requesting(world, job_id, "get", pause_requested=True),
-        "drain": lambda: HookedStore(world.memory, before=at_get(1, drain.start)),
+        "pause": lambda: world.requesting(job_id, "get", pause_requested=True),
+        "drain": lambda: HookedStore(world.memory, before=at("get", do=drain.start)),
         "slice": lambda: HookedStore(world.memory, after=lambda verb: time.sleep(0.06) if verb == "get" else None),
     }[why]()
     first, second = RecordingStore(hooked), RecordingStore(world.memory)
-    try:
-        assert isinstance(world.run(job_id, first, lease=QUICK, transfer={"slice_seconds": 0.05}), Rescheduled)
-    finally:
-        drain._flag[0] = 0
-    row = job_row(database, job_id)
+    row = world.put_off(job_id, first, lease=QUICK, transfer={"slice_seconds": 0.05})
     assert (row.state, row.attempt) == ("paused" if why == "pause" else "queued", 1)
     assert 0 < row.bytes_done < SIZE
     world.sweep()
-    assert (len(world.partials()), world.seen()) == (1, OLD)
-    change(database, job_id, state="queued", pause_requested=False)
-    world.run(job_id, second)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert (world.seen(), len(world.partials())) == (OLD, 1)
+    world.change(job_id, state="queued", pause_requested=False)
+    world.succeed(job_id, second)
     assert fetched(first, second) == list(range(0, SIZE, PART))
     assert (world.seen(), world.partials()) == (world.data, [])
-    assert outcomes(database, job_id) == ["succeeded"]
+    assert world.outcomes(job_id) == ["succeeded"]
 
 
 @pytest.mark.parametrize("get", [1, 6, 10])
 def test_a_run_that_was_taken_over_neither_publishes_nor_disturbs_the_other(get: int, world: Reading) -> None:
     job_id = world.read()
-    others: list[Any] = []
 
     def take_over() -> None:
-        take_away(world.database, job_id)
-        others.append(world.run(job_id))
+        world.take_away(job_id)
+        world.succeed(job_id)
         world.file.write_bytes(b"what came next")
 
-    assert world.run(job_id, HookedStore(world.memory, before=at_get(get, take_over))) == NotClaimed()
-    assert isinstance(others[0], Finished)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    taken = at("get", number=get, do=take_over)
+    assert world.run(job_id, HookedStore(world.memory, before=taken)) == NotClaimed()
+    assert world.has_ended(job_id, JobState.SUCCEEDED)
     assert (world.seen(), world.partials()) == (b"what came next", [])
-    assert outcomes(world.database, job_id) == ["died", "succeeded"]
+    assert world.outcomes(job_id) == ["died", "succeeded"]
 
 
 # --- found in the middle of publishing -------------------------------------------------------------------------------
 
 
-class DyingDatabase(Database):
-    """Its process dies right after the commit that brings the job into a phase."""
-
-    def __init__(self, url: str, job_id: str, phase: str) -> None:
-        super().__init__(url)
-        self._job_id = job_id
-        self._phase = phase
-
-    @contextmanager
-    def begin(self) -> Iterator[Session]:
-        with super().begin() as session:
-            yield session
-        with super().begin() as session:
-            job = queries.find_job(session, self._job_id)
-        if job is not None and job.phase == self._phase:
-            raise DeathError(self._phase)
-
-
 def dead_in(world: Reading, phase: str, **arguments: Any) -> str:
     """A job whose worker died as soon as its row said so."""
     job_id = world.read(**arguments)
-    mortal = DyingDatabase(str(world.database.engine.url), job_id, phase)
-    with world.worker(database=mortal) as runtime, pytest.raises(DeathError):
-        run_job(runtime, job_id)
-    mortal.close()
-    expire_lease(world.database, job_id)
+    with closing(FailingDatabase(world.database, job_id, phase, DeathError, times=100)) as mortal:
+        world.crash(job_id, database=mortal)
     return job_id
 
 
@@ -455,8 +345,8 @@ def dead_after_the_rename(world: Reading, **arguments: Any) -> str:
     """The rows as they are then; the file is published, and nobody has written that down."""
     job_id = world.read(**arguments)
     world.run(job_id)
-    change(world.database, job_id, state="retrying", phase="completing", finished_at=None, result=None, etag=None)
-    change_upload(world.database, uploads(world.database, job_id)[0].id, state="completing")
+    world.change(job_id, state="retrying", phase="completing", finished_at=None, result=None, etag=None)
+    world.change_upload(world.uploads(job_id)[0].id, state="completing")
     return job_id
 
 
@@ -467,16 +357,13 @@ def test_a_file_that_a_dead_worker_had_begun_to_publish_is_published_once_with_n
 ) -> None:
     if not overwrite:
         world.file.unlink()
-    job_id = dead(world, overwrite=overwrite)
+    job_id, recording = dead(world, overwrite=overwrite), RecordingStore(world.memory)
     world.memory.delete_batch([KEY])  # it is not needed any more
-    change(world.database, job_id, cancel_requested=True)  # which is too late
-    recording = RecordingStore(world.memory)
-    world.run(job_id, recording)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    world.change(job_id, cancel_requested=True)  # which is too late
+    world.succeed(job_id, recording)
     assert recording.calls == []
     assert (world.seen(), world.partials()) == (world.data, [])
-    row = job_row(world.database, job_id)
-    assert row.result is not None
+    row = world.job_row(job_id)
     assert (row.result["size"], row.bytes_done) == (SIZE, SIZE)
 
 
@@ -485,8 +372,7 @@ def test_a_file_of_somebody_else_supersedes_a_dead_workers(dead: Callable[..., s
     job_id = dead(world)
     world.file.unlink()
     world.file.write_bytes(b"theirs")
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.FAILED, "superseded")
+    world.fail(job_id, "superseded")
     assert (world.seen(), world.partials()) == (b"theirs", [])
 
 
@@ -495,91 +381,68 @@ def test_a_file_that_was_taken_with_its_directory_once_it_was_published_is_a_suc
     assert world.seen() == world.data
     world.file.unlink()
     world.file.parent.rmdir()
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
-    row = job_row(world.database, job_id)
-    assert row.result is not None
-    assert (row.result["size"], row.result["dest"]) == (SIZE, world.file.as_uri())
+    result = world.succeed(job_id).result
+    assert result is not None
+    assert (result["size"], result["dest"]) == (SIZE, world.file.as_uri())
 
 
 def test_a_file_that_may_have_come_and_gone_is_not_fetched_again(world: Reading) -> None:
-    job_id = dead_after_the_rename(world)
+    job_id, recording = dead_after_the_rename(world), RecordingStore(world.memory)
     world.file.unlink()
-    recording = RecordingStore(world.memory)
-    world.run(job_id, recording)
-    assert has_ended(world, job_id, JobState.FAILED, "outcome_unknown")
-    assert fetched(recording) == []
-    assert world.seen() is None
+    world.fail(job_id, "outcome_unknown", recording)
+    assert (fetched(recording), world.seen()) == ([], None)
 
 
 # --- partial files of the dead, and of other hosts -------------------------------------------------------------------
 
 
-def test_a_cancelled_job_of_a_dead_worker_is_cleared_away_by_the_caretaker_of_its_host(
-    database: Database, tmp_path: Path
-) -> None:
-    world = Reading(database, tmp_path / "outgoing")
-    job_id = died(world, FaultyStore(world.memory, "get", fail_at=5, error=DeathError))
-    change(database, job_id, cancel_requested=True)
+@on_each_database
+def test_a_cancelled_job_of_a_dead_worker_is_cleared_away_by_the_caretaker_of_its_host(world: Reading) -> None:
+    job_id = stopped_by_a_death(world)
     world.sweep()
-    assert job_row(database, job_id).state == "cancelled"
+    assert world.job_row(job_id).state == "cancelled"
     assert (world.seen(), world.partials()) == (OLD, [])
-    assert [upload.state for upload in uploads(database, job_id)] == ["gone"]
+    assert [upload.state for upload in world.uploads(job_id)] == ["gone"]
 
 
-def test_a_partial_file_of_another_host_is_left_alone_and_forgotten_after_some_days(
-    database: Database, tmp_path: Path
-) -> None:
-    world = Reading(database, tmp_path / "outgoing")
-    job_id = died(world, FaultyStore(world.memory, "get", fail_at=5, error=DeathError))
-    (upload,) = uploads(database, job_id)
-    change_upload(database, upload.id, endpoint="file://elsewhere")  # where that path means another file
-    change(database, job_id, cancel_requested=True)
-    partials = world.partials()
+@on_each_database
+def test_a_partial_file_of_another_host_is_left_alone_and_forgotten_after_some_days(world: Reading) -> None:
+    job_id, partials = stopped_by_a_death(world), world.partials()
+    world.goes_to_another_host(job_id)
     world.sweep()
-    assert job_row(database, job_id).state == "cancelled"
-    assert [upload.state for upload in uploads(database, job_id)] == ["aborting"]
-    change_upload(database, upload.id, updated_at=ago(HOST_GONE - 60))
-    world.sweep()
-    assert [upload.state for upload in uploads(database, job_id)] == ["aborting"]
-    change_upload(database, upload.id, updated_at=ago(HOST_GONE + 60))
-    world.sweep()
-    assert [upload.state for upload in uploads(database, job_id)] == ["gone"]
+    assert world.job_row(job_id).state == "cancelled"
+    (upload,) = world.uploads(job_id)
+    assert upload.state == "aborting"
+    for seconds, state in ((HOST_GONE - 60, "aborting"), (HOST_GONE + 60, "gone")):
+        world.change_upload(upload.id, updated_at=ago(seconds))
+        world.sweep()
+        assert [upload.state for upload in world.uploads(job_id)] == [state]
     assert world.partials() == partials
 
 
-def test_a_job_that_was_begun_on_another_host_starts_over_here(database: Database, tmp_path: Path) -> None:
-    world = Reading(database, tmp_path / "outgoing")
-    job_id, _ = stopped_by_an_error(world)
-    (theirs,) = uploads(database, job_id)
-    change_upload(database, theirs.id, endpoint="file://elsewhere")
+@on_each_database
+@pytest.mark.parametrize(
+    "begun", [lambda world: stopped_by_an_error(world)[0], dead_before_the_rename], ids=["begun", "being published"]
+)
+def test_a_job_that_was_begun_on_another_host_starts_over_here(begun: Callable[..., str], world: Reading) -> None:
+    job_id = begun(world)
+    world.goes_to_another_host(job_id)
     partials, recording = world.partials(), RecordingStore(world.memory)
-    world.run(job_id, recording)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    world.succeed(job_id, recording)
     assert fetched(recording) == list(range(0, SIZE, PART))
-    row = job_row(database, job_id)
+    row = world.job_row(job_id)
     assert (row.restarts, row.bytes_done, row.size) == (1, SIZE, SIZE)
-    assert [(upload.state, upload.endpoint) for upload in uploads(database, job_id)] == [
+    assert [(upload.state, upload.endpoint) for upload in world.uploads(job_id)] == [
         ("aborting", "file://elsewhere"),
         ("completed", f"file://{gethostname()}"),
     ]
     assert (world.seen(), world.partials()) == (world.data, partials)
 
 
-def test_a_job_that_another_host_was_publishing_starts_over_here(world: Reading) -> None:
-    job_id = dead_before_the_rename(world)
-    change_upload(world.database, uploads(world.database, job_id)[0].id, endpoint="file://elsewhere")
-    world.run(job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
-    assert job_row(world.database, job_id).restarts == 1
-    assert world.seen() == world.data
-
-
 def test_a_job_that_goes_from_host_to_host_ends_one_day(world: Reading) -> None:
     job_id, _ = stopped_by_an_error(world)
-    change_upload(world.database, uploads(world.database, job_id)[0].id, endpoint="file://elsewhere")
-    world.run(job_id, retry={"max_restarts": 0})
-    assert has_ended(world, job_id, JobState.FAILED, "too_many_restarts")
+    world.goes_to_another_host(job_id)
+    world.fail(job_id, "too_many_restarts", retry={"max_restarts": 0})
     assert world.seen() == OLD
 
 
@@ -590,32 +453,3 @@ def test_a_partial_file_is_as_private_as_the_file_that_it_will_replace(world: Re
     world.run(job_id)
     assert world.file.stat().st_mode & 0o777 == 0o600
     assert world.seen() == world.data
-
-
-@pytest.fixture
-def plain_world(sqlite_database: Database, tmp_path: Path) -> World:
-    return World(sqlite_database, tmp_path)
-
-
-def test_a_file_that_is_published_is_success_even_if_its_directory_is_gone(plain_world: World, tmp_path: Path) -> None:
-    directory = tmp_path / "out"
-    for fail_at in range(1, 100):
-        directory.mkdir()
-        plain_world.memory.put(f"videos/{fail_at}", plain_world.data)  # the dead hold their paths
-        job_id = plain_world.ask("read_stream", path=f"/videos/{fail_at}", dest=(directory / "x").as_uri())
-        mortal = FusedDatabase(str(plain_world.database.engine.url), Fuse(fail_at, "before"))
-        try:
-            with pytest.raises(DeathError), plain_world.worker(database=mortal) as runtime:
-                run_job(runtime, job_id)
-        finally:
-            mortal.close()
-        published = job_row(plain_world.database, job_id).phase == "verifying"
-        for left in directory.iterdir():  # whoever waited for the file has taken it
-            left.unlink()
-        directory.rmdir()
-        if published:
-            expire_lease(plain_world.database, job_id)
-            assert isinstance(plain_world.run(job_id), Finished)
-            assert job_row(plain_world.database, job_id).state == "succeeded"
-            return
-    pytest.fail("it was never published")

@@ -4,19 +4,8 @@ from typing import Any
 
 import pytest
 
-from models import Database, queries
 from tests.doubles import tiny_store
-from tests.models.rows import (
-    add_upload,
-    ago,
-    change_upload,
-    claim,
-    in_transaction,
-    lease_of,
-    part_rows,
-    submit,
-    uploads,
-)
+from tests.models.rows import Rows, ago
 from worker.jobs.sql_checkpoint import SqlCheckpoint
 
 
@@ -24,90 +13,67 @@ def part(number: int, **values: Any) -> dict[str, Any]:
     return {"part_number": number, "offset": number * 10, "size": 10, "etag": f'"{number}"', "checksum": None} | values
 
 
-def record(database: Database, upload: int, *rows: dict[str, Any]) -> None:
-    in_transaction(database, queries.record_parts, upload, rows)
+def record(rows: Rows, upload: int, *parts: dict[str, Any]) -> None:
+    rows.record_parts(upload, parts)
 
 
-def newest(database: Database, job_id: str) -> int | None:
-    with database.begin() as session:
-        upload = queries.newest_upload(session, job_id)
-        return None if upload is None else upload.id
-
-
-def test_parts_come_back_by_number(database: Database) -> None:
-    upload = add_upload(database, submit(database))
-    record(database, upload, part(3, checksum="CRC64NVME:AAAA"), part(1))
-    record(database, upload, part(2))
-    assert [(row.part_number, row.offset, row.size, row.etag, row.checksum) for row in part_rows(database, upload)] == [
-        (1, 10, 10, '"1"', None),
+def test_parts_come_back_by_number_with_the_newest_values(rows: Rows) -> None:
+    job_id = rows.submit()
+    upload, other = rows.add_upload(job_id), rows.add_upload(job_id)
+    record(rows, upload, part(3, checksum="CRC64NVME:AAAA"), part(1))
+    record(rows, upload, part(2))
+    record(rows, upload, part(1, size=7, etag='"again"', checksum="CRC32C:AA"))
+    record(rows, other, part(1, etag='"other"'))
+    assert [(row.part_number, row.offset, row.size, row.etag, row.checksum) for row in rows.part_rows(upload)] == [
+        (1, 10, 7, '"again"', "CRC32C:AA"),
         (2, 20, 10, '"2"', None),
         (3, 30, 10, '"3"', "CRC64NVME:AAAA"),
     ]
 
 
-def test_recording_no_parts_is_nothing(database: Database) -> None:
-    upload = add_upload(database, submit(database))
-    record(database, upload)
-    assert part_rows(database, upload) == []
+@pytest.mark.parametrize("number", [0, 2000])
+def test_any_number_of_parts_is_recorded_at_once(rows: Rows, number: int) -> None:
+    upload = rows.add_upload(rows.submit())
+    record(rows, upload, *(part(position) for position in range(1, number + 1)))
+    assert len(rows.part_rows(upload)) == number
 
 
-def test_a_part_that_was_sent_again_has_the_newer_values(database: Database) -> None:
-    upload = add_upload(database, submit(database))
-    record(database, upload, part(1), part(2))
-    record(database, upload, part(1, size=7, etag='"again"', checksum="CRC32C:AA"))
-    rows = part_rows(database, upload)
-    assert [(row.part_number, row.size, row.etag, row.checksum) for row in rows] == [
-        (1, 7, '"again"', "CRC32C:AA"),
-        (2, 10, '"2"', None),
-    ]
-
-
-def test_parts_of_two_uploads_do_not_meet(database: Database) -> None:
-    job_id = submit(database)
-    first, second = add_upload(database, job_id), add_upload(database, job_id)
-    record(database, first, part(1))
-    record(database, second, part(1, etag='"other"'))
-    assert [row.etag for row in part_rows(database, first)] == ['"1"']
-
-
-def test_many_parts_are_recorded_at_once(database: Database) -> None:
-    upload = add_upload(database, submit(database))
-    record(database, upload, *(part(number) for number in range(1, 2001)))
-    assert len(part_rows(database, upload)) == 2000
-
-
-def test_sizes_beyond_32_bits_are_kept(database: Database) -> None:
-    upload = add_upload(database, submit(database), size=50 * 1024**4, part_size=5 * 1024**3)
-    record(database, upload, part(10_000, offset=9_999 * 5 * 1024**3, size=5 * 1024**3))
-    (row,) = part_rows(database, upload)
+def test_sizes_beyond_32_bits_are_kept(rows: Rows) -> None:
+    upload = rows.add_upload(rows.submit(), size=50 * 1024**4, part_size=5 * 1024**3)
+    record(rows, upload, part(10_000, offset=9_999 * 5 * 1024**3, size=5 * 1024**3))
+    (row,) = rows.part_rows(upload)
     assert (row.offset, row.size) == (9_999 * 5 * 1024**3, 5 * 1024**3)
 
 
-def test_dropped_parts_are_gone_and_the_bytes_of_the_others_told(database: Database) -> None:
-    upload = add_upload(database, submit(database))
-    record(database, upload, part(1), part(2, size=7), part(3))
-    assert in_transaction(database, queries.drop_parts, upload, [2, 3, 9]) == 10
-    assert [row.part_number for row in part_rows(database, upload)] == [1]
+def test_dropped_parts_are_gone_and_the_bytes_of_the_others_told(rows: Rows) -> None:
+    upload = rows.add_upload(rows.submit())
+    record(rows, upload, part(1), part(2, size=7), part(3))
+    assert rows.drop_parts(upload, [2, 3, 9]) == 10
+    assert [row.part_number for row in rows.part_rows(upload)] == [1]
 
 
-@pytest.mark.parametrize("state", ["opening", "open", "completing", "completed"])
-def test_the_newest_upload_is_the_one_to_go_on_with(database: Database, state: str) -> None:
-    job_id = submit(database)
-    add_upload(database, job_id, state="gone")
-    upload = add_upload(database, job_id, state=state)
-    add_upload(database, submit(database))
-    assert newest(database, job_id) == upload
+@pytest.mark.parametrize(
+    ("state", "goes_on"),
+    [
+        ("opening", True),
+        ("open", True),
+        ("completing", True),
+        ("completed", True),
+        ("aborting", False),
+        ("gone", False),
+    ],
+)
+def test_the_newest_upload_is_the_one_to_go_on_with_unless_given_up(rows: Rows, state: str, goes_on: bool) -> None:
+    job_id = rows.submit()
+    assert rows.newest_upload(job_id) is None
+    rows.add_upload(job_id, state="gone")
+    upload = rows.add_upload(job_id, state=state)
+    rows.add_upload(rows.submit())
+    newest = rows.newest_upload(job_id)
+    assert (newest and newest.id) == (upload if goes_on else None)
 
 
-@pytest.mark.parametrize("state", ["aborting", "gone"])
-def test_an_upload_that_is_given_up_is_not_gone_on_with(database: Database, state: str) -> None:
-    job_id = submit(database)
-    assert newest(database, job_id) is None
-    add_upload(database, job_id, state=state)
-    assert newest(database, job_id) is None
-
-
-def test_recorded_upload_ids_are_known_to_every_job(database: Database) -> None:
+def test_recorded_upload_ids_are_known_to_every_job(rows: Rows) -> None:
     for storage, bucket, key, upload_id in (
         ("default", "videos", "a", "one"),
         ("other", "videos", "a", "two"),  # the same bucket under another name
@@ -116,24 +82,23 @@ def test_recorded_upload_ids_are_known_to_every_job(database: Database) -> None:
         ("default", "archive", "a", "four"),
     ):
         place = {"storage": storage, "bucket": bucket, "key": key}
-        add_upload(database, submit(database), upload_id=upload_id, state="gone", **place)
-    assert in_transaction(database, queries.known_upload_ids, "videos", "", "a") == {"one", "two"}
+        rows.add_upload(rows.submit(), upload_id=upload_id, state="gone", **place)
+    assert rows.known_upload_ids("videos", "", "a") == {"one", "two"}
 
 
-def test_a_change_of_an_upload_moves_its_time(database: Database) -> None:
-    job_id = submit(database)
-    upload = add_upload(database, job_id)
-    change_upload(database, upload, updated_at=ago(60))
-    (before,) = uploads(database, job_id)
-    in_transaction(database, queries.update_upload, upload, state="completing", base_etag='"x"')
-    (after,) = uploads(database, job_id)
+def test_a_change_of_an_upload_moves_its_time(rows: Rows) -> None:
+    job_id = rows.submit()
+    upload = rows.add_upload(job_id)
+    rows.change_upload(upload, updated_at=ago(60))
+    (before,) = rows.uploads(job_id)
+    rows.update_upload(upload, state="completing", base_etag='"x"')
+    (after,) = rows.uploads(job_id)
     assert (after.state, after.base_etag) == ("completing", '"x"')
     assert (after.updated_at - before.updated_at).total_seconds() > 50
 
 
-def test_the_age_of_an_upload_is_told_by_the_database_alone(database: Database) -> None:
-    job = claim(database, submit(database))
-    before = in_transaction(database, queries.time_now)
-    now = SqlCheckpoint(lease_of(database, job), tiny_store(), max_restarts=3).now()
-    with database.begin() as session:
-        assert before <= now <= queries.time_now(session)
+def test_the_age_of_an_upload_is_told_by_the_database_alone(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    before = rows.time_now()
+    now = SqlCheckpoint(rows.lease_of(job), tiny_store(), max_restarts=3).now()
+    assert before <= now <= rows.time_now()

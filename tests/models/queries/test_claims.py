@@ -8,140 +8,89 @@ import pytest
 
 from blobferry.contract import JobState
 from blobferry.errors import InvalidPartError, LeaseLostError, StoreUnavailableError
-from models import Database, JobRow, queries
-from tests.models.rows import (
-    LEASE,
-    add_upload,
-    ago,
-    at_once,
-    attempts,
-    change,
-    claim,
-    expire_lease,
-    in_transaction,
-    job_row,
-    outcomes,
-    requeue,
-    submit,
-    try_claim,
-    uploads,
-)
+from models import JobRow
+from tests.models.rows import LEASE, Rows, ago, at_once
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
-
-
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 
 
-def test_a_claim_gives_the_job_to_one_worker_with_a_lease(database: Database) -> None:
-    job = claim(database, submit(database), worker="host:7")
+def test_a_claim_gives_the_job_to_one_worker_with_a_lease(rows: Rows) -> None:
+    job = rows.claim(rows.submit(), worker="host:7")
     assert (job.state, job.token, job.attempt, job.worker) == (JobState.RUNNING, 1, 1, "host:7")
     assert job.lease_expires_at is not None
-    assert job.started_at is not None
     assert abs((job.lease_expires_at - job.started_at).total_seconds() - LEASE) < 1
-    (attempt,) = attempts(database, job.id)
+    (attempt,) = rows.attempts(job.id)
     assert (attempt.attempt, attempt.worker, attempt.outcome, attempt.finished_at) == (1, "host:7", None, None)
 
 
-def test_a_second_claimer_gets_nothing(database: Database) -> None:
-    job = claim(database, submit(database))
-    assert try_claim(database, job.id, worker="host:2") is None
-    row = job_row(database, job.id)
-    assert (row.token, row.attempt, row.worker) == (1, 1, "host:1")
+def test_a_job_that_does_not_exist_cannot_be_claimed(rows: Rows) -> None:
+    assert rows.try_claim("no-such-job") is None
 
 
-def test_a_job_that_does_not_exist_cannot_be_claimed(database: Database) -> None:
-    assert try_claim(database, "no-such-job") is None
-
-
-def test_of_many_claimers_at_once_exactly_one_gets_the_job(database: Database) -> None:
+@pytest.mark.parametrize("expired", [False, True], ids=["a fresh job", "a dead worker's job"])
+def test_of_many_claimers_at_once_exactly_one_gets_the_job(rows: Rows, expired: bool) -> None:
     for _ in range(5):
-        job_id = submit(database)
-        got: list[JobRow | None] = []
-        at_once(8, lambda number: got.append(try_claim(database, job_id, worker=f"host:{number}")))  # noqa: B023
+        job_id, got = rows.submit(), list[JobRow | None]()
+        if expired:
+            rows.abandon(job_id)
+        at_once(8, lambda number: got.append(rows.try_claim(job_id, worker=f"host:{number}")))  # noqa: B023
         assert len(got) == 8
         (winner,) = (job for job in got if job is not None)
-        row = job_row(database, job_id)
-        assert (row.worker, row.token) == (winner.worker, 1)
+        row = rows.job_row(job_id)
+        assert (row.worker, row.token, row.attempt) == (winner.worker, 3 if expired else 1, 1 + expired)
+        assert row.crashes == expired, "one death is counted once"
+        assert rows.outcomes(job_id) == ["died"] * expired + [None]
 
 
-def test_of_many_claimers_of_an_expired_lease_one_gets_the_job_and_counts_one_death(database: Database) -> None:
-    job_id = submit(database)
-    claim(database, job_id)
-    expire_lease(database, job_id)
-    got: list[JobRow | None] = []
-    at_once(6, lambda number: got.append(try_claim(database, job_id)))
-    assert len([job for job in got if job is not None]) == 1
-    row = job_row(database, job_id)
-    assert (row.crashes, row.attempt) == (1, 2)
-    assert outcomes(database, job_id) == ["died", None]
-
-
-def test_the_token_rises_with_every_change_of_owner(database: Database) -> None:
-    job_id, tokens = submit(database), []
+def test_the_token_rises_with_every_change_of_owner(rows: Rows) -> None:
+    job_id, tokens = rows.submit(), []
     for _ in range(3):
-        job = claim(database, job_id)
+        job = rows.claim(job_id)
         tokens.append(job.token)
-        in_transaction(database, queries.release_job, job, JobState.QUEUED)
+        rows.release_job(job, JobState.QUEUED)
     assert tokens == sorted(set(tokens))
 
 
-def test_slices_share_an_attempt_and_errors_do_not(database: Database) -> None:
-    job_id = submit(database)
-    job = claim(database, job_id, worker="host:1")
-    in_transaction(database, queries.release_job, job, JobState.QUEUED)
-    job = claim(database, job_id, worker="host:2")
-    assert job.attempt == 1
-    in_transaction(database, queries.retry_job, job, StoreUnavailableError("down"), delay=0, failures=1, max_attempts=8)
-    assert claim(database, job_id).attempt == 2
-    assert [(row.worker, row.outcome) for row in attempts(database, job_id)] == [
-        ("host:2", "retrying"),
-        ("host:1", None),
-    ]
-
-
-def test_a_stat_poll_is_no_new_attempt_and_stays_verifying(database: Database) -> None:
-    job_id = submit(database)
-    job = claim(database, job_id)
-    in_transaction(database, queries.release_job, job, JobState.VERIFYING)
-    job = claim(database, job_id)
+def test_slices_and_looks_share_an_attempt_and_errors_do_not(rows: Rows) -> None:
+    job_id = rows.submit()
+    rows.release_job(rows.claim(job_id, worker="host:1"), JobState.QUEUED)
+    rows.release_job(rows.claim(job_id, worker="host:1"), JobState.VERIFYING)
+    job = rows.claim(job_id, worker="host:2")
     assert (job.state, job.attempt) == (JobState.VERIFYING, 1)
+    rows.retry_job(job, StoreUnavailableError("down"), delay=0, failures=1, max_attempts=8)
+    assert rows.claim(job_id).attempt == 2
+    history = [(row.worker, row.outcome) for row in rows.attempts(job_id)]
+    assert history == [("host:2", "retrying"), ("host:1", None)]
 
 
-def test_an_old_message_claims_nothing(database: Database) -> None:
-    job_id = submit(database)
-    change(database, job_id, publish_seq=3)
+def test_an_old_message_claims_nothing(rows: Rows) -> None:
+    job_id = rows.submit(publish_seq=3)
     for stale in (0, 2, 4):
-        assert try_claim(database, job_id, publish_seq=stale) is None
-    assert claim(database, job_id, publish_seq=3).token == 1
+        assert rows.try_claim(job_id, publish_seq=stale) is None
+    job = rows.claim(job_id, publish_seq=3)
+    assert job.token == 1
+    rows.release_job(job, JobState.QUEUED)
+    assert rows.try_claim(job_id, publish_seq=3) is None, "it was sent before the claim"
+    assert rows.claim(job_id, publish_seq=4)
 
 
-def test_messages_that_were_sent_before_a_claim_are_old_after_it(database: Database) -> None:
-    job_id = submit(database)
-    job = claim(database, job_id, publish_seq=0)
-    in_transaction(database, queries.release_job, job, JobState.QUEUED)
-    assert try_claim(database, job_id, publish_seq=0) is None
-    assert claim(database, job_id, publish_seq=1)
+def test_a_claim_takes_the_job_out_of_the_published_ones(rows: Rows) -> None:
+    assert rows.claim(rows.submit(published_at=datetime.now(UTC))).published_at is None
 
 
-def test_a_claim_takes_the_job_out_of_the_published_ones(database: Database) -> None:
-    job_id = submit(database, published_at=datetime.now(UTC))
-    assert claim(database, job_id).published_at is None
+def test_a_job_is_not_claimed_before_its_time(rows: Rows) -> None:
+    job_id = rows.submit(run_at=ago(-0.3))
+    assert rows.try_claim(job_id) is None
+    rows.change(job_id, run_at=ago(0.001))
+    assert rows.claim(job_id).run_at is None
 
 
-def test_a_job_is_not_claimed_before_its_time(database: Database) -> None:
-    job_id = submit(database)
-    change(database, job_id, run_at=ago(-0.3))
-    assert try_claim(database, job_id) is None
-    change(database, job_id, run_at=ago(0.001))
-    assert claim(database, job_id).run_at is None
-
-
-def test_not_before_is_the_first_run_at(database: Database) -> None:
+def test_not_before_is_the_first_run_at(rows: Rows) -> None:
     soon = datetime.now(UTC) + timedelta(hours=1)
-    job_id = submit(database, arguments={"not_before": soon})
-    assert job_row(database, job_id).run_at == soon
-    assert try_claim(database, job_id) is None
+    job_id = rows.submit(arguments={"not_before": soon})
+    assert rows.job_row(job_id).run_at == soon
+    assert rows.try_claim(job_id) is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +99,12 @@ def test_not_before_is_the_first_run_at(database: Database) -> None:
         ({"state": "queued"}, True),
         ({"state": "retrying"}, True),
         ({"state": "verifying"}, True),
+        ({"state": "queued", "run_at": PAST}, True),
+        ({"state": "retrying", "run_at": PAST}, True),
+        ({"state": "verifying", "run_at": PAST}, True),
+        ({"state": "retrying", "run_at": FUTURE}, False),
         ({"state": "running"}, False),
+        ({"state": "running", "lease_expires_at": FUTURE}, False),
         ({"state": "paused"}, False),
         ({"state": "succeeded"}, False),
         ({"state": "failed"}, False),
@@ -167,96 +121,82 @@ def test_not_before_is_the_first_run_at(database: Database) -> None:
     ],
     ids=str,
 )
-def test_a_job_is_claimable_or_not(database: Database, values: dict[str, Any], claimable: bool) -> None:
-    job_id = submit(database)
-    change(database, job_id, **values)
-    assert (try_claim(database, job_id) is not None) == claimable
+def test_a_job_is_claimable_and_published_or_neither(rows: Rows, values: dict[str, Any], claimable: bool) -> None:
+    job_id = rows.submit(**values)
+    assert [job.id for job in rows.jobs_to_publish(limit=10)] == [job_id] * claimable
+    assert (rows.try_claim(job_id) is not None) == claimable
 
 
-OWNER_ONLY: dict[str, Callable[[Any, JobRow], Any]] = {
-    "update_owned": lambda session, job: queries.update_owned(session, job.id, job.token, bytes_done=5),
-    "release_job": lambda session, job: queries.release_job(session, job, JobState.QUEUED),
-    "retry_job": lambda session, job: queries.retry_job(
-        session, job, StoreUnavailableError("x"), delay=1, failures=1, max_attempts=8
-    ),
-    "finish_job": lambda session, job: queries.finish_job(session, job, {"size": 1}),
-    "fail_job": lambda session, job: queries.fail_job(session, job, InvalidPartError("x")),
-    "cancel_job": lambda session, job: queries.cancel_job(session, job),
-    "poll_again": lambda session, job: queries.poll_again(session, job, 60),
-    "begin_completing": lambda session, job: queries.begin_completing(session, job, base_etag=""),
+OWNER_ONLY: dict[str, Callable[[Rows, JobRow], Any]] = {
+    "update_owned": lambda rows, job: rows.update_owned(job.id, job.token, bytes_done=5),
+    "release_job": lambda rows, job: rows.release_job(job, JobState.QUEUED),
+    "retry_job": lambda rows, job: rows.retry_job(job, StoreUnavailableError("x"), delay=1, failures=1, max_attempts=8),
+    "finish_job": lambda rows, job: rows.finish_job(job, {"size": 1}),
+    "fail_job": lambda rows, job: rows.fail_job(job, InvalidPartError("x")),
+    "cancel_job": lambda rows, job: rows.cancel_job(job),
+    "poll_again": lambda rows, job: rows.poll_again(job, 60),
+    "begin_completing": lambda rows, job: rows.begin_completing(job, base_etag=""),
 }
 
 
 @pytest.mark.parametrize("name", OWNER_ONLY)
-def test_a_run_that_lost_its_lease_writes_nothing(database: Database, name: str) -> None:
-    job_id = submit(database)
-    old = claim(database, job_id)
-    upload = add_upload(database, job_id)
-    expire_lease(database, job_id)
-    claim(database, job_id, worker="host:2")
-    before, history = job_row(database, job_id).as_row(), outcomes(database, job_id)
-    with pytest.raises(LeaseLostError, match=job_id), database.begin() as session:
-        OWNER_ONLY[name](session, old)
-    assert job_row(database, job_id).as_row() == before
-    assert outcomes(database, job_id) == history
-    assert [(row.id, row.state) for row in uploads(database, job_id)] == [(upload, "open")]
+def test_a_run_that_lost_its_lease_writes_nothing(rows: Rows, name: str) -> None:
+    old = rows.claim(rows.submit())
+    upload = rows.add_upload(old.id)
+    rows.expire_lease(old.id)
+    rows.claim(old.id, worker="host:2")
+    before, history = rows.job_row(old.id).as_row(), rows.outcomes(old.id)
+    with pytest.raises(LeaseLostError, match=old.id):
+        OWNER_ONLY[name](rows, old)
+    assert (rows.job_row(old.id).as_row(), rows.outcomes(old.id)) == (before, history)
+    assert [(row.id, row.state) for row in rows.uploads(old.id)] == [(upload, "open")]
 
 
 @pytest.mark.parametrize("name", OWNER_ONLY)
-def test_an_owner_may_write_even_when_its_lease_is_late(database: Database, name: str) -> None:
+def test_an_owner_may_write_even_when_its_lease_is_late(rows: Rows, name: str) -> None:
     """The token decides, not the clock."""
-    job = claim(database, submit(database))
-    expire_lease(database, job.id)
-    with database.begin() as session:
-        OWNER_ONLY[name](session, job)
+    job = rows.claim(rows.submit())
+    rows.expire_lease(job.id)
+    OWNER_ONLY[name](rows, job)
 
 
-def test_an_update_of_the_owner_moves_updated_at(database: Database) -> None:
-    job = claim(database, submit(database))
-    change(database, job.id, updated_at=ago(60))
-    in_transaction(database, queries.update_owned, job.id, job.token, bytes_done=5)
-    row = job_row(database, job.id)
+def test_an_update_of_the_owner_moves_updated_at(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    rows.change(job.id, updated_at=ago(60))
+    rows.update_owned(job.id, job.token, bytes_done=5)
+    row = rows.job_row(job.id)
     assert row.bytes_done == 5
     assert datetime.now(UTC) - row.updated_at < timedelta(seconds=30)
 
 
-def extend(database: Database, job: JobRow, seconds: float = LEASE) -> tuple[bool, bool, bool] | None:
-    return in_transaction(database, queries.extend_lease, job.id, job.token, seconds)
+def test_a_heartbeat_renews_the_lease_and_brings_back_cancel_and_pause(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    assert rows.extend_lease(job.id, job.token, 90) == (False, False, False)
+    assert rows.job_row(job.id).lease_expires_at - job.lease_expires_at > timedelta(seconds=50)
+    rows.change(job.id, cancel_requested=True)
+    assert rows.extend_lease(job.id, job.token, LEASE) == (True, False, False)
+    rows.change(job.id, cancel_requested=False, pause_requested=True)
+    assert rows.extend_lease(job.id, job.token, LEASE) == (False, True, False)
 
 
-def test_a_heartbeat_renews_the_lease_and_brings_back_cancel_and_pause(database: Database) -> None:
-    job = claim(database, submit(database))
-    assert job.lease_expires_at is not None
-    assert extend(database, job, 90) == (False, False, False)
-    renewed = job_row(database, job.id).lease_expires_at
-    assert renewed is not None
-    assert renewed - job.lease_expires_at > timedelta(seconds=50)
-    change(database, job.id, cancel_requested=True)
-    assert extend(database, job) == (True, False, False)
-    change(database, job.id, cancel_requested=False, pause_requested=True)
-    assert extend(database, job) == (False, True, False)
+def test_a_late_heartbeat_works_as_long_as_no_other_run_has_the_job(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    rows.expire_lease(job.id)
+    assert rows.extend_lease(job.id, job.token, LEASE) == (False, False, False)
+    assert rows.requeue() == []
 
 
-def test_a_late_heartbeat_works_as_long_as_no_other_run_has_the_job(database: Database) -> None:
-    job = claim(database, submit(database))
-    expire_lease(database, job.id)
-    assert extend(database, job) == (False, False, False)
-    assert requeue(database) == []
-
-
-def test_a_heartbeat_after_the_job_was_taken_away_does_not_work(database: Database) -> None:
-    job = claim(database, submit(database))
-    expire_lease(database, job.id)
-    requeue(database)
-    assert extend(database, job) is None
-    assert job_row(database, job.id).lease_expires_at is None
+def test_a_heartbeat_after_the_job_was_taken_away_does_not_work(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    rows.take_away(job.id)
+    assert rows.extend_lease(job.id, job.token, LEASE) is None
+    assert rows.job_row(job.id).lease_expires_at is None
 
 
 @pytest.mark.parametrize("name", ["release_job", "retry_job", "finish_job", "fail_job", "cancel_job"])
-def test_a_heartbeat_that_comes_after_the_run_has_ended_brings_no_lease_back(database: Database, name: str) -> None:
+def test_a_heartbeat_that_comes_after_the_run_has_ended_brings_no_lease_back(rows: Rows, name: str) -> None:
     """The thread may be in the middle of one. A lease on an ended job would run out, and start the job again."""
-    job = claim(database, submit(database))
-    with database.begin() as session:
-        OWNER_ONLY[name](session, job)
-    extend(database, job)
-    assert job_row(database, job.id).lease_expires_at is None
+    job = rows.claim(rows.submit())
+    OWNER_ONLY[name](rows, job)
+    rows.extend_lease(job.id, job.token, LEASE)
+    assert rows.job_row(job.id).lease_expires_at is None

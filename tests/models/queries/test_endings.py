@@ -6,110 +6,86 @@ import pytest
 
 from blobferry.contract import JobState
 from blobferry.errors import InvalidPartError, StoreUnavailableError
-from models import Database, JobRow, queries
-from tests.models.rows import (
-    add_upload,
-    ago,
-    attempts,
-    change,
-    claim,
-    die,
-    in_transaction,
-    job_row,
-    outcomes,
-    submit,
-    try_claim,
-    uploads,
-)
+from models import JobRow
+from tests.models.rows import Rows, ago
 
 
 def assert_unowned(row: JobRow) -> None:
     assert (row.worker, row.lease_expires_at, row.published_at) == (None, None, None)
 
 
-def test_a_released_job_may_be_claimed_after_the_delay(database: Database) -> None:
-    job = claim(database, submit(database))
-    in_transaction(database, queries.release_job, job, JobState.VERIFYING, delay=60, polls=3)
-    row = job_row(database, job.id)
+def test_a_released_job_may_be_claimed_after_the_delay(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    rows.release_job(job, JobState.VERIFYING, delay=60, polls=3)
+    row = rows.job_row(job.id)
     assert (row.state, row.polls) == ("verifying", 3)
-    assert row.run_at is not None
     assert timedelta(seconds=50) < row.run_at - datetime.now(UTC) < timedelta(seconds=70)
     assert_unowned(row)
-    assert try_claim(database, job.id) is None
+    assert rows.try_claim(job.id) is None
 
 
-def test_a_retried_job_says_why_and_when(database: Database) -> None:
-    job = claim(database, submit(database))
-    with database.begin() as session:
-        queries.retry_job(
-            session, job, StoreUnavailableError("503 from the store"), delay=60, failures=4, max_attempts=8
-        )
-    row = job_row(database, job.id)
-    assert (row.state, row.failures, row.error_code, row.error_message) == (
-        "retrying",
-        4,
-        "store_unavailable",
-        "503 from the store",
-    )
+def test_a_retried_job_says_why_and_when(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    rows.retry_job(job, StoreUnavailableError("503 from the store"), delay=60, failures=4, max_attempts=8)
+    row = rows.job_row(job.id)
+    assert (row.state, row.failures) == ("retrying", 4)
+    assert (row.error_code, row.error_message) == ("store_unavailable", "503 from the store")
     assert_unowned(row)
-    (attempt,) = attempts(database, job.id)
+    (attempt,) = rows.attempts(job.id)
     assert (attempt.outcome, attempt.error_code) == ("retrying", "store_unavailable")
     assert attempt.finished_at is not None
 
 
-def test_a_finished_job_has_a_result_and_no_error_of_earlier_attempts(database: Database) -> None:
-    job_id = submit(database)
-    die(database, job_id)
-    job = claim(database, job_id)
-    change(database, job_id, size=30, bytes_done=10)
-    job = job_row(database, job_id)
-    in_transaction(database, queries.finish_job, job, {"etag": '"1"'})
-    row = job_row(database, job_id)
-    assert (row.state, row.phase, row.run_at) == ("succeeded", None, None)
-    assert (row.error_code, row.error_message) == (None, None)
+def test_a_finished_job_has_a_result_and_no_error_of_earlier_attempts(rows: Rows) -> None:
+    job_id = rows.submit()
+    rows.die(job_id)
+    rows.claim(job_id)
+    rows.change(job_id, size=30, bytes_done=10)
+    rows.finish_job(rows.job_row(job_id), {"etag": '"1"'})
+    row = rows.job_row(job_id)
+    assert (row.state, row.phase, row.run_at, row.error_code, row.error_message) == ("succeeded", *[None] * 4)
     assert (row.result, row.bytes_done) == ({"etag": '"1"'}, 30)
     assert row.finished_at is not None
     assert_unowned(row)
-    assert outcomes(database, job_id) == ["died", "succeeded"]
+    assert rows.outcomes(job_id) == ["died", "succeeded"]
 
 
 @pytest.mark.parametrize("keep", [0.0, 3600.0])
-def test_a_failed_job_gives_its_upload_up_at_once_or_later(database: Database, keep: float) -> None:
-    job = claim(database, submit(database))
-    open_, done = add_upload(database, job.id), add_upload(database, job.id, state="completed")
-    in_transaction(database, queries.fail_job, job, InvalidPartError("bad part"), failed_upload_seconds=keep)
-    row = job_row(database, job.id)
+def test_a_failed_job_gives_its_upload_up_at_once_or_later(rows: Rows, keep: float) -> None:
+    job = rows.claim(rows.submit())
+    open_, done = rows.add_upload(job.id), rows.add_upload(job.id, state="completed")
+    rows.fail_job(job, InvalidPartError("bad part"), failed_upload_seconds=keep)
+    row = rows.job_row(job.id)
     assert (row.state, row.error_code, row.error_message) == ("failed", "invalid_part", "bad part")
     assert_unowned(row)
-    found = {upload.id: upload for upload in uploads(database, job.id)}
+    found = {upload.id: upload for upload in rows.uploads(job.id)}
     assert found[done].state == "completed"
     assert found[open_].state == ("open" if keep else "aborting")
     assert (found[open_].recheck_at is not None) == bool(keep)
-    assert outcomes(database, job.id) == ["failed"]
+    assert rows.outcomes(job.id) == ["failed"]
 
 
-def test_a_cancelled_job_gives_its_upload_up_at_once(database: Database) -> None:
-    job = claim(database, submit(database))
-    add_upload(database, job.id)
-    in_transaction(database, queries.cancel_job, job)
-    row = job_row(database, job.id)
+def test_a_cancelled_job_gives_its_upload_up_at_once(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    rows.add_upload(job.id)
+    rows.cancel_job(job)
+    row = rows.job_row(job.id)
     assert (row.state, row.error_code) == ("cancelled", None)
-    assert [upload.state for upload in uploads(database, job.id)] == ["aborting"]
-    assert outcomes(database, job.id) == ["cancelled"]
+    assert [upload.state for upload in rows.uploads(job.id)] == ["aborting"]
+    assert rows.outcomes(job.id) == ["cancelled"]
 
 
-def test_the_stat_poll_counts_its_looks_until_its_time_is_over(database: Database) -> None:
-    job_id = submit(database)
+def test_the_stat_poll_counts_its_looks_until_its_time_is_over(rows: Rows) -> None:
+    job_id = rows.submit()
     for _ in range(2):
-        job = claim(database, job_id)
-        with database.begin() as session:
-            assert queries.poll_again(session, job, 60)
-            queries.release_job(session, job, JobState.VERIFYING)
-    job = claim(database, job_id)
-    until = job_row(database, job.id).verify_until
+        job = rows.claim(job_id)
+        assert rows.poll_again(job, 60)
+        rows.release_job(job, JobState.VERIFYING)
+    job = rows.claim(job_id)
+    until = rows.job_row(job.id).verify_until
     assert until is not None
-    in_transaction(database, queries.poll_again, job, 6000)
-    assert job_row(database, job.id).verify_until == until  # counted from the first look
-    change(database, job.id, verify_until=ago(0.001))
-    assert not in_transaction(database, queries.poll_again, job, 60)
-    assert job_row(database, job.id).polls == 3, "of three runs"
+    rows.poll_again(job, 6000)
+    assert rows.job_row(job.id).verify_until == until  # counted from the first look
+    rows.change(job.id, verify_until=ago(0.001))
+    assert not rows.poll_again(job, 60)
+    assert rows.job_row(job.id).polls == 3, "of three runs"

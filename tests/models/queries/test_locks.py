@@ -1,7 +1,7 @@
 """Path locks: one job at a time for each path of a bucket, in the order in which the jobs were submitted."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -15,18 +15,7 @@ from models import Database, JobRow, PathLockRow, queries
 from models.queries import claims, locks
 from models.queries.conditions import claimable
 from tests.doubles import tiny_store
-from tests.models.rows import (
-    LEASE,
-    RETENTION,
-    add_upload,
-    ago,
-    change,
-    change_upload,
-    expire_lease,
-    in_transaction,
-    job_row,
-    submit,
-)
+from tests.models.rows import LEASE, Rows, ago, submit
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
 from worker.jobs.path_holds import holds_of
@@ -41,60 +30,71 @@ DRIVERS = {
 }
 
 
-class Line:
+class Line(Rows):
     """Jobs in a database, and workers that want them."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    def write(self, path: str, **columns: Any) -> str:
-        storage = columns.pop("storage", "default")
-        return submit(self.database, arguments={"path": path, "storage": storage}, **columns)
+    def write(self, path: str = "/a", *, storage: str = "default", **columns: Any) -> str:
+        return self.ask("write_stream", columns, path=path, source="file:///srv/a", storage=storage)
 
     def move(self, source: str, dest: str, *, to: str | None = None, **columns: Any) -> str:
-        arguments = {"source_path": source, "dest_path": dest} | ({"dest_storage": to} if to else {})
-        return submit(self.database, operation="move", arguments=arguments, **columns)
+        return self.ask("move", columns, source_path=source, dest_path=dest, **({"dest_storage": to} if to else {}))
 
-    def delete(self, path: str, **columns: Any) -> str:
-        storage = columns.pop("storage", "default")
-        return submit(self.database, operation="delete", arguments={"path": path, "storage": storage}, **columns)
+    def delete(self, path: str, *, storage: str = "default", **columns: Any) -> str:
+        return self.ask("delete", columns, path=path, storage=storage)
 
     def read(self, path: str) -> str:
-        arguments = {"path": path, "dest": "file:///srv/x"}
-        return submit(self.database, operation="read_stream", arguments=arguments)
+        return self.ask("read_stream", {}, path=path, dest="file:///srv/x")
 
-    def take(self, job_id: str) -> JobRow | None:
+    def ask(self, operation: str, columns: Mapping[str, Any], **arguments: Any) -> str:
+        return submit(self.database, operation=operation, arguments=arguments, **columns)
+
+    def take(self, job_id: str, drivers: Mapping[str, Driver] = DRIVERS) -> Any:
         """What a worker gets that claims the job."""
-        return take(self.database, job_id, DRIVERS)
+        return self.try_claim(job_id, holds=lambda job: holds_of(job, drivers))
 
     def has(self, job_id: str) -> bool:
         return self.take(job_id) is not None
 
     def finish(self, job_id: str) -> None:
-        in_transaction(self.database, queries.finish_job, self.row(job_id), {})
+        self.finish_job(self.job_row(job_id), {})
 
     def pause(self, job_id: str) -> None:
-        change(self.database, job_id, pause_requested=True)
-        in_transaction(self.database, queries.pause_job, self.row(job_id), paused_upload_seconds=60)
+        self.change(job_id, pause_requested=True)
+        self.pause_job(self.job_row(job_id), paused_upload_seconds=60)
 
-    def row(self, job_id: str) -> JobRow:
-        return job_row(self.database, job_id)
+    def not_yet(self, job_id: str) -> None:
+        self.change(job_id, not_before=ago(-3600), run_at=ago(-3600))
+
+    def now_due(self, job_id: str) -> None:
+        self.change(job_id, not_before=ago(1), run_at=ago(1))
+
+    def out_of_turn(self) -> tuple[str, str]:
+        """Two jobs of one path; the second holds it, for the first was not to run when it began."""
+        first, second = self.write(), self.write()
+        self.not_yet(first)
+        assert self.has(second)
+        return first, second
 
     def locks(self) -> set[tuple[str, str]]:
         with self.database.begin() as session:
             return {(lock.job_id, lock.path) for lock in session.scalars(select(PathLockRow))}
 
     def waits_for(self, job_id: str) -> str | None:
-        return self.row(job_id).waits_for
+        found: str | None = self.job_row(job_id).waits_for
+        return found
 
     def claimable(self) -> set[str]:
-        with self.database.begin() as session:
-            return {job.id for job in queries.jobs_to_publish(session, limit=100)}
+        return {job.id for job in self.jobs_to_publish(limit=100)}
 
 
 @pytest.fixture
 def line(database: Database) -> Line:
     return Line(database)
+
+
+@pytest.fixture
+def postgres_line(postgres_database: Database) -> Line:
+    return Line(postgres_database)
 
 
 #: Two jobs, submitted in this order, that need the same path.
@@ -140,12 +140,12 @@ def test_the_second_of_two_jobs_that_need_one_path_waits_for_the_first(line: Lin
 def test_a_job_that_got_its_path_out_of_turn_keeps_it_to_its_end(line: Line, kind: str) -> None:
     """The first was not to run yet when the second began."""
     first, second = OVERLAPPING[kind](line)
-    change(line.database, first, not_before=ago(-60), run_at=ago(-60))
+    line.not_yet(first)
     assert line.has(second)
-    change(line.database, first, not_before=ago(1), run_at=ago(1))
+    line.now_due(first)
     assert not line.has(first)
     assert line.waits_for(first) == second
-    expire_lease(line.database, second)
+    line.expire_lease(second)
     assert line.has(second), "it does not wait for the job that waits for it"
     line.finish(second)
     assert line.has(first)
@@ -202,15 +202,14 @@ def test_a_waiting_job_may_run_however_its_blocker_ends(line: Line, ending: str)
     job = line.take(first)
     assert job is not None
     assert not line.has(second)
-    with line.database.begin() as session:
-        if ending == "cancelled":
-            queries.cancel_job(session, job)
-        elif ending == "failed":
-            queries.fail_job(session, job, StoreUnavailableError("503"), failed_upload_seconds=60)
-    if ending == "died too often":
-        change(line.database, first, crash_streak=5, lease_expires_at=ago(1))
+    if ending == "cancelled":
+        line.cancel_job(job)
+    elif ending == "failed":
+        line.fail_job(job, StoreUnavailableError("503"), failed_upload_seconds=60)
+    else:
+        line.change(first, crash_streak=5, lease_expires_at=ago(1))
         assert not line.has(first)
-    assert line.row(first).state in ("cancelled", "failed")
+    assert line.job_row(first).state in ("cancelled", "failed")
     assert line.has(second)
 
 
@@ -219,9 +218,9 @@ def test_a_job_keeps_its_path_between_two_slices_two_attempts_and_two_looks(line
     for state in (JobState.QUEUED, JobState.RETRYING, JobState.VERIFYING):
         job = line.take(first)
         assert job is not None
-        in_transaction(line.database, queries.release_job, job, state, delay=60)
+        line.release_job(job, state, delay=60)
         assert not line.has(second)
-        change(line.database, first, run_at=ago(1))
+        line.change(first, run_at=ago(1))
 
 
 def test_a_paused_job_without_an_upload_holds_no_place(line: Line) -> None:
@@ -230,7 +229,7 @@ def test_a_paused_job_without_an_upload_holds_no_place(line: Line) -> None:
     assert not line.has(second)
     line.pause(first)
     assert line.has(second)
-    change(line.database, first, state="queued", pause_requested=False)
+    line.change(first, state="queued", pause_requested=False)
     assert not line.has(first)
     assert line.waits_for(first) == second
     line.finish(second)
@@ -241,28 +240,28 @@ def test_a_paused_job_without_an_upload_holds_no_place(line: Line) -> None:
 def test_a_paused_job_keeps_its_place_as_long_as_it_keeps_its_upload(line: Line) -> None:
     first, second = line.write("/a"), line.write("/a")
     assert line.has(first)
-    upload = add_upload(line.database, first)
+    upload = line.add_upload(first)
     line.pause(first)
     assert not line.has(second)
-    change_upload(line.database, upload, state="aborting")
-    assert in_transaction(line.database, queries.drop_stale_locks) == 1
+    line.change_upload(upload, state="aborting")
+    assert line.drop_stale_locks() == 1
     assert line.has(second)
 
 
 def test_a_job_before_its_time_holds_no_place(line: Line) -> None:
     later = line.write("/a", not_before=ago(-60), run_at=ago(-60))
     assert line.has(line.write("/a"))
-    assert line.row(later).state == "queued"
+    assert line.job_row(later).state == "queued"
 
 
 def test_the_caretaker_frees_who_waits_for_a_job_that_ended_meanwhile(line: Line) -> None:
     """The blocker's end and the waiter's claim may have been committed side by side."""
     first, second = line.write("/a"), line.write("/a")
     assert not line.has(second)
-    change(line.database, first, state="succeeded")
+    line.change(first, state="succeeded")
     third = line.write("/b")
-    change(line.database, third, waits_for="pruned")
-    assert in_transaction(line.database, queries.drop_stale_locks) == 2
+    line.change(third, waits_for="pruned")
+    assert line.drop_stale_locks() == 2
     assert line.has(second)
     assert line.has(third)
 
@@ -270,9 +269,9 @@ def test_the_caretaker_frees_who_waits_for_a_job_that_ended_meanwhile(line: Line
 def test_a_claim_that_must_wait_changes_nothing_else(line: Line) -> None:
     first, second = line.write("/a"), line.write("/a")
     assert line.has(first)
-    before = line.row(second).as_row()
+    before = line.job_row(second).as_row()
     assert not line.has(second)
-    after = line.row(second).as_row()
+    after = line.job_row(second).as_row()
     assert {name for name in before if before[name] != after[name]} == {"waits_for"}
 
 
@@ -281,13 +280,13 @@ def test_a_job_does_not_wait_for_one_that_is_just_giving_up_its_place(line: Line
     """The blocker wakes only the jobs that wait by then; one that came later would wait for ever."""
     first, second = line.write("/a"), line.write("/a")
     assert line.has(first)
-    change(line.database, first, pause_requested=how == "pause")
+    line.change(first, pause_requested=how == "pause")
     with ThreadPoolExecutor(1) as worker:
         with line.database.begin() as session:
             if how == "end":
-                queries.finish_job(session, line.row(first), {})
+                queries.finish_job(session, line.job_row(first), {})
             else:
-                queries.pause_job(session, line.row(first), paused_upload_seconds=60)
+                queries.pause_job(session, line.job_row(first), paused_upload_seconds=60)
             claim = worker.submit(line.has, second)
             wait({claim}, timeout=1)  # it waits for the end, or has looked too early
         claim.result(timeout=30)
@@ -297,10 +296,10 @@ def test_a_job_does_not_wait_for_one_that_is_just_giving_up_its_place(line: Line
 def test_a_revoke_of_two_jobs_of_one_path_is_no_deadlock(line: Line) -> None:
     """A claim that has to wait locks the job before its own, then its own: a revoke takes them in that order, too."""
     jobs = [line.write("/a"), line.write("/a")]
-    change(line.database, jobs[0], priority=1)  # it is behind the other one now, where the table is read as it lies
+    line.change(jobs[0], priority=1)  # it is behind the other one now, where the table is read as it lies
 
-    def revoke() -> int:
-        return in_transaction(line.database, queries.request_cancel, list(reversed(jobs)))
+    def revoke() -> Any:
+        return line.request_cancel(list(reversed(jobs)))
 
     with ThreadPoolExecutor(1) as caretaker:
         with line.database.begin() as session:
@@ -324,7 +323,7 @@ def test_workers_that_race_never_hold_one_path_at_once(line: Line) -> None:
     clashes = list[tuple[str, str]]()
 
     def work(mine: list[str]) -> None:
-        while any(line.row(job_id).state != "succeeded" for job_id in mine):
+        while any(line.job_row(job_id).state != "succeeded" for job_id in mine):
             for job_id in mine:
                 job = line.take(job_id)
                 if job is None:
@@ -349,111 +348,82 @@ def overlaps(wanted: dict[str, bool], key: str) -> bool:
     return key in wanted or any(is_tree and key.startswith(f"{tree}/") for tree, is_tree in wanted.items())
 
 
-ONE_DRIVER = {"default": Driver(tiny_store())}
-
-
-def take(database: Database, job_id: str, drivers: dict[str, Driver] = ONE_DRIVER) -> JobRow | None:
-    with database.begin() as session:
-        return queries.claim_job(
-            session,
-            job_id,
-            worker="w",
-            lease_seconds=LEASE,
-            failed_upload_seconds=RETENTION,
-            holds=lambda job: holds_of(job, drivers),
-        )
-
-
-def out_of_turn(database: Database) -> tuple[str, str]:
-    """Two jobs of one path; the second holds it, for the first was not to run when it began."""
-    first, second = submit(database), submit(database)
-    change(database, first, not_before=ago(-3600), run_at=ago(-3600))
-    assert take(database, second) is not None
-    return first, second
-
-
-def now_due(database: Database, job_id: str) -> None:
-    change(database, job_id, not_before=ago(1), run_at=ago(1))
-
-
-def test_a_bucket_that_gets_another_name_makes_no_two_jobs_wait_for_each_other(database: Database) -> None:
-    first, second = out_of_turn(database)
-    now_due(database, first)
-    assert take(database, first) is None
-    in_transaction(database, queries.release_job, job_row(database, second), JobState.QUEUED)
+def test_a_bucket_that_gets_another_name_makes_no_two_jobs_wait_for_each_other(line: Line) -> None:
+    first, second = line.out_of_turn()
+    line.now_due(first)
+    assert line.take(first) is None
+    line.release_job(line.job_row(second), JobState.QUEUED)
     renamed = {"default": Driver(tiny_store(bucket="renamed"))}
-    assert take(database, second, renamed) is None
-    assert take(database, first, renamed) is not None
+    assert line.take(second, renamed) is None
+    assert line.take(first, renamed) is not None
 
 
-def test_two_jobs_that_wait_for_each_other_are_freed_by_the_caretaker(database: Database) -> None:
+def test_two_jobs_that_wait_for_each_other_are_freed_by_the_caretaker(line: Line) -> None:
     """However that came about: only who holds something may be waited for from ahead in line."""
-    first, second = submit(database), submit(database)
-    change(database, first, waits_for=second)
-    change(database, second, waits_for=first)
-    assert in_transaction(database, queries.drop_stale_locks) == 1
-    assert take(database, first) is not None
+    first, second = line.submit(), line.submit()
+    line.change(first, waits_for=second)
+    line.change(second, waits_for=first)
+    assert line.drop_stale_locks() == 1
+    assert line.take(first) is not None
 
 
-def test_a_wakeup_that_is_lost_and_a_retry_make_no_circle(postgres_database: Database) -> None:
+def test_a_wakeup_that_is_lost_and_a_retry_make_no_circle(postgres_line: Line) -> None:
     """The first job's claim finds the second holding the path, while that one's last transaction is still open."""
-    first, second = out_of_turn(postgres_database)
-    now_due(postgres_database, first)
-    with postgres_database.begin() as session:
-        queries.fail_job(session, job_row(postgres_database, second), JobError("x"))
-        claiming = threading.Thread(target=take, args=(postgres_database, first))
+    first, second = postgres_line.out_of_turn()
+    postgres_line.now_due(first)
+    with postgres_line.database.begin() as session:
+        queries.fail_job(session, postgres_line.job_row(second), JobError("x"))
+        claiming = threading.Thread(target=postgres_line.take, args=(first,))
         claiming.start()
         claiming.join(1)
     claiming.join()
-    control.retry(postgres_database.engine, second)
+    control.retry(postgres_line.database.engine, second)
     for _ in range(2):
-        if any(take(postgres_database, job_id) for job_id in (second, first)):
+        if any(postgres_line.take(job_id) for job_id in (second, first)):
             return
-        in_transaction(postgres_database, queries.drop_stale_locks)
+        postgres_line.drop_stale_locks()
     pytest.fail("they wait for each other")
 
 
-def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postgres_database: Database) -> None:
-    first, second = out_of_turn(postgres_database)
-    upload = add_upload(postgres_database, second)
-    control.pause(postgres_database.engine, second)
-    in_transaction(postgres_database, queries.pause_job, job_row(postgres_database, second), paused_upload_seconds=1)
-    change_upload(postgres_database, upload, state="gone")
+def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postgres_line: Line) -> None:
+    first, second = postgres_line.out_of_turn()
+    upload = postgres_line.add_upload(second)
+    control.pause(postgres_line.database.engine, second)
+    postgres_line.pause_job(postgres_line.job_row(second), paused_upload_seconds=1)
+    postgres_line.change_upload(upload, state="gone")
     taken: list[JobRow | None] = []
-    with postgres_database.begin() as session:
+    with postgres_line.database.begin() as session:
         queries.drop_stale_locks(session)
-        control.resume(postgres_database.engine, second)
-        claiming = threading.Thread(target=lambda: taken.append(take(postgres_database, second)))
+        control.resume(postgres_line.database.engine, second)
+        claiming = threading.Thread(target=lambda: taken.append(postgres_line.take(second)))
         claiming.start()
         claiming.join(0.5)
     claiming.join()
-    now_due(postgres_database, first)
-    assert (take(postgres_database, first) is None) == (taken[0] is not None), "one of them has the path"
-    with postgres_database.begin() as session:
-        holders = set(session.scalars(select(PathLockRow.job_id)))
-    assert len(holders) == 1
+    postgres_line.now_due(first)
+    assert (postgres_line.take(first) is None) == (taken[0] is not None), "one of them has the path"
+    assert len({holder for holder, _ in postgres_line.locks()}) == 1
 
 
-def test_a_job_that_another_worker_runs_by_now_keeps_its_locks(postgres_database: Database) -> None:
+def test_a_job_that_another_worker_runs_by_now_keeps_its_locks(postgres_line: Line) -> None:
     """A claim had to wait, and let go of the row before it wrote that down; the same message came twice."""
-    first, blocker = out_of_turn(postgres_database)
-    job_id = submit(postgres_database)
-    with postgres_database.begin() as session:
+    first, blocker = postgres_line.out_of_turn()
+    job_id = postgres_line.submit()
+    with postgres_line.database.begin() as session:
         savepoint = session.begin_nested()
         job = claims._update_claimed(session, JobRow.id == job_id, *claimable(), worker="w2", lease_seconds=LEASE)
         assert job is not None
-        assert locks.take_locks(session, job, holds_of(job, ONE_DRIVER)) == blocker
+        assert locks.take_locks(session, job, holds_of(job, DRIVERS)) == blocker
         savepoint.rollback()
-        with postgres_database.begin() as other:
-            queries.finish_job(other, job_row(postgres_database, blocker), {})
-        assert take(postgres_database, job_id) is not None
+        with postgres_line.database.begin() as other:
+            queries.finish_job(other, postgres_line.job_row(blocker), {})
+        assert postgres_line.take(job_id) is not None
         locks.wait_for(session, job_id, blocker)
-    now_due(postgres_database, first)
-    assert take(postgres_database, first) is None
-    assert job_row(postgres_database, job_id).waits_for is None
+    postgres_line.now_due(first)
+    assert postgres_line.take(first) is None
+    assert postgres_line.job_row(job_id).waits_for is None
 
 
-def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postgres_database: Database) -> None:
+def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postgres_line: Line) -> None:
     """Else two claims at once would wait for each other."""
     there = {"source_path": "/a", "dest_path": "/b", "dest_storage": "cold"}
     back = {"source_path": "/c", "dest_path": "/d", "storage": "cold", "dest_storage": "default"}
@@ -463,13 +433,13 @@ def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postg
         if "pg_advisory_xact_lock" in statement:
             asked.append(parameters["bucket"])
 
-    event.listen(postgres_database.engine, "before_cursor_execute", note)
+    event.listen(postgres_line.database.engine, "before_cursor_execute", note)
     try:
         for arguments in (there, back):
-            job_id = submit(postgres_database, operation="move", arguments=arguments)
-            assert take(postgres_database, job_id, DRIVERS) is not None
+            job_id = postgres_line.submit(operation="move", arguments=arguments)
+            assert postgres_line.take(job_id) is not None
     finally:
-        event.remove(postgres_database.engine, "before_cursor_execute", note)
+        event.remove(postgres_line.database.engine, "before_cursor_execute", note)
     first, second = asked[:2], asked[2:]
     assert len(set(first)) == 2
     assert first == second

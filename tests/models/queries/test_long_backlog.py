@@ -12,13 +12,9 @@ from tests.models.rows import RETENTION, at_once, in_transaction
 
 ROWS = 20_000
 
-
 LIMIT = 8
 
-
 DAY = 24 * 3600.0
-
-
 QUEUED = """
 INSERT INTO blobferry_jobs (id, operation, path, source, request, priority, state)
 SELECT 'queued-' || n, 'write_stream', '/a/' || n, 'file:///srv/a', '{"path": "/a", "source": "file:///srv/a"}',

@@ -1,81 +1,62 @@
 """Pruning: which finished jobs are deleted, and what their tombstones keep."""
 
+from typing import Any
+
 import pytest
 
-from models import Database, queries
-from tests.models.rows import (
-    add_upload,
-    ago,
-    change,
-    claim,
-    count_rows,
-    in_transaction,
-    job_row,
-    part_rows,
-    submit,
-    tombstones,
-)
+from tests.models.rows import Rows, ago
 
 
-def prune(database: Database, *, keep: float = 3600, tombstone: float = 7200, limit: int = 100) -> int:
-    return in_transaction(database, queries.prune, job_seconds=keep, tombstone_seconds=tombstone, limit=limit)
+def prune(rows: Rows, *, keep: float = 3600, tombstone: float = 7200, limit: int = 100) -> Any:
+    return rows.prune(job_seconds=keep, tombstone_seconds=tombstone, limit=limit)
 
 
-def finished(database: Database, seconds_ago: float, state: str = "succeeded") -> str:
-    job_id = submit(database)
-    claim(database, job_id)
-    change(database, job_id, state=state, lease_expires_at=None, finished_at=ago(seconds_ago))
+def finished(rows: Rows, seconds_ago: float, state: str = "succeeded") -> Any:
+    job_id = rows.submit()
+    rows.claim(job_id)
+    rows.change(job_id, state=state, lease_expires_at=None, finished_at=ago(seconds_ago))
     return job_id
 
 
-def test_old_finished_jobs_go_with_all_their_rows_and_leave_a_tombstone(database: Database) -> None:
-    old = [finished(database, 4000, state) for state in ("succeeded", "failed", "cancelled")]
-    young, running = finished(database, 3000), submit(database)
-    upload = add_upload(database, old[0], state="completed")
-    in_transaction(database, queries.record_parts, upload, [{"part_number": 1, "offset": 0, "size": 1, "etag": '"1"'}])
-    assert prune(database) == 3
-    assert tombstones(database) == set(old)
-    assert count_rows(database, "blobferry_jobs") == 2
-    assert count_rows(database, "blobferry_attempts") == 1
-    assert count_rows(database, "blobferry_uploads") == 0
-    assert part_rows(database, upload) == []
-    with database.begin() as session:
-        assert queries.is_pruned(session, old[0])
-        assert not queries.is_pruned(session, young)
-        assert not queries.is_pruned(session, running)
-    assert prune(database) == 0
+def test_old_finished_jobs_go_with_all_their_rows_and_leave_a_tombstone(rows: Rows) -> None:
+    old = [finished(rows, 4000, state) for state in ("succeeded", "failed", "cancelled")]
+    young, running = finished(rows, 3000), rows.submit()
+    upload = rows.add_upload(old[0], state="completed")
+    rows.record_parts(upload, [{"part_number": 1, "offset": 0, "size": 1, "etag": '"1"'}])
+    assert prune(rows) == 3
+    assert rows.tombstones() == set(old)
+    assert [rows.count_rows(f"blobferry_{table}") for table in ("jobs", "attempts", "uploads")] == [2, 1, 0]
+    assert rows.part_rows(upload) == []
+    assert [rows.is_pruned(job_id) for job_id in (old[0], young, running)] == [True, False, False]
+    assert prune(rows) == 0
 
 
-def test_a_tombstone_remembers_when_the_job_ended_and_goes_in_its_time(database: Database) -> None:
-    finished(database, 4000)
-    prune(database)
-    prune(database, tombstone=4100)
-    assert count_rows(database, "blobferry_tombstones") == 1
-    prune(database, tombstone=3900)
-    assert count_rows(database, "blobferry_tombstones") == 0
+def test_a_tombstone_remembers_when_the_job_ended_and_goes_in_its_time(rows: Rows) -> None:
+    finished(rows, 4000)
+    prune(rows)
+    prune(rows, tombstone=4100)
+    assert rows.count_rows("blobferry_tombstones") == 1
+    prune(rows, tombstone=3900)
+    assert rows.count_rows("blobferry_tombstones") == 0
 
 
 @pytest.mark.parametrize("state", ["opening", "open", "completing", "aborting"])
-def test_a_job_whose_upload_may_still_be_in_the_store_is_kept(database: Database, state: str) -> None:
+def test_a_job_whose_upload_may_still_be_in_the_store_is_kept(rows: Rows, state: str) -> None:
     """Its rows are the only trace of it."""
-    job_id = finished(database, 4000)
-    add_upload(database, job_id, state=state)
-    assert prune(database) == 0
-    assert job_row(database, job_id)
+    job_id = finished(rows, 4000)
+    rows.add_upload(job_id, state=state)
+    assert prune(rows) == 0
+    assert rows.job_row(job_id)
 
 
-def test_a_job_whose_uploads_are_known_to_be_over_goes(database: Database) -> None:
-    job_id = finished(database, 4000)
-    add_upload(database, job_id, state="completed")
-    add_upload(database, job_id, state="gone")
-    assert prune(database) == 1
+def test_a_job_whose_uploads_are_known_to_be_over_goes(rows: Rows) -> None:
+    job_id = finished(rows, 4000)
+    rows.add_upload(job_id, state="completed")
+    rows.add_upload(job_id, state="gone")
+    assert prune(rows) == 1
 
 
-def test_pruning_takes_the_oldest_first_and_no_more_than_it_was_told(database: Database) -> None:
-    jobs = {age: finished(database, age) for age in (5000, 7000, 6000)}
-    assert prune(database, limit=2) == 2
-    assert tombstones(database) == {jobs[7000], jobs[6000]}
-
-
-def old(database: Database, job_id: str) -> None:
-    change(database, job_id, state="succeeded", finished_at=ago(600))
+def test_pruning_takes_the_oldest_first_and_no_more_than_it_was_told(rows: Rows) -> None:
+    jobs = {age: finished(rows, age) for age in (5000, 7000, 6000)}
+    assert prune(rows, limit=2) == 2
+    assert rows.tombstones() == {jobs[7000], jobs[6000]}

@@ -3,22 +3,13 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from models import Database, JobRow, queries
-from tests.models.rows import (
-    RETENTION,
-    ago,
-    change,
-    claim,
-    expire_lease,
-    job_row,
-    submit,
-    tombstones,
-)
+from models import Database, JobRow
+from tests.models.rows import RETENTION, Rows, ago
 
 
 @contextmanager
@@ -29,68 +20,49 @@ def held(database: Database, job_id: str) -> Iterator[None]:
         yield
 
 
-def requeue(session: Session) -> object:
-    return queries.requeue_expired(session, limit=10, failed_upload_seconds=RETENTION)
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a sweep: what makes it a job's turn, and how the row tells that it has been taken."""
+
+    sweep: Callable[[Rows], object]
+    prepare: Callable[[Rows, str], object]
+    is_done: Callable[[Rows, str], bool]
 
 
-def apply_requests(session: Session) -> object:
-    return queries.apply_requests(session, limit=10, paused_upload_seconds=RETENTION)
-
-
-def publish_ten(session: Session) -> object:
-    return queries.jobs_to_publish(session, limit=10)
-
-
-def prune_ten(session: Session) -> object:
-    return queries.prune(session, job_seconds=60, tombstone_seconds=3600, limit=10)
-
-
-def dead(database: Database, job_id: str) -> None:
-    claim(database, job_id)
-    expire_lease(database, job_id)
-
-
-def cancelled(database: Database, job_id: str) -> None:
-    change(database, job_id, cancel_requested=True)
-
-
-def old(database: Database, job_id: str) -> None:
-    change(database, job_id, state="succeeded", finished_at=ago(600))
-
-
-STEPS: dict[
-    str, tuple[Callable[[Session], object], Callable[[Database, str], None], Callable[[Database, str], bool]]
-] = {
-    "leases": (requeue, dead, lambda database, job_id: job_row(database, job_id).state == "retrying"),
-    "control requests": (
-        apply_requests,
-        cancelled,
-        lambda database, job_id: job_row(database, job_id).state == "cancelled",
+STEPS = {
+    "leases": Step(
+        lambda rows: rows.requeue(),
+        lambda rows, job_id: rows.abandon(job_id),
+        lambda rows, job_id: rows.job_row(job_id).state == "retrying",
     ),
-    "messages": (
-        publish_ten,
+    "control requests": Step(
+        lambda rows: rows.apply_requests(limit=10, paused_upload_seconds=RETENTION),
+        lambda rows, job_id: rows.change(job_id, cancel_requested=True),
+        lambda rows, job_id: rows.job_row(job_id).state == "cancelled",
+    ),
+    "messages": Step(
+        lambda rows: rows.jobs_to_publish(limit=10),
         lambda *job: None,
-        lambda database, job_id: job_row(database, job_id).published_at is not None,
+        lambda rows, job_id: rows.job_row(job_id).published_at is not None,
     ),
-    "pruning": (prune_ten, old, lambda database, job_id: job_id in tombstones(database)),
+    "pruning": Step(
+        lambda rows: rows.prune(job_seconds=60, tombstone_seconds=3600, limit=10),
+        lambda rows, job_id: rows.change(job_id, state="succeeded", finished_at=ago(600)),
+        lambda rows, job_id: job_id in rows.tombstones(),
+    ),
 }
 
 
-@pytest.mark.parametrize("what", STEPS)
-def test_a_locked_row_keeps_no_sweep_from_the_other_rows(what: str, postgres_database: Database) -> None:
-    step, prepare, is_done = STEPS[what]
-    stuck, free = (submit(postgres_database, arguments={"path": path}) for path in ("/a", "/b"))
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_a_locked_row_keeps_no_sweep_from_the_other_rows(step: Step, postgres_database: Database) -> None:
+    rows = Rows(postgres_database)
+    stuck, free = (rows.submit(arguments={"path": path}) for path in ("/a", "/b"))
     for job_id in (stuck, free):
-        prepare(postgres_database, job_id)
-
-    def sweep() -> None:
-        with postgres_database.begin() as session:
-            step(session)
-
+        step.prepare(rows, job_id)
     with ThreadPoolExecutor(1) as caretaker:
         with held(postgres_database, stuck):
-            caretaker.submit(sweep).result(timeout=20)
-            assert is_done(postgres_database, free)
-        assert not is_done(postgres_database, stuck)
-        caretaker.submit(sweep).result(timeout=20)
-        assert is_done(postgres_database, stuck)
+            caretaker.submit(step.sweep, rows).result(timeout=20)
+            assert step.is_done(rows, free)
+        assert not step.is_done(rows, stuck)
+        caretaker.submit(step.sweep, rows).result(timeout=20)
+        assert step.is_done(rows, stuck)

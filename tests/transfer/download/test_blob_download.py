@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import FaultyStore, HookedStore, WrappedStore
-from tests.transfer.bench import KEY, PART, ToldCheckpoint
+from tests.doubles import BytesReader, BytesSource, FaultyStore, HookedStore, RecordingStore, WrappedStore, tiny_store
+from tests.transfer.bench import KEY, PART, ToldCheckpoint, at, saved
 from tests.transfer.download.downloads import DATA, OLD, World, interrupt
 from worker.errors import (
     ChecksumMismatchError,
@@ -21,7 +21,6 @@ from worker.errors import (
     StoreUnavailableError,
     TooManyRestartsError,
 )
-from worker.stores.memory.memory_store import MemoryReader
 from worker.transfer.checkpoint import SentPart, VisibleVersion
 from worker.transfer.download.partial_file import new_upload_id
 from worker.units import GIB, MIB
@@ -42,16 +41,14 @@ class CorruptingStore(WrappedStore):
         with answer as reader:
             data = bytearray(reader.read())
             data[0] ^= self._good < 0
-            return closing(MemoryReader(bytes(data), reader.etag))
+            return closing(BytesReader(bytes(data), reader.etag))
 
 
-class SevensSource:
+class SevensSource(BytesSource):
     """A source of any size that is nowhere."""
 
-    url = "test:sevens"
-    fingerprint: Mapping[str, Any] = {}
-
     def __init__(self, size: int) -> None:
+        super().__init__(b"")
         self.size = size
         self.read = 0
 
@@ -59,22 +56,9 @@ class SevensSource:
         buffer[:] = b"\x07" * len(buffer)
         self.read += len(buffer)
 
-    def check(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "srv", old=OLD)
-
 
 def crc(world: World) -> str:
-    checksum = world.memory.head(KEY).checksum
-    assert checksum is not None
-    return checksum
+    return str(world.memory.head(KEY).checksum)
 
 
 # --- bytes -----------------------------------------------------------------------------------------------------------
@@ -84,8 +68,7 @@ def crc(world: World) -> str:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_file_holds_exactly_the_blob(size: int, threads: int, tmp_path: Path) -> None:
     world = World(tmp_path, os.urandom(size))
-    world.run(threads=threads, checksum=crc(world))
-    world.assert_all_is_well()
+    world.finish(threads=threads, checksum=crc(world))
     assert sorted(world.fetched()) == list(range(0, size, PART))
     assert world.checkpoint.bytes_sent == size
 
@@ -93,31 +76,26 @@ def test_the_file_holds_exactly_the_blob(size: int, threads: int, tmp_path: Path
 @pytest.mark.parametrize("offset", [1, PART, PART + 3, 34, 35, 36, 2**60])
 def test_the_file_holds_what_lies_from_the_offset_on(offset: int, tmp_path: Path) -> None:
     world = World(tmp_path, DATA, OLD, offset=offset)
-    world.run(checksum=crc(world))
-    world.assert_all_is_well()
+    world.finish(checksum=crc(world))
 
 
 def test_a_part_larger_than_its_buffer_is_fetched_in_windows(tmp_path: Path) -> None:
     """10,000 rows at most: the parts of a huge blob are larger than any buffer."""
-    data = os.urandom(10_000 * 110 + 1)
-    world = World(tmp_path, data)
-    world.run(part_size=100, buffer_size=64 * 1024 + 1, threads=2, checksum=crc(world))
-    world.assert_all_is_well()
-    assert world.checkpoint.upload is not None
-    assert world.checkpoint.upload.part_size == MIB
-    assert len(world.checkpoint.upload.parts) == 2
-    assert len(world.fetched()) == 17
+    world = World(tmp_path, os.urandom(10_000 * 110 + 1))
+    world.finish(part_size=100, buffer_size=64 * 1024 + 1, threads=2, checksum=crc(world))
+    upload = saved(world.checkpoint)
+    assert (upload.part_size, len(upload.parts), len(world.fetched())) == (MIB, 2, 17)
 
 
 def test_a_file_of_more_than_2_gib_is_gone_on_with_at_the_right_place(tmp_path: Path) -> None:
     """The rows of an earlier run speak for its first 2 GiB, which are a hole here."""
     source, world = SevensSource(2 * GIB + 7), World(tmp_path)
-    upload_id, checkpoint = new_upload_id("7.mp4", mark="f", version=""), world.checkpoint
-    checkpoint.opening(str(world.path), size=source.size, part_size=GIB, base=VisibleVersion())
-    checkpoint.opened(upload_id)
-    checkpoint.record([SentPart(number + 1, number * GIB, GIB, "", "") for number in range(2)], bytes_sent=0)
-    (world.root / f"{upload_id}-0.part").touch()
-    os.truncate(world.root / f"{upload_id}-0.part", 2 * GIB)
+    upload_id = new_upload_id("7.mp4", mark="f", version="")
+    world.checkpoint.opening(str(world.path), size=source.size, part_size=GIB, base=VisibleVersion())
+    world.checkpoint.opened(upload_id)
+    world.checkpoint.record([SentPart(number + 1, number * GIB, GIB, "", "") for number in range(2)], bytes_sent=0)
+    with (world.root / f"{upload_id}-0.part").open("wb") as partial:
+        partial.truncate(2 * GIB)
     world.run(source=source, buffer_size=MIB)
     assert (source.read, world.path.stat().st_size, world.partials()) == (7, source.size, [])
     with world.path.open("rb") as file:
@@ -128,35 +106,27 @@ def test_a_file_of_more_than_2_gib_is_gone_on_with_at_the_right_place(tmp_path: 
 # --- one version -----------------------------------------------------------------------------------------------------
 
 
-def test_a_blob_replaced_between_two_runs_is_not_mixed(world: World) -> None:
-    interrupt(world)
+def replace_blob(world: World) -> None:
     world.memory.put(KEY, bytes(reversed(DATA)))
+
+
+@pytest.mark.parametrize(
+    "change", [replace_blob, lambda world: setattr(world, "offset", 3)], ids=["another blob", "another offset"]
+)
+def test_a_source_that_changed_between_two_runs_is_not_mixed(change: Callable[[World], None], world: World) -> None:
+    interrupt(world)
+    change(world)
     with pytest.raises(SourceChangedError):
         world.run()
     assert world.seen() == OLD
 
 
-def test_another_offset_is_another_source(world: World) -> None:
-    interrupt(world)
-    world.offset = 3
-    with pytest.raises(SourceChangedError):
-        world.run()
-
-
 @pytest.mark.parametrize("get", [2, 4])
 def test_a_blob_replaced_while_it_is_read_is_not_mixed(get: int, world: World) -> None:
     """Also not after its last byte was asked for."""
-    gets = 0
-
-    def replace_blob(verb: str) -> None:
-        nonlocal gets
-        gets += verb == "get"
-        if verb == "get" and gets == get:
-            world.memory.put(KEY, bytes(reversed(DATA)))
-
     with pytest.raises(SourceChangedError):
-        world.run(store=HookedStore(world.memory, after=replace_blob))
-    assert (gets, world.seen()) == (get, OLD)
+        world.run(store=HookedStore(world.recording, after=at("get", lambda: replace_blob(world), get)))
+    assert (world.fetched(), world.seen()) == ([0, 10, 20, 30][: get + 1], OLD)
 
 
 # --- the way there ---------------------------------------------------------------------------------------------------
@@ -164,8 +134,7 @@ def test_a_blob_replaced_while_it_is_read_is_not_mixed(get: int, world: World) -
 
 def test_dropped_connections_are_taken_up_again(world: World) -> None:
     store = FaultyStore(world.memory, "get", fail_at=2, times=3)
-    world.run(store=store)
-    world.assert_all_is_well()
+    world.finish(store=store)
     assert store.fired == 3
 
 
@@ -173,10 +142,8 @@ def test_a_store_that_is_away_leaves_rows_and_partial_file_to_go_on_with(world: 
     with pytest.raises(SourceUnavailableError) as caught:
         world.run(store=FaultyStore(world.memory, "get", fail_at=3, times=100))
     assert isinstance(caught.value.__cause__, StoreUnavailableError)
-    assert world.seen() == OLD
-    assert len(world.partials()) == 1
-    world.run()
-    world.assert_all_is_well()
+    assert (world.seen(), len(world.partials())) == (OLD, 1)
+    world.finish()
     assert world.fetched() == [20, 30]
 
 
@@ -184,12 +151,9 @@ def test_a_store_that_is_away_leaves_rows_and_partial_file_to_go_on_with(world: 
 def test_a_run_that_is_asked_to_stop_leaves_its_parts_to_the_next(parts: int, world: World) -> None:
     """The last time, all parts are there, and what is asked for is not published."""
     interrupt(world, parts)
-    assert world.seen() == OLD
-    done = len(world.fetched())
-    world.run()
-    world.assert_all_is_well()
+    assert (world.seen(), len(world.fetched())) == (OLD, parts)
+    world.finish()
     assert world.fetched() == [0, 10, 20, 30]
-    assert done == parts
 
 
 def test_a_run_whose_job_is_done_does_nothing(world: World) -> None:
@@ -208,40 +172,36 @@ def test_bytes_that_do_not_fit_the_stores_checksum_are_fetched_again(good: int, 
         world.run(store=CorruptingStore(world, good), checksum=crc(world))
     assert crc(world) in str(caught.value)
     assert (world.seen(), world.partials()) == (OLD, [])
-    world.run(checksum=crc(world))
-    world.assert_all_is_well()
+    world.finish(checksum=crc(world))
 
 
 def test_a_store_whose_checksum_never_fits_ends_the_job(world: World) -> None:
     """Else it would fetch everything again and again: each time is progress."""
-    for _ in range(3):
-        with pytest.raises(ChecksumMismatchError):
+    for error in [ChecksumMismatchError] * 3 + [TooManyRestartsError]:
+        with pytest.raises(error) as caught:
             world.run(checksum="CRC64NVME:AAAAAAAAAAA=")
-    with pytest.raises(TooManyRestartsError) as caught:
-        world.run(checksum="CRC64NVME:AAAAAAAAAAA=")
     assert isinstance(caught.value.__cause__, ChecksumMismatchError)
     assert (world.seen(), world.partials()) == (OLD, [])
 
 
 @pytest.mark.parametrize("checksum", ["MD5:AAAA", "SHA256:AAAA", None])
 def test_a_checksum_that_cannot_be_joined_is_not_compared(checksum: str | None, world: World) -> None:
-    world.run(checksum=checksum)
-    world.assert_all_is_well()
+    world.finish(checksum=checksum)
 
 
 def test_a_crc32c_of_the_store_is_compared_too(world: World) -> None:
-    world.memory.checksum = "crc32c"
+    world.memory = tiny_store(checksum="crc32c")
+    world.memory.put(KEY, DATA)
+    world.recording = RecordingStore(world.memory)
     with pytest.raises(ChecksumMismatchError, match="CRC32C:"):
         world.run(store=CorruptingStore(world), checksum=crc(world))
-    world.run(checksum=crc(world))
-    world.assert_all_is_well()
+    world.finish(checksum=crc(world))
 
 
 def test_rows_of_another_algorithm_than_the_stores_are_not_compared(world: World) -> None:
     """The storage was configured anew between two runs."""
     interrupt(world, 4)
-    world.run(checksum="CRC32C:AAAAAA==")
-    world.assert_all_is_well()
+    world.finish(checksum="CRC32C:AAAAAA==")
 
 
 # --- a partial file that is not what the rows say --------------------------------------------------------------------
@@ -256,16 +216,15 @@ def test_a_partial_file_that_does_not_fit_its_rows_is_begun_again(
     parts: int, spoil: Callable[[Path], None], world: World
 ) -> None:
     interrupt(world, parts)
-    spoil(world.root / world.partials()[0])
-    world.run()
-    world.assert_all_is_well()
+    spoil(world.partial)
+    world.finish()
     assert world.fetched()[parts:] == [0, 10, 20, 30]
 
 
 def test_a_partial_file_that_is_always_gone_ends_the_job(world: World) -> None:
     for _ in range(4):
         interrupt(world)
-        (world.root / world.partials()[0]).unlink()
+        world.partial.unlink()
     with pytest.raises(TooManyRestartsError):
         world.run()
 
@@ -273,15 +232,14 @@ def test_a_partial_file_that_is_always_gone_ends_the_job(world: World) -> None:
 def test_a_row_of_another_file_is_given_up(world: World) -> None:
     """The directory of the URL was a link, and leads elsewhere now. The ledger removes what is there."""
     interrupt(world)
-    assert world.checkpoint.upload is not None
-    world.checkpoint.upload = replace(world.checkpoint.upload, key="/srv/elsewhere/7.mp4")
+    world.checkpoint.upload = replace(saved(world.checkpoint), key="/srv/elsewhere/7.mp4")
     world.run()
     assert world.seen() == DATA
     assert [upload.key for upload in world.checkpoint.abandoned] == ["/srv/elsewhere/7.mp4"]
 
 
 def test_the_bytes_of_a_file_are_on_the_disk_before_rows_say_so(tmp_path: Path) -> None:
-    world, told = World(tmp_path / "srv"), list[str]()
+    world, told = World(tmp_path), list[str]()
 
     def note(frame: FrameType, event: str, function: Any) -> None:
         if event == "c_call" and function.__name__ in {"fdatasync", "fsync"}:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles import HookedStore
+from tests.transfer.bench import at
 from tests.transfer.download.downloads import World, interrupt
 from worker.errors import (
     DestinationError,
@@ -31,6 +32,12 @@ def root(tmp_path: Path) -> Path:
     root = tmp_path / "outgoing"
     root.mkdir()
     return root
+
+
+@pytest.fixture
+def destination(root: Path) -> Iterator[FileDestination]:
+    with closing(FileDestination.open((root / "7.mp4").as_uri(), [root])) as destination:
+        yield destination
 
 
 @contextmanager
@@ -53,58 +60,45 @@ def may_mount() -> bool:
 needs_mount = pytest.mark.skipif(not may_mount(), reason="only root may mount a small file system")
 
 
-def refusal(url: str, root: Path) -> str:
-    """The message with which a URL is refused for good; no descriptor is left open by it."""
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(DestinationNotAllowedError) as caught:
-        FileDestination.open(url, [root])
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert HOST in str(caught.value)
-    assert not caught.value.transient
-    return str(caught.value)
-
-
 # --- which files -----------------------------------------------------------------------------------------------------
 
 
-def test_it_tells_the_ledger_host_directory_and_file(root: Path) -> None:
-    with closing(FileDestination.open((root / "7.mp4").as_uri(), [root])) as destination:
-        assert (destination.endpoint, destination.bucket) == (f"file://{HOST}", str(root))
-        assert (destination.key, destination.name) == (str(root / "7.mp4"), "7.mp4")
-        assert destination.look().is_absent
-        assert os.listdir(root) == []
+def test_it_tells_the_ledger_host_directory_and_file(destination: FileDestination, root: Path) -> None:
+    assert (destination.endpoint, destination.bucket) == (f"file://{HOST}", str(root))
+    assert (destination.key, destination.name) == (str(root / "7.mp4"), "7.mp4")
+    assert destination.look().is_absent
+    assert os.listdir(root) == []
 
 
 @pytest.mark.parametrize("name", ["with space.bin", "100%.bin", "#1?.bin", "ümläut.bin", "...", "\n", "a" * 255])
 def test_a_percent_encoded_name_is_decoded(name: str, tmp_path: Path) -> None:
     world = World(tmp_path)
     world.path = tmp_path / name
-    world.run()
-    world.assert_all_is_well()
+    world.finish()
 
 
-@pytest.mark.parametrize("end", ["/", "/.", "/..", "/%2e%2e", "/in/", "/a%00b", "/%00"])
-def test_what_names_no_file_is_refused(end: str, root: Path) -> None:
+NO_FILE = ["{root}/", "{root}/.", "{root}/..", "{root}/%2e%2e", "{root}/in/", "{root}/a%00b", "{root}/%00"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        *[(url, "not the path of a file") for url in [*NO_FILE, "file:7.mp4"]],
+        ("{root}/caf%E9.bin", "not UTF-8"),  # the ledger cannot hold it
+        ("{root}/none/7.mp4", "open its directory"),
+        ("{root}/file/7.mp4", "open its directory"),
+    ],
+)
+def test_what_can_be_no_destination_is_refused_and_nothing_is_made_or_left_open(
+    url: str, reason: str, root: Path
+) -> None:
     (root / "in").mkdir()
-    assert "not the path of a file" in refusal(root.as_uri() + end, root)
-
-
-def test_a_relative_path_is_refused(root: Path) -> None:
-    refusal("file:7.mp4", root)
-
-
-def test_a_name_that_the_ledger_cannot_hold_is_refused(root: Path) -> None:
-    assert "not UTF-8" in refusal(root.as_uri() + "/caf%E9.bin", root)
-
-
-def test_a_missing_directory_is_named_with_the_host_and_not_made(root: Path) -> None:
-    assert "open its directory" in refusal((root / "none" / "7.mp4").as_uri(), root)
-    assert os.listdir(root) == []
-
-
-def test_a_file_as_directory_is_refused(root: Path) -> None:
     (root / "file").touch()
-    refusal((root / "file" / "7.mp4").as_uri(), root)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(DestinationNotAllowedError, match=f"{reason}.* on worker host {HOST}") as caught:
+        FileDestination.open(url.format(root=root.as_uri()), [root])
+    assert not caught.value.transient
+    assert (len(os.listdir("/proc/self/fd")), sorted(os.listdir(root))) == (before, ["file", "in"])
 
 
 def test_a_directory_that_is_swapped_while_it_is_checked_is_refused(tmp_path: Path, root: Path) -> None:
@@ -127,15 +121,14 @@ def test_a_symlink_within_the_roots_is_resolved_once(root: Path) -> None:
         assert destination.key == str(root / "real" / "7.mp4")
 
 
-def test_a_version_of_a_file_is_told_from_every_other(root: Path) -> None:
-    (root / "a").write_bytes(b"1")
-    with closing(FileDestination.open((root / "a").as_uri(), [root])) as destination:
-        first = destination.look()
-        (root / "b").write_bytes(b"1")
-        (root / "b").rename(root / "a")
-        second = destination.look()
-        os.utime(root / "a", ns=(0, 0))
-        assert len({first, second, destination.look()}) == 3
+def test_a_version_of_a_file_is_told_from_every_other(destination: FileDestination, root: Path) -> None:
+    versions = {destination.look()}
+    for name in ("7.mp4", "b"):
+        (root / name).write_bytes(b"1")
+        (root / name).rename(root / "7.mp4")
+        versions.add(destination.look())
+    os.utime(root / "7.mp4", ns=(0, 0))
+    assert len({*versions, destination.look()}) == 4
 
 
 # --- an unwilling disk -----------------------------------------------------------------------------------------------
@@ -145,35 +138,30 @@ def test_a_version_of_a_file_is_told_from_every_other(root: Path) -> None:
 def test_a_full_disk_is_seen_before_anything_is_fetched(root: Path) -> None:
     with mounted(root, "size=512k"):
         world = World(root, os.urandom(MIB), b"old")
-        with pytest.raises(DestinationFullError) as caught:
+        full = rf"{root} on worker host {HOST} has \d+ bytes free, {MIB} more"
+        with pytest.raises(DestinationFullError, match=full):
             world.run(part_size=64 * KIB)
-        assert re.search(rf"{root} on worker host {HOST} has \d+ bytes free, {MIB} more", str(caught.value))
         assert (world.fetched(), world.seen()) == ([], b"old")
 
 
 @needs_mount
 def test_a_disk_that_is_full_in_the_middle_keeps_rows_and_bytes_to_go_on_with(root: Path) -> None:
     with mounted(root, "size=2m"):
-        world, gets, others = World(root, os.urandom(MIB), b"old"), 0, root / "others"
+        world, others = World(root, os.urandom(MIB), b"old"), root / "others"
 
-        def fill_the_disk(verb: str) -> None:
-            nonlocal gets
-            gets += verb == "get"
-            if gets == 5 and not others.exists():
-                with suppress(OSError), others.open("wb", buffering=0) as file:
-                    while file.write(bytes(4 * KIB)):
-                        pass
+        def fill_the_disk() -> None:
+            with suppress(OSError), others.open("wb", buffering=0) as file:
+                while file.write(bytes(4 * KIB)):
+                    pass
 
-        with pytest.raises(DestinationFullError) as caught:
-            world.run(part_size=64 * KIB, store=HookedStore(world.memory, before=fill_the_disk))
-        found = re.search(rf"{root} on worker host {HOST} has 0 bytes free, (\d+) more are needed", str(caught.value))
-        assert found
-        assert int(found[1]) == MIB - 4 * 64 * KIB
+        needed = MIB - 4 * 64 * KIB
+        full = f"{root} on worker host {HOST} has 0 bytes free, {needed} more are needed"
+        with pytest.raises(DestinationFullError, match=full) as caught:
+            world.run(part_size=64 * KIB, store=HookedStore(world.memory, before=at("get", fill_the_disk, 5)))
         assert (caught.value.transient, world.seen()) == (True, b"old")
 
         others.unlink()
-        world.run(part_size=64 * KIB)
-        world.assert_all_is_well()
+        world.finish(part_size=64 * KIB)
         assert world.fetched() == [part * 64 * KIB for part in range(4, 16)]
 
 
@@ -182,25 +170,26 @@ def test_bytes_that_are_on_the_disk_already_need_no_room_again(root: Path) -> No
     with mounted(root, "size=1600k"):
         world = World(root, os.urandom(MIB))
         interrupt(world, 12, part_size=64 * KIB)
-        world.run(part_size=64 * KIB)
-        world.assert_all_is_well()
+        world.finish(part_size=64 * KIB)
 
 
 @needs_mount
-def test_a_directory_that_is_mounted_read_only_is_refused_for_good(root: Path) -> None:
-    with mounted(root, "size=64k,ro"):
+@pytest.mark.parametrize(
+    ("options", "kind", "reason"),
+    [
+        ("size=64k,ro", DestinationNotAllowedError, "Read-only"),
+        ("size=1m,nr_inodes=1", DestinationFullError, "the disk is full"),
+    ],
+    ids=["read-only", "no more inodes"],
+)
+def test_a_file_system_that_takes_no_file_is_an_error_before_anything_is_fetched(
+    options: str, kind: type[DestinationError], reason: str, root: Path
+) -> None:
+    with mounted(root, options):
         world = World(root)
-        with pytest.raises(DestinationNotAllowedError, match="Read-only"):
+        with pytest.raises(kind, match=reason):
             world.run()
     assert world.fetched() == []
-
-
-@needs_mount
-def test_no_more_inodes_is_a_full_disk_too(root: Path) -> None:
-    with mounted(root, "size=1m,nr_inodes=1"):
-        world = World(root)
-        with pytest.raises(DestinationFullError):
-            world.run()
 
 
 def test_a_file_larger_than_the_worker_may_write_is_an_error_for_good(root: Path) -> None:
@@ -212,35 +201,32 @@ def test_a_file_larger_than_the_worker_may_write_is_an_error_for_good(root: Path
             world.run(part_size=8 * KIB)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    world.run(part_size=8 * KIB)
-    world.assert_all_is_well()
+    world.finish(part_size=8 * KIB)
+
+
+ERRORS: dict[type[DestinationError], list[int]] = {
+    DestinationFullError: [errno.ENOSPC, errno.EDQUOT],
+    DestinationNotAllowedError: [errno.EACCES, errno.EFBIG],
+    DestinationUnavailableError: [errno.EIO, errno.ESTALE, errno.EMFILE],
+}
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (errno.ENOSPC, DestinationFullError),
-        (errno.EDQUOT, DestinationFullError),
-        (errno.EACCES, DestinationNotAllowedError),
-        (errno.EFBIG, DestinationNotAllowedError),
-        (errno.EIO, DestinationUnavailableError),
-        (errno.ESTALE, DestinationUnavailableError),
-        (errno.EMFILE, DestinationUnavailableError),
-    ],
-    ids=lambda value: errno.errorcode[value] if isinstance(value, int) else "",
+    ("kind", "number"),
+    [(kind, number) for kind, numbers in ERRORS.items() for number in numbers],
+    ids=lambda value: errno.errorcode[value] if isinstance(value, int) else value.__name__,
 )
-def test_trouble_with_the_disk_has_a_name(number: int, kind: type[DestinationError], root: Path) -> None:
-    with closing(FileDestination.open((root / "a").as_uri(), [root])) as destination:
-        with pytest.raises(kind) as caught, destination.errors("do it"):
-            raise OSError(number, os.strerror(number))
-        assert HOST in str(caught.value)
-        assert isinstance(caught.value.__cause__, OSError)
+def test_trouble_with_the_disk_has_a_name(
+    kind: type[DestinationError], number: int, destination: FileDestination
+) -> None:
+    with pytest.raises(kind, match=HOST) as caught, destination.errors("do it"):
+        raise OSError(number, os.strerror(number))
+    assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_a_directory_that_is_removed_is_an_error(root: Path) -> None:
-    with closing(FileDestination.open((root / "a").as_uri(), [root])) as destination:
-        root.rmdir()
-        with pytest.raises(DestinationUnavailableError, match="deleted"):
-            destination.check()
-        with pytest.raises(DestinationNotAllowedError):
-            destination.create("a", 0o666)
+def test_a_directory_that_is_removed_is_an_error(destination: FileDestination, root: Path) -> None:
+    root.rmdir()
+    with pytest.raises(DestinationUnavailableError, match="deleted"):
+        destination.check()
+    with pytest.raises(DestinationNotAllowedError):
+        destination.create("a", 0o666)

@@ -5,12 +5,14 @@ import shutil
 import stat
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.doubles import DeathError, Fuse, HookedStore
+from tests.transfer.bench import at, saved
 from tests.transfer.download.downloads import DATA, OLD, World, interrupt
 from worker.errors import (
     BlobExistsError,
@@ -23,28 +25,26 @@ from worker.errors import (
 from worker.transfer.download.partial_file import PartialFile, new_upload_id, remove_partial
 
 STEPS = {True: "rename", False: "link"}  #: which commits, with and without overwrite
+both_ways = pytest.mark.parametrize("overwrite", STEPS)
 OTHERS = b"somebody else's file"
 
 
+@dataclass
 class Meanwhile(Fuse):
     """Something happens once, right before a step of a run that is ``in_state``."""
 
-    def __init__(self, world: World, step: str, work: Callable[[], None], in_state: str = "completing") -> None:
-        super().__init__()
-        self.happened = False
-        self._world, self._step, self._work, self._in_state = world, step, work, in_state
+    world: World
+    step: str
+    work: Callable[[], object]
+    in_state: str = "completing"
+    happened: bool = False
 
     def call(self, name: str, work: Callable[[], Any]) -> Any:
-        upload = self._world.checkpoint.upload
-        if name == self._step and not self.happened and upload and upload.state == self._in_state:
+        upload = self.world.checkpoint.upload
+        if name == self.step and not self.happened and upload and upload.state == self.in_state:
             self.happened = True
-            self._work()
+            self.work()
         return work()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "srv", old=OLD)
 
 
 @pytest.fixture
@@ -53,25 +53,20 @@ def empty(tmp_path: Path) -> World:
     return World(tmp_path / "srv")
 
 
-def run_with(world: World, fuse: Fuse, **arguments: Any) -> None:
-    checkpoint, destination = world.fenced(), world.destination()
+def run_while(fuse: Meanwhile, **how: Any) -> None:
+    checkpoint, destination = fuse.world.fenced(), fuse.world.destination()
     destination.fuse = fuse
-    world.run(checkpoint=checkpoint, destination=destination, **arguments)
+    fuse.world.run(checkpoint=checkpoint, destination=destination, **how)
 
 
-def die_before(world: World, step: str, **arguments: Any) -> None:
+def die_before(world: World, step: str, **how: Any) -> None:
     """A run that dies between ``completing`` and this step."""
 
     def die() -> None:
         raise DeathError(step)
 
     with pytest.raises(DeathError):
-        run_with(world, Meanwhile(world, step, die), **arguments)
-
-
-def partial(world: World) -> Path:
-    (name,) = world.partials()
-    return world.root / name
+        run_while(Meanwhile(world, step, die), **how)
 
 
 # --- zombies ---------------------------------------------------------------------------------------------------------
@@ -82,9 +77,8 @@ def test_a_run_that_lost_its_job_beside_its_commit_commits_no_second_time(
     overwrite: bool, step: str, empty: World
 ) -> None:
     """Right before, it has no name to commit; right after, the next run confirms it."""
-    fuse = Meanwhile(empty, step, lambda: empty.run(overwrite=overwrite))
     with pytest.raises(LeaseLostError):
-        run_with(empty, fuse, overwrite=overwrite)
+        run_while(Meanwhile(empty, step, lambda: empty.run(overwrite=overwrite)), overwrite=overwrite)
     empty.assert_all_is_well()
     assert empty.fetched() == [0, 10, 20, 30]
 
@@ -92,21 +86,19 @@ def test_a_run_that_lost_its_job_beside_its_commit_commits_no_second_time(
 def test_a_run_that_lost_its_job_within_a_part_does_not_touch_the_committed_file(world: World) -> None:
     """By then the file belongs to its readers: one has appended to it already."""
 
-    def next_run(verb: str) -> None:
-        if verb == "get" and world.token == 1:
-            world.run()
-            with world.path.open("r+b") as file:
-                file.write(b"changed")
+    def next_run() -> None:
+        world.run()
+        with world.path.open("r+b") as file:
+            file.write(b"changed")
 
     with pytest.raises(DestinationUnavailableError, match="is gone"):
-        world.run(store=HookedStore(world.memory, after=next_run))
-    assert world.seen() == b"changed" + DATA[7:]
-    assert world.partials() == []
+        world.run(store=HookedStore(world.memory, after=at("get", next_run, 1)))
+    assert (world.seen(), world.partials()) == (b"changed" + DATA[7:], [])
 
 
 def test_a_run_that_lost_its_job_before_it_made_its_partial_file_leaves_none(world: World) -> None:
     with pytest.raises(LeaseLostError):
-        run_with(world, Meanwhile(world, "create", world.run, in_state="open"))
+        run_while(Meanwhile(world, "create", world.run, in_state="open"))
     world.assert_all_is_well()
 
 
@@ -114,9 +106,8 @@ def test_a_run_that_lost_its_job_before_it_made_its_partial_file_leaves_none(wor
 def test_a_run_that_lost_its_job_does_not_adopt_the_file_of_a_later_one(step: str, world: World) -> None:
     interrupt(world)
     with pytest.raises(LeaseLostError):
-        run_with(world, Meanwhile(world, step, lambda: interrupt(world, 1), in_state="open"))
-    world.run()
-    world.assert_all_is_well()
+        run_while(Meanwhile(world, step, lambda: interrupt(world, 1), in_state="open"))
+    world.finish()
     assert world.fetched() == [0, 10, 20, 30]
 
 
@@ -129,37 +120,30 @@ def test_a_file_that_is_there_is_not_overwritten_and_nothing_is_fetched(world: W
     assert (world.seen(), world.partials(), world.fetched()) == (OLD, [], [])
 
 
-@pytest.mark.parametrize("step", ["open_file", "link"])
-def test_a_file_that_appears_meanwhile_is_not_overwritten(step: str, empty: World) -> None:
+@pytest.mark.parametrize(("step", "state"), [("open_file", "open"), ("link", "completing")])
+def test_a_file_that_appears_meanwhile_is_not_overwritten(step: str, state: str, empty: World) -> None:
     interrupt(empty)
-    state = "completing" if step == "link" else "open"
-
-    def appear() -> None:
-        empty.path.write_bytes(OTHERS)
-
     with pytest.raises(BlobExistsError):
-        run_with(empty, Meanwhile(empty, step, appear, state), overwrite=False)
+        run_while(Meanwhile(empty, step, lambda: empty.path.write_bytes(OTHERS), state), overwrite=False)
     assert empty.seen() == OTHERS
 
 
 def test_a_file_that_appears_meanwhile_is_replaced_if_it_may_be(world: World) -> None:
     interrupt(world)
     world.path.write_bytes(OTHERS)
-    world.run()
-    world.assert_all_is_well()
+    world.finish()
 
 
 # --- resolving a commit ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("overwrite", [True, False])
+@both_ways
 def test_a_partial_file_that_was_about_to_be_published_is_published(overwrite: bool, empty: World) -> None:
     die_before(empty, STEPS[overwrite], overwrite=overwrite)
-    empty.run(overwrite=overwrite)
-    empty.assert_all_is_well()
+    empty.finish(overwrite=overwrite)
 
 
-@pytest.mark.parametrize("overwrite", [True, False])
+@both_ways
 def test_another_file_that_appeared_meanwhile_is_left_alone(overwrite: bool, empty: World) -> None:
     die_before(empty, STEPS[overwrite], overwrite=overwrite)
     empty.path.write_bytes(OTHERS)
@@ -198,9 +182,8 @@ def test_a_published_file_that_was_taken_away_is_not_fetched_again(world: World)
 
 def test_with_the_old_file_there_and_no_partial_file_the_download_begins_again(world: World) -> None:
     die_before(world, "rename")
-    partial(world).unlink()
-    world.run()
-    world.assert_all_is_well()
+    world.partial.unlink()
+    world.finish()
     assert world.fetched() == [0, 10, 20, 30] * 2
 
 
@@ -208,27 +191,26 @@ def test_a_published_file_is_known_by_its_bytes_also_after_it_was_copied_back(wo
     die_before(world, "sync")
     world.path.unlink()
     world.path.write_bytes(DATA)
-    world.run()
-    world.assert_all_is_well()
+    world.finish()
 
 
 # --- permissions -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o777])
-def test_the_mode_of_a_replaced_file_is_kept_and_the_partial_file_has_it_too(mode: int, world: World) -> None:
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(("mode", "later"), [(0o600, 0o640), (0o640, 0o600), (0o777, 0o700), (0o4755, 0o4755)], ids=oct)
+def test_a_new_and_its_partial_file_have_the_mode_of_the_old_but_no_setuid_bit(
+    mode: int, later: int, world: World
+) -> None:
     world.path.chmod(mode)
     interrupt(world)
-    assert stat.S_IMODE(partial(world).stat().st_mode) == mode
-    world.path.chmod(mode & 0o700)  # the one that counts is the last
+    assert mode_of(world.partial) == mode & 0o777
+    world.path.chmod(later)  # the one that counts is the last
     world.run()
-    assert stat.S_IMODE(world.path.stat().st_mode) == mode & 0o700
-
-
-def test_a_replaced_file_does_not_hand_on_its_setuid_bit(world: World) -> None:
-    world.path.chmod(0o4755)
-    world.run()
-    assert stat.S_IMODE(world.path.stat().st_mode) == 0o755
+    assert mode_of(world.path) == later & 0o777
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
@@ -238,7 +220,7 @@ def test_a_new_file_has_the_mode_that_the_umask_leaves(umask: int, empty: World)
         empty.run()
     finally:
         os.umask(old)
-    assert stat.S_IMODE(empty.path.stat().st_mode) == 0o666 & ~umask
+    assert mode_of(empty.path) == 0o666 & ~umask
 
 
 # --- what stands in the place of files -------------------------------------------------------------------------------
@@ -260,28 +242,22 @@ def test_a_dangling_symlink_is_something_too(empty: World, tmp_path: Path) -> No
     assert not (tmp_path / "nothing").exists()
 
 
-@pytest.mark.parametrize("plant", ["a symlink", "a hard link"])
-def test_what_is_planted_in_the_place_of_the_partial_file_is_not_written_through(
-    plant: str, world: World, tmp_path: Path
+@pytest.mark.parametrize(
+    "plant",
+    [Path.symlink_to, Path.hardlink_to, lambda planted, victim: os.mkfifo(planted)],
+    ids=["a symlink", "a hard link", "a FIFO"],
+)
+def test_what_is_planted_as_the_partial_file_is_not_written_through_and_blocks_nobody(
+    plant: Callable[[Path, Path], object], world: World, tmp_path: Path
 ) -> None:
     interrupt(world)
-    victim, planted = tmp_path / "victim", partial(world)
+    victim, planted = tmp_path / "victim", world.partial
     victim.write_bytes(DATA[:20])
     planted.unlink()
-    planted.symlink_to(victim) if plant == "a symlink" else planted.hardlink_to(victim)
-    world.run()
-    world.assert_all_is_well()
+    plant(planted, victim)
+    world.finish()
     assert victim.read_bytes() == DATA[:20]
     assert world.fetched() == [0, 10, 0, 10, 20, 30]
-
-
-def test_a_fifo_planted_in_the_place_of_the_partial_file_blocks_nobody(world: World) -> None:
-    interrupt(world)
-    planted = partial(world)
-    planted.unlink()
-    os.mkfifo(planted)
-    world.run()
-    world.assert_all_is_well()
 
 
 def test_a_directory_that_takes_the_final_name_meanwhile_is_left_alone(empty: World) -> None:
@@ -290,21 +266,19 @@ def test_a_directory_that_takes_the_final_name_meanwhile_is_left_alone(empty: Wo
     with pytest.raises(DestinationNotAllowedError, match="not a regular file"):
         empty.run()
     empty.path.rmdir()
-    empty.run()
-    empty.assert_all_is_well()
+    empty.finish()
 
 
 def test_a_directory_swapped_for_a_symlink_leads_nobody_astray(world: World, tmp_path: Path) -> None:
     elsewhere, moved = tmp_path / "elsewhere", tmp_path / "moved"
     elsewhere.mkdir()
 
-    def swap(verb: str) -> None:
-        if verb == "get" and not moved.exists():
-            world.root.rename(moved)
-            world.root.symlink_to(elsewhere)
+    def swap() -> None:
+        world.root.rename(moved)
+        world.root.symlink_to(elsewhere)
 
     with pytest.raises(DestinationUnavailableError, match=" is now "):
-        world.run(store=HookedStore(world.memory, after=swap))
+        world.run(store=HookedStore(world.memory, after=at("get", swap, 1)))
     assert os.listdir(elsewhere) == []
     assert (moved / "7.mp4").read_bytes() == OLD
 
@@ -313,15 +287,13 @@ def test_a_directory_swapped_for_a_symlink_leads_nobody_astray(world: World, tmp
 
 
 def given_up(world: World) -> tuple[str, str]:
-    upload = world.checkpoint.upload
-    assert upload is not None
-    assert upload.upload_id is not None
-    return upload.key, upload.upload_id
+    upload = saved(world.checkpoint)
+    return upload.key, str(upload.upload_id)
 
 
 def test_a_given_up_partial_file_is_removed_whichever_run_had_it(world: World) -> None:
     interrupt(world)
-    shutil.copy(partial(world), world.root / (given_up(world)[1] + "-0.part"))
+    shutil.copy(world.partial, world.root / (given_up(world)[1] + "-0.part"))
     remove_partial(*given_up(world))
     assert (world.seen(), world.partials()) == (OLD, [])
     remove_partial(*given_up(world))
@@ -337,10 +309,8 @@ def test_the_partial_file_of_another_download_to_the_same_name_is_left_alone(wor
 
 
 def test_nothing_to_remove_is_fine(world: World, tmp_path: Path) -> None:
-    upload_id = new_upload_id("7.mp4", mark="f", version="")
-    remove_partial(str(world.path), upload_id)
-    remove_partial(str(tmp_path / "gone" / "7.mp4"), upload_id)
-    remove_partial(str(world.path / "7.mp4"), upload_id)
+    for path in (world.path, tmp_path / "gone" / "7.mp4", world.path / "7.mp4"):
+        remove_partial(str(path), new_upload_id("7.mp4", mark="f", version=""))
 
 
 @pytest.mark.parametrize("upload_id", ["", "7.mp4", "../7.mp4", ".7.mp4.blobferry-f-0-0", "*"])
@@ -354,7 +324,6 @@ def test_only_names_of_ours_are_removed(upload_id: str, world: World) -> None:
 def test_the_partial_file_of_any_name_has_one_that_the_file_system_takes(name: str, tmp_path: Path) -> None:
     upload_id = new_upload_id(name, mark="f" * 32, version='"etag"')
     (tmp_path / f"{upload_id}-{2**63}.part").touch()
-    assert upload_id.isascii()
-    assert upload_id.isprintable()
+    assert (upload_id.isascii(), upload_id.isprintable()) == (True, True)
     remove_partial(str(tmp_path / name), upload_id)
     assert os.listdir(tmp_path) == []

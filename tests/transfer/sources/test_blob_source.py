@@ -2,14 +2,14 @@
 
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from io import BytesIO
 from typing import Any
 
 import pytest
 
-from tests.doubles import FaultyStore, RecordingStore, WrappedStore, blob, tiny_store, write
+from tests.doubles import FaultyStore, HookedStore, RecordingStore, WrappedStore, tiny_store
+from tests.transfer.bench import BLOB, Bench, at, read, read_by_threads
 from worker.errors import (
     BucketNotFoundError,
     ChecksumMismatchError,
@@ -26,10 +26,8 @@ from worker.errors import (
     StoreUnavailableError,
 )
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.store import Reader
-from worker.transfer.checkpoint import MemoryCheckpoint
+from worker.stores.store import Reader, Store
 from worker.transfer.sources.blob_source import BlobSource, version_of
-from worker.transfer.upload.engine import Engine
 
 DATA = random.Random(7).randbytes(100_000)
 URL = "blob://archive/a"
@@ -40,12 +38,6 @@ def store() -> MemoryStore:
     store = tiny_store()
     store.put("a", DATA)
     return store
-
-
-def read(source: BlobSource, offset: int, size: int) -> bytes:
-    buffer = bytearray(size)
-    source.readinto(offset, memoryview(buffer))
-    return bytes(buffer)
 
 
 def test_a_blob_is_read_at_any_offset_by_the_version_first_seen(store: MemoryStore) -> None:
@@ -61,10 +53,7 @@ def test_a_blob_is_read_at_any_offset_by_the_version_first_seen(store: MemorySto
 
 
 def test_many_threads_read_at_once(store: MemoryStore) -> None:
-    source = BlobSource(store, "a", URL)
-    with ThreadPoolExecutor(8) as pool:
-        pieces = list(pool.map(lambda offset: read(source, offset, 5_000), range(0, 100_000, 5_000)))
-    assert b"".join(pieces) == DATA
+    assert read_by_threads(BlobSource(store, "a", URL)) == DATA * 2
 
 
 def test_an_empty_blob_is_a_source_of_no_bytes(store: MemoryStore) -> None:
@@ -97,27 +86,23 @@ def test_a_blob_that_changed_or_went_is_noticed(change: Callable[[MemoryStore], 
         source.check()
 
 
+ERRORS: dict[type[SourceError], list[type[StoreError]]] = {
+    SourceUnavailableError: [StoreUnavailableError, SlowDownError, CredentialsError, ChecksumMismatchError],
+    SourceNotAllowedError: [PermissionDeniedError],
+    SourceNotFoundError: [BucketNotFoundError],
+    SourceError: [NotSupportedError],
+}
+
+
 @pytest.mark.parametrize("verb", ["head", "get"])
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (StoreUnavailableError, SourceUnavailableError),
-        (SlowDownError, SourceUnavailableError),
-        (CredentialsError, SourceUnavailableError),
-        (ChecksumMismatchError, SourceUnavailableError),
-        (PermissionDeniedError, SourceNotAllowedError),
-        (BucketNotFoundError, SourceNotFoundError),
-        (NotSupportedError, SourceError),
-    ],
-)
+@pytest.mark.parametrize(("error", "expected"), [(error, kind) for kind, errors in ERRORS.items() for error in errors])
 def test_an_error_of_the_store_comes_out_as_one_of_the_source(
     verb: str, error: type[StoreError], expected: type[SourceError], store: MemoryStore
 ) -> None:
     faulty = FaultyStore(store, verb, times=1000, error=lambda: error("why"))
     with pytest.raises(SourceError, match=f"{URL}: why") as caught:
         read(BlobSource(faulty, "a", URL), 0, 10)
-    assert type(caught.value) is expected
-    assert type(caught.value.__cause__) is error
+    assert (type(caught.value), type(caught.value.__cause__)) == (expected, error)
 
 
 def test_no_blob_is_no_source(store: MemoryStore) -> None:
@@ -126,14 +111,13 @@ def test_no_blob_is_no_source(store: MemoryStore) -> None:
 
 
 def test_trouble_in_between_is_waited_out(store: MemoryStore) -> None:
-    source = BlobSource(FaultyStore(store, "get", times=4), "a", URL)
-    assert read(source, 0, 10) == DATA[:10]
+    assert read(BlobSource(FaultyStore(store, "get", times=4), "a", URL), 0, 10) == DATA[:10]
 
 
 class BreakingStore(WrappedStore):
     """Breaks off each get after so many bytes: with an error, or as if the blob ended there."""
 
-    def __init__(self, store: MemoryStore, after: int, error: StoreError | None) -> None:
+    def __init__(self, store: Store, after: int, error: StoreError | None) -> None:
         super().__init__(store)
         self.offsets: list[int] = []
         self._after = after
@@ -161,17 +145,19 @@ class Breaking(BytesIO):
         return data
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError("dropped"), None])
+drops = pytest.mark.parametrize("error", [StoreUnavailableError("dropped"), None])
+
+
+@drops
 def test_a_dropped_connection_is_resumed_at_the_byte_that_it_had_reached(
     error: StoreError | None, store: MemoryStore
 ) -> None:
     breaking = BreakingStore(store, 25_000, error)
-    source = BlobSource(breaking, "a", URL)
-    assert read(source, 0, 100_000) == DATA
+    assert read(BlobSource(breaking, "a", URL), 0, 100_000) == DATA
     assert breaking.offsets == [0, 25_000, 50_000, 75_000]
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError("dropped"), None])
+@drops
 def test_drops_without_end_are_an_error_that_a_retry_may_mend(error: StoreError | None, store: MemoryStore) -> None:
     breaking = BreakingStore(store, 10, error)
     with pytest.raises(SourceUnavailableError):
@@ -180,32 +166,23 @@ def test_drops_without_end_are_an_error_that_a_retry_may_mend(error: StoreError 
 
 
 def test_a_blob_replaced_between_a_drop_and_the_resume_never_gives_two_halves(store: MemoryStore) -> None:
-    class Replacing(BreakingStore):
-        def get(self, *args: Any, **keywords: Any) -> AbstractContextManager[Reader]:
-            found = super().get(*args, **keywords)
-            self.store.put("a", DATA[::-1])
-            return found
-
+    replacing = HookedStore(store, after=at("get", lambda: store.put("a", DATA[::-1]), 1))
     with pytest.raises(SourceChangedError):
-        read(BlobSource(Replacing(store, 10, None), "a", URL), 0, 100)
+        read(BlobSource(BreakingStore(replacing, 10, None), "a", URL), 0, 100)
 
 
-def test_a_transfer_from_store_to_store(store: MemoryStore) -> None:
-    other = tiny_store()
-    engine = Engine(part_size=7_000, part_threads=4)
-    write(engine, other, "b", BlobSource(store, "a", URL), checkpoint=MemoryCheckpoint())
-    engine.close()
-    assert blob(other, "b") == DATA
+def test_a_transfer_from_store_to_store(store: MemoryStore, bench: Bench) -> None:
+    store.put("a", BLOB)
+    bench.write(BlobSource(store, "a", URL))
+    assert bench.blob == BLOB
 
 
-def test_a_store_that_ignores_the_condition_is_found_out_by_the_etag_of_its_answer() -> None:
+def test_a_store_that_ignores_the_condition_is_found_out_by_the_etag_of_its_answer(store: MemoryStore) -> None:
     class Ignoring(WrappedStore):
         def get(self, *args: Any, if_match: str | None = None) -> Any:
             return self.store.get(*args)
 
-    store = tiny_store()
-    store.put("a", b"x" * 100)
     source = BlobSource(Ignoring(store), "a", URL)
-    store.put("a", b"y" * 100)
+    store.put("a", DATA[::-1])
     with pytest.raises(SourceChangedError, match="its ETag is"):
-        source.readinto(0, memoryview(bytearray(10)))
+        read(source, 0, 10)

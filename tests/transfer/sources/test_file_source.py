@@ -4,10 +4,12 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.transfer.bench import read
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceNotFoundError
 from worker.transfer.sources.file_source import FileSource
 
@@ -30,25 +32,14 @@ def file(root: Path) -> Path:
 
 @pytest.fixture
 def source(file: Path, root: Path) -> Iterator[FileSource]:
-    source = FileSource.open(file.as_uri(), [root])
-    yield source
-    source.close()
+    with closing(FileSource.open(file.as_uri(), [root])) as source:
+        yield source
 
 
-def read(source: FileSource, offset: int, size: int) -> bytes:
-    buffer = bytearray(size)
-    source.readinto(offset, memoryview(buffer))
-    return bytes(buffer)
-
-
-def refusal(url: str, root: Path, kind: type[SourceError]) -> str:
-    """The message with which a URL is refused; no descriptor is left open by it."""
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(kind) as caught:
-        FileSource.open(url, [root])
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert HOST in str(caught.value)
-    return str(caught.value)
+def read_file(path: Path, root: Path) -> bytes:
+    """All bytes of a source that is opened anew."""
+    with closing(FileSource.open(path.as_uri(), [root])) as source:
+        return read(source, 0, source.size)
 
 
 def test_any_range_can_be_read_again_and_in_any_order(source: FileSource) -> None:
@@ -60,59 +51,45 @@ def test_any_range_can_be_read_again_and_in_any_order(source: FileSource) -> Non
 
 
 def test_the_fingerprint_is_the_same_when_the_file_is_opened_again(source: FileSource, file: Path, root: Path) -> None:
-    again = FileSource.open(file.as_uri(), [root])
-    assert again.fingerprint == source.fingerprint
-    again.close()
+    with closing(FileSource.open(file.as_uri(), [root])) as again:
+        assert again.fingerprint == source.fingerprint
 
 
-@pytest.mark.parametrize("name", ["with space.bin", "100%.bin", "#1?.bin", "ümläut.bin"])
+@pytest.mark.parametrize(
+    "name", ["with space.bin", "100%.bin", "#1?.bin", "ümläut.bin", os.fsdecode(b"caf\xe9.bin")], ids=ascii
+)
 def test_a_percent_encoded_name_is_decoded(name: str, root: Path) -> None:
+    """Linux file names are bytes, UTF-8 or not; ``Path.as_uri`` encodes them as such."""
     (root / name).write_bytes(b"here")
-    source = FileSource.open((root / name).as_uri(), [root])
-    assert read(source, 0, 4) == b"here"
-    source.close()
+    assert read_file(root / name, root) == b"here"
 
 
-def test_a_name_that_is_no_utf8_is_found(root: Path) -> None:
-    """Linux file names are bytes; ``Path.as_uri`` encodes them as such."""
-    path = root / os.fsdecode(b"caf\xe9.bin")
-    path.write_bytes(b"here")
-    source = FileSource.open(path.as_uri(), [root])
-    assert read(source, 0, 4) == b"here"
-    source.close()
-
-
-def test_a_missing_file_is_named_with_the_host(root: Path) -> None:
-    assert str(root / "none") in refusal((root / "none").as_uri(), root, SourceNotFoundError)
-
-
-def test_a_file_below_a_file_is_missing(file: Path, root: Path) -> None:
-    refusal((file / "below").as_uri(), root, SourceNotFoundError)
-
-
-def test_a_symlink_out_of_a_root_is_refused(tmp_path: Path, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [("none", SourceNotFoundError, "{root}/none"), ("link", SourceNotAllowedError, "symlinks resolved")],
+)
+def test_a_missing_file_or_a_symlink_out_of_a_root_is_refused_and_leaves_nothing_open(
+    name: str, kind: type[SourceError], reason: str, tmp_path: Path, root: Path
+) -> None:
     (tmp_path / "outside.bin").write_bytes(b"secret")
     (root / "link").symlink_to(tmp_path / "outside.bin")
-    assert "symlinks resolved" in refusal((root / "link").as_uri(), root, SourceNotAllowedError)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(kind, match=reason.format(root=root)) as caught:
+        FileSource.open((root / name).as_uri(), [root])
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert HOST in str(caught.value)
 
 
 def test_a_symlink_within_the_roots_is_followed(file: Path, root: Path) -> None:
     (root / "link").symlink_to(file)
-    source = FileSource.open((root / "link").as_uri(), [root])
-    assert source.size == 256
-    source.close()
+    assert read_file(root / "link", root) == bytes(range(256))
 
 
-def test_a_file_that_grew_has_changed(source: FileSource, file: Path) -> None:
-    with file.open("ab") as stream:
-        stream.write(b"more")
-    with pytest.raises(SourceChangedError):
-        source.check()
-
-
-def test_a_file_that_was_written_again_with_the_same_size_has_changed(source: FileSource, file: Path) -> None:
+@pytest.mark.parametrize("size", [256, 257])
+def test_a_file_that_was_written_again_has_changed(size: int, source: FileSource, file: Path) -> None:
     status = file.stat()
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    os.truncate(file, size)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + (size == 256)))
     with pytest.raises(SourceChangedError):
         source.check()
 
@@ -154,6 +131,7 @@ def test_swapping_a_symlink_while_a_file_is_opened_gains_nothing(tmp_path: Path,
     inside.mkdir()
     (outside / "name").write_bytes(b"secret")
     (inside / "name").write_bytes(b"public")
+    seen = set[bytes]()
     ended = threading.Event()
 
     def swap() -> None:
@@ -165,17 +143,10 @@ def test_swapping_a_symlink_while_a_file_is_opened_gains_nothing(tmp_path: Path,
     (root / "door").symlink_to(inside)
     thread = threading.Thread(target=swap)
     thread.start()
-    seen: set[bytes] = set()
     try:
         for _ in range(2000):
-            try:
-                source = FileSource.open((root / "door" / "name").as_uri(), [root])
-            except SourceNotAllowedError:
-                continue
-            buffer = bytearray(6)
-            source.readinto(0, memoryview(buffer))
-            source.close()
-            seen.add(bytes(buffer))
+            with suppress(SourceNotAllowedError):
+                seen.add(read_file(root / "door" / "name", root))
     finally:
         ended.set()
         thread.join()

@@ -1,10 +1,14 @@
 """The write rule as bytes: what is kept, zeros, data, each byte from where it belongs, wherever a reader begins."""
 
+from io import BytesIO
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.doubles import BytesSource
+from tests.transfer.bench import read
 from worker.errors import SourceChangedError, SourceUnavailableError
 from worker.transfer.sources.reader_stream import ReaderStream
 from worker.transfer.sources.source import MemorySource
@@ -14,15 +18,20 @@ from worker.units import MIB
 OLD = bytes(range(1, 61))
 
 
-class ShortReader:
+class ShortReader(BytesIO):
     """Gives at most ``step`` bytes at a time, whatever is asked."""
 
     def __init__(self, data: bytes, step: int) -> None:
-        self._data, self._step = data, step
+        super().__init__(data)
+        self._step = step
 
-    def read(self, size: int) -> bytes:
-        piece, self._data = self._data[: min(size, self._step)], self._data[min(size, self._step) :]
-        return piece
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(self._step if size is None else min(size, self._step))
+
+
+def next_bytes(stream: ReaderStream | SplicedStream, size: int) -> bytes:
+    buffer = bytearray(size)
+    return bytes(buffer[: stream.readinto(memoryview(buffer))])
 
 
 def expected(old: bytes, offset: int, data: bytes) -> bytes:
@@ -43,9 +52,7 @@ def test_any_range_of_a_splice_is_that_of_the_rule(
     whole = expected(old or b"", offset, data)
     assert splice.size == len(whole)
     wanted = whole[start : start + size]
-    buffer = bytearray(len(wanted))
-    splice.readinto(min(start, len(whole)), memoryview(buffer))
-    assert buffer == wanted
+    assert read(splice, min(start, len(whole)), len(wanted)) == wanted
 
 
 @given(
@@ -61,10 +68,7 @@ def test_a_spliced_stream_gives_the_same_bytes_in_pieces_of_any_size(
     position = min(position, offset, len(OLD))
     before = Splice(BytesSource(OLD), offset, MemorySource(b""))
     stream = SplicedStream(before, position, ReaderStream(ShortReader(data, step), "/a"))
-    got = b""
-    for size in [*sizes, *[30] * 10]:
-        buffer = bytearray(size)
-        got += buffer[: stream.readinto(memoryview(buffer))]
+    got = b"".join(next_bytes(stream, size) for size in [*sizes, *[30] * 10])
     assert got == expected(OLD, offset, data)[position:]
 
 
@@ -86,58 +90,48 @@ def test_a_splice_tells_when_its_data_or_what_it_is_written_onto_is_another() ->
         splice.check()
 
 
-def test_a_stream_is_given_whole_if_it_is_small_and_else_loses_nothing() -> None:
-    for size in range(12):
-        stream = ReaderStream(ShortReader(OLD[:size], 3), "/a")
-        whole = stream.whole(6)
-        if size <= 6:
-            assert whole is not None
-            assert bytes(whole) == OLD[:size]
-            assert stream.total_read == size
-        else:
-            assert whole is None
-            buffer = bytearray(20)
-            assert buffer[: stream.readinto(memoryview(buffer))] == OLD[:size]
-            assert stream.total_read == size
+@pytest.mark.parametrize("size", range(12))
+def test_a_stream_is_given_whole_if_it_is_small_and_else_loses_nothing(size: int) -> None:
+    stream = ReaderStream(ShortReader(OLD[:size], 3), "/a")
+    whole = stream.whole(6)
+    assert (whole is None) == (size > 6)
+    assert bytes(next_bytes(stream, 20) if whole is None else whole) == OLD[:size]
+    assert stream.total_read == size
+
+
+class Giving:
+    """Answers so, whatever is asked."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers = iter(answers)
+
+    def read(self, size: int) -> Any:
+        return next(self._answers)
 
 
 def test_a_reader_that_gives_more_than_it_was_asked_for_loses_nothing() -> None:
-    pieces = [OLD[:25], OLD[25:], b""]
-
-    class Generous:
-        def read(self, size: int) -> bytes:
-            return pieces.pop(0)
-
-    stream = ReaderStream(Generous(), "/a")
-    got = b""
-    for _ in range(8):
-        buffer = bytearray(10)
-        got += buffer[: stream.readinto(memoryview(buffer))]
-    assert got == OLD
+    stream = ReaderStream(Giving(OLD[:25], OLD[25:], b""), "/a")
+    assert b"".join(next_bytes(stream, 10) for _ in range(8)) == OLD
 
 
 def test_a_readers_own_error_is_the_cause_of_ours_and_what_it_gave_is_counted() -> None:
     class Failing(ShortReader):
-        def read(self, size: int) -> bytes:
-            if not self._data:
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() == len(OLD):
                 raise ConnectionResetError("gone")
             return super().read(size)
 
     stream = ReaderStream(Failing(OLD, 7), "/a")
     with pytest.raises(SourceUnavailableError, match="after 60 bytes: ConnectionResetError: gone") as caught:
-        stream.readinto(memoryview(bytearray(100)))
+        next_bytes(stream, 100)
     assert isinstance(caught.value.__cause__, ConnectionResetError)
     assert stream.total_read == 60
 
 
 @pytest.mark.parametrize("answer", ["text", None, 5, [1]])
 def test_a_reader_of_anything_but_bytes_is_a_type_error(answer: object) -> None:
-    class Odd:
-        def read(self, size: int) -> object:
-            return answer
-
     with pytest.raises(TypeError, match="must return bytes"):
-        ReaderStream(Odd(), "/a").readinto(memoryview(bytearray(1)))
+        ReaderStream(Giving(answer), "/a").readinto(memoryview(bytearray(1)))
 
 
 @pytest.mark.parametrize("reader", [None, b"bytes", "text", object()])

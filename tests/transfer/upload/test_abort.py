@@ -1,11 +1,12 @@
 """Aborting: until no part is left, and only uploads that can be no other program's."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from tests.doubles import BytesSource, FaultyStore, HookedStore, When, WrappedStore, blob, tiny_store, unfinished
-from tests.transfer.bench import BLOB, KEY, PART, Bench
+from tests.doubles import BytesSource, FaultyStore, HookedStore, When, WrappedStore, known, tiny_store, unfinished
+from tests.transfer.bench import BLOB, KEY, PART, Bench, ToldCheckpoint, at, saved
 from worker.errors import (
     LeaseLostError,
     NotSupportedError,
@@ -16,7 +17,7 @@ from worker.errors import (
 )
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
-from worker.transfer.checkpoint import MemoryCheckpoint, VisibleVersion
+from worker.transfer.checkpoint import VisibleVersion
 from worker.transfer.upload.abort import CLOCK_TOLERANCE, abort_upload
 
 
@@ -41,8 +42,7 @@ def test_an_upload_is_aborted_until_the_store_lists_no_part_of_it(memory: Memory
         abort_upload(LateParts(memory, aborts=99), KEY, upload_id)
     late = LateParts(memory, aborts=2)
     abort_upload(late, KEY, upload_id)
-    assert late.aborts == 3
-    assert unfinished(memory) == []
+    assert (late.aborts, unfinished(memory)) == (3, [])
 
 
 # --- uploads whose id was never saved --------------------------------------------------------------------------------
@@ -59,8 +59,7 @@ def lost(bench: Bench) -> str:
 @pytest.mark.usefixtures("lost")
 def test_a_lost_upload_is_found_and_aborted(bench: Bench) -> None:
     bench.write()
-    assert bench.blob == BLOB
-    assert bench.unfinished == []
+    assert (bench.blob, bench.unfinished) == (BLOB, [])
 
 
 @pytest.mark.usefixtures("lost")
@@ -76,7 +75,7 @@ def test_uploads_of_other_programs_are_left_alone(bench: Bench) -> None:
 def test_an_upload_that_was_opened_at_another_time_is_not_ours(direction: int, bench: Bench, lost: str) -> None:
     (entry,) = bench.memory.list_uploads()
     shift = direction * (CLOCK_TOLERANCE + timedelta(minutes=1))
-    elsewhere = tiny_store(now=lambda: entry.opened_at + shift)
+    elsewhere = tiny_store(now=lambda: known(entry.opened_at) + shift)
     theirs = elsewhere.create_upload(KEY)
     bench.write(store=elsewhere)
     assert unfinished(elsewhere) == [theirs]
@@ -87,13 +86,8 @@ def test_an_upload_that_was_opened_at_another_time_is_not_ours(direction: int, b
 def test_an_upload_that_another_row_knows_is_left_alone(bench: Bench) -> None:
     known = bench.memory.create_upload(KEY)
 
-    class Ledger(MemoryCheckpoint):
-        def known_upload_ids(self, key: str) -> set[str]:
-            return {known, *super().known_upload_ids(key)}
-
-    ledger = Ledger(bench.checkpoint.mark)
-    ledger.upload = bench.checkpoint.upload
-    bench.write(checkpoint=ledger)
+    bench.checkpoint.abandoned.append(replace(saved(bench.checkpoint), upload_id=known))
+    bench.write()
     assert bench.unfinished == [known]
 
 
@@ -108,10 +102,7 @@ def test_a_store_that_cannot_list_uploads_does_not_keep_a_job_from_going_on(
 
 
 def test_a_lost_upload_that_somebody_else_aborts_at_the_same_moment_is_no_error(bench: Bench, lost: str) -> None:
-    def abort_first(verb: str) -> None:
-        if verb == "abort_upload":
-            bench.memory.abort_upload(KEY, lost)
-
+    abort_first = at("abort_upload", lambda: bench.memory.abort_upload(KEY, lost))
     bench.write(store=HookedStore(bench.memory, before=abort_first))
     assert bench.blob == BLOB
 
@@ -120,33 +111,24 @@ def test_a_lost_upload_that_somebody_else_aborts_at_the_same_moment_is_no_error(
 def test_an_upload_that_could_not_be_opened_at_once_leaves_no_other_behind(when: When, bench: Bench) -> None:
     store = FaultyStore(bench.memory, "create_upload", when=when)
     bench.write(store=store)
-    assert store.fired == 1
-    assert bench.blob == BLOB
-    assert bench.unfinished == []
+    assert (store.fired, bench.blob, bench.unfinished) == (1, BLOB, [])
 
 
 def test_a_run_that_lost_its_lease_while_it_opened_an_upload_aborts_it(bench: Bench) -> None:
-    class LosingCheckpoint(MemoryCheckpoint):
-        """Another run owns the job by the time the store has answered."""
-
-        def opened(self, upload_id: str) -> None:
-            raise LeaseLostError("another run owns the job")
+    def lose() -> None:
+        raise LeaseLostError("another run owns the job by the time the store has answered")
 
     with pytest.raises(LeaseLostError):
-        bench.write(checkpoint=LosingCheckpoint())
+        bench.write(checkpoint=ToldCheckpoint(bench.checkpoint, at("opened", lose)))
     assert bench.unfinished == []
 
 
 # --- plain driver calls, without a ledger ----------------------------------------------------------------------------
 
 
-def call(bench: Bench, store: Store) -> None:
-    bench.driver(store).write_stream("/7.mp4", 0, BytesSource(BLOB))
-
-
 def test_a_plain_write_aborts_an_upload_whose_create_lost_its_answer(bench: Bench) -> None:
     with pytest.raises(StoreUnavailableError):
-        call(bench, FaultyStore(bench.memory, "create_upload", times=99, when="after"))
+        bench.call(FaultyStore(bench.memory, "create_upload", times=99, when="after"))
     assert bench.unfinished == []
 
 
@@ -154,19 +136,19 @@ def test_a_plain_write_aborts_an_upload_whose_create_lost_its_answer(bench: Benc
 def test_a_create_that_was_refused_aborts_no_other_upload(error: type[StoreError], bench: Bench) -> None:
     theirs = bench.memory.create_upload(KEY)  # just opened, its first part is on its way
     with pytest.raises(error):
-        call(bench, FaultyStore(bench.memory, "create_upload", times=99, error=lambda: error("no")))
+        bench.call(FaultyStore(bench.memory, "create_upload", times=99, error=lambda: error("no")))
     assert bench.unfinished == [theirs]
 
 
 def test_of_two_uploads_that_may_be_the_lost_one_none_is_aborted(bench: Bench) -> None:
     theirs = bench.memory.create_upload(KEY)
-    call(bench, FaultyStore(bench.memory, "create_upload", when="after"))
+    bench.call(FaultyStore(bench.memory, "create_upload", when="after"))
     assert theirs in bench.unfinished
-    assert blob(bench.memory, KEY) == BLOB
+    assert bench.blob == BLOB
 
 
 @pytest.mark.parametrize("verb", ["list_uploads", "list_parts"])
 def test_a_failed_search_for_lost_uploads_does_not_hide_why_a_plain_write_failed(verb: str, bench: Bench) -> None:
     lost = FaultyStore(bench.memory, "create_upload", when="after", error=lambda: LookupError("the true error"))
     with pytest.raises(LookupError, match="the true error"):
-        call(bench, FaultyStore(lost, verb, times=99, error=lambda: SlowDownError("while cleaning up")))
+        bench.call(FaultyStore(lost, verb, times=99, error=lambda: SlowDownError("while cleaning up")))

@@ -7,7 +7,7 @@ import pytest
 
 from blobferry.checks.arguments import MARK_NAME
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, UnconditionalStore, blob, tiny_store
-from tests.transfer.bench import StopAfter
+from tests.transfer.bench import StopAfter, at, saved
 from worker.errors import (
     InvalidStoreRequestError,
     LeaseLostError,
@@ -65,6 +65,11 @@ class CommitOnce:
             **how,
         )
 
+    @property
+    def ended(self) -> tuple[bytes | None, list[float]]:
+        """What readers see, and the pauses."""
+        return blob(self.store, "key"), self.slept
+
 
 @pytest.fixture(params=[False, True], ids=["new", "over an old blob"])
 def memory(request: pytest.FixtureRequest) -> MemoryStore:
@@ -81,9 +86,8 @@ def test_a_call_carries_what_was_visible_before_as_its_condition(memory: MemoryS
     (call,) = store.named("put")
     expected = Condition(if_none_match=True) if commitment.base.is_absent else Condition(if_match=commitment.base.etag)
     assert call.keywords["condition"] == expected
-    assert blob(store, "key") == NEW
-    assert receipt.etag == store.head("key").etag
-    assert commitment.slept == []
+    assert commitment.ended == (NEW, [])
+    assert receipt.etag == memory.head("key").etag
 
 
 def test_the_point_of_no_return_is_written_down_before_the_call(memory: MemoryStore) -> None:
@@ -91,8 +95,7 @@ def test_the_point_of_no_return_is_written_down_before_the_call(memory: MemorySt
     commitment = CommitOnce(memory)
 
     def before(verb: str) -> None:
-        upload = commitment.checkpoint.upload
-        assert upload is not None
+        upload = saved(commitment.checkpoint)
         states.append(f"{verb}: {upload.state}, base {upload.base == commitment.base}")
 
     commitment.store = HookedStore(memory, before=before)
@@ -105,18 +108,14 @@ def test_an_error_that_hides_a_success_is_a_success(memory: MemoryStore, error: 
     store = FaultyStore(memory, "put", when="after", error=lambda: error("odd answer"))
     commitment = CommitOnce(store)
     receipt = commitment.run()
-    assert store.fired == 1
-    assert receipt.etag == memory.head("key").etag
-    assert blob(memory, "key") == NEW
-    assert commitment.slept == []
+    assert (store.fired, receipt.etag) == (1, memory.head("key").etag)
+    assert commitment.ended == (NEW, [])
 
 
 def test_a_call_without_effect_is_repeated_while_readers_still_see_the_base(memory: MemoryStore) -> None:
-    store = FaultyStore(memory, "put", times=MAX_TRIES - 1)
-    commitment = CommitOnce(store)
+    commitment = CommitOnce(FaultyStore(memory, "put", times=MAX_TRIES - 1))
     commitment.run()
-    assert blob(memory, "key") == NEW
-    assert commitment.slept == [0.5, 1.0]
+    assert commitment.ended == (NEW, [0.5, 1.0])
 
 
 REFUSALS = [PreconditionFailedError, NotSupportedError, InvalidStoreRequestError]
@@ -212,57 +211,44 @@ def test_an_ambiguous_answer_of_an_earlier_run_keeps_it_too(memory: MemoryStore)
 
 def test_a_last_writer_replaces_what_somebody_else_put_in_between(memory: MemoryStore) -> None:
     others = iter([b"theirs", b"theirs again"])
-
-    def put_first(verb: str) -> None:
-        if verb == "put" and (other := next(others, None)):
-            memory.put("key", other)
-
+    put_first = at("put", lambda: memory.put("key", next(others)), 1, 2)
     commitment = CommitOnce(HookedStore(memory, before=put_first))
     commitment.run(is_last_writer=True)
-    assert blob(memory, "key") == NEW
-    assert commitment.slept == []
+    assert commitment.ended == (NEW, [])
 
 
 def test_a_last_writer_whose_answer_is_lost_does_not_write_over_a_later_one(memory: MemoryStore) -> None:
-    store = FaultyStore(memory, "put", when="after")
-
-    def overwrite(verb: str) -> None:
-        if verb == "head" and store.fired == 1 and blob(memory, "key") == NEW:
-            memory.put("key", b"a later one")
-
-    commitment = CommitOnce(HookedStore(store, before=overwrite))
+    overwriting = HookedStore(memory, after=at("put", lambda: memory.put("key", b"a later one"), 1))
+    commitment = CommitOnce(FaultyStore(overwriting, "put", when="after"))
     with pytest.raises(SupersededError):
         commitment.run(is_last_writer=True)
     assert blob(memory, "key") == b"a later one"
 
 
-def test_a_store_that_stays_down_ends_in_its_own_error_after_the_last_try(memory: MemoryStore) -> None:
+@pytest.mark.parametrize(
+    ("error", "tries", "pauses"),
+    [(StoreUnavailableError, MAX_TRIES, [0.5, 1.0]), (InvalidStoreRequestError, 1, [])],
+    ids=["transient", "permanent"],
+)
+def test_a_lasting_error_ends_it_after_the_last_try_and_a_permanent_one_at_once(
+    error: type[StoreError], tries: int, pauses: list[float], memory: MemoryStore
+) -> None:
     before = blob(memory, "key")
-    store = FaultyStore(memory, "put", times=100)
+    store = FaultyStore(memory, "put", times=100, error=lambda: error("no"))
     commitment = CommitOnce(store)
-    with pytest.raises(StoreUnavailableError):
+    with pytest.raises(error):
         commitment.run()
-    assert store.fired == MAX_TRIES
-    assert commitment.slept == [0.5, 1.0]
-    assert blob(memory, "key") == before
-
-
-def test_a_permanent_error_without_effect_is_not_repeated(memory: MemoryStore) -> None:
-    store = FaultyStore(memory, "put", times=100, error=lambda: InvalidStoreRequestError("bad part"))
-    with pytest.raises(InvalidStoreRequestError):
-        CommitOnce(store).run()
-    assert store.fired == 1
+    assert (store.fired, commitment.slept, blob(memory, "key")) == (tries, pauses, before)
 
 
 def test_a_blob_that_somebody_else_published_is_left_alone(memory: MemoryStore) -> None:
-    commitment = CommitOnce(RecordingStore(memory))
-    memory.put("key", b"theirs now!!", options=BlobOptions(metadata={MARK_NAME: "theirs"}))
-    assert len(b"theirs now!!") == len(NEW)
+    store = RecordingStore(memory)
+    commitment = CommitOnce(store)
+    memory.put("key", NEW[::-1], options=BlobOptions(metadata={MARK_NAME: "theirs"}))  # of the same size
     with pytest.raises(SupersededError):
         commitment.run()
-    assert blob(memory, "key") == b"theirs now!!"
-    assert isinstance(commitment.store, RecordingStore)
-    assert len(commitment.store.named("put")) == 1  # not sent again
+    assert blob(memory, "key") == NEW[::-1]
+    assert len(store.named("put")) == 1  # not sent again
 
 
 def test_a_base_that_was_deleted_meanwhile_is_not_replaced() -> None:
@@ -278,16 +264,11 @@ def test_a_base_that_was_deleted_meanwhile_is_not_replaced() -> None:
 def test_an_error_during_which_somebody_else_published_is_superseded() -> None:
     """Our call failed; what appeared is not ours, however alike its size."""
     memory = tiny_store()
-
-    def theirs(verb: str) -> None:
-        if verb == "head":
-            memory.put("key", b"x" * len(NEW))
-
+    theirs = at("head", lambda: memory.put("key", NEW[::-1]))
     store = FaultyStore(HookedStore(memory, before=theirs), "put")
     with pytest.raises(SupersededError):
         CommitOnce(store, base=VisibleVersion()).run()
-    assert store.fired == 1
-    assert blob(memory, "key") == b"x" * len(NEW)
+    assert (store.fired, blob(memory, "key")) == (1, NEW[::-1])
 
 
 def test_a_blob_with_our_very_bytes_that_was_there_before_is_not_yet_ours() -> None:
@@ -303,8 +284,7 @@ def test_a_stop_before_the_call_prevents_it(memory: MemoryStore) -> None:
     with pytest.raises(Interrupted):
         commitment.run(lambda: True)
     assert store.named("put") == []
-    assert commitment.checkpoint.upload is not None
-    assert commitment.checkpoint.upload.state == "opening"  # not past the point of no return
+    assert saved(commitment.checkpoint).state == "opening"  # not past the point of no return
 
 
 def test_a_lost_lease_prevents_the_call_and_each_repetition(memory: MemoryStore) -> None:
@@ -316,8 +296,7 @@ def test_a_lost_lease_prevents_the_call_and_each_repetition(memory: MemoryStore)
 
 def test_a_look_that_fails_after_a_failed_call_is_the_error(memory: MemoryStore) -> None:
     commitment = CommitOnce(memory)
-    store = FaultyStore(FaultyStore(memory, "head", times=100), "put", when="after")
-    commitment.store = store
+    commitment.store = store = FaultyStore(FaultyStore(memory, "head", times=100), "put", when="after")
     with pytest.raises(StoreUnavailableError):
         commitment.run()
     assert store.fired == 1

@@ -9,14 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dev.waiting import wait_until
-from tests.doubles import BytesSource, WrappedStore, blob, tiny_store, unfinished, write
-from tests.transfer.bench import KEY, StopAfter
+from tests.doubles import WrappedStore, tiny_store
+from tests.transfer.bench import PART, Bench, StopAfter
 from worker.errors import (
     LeaseLostError,
     PermissionDeniedError,
@@ -25,7 +26,6 @@ from worker.errors import (
     WriteConflictError,
 )
 from worker.stores.store import Store
-from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.stop import Interrupted, never
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import LEAST, TRIES, Pace, Paces
@@ -107,50 +107,46 @@ class RecoveringStore(BusyStore):
 
 @pytest.fixture
 def engine(paces: Paces) -> Iterator[Engine]:
-    engine = Engine(part_size=10, part_threads=THREADS, paces=paces)
-    yield engine
-    engine.close()
+    with closing(Engine(part_size=PART, part_threads=THREADS, paces=paces)) as engine:
+        yield engine
 
 
-def judge(store: RecoveringStore) -> None:
+@pytest.mark.parametrize("is_copied", [False, True], ids=["sent", "copied"])
+def test_a_store_that_is_too_busy_gets_fewer_parts_at_once_until_it_copes(is_copied: bool, bench: Bench) -> None:
+    store = RecoveringStore(bench.memory, room=4)
+    store.put("source", BLOB)
+    head = CopiedPrefix.of(store.head("source")) if is_copied else None
+    bench.write(BLOB, store, head=head, copying=Copying(threshold=1, part_size=10, threads=THREADS))
     assert store.refused > 0
     assert max(store.in_hand[: 2 * THREADS]) > THREADS / 2
     busy, well = store.in_hand[THREADS * 4 : store.changed_at], store.in_hand[store.changed_at :]
     assert sum(busy) / len(busy) < THREADS / 2  # it fell, …
     assert max(well) > THREADS / 2  # … and came back
-    assert blob(store, KEY) == BLOB
-    assert unfinished(store) == []
+    assert (bench.blob, bench.unfinished) == (BLOB, [])
 
 
-def test_a_store_that_is_too_busy_is_sent_fewer_parts_at_once_until_it_copes(engine: Engine) -> None:
-    store = RecoveringStore(tiny_store(), room=4)
-    write(engine, store, KEY, BytesSource(BLOB), checkpoint=MemoryCheckpoint("job"))
-    judge(store)
-
-
-def test_copies_of_parts_slow_down_as_well(engine: Engine) -> None:
-    store = RecoveringStore(tiny_store(), room=4)
-    store.put("source", BLOB)
-    head, copying = CopiedPrefix.of(store.head("source")), Copying(threshold=1, part_size=10, threads=THREADS)
-    write(engine, store, KEY, BytesSource(BLOB), checkpoint=MemoryCheckpoint("job"), head=head, copying=copying)
-    judge(store)
-
-
-def test_a_store_that_stays_too_busy_ends_the_run_and_the_parts_are_kept(engine: Engine) -> None:
-    store, checkpoint = BusyStore(tiny_store(), room=0), MemoryCheckpoint("job")
+def test_a_store_that_stays_too_busy_ends_the_run_and_the_parts_are_kept(bench: Bench) -> None:
+    store = BusyStore(bench.memory, room=0)
     with pytest.raises(SlowDownError):
-        write(engine, store, KEY, BytesSource(BLOB), checkpoint=checkpoint)
+        bench.write(BLOB, store)
     assert max(store.in_hand[-TRIES:]) < THREADS
     store.room = 100
-    write(engine, store, KEY, BytesSource(BLOB), checkpoint=checkpoint)
-    assert blob(store, KEY) == BLOB
+    bench.write(BLOB, store)
+    assert bench.blob == BLOB
 
 
 @pytest.mark.parametrize(
-    ("error", "tries"),
-    [(SlowDownError, TRIES), (StoreUnavailableError, 1), (PermissionDeniedError, 1), (WriteConflictError, 1)],
+    ("error", "tries", "limit"),
+    [
+        (SlowDownError, TRIES, 1),
+        (StoreUnavailableError, 1, THREADS // 2),
+        (PermissionDeniedError, 1, THREADS),
+        (WriteConflictError, 1, THREADS),
+    ],
 )
-def test_a_part_is_tried_a_few_times_if_the_store_is_too_busy(error: type[Exception], tries: int, pace: Pace) -> None:
+def test_a_busy_store_is_tried_again_a_timeout_is_pressure_and_a_refusal_is_none(
+    error: type[Exception], tries: int, limit: int, pace: Pace
+) -> None:
     tried: list[int] = []
 
     def work() -> None:
@@ -159,16 +155,7 @@ def test_a_part_is_tried_a_few_times_if_the_store_is_too_busy(error: type[Except
 
     with pytest.raises(error):
         pace.call(work, THREADS, never)
-    assert len(tried) == tries
-
-
-def test_a_timeout_is_pressure_and_a_refusal_is_none(pace: Pace) -> None:
-    for error in (PermissionDeniedError("no"), WriteConflictError("no")):
-        with pytest.raises(type(error)):
-            pace.call(fail(error), THREADS, never)
-    assert pace.limit(THREADS) == THREADS
-    press(pace)
-    assert pace.limit(THREADS) == THREADS // 2
+    assert (len(tried), pace.limit(THREADS)) == (tries, limit)
 
 
 def test_it_never_falls_below_one_part_and_one_of_a_hundred(pace: Pace) -> None:
@@ -241,8 +228,7 @@ def test_a_lost_lease_ends_the_wait_for_a_turn_with_nothing_sent(pace: Pace) -> 
             pace.call(lambda: sent.append(1), THREADS, lost)
         release.set()
         first.result()
-    assert sent == []
-    assert pace.gate.in_hand == 0
+    assert (sent, pace.gate.in_hand) == ([], 0)
 
 
 # --- the children of a worker ----------------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
 """Reconciling rows with what the store really holds: nothing is sent twice, and nothing wrong is taken for ours."""
 
 import hashlib
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from blobferry.contract import UploadState
 from tests.doubles import BytesSource, FaultyStore
-from tests.transfer.bench import KEY, Bench, CountingSource
+from tests.transfer.bench import KEY, Bench, CountingSource, saved
 from worker.errors import SourceChangedError, StoreUnavailableError
 from worker.stores.blob_values import PartReceipt
 from worker.stores.checksums import checksum_of
@@ -21,13 +22,6 @@ from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
 BLOB = bytes(range(35))
 PLAN = PartPlan(35, 10)
-
-
-@pytest.fixture
-def threads() -> Iterator[PartThreads]:
-    threads = PartThreads(1, 4)
-    yield threads
-    threads.close()
 
 
 def piece(number: int) -> bytes:
@@ -55,36 +49,28 @@ def held(number: int, **changes: object) -> PartReceipt:
 
 
 def result(
-    threads: PartThreads,
-    rows: list[SentPart],
-    listed: list[PartReceipt],
-    *,
-    algorithm: str = "crc64nvme",
-    data: bytes = BLOB,
+    rows: list[SentPart], listed: list[PartReceipt], *, algorithm: str = "crc64nvme", data: bytes = BLOB
 ) -> dict[int, SentPart]:
     checkpoint = MemoryCheckpoint()
     checkpoint.opening("key", size=35, part_size=10, base=VisibleVersion())
     checkpoint.opened("id")
     checkpoint.record(rows, bytes_sent=7)
-    upload = checkpoint.load()
-    assert upload is not None
-    source = BytesSource(data)
-    parts = reconcile(upload, PLAN, listed, source=source, algorithm=algorithm, threads=threads, checkpoint=checkpoint)
-    now = checkpoint.load()
-    assert now is not None
-    assert now.parts == parts  # the checkpoint has rows for just these
+    with closing(PartThreads(1, 4)) as threads:
+        how: dict[str, Any] = {"algorithm": algorithm, "threads": threads, "checkpoint": checkpoint}
+        parts = reconcile(saved(checkpoint), PLAN, listed, source=BytesSource(data), **how)
+    assert saved(checkpoint).parts == parts  # the checkpoint has rows for just these
     assert checkpoint.bytes_sent == 7  # adopting sends nothing
     return parts
 
 
-def test_rows_that_the_store_agrees_with_are_kept(threads: PartThreads) -> None:
-    assert result(threads, [row(1), row(4)], [held(1), held(4)]) == {1: row(1), 4: row(4)}
+def test_rows_that_the_store_agrees_with_are_kept() -> None:
+    assert result([row(1), row(4)], [held(1), held(4)]) == {1: row(1), 4: row(4)}
 
 
 @pytest.mark.parametrize("etag_", [etag(piece(1)).strip('"'), '"kms-1"'], ids=["without quotes", "opaque"])
-def test_a_row_is_kept_if_the_store_shows_its_etag_with_or_without_quotes(etag_: str, threads: PartThreads) -> None:
+def test_a_row_is_kept_if_the_store_shows_its_etag_with_or_without_quotes(etag_: str) -> None:
     ours = row(1, etag=f'"{etag_.strip(chr(34))}"')
-    assert result(threads, [ours], [held(1, etag=etag_)]) == {1: ours}
+    assert result([ours], [held(1, etag=etag_)]) == {1: ours}
 
 
 @pytest.mark.parametrize(
@@ -92,59 +78,45 @@ def test_a_row_is_kept_if_the_store_shows_its_etag_with_or_without_quotes(etag_:
     [[], [held(2)], [held(1, etag='"0123"', checksum=None)], [held(1, size=9)]],
     ids=["nothing", "another part", "another etag", "another size"],
 )
-def test_a_row_whose_part_the_store_does_not_show_is_dropped(listed: list[PartReceipt], threads: PartThreads) -> None:
-    assert 1 not in result(threads, [row(1)], listed)
+def test_a_row_whose_part_the_store_does_not_show_is_dropped(listed: list[PartReceipt]) -> None:
+    assert 1 not in result([row(1)], listed)
 
 
-@pytest.mark.parametrize(
-    ("receipt", "algorithm", "adopted"),
-    [
-        (held(2, etag='"opaque"'), "crc64nvme", row(2, etag='"opaque"')),
-        (held(4, checksum=None), "crc64nvme", row(4)),
-        (held(4, checksum=None), "none", row(4, checksum=None)),
-        (held(1, checksum=checksum(1, "crc32c")), "crc64nvme", row(1)),
-    ],
-    ids=["by checksum", "by MD5 where none is echoed", "by MD5 where there are none", "by MD5 beside another checksum"],
-)
-def test_a_part_without_a_row_is_adopted(
-    receipt: PartReceipt, algorithm: str, adopted: SentPart, threads: PartThreads
-) -> None:
-    assert result(threads, [], [receipt], algorithm=algorithm) == {adopted.part_number: adopted}
+ADOPTED = {
+    "by checksum": (held(2, etag='"opaque"'), "crc64nvme", row(2, etag='"opaque"')),
+    "by MD5 where none is echoed": (held(4, checksum=None), "crc64nvme", row(4)),
+    "by MD5 where there are none": (held(4, checksum=None), "none", row(4, checksum=None)),
+    "by MD5 beside another checksum": (held(1, checksum=checksum(1, "crc32c")), "crc64nvme", row(1)),
+}
+NOT_OURS = {
+    "other bytes": held(1, checksum=checksum(2), etag=etag(piece(2))),
+    "other checksum": held(1, checksum=checksum(2)),
+    "other md5": held(1, checksum=None, etag=etag(piece(2))),
+    "nothing to compare": held(1, checksum=None, etag='"opaque"'),
+    "nothing of one algorithm": held(1, checksum=checksum(1, "crc32c"), etag='"opaque"'),
+    "other size": held(1, size=9),
+    "beyond the plan": PartReceipt(5, 10, etag(piece(1)), checksum(1)),
+}
 
 
-@pytest.mark.parametrize(
-    "receipt",
-    [
-        held(1, checksum=checksum(2), etag=etag(piece(2))),
-        held(1, checksum=checksum(2)),
-        held(1, checksum=None, etag=etag(piece(2))),
-        held(1, checksum=None, etag='"opaque"'),
-        held(1, checksum=checksum(1, "crc32c"), etag='"opaque"'),
-        held(1, size=9),
-        PartReceipt(5, 10, etag(piece(1)), checksum(1)),
-    ],
-    ids=[
-        "other bytes",
-        "other checksum",
-        "other md5",
-        "nothing to compare",
-        "nothing of one algorithm",
-        "other size",
-        "beyond the plan",
-    ],
-)
-def test_a_part_that_is_not_surely_ours_is_sent_again(receipt: PartReceipt, threads: PartThreads) -> None:
-    assert result(threads, [], [receipt]) == {}
+@pytest.mark.parametrize(("receipt", "algorithm", "adopted"), ADOPTED.values(), ids=ADOPTED)
+def test_a_part_without_a_row_is_adopted(receipt: PartReceipt, algorithm: str, adopted: SentPart) -> None:
+    assert result([], [receipt], algorithm=algorithm) == {adopted.part_number: adopted}
 
 
-def test_a_dropped_row_whose_part_holds_the_right_bytes_after_all_is_adopted(threads: PartThreads) -> None:
+@pytest.mark.parametrize("receipt", NOT_OURS.values(), ids=NOT_OURS)
+def test_a_part_that_is_not_surely_ours_is_sent_again(receipt: PartReceipt) -> None:
+    assert result([], [receipt]) == {}
+
+
+def test_a_dropped_row_whose_part_holds_the_right_bytes_after_all_is_adopted() -> None:
     """The row was of an earlier sending of the part; the later one landed, and its row was lost."""
-    assert result(threads, [row(1, etag='"earlier"')], [held(1)]) == {1: row(1)}
+    assert result([row(1, etag='"earlier"')], [held(1)]) == {1: row(1)}
 
 
-def test_a_source_that_became_shorter_is_noticed_while_adopting(threads: PartThreads) -> None:
+def test_a_source_that_became_shorter_is_noticed_while_adopting() -> None:
     with pytest.raises(SourceChangedError):
-        result(threads, [], [held(4)], data=BLOB[:31])
+        result([], [held(4)], data=BLOB[:31])
 
 
 def test_a_copied_part_without_a_row_is_copied_again_and_not_read(bench: Bench) -> None:
@@ -155,11 +127,9 @@ def test_a_copied_part_without_a_row_is_copied_again_and_not_read(bench: Bench) 
     source = CountingSource(old + bytes(range(20)))
     with pytest.raises(StoreUnavailableError):
         bench.write(source, FaultyStore(bench.memory, "complete_upload", times=99), head=head, copying=copying)
-    assert bench.checkpoint.upload is not None
-    bench.checkpoint.upload = replace(bench.checkpoint.upload, state=UploadState.OPEN)  # it died before it came to that
+    bench.checkpoint.upload = replace(saved(bench.checkpoint), state=UploadState.OPEN)  # it died before it came to that
     bench.checkpoint.drop([2, 3])  # and before these rows were committed
     source.begun.clear()
     store = bench.record(source, head=head, copying=copying)
     assert [call.args[2] for call in store.named("copy_part", "upload_part")] == [2, 3]
-    assert source.begun == set()
-    assert bench.blob == source.data
+    assert (source.begun, bench.blob) == (set(), source.data)

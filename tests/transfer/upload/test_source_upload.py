@@ -1,5 +1,6 @@
 """A source becomes the blob, from nothing or from wherever an earlier run stopped."""
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import UploadState
 from tests.doubles import BytesSource, FaultyStore, HookedStore, RecordingStore, blob, tiny_store, unfinished, write
-from tests.transfer.bench import BLOB, KEY, OLD, PART, Bench, StopAfter, ToldCheckpoint, content
+from tests.transfer.bench import BLOB, KEY, OLD, PART, Bench, StopAfter, ToldCheckpoint, at, content, saved
 from worker.errors import (
     BlobExistsError,
     ChecksumMismatchError,
@@ -46,13 +47,10 @@ def over(request: pytest.FixtureRequest, bench: Bench) -> Bench:
 def test_a_source_of_any_size_becomes_the_blob(size: int, checksum: str, engine: Engine) -> None:
     store, checkpoint = tiny_store(checksum=checksum), MemoryCheckpoint("job")
     write(engine, store, KEY, BytesSource(content(size)), checkpoint=checkpoint)
-    assert blob(store, KEY) == content(size)
-    assert unfinished(store) == []
-    assert checkpoint.upload is not None
-    assert checkpoint.upload.state == UploadState.COMPLETED
-    assert checkpoint.upload.etag == store.head(KEY).etag
-    assert checkpoint.bytes_sent == size
-    assert store.head(KEY).metadata[MARK_NAME] == checkpoint.mark
+    assert (blob(store, KEY), unfinished(store), checkpoint.bytes_sent) == (content(size), [], size)
+    upload, head = saved(checkpoint), store.head(KEY)
+    assert (upload.state, upload.etag) == (UploadState.COMPLETED, head.etag)
+    assert head.metadata[MARK_NAME] == checkpoint.mark
 
 
 @pytest.mark.parametrize("size", [0, 1, PART])
@@ -66,8 +64,7 @@ def test_a_larger_blob_is_sent_in_parts_with_their_checksums(bench: Bench) -> No
     assert store.sent() == [(n + 1, BLOB[n * PART : (n + 1) * PART]) for n in range(10)]
     assert all(str(call.keywords["checksum"]).startswith("CRC64NVME:") for call in store.named("upload_part"))
     (complete,) = store.named("complete_upload")
-    assert complete.keywords["checksum"] == bench.memory.head(KEY).checksum
-    assert complete.keywords["size"] == 95
+    assert (complete.keywords["checksum"], complete.keywords["size"]) == (bench.memory.head(KEY).checksum, 95)
 
 
 def test_parts_larger_than_the_buffer_are_sent_in_windows() -> None:
@@ -83,14 +80,17 @@ def test_parts_larger_than_the_buffer_are_sent_in_windows() -> None:
 def test_options_travel_with_the_blob_beside_the_mark(size: int, bench: Bench) -> None:
     bench.write(content(size), options=BlobOptions("video/mp4", {"title": "seven"}))
     head = bench.memory.head(KEY)
-    assert head.content_type == "video/mp4"
-    assert head.metadata == {"title": "seven", MARK_NAME: "job"}
+    assert (head.content_type, head.metadata) == ("video/mp4", {"title": "seven", MARK_NAME: "job"})
 
 
 @both_sizes
-def test_an_old_blob_is_replaced(size: int, bench: Bench) -> None:
-    bench.memory.put(KEY, OLD)
-    bench.write(content(size))
+@pytest.mark.parametrize(("old", "overwrite"), [(OLD, True), (None, False)], ids=["over an old blob", "a new one"])
+def test_a_blob_is_written_where_overwrite_allows_it(
+    old: bytes | None, overwrite: bool, size: int, bench: Bench
+) -> None:
+    if old:
+        bench.memory.put(KEY, old)
+    bench.write(content(size), overwrite=overwrite)
     assert bench.blob == content(size)
 
 
@@ -100,14 +100,7 @@ def test_without_overwrite_an_old_blob_stays_and_nothing_is_sent(size: int, benc
     store = RecordingStore(bench.memory)
     with pytest.raises(BlobExistsError):
         bench.write(content(size), store, overwrite=False)
-    assert bench.blob == OLD
-    assert store.named("put", "create_upload") == []
-
-
-@both_sizes
-def test_without_overwrite_a_new_blob_is_written(size: int, bench: Bench) -> None:
-    bench.write(content(size), overwrite=False)
-    assert bench.blob == content(size)
+    assert (bench.blob, store.named("put", "create_upload")) == (OLD, [])
 
 
 def test_bytes_that_cannot_be_planned_fail_before_the_store_is_asked(bench: Bench) -> None:
@@ -121,10 +114,9 @@ def test_the_row_of_an_upload_comes_before_its_creation_and_its_id_after(bench: 
     told: list[str] = []
     checkpoint = ToldCheckpoint(MemoryCheckpoint(), told.append)
     bench.write(store=HookedStore(bench.memory, before=told.append), checkpoint=checkpoint)
-    create = told.index("create_upload")
-    assert told[create - 1 : create + 2] == ["opening", "create_upload", "opened"]
-    complete = told.index("complete_upload")
-    assert told[complete - 1 : complete + 2] == ["completing", "complete_upload", "completed"]
+    for steps in (["opening", "create_upload", "opened"], ["completing", "complete_upload", "completed"]):
+        first = told.index(steps[0])
+        assert told[first : first + 3] == steps
 
 
 # --- from where an earlier run stopped -------------------------------------------------------------------------------
@@ -140,10 +132,9 @@ def test_a_resumed_run_sends_only_missing_parts(parts: int, bench: Bench) -> Non
     bench.interrupt(parts)
     assert bench.blob is None
     store = bench.record()
-    assert numbers(store) == list(range(parts + 1, 11))
+    assert (numbers(store), store.named("create_upload")) == (list(range(parts + 1, 11)), [])
     assert bench.blob == BLOB
     assert bench.checkpoint.bytes_sent == 95
-    assert store.named("create_upload") == []
 
 
 def test_a_run_that_is_stopped_again_and_again_sends_every_part_once(bench: Bench) -> None:
@@ -191,19 +182,14 @@ def test_a_source_that_changed_between_two_runs_is_refused(bench: Bench) -> None
     source.replace(BLOB[::-1])
     with pytest.raises(SourceChangedError):
         bench.write(source.again(), store)
-    assert store.calls == []
-    assert bench.blob == OLD
+    assert (store.calls, bench.blob) == ([], OLD)
 
 
 @both_sizes
 def test_a_source_that_changes_while_it_is_read_is_not_committed(size: int, bench: Bench) -> None:
     bench.memory.put(KEY, OLD)
     source = BytesSource(content(size))
-
-    def change(verb: str) -> None:
-        if verb in ("head", "upload_part") and source.version == 1:
-            source.replace(content(size)[::-1])
-
+    change = at("head", lambda: source.replace(content(size)[::-1]), 1)
     with pytest.raises(SourceChangedError):
         bench.write(source, HookedStore(bench.memory, after=change))
     assert bench.blob == OLD
@@ -213,8 +199,7 @@ def test_an_error_of_the_store_leaves_the_upload_to_continue(bench: Bench) -> No
     with pytest.raises(StoreUnavailableError):
         bench.write(store=FaultyStore(bench.memory, "upload_part", fail_at=6))
     assert len(bench.record().sent()) <= 5
-    assert bench.blob == BLOB
-    assert bench.unfinished == []
+    assert (bench.blob, bench.unfinished) == (BLOB, [])
 
 
 def test_bytes_that_were_damaged_on_the_way_are_refused_by_the_store(bench: Bench) -> None:
@@ -243,10 +228,9 @@ def test_an_upload_that_is_older_than_the_blob_at_its_key_is_not_completed(over:
     first = over.upload_id
     over.memory.put(KEY, b"somebody's newer blob")
     over.write()
-    assert over.blob == BLOB
-    assert [upload.upload_id for upload in over.checkpoint.abandoned] == [first]
-    assert [upload.upload_id for upload in over.checkpoint.unfinished()] == [first]  # the caller aborts it
-    assert over.unfinished == [first]
+    assert (over.blob, over.unfinished) == (BLOB, [first])
+    for left in (over.checkpoint.abandoned, over.checkpoint.unfinished()):  # the caller aborts it
+        assert [upload.upload_id for upload in left] == [first]
 
 
 def test_the_same_blob_written_again_at_the_destination_counts_as_a_change(bench: Bench) -> None:
@@ -254,44 +238,25 @@ def test_the_same_blob_written_again_at_the_destination_counts_as_a_change(bench
     bench.interrupt(5)
     bench.memory.put(KEY, OLD)  # the ETag is the same, the time is not
     bench.write()
-    assert len(bench.checkpoint.abandoned) == 1
-    assert bench.blob == BLOB
+    assert (bench.blob, len(bench.checkpoint.abandoned)) == (BLOB, 1)
 
 
 def test_an_upload_that_was_aborted_between_two_runs_is_begun_again(over: Bench) -> None:
     over.interrupt(5)
     over.abort_all()
     over.write()
-    assert over.blob == BLOB
-    assert over.unfinished == []
+    assert (over.blob, over.unfinished) == (BLOB, [])
 
 
 def test_an_upload_that_is_aborted_while_its_parts_are_sent_is_begun_again(bench: Bench) -> None:
-    aborted: list[str] = []
-
-    def abort(verb: str) -> None:
-        if verb == "upload_part" and len(bench.unfinished) == 1 and not aborted:
-            (upload_id,) = bench.unfinished
-            if len(list(bench.memory.list_parts(KEY, upload_id))) == 3:
-                aborted.append(upload_id)
-                bench.memory.abort_upload(KEY, upload_id)
-
-    bench.write(store=HookedStore(bench.memory, before=abort))
-    assert aborted
-    assert bench.blob == BLOB
-    assert bench.unfinished == []
+    store = bench.record(store=HookedStore(bench.memory, before=at("upload_part", bench.abort_all, 4)))
+    assert len(store.named("create_upload")) == 2
+    assert (bench.blob, bench.unfinished) == (BLOB, [])
 
 
 def gone_at_completion(bench: Bench) -> HookedStore:
     """A store whose lifecycle rule takes the upload away at the very last moment."""
-    taken: list[str] = []
-
-    def take(verb: str) -> None:
-        if verb == "complete_upload" and not taken:
-            taken.append(verb)
-            bench.abort_all()
-
-    return HookedStore(bench.memory, before=take)
+    return HookedStore(bench.memory, before=at("complete_upload", bench.abort_all, 1))
 
 
 def test_an_upload_gone_at_its_completion_with_no_blob_there_is_an_unknown_outcome(bench: Bench) -> None:
@@ -299,8 +264,7 @@ def test_an_upload_gone_at_its_completion_with_no_blob_there_is_an_unknown_outco
     store = RecordingStore(gone_at_completion(bench))
     with pytest.raises(OutcomeUnknownError):
         bench.write(store=store)
-    assert bench.blob is None
-    assert len(store.named("create_upload")) == 1
+    assert (bench.blob, len(store.named("create_upload"))) == (None, 1)
 
 
 def test_an_upload_gone_at_its_completion_with_the_old_blob_there_is_begun_again(bench: Bench) -> None:
@@ -316,10 +280,8 @@ def test_a_commit_call_that_worked_and_answered_an_error_is_done(
 ) -> None:
     store = FaultyStore(over.memory, "put", "complete_upload", when="after", error=lambda: error("odd answer"))
     over.write(content(size), store)
-    assert store.fired == 1
-    assert over.blob == content(size)
-    assert over.checkpoint.upload is not None
-    assert over.checkpoint.upload.etag == over.memory.head(KEY).etag
+    assert (store.fired, over.blob) == (1, content(size))
+    assert saved(over.checkpoint).etag == over.memory.head(KEY).etag
 
 
 def lose_the_answer(bench: Bench, size: int) -> None:
@@ -328,8 +290,7 @@ def lose_the_answer(bench: Bench, size: int) -> None:
     blind = FaultyStore(failing, "head", fail_at=3, times=100)  # it looks when it begins and before it commits
     with pytest.raises(StoreUnavailableError):
         bench.write(content(size), blind)
-    assert failing.fired == 1
-    assert bench.blob == content(size)
+    assert (failing.fired, bench.blob) == (1, content(size))
 
 
 @both_sizes
@@ -339,8 +300,7 @@ def test_a_blob_that_somebody_put_over_ours_is_left_alone_by_the_next_run(size: 
     store = RecordingStore(bench.memory)
     with pytest.raises(SupersededError):
         bench.write(content(size), store)
-    assert bench.blob == b"somebody's newer blob"
-    assert store.named("put", "complete_upload", "create_upload") == []
+    assert (bench.blob, store.named("put", "complete_upload", "create_upload")) == (b"somebody's newer blob", [])
 
 
 def test_a_blob_that_was_committed_and_deleted_is_not_brought_back(bench: Bench) -> None:
@@ -370,9 +330,9 @@ def test_a_lost_lease_right_before_the_commit_call_commits_nothing(size: int, be
 
 @pytest.mark.parametrize(("size", "asked"), [(5, 1), (95, 11)])
 def test_a_stop_is_asked_before_each_part_and_each_commit_call(size: int, asked: int, bench: Bench) -> None:
-    questions: list[None] = []
-    bench.write(content(size), stop=lambda: bool(questions.append(None)))  # type: ignore[func-returns-value]
-    assert len(questions) == asked
+    questions = count()
+    bench.write(content(size), stop=lambda: next(questions) < 0)
+    assert next(questions) == asked
 
 
 # --- resolving a commit without a source -----------------------------------------------------------------------------
@@ -388,10 +348,7 @@ def test_an_engine_resolves_an_earlier_commit_without_a_source(size: int, bench:
         bench.write(content(size), FaultyStore(bench.memory, "put", "complete_upload", when="after", error=LookupError))
     assert resolve()
     assert resolve(), "as often as one likes"
-    assert bench.blob == content(size)
-    upload = bench.checkpoint.load()
-    assert upload is not None
-    assert upload.state == "completed"
+    assert (bench.blob, saved(bench.checkpoint).state) == (content(size), "completed")
 
 
 def test_a_completion_in_doubt_at_another_key_is_not_judged_by_the_blob_there(bench: Bench) -> None:
@@ -414,27 +371,18 @@ def test_a_driver_call_that_fails_leaves_the_old_blob_and_no_upload(
     bench.memory.put(KEY, OLD)
     store = FaultyStore(bench.memory, verb, times=100, error=lambda: error("down"))
     with pytest.raises(error):
-        bench.driver(store).write_stream("/7.mp4", 0, BytesSource(BLOB))
-    assert bench.blob == OLD
-    assert bench.unfinished == []
+        bench.call(store)
+    assert (bench.blob, bench.unfinished) == (OLD, [])
 
 
 def test_a_driver_call_over_a_changing_destination_leaves_no_upload(bench: Bench) -> None:
-    def change(verb: str) -> None:
-        if verb == "upload_part" and bench.blob is None:
-            bench.memory.put(KEY, OLD)
-
-    bench.driver(HookedStore(bench.memory, before=change)).write_stream("/7.mp4", 0, BytesSource(BLOB))
-    assert bench.blob == BLOB
-    assert bench.unfinished == []
+    bench.call(HookedStore(bench.memory, before=at("upload_part", lambda: bench.memory.put(KEY, OLD), 1)))
+    assert (bench.blob, bench.unfinished) == (BLOB, [])
 
 
 def test_a_driver_call_with_a_checkpoint_of_the_callers_keeps_its_upload(bench: Bench) -> None:
-    def call(**how: Any) -> None:
-        bench.driver().write_stream("/7.mp4", 0, BytesSource(BLOB), checkpoint=bench.checkpoint, **how)
-
     with pytest.raises(Interrupted):
-        call(stop=StopAfter(4))
+        bench.call(checkpoint=bench.checkpoint, stop=StopAfter(4))
     assert len(bench.unfinished) == 1
-    call()
+    bench.call(checkpoint=bench.checkpoint)
     assert bench.blob == BLOB

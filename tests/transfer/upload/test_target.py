@@ -2,15 +2,17 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dev.services import create_bucket, moto
-from tests.doubles import BytesSource, HookedStore, RecordingStore, blob, write
-from tests.transfer.bench import Bench
+from tests.doubles import TINY, BytesSource, HookedStore, RecordingStore, blob, tiny_store, write
+from tests.transfer.bench import KEY, Bench, at, saved
 from worker.driver.delete_moved import delete_unchanged
 from worker.errors import (
     OutcomeUnknownError,
@@ -20,7 +22,7 @@ from worker.errors import (
     SupersededError,
     TooManyRestartsError,
 )
-from worker.stores.blob_values import BlobOptions, Limits
+from worker.stores.blob_values import BlobHead, BlobOptions
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3.s3_store import S3Access, S3Store
@@ -32,7 +34,6 @@ from worker.transfer.sources.splice import Splice
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 
-TINY = Limits(min_part_size=1)
 OLD, NEWER, OURS = b"what was there", b"what somebody wrote meanwhile", bytes(range(95))
 _numbers = itertools.count(1)
 
@@ -41,13 +42,8 @@ _numbers = itertools.count(1)
 def s3() -> Iterator[Store]:
     with moto(min_part_size=1) as service:
         create_bucket(service, "fencing")
-        access = S3Access(
-            region=service.region,
-            endpoint=service.endpoint,
-            access_key=service.access_key,
-            secret_key=service.secret_key,
-            path_style=True,
-        )
+        names = ("region", "endpoint", "access_key", "secret_key")
+        access = S3Access(path_style=True, **{name: getattr(service, name) for name in names})
         yield S3Store(access, "fencing", limits=TINY)
 
 
@@ -55,7 +51,7 @@ def s3() -> Iterator[Store]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     match request.param:
         case "memory":
-            return MemoryStore(limits=TINY)
+            return tiny_store()
         case "local":
             return LocalStore(tmp_path / "bucket", limits=TINY)
     found: Store = request.getfixturevalue("s3")
@@ -75,28 +71,16 @@ def key() -> str:
 
 def run(engine: Engine, store: Store, key: str, verb: str, checkpoint: MemoryCheckpoint) -> None:
     """One run of a job that commits by this verb."""
-    match verb:
-        case "put":
-            write(engine, store, key, BytesSource(OURS[:10]), checkpoint=checkpoint)
-        case "complete_upload":
-            write(engine, store, key, BytesSource(OURS), checkpoint=checkpoint)
-        case _:
-            store.put(f"{key}.source", OURS)
-            head = CopiedPrefix.of(store.head(f"{key}.source"))
-            copying = Copying(threshold=1000)
-            write(engine, store, key, BytesSource(OURS), checkpoint=checkpoint, head=head, copying=copying)
+    how: dict[str, Any] = {"checkpoint": checkpoint}
+    if verb == "copy":
+        store.put(f"{key}.source", OURS)
+        how |= {"head": CopiedPrefix.of(store.head(f"{key}.source")), "copying": Copying(threshold=1000)}
+    write(engine, store, key, BytesSource(OURS[:10] if verb == "put" else OURS), **how)
 
 
-def once(verb: str, act: Callable[[], object]) -> Callable[[str], None]:
-    """Do something right before the first call of the verb."""
-    done: list[str] = []
-
-    def before(name: str) -> None:
-        if name == verb and not done:
-            done.append(name)
-            act()
-
-    return before
+def beside(store: Store, verb: str, act: Callable[[], object]) -> HookedStore:
+    """A store beside which something happens right before the first call of the verb."""
+    return HookedStore(store, before=at(verb, act, 1))
 
 
 #: What doctor finds the stores to honour: moto ignores conditions of a copy, and If-Match of a completion.
@@ -116,7 +100,7 @@ def test_a_zombie_commits_nothing_over_a_newer_blob(
 ) -> None:
     if base is not None:
         store.put(key, base)
-    zombie = HookedStore(store, before=once(verb, lambda: store.put(key, NEWER)))
+    zombie = beside(store, verb, lambda: store.put(key, NEWER))
     with pytest.raises(SupersededError):
         run(engine, zombie, key, verb, MemoryCheckpoint("job"))
     assert blob(store, key) == NEWER
@@ -129,24 +113,21 @@ def test_a_zombie_does_not_commit_again_after_its_successor(
     """The successor's blob is the job's own, so that all is well; it is not replaced all the same."""
     if base is not None:
         store.put(key, base)
-    committed: list[object] = []
+    committed: list[BlobHead] = []
 
     def succeed() -> None:
         run(engine, store, key, verb, MemoryCheckpoint("job"))
-        head = store.head(key)
-        committed.append((head.etag, head.mod_time, head.version_id))
+        committed.append(store.head(key))
 
-    checkpoint = MemoryCheckpoint("job")
-    run(engine, HookedStore(store, before=once(verb, succeed)), key, verb, checkpoint)
-    head = store.head(key)
-    assert [(head.etag, head.mod_time, head.version_id)] == committed
+    run(engine, beside(store, verb, succeed), key, verb, MemoryCheckpoint("job"))
+    assert [store.head(key)] == committed
 
 
 @pytest.mark.parametrize("store", ["memory", "local", "s3"], indirect=True)
 def test_a_zombie_deletes_no_newer_source(store: Store, key: str) -> None:
     store.put(key, OLD)
     version = version_of(store.head(key))
-    zombie = HookedStore(store, before=once("delete_batch", lambda: store.put(key, NEWER)))
+    zombie = beside(store, "delete_batch", lambda: store.put(key, NEWER))
     with pytest.raises(SourceChangedError):
         delete_unchanged(zombie, key, version, "/a")
     assert blob(store, key) == NEWER
@@ -167,16 +148,14 @@ def test_an_upload_that_was_opened_before_the_destination_changed_is_not_complet
             # A mark of its own: some stores date by the second, and know versions by ETag and date.
             store.put(key, OLD if meanwhile == "the same bytes again" else NEWER, options=BlobOptions("text/plain"))
 
-    recorded = RecordingStore(store)
-    checkpoint, hooked = MemoryCheckpoint("job"), HookedStore(recorded, before=once("upload_part", change))
-    write(engine, hooked, key, BytesSource(OURS), checkpoint=checkpoint)
+    recorded, checkpoint = RecordingStore(store), MemoryCheckpoint("job")
+    run(engine, beside(recorded, "upload_part", change), key, "complete_upload", checkpoint)
     assert blob(store, key) == OURS
     opened = len(recorded.named("create_upload"))
     # The very same bytes within one second are the same version to a store that has no finer dates.
     assert opened == 2 or (meanwhile == "the same bytes again" and store.name == "s3")
     (completed,) = recorded.named("complete_upload")
-    assert checkpoint.upload is not None
-    assert completed.args[1] == checkpoint.upload.upload_id
+    assert completed.args[1] == saved(checkpoint).upload_id
     left = {entry.upload_id for entry in store.list_uploads() if entry.key == key}
     assert left == {upload.upload_id for upload in checkpoint.abandoned}  # for the ledger to abort
 
@@ -186,7 +165,7 @@ def test_an_upload_that_was_opened_before_the_destination_changed_is_not_complet
 def test_a_zombie_does_not_bring_back_a_deleted_blob(store: Store, verb: str, key: str, engine: Engine) -> None:
     """The successor committed, and somebody has deleted that since."""
     store.put(key, OLD)
-    zombie = HookedStore(store, before=once(verb, lambda: store.delete_batch([key])))
+    zombie = beside(store, verb, lambda: store.delete_batch([key]))
     with pytest.raises(SupersededError):
         run(engine, zombie, key, verb, MemoryCheckpoint("job"))
     assert blob(store, key) is None
@@ -194,7 +173,6 @@ def test_a_zombie_does_not_bring_back_a_deleted_blob(store: Store, verb: str, ke
 
 # --- uploads that vanish, by a lifecycle rule or by somebody's hand --------------------------------------------------
 
-PATH = "videos/7.mp4"
 BEFORE = b"the old blob, of which the beginning stays"
 COPYING = Copying(threshold=1, part_size=10, threads=2)
 
@@ -208,6 +186,9 @@ class ByParts(Bench):
     def run(self, store: Store) -> None:
         self.write(OURS, store)
 
+    def assert_all_is_well(self) -> None:
+        assert (self.blob, self.unfinished) == (self.expected, [])
+
 
 class Append(ByParts):
     """The store copies the beginning, the rest is sent."""
@@ -215,9 +196,8 @@ class Append(ByParts):
     expected = BEFORE[:20] + OURS
 
     def run(self, store: Store) -> None:
-        seen = self.memory.head(PATH)
-        source = Splice(MemorySource(BEFORE), 20, BytesSource(OURS))
-        onto = VisibleVersion.of(seen)
+        seen = self.memory.head(KEY)
+        source, onto = Splice(MemorySource(BEFORE), 20, BytesSource(OURS)), VisibleVersion.of(seen)
         self.write(source, store, head=CopiedPrefix.of(seen, 20), copying=COPYING, onto=onto)
 
 
@@ -232,23 +212,15 @@ class MoveInParts(ByParts):
 
 @pytest.fixture(params=[ByParts, Append, MoveInParts])
 def scene(request: pytest.FixtureRequest, engine: Engine, memory: MemoryStore) -> ByParts:
-    memory.put(PATH, BEFORE)
+    memory.put(KEY, BEFORE)
     memory.put("source", OURS)
     made: ByParts = request.param(engine, memory)
     return made
 
 
-def vanishing(bench: Bench, verb: str, calls: set[int] | None = None) -> HookedStore:
+def vanishing(scene: ByParts, verb: str, *calls: int) -> HookedStore:
     """Abort all uploads right before some calls of the verb; before each without ``calls``."""
-    seen: list[str] = []
-
-    def before(name: str) -> None:
-        if name == verb:
-            seen.append(name)
-            if calls is None or len(seen) in calls:
-                bench.abort_all()
-
-    return HookedStore(bench.memory, before=before)
+    return HookedStore(scene.memory, before=at(scene.verb if verb == "parts" else verb, scene.abort_all, *calls))
 
 
 def die() -> None:
@@ -257,31 +229,28 @@ def die() -> None:
 
 @pytest.mark.parametrize(("verb", "call"), [("parts", 1), ("parts", 3), ("complete_upload", 1)])
 def test_an_upload_that_vanishes_on_the_way_is_begun_again(verb: str, call: int, scene: ByParts) -> None:
-    scene.run(vanishing(scene, scene.verb if verb == "parts" else verb, {call}))
-    assert scene.blob == scene.expected
-    assert scene.unfinished == []
+    scene.run(vanishing(scene, verb, call))
+    scene.assert_all_is_well()
 
 
 def test_an_upload_that_vanished_between_two_runs_is_begun_again_with_every_part(scene: ByParts) -> None:
     with pytest.raises(ZeroDivisionError):
-        scene.run(HookedStore(scene.memory, before=once("complete_upload", die)))
+        scene.run(beside(scene.memory, "complete_upload", die))
     scene.abort_all()
     store = RecordingStore(scene.memory)
     scene.run(store)
-    assert scene.blob == scene.expected
+    scene.assert_all_is_well()
     copied = sum(call.args[5] for call in store.named("copy_part"))
     assert copied + sum(len(data) for _, data in store.sent()) == len(scene.expected)  # of the first, nothing is left
-    assert scene.unfinished == []
 
 
 @pytest.mark.parametrize("verb", ["parts", "complete_upload"])
 def test_an_upload_that_vanishes_again_and_again_ends_the_job_over_the_old_blob(verb: str, scene: ByParts) -> None:
-    store = RecordingStore(vanishing(scene, scene.verb if verb == "parts" else verb))
+    store = RecordingStore(vanishing(scene, verb))
     with pytest.raises(TooManyRestartsError):
         scene.run(store)
     assert len(store.named("create_upload")) == MAX_RESTARTS + 1
-    assert scene.blob == BEFORE
-    assert scene.unfinished == []
+    assert (scene.blob, scene.unfinished) == (BEFORE, [])
 
 
 class RuledStore(HookedStore):
@@ -309,17 +278,13 @@ def test_an_upload_gone_at_its_completion_is_begun_again_only_if_a_rule_explains
 ) -> None:
     """Otherwise it may have been completed, and the new blob deleted since."""
     with pytest.raises(ZeroDivisionError):
-        bench.write(OURS, HookedStore(bench.memory, before=once("complete_upload", die)))
-    assert bench.checkpoint.upload is not None
-    bench.checkpoint.upload = replace(bench.checkpoint.upload, opened_at=bench.checkpoint.upload.opened_at - age)
+        bench.write(OURS, beside(bench.memory, "complete_upload", die))
+    upload = saved(bench.checkpoint)
+    bench.checkpoint.upload = replace(upload, opened_at=upload.opened_at - age)
     bench.abort_all()
 
     store = RuledStore(bench.memory)
     store.lifetime = lifetime
-    if is_explained:
+    with nullcontext() if is_explained else pytest.raises(OutcomeUnknownError):
         bench.write(OURS, store)
-        assert bench.blob == OURS
-    else:
-        with pytest.raises(OutcomeUnknownError):
-            bench.write(OURS, store)
-        assert bench.blob is None
+    assert bench.blob == (OURS if is_explained else None)

@@ -3,9 +3,6 @@
 A writer holds the lock of ``journal``, so that nobody waits in SQLite's own way, by sleeping. It notes there each file
 that it adds or drops, commits, and then removes what the index no longer names: its own, and what killed writers left.
 Not earlier: SQLite may still find a killed writer's commit when it recovers, until another one has taken its place.
-
-SQLite's locks belong to a process, and it counts them in memory: a forked child would count its parent's as its own.
-So a fork waits until no connection is in use and closes all of them. Parent and child then open new ones.
 """
 
 import errno
@@ -15,115 +12,99 @@ import os
 import re
 import secrets
 import sqlite3
-import threading
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from io import FileIO
-from pathlib import Path
 from typing import Final
 
 from worker.errors import ConfigurationError, StoreUnavailableError
-from worker.stores.local.blob_files import BlobFiles, link, no_follow, write_all
+from worker.stores.local.connections import Connections, no_fork
+from worker.stores.local.index_rows import IndexRows
+from worker.stores.local.local_files import LocalFiles, link, no_follow
+from worker.stores.strict.bucket import File
 from worker.units import KIB, MIB
 
 _RESERVE_SIZE: Final = 256 * KIB  #: bytes: dozens of deletions
 _SCHEMA: Final = """
-    CREATE TABLE blobs (key BLOB PRIMARY KEY, file TEXT, size INTEGER, etag TEXT, checksums TEXT,
+    CREATE TABLE blobs (key BLOB PRIMARY KEY, file TEXT, size INTEGER, etag TEXT, checksum TEXT,
                         mod_time TEXT, options TEXT) WITHOUT ROWID;
-    CREATE TABLE uploads (id TEXT PRIMARY KEY, key BLOB, opened_at TEXT, options TEXT) WITHOUT ROWID;
-    CREATE INDEX uploads_by_key ON uploads (key, opened_at);
-    CREATE TABLE parts (upload_id TEXT, number INTEGER, file TEXT, size INTEGER, etag TEXT, checksums TEXT,
-                        PRIMARY KEY (upload_id, number)) WITHOUT ROWID;
+    CREATE TABLE parts (upload_id TEXT, number INTEGER, key BLOB, file TEXT, size INTEGER, etag TEXT, checksum TEXT,
+                        mod_time TEXT, options TEXT, PRIMARY KEY (upload_id, number)) WITHOUT ROWID;
+    CREATE INDEX uploads ON parts (key, mod_time) WHERE number = 0;  -- part 0 is the upload itself
+    CREATE VIEW files AS SELECT file FROM blobs UNION ALL SELECT file FROM parts;
     PRAGMA user_version = 1;  -- of this layout
 """
-_NAMED: Final = """
-    SELECT file FROM blobs WHERE file IN (SELECT value FROM json_each(:names))
-    UNION ALL SELECT file FROM parts WHERE file IN (SELECT value FROM json_each(:names))
-"""
-_gate = threading.Condition()
-_users = 0  #: threads that use a connection now
-_indexes: "weakref.WeakSet[Index]" = weakref.WeakSet()
 
 
-class Change:
+class LocalChange(IndexRows):
     """One transaction, with the files that it adds and drops."""
 
-    def __init__(self, db: sqlite3.Connection, files: BlobFiles, journal: FileIO) -> None:
-        self.db = db
+    def __init__(self, db: sqlite3.Connection, files: LocalFiles, journal: FileIO) -> None:
+        super().__init__(db)
         self._files = files
         self._journal = journal
         journal.seek(0)
         self._left = set(re.findall(r"\b[0-9a-f]{32}\b", journal.read().decode(errors="replace")))
-        self._dropped: set[str] = set()
 
-    def add(self, file: FileIO) -> str:
-        """Name an unnamed file whose bytes are on the disk. Without a commit it goes again."""
+    def add(self, file: File) -> str:
+        """Give a file whose bytes are on the disk a name, which it loses again without a commit."""
         name = secrets.token_hex(16)
-        self._note([name])
-        self._files.add(file, name)
+        self._note(name)
+        link(file, self._files.path, name)
         return name
-
-    def drop(self, names: Iterable[str]) -> None:
-        """Remove files once the transaction is committed."""
-        self._dropped.update(names)
 
     def commit(self) -> None:
         """Make the transaction visible, on the disk, and tidy up."""
-        self._note(self._dropped)
+        self._note(*self.dropped)
         self.db.execute("COMMIT")
         with suppress(OSError, sqlite3.Error):  # what readers see is decided; the next writer tries this again
-            named = self.db.execute(_NAMED, {"names": json.dumps([*self._left])}) if self._left else []
-            self._files.remove(self._dropped | self._left.difference(name for (name,) in named))
+            if self._left:
+                query = "SELECT file FROM files WHERE file IN (SELECT value FROM json_each(?))"
+                self._left.difference_update(name for (name,) in self.db.execute(query, (json.dumps([*self._left]),)))
+            self._files.remove(self._left | self.dropped)
             if self._journal.tell():
                 self._journal.truncate(0)
 
-    def _note(self, names: Iterable[str]) -> None:
+    def _note(self, *names: str) -> None:
         # A line break on either side: another writer may have been killed in the middle of a name.
-        write_all(self._journal, "".join(f"\n{name}\n" for name in names).encode())
+        self._files.write(self._journal, "".join(f"\n{name}\n" for name in names).encode())
 
 
-class Index:
+class LocalIndex:
     """Safe for any number of threads and processes of one host, forked ones too."""
 
-    def __init__(self, root: str, files: BlobFiles) -> None:
+    def __init__(self, root: str, files: LocalFiles) -> None:
         self._root = root
         self._path = os.path.join(root, "index.db")
         self._files = files
-        self._idle: list[tuple[sqlite3.Connection, tuple[int, int]]] = []  #: each with the file that it has open
-        weakref.finalize(self, _close_all, self._idle)
-        with _gate:
-            _indexes.add(self)
-
-    def close(self) -> None:
-        """Close the connections that are not in use."""
-        _close_all(self._idle)
+        self._connections = Connections(self._path)
+        self.close = self._connections.close
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[IndexRows]:
         """The index as it is; an empty one if nothing was ever stored. Each statement sees one moment of its own."""
-        with _no_fork():
+        with no_fork():
             if not self._is_there():
                 with closing(_new_index()) as db:
-                    yield db
+                    yield IndexRows(db)
             elif all(os.access(path, os.W_OK, effective_ids=True) for path in (self._root, self._path)):
-                with self._lease() as db:
-                    yield db
+                with self._connections.lease() as db:
+                    yield IndexRows(db)
             else:  # where SQLite cannot make its log, it opens only a file that is said to be immutable
                 has_log, before = os.path.exists(self._path + "-wal"), os.stat(self._path).st_mtime_ns
-                with closing(self._connect("mode=ro" if has_log else "mode=ro&immutable=1")) as db:
-                    yield db
+                with closing(self._connections.open("mode=ro" if has_log else "mode=ro&immutable=1")) as db:
+                    yield IndexRows(db)
                 if not has_log and os.stat(self._path).st_mtime_ns != before:
                     raise StoreUnavailableError(f"local: {self._path!r} was written while it was read: try again")
 
     @contextmanager
-    def write(self, *, is_deletion: bool = False) -> Iterator[Change]:
+    def write(self, *, is_deletion: bool = False) -> Iterator[LocalChange]:
         """A transaction alone among all threads and processes, committed at the end unless there is an error.
 
         A deletion may use up the reserve on a full disk, which is filled again once its files are gone.
         """
         os.makedirs(self._root, exist_ok=True)
-        with _no_fork(), self._open("journal") as journal:
+        with no_fork(), self._open("journal") as journal:
             fcntl.flock(journal, fcntl.LOCK_EX)
             if not self._is_there():
                 self._create()
@@ -131,10 +112,10 @@ class Index:
             if is_deletion and disk.f_bavail * disk.f_frsize < MIB:
                 with suppress(FileNotFoundError):
                     os.unlink(os.path.join(self._root, "reserve"))
-            with self._lease() as db:
+            with self._connections.lease() as db:
                 db.execute("BEGIN IMMEDIATE")
                 try:
-                    change = Change(db, self._files, journal)
+                    change = LocalChange(db, self._files, journal)
                     yield change
                     change.commit()
                 finally:
@@ -163,8 +144,8 @@ class Index:
         with closing(_new_index()) as db, self._files.unnamed() as file:
             image = bytearray(db.serialize())
             image[18:20] = b"\2\2"  # says WAL. Source: SQLite, "Database File Format", 1.3.3
-            write_all(file, bytes(image))
-            os.fsync(file)
+            self._files.write(file, bytes(image))
+            self._files.sync(file)
             os.makedirs(self._files.path, exist_ok=True)
             link(file, self._root, os.path.basename(self._path))
         self._keep_reserve()
@@ -173,59 +154,8 @@ class Index:
         with suppress(OSError), self._open("reserve") as file:
             os.posix_fallocate(file.fileno(), 0, _RESERVE_SIZE)
 
-    @contextmanager
-    def _lease(self) -> Iterator[sqlite3.Connection]:
-        """A connection for this thread alone, to the file that is there now."""
-        found = os.stat(self._path)
-        file = (found.st_dev, found.st_ino)
-        with _gate:
-            while self._idle and self._idle[-1][1] != file:
-                self._idle.pop()[0].close()
-            idle = self._idle.pop()[0] if self._idle else None
-        db = idle or self._connect("mode=rw")
-        try:
-            yield db
-        finally:
-            with _gate:
-                self._idle.append((db, file))
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        uri = f"{Path(self._path).absolute().as_uri()}?{mode}"
-        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=60)
-        db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
-        return db
-
 
 def _new_index() -> sqlite3.Connection:
     db = sqlite3.connect(":memory:")
     db.executescript(_SCHEMA)
     return db
-
-
-@contextmanager
-def _no_fork() -> Iterator[None]:
-    global _users
-    with _gate:
-        _users += 1
-    try:
-        yield
-    finally:
-        with _gate:
-            _users -= 1
-            _gate.notify_all()
-
-
-def _close_all(idle: list[tuple[sqlite3.Connection, tuple[int, int]]]) -> None:
-    with _gate:
-        while idle:
-            idle.pop()[0].close()
-
-
-def _before_fork() -> None:
-    _gate.acquire()
-    _gate.wait_for(lambda: not _users)
-    for index in list(_indexes):
-        index.close()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_gate.release, after_in_child=_gate.release)

@@ -31,7 +31,7 @@ _INDEX_ERRORS: Final[dict[int, tuple[_Kind, str]]] = {
 
 
 @contextmanager
-def local_errors(action: str, bucket: str, key: str = "") -> Iterator[None]:
+def local_errors(bucket: str, action: str, key: str) -> Iterator[None]:
     """Raise an OSError or sqlite3.Error from inside as a StoreError. ``action`` is a verb phrase: ``"read"``."""
     try:
         yield

@@ -2,19 +2,22 @@
 
 import socket
 import ssl
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
 from typing import Any, Literal
 
+from worker.errors import SourceError
 from worker.settings import SourcesSettings
 
 OLD = "Wed, 01 Jan 2020 00:00:00 GMT"
 
 Answer = Callable[["Handler"], None]
+Framing = Literal["length", "chunked", "close"]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -44,41 +47,45 @@ class _Server(ThreadingHTTPServer):
         pass  # a client that has gone, mostly
 
 
+@dataclass
 class Site:
     """What is served at every path, unless the script or a route says otherwise. ``script`` is used up in order."""
 
-    def __init__(self, url: str, data: bytes) -> None:
-        self.url = url
-        self.data = data
-        self.etag: str | None = '"one"'
-        self.last_modified: str | None = OLD
-        self.ranges = True
-        self.framing: Literal["length", "chunked", "close"] = "length"
-        self.headers: dict[str, str] = {}
-        self.routes: dict[str, Answer] = {}
-        self.script: deque[Answer] = deque()
-        self.requests: list[tuple[str, Message]] = []
-        self.lock = threading.Lock()
+    url: str
+    data: bytes
+    etag: str | None = '"one"'
+    last_modified: str | None = OLD
+    ranges: bool = True
+    framing: Framing = "length"
+    headers: dict[str, str] = field(default_factory=dict)
+    routes: dict[str, Answer] = field(default_factory=dict)
+    script: deque[Answer] = field(default_factory=deque)
+    requests: list[tuple[str, Message]] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all requests."""
+        return [path for path, _ in self.requests]
 
     def asked(self, name: str) -> list[str | None]:
         """One header of all requests."""
         return [headers[name] for _, headers in self.requests]
 
 
-def give(handler: Handler) -> None:
-    """The data, as a well-behaved server gives them."""
+def give(handler: Handler, *, most: int | None = None, only: int | None = None) -> None:
+    """The data, as a well-behaved server gives them; of a range at most so many bytes, ``only`` as in ``send``."""
     site = handler.server.site
-    found = handler.headers["Range"]
-    condition = handler.headers["If-Range"]
-    if site.ranges and found and condition in (None, site.etag or site.last_modified):
-        first, last = (int(number) for number in found.removeprefix("bytes=").split("-"))
-        if first >= len(site.data):
-            send(handler, 416, {"Content-Range": f"bytes */{len(site.data)}"})
-            return
-        body = site.data[first : last + 1]
-        send(handler, 206, {"Content-Range": f"bytes {first}-{first + len(body) - 1}/{len(site.data)}"}, body)
+    found, condition = handler.headers["Range"], handler.headers["If-Range"]
+    if not (site.ranges and found and condition in (None, site.etag or site.last_modified)):
+        send(handler, 200, {}, site.data, framing=site.framing, only=only)
+        return
+    first, last = (int(number) for number in found.removeprefix("bytes=").split("-"))
+    if body := site.data[first : last + 1][:most]:
+        span = f"bytes {first}-{first + len(body) - 1}/{len(site.data)}"
+        send(handler, 206, {"Content-Range": span}, body, only=only)
     else:
-        send(handler, 200, {}, site.data, framing=site.framing)
+        send(handler, 416, {"Content-Range": f"bytes */{len(site.data)}"})
 
 
 def send(
@@ -87,20 +94,19 @@ def send(
     headers: dict[str, str],
     body: bytes = b"",
     *,
-    framing: Literal["length", "chunked", "close"] = "length",
+    framing: Framing = "length",
     only: int | None = None,
 ) -> None:
     """An answer; ``only`` so many bytes of its body, and then the connection is gone."""
     site = handler.server.site
     handler.send_response(status)
-    told: dict[str, str | None] = {"ETag": site.etag, "Last-Modified": site.last_modified}
-    if framing == "length":
-        told["Content-Length"] = str(len(body))
-    elif framing == "chunked":
-        told["Transfer-Encoding"] = "chunked"
-    else:
-        told["Connection"] = "close"
-    for name, value in {**told, **site.headers, **headers}.items():
+    framed = {
+        "length": {"Content-Length": str(len(body))},
+        "chunked": {"Transfer-Encoding": "chunked"},
+        "close": {"Connection": "close"},
+    }[framing]
+    validators = {"ETag": site.etag, "Last-Modified": site.last_modified}
+    for name, value in {**validators, **framed, **site.headers, **headers}.items():
         if value:
             handler.send_header(name, value)
     handler.end_headers()
@@ -127,18 +133,7 @@ def hang_up(handler: Handler) -> None:
 
 def drop_after(count: int) -> Answer:
     """The right answer, which breaks off after so many bytes of its body."""
-
-    def answer(handler: Handler) -> None:
-        site = handler.server.site
-        if not site.ranges:
-            send(handler, 200, {}, site.data, framing=site.framing, only=count)
-            return
-        first, last = (int(number) for number in handler.headers["Range"].removeprefix("bytes=").split("-"))
-        body = site.data[first : last + 1]
-        span = f"bytes {first}-{first + len(body) - 1}/{len(site.data)}"
-        send(handler, 206, {"Content-Range": span}, body, only=count)
-
-    return answer
+    return lambda handler: give(handler, only=count)
 
 
 def tell(code: int, headers: dict[str, str], body: bytes = b"") -> Answer:
@@ -156,7 +151,7 @@ def serving(
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     url = f"{'https' if tls else 'http'}://{host or address}:{server.server_address[1]}"
     server.site = Site(url, data)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread = Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield server.site
@@ -164,6 +159,11 @@ def serving(
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def is_permanent(error: SourceError) -> bool:
+    """Whether no retry mends it."""
+    return not error.transient
 
 
 def loopback(**settings: Any) -> SourcesSettings:
@@ -178,7 +178,7 @@ class Listener:
         self.heard: list[bytes] = []  #: of each connection that has ended
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._listen)
+        self._thread = Thread(target=self._listen)
         self._thread.start()
 
     def _listen(self) -> None:

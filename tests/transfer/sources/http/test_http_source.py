@@ -7,23 +7,28 @@ import random
 import resource
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dev.waiting import wait_until
-from tests.transfer.bench import Bench
+from tests.transfer.bench import Bench, read, read_by_threads
 from tests.transfer.sources.http.http_site import (
+    Answer,
+    Framing,
     Handler,
     Site,
     drop_after,
     give,
     hang_up,
+    is_permanent,
     loopback,
     send,
     serving,
@@ -45,6 +50,7 @@ from worker.units import MIB
 
 DATA = random.Random(7).randbytes(100_000)
 OTHER = random.Random(8).randbytes(100_000)
+NEWER = "Thu, 02 Jan 2020 00:00:00 GMT"
 
 Opened = HttpSource | SpooledSource
 Open = Callable[..., Opened]
@@ -59,54 +65,48 @@ def site() -> Iterator[Site]:
 @pytest.fixture
 def open_(tmp_path: Path) -> Iterator[Open]:
     """Opens sources on loopback, and closes them."""
-    opened: list[Opened] = []
 
-    def open_(site: Site | str, path: str = "/a", stop: Stop = never, **settings: Any) -> Opened:
-        url = site if isinstance(site, str) else site.url + path
-        opened.append(
-            HttpSource.open(
-                url, loopback(**{"http_spool_directory": tmp_path, "http_read_seconds": 2.0, **settings}), stop
-            )
-        )
-        return opened[-1]
+    def open_(site: Site | str, stop: Stop = never, **settings: Any) -> Opened:
+        url = site if isinstance(site, str) else site.url + "/a"
+        settings = {"http_spool_directory": tmp_path, "http_read_seconds": 2.0, **settings}
+        return opened.enter_context(closing(HttpSource.open(url, loopback(**settings), stop)))
 
-    yield open_
-    for source in opened:
-        source.close()
+    with ExitStack() as opened:
+        yield open_
     assert os.listdir(tmp_path) == []
 
 
-def read(source: Opened, offset: int, size: int) -> bytes:
-    buffer = bytearray(size)
-    source.readinto(offset, memoryview(buffer))
-    return bytes(buffer)
+@pytest.fixture
+def source(site: Site, open_: Open) -> Opened:
+    """The site, which has ranges so far."""
+    return open_(site)
 
 
 def whole(source: Opened) -> bytes:
     return read(source, 0, source.size)
 
 
+def assert_kept(source: Opened) -> None:
+    """All of it is in a file, because no two ranges could be joined."""
+    assert isinstance(source, SpooledSource)
+    assert whole(source) == DATA
+
+
 # --- ranges ----------------------------------------------------------------------------------------------------------
 
 
-def test_ranges_are_read_of_the_version_first_seen(site: Site, open_: Open) -> None:
-    source = open_(site)
+def test_ranges_are_read_of_the_version_first_seen(site: Site, source: Opened) -> None:
     assert isinstance(source, HttpSource)
     assert (source.size, source.fingerprint) == (100_000, {"size": 100_000, "etag": '"one"'})
-    assert read(source, 70_000, 30_000) == DATA[70_000:]
-    assert read(source, 0, 10) == DATA[:10]
+    assert (read(source, 70_000, 30_000), read(source, 0, 10)) == (DATA[70_000:], DATA[:10])
     source.check()
     assert site.asked("Range") == ["bytes=0-0", "bytes=70000-99999", "bytes=0-9", "bytes=0-0"]
     assert site.asked("If-Range") == [None, '"one"', '"one"', '"one"']
     assert set(site.asked("Accept-Encoding")) == {"identity"}
 
 
-def test_many_threads_read_at_once(site: Site, open_: Open) -> None:
-    source = open_(site)
-    offsets = list(range(0, 100_000, 5_000)) * 2
-    with ThreadPoolExecutor(8) as pool:
-        pieces = list(pool.map(lambda offset: read(source, offset, 5_000), offsets))
-    assert b"".join(pieces) == DATA * 2
+def test_many_threads_read_at_once(source: Opened) -> None:
+    assert read_by_threads(source) == DATA * 2
 
 
 def test_connections_are_used_again(site: Site, open_: Open) -> None:
@@ -158,25 +158,16 @@ def test_ranges_are_not_joined_without_a_strong_validator(
     etag: str | None, last_modified: str | None, site: Site, open_: Open
 ) -> None:
     site.etag, site.last_modified = etag, last_modified
-    source = open_(site)
-    assert isinstance(source, SpooledSource)
-    assert whole(source) == DATA
+    assert_kept(open_(site))
     assert site.asked("Range") == ["bytes=0-0", None]
 
 
-def test_fewer_bytes_than_asked_for_are_taken_and_the_rest_is_asked_for(site: Site, open_: Open) -> None:
-    def stingy(handler: Handler) -> None:
-        first, last = (int(number) for number in handler.headers["Range"].removeprefix("bytes=").split("-"))
-        body = DATA[first : min(last + 1, first + 7_000)]
-        send(handler, 206, {"Content-Range": f"bytes {first}-{first + len(body) - 1}/100000"}, body)
-
-    source = open_(site)
-    site.routes["/a"] = stingy
+def test_fewer_bytes_than_asked_for_are_taken_and_the_rest_is_asked_for(site: Site, source: Opened) -> None:
+    site.routes["/a"] = partial(give, most=7_000)
     assert read(source, 10_000, 30_000) == DATA[10_000:40_000]
 
 
-def test_reading_past_the_end_is_a_changed_source_and_asks_nobody(site: Site, open_: Open) -> None:
-    source = open_(site)
+def test_reading_past_the_end_is_a_changed_source_and_asks_nobody(site: Site, source: Opened) -> None:
     with pytest.raises(SourceChangedError, match="has 100000 bytes, 100001 were expected"):
         read(source, 99_999, 2)
     assert read(source, 100_000, 0) == b""
@@ -190,9 +181,14 @@ def replace(site: Site) -> None:
     site.data, site.etag = OTHER, '"two"'
 
 
+def blind(handler: Handler) -> None:
+    del handler.headers["If-Range"]
+    give(handler)
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "replaced": {"data": OTHER, "etag": '"two"'},
-    "touched": {"etag": None, "last_modified": "Thu, 02 Jan 2020 00:00:00 GMT"},
+    "touched": {"etag": None, "last_modified": NEWER},
     "grown": {"data": DATA + b"more"},
     "shrunk": {"data": b"x"},
     "without its ETag": {"etag": None},
@@ -202,17 +198,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("honours_if_range", [True, False])
 def test_a_source_that_changes_is_noticed_at_the_next_read_and_by_check(
-    change: dict[str, Any], honours_if_range: bool, site: Site, open_: Open
+    change: dict[str, Any], honours_if_range: bool, site: Site, source: Opened
 ) -> None:
-    source = open_(site)
     vars(site).update(change)
     if not honours_if_range:
-        answer = give
-
-        def blind(handler: Handler) -> None:
-            del handler.headers["If-Range"]
-            answer(handler)
-
         site.routes["/a"] = blind
     with pytest.raises(SourceChangedError):
         read(source, 50_000, 10)
@@ -224,16 +213,12 @@ def test_a_source_that_changes_is_noticed_at_the_next_read_and_by_check(
 def test_another_modification_date_in_a_206_is_noticed(site: Site, open_: Open) -> None:
     site.etag = None
     source = open_(site)
-    site.routes["/a"] = tell(
-        206, {"Content-Range": "bytes 0-3/100000", "Last-Modified": "Thu, 02 Jan 2020 00:00:00 GMT"}, b"half"
-    )
+    site.routes["/a"] = tell(206, {"Content-Range": "bytes 0-3/100000", "Last-Modified": NEWER}, b"half")
     with pytest.raises(SourceChangedError, match="last modified"):
         read(source, 0, 4)
 
 
-def test_a_change_between_a_drop_and_the_resume_never_joins_two_halves(site: Site, open_: Open) -> None:
-    source = open_(site)
-
+def test_a_change_between_a_drop_and_the_resume_never_joins_two_halves(site: Site, source: Opened) -> None:
     def drop_and_change(handler: Handler) -> None:
         drop_after(20_000)(handler)
         replace(site)
@@ -244,15 +229,13 @@ def test_a_change_between_a_drop_and_the_resume_never_joins_two_halves(site: Sit
 
 
 @pytest.mark.parametrize("code", [412, 416])
-def test_a_refused_precondition_or_range_means_changed(code: int, site: Site, open_: Open) -> None:
-    source = open_(site)
+def test_a_refused_precondition_or_range_means_changed(code: int, site: Site, source: Opened) -> None:
     site.script.append(status(code))
     with pytest.raises(SourceChangedError, match=str(code)):
         read(source, 0, 10)
 
 
-def test_a_server_that_forgets_its_ranges_has_not_changed_the_source(site: Site, open_: Open) -> None:
-    source = open_(site)
+def test_a_server_that_forgets_its_ranges_has_not_changed_the_source(site: Site, source: Opened) -> None:
     site.script.append(tell(200, {}, DATA))
     assert read(source, 7, 10) == DATA[7:17]  # the next answer had a range again
     site.ranges = False
@@ -263,19 +246,16 @@ def test_a_server_that_forgets_its_ranges_has_not_changed_the_source(site: Site,
 # --- servers in trouble ----------------------------------------------------------------------------------------------
 
 
-def test_a_dropped_connection_is_resumed_at_the_byte_that_it_had_reached(site: Site, open_: Open) -> None:
-    source = open_(site)
+def test_a_dropped_connection_is_resumed_at_the_byte_that_it_had_reached(site: Site, source: Opened) -> None:
     site.script.extend([drop_after(30_000), hang_up, drop_after(0), status(503)])
     assert whole(source) == DATA
     assert site.asked("Range")[1:] == ["bytes=0-99999", *["bytes=30000-99999"] * 4]
 
 
-def test_drops_without_end_are_an_error_that_a_retry_may_mend(site: Site, open_: Open) -> None:
-    source = open_(site)
+def test_drops_without_end_are_an_error_that_a_retry_may_mend(site: Site, source: Opened) -> None:
     site.routes["/a"] = drop_after(10)
-    with pytest.raises(SourceUnavailableError) as caught:
+    with pytest.raises(SourceUnavailableError, check=lambda error: error.transient):
         whole(source)
-    assert caught.value.transient
     assert len(site.requests) == 6
 
 
@@ -286,10 +266,10 @@ def test_a_server_that_falls_silent_is_given_up_after_the_read_timeout(site: Sit
         gone.wait(20)
         hang_up(handler)
 
-    site.routes["/silent"] = silent
+    site.routes["/a"] = silent
     started = time.monotonic()
     with pytest.raises(SourceUnavailableError, match="timed out"):
-        open_(site, "/silent", http_read_seconds=0.2)
+        open_(site, http_read_seconds=0.2)
     assert time.monotonic() - started < 5
     gone.set()
 
@@ -317,36 +297,25 @@ def test_nobody_listening_is_transient(open_: Open) -> None:
         open_(site)
 
 
-def test_a_name_without_an_address_is_transient(open_: Open) -> None:
-    with pytest.raises(SourceUnavailableError):
-        open_("http://no-such-host.invalid/a")
-    with pytest.raises(SourceUnavailableError, match="no address of"):
-        open_("http://no-such-host.invalid/a", http_allow_private=False)
+@pytest.mark.parametrize(("allow_private", "reason"), [(True, None), (False, "no address of")])
+def test_a_name_without_an_address_is_transient(allow_private: bool, reason: str | None, open_: Open) -> None:
+    with pytest.raises(SourceUnavailableError, match=reason):
+        open_("http://no-such-host.invalid/a", http_allow_private=allow_private)
 
 
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
-        (204, SourceError),
-        (304, SourceError),
-        (400, SourceError),
-        (401, SourceNotAllowedError),
-        (403, SourceNotAllowedError),
-        (404, SourceNotFoundError),
-        (408, SourceUnavailableError),
-        (410, SourceNotFoundError),
-        (418, SourceError),
-        (425, SourceUnavailableError),
-        (429, SourceUnavailableError),
-        (500, SourceUnavailableError),
-        (503, SourceUnavailableError),
-    ],
-)
-def test_each_status_has_its_error(code: int, error: type[SourceError], site: Site, open_: Open) -> None:
+STATUSES = {
+    SourceError: [204, 304, 400, 418],
+    SourceNotAllowedError: [401, 403],
+    SourceNotFoundError: [404, 410],
+    SourceUnavailableError: [408, 425, 429, 500, 503],
+}
+
+
+@pytest.mark.parametrize(("code", "kind"), [(code, kind) for kind, codes in STATUSES.items() for code in codes])
+def test_each_status_has_its_error(code: int, kind: type[SourceError], site: Site, open_: Open) -> None:
     site.routes["/a"] = status(code)
-    with pytest.raises(SourceError, match=str(code)) as caught:
+    with pytest.raises(SourceError, match=str(code), check=lambda error: type(error) is kind):
         open_(site)
-    assert type(caught.value) is error
 
 
 @pytest.mark.parametrize(
@@ -362,20 +331,17 @@ def test_each_status_has_its_error(code: int, error: type[SourceError], site: Si
         ({"Content-Type": "multipart/byteranges; boundary=x"}, b"0123456789"),
     ],
 )
-def test_a_lying_answer_gives_no_bytes(headers: dict[str, str], body: bytes, site: Site, open_: Open) -> None:
-    source = open_(site)
+def test_a_lying_answer_gives_no_bytes(headers: dict[str, str], body: bytes, site: Site, source: Opened) -> None:
     site.routes["/a"] = tell(206, headers, body)
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(SourceError, check=is_permanent):
         read(source, 50, 10)
-    assert not caught.value.transient
 
 
-def test_a_range_may_come_in_chunks_but_not_short(site: Site, open_: Open) -> None:
+def test_a_range_may_come_in_chunks_but_not_short(site: Site, source: Opened) -> None:
     def chunks(count: int) -> Callable[[Handler], None]:
         headers = {"Content-Range": "bytes 50-59/100000"}
         return lambda handler: send(handler, 206, headers, DATA[50 : 50 + count], framing="chunked")
 
-    source = open_(site)
     site.routes["/a"] = status(503)
     site.script.append(chunks(10))
     assert read(source, 50, 10) == DATA[50:60]
@@ -387,9 +353,8 @@ def test_a_range_may_come_in_chunks_but_not_short(site: Site, open_: Open) -> No
 @pytest.mark.parametrize("name", ["Content-Encoding", "Transfer-Encoding"])
 def test_an_encoded_answer_is_refused(name: str, site: Site, open_: Open) -> None:
     site.headers = {name: "gzip"}
-    with pytest.raises(SourceError, match="'gzip', although the request allows none") as caught:
+    with pytest.raises(SourceError, match="'gzip', although the request allows none", check=is_permanent):
         open_(site)
-    assert not caught.value.transient
 
 
 def test_identity_is_no_encoding(site: Site, open_: Open) -> None:
@@ -401,18 +366,14 @@ def test_identity_is_no_encoding(site: Site, open_: Open) -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_without_ranges_all_of_it_is_kept_and_read_at_any_offset(framing: Any, site: Site, open_: Open) -> None:
+def test_without_ranges_all_of_it_is_kept_and_read_at_any_offset(framing: Framing, site: Site, open_: Open) -> None:
     site.ranges, site.framing = False, framing
     source = open_(site)
-    assert isinstance(source, SpooledSource)
-    asked = len(site.requests)
-    assert source.size == 100_000
+    assert_kept(source)
     assert read(source, 70_000, 30_000) == DATA[70_000:]
-    with ThreadPoolExecutor(8) as pool:
-        pieces = list(pool.map(lambda offset: read(source, offset, 5_000), list(range(0, 100_000, 5_000)) * 2))
-    assert b"".join(pieces) == DATA * 2
+    assert read_by_threads(source) == DATA * 2
     source.check()
-    assert len(site.requests) == asked == (2 if framing == "close" else 1)
+    assert len(site.requests) == (2 if framing == "close" else 1)  # by opening it
     with pytest.raises(SourceChangedError, match="ends at byte 100000"):
         read(source, 99_999, 2)
 
@@ -436,9 +397,7 @@ def test_an_empty_body_is_a_source_of_no_bytes(site: Site, open_: Open) -> None:
 )
 def test_odd_ranges_are_not_relied_on(headers: dict[str, str], site: Site, open_: Open) -> None:
     site.script.append(tell(206, headers, b"x"))
-    source = open_(site)
-    assert isinstance(source, SpooledSource)
-    assert whole(source) == DATA
+    assert_kept(open_(site))
 
 
 def test_a_206_to_a_request_without_a_range_is_an_error(site: Site, open_: Open) -> None:
@@ -459,27 +418,27 @@ def test_without_ranges_other_bytes_or_another_strong_etag_are_another_source(si
     assert len({str(first), str(second), str(open_(site).fingerprint)}) == 3
 
 
-def test_a_body_without_a_length_that_broke_off_is_noticed(site: Site, open_: Open) -> None:
-    site.ranges, site.framing = False, "close"
-    site.script.append(drop_after(60_000))
-    with pytest.raises(SourceUnavailableError, match="ended differently"):
-        open_(site)
-    site.script.extend([give, drop_after(60_000)])
-    with pytest.raises(SourceUnavailableError, match="ended differently"):
-        open_(site)
-
-
-@pytest.mark.parametrize(("framing", "count"), [("length", 99_999), ("chunked", 60_000)])
-def test_a_body_that_breaks_off_is_noticed(framing: Any, count: int, site: Site, open_: Open) -> None:
+@pytest.mark.parametrize(
+    ("framing", "answers", "reason"),
+    [
+        ("length", [drop_after(99_999)], None),
+        ("chunked", [drop_after(60_000)], None),
+        ("close", [drop_after(60_000)], "ended differently"),  # nothing tells its length, so that it is read twice
+        ("close", [give, drop_after(60_000)], "ended differently"),
+    ],
+)
+def test_a_body_that_breaks_off_is_noticed(
+    framing: Framing, answers: list[Answer], reason: str | None, site: Site, open_: Open
+) -> None:
     site.ranges, site.framing = False, framing
-    site.script.append(drop_after(count))
-    with pytest.raises(SourceUnavailableError):
+    site.script.extend(answers)
+    with pytest.raises(SourceUnavailableError, match=reason):
         open_(site)
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_more_than_the_allowed_size_is_refused(ranges: bool, framing: Any, site: Site, open_: Open) -> None:
+def test_more_than_the_allowed_size_is_refused(ranges: bool, framing: Framing, site: Site, open_: Open) -> None:
     site.ranges, site.framing = ranges, framing
     assert open_(site, http_max_size=100_000).size == 100_000
     with pytest.raises(SourceNotAllowedError, match="99999"):
@@ -488,7 +447,7 @@ def test_more_than_the_allowed_size_is_refused(ranges: bool, framing: Any, site:
 
 def test_more_than_the_disk_holds_is_said_before_it_is_read(site: Site, open_: Open) -> None:
     site.routes["/a"] = tell(200, {"Content-Length": str(1 << 60)})
-    with pytest.raises(SourceUnavailableError, match="bytes free for 1152921504606846976"):
+    with pytest.raises(SourceUnavailableError, match=f"bytes free for {1 << 60}"):
         open_(site)
 
 
@@ -519,7 +478,7 @@ def test_keeping_a_body_can_be_stopped(site: Site, open_: Open) -> None:
 
 
 def test_the_user_part_is_sent_as_basic_authentication(site: Site, open_: Open) -> None:
-    open_(site.url.replace("://", "://us%3Aer:p%40ss@") + "/a")
+    open_(site.url.replace("://", "://us%3Aer:p%40ss@"))
     assert site.asked("Authorization") == ["Basic dXM6ZXI6cEBzcw=="]
 
 
@@ -527,7 +486,7 @@ def test_the_user_part_is_sent_as_basic_authentication(site: Site, open_: Open) 
     "trouble", [status(403), status(503), hang_up, status(302), tell(200, {"Content-Length": "9"})]
 )
 def test_no_secret_is_in_errors_and_logs(
-    trouble: Callable[[Handler], None], site: Site, open_: Open, caplog: pytest.LogCaptureFixture
+    trouble: Answer, site: Site, open_: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = site.url.replace("://", "://user:hunter2@") + "/a?X-Amz-Signature=hunter2#hunter2"
     with caplog.at_level(logging.DEBUG):
@@ -551,23 +510,12 @@ def test_no_secret_is_in_errors_and_logs(
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(part_size=7_000, part_threads=4)
-    yield engine
-    engine.close()
+    with closing(Engine(part_size=7_000, part_threads=4)) as engine:
+        yield engine
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_transfer_survives_a_second_attempt_and_makes_the_blob(
-    ranges: bool, site: Site, open_: Open, bench: Bench
-) -> None:
-    site.ranges = ranges
-    bench.interrupt(6, data=open_(site))
-    bench.write(open_(site))
-    assert bench.blob == DATA
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_source_that_changed_between_two_attempts_makes_no_blob(
+def test_a_second_attempt_makes_the_blob_but_not_of_another_version_of_the_source(
     ranges: bool, site: Site, open_: Open, bench: Bench
 ) -> None:
     site.ranges = ranges
@@ -576,11 +524,12 @@ def test_a_source_that_changed_between_two_attempts_makes_no_blob(
     with pytest.raises(SourceChangedError):
         bench.write(open_(site))
     assert bench.blob is None
+    site.data, site.etag = DATA, '"one"'
+    bench.write(open_(site))
+    assert bench.blob == DATA
 
 
-def test_a_source_that_changes_during_a_transfer_makes_no_blob(site: Site, open_: Open, bench: Bench) -> None:
-    source = open_(site)
-
+def test_a_source_that_changes_during_a_transfer_makes_no_blob(site: Site, source: Opened, bench: Bench) -> None:
     def change(handler: Handler) -> None:
         replace(site)
         give(handler)
@@ -592,12 +541,10 @@ def test_a_source_that_changes_during_a_transfer_makes_no_blob(site: Site, open_
 
 
 def test_a_large_read_takes_little_memory_beside_its_buffer(open_: Open) -> None:
-    import tracemalloc  # noqa: PLC0415  only here
-
     data = bytes(32 * MIB)
+    buffer = bytearray(len(data))
     with serving(data) as site:
         source = open_(site)
-        buffer = bytearray(len(data))
         tracemalloc.start()
         source.readinto(0, memoryview(buffer))
         peak = tracemalloc.get_traced_memory()[1]
@@ -606,15 +553,13 @@ def test_a_large_read_takes_little_memory_beside_its_buffer(open_: Open) -> None
     assert peak < 8 * MIB
 
 
-def test_nothing_stays_open(site: Site, tmp_path: Path) -> None:
-    site.routes["/whole"] = lambda handler: send(handler, 200, {}, DATA)
+def test_nothing_stays_open(site: Site) -> None:
+    site.routes.update({"/whole": tell(200, {}, DATA), "/none": status(404)})
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     for path in ("/a", "/whole"):
-        source = HttpSource.open(site.url + path, loopback(http_spool_directory=tmp_path))
-        read(source, 0, 10)
-        source.close()
-    site.routes["/none"] = status(404)
+        with closing(HttpSource.open(site.url + path, loopback())) as source:
+            read(source, 0, 10)
     with pytest.raises(SourceNotFoundError):
         HttpSource.open(site.url + "/none", loopback())
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, 5, "the server closes its own ends")
