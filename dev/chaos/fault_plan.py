@@ -7,9 +7,12 @@ from typing import Final
 
 from dev.chaos.planned_jobs import Scene
 from dev.chaos.scenes import KINDS, draw_scene
+from dev.zoo import PROFILES
 
 BETWEEN_SCENES: Final = 1.6  #: seconds, on average
 BETWEEN_FAULTS: Final = 4.0  #: seconds, on average
+#: Profiles of the zoo without settings, that honour conditions: else a late request may replace what came since.
+STORES: Final = [name for name, profile in PROFILES.items() if not (profile.parameters or profile.not_guaranteed)]
 QUIET_AT_FIRST: Final = 5.0  #: seconds without a fault, so that something runs
 
 
@@ -32,9 +35,11 @@ FAULTS: Final[Sequence[FaultKind]] = (
     FaultKind("drain worker", _WORKERS, 3, (0, 4)),
     FaultKind("stop child", _WORKERS, 3, (7, 14)),
     FaultKind("stop worker", _WORKERS, 2, (7, 14)),
+    FaultKind("stop worker in a delete", _WORKERS, 2, (7, 14)),
     FaultKind("kill caretaker", _WORKERS, 3),
     FaultKind("flush broker", ("broker",), 3),
     FaultKind("restart broker", ("broker",), 2, (0, 5)),
+    FaultKind("read-only broker", ("broker",), 2, (2, 8)),
     FaultKind("freeze broker", ("broker",), 2, (3, 15)),
     FaultKind("half-open broker", ("broker",), 2, (3, 15)),
     FaultKind("cut broker", ("broker",), 2),
@@ -72,6 +77,7 @@ class Plan:
 
     seed: int
     seconds: float
+    profile: str  #: of the zoo, that the store behaves as
     scenes: Sequence[tuple[float, Scene]]  #: when, and what
     faults: Sequence[PlannedFault]
 
@@ -79,7 +85,8 @@ class Plan:
 def draw_plan(seed: int, seconds: float) -> Plan:
     """The plan of a seed. Every kind of scene and of fault comes once before any comes twice, if there is time."""
     chance = random.Random(seed)
-    return Plan(seed, seconds, _scenes(chance, seconds), _faults(chance, seconds))
+    scenes, faults = _scenes(chance, seconds), _faults(chance, seconds)
+    return Plan(seed, seconds, chance.choice(STORES), scenes, faults)
 
 
 def _scenes(chance: random.Random, seconds: float) -> list[tuple[float, Scene]]:

@@ -34,8 +34,13 @@ SETTLING: Final = 240.0  #: seconds without faults, at most
 
 def run(plan: Plan, directory: Path, console: Console) -> bool:
     """Carry it out and print what came of it. True if all is well."""
-    console.print(f"seed {plan.seed}: {len(plan.scenes)} scenes, {len(plan.faults)} faults, {plan.seconds:.0f} s")
-    with system(directory) as running, watching(running.database_url) as watch, listening(running.broker.url) as heard:
+    size = f"{len(plan.scenes)} scenes, {len(plan.faults)} faults, {plan.seconds:.0f} s"
+    console.print(f"seed {plan.seed}: {size}; the store behaves as “{plan.profile}” (python -m dev.zoo)")
+    with (
+        system(directory, plan.profile) as running,
+        watching(running.database_url) as watch,
+        listening(running.broker.url) as heard,
+    ):
         _begin_foreign_upload(running)
         engine, client = app_engine(running), running.stack.client()
         submitting, faulting = Submitting(running, client, engine), Faulting(running, watch)

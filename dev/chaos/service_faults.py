@@ -1,6 +1,7 @@
 """Harm to broker, database and store, and to the wires that lead to them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import psycopg
@@ -26,6 +27,17 @@ def restart_broker(means: Means) -> Harm:
     means.system.broker.kill9()
     means.last()
     means.system.broker.restart()
+
+
+def refuse_broker_writes(means: Means) -> Harm:
+    """It is a replica for some seconds, as after a failover: it answers every write with an error."""
+    yield None
+    with redis.Redis.from_url(means.system.broker.url, socket_timeout=5) as client:
+        with suppress(redis.RedisError):
+            client.replicaof("127.0.0.1", 1)
+        means.last()
+        with suppress(redis.RedisError):  # it was restarted meanwhile, and is no replica
+            client.replicaof("NO", "ONE")
 
 
 def restart_database(means: Means) -> Harm:
@@ -147,6 +159,7 @@ def _wire(means: Means) -> Wire:
 SERVICE_HARMS: Final[Mapping[str, DoHarm]] = {
     "flush broker": flush_broker,
     "restart broker": restart_broker,
+    "read-only broker": refuse_broker_writes,
     "freeze broker": _freeze,
     "half-open broker": _half_open,
     "cut broker": _cut,

@@ -38,8 +38,8 @@ KEPT: Final = 1_000  #: exchanges
 class ChaosProxy(FaultProxy):
     """A fault proxy that remembers its faults and honours If-Match and If-None-Match."""
 
-    def __init__(self, s3: S3Service) -> None:
-        super().__init__(s3.endpoint, stall_seconds=STALL_SECONDS)
+    def __init__(self, s3: S3Service, upstream: str) -> None:
+        super().__init__(upstream, stall_seconds=STALL_SECONDS)
         self.server.RequestHandlerClass = _ConditionalHandler
         self.hits: list[tuple[float, Exchange]] = []  #: when a fault began, and what it was
         self.received: Counter[tuple[str, str]] = (
@@ -69,6 +69,10 @@ class ChaosProxy(FaultProxy):
         """Let them fail often."""
         self.inject_at_random(seed, MANY, FAULTS)
 
+    def hang_deletes(self, seed: int) -> None:
+        """Let no delete through."""
+        self.inject_at_random(seed, 1.0, [Fault("delete", "stall"), Fault("delete_batch", "stall")])
+
     def stall(self, seed: int) -> None:
         """Let none through."""
         self.inject_at_random(seed, 1.0, [Fault("", "stall")])
@@ -80,9 +84,9 @@ class ChaosProxy(FaultProxy):
 
 
 @contextmanager
-def chaos_proxy(s3: S3Service) -> Iterator[ChaosProxy]:
-    """One in front of the store that injects nothing yet."""
-    proxy = ChaosProxy(s3)
+def chaos_proxy(s3: S3Service, upstream: str) -> Iterator[ChaosProxy]:
+    """One in front of ``upstream``, which leads to the store, that injects nothing yet."""
+    proxy = ChaosProxy(s3, upstream)
     thread = threading.Thread(target=proxy.server.serve_forever, kwargs={"poll_interval": 0.02}, name="chaos-proxy")
     thread.start()
     try:

@@ -16,9 +16,11 @@ from dev.chaos.contents import MIB, content
 from dev.chaos.job_model import FIXTURES
 from dev.chaos.store_proxy import ChaosProxy, chaos_proxy
 from dev.chaos.web_site import site
+from dev.proxies.quirk_proxy import quirk_proxy
 from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, swift, valkey
 from dev.stack import Stack, Worker
+from dev.zoo import PROFILES
 
 LEASE: Final = 6  #: seconds
 BUCKETS: Final = {"default": "blobferry", "other": "blobferry-other"}
@@ -97,8 +99,11 @@ class System:
 
 
 @contextmanager
-def system(directory: Path) -> Iterator[System]:
-    """A running one, in the directory. All processes end with it; the directory stays."""
+def system(directory: Path, profile: str) -> Iterator[System]:
+    """A running one, in the directory. All processes end with it; the directory stays.
+
+    ``profile``: of the zoo, that the store behaves as.
+    """
     with ExitStack() as services:
         (directory / "database").mkdir()
         server = services.enter_context(postgres(directory / "database"))
@@ -109,7 +114,8 @@ def system(directory: Path) -> Iterator[System]:
         broker = services.enter_context(valkey())
         broker_wire = services.enter_context(wire(("127.0.0.1", broker.port)))
         s3 = services.enter_context(swift(directory=directory / "swift"))
-        proxy = services.enter_context(chaos_proxy(s3))
+        quirks = services.enter_context(quirk_proxy(s3.endpoint, PROFILES[profile].rules()))
+        proxy = services.enter_context(chaos_proxy(s3, quirks.endpoint))
         stack = Stack(
             broker_url=f"redis://127.0.0.1:{broker_wire.port}/0",
             database_url=through.render_as_string(hide_password=False),

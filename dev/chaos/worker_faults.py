@@ -73,6 +73,13 @@ def stop_worker(means: Means) -> Harm:
             os.killpg(group, signal.SIGCONT)
 
 
+def stop_worker_in_a_delete(means: Means) -> Harm:
+    """The same while deletes hang in the store: what was under way must not be sent again once the lease is over."""
+    means.system.proxy.hang_deletes(means.chance.getrandbits(32))
+    yield from stop_worker(means)
+    means.system.proxy.some(means.chance.getrandbits(32))
+
+
 def kill_caretaker(means: Means) -> Harm:
     """SIGKILL to a caretaker."""
     for caretaker in means.system.caretakers(means.target):
@@ -88,5 +95,6 @@ WORKER_HARMS: Final[Mapping[str, DoHarm]] = {
     "drain worker": drain_worker,
     "stop child": stop_child,
     "stop worker": stop_worker,
+    "stop worker in a delete": stop_worker_in_a_delete,
     "kill caretaker": kill_caretaker,
 }
