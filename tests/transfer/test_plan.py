@@ -1,5 +1,6 @@
 """The part plan: every byte is in exactly one part, and what cannot be planned fails before the first byte."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from worker.errors import PlanError
 from worker.stores.blob_values import Limits
-from worker.transfer.plan import Ladder, PartPlan, PartRange, plan_parts
+from worker.transfer.plan import Ladder, PartPlan, PartRange, plan_parts, plan_prefix
 from worker.units import GIB, MIB, TIB
 
 LIMITS = Limits()
@@ -83,42 +84,61 @@ def test_a_part_that_is_not_in_the_plan_is_an_index_error(number: int) -> None:
     part_size=st.integers(1, 6 * GIB),
     copy_size=st.integers(5 * MIB, 5 * GIB),
 )
-def test_a_plan_with_a_head_copies_it_in_parts_that_s3_takes_and_sends_the_rest(
-    size: int, head: int, part_size: int, copy_size: int
-) -> None:
+def test_a_plan_with_a_head_has_parts_of_one_size(size: int, head: int, part_size: int, copy_size: int) -> None:
     size, head = max(size, head), min(size, head)
     try:
         plan = plan_parts(size, part_size=part_size, limits=LIMITS, prefix=head, copy_size=copy_size)
     except PlanError:
-        fewest = -(-head // LIMITS.max_part_size)
-        assert size - head > (LIMITS.max_parts - fewest) * LIMITS.max_part_size or fewest > LIMITS.max_parts
+        assert size > LIMITS.max_parts * LIMITS.max_part_size
         return
     assert plan.count <= LIMITS.max_parts
-    edges = [1, plan.prefix_parts, plan.prefix_parts + 1, plan.count]
-    for number in {number for number in edges if 1 <= number <= plan.count}:
-        part, is_last = plan.part(number), number == plan.count
-        assert 0 < part.size <= LIMITS.max_part_size
-        assert is_last or part.size >= min(LIMITS.min_part_size, head or LIMITS.min_part_size)
-        assert (part.offset + part.size == size) == is_last
-        assert (part.offset < head) == (number <= plan.prefix_parts)
-    if plan.prefix_parts > 0:
-        last = plan.part(plan.prefix_parts)
-        assert last.offset + last.size == head
+    sizes = {plan.part(number).size for number in {1, 2, plan.count // 2, plan.count - 1} if 1 <= number < plan.count}
+    assert sizes <= {plan.part_size}, "some stores take no parts of other sizes"
+    assert LIMITS.min_part_size <= plan.part_size <= LIMITS.max_part_size
+    if plan.count:
+        last = plan.part(plan.count)
+        assert (last.offset + last.size, last.size <= plan.part_size) == (size, True)
+    assert head - plan.part_size < plan.prefix <= head
+    assert plan.prefix == head or head < size
 
 
-def test_copied_parts_are_of_about_the_wished_size_and_none_is_too_small() -> None:
-    plan = plan_parts(100 * MIB + 1, part_size=16 * MIB, limits=LIMITS, prefix=100 * MIB, copy_size=32 * MIB)
-    copied = [part.size for part in plan.copied()]
-    assert (len(copied), sum(copied)) == (3, 100 * MIB)
-    assert max(copied) - min(copied) <= 1
-    assert [(part.number, part.size) for part in plan.sent()] == [(4, 1)]
+@pytest.mark.parametrize(
+    ("head", "sent", "copied"),
+    [
+        (10 * MIB, 1, 10 * MIB),  # all of it, and one part more
+        (10 * MIB, 10 * MIB, 10 * MIB),
+        (10 * MIB, 10 * MIB + 1, 0),  # one part would be larger than the one before it
+        (64 * MIB, 1, 64 * MIB),
+        (65 * MIB, 1, 64 * MIB),  # the rest is read and sent
+        (MIB, 1, 0),  # S3 copies no such part
+    ],
+)
+def test_of_a_head_whole_parts_are_copied(head: int, sent: int, copied: int) -> None:
+    plan = plan_parts(head + sent, part_size=16 * MIB, limits=LIMITS, prefix=head)
+    assert plan.prefix == copied
 
 
-def test_copies_give_way_where_part_numbers_are_scarce() -> None:
-    head, sent = 100 * GIB, 9_990 * 5 * GIB - 95 * GIB
-    plan = plan_parts(head + sent, part_size=16 * MIB, limits=LIMITS, prefix=head, copy_size=32 * MIB)
-    assert plan.count <= 10_000
-    assert plan.prefix_parts == 20
+def test_all_of_a_blob_is_copied_in_parts_of_the_wished_size() -> None:
+    plan = plan_parts(100 * MIB, part_size=16 * MIB, limits=LIMITS, prefix=100 * MIB, copy_size=32 * MIB)
+    assert [part.size // MIB for part in plan.copied()] == [32, 32, 32, 4]
+    assert list(plan.sent()) == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "part_size", "count"),
+    [(0, 16 * MIB, 0), (10 * MIB, 10 * MIB, 1), (40 * MIB, 16 * MIB, 2), (4 * TIB, 839 * MIB, 4_999)],
+)
+def test_a_stream_has_half_of_all_part_numbers_left(prefix: int, part_size: int, count: int) -> None:
+    """4 TiB and a reader of unknown length fit: before the first byte is sent, the parts of the prefix are planned."""
+    plan = plan_prefix(prefix, part_size=16 * MIB, limits=LIMITS)
+    assert (plan.part_size, plan.prefix_parts, plan.size) == (part_size, count, part_size * count)
+    assert prefix - plan.size < part_size
+
+
+def test_where_all_parts_must_have_one_size_the_ladder_has_one_rung() -> None:
+    limits = replace(LIMITS, equal_parts=True)
+    assert {part.size for part in Ladder(16 * MIB, limits).parts(0)} == {16 * MIB}
+    assert plan_prefix(10 * MIB, part_size=16 * MIB, limits=limits).prefix_parts == 0
 
 
 def test_the_ladder_holds_12_tib_with_no_tuning() -> None:

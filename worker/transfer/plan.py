@@ -10,7 +10,6 @@ from worker.errors import PlanError
 from worker.stores.blob_values import Limits
 from worker.units import MIB
 
-
 @dataclass(frozen=True, slots=True)
 class PartRange:
     """Part ``number`` is bytes ``[offset, offset + size)`` of the blob."""
@@ -73,7 +72,10 @@ def plan_parts(size: int, *, part_size: int, limits: Limits, prefix: int = 0, co
         copy_size: wanted size of the parts in bytes if the store copies all of them.
     """
     is_copy = 0 < prefix == size
-    part_size = _fitting(size, copy_size if is_copy else part_size, limits, limits.max_parts)
+    wanted = copy_size if is_copy else part_size
+    if limits.min_part_size <= prefix <= part_size and prefix < size <= 2 * prefix:
+        wanted = prefix  # one part that is copied, and one that is sent and not larger
+    part_size = _fitting(size, wanted, limits, limits.max_parts)
     return PartPlan(size, part_size, _ceil(size, part_size) if is_copy else prefix // part_size)
 
 
@@ -82,6 +84,8 @@ def plan_prefix(prefix: int, *, part_size: int, limits: Limits) -> PartPlan:
 
     What fills no part is not in the plan; the stream begins with it. Raises PlanError.
     """
+    if limits.min_part_size <= prefix <= part_size and not limits.equal_parts:
+        part_size = prefix
     part_size = _fitting(prefix, part_size, limits, max(limits.max_parts // 2, 1))
     count = prefix // part_size
     return PartPlan(count * part_size, part_size, count)

@@ -120,19 +120,6 @@ def test_an_upload_that_a_conflict_has_taken_is_begun_again(memory: MemoryStore)
     assert (blob(memory, "key"), unfinished(memory), store.completions) == (DATA, [], 3)
 
 
-def test_an_upload_that_is_gone_at_the_first_completion_is_begun_again(memory: MemoryStore) -> None:
-    first: list[str] = []
-
-    def lose(memory: MemoryStore, upload_id: str) -> Any:
-        first.append(upload_id)
-        memory.abort_upload("key", upload_id)
-        return memory.complete_upload("key", upload_id, [])
-
-    store = AnsweringStore(memory, lose)
-    marked_write(store)
-    assert (blob(memory, "key"), unfinished(memory), len(first)) == (DATA, [], 1)
-
-
 def test_after_an_ambiguous_answer_a_missing_upload_is_unknown(memory: MemoryStore) -> None:
     store = AnsweringStore(memory, raising(StoreUnavailableError("lost"), loses_upload=True))
     with pytest.raises(OutcomeUnknownError):

@@ -117,7 +117,7 @@ class StrictStore:
     ) -> list[DeleteFailure]:
         """See :meth:`~worker.stores.store.Store.delete_batch`. All at once; if that fails, one by one."""
         refusals.check_delete(self.name, keys, self.limits)
-        wanted = (etags or {}) if if_match is None else {keys[0]: if_match}
+        wanted = (etags or {}) if if_match is None else dict.fromkeys(keys, if_match)
         try:
             with self._errors("delete", keys[0] if len(keys) == 1 else ""):
                 changed = self._blobs.delete(keys, wanted)

@@ -20,6 +20,7 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
     SupersededError,
+    UploadNotFoundError,
     WriteConflictError,
 )
 from worker.stores.blob_values import Condition, PutReceipt
@@ -116,6 +117,7 @@ class _Commitment:
     sleep: Callable[[float], None]
     failures: int = field(default=0, init=False)
     replaced: int = field(default=0, init=False)
+    was_refused: bool = field(default=False, init=False)  #: whether a call certainly had no effect
 
     def run(self, base: VisibleVersion) -> PutReceipt:
         while True:
@@ -125,7 +127,7 @@ class _Commitment:
             try:
                 return self._try(base)
             except StoreError as error:
-                self.is_ambiguous = self.is_ambiguous or not _is_certain(error)
+                self._judge(error)
                 try:
                     committed = was_committed(
                         self.store, self.key, base=base, expected=self.expected, by_bytes=self.is_ambiguous
@@ -152,6 +154,17 @@ class _Commitment:
     def _capability(self, base: VisibleVersion) -> Capability:
         return self.verb.if_none_match if base.is_absent else self.verb.if_match
 
+    def _judge(self, error: StoreError) -> None:
+        """Note whether the answer leaves open what the call has done.
+
+        A missing upload does, unless a refusal explains it: S3 may drop an upload whose completion met a conflict.
+        """
+        is_refusal = isinstance(error, WriteConflictError) or not error.transient
+        if isinstance(error, UploadNotFoundError):
+            is_refusal = self.was_refused
+        self.was_refused = self.was_refused or is_refusal
+        self.is_ambiguous = self.is_ambiguous or not is_refusal
+
     def _may_replace(self, error: StoreError) -> bool:
         """Whether a blob that has appeared in between is to be replaced next."""
         self.replaced += 1
@@ -169,11 +182,6 @@ class _Commitment:
         if self.failures == MAX_TRIES or not error.transient:
             raise error
         self.sleep(PAUSE * 2 ** (self.failures - 1))
-
-
-def _is_certain(error: StoreError) -> bool:
-    """Whether the call that was answered so had no effect for certain."""
-    return isinstance(error, WriteConflictError) or not error.transient
 
 
 def was_committed(
