@@ -4,16 +4,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, get_type_hints
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState
+from blobferry.messages.job_messages import Message
 from dev.waiting import wait_until
 from models import Database, queries
-from tests.doubles import DeathError, FaultyStore, HookedStore, WrappedStore, tiny_store
+from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, When, WrappedStore, blob, tiny_store
 from tests.models.rows import Rows, ago, submit
 from worker import drain
 from worker.driver import Driver
@@ -22,8 +23,8 @@ from worker.jobs.outcome import Cancelled, Finished, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker, Swept
 from worker.runtime import Runtime
-from worker.settings import LeaseSettings, RetentionSettings, RetrySettings, Settings, SourcesSettings, TransferSettings
-from worker.stores.blob_values import Page
+from worker.settings import Settings
+from worker.stores.blob_values import BlobOptions, DeleteFailure, Page
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
@@ -34,6 +35,9 @@ PATH = "/videos/7.mp4"
 PART = 10
 THREADS = 2
 OLD = b"the old blob"
+CARRIED = BlobOptions(
+    content_type="video/mp4", metadata={"title": "seven"}, tags={"team": "blue"}, headers={"Cache-Control": "no-store"}
+)
 QUICK = {"seconds": 30, "heartbeat_seconds": 0.03, "margin_seconds": 1}  #: a lease whose owner soon hears of wishes
 
 #: A test whose world is kept in SQLite, and once more in PostgreSQL.
@@ -63,6 +67,10 @@ class World:
         asked = {"path": PATH, "source": self.file.as_uri(), **(arguments or {})}
         return submit(self.database, arguments=asked, **{"size": None} | columns)
 
+    def seen(self) -> Any:
+        """What readers see at the path."""
+        return blob(self.memory, KEY)
+
     def ask(self, operation: str, **arguments: Any) -> str:
         """A job of any operation; its id."""
         return submit(self.database, operation=operation, arguments=arguments, size=None)
@@ -88,13 +96,7 @@ class World:
             database: In place of the world's.
             sections: Settings: ``retry={"max_attempts": 2}``.
         """
-        kinds = {
-            "transfer": TransferSettings,
-            "lease": LeaseSettings,
-            "retry": RetrySettings,
-            "retention": RetentionSettings,
-            "sources": SourcesSettings,
-        }
+        kinds = get_type_hints(Settings)
         sections = {**sections, "sources": {"file_roots": (self.file.parent,), **sections.get("sources", {})}}
         settings = Settings.model_construct(
             database_url=SecretStr(self.database.engine.url.render_as_string(hide_password=False)),
@@ -154,6 +156,10 @@ class World:
             self.run(job_id, store, **stores)
         self.expire_lease(job_id)
 
+    def dying(self, *verbs: str, store: Store | None = None, number: int = 1, when: When = "before") -> FaultyStore:
+        """A store at whose n-th call of these verbs the worker dies."""
+        return FaultyStore(store or self.memory, *verbs, fail_at=number, when=when, error=DeathError)
+
     def taken_over(self, job_id: str) -> Any:
         """Another worker has claimed the job, whose lease had run out; the row as that one has it."""
         self.expire_lease(job_id)
@@ -167,10 +173,12 @@ class World:
         assert (row.phase, row.run_at, row.worker, row.lease_expires_at) == (None, None, None, None)
         return row.finished_at is not None
 
-    def sweep(self, store: Store | None = None, **sections: Any) -> Swept:
-        """One sweep of a caretaker whose messages arrive."""
+    def sweep(
+        self, store: Store | None = None, *, publish: Callable[[Message], bool] = lambda message: True, **sections: Any
+    ) -> Swept:
+        """One sweep of a caretaker whose messages arrive, unless ``publish`` says otherwise."""
         with self.worker(store, **sections) as runtime:
-            return Caretaker(runtime, lambda message: True).sweep()
+            return Caretaker(runtime, publish).sweep()
 
     def heartbeat_passes(self, job_id: str) -> None:
         """Wait until the run has learned of all that was written into its row before this call.
@@ -208,6 +216,13 @@ class World:
         self.put_off(job_id, FaultyStore(self.memory, "upload_part", fail_at=6, times=100))
         return job_id
 
+    def moved_store(self, what: str) -> Store:
+        """The default storage's store after somebody has changed its bucket or its endpoint."""
+        store = WrappedStore(tiny_store(bucket="other" if what == "bucket" else self.memory.bucket))
+        if what == "endpoint":
+            store.endpoint = "http://elsewhere:9000"
+        return store
+
     def silent_after_completion(self) -> HookedStore:
         """A store whose completion takes effect, and which then answers nothing more."""
         completed = threading.Event()
@@ -231,12 +246,6 @@ class FailingDatabase(Database):
         self.times_left = times
         self._job_id, self._place, self._error = job_id, place, error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     @contextmanager
     def begin(self) -> Iterator[Session]:
         with super().begin() as session:
@@ -255,6 +264,21 @@ class PagedStore(MemoryStore):
 
     def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 4) -> Page:
         return super().list_page(prefix, delimiter=delimiter, token=token, limit=limit)
+
+
+class StubbornStore(WrappedStore):
+    """Some keys will not go: those that have a code."""
+
+    def __init__(self, store: Store, codes: dict[str, str]) -> None:
+        super().__init__(store)
+        self._codes = codes
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if name != "delete_batch":
+            return super()._do(name, args, keywords)
+        if others := [key for key in args[0] if key not in self._codes]:
+            super()._do(name, (others,), keywords)
+        return [DeleteFailure(key, self._codes[key], "no") for key in args[0] if key in self._codes]
 
 
 class SlowStore(WrappedStore):
@@ -289,14 +313,11 @@ def at(*verbs: str, do: Callable[[], object], number: int = 1) -> Callable[[str]
     return hook
 
 
+def brought(*stores: RecordingStore) -> list[int]:
+    """The numbers of the parts that were copied or sent."""
+    return sorted(call.args[2] for store in stores for call in store.named("copy_part", "upload_part"))
+
+
 def heartbeat_gives_up() -> None:
     """Wait until the only run of this process has noticed that its lease is lost: its heartbeat ends."""
     wait_until(lambda: "heartbeat" not in [thread.name for thread in threading.enumerate()], 30, "the end of the beat")
-
-
-def moved_store(what: str) -> Store:
-    """The storage's store after somebody has changed its bucket or its endpoint."""
-    store = WrappedStore(tiny_store(bucket="other" if what == "bucket" else "memory"))
-    if what == "endpoint":
-        store.endpoint = "http://elsewhere:9000"
-    return store

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from blobferry.errors import TooLateError
 from blobferry.jobs import control
 from models import Database, PathLockRow
-from tests.doubles import HookedStore, RecordingStore, blob, unfinished
+from tests.doubles import HookedStore, RecordingStore, unfinished
 from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, THREADS, World, at, on_each_database
 from tests.models.rows import ago
 from worker.errors import SlowDownError
@@ -64,7 +64,7 @@ def test_a_running_job_hears_of_it_with_the_next_checkpoint(world: World, wish: 
     outcome = world.run(job_id, store)
     assert isinstance(outcome, {"cancel": Cancelled, "pause": Rescheduled, "deadline": Finished}[wish])
     assert len(store.sent()) <= 3 + 3 * THREADS, "parts in hand, and those of one checkpoint"
-    assert blob(world.memory, KEY) == OLD
+    assert world.seen() == OLD
 
 
 def test_a_job_whose_deadline_passes_while_it_runs_fails_and_leaves_nothing(world: World) -> None:
@@ -79,7 +79,7 @@ def test_past_the_point_of_no_return_it_is_too_late(world: World, wish: str) -> 
     job_id = world.submit()
     late = at("complete_upload", do=lambda: world.change(job_id, **REQUESTS[wish]))
     world.succeed(job_id, HookedStore(world.memory, before=late))
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
 
 
 def test_a_paused_job_goes_on_with_what_is_missing(world: World) -> None:
@@ -115,7 +115,7 @@ def test_a_job_that_was_paused_too_long_begins_again(world: World) -> None:
     world.succeed(job_id, HookedStore(world.memory, before=note))
     assert seen[0] == 0, "what was aborted does not count"
     assert max(seen) <= len(world.data)
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
 
 
 @by_either
@@ -163,7 +163,7 @@ def test_an_upload_that_vanished_is_told_of_in_the_history(world: World) -> None
     world.succeed(job_id)
     (attempt,) = world.attempts(job_id)
     assert attempt.remark == f"its upload had vanished at byte {done}: begun again from byte 0"
-    assert (world.job_row(job_id).restarts, blob(world.memory, KEY)) == (1, world.data)
+    assert (world.job_row(job_id).restarts, world.seen()) == (1, world.data)
 
 
 class ResumedAtTheLastMoment(Database):
@@ -236,7 +236,7 @@ def test_a_cancel_of_a_delete_is_too_late_or_cancels(world: World) -> None:
 def test_a_job_that_is_retried_after_its_completion_cannot_be_cancelled(world: World) -> None:
     job_id = world.submit()
     assert isinstance(world.run(job_id, world.silent_after_completion(), retry={"max_attempts": 1}), Finished)
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
     control.retry(world.database.engine, job_id)
     with pytest.raises(TooLateError):
         control.cancel(world.database.engine, job_id)

@@ -85,10 +85,6 @@ class Scene(World):
     def expected(self) -> bytes:
         return self.data
 
-    def seen(self) -> bytes | None:
-        """What readers see where the outcome goes."""
-        return blob(self.memory, KEY)
-
     def everything(self) -> tuple[bytes | None, set[str], set[str]]:
         """What is seen, and the names of all blobs and files."""
         return self.seen(), set(self.memory._bucket.blobs), set(os.listdir(self.file.parent))
@@ -98,7 +94,7 @@ class Scene(World):
         return self.seen() in (self.old, self.expected())
 
     def is_done(self) -> bool:
-        return self.seen() == self.expected()
+        return bool(self.seen() == self.expected())
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
@@ -361,13 +357,7 @@ SCENES: dict[str, Make] = {
     "delete one blob": lambda *where: DeleteOneBlob(*where),
 }
 #: Right before a call nothing else is written down than right after the one before it, except by the other threads.
-THREADED = [
-    "write in one put over",
-    "write in parts",
-    "write in parts over",
-    "move in parts",
-    "read over an old file",
-]
+THREADED = ["write in one put over", "write in parts", "write in parts over", "move in parts", "read over an old file"]
 MATRIX = [(name, when) for name in SCENES for when in ("after", "before") if when == "after" or name in THREADED]
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,35 +12,12 @@ import pytest
 
 from blobferry.contract import REQUEST_VERSION, JobState, UploadState
 from blobferry.messages.job_messages import Message
-from tests.doubles import (
-    DeathError,
-    FaultyStore,
-    HookedStore,
-    LaggingStore,
-    LyingStore,
-    RecordingStore,
-    blob,
-    tiny_store,
-    unfinished,
-)
-from tests.jobs.job_world import (
-    KEY,
-    OLD,
-    PART,
-    PATH,
-    QUICK,
-    FailingDatabase,
-    SlowStore,
-    World,
-    at,
-    moved_store,
-    on_each_database,
-)
+from tests.doubles import FaultyStore, HookedStore, LaggingStore, LyingStore, RecordingStore, tiny_store, unfinished
+from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, FailingDatabase, SlowStore, World, at, on_each_database
 from tests.models.rows import ago
 from worker import drain
 from worker.errors import ChecksumMismatchError, LeaseLostError, PermissionDeniedError, UnreachableError
 from worker.jobs.outcome import Finished, NotClaimed, Outcome, Rescheduled
-from worker.maintenance.caretaker import Caretaker
 
 # --- it works --------------------------------------------------------------------------------------------------------
 
@@ -48,7 +26,7 @@ from worker.maintenance.caretaker import Caretaker
 def test_a_job_brings_its_file_to_the_path(size: int, world: World) -> None:
     job_id = world.submit(arguments={"content_type": "video/mp4", "metadata": {"title": "seven"}})
     outcome = world.succeed(job_id)
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
     head, row = world.memory.head(KEY), world.job_row(job_id)
     assert (head.content_type, head.metadata["title"]) == ("video/mp4", "seven")
     assert outcome.result == row.result == {"path": PATH, "size": size, "etag": head.etag, "version_id": None}
@@ -96,7 +74,7 @@ def test_a_transient_error_is_tried_again_later_with_only_what_is_missing(world:
     world.change(job_id, run_at=ago(1))
     world.succeed(job_id, store)
     assert sum(len(data) for _, data in store.sent()) == 95 - row.bytes_done
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
     assert world.outcomes(job_id) == ["retrying", "succeeded"]
     assert sum(attempt.bytes_sent for attempt in world.attempts(job_id)) == world.job_row(job_id).bytes_sent == 95
 
@@ -133,7 +111,7 @@ def test_a_permanent_error_fails_at_once_and_leaves_nothing_in_the_store(verb: s
     job_id = world.submit()
     store = FaultyStore(world.memory, verb, times=100, error=lambda: PermissionDeniedError("s3: not allowed"))
     assert world.fail(job_id, "permission_denied", store) == "s3: not allowed"
-    assert (blob(world.memory, KEY), unfinished(world.memory)) == (OLD, [])
+    assert (world.seen(), unfinished(world.memory)) == (OLD, [])
     assert {upload.state for upload in world.uploads(job_id)} <= {"gone"}
 
 
@@ -203,19 +181,19 @@ def test_a_source_that_changed_between_two_attempts_fails_the_job(world: World) 
     job_id = world.half_sent()
     world.file.write_bytes(world.data[::-1])
     world.fail(job_id, "source_changed")
-    assert (blob(world.memory, KEY), unfinished(world.memory)) == (OLD, [])
+    assert (world.seen(), unfinished(world.memory)) == (OLD, [])
 
 
 def test_a_blob_that_may_not_be_overwritten_fails_the_job(world: World) -> None:
     world.memory.put(KEY, OLD)
     world.fail(world.submit(arguments={"overwrite": False}), "blob_exists")
-    assert blob(world.memory, KEY) == OLD
+    assert world.seen() == OLD
 
 
 def test_a_blob_of_somebody_else_at_the_last_moment_fails_the_job_and_stays(world: World) -> None:
     appear = at("complete_upload", do=lambda: world.memory.put(KEY, b"theirs"))
     world.fail(world.submit(), "superseded", HookedStore(world.memory, before=appear))
-    assert (blob(world.memory, KEY), unfinished(world.memory)) == (b"theirs", [])
+    assert (world.seen(), unfinished(world.memory)) == (b"theirs", [])
 
 
 def test_an_upload_that_is_lost_again_and_again_fails_the_job(world: World) -> None:
@@ -228,7 +206,7 @@ def test_an_upload_that_is_lost_again_and_again_fails_the_job(world: World) -> N
 
     job_id = world.submit()
     world.fail(job_id, "too_many_restarts", HookedStore(world.memory, before=lose), retry={"max_restarts": 2})
-    assert (world.job_row(job_id).restarts, blob(world.memory, KEY)) == (2, OLD)
+    assert (world.job_row(job_id).restarts, world.seen()) == (2, OLD)
 
 
 # --- the Stat poll ----------------------------------------------------------------------------------------------------
@@ -271,7 +249,7 @@ def test_a_blob_that_somebody_replaced_before_the_stat_is_not_taken_for_ours(wor
     world.run(job_id, transfer={"verify_seconds": 0})
     world.change(job_id, verify_until=ago(1), run_at=ago(1))
     world.fail(job_id, "verification_failed")
-    assert blob(world.memory, KEY) == theirs
+    assert world.seen() == theirs
 
 
 def test_a_store_that_is_away_during_the_stat_poll_is_asked_again(world: World) -> None:
@@ -298,7 +276,7 @@ def test_a_slice_ends_and_the_job_goes_on_in_the_next_one_without_a_new_attempt(
     assert runs >= 1
     assert [number for number, _ in counting.sent()] == list(range(1, 11))  # no part went twice
     assert world.has_ended(job_id, JobState.SUCCEEDED)
-    assert (world.outcomes(job_id), blob(world.memory, KEY)) == (["succeeded"], world.data)
+    assert (world.outcomes(job_id), world.seen()) == (["succeeded"], world.data)
 
 
 def test_a_draining_worker_hands_its_job_over(world: World) -> None:
@@ -320,7 +298,7 @@ def test_a_cancel_before_the_point_of_no_return_ends_the_job_and_aborts_its_uplo
     job_id = world.submit()
     wishing = world.requesting(job_id, "upload_part", is_noticed=is_noticed)
     world.cancel(job_id, wishing, lease=QUICK if is_noticed else {})
-    assert (blob(world.memory, KEY), unfinished(world.memory)) == (OLD, [])
+    assert (world.seen(), unfinished(world.memory)) == (OLD, [])
     assert ([upload.state for upload in world.uploads(job_id)], world.outcomes(job_id)) == (["gone"], ["cancelled"])
 
 
@@ -329,14 +307,14 @@ def test_a_cancel_during_the_publishing_call_is_too_late(failures: int, world: W
     """A store that answered 503 and shows the old blob may still be completing. Aborting now would be a guess."""
     job_id, store = world.submit(), FaultyStore(world.memory, "complete_upload", times=failures)
     world.succeed(job_id, world.requesting(job_id, "complete_upload", store), lease=QUICK)
-    assert (blob(world.memory, KEY), store.fired) == (world.data, failures)
+    assert (world.seen(), store.fired) == (world.data, failures)
 
 
 def test_a_cancel_between_two_runs_past_the_point_of_no_return_is_too_late(world: World) -> None:
     job_id = sent_and_not_completed(world)
     world.change(job_id, cancel_requested=True)
     world.succeed(job_id)
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
 
 
 # --- a lost lease -----------------------------------------------------------------------------------------------------
@@ -352,7 +330,7 @@ def test_a_run_whose_job_was_taken_over_writes_nothing_more(verb: str, world: Wo
     assert [world.job_row(job_id).as_row()] == rows
     assert world.outcomes(job_id) == ["died", None]
     if verb != "complete_upload":
-        assert (blob(world.memory, KEY), store.named("complete_upload")) == (None, [])
+        assert (world.seen(), store.named("complete_upload")) == (None, [])
 
 
 def test_the_run_that_took_over_finishes_what_the_other_one_published(world: World) -> None:
@@ -389,7 +367,7 @@ def sent_and_not_seen(world: World) -> str:
 
 def run_forgetfully(world: World, job_id: str, state: str) -> Outcome:
     """A run that loses the answer of the commit that brings the job into this state."""
-    with FailingDatabase(world.database, job_id, state, UnreachableError) as database:
+    with closing(FailingDatabase(world.database, job_id, state, UnreachableError)) as database:
         outcome = world.run(job_id, database=database)
         assert database.times_left == 0
     return outcome
@@ -430,13 +408,13 @@ def test_a_job_whose_failure_lost_its_answer_stays_failed(world: World) -> None:
 @pytest.mark.parametrize("fate", ["deleted", "replaced"])
 def test_a_source_may_go_once_readers_see_the_blob_though_the_worker_died(fate: str, world: World) -> None:
     job_id = world.submit()
-    world.crash(job_id, FaultyStore(world.memory, "complete_upload", "put", when="after", error=DeathError))
-    assert blob(world.memory, KEY) == world.data
+    world.crash(job_id, world.dying("complete_upload", "put", when="after"))
+    assert world.seen() == world.data
     world.file.unlink()
     if fate == "replaced":
         world.file.write_bytes(b"tomorrow's file")
     world.succeed(job_id)
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
 
 
 @pytest.mark.parametrize("old", [None, OLD], ids=["over nothing", "over an old blob"])
@@ -449,7 +427,7 @@ def test_a_completion_that_takes_effect_between_the_look_and_the_list_is_ours(ol
     world.succeed(job_id, recording)
     assert (slow.on_its_way, world.job_row(job_id).restarts) == ([], 0)
     assert recording.sent() == [], "nothing is sent again"
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
 
 
 def test_a_part_replaced_behind_our_back_is_sent_again_by_the_next_run(world: World) -> None:
@@ -463,7 +441,7 @@ def test_a_part_replaced_behind_our_back_is_sent_again_by_the_next_run(world: Wo
     row = world.put_off(job_id, HookedStore(world.memory, before=at("complete_upload", do=land)))
     assert (row.state, row.error_code) == ("retrying", "invalid_part")
     world.succeed(job_id, recording)
-    assert (recording.sent(), blob(world.memory, KEY)) == ([(3, world.data[2 * PART : 3 * PART])], world.data)
+    assert (recording.sent(), world.seen()) == ([(3, world.data[2 * PART : 3 * PART])], world.data)
 
 
 @pytest.mark.parametrize(
@@ -484,7 +462,7 @@ def test_a_worker_with_other_storages_leaves_a_job_past_its_return_to_one_that_h
     row = world.put_off(job_id, **wrong)
     assert (row.state, row.error_code) == ("retrying", "configuration")
     world.succeed(job_id)
-    assert blob(world.memory, KEY) == world.data
+    assert world.seen() == world.data
 
 
 def test_a_completing_upload_is_kept_when_the_error_says_nothing_about_its_completion(world: World) -> None:
@@ -501,12 +479,12 @@ def test_a_completing_upload_is_kept_when_the_error_says_nothing_about_its_compl
 
 @pytest.mark.parametrize("what", ["bucket", "endpoint"])
 def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(what: str, world: World) -> None:
-    job_id, moved = world.half_sent(), moved_store(what)
+    job_id, moved = world.half_sent(), world.moved_store(what)
     assert "storages.default" in world.fail(job_id, "configuration", moved)
     (upload,) = world.uploads(job_id)
     assert (upload.state, upload.bucket, upload.endpoint) == ("aborting", "memory", "")
     assert unfinished(world.memory) == [upload.upload_id]
-    assert (blob(moved, KEY), unfinished(moved)) == (None, [])
+    assert (list(moved.list_page("").entries), unfinished(moved)) == ([], [])
     world.change_upload(upload.id, recheck_at=ago(1))
     assert world.sweep().aborted == 1, "once it is moved back"
     assert unfinished(world.memory) == []
@@ -516,7 +494,7 @@ def test_a_job_whose_root_directory_was_changed_fails_and_its_upload_is_aborted_
     job_id = world.half_sent()
     assert "rootdirectory" in world.fail(job_id, "configuration", root="moved")
     assert [upload.key for upload in world.uploads(job_id)] == [KEY]
-    assert (blob(world.memory, f"moved/{KEY}"), unfinished(world.memory)) == (None, [])
+    assert (list(world.memory.list_page("").entries), unfinished(world.memory)) == ([], [])
 
 
 def test_rows_of_an_unknown_operation_are_left_to_workers_that_know_it(world: World) -> None:
@@ -529,8 +507,7 @@ def test_rows_of_an_unknown_operation_are_left_to_workers_that_know_it(world: Wo
         sent.append(message)
         return True
 
-    with world.worker() as runtime:
-        assert Caretaker(runtime, send).sweep().published == 1
+    assert world.sweep(publish=send).published == 1
     assert [message.job_id for message in sent] == [known]
     assert world.try_claim(unknown[0]) is None
     rows = [world.job_row(job_id) for job_id in unknown]

@@ -6,8 +6,8 @@ from sqlalchemy import delete, update
 from blobferry.jobs import control
 from blobferry.sql.clock import db_now
 from models import PathLockRow
-from tests.doubles import DeathError, FaultyStore, HookedStore, unfinished
-from tests.jobs.job_world import KEY, PART, World, at, moved_store, on_each_database
+from tests.doubles import FaultyStore, HookedStore, unfinished
+from tests.jobs.job_world import KEY, PART, World, at, on_each_database
 from tests.models.rows import ago
 from worker.errors import LeaseLostError
 from worker.jobs.outcome import Finished, NotClaimed
@@ -28,7 +28,7 @@ def test_an_old_owners_upload_that_is_opened_after_the_takeover_is_aborted_by_it
 
 def test_an_upload_whose_create_arrives_after_its_row_was_given_up_is_found_later(world: World) -> None:
     job_id = world.submit()
-    world.crash(job_id, FaultyStore(world.memory, "create_upload", error=DeathError))
+    world.crash(job_id, world.dying("create_upload"))
     world.succeed(job_id)
     world.memory.create_upload(KEY)  # the dead worker's
     lost, last = world.uploads(job_id)
@@ -42,7 +42,7 @@ def test_an_upload_whose_create_arrives_after_its_row_was_given_up_is_found_late
 
 def test_a_rescue_leaves_another_storages_fresh_upload_in_the_same_bucket_alone(world: World) -> None:
     lost, other = world.submit(), world.submit(arguments={"storage": "second"})
-    world.crash(lost, FaultyStore(world.memory, "create_upload", error=DeathError))
+    world.crash(lost, world.dying("create_upload"))
     world.change(lost, not_before=db_now(3600), attempt=0)  # a job of its time holds the path, this one not
     with world.database.begin() as session:
         session.execute(delete(PathLockRow))
@@ -84,7 +84,7 @@ def test_fifty_uploads_that_cannot_be_aborted_do_not_hold_up_the_next(world: Wor
 def test_an_upload_in_a_bucket_that_the_storage_names_no_longer_stays_in_the_ledger(what: str, world: World) -> None:
     job_id = world.half_sent()
     world.change(job_id, cancel_requested=True)
-    assert world.sweep(moved_store(what)).aborted == 0
+    assert world.sweep(world.moved_store(what)).aborted == 0
     assert world.job_row(job_id).state == "cancelled"
     (upload,) = world.uploads(job_id)
     assert (upload.state, unfinished(world.memory)) == ("aborting", [upload.upload_id])

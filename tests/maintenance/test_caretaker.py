@@ -82,9 +82,9 @@ def test_every_fifth_pick_over_several_sweeps_is_the_oldest(
     assert [message.job_id for message in sent].index(oldest) == 4
 
 
-def test_a_broker_that_is_away_is_not_counted_as_published(world: World, runtime: Runtime) -> None:
+def test_a_broker_that_is_away_is_not_counted_as_published(world: World) -> None:
     world.submit()
-    assert Caretaker(runtime, lambda message: False).sweep() == Swept()
+    assert world.sweep(publish=lambda message: False) == Swept()
 
 
 def test_a_dead_workers_job_is_queued_and_published_in_one_sweep(
@@ -182,8 +182,7 @@ def test_a_step_that_fails_does_not_stop_the_others(broken: str, world: World) -
     world.change(cancelled, cancel_requested=True)
     world.add_upload(cancelled, key=KEY, upload_id=world.memory.create_upload(KEY))
     failing = FaultyStore(world.memory, "abort_upload", times=9 * (broken == "store"), error=RuntimeError)
-    with world.worker(failing) as runtime:
-        swept = Caretaker(runtime, publish).sweep()
+    swept = world.sweep(failing, publish=publish)
     assert (swept.requeued, swept.pruned) == (1, 1)
     assert world.job_row(cancelled).state == "cancelled"
     assert (swept.published, swept.aborted) == ((0, 1) if broken == "publish" else (2, 0))
@@ -233,7 +232,7 @@ def test_the_parents_request_for_a_cancel_arrives_whatever_the_id(runtime: Runti
 
 
 @on_each_database
-def test_a_silent_broker_holds_up_a_sweep_once(world: World, runtime: Runtime) -> None:
+def test_a_silent_broker_holds_up_a_sweep_once(world: World) -> None:
     jobs = [world.submit(arguments={"path": f"/{number}"}, cancel_requested=True) for number in range(5)]
     tried: list[Message] = []
 
@@ -241,6 +240,6 @@ def test_a_silent_broker_holds_up_a_sweep_once(world: World, runtime: Runtime) -
         tried.append(message)
         return False
 
-    Caretaker(runtime, silent).sweep()
+    world.sweep(publish=silent)
     assert len(tried) == 1
     assert {world.job_row(job_id).state for job_id in jobs} == {"cancelled"}

@@ -41,25 +41,17 @@ def submit(
     return job_id
 
 
-def claim(database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1") -> JobRow:
+def claim(database: Database, job_id: str, **how: Any) -> JobRow:
     """The job, claimed."""
-    job = try_claim(database, job_id, publish_seq=publish_seq, worker=worker)
+    job = try_claim(database, job_id, **how)
     assert job is not None, f"{job_id} cannot be claimed"
     return job
 
 
-def try_claim(
-    database: Database, job_id: str, *, publish_seq: int | None = None, worker: str = "host:1"
-) -> JobRow | None:
-    with database.begin() as session:
-        return queries.claim_job(
-            session,
-            job_id,
-            worker=worker,
-            lease_seconds=LEASE,
-            failed_upload_seconds=RETENTION,
-            publish_seq=publish_seq,
-        )
+def try_claim(database: Database, job_id: str, **how: Any) -> JobRow | None:
+    """The job, or None if it cannot be claimed. ``how`` are arguments of queries.claim_job."""
+    usual = {"worker": "host:1", "lease_seconds": LEASE, "failed_upload_seconds": RETENTION}
+    return in_transaction(database, queries.claim_job, job_id, **usual | how)
 
 
 def lease_of(database: Database, job: JobRow) -> Lease:

@@ -9,15 +9,14 @@ import pytest
 
 from blobferry.contract import JobState
 from models import Database
-from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, When, WrappedStore, blob
-from tests.jobs.job_world import QUICK, PagedStore, World, at, heartbeat_gives_up, on_each_database
+from tests.doubles import FaultyStore, HookedStore, RecordingStore, When, WrappedStore, blob
+from tests.jobs.job_world import QUICK, PagedStore, StubbornStore, World, at, heartbeat_gives_up, on_each_database
 from tests.models.rows import ago
 from worker import drain
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Finished, NotClaimed, Outcome
-from worker.stores.blob_values import DeleteFailure, Limits
+from worker.stores.blob_values import Limits
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.store import Store
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -62,7 +61,7 @@ def world(world_database: Database, tmp_path: Path) -> Deleting:
 def dead_at_batch(world: Deleting, number: int, when: When = "after") -> str:
     """A job whose worker died at its n-th batch."""
     job_id = world.delete()
-    world.crash(job_id, FaultyStore(world.memory, "delete_batch", fail_at=number, when=when, error=DeathError))
+    world.crash(job_id, world.dying("delete_batch", number=number, when=when))
     return job_id
 
 
@@ -86,18 +85,12 @@ def test_a_path_and_all_under_it_go_in_batches_and_no_sibling(world: Deleting) -
     assert world.uploads(job_id) == []
 
 
-def test_one_blob_without_anything_under_it_goes(world: Deleting) -> None:
-    world.put("z")
-    job_id, recording = world.delete("/z"), RecordingStore(world.memory)
-    world.succeed(job_id, recording)
-    assert (world.left(), batches(recording)) == (world.tree, [["z"]])
-
-
-@pytest.mark.parametrize("key", ["z/", "z/y/x"])
-def test_a_directory_without_a_blob_of_its_name_goes_with_its_marker(key: str, world: Deleting) -> None:
+@pytest.mark.parametrize("key", ["z", "z/", "z/y/x"])
+def test_a_blob_or_the_marker_of_a_directory_or_what_lies_below_goes_alone(key: str, world: Deleting) -> None:
     world.put(key)
-    world.succeed(world.delete("/z"))
-    assert world.left() == world.tree
+    recording = RecordingStore(world.memory)
+    world.succeed(world.delete("/z"), recording)
+    assert (world.left(), batches(recording)) == (world.tree, [[key]])
 
 
 def test_nothing_there_fails_the_job_and_nothing_is_deleted(world: Deleting) -> None:
@@ -143,7 +136,7 @@ def test_keys_written_while_the_first_run_lists_survive(world: Deleting) -> None
 
 def test_a_death_before_the_cutoff_is_known_leaves_it_to_the_next_run(world: Deleting) -> None:
     job_id = world.delete()
-    world.crash(job_id, FaultyStore(world.memory, "list_page", when="after", error=DeathError))
+    world.crash(job_id, world.dying("list_page", when="after"))
     assert world.job_row(job_id).cutoff is None
     world.now += MINUTE
     world.succeed(job_id)
@@ -153,14 +146,6 @@ def test_a_death_before_the_cutoff_is_known_leaves_it_to_the_next_run(world: Del
 # --- resumed ---------------------------------------------------------------------------------------------------------
 
 
-@on_each_database
-def test_a_second_run_that_finds_nothing_succeeds_if_the_first_one_had_found_something(world: Deleting) -> None:
-    job_id, recording = dead_at_batch(world, 3), RecordingStore(world.memory)
-    assert world.left() == []
-    world.succeed(job_id, recording)
-    assert batches(recording) == []
-
-
 def test_what_somebody_else_deletes_before_the_first_batch_is_no_error(world: Deleting) -> None:
     job_id = dead_at_batch(world, 1, "before")
     for key in world.tree:
@@ -168,10 +153,13 @@ def test_what_somebody_else_deletes_before_the_first_batch_is_no_error(world: De
     world.succeed(job_id)
 
 
-def test_a_second_run_asks_only_for_what_is_left(world: Deleting) -> None:
-    job_id, recording = dead_at_batch(world, 2), RecordingStore(world.memory)
-    world.run(job_id, recording)
-    assert batches(recording) == [["a/b/5", "a/b/6", "a/b/7"]]
+@on_each_database
+@pytest.mark.parametrize(("batch", "asked"), [(2, [["a/b/5", "a/b/6", "a/b/7"]]), (3, [])], ids=["some", "nothing"])
+def test_a_second_run_asks_only_for_what_is_left(batch: int, asked: list[list[str]], world: Deleting) -> None:
+    job_id, recording = dead_at_batch(world, batch), RecordingStore(world.memory)
+    assert world.left() == [key for keys in asked for key in keys]
+    world.succeed(job_id, recording)
+    assert batches(recording) == asked
 
 
 def test_a_store_that_is_away_in_the_middle_is_tried_again_later(world: Deleting) -> None:
@@ -205,20 +193,6 @@ def test_a_blob_that_stat_shows_for_ever_never_gets_a_success(world: Deleting) -
 
 
 # --- keys that will not go -------------------------------------------------------------------------------------------
-
-
-class StubbornStore(WrappedStore):
-    """Some keys will not go: those that have a code."""
-
-    def __init__(self, store: Store, codes: dict[str, str]) -> None:
-        super().__init__(store)
-        self._codes = codes
-
-    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if name != "delete_batch":
-            return super()._do(name, args, keywords)
-        super()._do(name, ([key for key in args[0] if key not in self._codes],), keywords)
-        return [DeleteFailure(key, self._codes[key], "no") for key in args[0] if key in self._codes]
 
 
 def test_keys_that_must_not_be_deleted_fail_the_job_by_name_after_all_else_is_gone(world: Deleting) -> None:
@@ -325,13 +299,6 @@ def test_a_delete_that_was_taken_over_in_the_middle_begins_no_further_batch(worl
     assert len(others) == 1
     assert world.left() == world.tree
     assert world.has_ended(job_id, JobState.SUCCEEDED)
-
-
-def test_a_key_that_was_there_before_is_gone_though_the_blob_itself_came_back(world: Deleting) -> None:
-    job_id = dead_at_batch(world, 1)
-    world.put_later("a/b")
-    world.succeed(job_id)
-    assert (world.left(), blob(world.memory, "a/b")) == (["a/b"], b"x")
 
 
 def test_a_delete_spares_what_was_written_after_its_first_look(world: Deleting) -> None:

@@ -19,27 +19,34 @@ from tests.doubles import (
     When,
     WrappedStore,
     blob,
-    tiny_store,
     unfinished,
 )
-from tests.jobs.job_world import OLD, PART, QUICK, SlowStore, World, at, heartbeat_gives_up, on_each_database
+from tests.jobs.job_world import (
+    CARRIED,
+    OLD,
+    PART,
+    QUICK,
+    SlowStore,
+    StubbornStore,
+    World,
+    at,
+    brought,
+    heartbeat_gives_up,
+    on_each_database,
+)
 from tests.models.rows import ago
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.jobs.mark import mark_of
 from worker.jobs.outcome import Finished, NotClaimed
-from worker.stores.blob_values import BlobOptions, DeleteFailure
-from worker.stores.memory.memory_store import MemoryStore
+from worker.stores.blob_values import BlobOptions
 from worker.stores.store import Store
 from worker.transfer.upload.server_copy import Copying
 
 FROM, TO = "incoming/7.mp4", "videos/7.mp4"
 SOURCE, DEST = "/incoming/7.mp4", "/videos/7.mp4"
 SMALL, LARGE = 7, 35
-CARRIED = BlobOptions(
-    content_type="video/mp4", metadata={"title": "seven"}, tags={"team": "blue"}, headers={"Cache-Control": "no-store"}
-)
 
 
 class Moving(World):
@@ -90,7 +97,7 @@ def instead(storage: str | None, store: Store) -> dict[str, Any]:
 def dead_deleting(world: Moving, when: When = "before") -> str:
     """A job whose worker died around the delete of its source."""
     job_id = world.move()
-    world.crash(job_id, FaultyStore(world.memory, "delete_batch", when=when, error=DeathError))
+    world.crash(job_id, world.dying("delete_batch", when=when))
     assert world.job_row(job_id).phase == "deleting_source"
     return job_id
 
@@ -192,14 +199,13 @@ def test_a_bucket_that_nobody_recognizes_by_another_name_keeps_its_blob(dies: bo
     """Another spelling of the endpoint, a symlink. The mark of the copy tells that it is what lies at the source."""
     job_id = world.move(dest_path=SOURCE, dest_storage="cold")
     if dies:
-        mortal = FaultyStore(world.memory, "put", "complete_upload", when="after", error=DeathError)
-        world.crash(job_id, cold=renamed(mortal, alias))
+        world.crash(job_id, cold=renamed(world.dying("put", "complete_upload", when="after"), alias))
     world.succeed(job_id, cold=renamed(WrappedStore(world.memory), alias))
     assert blob(world.memory, FROM) == world.data
 
 
 def renamed(store: WrappedStore, what: str) -> WrappedStore:
-    setattr(store, what, f"http://alias:9000/{what}")
+    setattr(store, what, "http://alias:9000" if what == "endpoint" else "alias")
     return store
 
 
@@ -218,10 +224,6 @@ def test_a_bucket_that_nobody_recognizes_behind_another_endpoint_keeps_its_blob(
     assert blob(world.memory, FROM) == world.data
 
 
-def test_nothing_cannot_be_moved_onto_itself(world: Moving) -> None:
-    world.fail(world.move(source_path="/nothing", dest_path="/nothing"), "path_not_found")
-
-
 def test_a_blob_that_vanishes_while_it_is_moved_onto_itself_is_missed(small: Moving) -> None:
     vanish = at("head", do=lambda: small.memory.delete_batch([FROM]))
     small.fail(small.move(dest_path=SOURCE), "path_not_found", HookedStore(small.memory, after=vanish))
@@ -235,11 +237,11 @@ def test_two_names_of_one_bucket_and_another_path_are_a_move(either: Moving) -> 
 # --- what cannot be moved --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dest_storage", [None, "cold"])
-def test_a_missing_source_fails_the_job_with_nothing_written(dest_storage: str | None, world: Moving) -> None:
+@pytest.mark.parametrize("arguments", [{}, {"dest_storage": "cold"}, {"dest_path": "/nothing"}], ids=str)
+def test_a_missing_source_fails_the_job_with_nothing_written(arguments: dict[str, str], world: Moving) -> None:
     world.memory.put(TO, OLD)
     world.memory.put("nothing/below", b"a directory cannot be moved")
-    job_id = world.move(source_path="/nothing", dest_storage=dest_storage)
+    job_id = world.move(source_path="/nothing", **arguments)
     recording, cold = RecordingStore(world.memory), RecordingStore(world.cold)
     assert "/nothing" in world.fail(job_id, "path_not_found", recording, cold=cold)
     assert {call.verb for call in (*recording.calls, *cold.calls)} <= {"head", "list_page"}
@@ -348,7 +350,7 @@ def test_a_blob_of_somebody_else_at_the_last_moment_stays_and_so_does_the_source
 def dead_publishing(world: Moving, when: When) -> str:
     """A job whose worker died around the call that makes its copy visible."""
     job_id = world.move()
-    world.crash(job_id, FaultyStore(world.memory, "copy", "complete_upload", when=when, error=DeathError))
+    world.crash(job_id, world.dying("copy", "complete_upload", when=when))
     assert world.job_row(job_id).phase == "completing"
     return job_id
 
@@ -429,27 +431,14 @@ def test_a_copy_that_vanishes_while_the_source_is_still_to_be_deleted_keeps_the_
     assert either.seen() == (either.data, None)
 
 
-class Stubborn(WrappedStore):
-    """A store that deletes nothing, and says why."""
-
-    def __init__(self, store: MemoryStore, code: str) -> None:
-        super().__init__(store)
-        self.code = code
-
-    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if name == "delete_batch":
-            return [DeleteFailure(key, self.code, "no") for key in args[0]]
-        return super()._do(name, args, keywords)
-
-
 def test_a_source_that_must_not_be_deleted_fails_the_job_at_once_and_both_are_kept(world: Moving) -> None:
-    world.fail(world.move(), "permission_denied", Stubborn(world.memory, "AccessDenied"))
+    world.fail(world.move(), "permission_denied", StubbornStore(world.memory, {FROM: "AccessDenied"}))
     assert world.seen() == (world.data, world.data)
 
 
 def test_a_source_that_cannot_be_deleted_now_is_deleted_by_a_later_run_with_nothing_copied(world: Moving) -> None:
     job_id, recording = world.move(), RecordingStore(world.memory)
-    row = world.put_off(job_id, Stubborn(world.memory, "SlowDown"))
+    row = world.put_off(job_id, StubbornStore(world.memory, {FROM: "SlowDown"}))
     assert (row.state, row.phase, row.error_code) == ("retrying", "deleting_source", "delete_incomplete")
     world.succeed(job_id, recording)
     assert {call.verb for call in recording.calls} == {"head", "delete_batch"}
@@ -492,11 +481,6 @@ def test_a_cancel_between_two_runs_of_a_move_that_is_deleting_its_source_is_too_
     assert world.seen() == (None, world.data)
 
 
-def copied(*stores: RecordingStore) -> list[int]:
-    """The numbers of the parts that were copied or sent."""
-    return sorted(call.args[2] for store in stores for call in store.named("copy_part", "upload_part"))
-
-
 @pytest.mark.parametrize("size", [95])
 @pytest.mark.parametrize(("dest_storage", "verb"), [(None, "copy_part"), ("cold", "upload_part")])
 @pytest.mark.parametrize("why", ["pause", "drain", "slice"])
@@ -516,7 +500,7 @@ def test_a_move_that_is_handed_over_in_the_middle_goes_on_without_copying_again(
     world.change(job_id, state="queued", pause_requested=False)
     world.succeed(job_id, **instead(dest_storage, second))
     parts = len(world.part_rows(world.uploads(job_id)[0].id))
-    assert copied(first, second) == list(range(1, parts + 1))
+    assert brought(first, second) == list(range(1, parts + 1))
     assert (world.outcomes(job_id), world.seen(dest_storage)) == (["succeeded"], (None, world.data))
 
 
@@ -567,7 +551,7 @@ def test_a_move_goes_on_with_its_copied_parts_after_an_error(world: Moving) -> N
     done = {part.part_number for part in world.part_rows(upload.id)}
     assert len(done) >= 4
     world.succeed(job_id, recording)
-    assert not done & set(copied(recording))
+    assert not done & set(brought(recording))
     assert world.seen() == (None, world.data)
     assert world.outcomes(job_id) == ["retrying", "succeeded"]
 
@@ -585,7 +569,7 @@ def test_a_destination_storage_that_was_moved_elsewhere_fails_the_job_and_its_up
 ) -> None:
     job_id = world.move(dest_storage="cold")
     world.put_off(job_id, cold=FaultyStore(world.cold, "upload_part", fail_at=2, times=100))
-    assert "storages.cold" in world.fail(job_id, "configuration", cold=tiny_store(bucket="elsewhere"))
+    assert "storages.cold" in world.fail(job_id, "configuration", cold=world.moved_store("bucket"))
     (upload,) = world.uploads(job_id)
     assert (upload.state, upload.storage, upload.bucket) == ("aborting", "cold", "cold")
     assert unfinished(world.cold) == [upload.upload_id]
@@ -596,7 +580,7 @@ def test_a_dead_workers_upload_in_the_destinations_storage_is_aborted_there_once
     world: Moving,
 ) -> None:
     job_id = world.move(dest_storage="cold")
-    world.crash(job_id, cold=FaultyStore(world.cold, "upload_part", fail_at=3, error=DeathError))
+    world.crash(job_id, cold=world.dying("upload_part", store=world.cold, number=3))
     world.change(job_id, cancel_requested=True)
     assert len(unfinished(world.cold)) == 1
     world.sweep()
@@ -620,7 +604,7 @@ def test_parts_keep_their_ranges_though_the_settings_change_between_two_attempts
     world.put_off(job_id, FaultyStore(world.memory, "copy_part", fail_at=3))
     world.copying = Copying(threshold=100, part_size=4, threads=1)
     world.succeed(job_id, recording)
-    assert (copied(recording), world.seen()) == ([3], (None, world.data))
+    assert (brought(recording), world.seen()) == ([3], (None, world.data))
 
 
 @pytest.mark.parametrize("overwrite", [True, False])

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -72,7 +72,7 @@ def stopped_by_an_error(world: Reading) -> tuple[str, set[int]]:
 def stopped_by_a_death(world: Reading) -> str:
     """A job whose worker died in the middle, and which was then cancelled."""
     job_id = world.read()
-    world.crash(job_id, FaultyStore(world.memory, "get", fail_at=5, error=DeathError))
+    world.crash(job_id, world.dying("get", number=5))
     assert len(world.partials()) == 1
     world.change(job_id, cancel_requested=True)
     return job_id
@@ -331,7 +331,7 @@ def test_a_run_that_was_taken_over_neither_publishes_nor_disturbs_the_other(get:
 def dead_in(world: Reading, phase: str, **arguments: Any) -> str:
     """A job whose worker died as soon as its row said so."""
     job_id = world.read(**arguments)
-    with FailingDatabase(world.database, job_id, phase, DeathError, times=100) as mortal:
+    with closing(FailingDatabase(world.database, job_id, phase, DeathError, times=100)) as mortal:
         world.crash(job_id, database=mortal)
     return job_id
 
@@ -422,8 +422,11 @@ def test_a_partial_file_of_another_host_is_left_alone_and_forgotten_after_some_d
 
 
 @on_each_database
-def test_a_job_that_was_begun_on_another_host_starts_over_here(world: Reading) -> None:
-    job_id, _ = stopped_by_an_error(world)
+@pytest.mark.parametrize(
+    "begun", [lambda world: stopped_by_an_error(world)[0], dead_before_the_rename], ids=["begun", "being published"]
+)
+def test_a_job_that_was_begun_on_another_host_starts_over_here(begun: Callable[..., str], world: Reading) -> None:
+    job_id = begun(world)
     world.goes_to_another_host(job_id)
     partials, recording = world.partials(), RecordingStore(world.memory)
     world.succeed(job_id, recording)
@@ -435,13 +438,6 @@ def test_a_job_that_was_begun_on_another_host_starts_over_here(world: Reading) -
         ("completed", f"file://{gethostname()}"),
     ]
     assert (world.seen(), world.partials()) == (world.data, partials)
-
-
-def test_a_job_that_another_host_was_publishing_starts_over_here(world: Reading) -> None:
-    job_id = dead_before_the_rename(world)
-    world.goes_to_another_host(job_id)
-    world.succeed(job_id)
-    assert (world.job_row(job_id).restarts, world.seen()) == (1, world.data)
 
 
 def test_a_job_that_goes_from_host_to_host_ends_one_day(world: Reading) -> None:

@@ -14,20 +14,17 @@ import pytest
 from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import JobState
 from models import Database
-from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, When, blob, unfinished
-from tests.jobs.job_world import KEY, PART, PATH, QUICK, World, at, on_each_database
+from tests.doubles import FaultyStore, HookedStore, RecordingStore, When, blob, unfinished
+from tests.jobs.job_world import CARRIED, KEY, PART, PATH, QUICK, World, at, brought, on_each_database
 from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, serving
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
 from worker.jobs.mark import mark_of
 from worker.jobs.outcome import NotClaimed, Rescheduled
-from worker.stores.blob_values import BlobOptions, Limits
+from worker.stores.blob_values import Limits
 
 BASE = bytes(range(100, 140))
-CARRIED = BlobOptions(
-    content_type="video/mp4", metadata={"title": "seven"}, tags={"team": "blue"}, headers={"Cache-Control": "no-store"}
-)
 PRIVATE = {"http_allow_private": True}
 
 either_operation = pytest.mark.parametrize("offset", [0, 33], ids=["put_content", "write_stream"])
@@ -47,9 +44,6 @@ class Writing(World):
     def put_content(self, contents: bytes | None = None, **arguments: Any) -> str:
         return self.ask("put_content", path=PATH, contents=self.data if contents is None else contents, **arguments)
 
-    def seen(self) -> bytes | None:
-        return blob(self.memory, KEY)
-
 
 @pytest.fixture
 def size() -> int:
@@ -65,11 +59,6 @@ def world(world_database: Database, tmp_path: Path, size: int) -> Writing:
 def site(world: Writing) -> Iterator[Site]:
     with serving(world.data) as site:
         yield site
-
-
-def brought(*stores: RecordingStore) -> list[int]:
-    """The numbers of the parts that were copied or sent."""
-    return sorted(call.args[2] for store in stores for call in store.named("copy_part", "upload_part"))
 
 
 # --- write_stream at an offset ---------------------------------------------------------------------------------------
@@ -213,7 +202,7 @@ def test_a_source_that_changes_between_two_attempts_fails_the_job(storage: str |
 def dead_publishing(world: Writing, when: When, offset: int) -> tuple[str, RecordingStore]:
     """A job whose worker died around the call that readers see, and the store for the next one."""
     job_id = world.append(offset) if offset else world.put_content(b"seven")
-    world.crash(job_id, FaultyStore(world.memory, "put", "complete_upload", when=when, error=DeathError))
+    world.crash(job_id, world.dying("put", "complete_upload", when=when))
     assert world.job_row(job_id).phase == "completing"
     return job_id, RecordingStore(world.memory)
 

@@ -24,13 +24,6 @@ def test_a_claim_gives_the_job_to_one_worker_with_a_lease(rows: Rows) -> None:
     assert (attempt.attempt, attempt.worker, attempt.outcome, attempt.finished_at) == (1, "host:7", None, None)
 
 
-def test_a_second_claimer_gets_nothing(rows: Rows) -> None:
-    job = rows.claim(rows.submit())
-    assert rows.try_claim(job.id, worker="host:2") is None
-    row = rows.job_row(job.id)
-    assert (row.token, row.attempt, row.worker) == (1, 1, "host:1")
-
-
 def test_a_job_that_does_not_exist_cannot_be_claimed(rows: Rows) -> None:
     assert rows.try_claim("no-such-job") is None
 

@@ -15,7 +15,7 @@ from models import Database, JobRow, PathLockRow, queries
 from models.queries import claims, locks
 from models.queries.conditions import claimable
 from tests.doubles import tiny_store
-from tests.models.rows import LEASE, RETENTION, Rows, ago, submit
+from tests.models.rows import LEASE, Rows, ago, submit
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
 from worker.jobs.path_holds import holds_of
@@ -48,17 +48,9 @@ class Line(Rows):
     def ask(self, operation: str, columns: Mapping[str, Any], **arguments: Any) -> str:
         return submit(self.database, operation=operation, arguments=arguments, **columns)
 
-    def take(self, job_id: str, drivers: Mapping[str, Driver] = DRIVERS) -> JobRow | None:
+    def take(self, job_id: str, drivers: Mapping[str, Driver] = DRIVERS) -> Any:
         """What a worker gets that claims the job."""
-        with self.database.begin() as session:
-            return queries.claim_job(
-                session,
-                job_id,
-                worker="w",
-                lease_seconds=LEASE,
-                failed_upload_seconds=RETENTION,
-                holds=lambda job: holds_of(job, drivers),
-            )
+        return self.try_claim(job_id, holds=lambda job: holds_of(job, drivers))
 
     def has(self, job_id: str) -> bool:
         return self.take(job_id) is not None

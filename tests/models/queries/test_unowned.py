@@ -99,10 +99,6 @@ def test_a_claim_does_not_touch_other_jobs_whose_workers_died(rows: Rows) -> Non
     assert rows.job_row(dead).crashes == 0
 
 
-def publish(rows: Rows) -> list[str]:
-    return [job.id for job in rows.jobs_to_publish(limit=1000)]
-
-
 def apply_requests(rows: Rows) -> list[str]:
     return [job.id for job in rows.apply_requests(limit=100, paused_upload_seconds=RETENTION)]
 
@@ -178,6 +174,6 @@ def test_every_unowned_job_is_either_published_or_ended(rows: Rows) -> None:
             (None, PAST, FUTURE),
         )
     }
-    ended, published = set(apply_requests(rows)), set(publish(rows))
+    ended, published = set(apply_requests(rows)), {job.id for job in rows.jobs_to_publish(limit=1000)}
     assert not ended & published
     assert [made[job_id] for job_id in made if job_id not in ended | published] == []
