@@ -55,14 +55,9 @@ class Store(Protocol):
     # --- whole blobs -------------------------------------------------------------------------------------------------
 
     def put(
-        self,
-        key: str,
-        body: Body | bytes,
-        *,
-        checksum: str | None = None,
-        condition: Condition | None = None,
-        options: BlobOptions | None = None,
-    ) -> PutReceipt:
+        self, key: str, body: Body | bytes,
+        *, checksum: str | None = None, condition: Condition | None = None, options: BlobOptions | None = None,
+    ) -> PutReceipt:  # fmt: skip
         """Make a blob visible in one request, replacing the blob at the key.
 
         Args:
@@ -131,14 +126,9 @@ class Store(Protocol):
         ...
 
     def copy(
-        self,
-        source_key: str,
-        key: str,
-        *,
-        source_if_match: str | None = None,
-        condition: Condition | None = None,
-        options: BlobOptions | None = None,
-    ) -> PutReceipt:
+        self, source_key: str, key: str,
+        *, source_if_match: str | None = None, condition: Condition | None = None, options: BlobOptions | None = None,
+    ) -> PutReceipt:  # fmt: skip
         """Make a server-side copy visible in one request. Raises KeyNotFoundError for the source.
 
         Args:

@@ -10,6 +10,7 @@ from worker.errors import PlanError
 from worker.stores.blob_values import Limits
 from worker.units import MIB
 
+
 @dataclass(frozen=True, slots=True)
 class PartRange:
     """Part ``number`` is bytes ``[offset, offset + size)`` of the blob."""
