@@ -6,7 +6,8 @@ Create an index on a table with rows with postgresql_concurrently, outside of a 
 
 import sqlalchemy as sa
 from alembic import op
-from blobferry import clock
+
+from blobferry.sql import clock
 ${imports if imports else ""}
 
 revision: str = ${repr(up_revision)}
