@@ -40,7 +40,7 @@ def owner(job: Job, workers: list[Worker]) -> Worker | None:
 
 def assert_resumed_well(scene: Scene, job: Job, file: Path, *, killed_at: float, saved: set[int]) -> None:
     # moto dates every upload 2010: one that was opened in the last instant of a worker, and thus has no part, cannot be
-    # told from another program's there. On a store with a clock it is found: tests/transfer/upload/test_upload_crashes.py.
+    # told from another program's there. On a store with a clock it is found: transfer/upload/test_upload_crashes.py.
     unfinished = [
         upload
         for upload in scene.s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
