@@ -162,9 +162,9 @@ class S3Uploads:
                     answer = self._bucket.client.list_multipart_uploads(
                         Bucket=self._bucket.name, Prefix=prefix, **markers
                     )
-            except (NotSupportedError, InvalidStoreRequestError) as error:
+            except NotSupportedError as error:
                 capabilities.miss(Capability.LIST_UPLOADS, reason=str(error))
-                raise NotSupportedError(str(error)) from error
+                raise
             found = [item for item in answer.get("Uploads", []) if item.get("Key") and item.get("UploadId")]
             for item in found:
                 yield UploadEntry(item["Key"], item["UploadId"], item.get("Initiated"))
