@@ -54,8 +54,7 @@ def find_blob(db: sqlite3.Connection, key: str) -> StoredBlob | None:
 
 def put_blob(db: sqlite3.Connection, key: str, blob: StoredBlob) -> None:
     """Put a blob in place of the one under a key."""
-    options = json.dumps(asdict(blob.options))
-    row = (key_bytes("local", key), *astuple(blob.file), blob.mod_time.isoformat(), options)
+    row = (key_bytes("local", key), *astuple(blob.file), blob.mod_time.isoformat(), _written(blob.options))
     db.execute("REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
@@ -67,7 +66,7 @@ def delete_blob(db: sqlite3.Connection, key: str) -> None:
 def add_upload(db: sqlite3.Connection, upload: UploadEntry, options: BlobOptions) -> None:
     """Open an upload whose blob is to carry the options."""
     opened_at = upload.opened_at.isoformat() if upload.opened_at else None
-    row = (upload.upload_id, key_bytes("local", upload.key), opened_at, json.dumps(asdict(options)))
+    row = (upload.upload_id, key_bytes("local", upload.key), opened_at, _written(options))
     db.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", row)
 
 
@@ -127,6 +126,11 @@ def list_keys(db: sqlite3.Connection, prefix: str, delimiter: str, token: str | 
                 bound = key
             else:
                 return Page(entries, prefixes, None)
+
+
+def _written(options: BlobOptions) -> str:
+    """The options as JSON, without those that are not set: an older worker may not know them."""
+    return json.dumps({name: value for name, value in asdict(options).items() if value not in (None, {})})
 
 
 def _decoded(token: str | None) -> bytes:
