@@ -52,6 +52,12 @@ def _optional_boolean(value: Any) -> Any:
     return None if value is None else _boolean(value)
 
 
+def _storage_class(value: str | None) -> str | None:
+    """In upper case, as all of them are; None for the store's default."""
+    name = (value or "").upper()
+    return None if name in ("", "NONE") else name
+
+
 OptionalFlag = Annotated[bool | None, BeforeValidator(_optional_boolean)]
 Flag = Annotated[bool, BeforeValidator(_boolean)]
 PartSize = Annotated[int, BeforeValidator(_number), Field(ge=5 * MIB, le=5 * GIB)]
@@ -75,7 +81,8 @@ class DriverParameters(BaseModel):
     rootdirectory: str = ""
     encrypt: Flag = False
     keyid: str | None = None  #: of the KMS key
-    storageclass: str | None = None
+    storageclass: Annotated[str | None, AfterValidator(_storage_class)] = None  #: "NONE" is none, as in the registry
+    acl: Literal["keep", "default"] = "keep"  #: of copies, and of blobs that are written onto
     checksum: Literal["crc64nvme", "crc32c", "md5", "none"] = "crc64nvme"
     #: What is known of the store (docs/storages.md). Each of the settings below wins over it; None: the provider's.
     provider: Literal[

@@ -175,7 +175,12 @@ def test_without_overwrite_a_destination_that_appears_at_the_last_moment_stays(
 OPTIONS = BlobOptions(
     content_type="video/mp4",
     metadata={"a": "1", "some-name": "two words"},
-    headers={"Cache-Control": "no-store", "Content-Disposition": "attachment", "Content-Language": "de"},
+    headers={
+        "Cache-Control": "no-store",
+        "Content-Disposition": 'attachment; filename="grün 漢.pdf"',
+        "Content-Language": "de",
+        "Expires": "Thu, 01 Jan 2032 00:00:00 GMT",
+    },
 )
 
 

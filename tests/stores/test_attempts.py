@@ -9,7 +9,7 @@ import pytest
 from tests.stores.scripted_server import Answer, ScriptedServer, refusal
 from worker.errors import LeaseLostError, StoreError, StoreUnavailableError
 from worker.stores.attempts import asked_before_attempts
-from worker.stores.blob_values import PartReceipt
+from worker.stores.blob_values import BlobOptions, PartReceipt
 from worker.stores.capabilities import Capability
 from worker.stores.s3.s3_store import S3Store
 from worker.transfer.checkpoint import SentPart
@@ -20,7 +20,7 @@ from worker.transfer.stop import never
 PART = PartReceipt(1, 5, '"e1"')
 COMMITS: dict[str, Callable[[S3Store], Any]] = {
     "put": lambda store: store.put("k", b"bytes"),
-    "copy": lambda store: store.copy("s", "k"),
+    "copy": lambda store: store.copy("s", "k", options=BlobOptions()),
     "complete_upload": lambda store: store.complete_upload("k", "u", [PART]),
     "delete": lambda store: store.delete_batch(["k"], if_match='"e"'),
     "delete_batch": lambda store: store.delete_batch(["k", "l"]),
@@ -50,8 +50,8 @@ REDIRECTS = {
 
 @pytest.fixture
 def store(server: ScriptedServer) -> S3Store:
-    """One whose library may send each request three times; a copy asks its source for nothing."""
-    return server.store(max_attempts=3, checksum="none", encrypt=True, storageclass="STANDARD")
+    """One whose library may send each request three times."""
+    return server.store(max_attempts=3, checksum="none")
 
 
 @pytest.fixture

@@ -6,7 +6,13 @@ from uuid import uuid4
 from blobferry.checks.arguments import MARK_NAME
 from worker.driver.delete_moved import delete_unchanged
 from worker.driver.storage import Storage
-from worker.errors import DeleteIncompleteError, SourceChangedError, StoreError, VerificationError
+from worker.errors import (
+    DeleteIncompleteError,
+    PermissionDeniedError,
+    SourceChangedError,
+    StoreError,
+    VerificationError,
+)
 from worker.stores.blob_values import BlobHead
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.sources.blob_source import BlobSource, version_of
@@ -47,11 +53,13 @@ def copy_blob(source: Storage, path: str, dest: Storage, target: Target) -> Blob
     """Copy the blob at ``path`` of ``source`` to a target in ``dest``. Returns the version copied.
 
     None, and nothing is copied, if both are one key of one bucket. Within a store, the store copies the bytes and all
-    options; to another one the bytes are streamed. Raises PathNotFoundError, SourceChangedError.
+    options; to another one the bytes are streamed. Raises PathNotFoundError, SourceChangedError, and
+    PermissionDeniedError for a blob that is locked.
     """
     head = source.head(path)
     if (source.store.identity, head.key) == (dest.store.identity, target.key):
         return None
+    _refuse_locked(source, path, head)
     is_server_side = dest.store is source.store
     prefix = CopiedPrefix.of(head) if is_server_side else None
     with source.not_found(path):
@@ -59,10 +67,19 @@ def copy_blob(source: Storage, path: str, dest: Storage, target: Target) -> Blob
         in_one_call = prefix is not None and source.copying.is_one_call(prefix, target)
         if not in_one_call or target.checkpoint.mark:
             options = source.store.options_of(head.key, with_tags=not in_one_call).without(MARK_NAME)
-            target = replace(target, options=options if is_server_side else options.elsewhere())
+            is_one_bucket = source.store.identity == dest.store.identity
+            target = replace(target, options=options if is_one_bucket else options.elsewhere())
     blob = BlobSource(source.store, head.key, path, head=head)
     dest.engine.write(target, blob, prefix=prefix, copying=source.copying)
     return head
+
+
+def _refuse_locked(source: Storage, path: str, head: BlobHead) -> None:
+    """Refuse to move a blob that must not be deleted: its copy would not be locked, and readers would not miss it."""
+    if head.locked:
+        raise PermissionDeniedError(
+            f"{source.store.name}: {path}: is under {head.locked}, and a moved blob would not be: release it first"
+        )
 
 
 def _verify(dest: Storage, path: str, checkpoint: MemoryCheckpoint) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from worker.units import GIB, MIB
 
-_DEFAULT_CONTENT_TYPE: Final = "binary/octet-stream"  # S3's own
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"  #: of a blob that is written without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +39,23 @@ class BlobOptions:
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)  #: user metadata; names are lower case
     tags: Mapping[str, str] | None = field(default_factory=dict)  #: None: a copy keeps those of its source
-    headers: Mapping[str, str] = field(
-        default_factory=dict
-    )  #: Cache-Control, Content-Disposition, -Encoding, -Language
+    #: Cache-Control, Content-Disposition, -Encoding, -Language, Expires, x-amz-website-redirect-location
+    headers: Mapping[str, str] = field(default_factory=dict)
+    acl: Mapping[str, str] = field(default_factory=dict)  #: x-amz-acl or x-amz-grant-*; empty: the bucket's default
     storage_class: str | None = None  #: a storage class in the storage's configuration wins
     encryption: str | None = None  #: "AES256" or "aws:kms"; ``encrypt`` in the storage's configuration wins
     encryption_key: str | None = None  #: the KMS key id that goes with "aws:kms"
+    encryption_bucket_key: bool | None = None  #: whether "aws:kms" uses an S3 bucket key
 
     def updated(self, newer: "BlobOptions | None") -> "BlobOptions":
-        """These options, with content type and metadata replaced by those of ``newer`` that are set."""
+        """These options, with content type, metadata and headers replaced by those of ``newer`` that are set."""
         if newer is None:
             return self
         return replace(
-            self, content_type=newer.content_type or self.content_type, metadata=newer.metadata or self.metadata
+            self,
+            content_type=newer.content_type or self.content_type,
+            metadata=newer.metadata or self.metadata,
+            headers=newer.headers or self.headers,
         )
 
     def without(self, name: str) -> "BlobOptions":
@@ -59,8 +63,10 @@ class BlobOptions:
         return replace(self, metadata={key: text for key, text in self.metadata.items() if key != name})
 
     def elsewhere(self) -> "BlobOptions":
-        """The options that are valid in another store: storage classes and keys belong to one store."""
-        return replace(self, storage_class=None, encryption=None, encryption_key=None)
+        """The options that are valid in another store: classes, keys and the accounts of an ACL belong to one store."""
+        return replace(
+            self, acl={}, storage_class=None, encryption=None, encryption_key=None, encryption_bucket_key=None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class BlobHead:
     checksum: str | None = None  #: "ALGORITHM:base64" of all bytes, if the store keeps one
     storage_class: str | None = None
     encryption: str | None = None  #: as in BlobOptions; with "aws:kms", the ETag is not an MD5
+    locked: str | None = None  #: what keeps this version from being deleted: a legal hold, a retention; None: nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,7 @@ def normal(options: BlobOptions | None) -> BlobOptions:
     options = options or BlobOptions()
     return replace(
         options,
-        content_type=options.content_type or _DEFAULT_CONTENT_TYPE,
+        content_type=options.content_type or DEFAULT_CONTENT_TYPE,
         metadata={name.lower(): value for name, value in options.metadata.items()},
         tags=dict(options.tags or {}),
         headers=dict(options.headers),

@@ -29,6 +29,7 @@ class Capability(StrEnum):
     METADATA = "metadata"  #: user metadata of a blob is kept
     COPY_OPTIONS = "copy_options"  #: a copy carries the metadata that it is given
     BATCH_DELETE = "batch_delete"  #: DeleteObjects
+    ACL = "acl"  #: GetObjectAcl
     LIST_UPLOADS = "list_uploads"  #: ListMultipartUploads
 
 

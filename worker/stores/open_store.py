@@ -57,6 +57,7 @@ def _s3_store(parameters: DriverParameters, connections: int) -> Store:
         encrypt=parameters.encrypt,
         keyid=parameters.keyid,
         storageclass=parameters.storageclass,
+        acl=parameters.acl,
         limits=known.limits,
         missing=known.missing,
         confirmed=known.confirmed,

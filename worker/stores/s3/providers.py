@@ -17,6 +17,7 @@ _DELETE: Final = frozenset({Capability.DELETE_IF_MATCH, Capability.BATCH_DELETE_
 _CONDITIONS: Final = _PUT | _COPY | _COMPLETE | _DELETE
 _CHECKSUMS: Final = frozenset({Capability.CHECKSUM, Capability.CHECKSUM_MODE, Capability.UPLOAD_SIZE})
 _TAGGING: Final = frozenset({Capability.TAGGING})
+_ACL: Final = frozenset({Capability.ACL})
 
 #: Settings of a storage by the capabilities that they are about.
 CAPABILITY_SETTINGS: Final[Mapping[str, frozenset[Capability]]] = {
@@ -48,9 +49,9 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "other": Provider(),
     "aws": Provider(confirmed=frozenset(Capability)),
     # https://developers.cloudflare.com/r2/api/s3/api/ and https://developers.cloudflare.com/r2/objects/multipart-objects/
-    "r2": Provider(_TAGGING | _COPY | _COMPLETE | _DELETE, _PUT, Limits(equal_parts=True)),
+    "r2": Provider(_TAGGING | _ACL | _COPY | _COMPLETE | _DELETE, _PUT, Limits(equal_parts=True)),
     # https://cloud.google.com/storage/docs/xml-api/reference-headers: conditions are on generations, not on ETags
-    "gcs": Provider(_CONDITIONS | _CHECKSUMS | _TAGGING | {Capability.BATCH_DELETE}),
+    "gcs": Provider(_CONDITIONS | _CHECKSUMS | _TAGGING | _ACL | {Capability.BATCH_DELETE}),
     # https://www.backblaze.com/docs/cloud-storage-s3-compatible-api
     "b2": Provider(_CONDITIONS | _CHECKSUMS | _TAGGING),
     "ceph": Provider(),  # from version to version another

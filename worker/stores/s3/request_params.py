@@ -1,27 +1,17 @@
 """Translates our values into boto3's parameters and its answers into our values. Pure: sends no request."""
 
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.header import Header
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from worker.errors import InvalidStoreRequestError, NotSupportedError, StoreUnavailableError
-from worker.stores.blob_values import BlobHead, BlobOptions, Condition, KeyEntry, PartReceipt, PutReceipt
+from worker.stores.blob_values import BlobHead, Condition, KeyEntry, PartReceipt, PutReceipt
 
 Params = dict[str, Any]
 
 _SENT: Final = {"CRC64NVME": "ChecksumCRC64NVME", "CRC32C": "ChecksumCRC32C", "MD5": "ContentMD5"}
 _KEPT: Final = {"CRC64NVME": "ChecksumCRC64NVME", "CRC32C": "ChecksumCRC32C", "MD5": "ChecksumMD5"}
 _NO_ETAG: Final = "no-etag:"
-_HEADERS: Final = {
-    "Cache-Control": "CacheControl",
-    "Content-Disposition": "ContentDisposition",
-    "Content-Encoding": "ContentEncoding",
-    "Content-Language": "ContentLanguage",
-}
 
 
 def without_none(**params: Any) -> Params:
@@ -51,22 +41,6 @@ def condition_params(condition: Condition | None) -> Params:
     if condition is None:
         return {}
     return without_none(IfMatch=sent_etag(condition.if_match), IfNoneMatch="*" if condition.if_none_match else None)
-
-
-def option_params(options: BlobOptions | None) -> Params:
-    """Content type, user metadata and response headers."""
-    if options is None:
-        return {}
-    headers = {_HEADERS[name]: value for name, value in options.headers.items() if name in _HEADERS}
-    return headers | without_none(
-        ContentType=options.content_type,
-        Metadata={name: _header_value(value) for name, value in options.metadata.items()} or None,
-    )
-
-
-def tag_params(options: BlobOptions | None) -> Params:
-    """Tags."""
-    return without_none(Tagging=urlencode((options and options.tags) or {}) or None)
 
 
 def part_params(part: PartReceipt, algorithm: str | None) -> Params:
@@ -167,63 +141,25 @@ def blob_head(key: str, answer: Params) -> BlobHead:
         etag=etag_of_answer(answer),
         mod_time=answer.get("LastModified"),
         content_type=answer.get("ContentType"),
-        metadata=_metadata(answer),
+        metadata=user_metadata(answer),
         version_id=answer.get("VersionId"),
         checksum=full_object_checksum(answer),
         storage_class=answer.get("StorageClass"),
         encryption=answer.get("ServerSideEncryption"),
+        locked=lock_of(answer),
     )
 
 
-def blob_options(answer: Params, tags: dict[str, str] | None) -> BlobOptions:
-    """The options that an answer to HEAD describes."""
-    return BlobOptions(
-        content_type=answer.get("ContentType"),
-        metadata=_metadata(answer),
-        tags=tags,
-        headers={name: answer[field] for name, field in _HEADERS.items() if answer.get(field)},
-        storage_class=answer.get("StorageClass"),
-        encryption=answer.get("ServerSideEncryption"),
-        encryption_key=answer.get("SSEKMSKeyId"),
-    )
-
-
-def _header_value(value: str) -> str:
-    """A metadata value as an HTTP header: text beyond ASCII is encoded as S3 returns it. Source: RFC 2047.
-
-    botocore refuses it otherwise: https://github.com/boto/botocore/issues/2552.
-    """
-    if value.isascii():
-        return value
-    with suppress(UnicodeError):
-        value = value.encode("latin-1").decode()  # botocore decodes headers as Latin-1, but stores send UTF-8
-    return Header(value, "utf-8", maxlinelen=10_000).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class WriteDefaults:
-    """Storage class and encryption that the storage is configured with; they win over a blob's own."""
-
-    encrypt: bool = False
-    keyid: str | None = None  #: of the KMS key; None: the store's own key
-    storageclass: str | None = None
-
-    @property
-    def cover_all(self) -> bool:
-        """Whether nothing of a blob's own encryption and storage class is used."""
-        return bool(self.encrypt and self.storageclass)
-
-    def params(self, options: BlobOptions | None) -> Params:
-        """The parameters for a blob with these options."""
-        options = options or BlobOptions()
-        if self.encrypt:
-            encryption = without_none(
-                ServerSideEncryption="aws:kms" if self.keyid else "AES256", SSEKMSKeyId=self.keyid
-            )
-        else:
-            encryption = without_none(ServerSideEncryption=options.encryption, SSEKMSKeyId=options.encryption_key)
-        return without_none(StorageClass=self.storageclass or options.storage_class) | encryption
-
-
-def _metadata(answer: Params) -> dict[str, str]:
+def user_metadata(answer: Params) -> dict[str, str]:
+    """The user metadata that an answer shows."""
     return {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
+
+
+def lock_of(answer: Params) -> str | None:
+    """What locks the version that an answer shows; None for nothing, and for a retention that is over."""
+    if answer.get("ObjectLockLegalHoldStatus") == "ON":
+        return "a legal hold"
+    mode, until = answer.get("ObjectLockMode"), answer.get("ObjectLockRetainUntilDate")
+    if not mode or (until is not None and until <= datetime.now(UTC)):
+        return None
+    return f"a retention in mode {mode}" + (f" until {until.isoformat()}" if until else "")

@@ -98,7 +98,10 @@ def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
     # no setting against it (botocore 1.44.5); no upstream report found.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
+    client.meta.events.register("before-parameter-build.s3", _take_expires)
+    client.meta.events.register("before-call.s3", _send_expires)
     client.meta.events.register("before-send.s3", _before_attempt)
+    client.meta.events.register("before-send.s3", _send_utf8)
     time_out_without_progress(client, access.read_timeout)
     return client
 
@@ -145,6 +148,23 @@ _VERBS: Final = {
 def _before_attempt(event_name: str, **_: Any) -> None:
     operation = event_name.rpartition(".")[2]
     before_attempt(_VERBS.get(operation, operation))
+
+
+def _take_expires(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    # botocore sends Expires only as a date of its own spelling, and many blobs have "0" or "-1".
+    context["expires_text"] = params.pop("ExpiresText", None)
+
+
+def _send_expires(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    if context.get("expires_text") is not None:
+        params["headers"]["Expires"] = context["expires_text"]
+
+
+def _send_utf8(request: Any, **_: Any) -> None:
+    # The signature is over UTF-8, but http.client would send Latin-1, and refuse what that lacks.
+    for name, value in request.headers.items():
+        if isinstance(value, str) and not value.isascii():
+            request.headers[name] = value.encode()
 
 
 def _refuse_redirect(request_dict: dict[str, Any], operation: Any, **_: Any) -> None:

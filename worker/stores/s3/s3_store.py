@@ -18,22 +18,20 @@ from worker.stores.blob_values import (
     PutReceipt,
 )
 from worker.stores.capabilities import Capabilities, Capability
+from worker.stores.s3.access_lists import AccessLists, acl_refusals
 from worker.stores.s3.bodies import S3Reader, request_body
+from worker.stores.s3.option_params import WriteDefaults, blob_options, option_params, tag_params, uncopied_params
 from worker.stores.s3.request_params import (
     Params,
-    WriteDefaults,
     answered_at,
     blob_head,
-    blob_options,
     checksum_params,
     condition_params,
     content_length,
     key_entries,
     next_marker,
-    option_params,
     put_receipt,
     sent_etag,
-    tag_params,
     without_none,
 )
 from worker.stores.s3.s3_bucket import S3Bucket
@@ -62,6 +60,7 @@ class S3Store:
         encrypt: bool = False,
         keyid: str | None = None,
         storageclass: str | None = None,
+        acl: Literal["keep", "default"] = "keep",
         limits: Limits | None = None,
         missing: Iterable[Capability] = (),
         confirmed: Iterable[Capability] = (),
@@ -75,6 +74,7 @@ class S3Store:
             encrypt: request encryption at rest: with the KMS key ``keyid``, or with the store's own key without one.
             keyid: id of the KMS key; only used with ``encrypt``.
             storageclass: of everything written; None: the store's default, and copies keep the source's.
+            acl: of copies: "keep" that of the source where it can be read, or have the bucket's "default".
             limits: of uploads and deletes; None: those of S3.
             missing: what the store is known to lack; the rest is found out by its refusals.
             confirmed: what it is known to have, and need not be probed for.
@@ -89,6 +89,7 @@ class S3Store:
         self.capabilities = Capabilities(missing, confirmed=confirmed)
         self._defaults = WriteDefaults(encrypt, keyid, storageclass)
         self._bucket = S3Bucket(access, bucket, checksum=checksum, capabilities=self.capabilities)
+        self._acls = AccessLists(self._bucket, are_kept=acl == "keep")
         uploads = S3Uploads(self._bucket, self._defaults)
         self.create_upload = uploads.create_upload
         self.upload_part = uploads.upload_part
@@ -125,7 +126,8 @@ class S3Store:
             return answer
 
         optional = {Capability.CHECKSUM: checksum_params(checksum), Capability.TAGGING: tag_params(options)}
-        return put_receipt(self._bucket.optional.send("put", send, optional))
+        with acl_refusals(bool(options and options.acl)):
+            return put_receipt(self._bucket.optional.send("put", send, optional))
 
     def get(self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None) -> S3Reader:
         byte_range = (
@@ -155,7 +157,7 @@ class S3Store:
 
     def options_of(self, key: str, *, with_tags: bool = True) -> BlobOptions:
         head = self._bucket.head_object(key)
-        return blob_options(head, self._tags(key) if with_tags else None)
+        return blob_options(key, head, tags=self._tags(key) if with_tags else None, acl=self._acls.of(key))
 
     def _tags(self, key: str) -> dict[str, str]:
         try:
@@ -182,9 +184,10 @@ class S3Store:
             params |= option_params(options) | {"MetadataDirective": "REPLACE"}
             directive = {"TaggingDirective": "COPY" if options.tags is None else "REPLACE"}
             optional[Capability.TAGGING] = tag_params(options) | directive
-        elif not self._defaults.cover_all:
-            # S3 copies metadata and tags by itself, but neither storage class nor encryption.
-            options = blob_options(self._bucket.head_object(source_key), {})
+        else:
+            # S3 copies metadata and tags by itself, but not the rest.
+            options = self.options_of(source_key, with_tags=False)
+            params |= uncopied_params(options)
         params |= self._defaults.params(options)
         source = self._bucket.copy_source(source_key)
 
@@ -195,7 +198,8 @@ class S3Store:
                 )
             return answer
 
-        answer = self._bucket.optional.send("copy", send, optional)
+        with acl_refusals(bool(options.acl)):
+            answer = self._bucket.optional.send("copy", send, optional)
         return put_receipt(answer | answer.get("CopyObjectResult", {}))
 
     # --- many keys ---------------------------------------------------------------------------------------------------

@@ -7,20 +7,19 @@ from typing import Final
 from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
 from worker.stores.capabilities import Capability
+from worker.stores.s3.access_lists import acl_refusals
 from worker.stores.s3.bodies import request_body
+from worker.stores.s3.option_params import WriteDefaults, option_params, tag_params
 from worker.stores.s3.request_params import (
     Params,
-    WriteDefaults,
     abort_days,
     checksum_params,
     condition_params,
     next_marker,
-    option_params,
     part_params,
     part_receipt,
     put_receipt,
     sent_etag,
-    tag_params,
     upload_id_of,
     whole_blob_params,
     without_none,
@@ -52,7 +51,8 @@ class S3Uploads:
         algorithm = self._bucket.algorithm
         declared = {"ChecksumAlgorithm": algorithm, "ChecksumType": "FULL_OBJECT"} if algorithm else {}
         optional = {Capability.CHECKSUM: declared, Capability.TAGGING: tag_params(options)}
-        return upload_id_of(self._bucket.optional.send("create_upload", send, optional))
+        with acl_refusals(bool(options and options.acl)):
+            return upload_id_of(self._bucket.optional.send("create_upload", send, optional))
 
     def upload_part(
         self, key: str, upload_id: str, part_number: int, body: Body | bytes, *, checksum: str | None = None
