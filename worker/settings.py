@@ -6,6 +6,7 @@ stated here and nowhere else.
 
 import os
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -22,6 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -35,8 +37,14 @@ from worker.parameters import DriverParameters, configuration_error
 from worker.units import GIB, MIB
 
 PREFIX: Final = "BLOBFERRY_"
-#: Variables that are no settings: Kubernetes sets some for a service named blobferry, the tests set others.
-FOREIGN: Final = re.compile(r"BLOBFERRY_(SERVICE_.*|PORT.*|CONFIG|TEST_.*)")
+#: Variables that are no settings: one names the file, the tests set others.
+FOREIGN: Final = re.compile(r"BLOBFERRY_(CONFIG|TEST_.*)")
+#: What Kubernetes sets in every pod for a service that is named blobferry or blobferry-something, as NAME=value.
+#: Source: Kubernetes, "Service", environment variables; pkg/kubelet/envvars/envvars.go
+SERVICE_LINK: Final = re.compile(
+    r"BLOBFERRY_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=.*|PORT=(tcp|udp|sctp)://.*"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?=.*)"
+)
 
 
 class _Section(BaseModel):
@@ -168,8 +176,16 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Variables override the file; there are no other sources."""
-        path = os.environ.get("BLOBFERRY_CONFIG")
-        return (env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)) if path else (env_settings,)
+        variables, path = _Variables(settings_cls), os.environ.get("BLOBFERRY_CONFIG")
+        return (variables, TomlConfigSettingsSource(settings_cls, toml_file=path)) if path else (variables,)
+
+
+class _Variables(EnvSettingsSource):
+    """Variables that are settings. The links of a service named blobferry-storages--x would look like some."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        links = {name.lower() for name in os.environ if _is_foreign(name)}
+        return {name: value for name, value in super()._load_env_vars().items() if name.lower() not in links}
 
 
 @cache
@@ -189,8 +205,12 @@ def load_settings() -> Settings:
     return settings
 
 
+def _is_foreign(name: str) -> bool:
+    return bool(FOREIGN.fullmatch(name) or SERVICE_LINK.fullmatch(f"{name}={os.environ[name]}"))
+
+
 def _refuse_unknown_variables() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
-        if name.startswith(PREFIX) and not FOREIGN.fullmatch(name) and name.split("__")[0] not in known:
+        if name.startswith(PREFIX) and not _is_foreign(name) and name.split("__")[0] not in known:
             raise ConfigurationError(name, f"is an unknown setting; known settings: {', '.join(sorted(known))}")

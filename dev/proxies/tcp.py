@@ -17,10 +17,11 @@ from typing import Final, TypeVar
 from dev.process import free_port
 from dev.proxies.cut_points import Trap, Watch
 
-__all__ = ["Upstream", "Wire", "wire"]
+__all__ = ["Upstream", "Wire", "laid", "wire"]
 
 Upstream = tuple[str, int] | Path
 T = TypeVar("T")
+AnyWire = TypeVar("AnyWire", bound="Wire")
 
 PIECE: Final = 256 * 1024  #: bytes
 BACKLOG: Final = 128
@@ -220,7 +221,13 @@ class Wire:
 @contextmanager
 def wire(upstream: Upstream) -> Iterator[Wire]:
     """A wire from a free port of 127.0.0.1 to ``upstream``: host and port, or the path of a unix socket."""
-    running = Wire(upstream)
+    with laid(Wire(upstream)) as running:
+        yield running
+
+
+@contextmanager
+def laid(running: AnyWire) -> Iterator[AnyWire]:
+    """The wire, which runs within the block."""
     thread = threading.Thread(target=running._loop.run_forever, name="wire")
     thread.start()
     try:

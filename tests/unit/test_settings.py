@@ -173,15 +173,52 @@ def test_an_unknown_variable_is_refused_with_those_that_there_are(name: str, ref
     assert "BLOBFERRY_DATABASE_URL" in str(error)
 
 
-def test_variables_that_kubernetes_injects_for_a_service_of_our_name_are_ignored(load: Load) -> None:
-    load(
-        {
-            "BLOBFERRY_SERVICE_HOST": "10.0.0.1",
-            "BLOBFERRY_SERVICE_PORT_HTTP": "80",
-            "BLOBFERRY_PORT": "tcp://10.0.0.1:80",
-            "BLOBFERRY_PORT_80_TCP_ADDR": "10.0.0.1",
-        }
-    )
+LINKS: list[tuple[str, str]] = [  # of services, as kubelet sets them: names behind BLOBFERRY_, and values
+    ("SERVICE_HOST", "10.0.0.1"),
+    ("SERVICE_PORT", "80"),
+    ("SERVICE_PORT_HTTP", "80"),
+    ("PORT", "tcp://10.0.0.1:80"),
+    ("PORT_80_TCP", "tcp://10.0.0.1:80"),
+    ("PORT_80_TCP_ADDR", "10.0.0.1"),
+    ("PORT_53_UDP", "udp://10.0.0.1:53"),
+    ("PORT_53_UDP_PROTO", "udp"),
+    ("PORT_9899_SCTP_PORT", "9899"),
+    ("REDIS_SERVICE_HOST", "fd00::7"),
+    ("REDIS_PORT", "tcp://[fd00::7]:6379"),
+    ("REDIS_MASTER_0_PORT", "sctp://10.0.0.7:6379"),
+    ("WORKER_SERVICE_PORT_METRICS", "9100"),
+    ("WORKER_SERVICE_PORT_HTTP_2", "9100"),
+    ("FLOWER_PORT_5555_TCP_ADDR", "10.0.0.9"),
+    ("DATABASE_URL_SERVICE_HOST", "10.0.0.9"),
+    ("SERVICE_SERVICE_HOST", "10.0.0.9"),
+    ("PORT_PORT", "tcp://10.0.0.9:1"),
+    ("_REDIS_SERVICE_HOST", "10.0.0.9"),
+    ("STORAGES__DEFAULT_SERVICE_HOST", "10.0.0.9"),
+    ("TRANSFER__X_PORT", "tcp://10.0.0.9:1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), LINKS)
+def test_a_variable_that_kubernetes_sets_for_a_service_is_ignored(name: str, value: str, load: Load) -> None:
+    assert load({f"BLOBFERRY_{name}": value}) == load({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_SERVICE_HOSTS", "10.0.0.1"),
+        ("SERVICE_NAME", "blobferry"),
+        ("BROKER_PORT", "6379"),  # a link's value is an address
+        ("DATABASE_HOST", "10.0.0.1"),
+        ("PORT_80_HTTP", "tcp://10.0.0.1:80"),
+        ("REDIS_SERVICE_PORTS", "80"),
+        ("REDIS_PORT_TCP_ADDR", "10.0.0.1"),
+        ("SOURCES__PORT", "tcp"),
+    ],
+)
+def test_a_name_that_only_resembles_a_service_link_is_refused(name: str, value: str, load: Load) -> None:
+    with pytest.raises(ConfigurationError):
+        load({f"BLOBFERRY_{name}": value})
 
 
 @pytest.mark.parametrize(

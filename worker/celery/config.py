@@ -44,7 +44,11 @@ def celery_config(settings: Settings) -> dict[str, Any]:
             "unacked_restore_throttle": 1,
             "health_check_interval": 20,
         },
-        "result_backend_transport_options": {"visibility_timeout": max(1800, int(4 * slice_seconds))},
+        "result_backend_transport_options": {
+            "visibility_timeout": max(1800, int(4 * slice_seconds)),
+            # An error answer, READONLY during a failover for example, is over soon, as an absence is.
+            "additional_connection_errors": ("redis.exceptions.ResponseError",),
+        },
         "redis_socket_timeout": BROKER_TIMEOUTS["socket_timeout"],
         "redis_socket_connect_timeout": BROKER_TIMEOUTS["socket_connect_timeout"],
         "redis_socket_keepalive": True,

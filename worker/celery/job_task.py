@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any, Final
 
-from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks.arguments import check_job_id
@@ -18,6 +17,7 @@ from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
 from blobferry.messages.job_messages import publish
 from models import queries
 from worker.celery.bare_task import is_publish_seq, make_row
+from worker.celery.result_backend import is_reported
 from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
@@ -88,7 +88,7 @@ class JobTask(StrictTask):
             job, ended_long_ago = queries.find_ended(session, self.request.id, REPORT_ENDED_AFTER)
         if job is None or not (ended_long_ago or job.publish_seq == self.request.get(SEQ_HEADER)):
             return NotClaimed()
-        if self.backend.get_state(job.id) in states.READY_STATES:
+        if is_reported(self.backend, job.id):
             return NotClaimed()
         if job.state == JobState.FAILED:
             return Finished(error=ENDINGS.get(job.error_code or "", JobError)(job.error_message or ""))

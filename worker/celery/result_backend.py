@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Callable
 from functools import wraps
+from itertools import chain
 from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, states
 from celery.exceptions import BackendError
 
 logger = logging.getLogger(__name__)
@@ -22,10 +23,25 @@ class ResultTolerantApp(Celery):  # type: ignore[misc]
 
     def _get_backend(self) -> Any:
         backend = super()._get_backend()
-        away = (OSError, BackendError, *getattr(backend, "connection_errors", ()))
+        away = _away(backend)
         for name in _STORING:
             setattr(backend, name, _logged(getattr(backend, name), away))
         return backend
+
+
+def _away(backend: Any) -> tuple[type[Exception], ...]:
+    """What a backend raises that cannot be reached, or that refuses (READONLY, OOM, NOPERM and the like)."""
+    errors = (getattr(backend, name, ()) for name in ("connection_errors", "channel_errors"))
+    return (OSError, BackendError, *chain.from_iterable(errors))
+
+
+def is_reported(backend: Any, task_id: str) -> bool:
+    """Whether the backend holds the end of the task; True if it cannot say, since then it could not store it either."""
+    try:
+        return backend.get_state(task_id) in states.READY_STATES
+    except _away(backend) as error:
+        logger.warning("result backend does not answer", extra={"job_id": task_id, "reason": repr(error)})
+        return True
 
 
 def _logged(store: Callable[..., Any], away: tuple[type[Exception], ...]) -> Callable[..., Any]:
