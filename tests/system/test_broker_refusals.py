@@ -1,17 +1,16 @@
 """A broker that answers commands with an error: no worker ends, and jobs go on when it is over."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import psutil
 import pytest
 import redis
 
 from dev.proxies.redis_gate import RedisGate, redis_gate
-from dev.services import Postgres, S3Service, Valkey
-from dev.stack import Worker
+from dev.services import Valkey
+from dev.stack import Stack, Worker
 from dev.waiting import wait_until
-from tests.system.recorded_stack import LASTING_BROKER, LONG_LEASE, Scene, lasting_stack, recorded
+from tests.system.recorded_stack import LONG_LEASE, Scene, recorded
 
 #: Source: Redis, src/server.c createSharedObjects, src/acl.c, src/cluster.c, src/replication.c; Valkey has the same.
 REFUSALS = [
@@ -43,15 +42,12 @@ def gate(broker: Valkey) -> Iterator[RedisGate]:
 
 
 @pytest.fixture(scope="module")
-def scene_and_worker(
-    broker: Valkey, s3: S3Service, postgres_server: Postgres, gate: RedisGate, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Scene, Worker]]:
+def scene_and_worker(lasting_stack: Stack, gate: RedisGate) -> Iterator[tuple[Scene, Worker]]:
     """One worker for all refusals, with its broker behind the gate."""
-    with ExitStack() as services:
-        stack = services.enter_context(lasting_stack(broker, s3, postgres_server, tmp_path_factory.mktemp("refusals")))
-        url = f"redis://127.0.0.1:{gate.port}/{LASTING_BROKER}"
-        scene = services.enter_context(recorded(stack, settings=LONG_LEASE, broker_url=url))
-        yield scene, services.enter_context(scene.stack.worker())
+    database = lasting_stack.broker_url.rpartition("/")[2]
+    url = f"redis://127.0.0.1:{gate.port}/{database}"
+    with recorded(lasting_stack, settings=LONG_LEASE, broker_url=url) as scene, scene.stack.worker() as worker:
+        yield scene, worker
 
 
 def is_alive(worker: Worker, pid: int) -> bool:
