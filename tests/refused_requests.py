@@ -3,7 +3,13 @@
 from typing import Any, Final, NamedTuple
 
 from blobferry.checks.arguments import MAX_CONTENT, MAX_OFFSET
-from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, UnsupportedMethodError
+from blobferry.errors import (
+    ArgumentTypeError,
+    InvalidOffsetError,
+    InvalidPathError,
+    InvalidRequestError,
+    UnsupportedMethodError,
+)
 
 FILE: Final = "file:///srv/a"
 CONTENTS: Final = {"base64": "AA=="}
@@ -50,9 +56,7 @@ REFUSED: Final = (
         f"invalid offset {MAX_OFFSET + 1} for '/a'",
         ["write", FILE, "/a", "--offset", str(MAX_OFFSET + 1)],
     ),
-    Refused(
-        "write_stream", {"path": "/a", "source": FILE, "offset": "1"}, InvalidRequestError, "offset: needs a whole"
-    ),
+    Refused("write_stream", {"path": "/a", "source": FILE, "offset": "1"}, ArgumentTypeError, "offset: needs a whole"),
     Refused(
         "write_stream",
         {"path": "/a", "source": "http://user:s3cret@h/a?sig=s3cret#s3cret"},
