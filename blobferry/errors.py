@@ -3,6 +3,7 @@
     BlobferryError
     ├── ConfigurationError              a setting or a driver parameter is wrong; names it
     ├── InvalidRequestError             an argument is unknown, of the wrong type or too large
+    │   ├── ArgumentTypeError           a TypeError as well, as the others are ValueErrors
     │   ├── InvalidPathError
     │   ├── InvalidOffsetError
     │   └── UnsupportedMethodError
@@ -58,11 +59,19 @@ backend make, returns an equal error.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
+
+from blobferry.redaction import short_repr
 
 #: Codes of a store for a key that it failed to delete, if another try may delete it.
 PASSING_CODES: Final = frozenset(
     {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
+)
+
+_LONGEST_PATH: Final = 2_048  #: characters of an invalid path that its message shows
+_LETTERS: Final = (
+    "its components hold ASCII letters, digits, '.', '_' and '-' (keys = \"registry\"; \"any\" takes others)",
+    'its components hold no control characters (keys = "any")',
 )
 
 
@@ -105,20 +114,29 @@ class ConfigurationError(BlobferryError, code="configuration"):
     template = "{name}: {problem}"
 
 
-class InvalidRequestError(BlobferryError, code="invalid_request"):
+class InvalidRequestError(BlobferryError, ValueError, code="invalid_request"):
     """An argument of an operation cannot be used; nothing was done."""
+
+
+class ArgumentTypeError(InvalidRequestError, TypeError, code="argument_type"):
+    """An argument of an operation has another type than it needs; nothing was done."""
 
 
 @dataclass(eq=False, repr=False)
 class InvalidPathError(InvalidRequestError, code="invalid_path"):
-    """The path breaks the path rules."""
+    """The path, which is the caller's own, breaks the rules that ``keys`` of the storage sets."""
 
-    path: str
+    path: Any
     driver: str = ""
+    keys: str = "registry"
     template = (
-        "invalid path {path!r}: a path is absolute, its components hold ASCII letters, digits, '.', '_' and '-', "
-        "none is empty, '.' or '..', and its key has at most 1,024 bytes"
+        "invalid path {}: a path is absolute, {}, none is empty, '.' or '..', and its key has at most 1,024 bytes"
     )
+
+    def __str__(self) -> str:
+        is_short = isinstance(self.path, str) and len(self.path) <= _LONGEST_PATH
+        shown = repr(self.path) if is_short else short_repr(self.path)
+        return (f"{self.driver}: " if self.driver else "") + self.template.format(shown, _LETTERS[self.keys == "any"])
 
 
 @dataclass(eq=False, repr=False)

@@ -8,7 +8,13 @@ import pytest
 
 from blobferry.checks.arguments import MAX_CONTENT, MAX_OFFSET
 from blobferry.contract import check_request
-from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, UnsupportedMethodError
+from blobferry.errors import (
+    ArgumentTypeError,
+    InvalidOffsetError,
+    InvalidPathError,
+    InvalidRequestError,
+    UnsupportedMethodError,
+)
 
 FILE: Final = "file:///srv/a"
 CONTENTS: Final = {"base64": "AA=="}
@@ -52,7 +58,7 @@ REFUSED: Final = (
     writing("a", -1, "invalid path 'a'", InvalidPathError),
     writing("/a", -1, "invalid offset -1 for '/a'", InvalidOffsetError),
     writing("/a", MAX_OFFSET + 1, f"invalid offset {MAX_OFFSET + 1} for '/a'", InvalidOffsetError),
-    Refused("write_stream", {"path": "/a", "source": FILE, "offset": "1"}, "offset: needs a whole"),
+    Refused("write_stream", {"path": "/a", "source": FILE, "offset": "1"}, "offset: needs a whole", ArgumentTypeError),
     Refused("write_stream", {"path": "/a", "source": SECRET}, "source: an http: URL", typed=f"write '{SECRET}' /a"),
     Refused("read_stream", {"path": "/", "dest": FILE}, "'/'", InvalidPathError, f"read / {FILE}"),
     Refused(

@@ -10,7 +10,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from blobferry.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, UnsupportedMethodError
+from blobferry.errors import (
+    ArgumentTypeError,
+    InvalidOffsetError,
+    InvalidPathError,
+    InvalidRequestError,
+    UnsupportedMethodError,
+)
 from blobferry.redaction import short_repr
 
 MAX_JOB_ID: Final = 155  #: characters; what Celery's own result tables allow a task id
@@ -86,8 +92,13 @@ check_storage: Final = _check(
     "the name of a configured storage (lower-case letters, digits, '_')",
     lambda value: isinstance(value, str) and _STORAGE.fullmatch(value) is not None,
 )
-#: ``check_offset_range`` checks the range, because its error names the path.
-check_offset: Final = _check("a whole number of bytes", _is_whole)
+
+
+def check_offset(name: str, value: Any) -> Any:
+    """A whole number of bytes; ``check_offset_range`` checks the range, because its error names the path."""
+    if not _is_whole(value):
+        raise ArgumentTypeError(f"{name}: needs a whole number of bytes, got {short_repr(value)}")
+    return value
 
 
 def check_job_id(job_id: Any) -> str:
@@ -100,7 +111,7 @@ def check_job_id(job_id: Any) -> str:
 def check_path(path: Any) -> str:
     """Return the path if it can name a blob: absolute, plain components, none of them ``.`` or ``..``."""
     if not isinstance(path, str) or not _PATH.fullmatch(path) or len(path) > MAX_KEY_BYTES:
-        raise InvalidPathError(_shortened(path))
+        raise InvalidPathError(path)
     if any(component in (".", "..") for component in path.split("/")):
         raise InvalidPathError(path)
     return path
@@ -135,6 +146,8 @@ def check_contents(name: str, value: Any) -> dict[str, str]:
             with memoryview(value) as view:
                 _check_size(name, view.nbytes)
                 contents = view.tobytes()
+        except InvalidRequestError:
+            raise
         except (TypeError, ValueError, BufferError):
             kind = type(value).__name__
             raise InvalidRequestError(f'{name}: needs bytes or {{"base64": "…"}}, got a {kind}') from None

@@ -1,6 +1,7 @@
 """get_content and put_content: whole blobs, in memory."""
 
 import array
+import io
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -89,6 +90,16 @@ def test_options_of_a_put_are_the_blobs(driver: Driver, size: int) -> None:
     driver.put_content("/a", data(size), options=BlobOptions(content_type="text/css", metadata={"a": "1"}))
     head = driver.store.head(driver.key("/a"))
     assert (head.content_type, head.metadata) == ("text/css", {"a": "1"})
+
+
+@cases("size", [0, 3 * PART], [10])
+@pytest.mark.every_run_on("moto", "swift")
+def test_a_blob_without_a_content_type_is_an_octet_stream(driver: Driver, size: int) -> None:
+    driver.put_content("/put", data(size))
+    driver.write_stream("/written", 0, io.BytesIO(data(size)), options=BlobOptions(metadata={"a": "1"}))
+    driver.write_stream("/behind-a-gap", 7, io.BytesIO(data(size)))
+    for path in ("/put", "/written", "/behind-a-gap"):
+        assert driver.head(path).content_type == "application/octet-stream"
 
 
 def test_a_put_without_options_carries_no_metadata(driver: Driver) -> None:

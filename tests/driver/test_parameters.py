@@ -141,3 +141,18 @@ def test_a_blob_can_be_the_source_of_another_storage(tmp_path: Path, engine: Eng
             runtime.open_source("blob://default/from/nowhere")
         with pytest.raises(ConfigurationError, match=r"storages\.nowhere"):
             runtime.open_source("blob://nowhere/from/here")
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("NONE", None),
+        ("none", None),
+        ("", None),
+        (None, None),
+        ("standard", "STANDARD"),
+        ("GLACIER_IR", "GLACIER_IR"),
+    ],
+)
+def test_no_storage_class_is_none_as_in_the_registry(given: str | None, used: str | None) -> None:
+    assert DriverParameters.parse({"bucket": "b", "region": "r", "storageclass": given}).storageclass == used

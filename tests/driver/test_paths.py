@@ -1,6 +1,8 @@
 """The rules for paths: what is taken, what is refused, and in which order. For a bad one no request is sent."""
 
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ from tests.doubles import RecordingStore
 from tests.driver.blobs_and_readers import MakeDriver, Reading, content, data, keys, put
 from tests.driver.store_kinds import PART, at_home, cases
 from worker.driver import Driver
-from worker.errors import InvalidOffsetError, InvalidPathError, PathNotFoundError
+from worker.errors import InvalidOffsetError, InvalidPathError, InvalidRequestError, PathNotFoundError
+from worker.transfer.sources.source import MemorySource
 
 pytestmark = pytest.mark.no_cover
 
@@ -86,8 +89,7 @@ def check_refused(recorded: RecordingStore, driver: Driver, path: Any, *operatio
     for operation in operations:
         with pytest.raises(InvalidPathError) as caught:
             operation(driver, path)
-        shown = path if isinstance(path, str) else repr(path)
-        assert (caught.value.path, caught.value.driver) == (shown, recorded.name)
+        assert (caught.value.path, caught.value.driver) == (path, recorded.name)
         assert str(caught.value).startswith(f"{recorded.name}: ")
     assert recorded.calls == []
 
@@ -100,6 +102,15 @@ def test_an_invalid_path_is_refused_by_every_operation_and_no_request_is_sent(
     recorded: RecordingStore, on: MakeDriver, path: Any
 ) -> None:
     check_refused(recorded, on(recorded), path, *OPERATIONS.values())
+
+
+@at_home
+@pytest.mark.parametrize("path", ["/" + "a" * 100_000, "b" * 100_000], ids=["too long", "and relative"])
+def test_the_error_has_the_callers_path_whole_and_its_message_does_not(driver: Driver, path: str) -> None:
+    with pytest.raises(InvalidPathError) as caught:
+        driver.get_content(path)
+    assert caught.value.path is path
+    assert len(str(caught.value)) < 1_000
 
 
 @at_home
@@ -125,6 +136,69 @@ def test_the_path_is_checked_before_the_offset(driver: Driver, path: str) -> Non
         driver.write_stream(path, -1, Reading(b"x"))
     with pytest.raises(InvalidPathError):
         driver.read_stream(path, -1)
+
+
+NO_OFFSETS = [True, False, 0.0, 1.5, float("nan"), "0", "", b"0", None, [0], 1j, Decimal(1), Fraction(1)]
+
+
+@at_home
+@pytest.mark.parametrize("offset", NO_OFFSETS, ids=repr)
+def test_an_offset_of_another_type_is_a_type_error_before_anything_is_read(
+    recorded: RecordingStore, on: MakeDriver, offset: Any
+) -> None:
+    reader = Reading(b"x")
+    calls: list[Callable[[Driver], object]] = [
+        lambda driver: driver.write_stream("/a", offset, reader),
+        lambda driver: driver.write_stream("/a", offset, MemorySource(memoryview(b"x"))),
+        lambda driver: driver.read_stream("/a", offset),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="/a: offset: needs a whole number of bytes, got ") as caught:
+            call(on(recorded))
+        assert isinstance(caught.value, InvalidRequestError)
+        assert caught.value.total_read == 0
+    assert (recorded.calls, reader.calls) == ([], 0)
+
+
+class Whole:
+    """A whole number of another library, such as numpy."""
+
+    def __index__(self) -> int:
+        return 2
+
+
+def test_a_whole_number_of_another_library_is_an_offset(driver: Driver) -> None:
+    driver.put_content("/a", b"old")
+    offset: Any = Whole()
+    assert driver.write_stream("/a", offset, Reading(b"new")) == 3
+    with driver.read_stream("/a", offset) as stream:
+        assert stream.read() == b"new"
+
+
+WRONG: dict[str, Callable[[Driver, Any], object]] = {
+    "a path": lambda driver, wrong: driver.stat("a"),
+    "an offset": lambda driver, wrong: driver.read_stream("/a", -1),
+    "an offset of too many digits": lambda driver, wrong: driver.write_stream("/a", 10**5_000, Reading(b"")),
+    "a method": lambda driver, wrong: driver.url_for("/a", {"method": "PUT"}),
+    "an expiry": lambda driver, wrong: driver.url_for("/a", {"expiry": wrong}),
+    "an option": lambda driver, wrong: driver.url_for("/a", {"x": 1}),
+    "no options": lambda driver, wrong: driver.url_for("/a", wrong),
+    "a list of options": lambda driver, wrong: driver.url_for("/a", ["method"]),  # type: ignore[arg-type]
+    "contents": lambda driver, wrong: driver.put_content("/a", wrong),
+    "a reader": lambda driver, wrong: driver.write_stream("/a", 0, wrong),
+}
+
+
+@at_home
+@pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
+def test_a_wrong_argument_is_a_value_error_or_a_type_error_that_can_be_shown(
+    recorded: RecordingStore, on: MakeDriver, call: Callable[[Driver, Any], object]
+) -> None:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call(on(recorded), 5)
+    assert isinstance(caught.value, InvalidRequestError)
+    assert 0 < len(str(caught.value)) < 500
+    assert recorded.calls == []
 
 
 def test_the_offset_of_a_read_is_checked_before_the_blob_is_looked_for(

@@ -154,3 +154,25 @@ def test_the_ladder_holds_12_tib_with_no_tuning() -> None:
 def test_the_ladder_goes_on_after_the_copied_parts() -> None:
     parts = list(Ladder(16 * MIB, LIMITS, prefix_parts=9_990).parts(7 * GIB))
     assert (parts[0].number, parts[0].offset, len(parts), parts[-1].number) == (9_991, 7 * GIB, 10, 10_000)
+
+
+@pytest.mark.parametrize("max_parts", [10_000, 1_000], ids=["s3", "scaleway"])
+@pytest.mark.parametrize("equal_parts", [False, True], ids=["any sizes", "equal sizes"])
+@pytest.mark.parametrize("kept", [0, 1, 5 * MIB, TIB, 4 * TIB - 1, 4 * TIB, 20 * TIB, 30 * TIB, 48 * TIB])
+@pytest.mark.parametrize("gap", [0, 1, TIB, 20 * TIB])
+def test_what_a_stream_follows_fits_or_fails_before_the_first_part(
+    kept: int, gap: int, max_parts: int, equal_parts: bool
+) -> None:
+    """The bytes before those of the reader are known: all of them must have a part, with room for more."""
+    limits = Limits(max_parts=max_parts, equal_parts=equal_parts)
+    known = kept + gap + 1
+    if known > max_parts * limits.max_part_size:
+        with pytest.raises(PlanError):
+            plan_prefix(kept, part_size=16 * MIB, limits=limits, known=known)
+        return
+    plan = plan_prefix(kept, part_size=16 * MIB, limits=limits, known=known)
+    parts = list(Ladder(plan.part_size, limits, plan.prefix_parts).parts(plan.size))
+    assert plan.prefix_parts + len(parts) == max_parts
+    assert plan.size <= kept
+    assert parts[-1].offset + parts[-1].size >= known
+    assert max(part.size for part in parts) <= limits.max_part_size

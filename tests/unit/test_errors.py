@@ -21,7 +21,7 @@ from blobferry.errors import BlobferryError
 # Arguments of the classes that take more than a message.
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ConfigurationError": ("transfer.part_size", "needs at least 5 MiB"),
-    "InvalidPathError": ("/a//b", "s3"),
+    "InvalidPathError": ("/a//b", "s3", "any"),
     "InvalidOffsetError": ("/a", -1, "s3"),
     "UnsupportedMethodError": ("PUT", "s3"),
     "PathNotFoundError": ("/a", "s3"),
@@ -111,3 +111,9 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 def test_a_path_that_breaks_the_rules_is_an_invalid_request_too() -> None:
     """So a caller who only asks whether the request was wrong need not know the kinds."""
     assert issubclass(errors.InvalidPathError, errors.InvalidRequestError)
+
+
+def test_a_wrong_argument_is_what_python_calls_it() -> None:
+    assert issubclass(errors.InvalidRequestError, ValueError)
+    assert issubclass(errors.ArgumentTypeError, TypeError)
+    assert not issubclass(errors.PathNotFoundError, ValueError)

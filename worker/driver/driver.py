@@ -11,10 +11,11 @@ from worker.driver.delete_moved import delete_unchanged
 from worker.driver.delete_tree import Deletion, MemoryDeletion, delete_tree
 from worker.driver.directories import children, is_directory
 from worker.driver.move_blob import copy_blob, move_blob
+from worker.driver.offsets import check_read_offset, check_write_offset
 from worker.driver.signed_urls import sign
 from worker.driver.storage import Storage
 from worker.driver.write_blob import write_at
-from worker.errors import InvalidOffsetError, PathNotFoundError
+from worker.errors import PathNotFoundError
 from worker.parameters import DriverParameters
 from worker.stores.blob_values import BlobHead, BlobOptions
 from worker.stores.open_store import open_store
@@ -97,8 +98,7 @@ class Driver:
         reconnects at the byte it had reached. It never ends early without an error.
         """
         key = self.key(path)
-        if offset < 0:
-            raise InvalidOffsetError(path, offset, self.store.name)
+        offset = check_read_offset(self.store, path, offset)
         with self._storage.not_found(path):
             return open_reader(self.store, key, offset, path)
 
@@ -126,7 +126,7 @@ class Driver:
         default in 20 minutes. A URL signed with temporary credentials also expires with them. Raises
         UnsupportedMethodError, also where blobs have no URLs; InvalidRequestError.
         """
-        return sign(self.store, self.key(path), path, options or {})
+        return sign(self.store, self.key(path), path, {} if options is None else options)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -181,9 +181,7 @@ class Driver:
             checkpoint: as for ``put_content``; only a source can be resumed.
         """
         self.key(path)  # checked before the offset
-        limits = self.store.limits
-        if not 0 <= offset <= limits.max_parts * limits.max_part_size:
-            raise InvalidOffsetError(path, offset, self.store.name)
+        offset = check_write_offset(self.store, path, offset)
         data = reader if isinstance(reader, Source) else ReaderStream.of(reader, path)
         try:
             with self._checkpoint(checkpoint) as used:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any, Final, Literal
 
-from worker.errors import InvalidRequestError, NotSupportedError, UnsupportedMethodError
+from blobferry.redaction import short_repr
+from worker.errors import ArgumentTypeError, InvalidRequestError, NotSupportedError, UnsupportedMethodError
 from worker.stores.store import Store
 
 _DEFAULT_SECONDS: Final = 20 * 60
@@ -14,6 +15,10 @@ LONGEST_LIFE: Final = timedelta(days=7)  #: Source: S3 user guide, "Sharing obje
 
 def sign(store: Store, key: str, path: str, options: Mapping[str, Any]) -> str:
     """A URL for the key; ``options`` as in Driver.url_for. Raises UnsupportedMethodError, InvalidRequestError."""
+    if not isinstance(options, Mapping):
+        raise ArgumentTypeError(
+            f"{store.name}: {path}: options: needs a mapping with 'method' and 'expiry', got {short_repr(options)}"
+        )
     for name in options:
         if name not in ("method", "expiry"):
             raise InvalidRequestError(

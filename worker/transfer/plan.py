@@ -80,14 +80,24 @@ def plan_parts(size: int, *, part_size: int, limits: Limits, prefix: int = 0, co
     return PartPlan(size, part_size, _ceil(size, part_size) if is_copy else prefix // part_size)
 
 
-def plan_prefix(prefix: int, *, part_size: int, limits: Limits) -> PartPlan:
-    """Plan the parts of a prefix that a stream of unknown length follows: at most half of all part numbers are taken.
+def plan_prefix(prefix: int, *, part_size: int, limits: Limits, known: int = 0) -> PartPlan:
+    """Plan the parts of a prefix that a stream of unknown length follows.
 
-    What fills no part is not in the plan; the stream begins with it. Raises PlanError.
+    What fills no part is not in the plan; the stream begins with it. Raises PlanError if not even the known bytes fit.
+
+    Args:
+        prefix: bytes that the store copies.
+        part_size: wanted size of the parts in bytes; larger if needed.
+        limits: those of the store.
+        known: the least number of bytes that the blob will have. They get half of all part numbers, where the largest
+            parts allow that, and the rest is left to what is not known.
     """
-    if limits.min_part_size <= prefix <= part_size and not limits.equal_parts:
+    known = max(known, prefix)
+    half = max(limits.max_parts // 2, 1)
+    most = half if known <= half * limits.max_part_size else limits.max_parts
+    if limits.min_part_size <= prefix <= part_size and not limits.equal_parts and known <= most * prefix:
         part_size = prefix
-    part_size = _fitting(prefix, part_size, limits, max(limits.max_parts // 2, 1))
+    part_size = _fitting(known, part_size, limits, most)
     count = prefix // part_size
     return PartPlan(count * part_size, part_size, count)
 

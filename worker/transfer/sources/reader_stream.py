@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Protocol, Self
 
-from worker.errors import SourceUnavailableError
+from worker.errors import ArgumentTypeError, SourceUnavailableError
 from worker.units import MIB
 
 _PIECE: Final = MIB  #: bytes per read, at most
@@ -28,9 +28,9 @@ class ReaderStream:
 
     @classmethod
     def of(cls, reader: Any, path: str) -> Self:
-        """Make the stream of a reader. Raises TypeError for any other object."""
+        """Make the stream of a reader. Raises ArgumentTypeError for any other object."""
         if not callable(getattr(reader, "read", None)):
-            raise TypeError(f"{path}: needs a reader with read(size), or a source, got {type(reader).__name__}")
+            raise ArgumentTypeError(f"{path}: needs a reader with read(size), or a source, got {type(reader).__name__}")
         return cls(reader, path)
 
     def whole(self, size: int) -> bytearray | None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
-from worker.errors import SourceUnavailableError
+from worker.errors import ArgumentTypeError, SourceUnavailableError
 
 
 @runtime_checkable
@@ -50,11 +50,11 @@ class MemorySource:
 
 
 def as_bytes(contents: Any) -> memoryview:
-    """Return a view of bytes-like contents. Raises TypeError for any other object."""
+    """Return a view of bytes-like contents. Raises ArgumentTypeError, a TypeError, for any other object."""
     try:
         view = memoryview(contents)
     except TypeError:
-        raise TypeError(f"contents must be bytes-like, not {type(contents).__name__}") from None
+        raise ArgumentTypeError(f"contents must be bytes-like, not {type(contents).__name__}") from None
     return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
 
 

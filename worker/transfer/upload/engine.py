@@ -79,7 +79,8 @@ class Engine:
             self.write(target, before.followed_by(source) if before.size else source, prefix=prefix, copying=copying)
             return
         kept = prefix.size if prefix else 0
-        plan = plan_prefix(kept, part_size=self.part_size, limits=target.store.limits)
+        known = before.size + reader.total_read
+        plan = plan_prefix(kept, part_size=self.part_size, limits=target.store.limits, known=known)
         stream = SplicedStream(before, plan.size, reader)
         pace = self._paces.of(target.store)
         write_stream(target, stream, plan, prefix, threads=self.threads, copying=copying, pace=pace)
