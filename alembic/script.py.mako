@@ -1,7 +1,7 @@
 """${message}
 
 Safe on a running system: expand first (nullable columns, or with a server default), contract in a later release.
-Create an index on a table with rows with postgresql_concurrently, outside of a transaction.
+An index on a table with rows is made, replaced and dropped by models.live_indexes, so that nobody waits for it.
 """
 
 import sqlalchemy as sa

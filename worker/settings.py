@@ -31,7 +31,7 @@ from pydantic_settings import (
 )
 
 from blobferry.sealing import Sealer, parse_keys
-from blobferry.sql.database import parse_url
+from blobferry.sql.database_url import parse_url
 from worker.errors import ConfigurationError
 from worker.parameters import DriverParameters, configuration_error
 from worker.units import GIB, MIB

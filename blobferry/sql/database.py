@@ -6,19 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DatabaseError,
-    DBAPIError,
-    NoSuchModuleError,
-    OperationalError,
-    ProgrammingError,
-)
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from blobferry.errors import ConfigurationError, UnreachableError
+from blobferry.errors import UnreachableError
+from blobferry.sql.database_url import parse_url
 
 BUSY_TIMEOUT: Final = 15.0  #: seconds that SQLite waits for another writer
 READ_ONLY: Final = "25006"  #: Source: PostgreSQL, "Error Codes", read_only_sql_transaction
@@ -28,7 +22,10 @@ _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
 def open_engine(url: str, *, pool_size: int = 5) -> Engine:
-    """An engine for a database URL; ``postgres://`` and ``postgresql://`` both mean psycopg 3.
+    """An engine for a database URL, whichever driver it names; see :mod:`blobferry.sql.database_url`.
+
+    On PostgreSQL nothing outlives a transaction on the server's side, no prepared statement and no SET, so that it may
+    be PgBouncer that answers, in transaction mode.
 
     On SQLite it uses WAL and begins every transaction with BEGIN IMMEDIATE; otherwise a transaction that reads first
     and writes later fails with SQLITE_BUSY, whatever the timeout. Safe across fork.
@@ -43,34 +40,18 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
             "keepalives_interval": 5,
             "tcp_user_timeout": 15_000,
             "target_session_attrs": "read-write",  # not a standby, after a failover
+            "prepare_threshold": None,  # a pooler gives the next transaction another server connection
         }
         options = {"pool_size": pool_size, "pool_pre_ping": True, "connect_args": timeouts}
-    try:
-        engine = create_engine(parsed, hide_parameters=True, **options)  # a source URL may hold a signature
-    except ModuleNotFoundError as error:
-        raise ConfigurationError("database_url", f"{parsed.drivername} needs the package {error.name}") from error
+    engine = create_engine(parsed, hide_parameters=True, **options)  # a source URL may hold a signature
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediate)
     else:
-        event.listen(engine, "connect", _end_idle_transactions)
+        event.listen(engine, "begin", _end_when_idle)
         event.listen(engine, "handle_error", _drop_read_only_connection)
     _engines.add(engine)
     return engine
-
-
-def parse_url(url: str) -> URL:
-    """The URL with the driver that Blobferry uses. Raises ConfigurationError; the message hides the password."""
-    try:
-        parsed = make_url(url)
-        if parsed.drivername in ("postgres", "postgresql"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        is_async = parsed.get_dialect().is_async
-    except (ArgumentError, NoSuchModuleError, ValueError):  # its text may show part of the password
-        raise ConfigurationError("database_url", "needs a SQLAlchemy URL for PostgreSQL or SQLite") from None
-    if parsed.get_backend_name() not in ("postgresql", "sqlite") or is_async:
-        raise ConfigurationError("database_url", f"{parsed.drivername}: only PostgreSQL and SQLite are supported")
-    return parsed
 
 
 @contextmanager
@@ -91,11 +72,12 @@ def reachable() -> Iterator[None]:
         raise UnreachableError(f"database: all connections of the pool are in use: {error}") from error
 
 
-def _end_idle_transactions(connection: Any, record: Any) -> None:
+def _end_when_idle(connection: Connection) -> None:
     # A host cut off in the middle of a transaction keeps its rows locked until TCP gives up, after minutes or hours.
     # Blobferry's own transactions never idle: they wait for the database only.
-    connection.execute("SET idle_in_transaction_session_timeout = 10000")  # milliseconds
-    connection.commit()
+    # LOCAL, since behind a pooler the session is also that of other programs.
+    if not _is_autocommit(connection):
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 10000")  # milliseconds
 
 
 def _drop_read_only_connection(context: ExceptionContext) -> None:
@@ -112,9 +94,13 @@ def _configure_sqlite(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-def _begin_immediate(connection: Any) -> None:
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+def _begin_immediate(connection: Connection) -> None:
+    if not _is_autocommit(connection):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _is_autocommit(connection: Connection) -> bool:
+    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
 
 
 def _forget_parents_connections() -> None:

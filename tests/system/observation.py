@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 from sqlalchemy import create_engine, text
 
 from blobferry import Client, Job
-from blobferry.sql.database import parse_url
+from blobferry.sql.database_url import parse_url
 from dev.waiting import wait_until
 
 

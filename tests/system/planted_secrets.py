@@ -15,7 +15,7 @@ import psutil
 import redis
 from sqlalchemy import create_engine, inspect, text
 
-from blobferry.sql.database import parse_url
+from blobferry.sql.database_url import parse_url
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
 

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from sqlalchemy.engine import make_url
 
-from blobferry.sql.database import open_engine
 from models import queries
 from worker.errors import ConfigurationError
 from worker.maintenance import caretaker
@@ -346,11 +344,3 @@ MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
 )
 def test_without_a_word_in_the_settings_it_is_as_promised(number: float, expected: float) -> None:
     assert number == expected
-
-
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_every_postgres_url_means_psycopg_3(scheme: str) -> None:
-    engine = open_engine(f"{scheme}://u:p@127.0.0.1:1/d")
-    assert (engine.driver, engine.dialect.name) == ("psycopg", "postgresql")
-    assert engine.url == make_url("postgresql+psycopg://u:p@127.0.0.1:1/d")
-    engine.dispose()

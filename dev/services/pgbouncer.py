@@ -1,0 +1,54 @@
+"""A real PgBouncer in transaction mode, in front of a PostgreSQL: Debian's package, or the program that is named."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from dev.process import LOOPBACK, Service, ServiceError, ServiceProcess, free_port, running, work_directory
+from dev.services.postgres_server import Postgres, _give, _owner
+
+PROGRAM_VARIABLE = "BLOBFERRY_TEST_PGBOUNCER"  #: its path, where it is not on PATH
+
+
+def pgbouncer_program() -> str | None:
+    """The path of the program; None if there is none."""
+    return os.environ.get(PROGRAM_VARIABLE) or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+
+
+@contextmanager
+def pgbouncer(server: Postgres) -> Iterator[int]:
+    """The port of a PgBouncer for every database of the server."""
+    program = pgbouncer_program()
+    if program is None:
+        raise ServiceError(f"PgBouncer cannot be started: install pgbouncer, or name it in {PROGRAM_VARIABLE}")
+    found, port = psycopg.conninfo.conninfo_to_dict(server.url), free_port()
+    with work_directory("pgbouncer") as work:
+        users, configuration = work / "users.txt", work / "pgbouncer.ini"
+        users.write_text(f'"{found["user"]}" ""\n')
+        configuration.write_text(
+            f"[databases]\n* = host={found['host']} port={found.get('port', 5432)} user={found['user']}\n"
+            f"[pgbouncer]\nlisten_addr = {LOOPBACK}\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
+            f"auth_file = {users}\npool_mode = transaction\ndefault_pool_size = 4\n"
+        )
+        owner = _owner()
+        for path in (work, users, configuration):
+            _give(path, owner)
+        process = ServiceProcess(
+            "pgbouncer",
+            [program, configuration],
+            log=Path(work, "pgbouncer.log"),
+            answers=lambda: _listens(port),
+            owner=owner,
+        )
+        with running(Service(processes=(process,))):
+            yield port
+
+
+def _listens(port: int) -> bool:
+    with socket.create_connection((LOOPBACK, port)):
+        return True
