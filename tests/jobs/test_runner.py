@@ -55,6 +55,7 @@ from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Resche
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime
+from worker.settings import RetentionSettings, RetrySettings
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 
@@ -266,14 +267,14 @@ def test_a_source_outside_of_the_roots_fails_the_job_with_nothing_uploaded(world
     for source in (tmp_path / "secret", world.file.parent / "link"):
         job_id = world.submit(arguments={"source": source.as_uri()})
         store = RecordingStore(world.memory)
-        world.run(job_id, store)
+        world.run(job_id, store, retry={"max_attempts": 1})
         assert has_ended(world, job_id, JobState.FAILED, "source_not_allowed")
         assert store.calls == []
 
 
 def test_an_unknown_storage_fails_the_job_and_is_named_with_those_there_are(world: World) -> None:
     job_id = world.submit(arguments={"storage": "archive"})
-    world.run(job_id)
+    world.run(job_id, retry={"max_attempts": 1})
     assert has_ended(world, job_id, JobState.FAILED, "configuration")
     message = str(job_row(world.database, job_id).error_message)
     assert "storages.archive" in message
@@ -617,8 +618,12 @@ def worker_with(world: World, **stores: tuple[Store, str]) -> Iterator[Runtime]:
             engine.close()
 
 
-def run_with(world: World, job_id: str, **stores: tuple[Store, str]) -> Outcome:
+def run_with(world: World, job_id: str, *, at_once: bool = False, **stores: tuple[Store, str]) -> Outcome:
+    """One run with these storages; ``at_once``: its failure is the last, and nothing is kept for a retry."""
     with worker_with(world, **stores) as runtime:
+        if at_once:
+            changed = {"retry": RetrySettings(max_attempts=1), "retention": RetentionSettings(failed_upload_seconds=0)}
+            runtime.settings = runtime.settings.model_copy(update=changed)
         return run_job(runtime, job_id)
 
 
@@ -827,7 +832,7 @@ def moved_store(what: str) -> Store:
 def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(what: str, world: World) -> None:
     job_id = half_sent(world)
     moved = moved_store(what)
-    outcome = world.run(job_id, moved)
+    outcome = world.run(job_id, moved, retry={"max_attempts": 1}, retention={"failed_upload_seconds": 0})
     assert isinstance(outcome, Finished)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("failed", "configuration")
@@ -844,7 +849,7 @@ def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(w
 
 def test_a_job_whose_root_directory_was_changed_fails_and_its_upload_is_aborted_where_it_is(world: World) -> None:
     job_id = half_sent(world)
-    assert isinstance(run_with(world, job_id, default=(world.memory, "moved")), Finished)
+    assert isinstance(run_with(world, job_id, at_once=True, default=(world.memory, "moved")), Finished)
     row = job_row(world.database, job_id)
     assert (row.state, row.error_code) == ("failed", "configuration")
     assert "rootdirectory" in str(row.error_message)
@@ -927,7 +932,8 @@ def test_a_permission_that_is_withdrawn_after_a_completion_aborts_nothing(each_w
     def refuse(called: str) -> None:
         raise PermissionDeniedError("403")
 
-    assert isinstance(each_world.run(job_id, HookedStore(each_world.memory, before=refuse)), Finished)
+    refusing = HookedStore(each_world.memory, before=refuse)
+    assert isinstance(each_world.run(job_id, refusing, retry={"max_attempts": 1}), Finished)
     assert [upload.state for upload in uploads(each_world.database, job_id)] == ["completing"]
 
 

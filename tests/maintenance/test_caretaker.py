@@ -1,5 +1,6 @@
 """The caretaker's sweep: each step for itself, and none that stops the others."""
 
+import os
 import select
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from sqlalchemy import insert
 
 from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.messages.job_messages import Message
-from models import Database, TombstoneRow
+from models import Database, TombstoneRow, queries
 from tests.doubles import (
     FaultyStore,
     blob,
@@ -34,6 +35,7 @@ from tests.models.rows import (
 from worker.celery.caretaker_process import request_line
 from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.maintenance.caretaker import AHEAD, Caretaker, Swept
+from worker.processes import WorkerProcesses
 from worker.runtime import Runtime
 from worker.settings import SweepSettings
 
@@ -303,3 +305,29 @@ def test_a_silent_broker_holds_up_a_sweep_once(each_world: World) -> None:
         Caretaker(runtime, silent).sweep()
     assert len(tried) == 1
     assert {job_row(each_world.database, job_id).state for job_id in jobs} == {"cancelled"}
+
+
+# --- which workers are alive -----------------------------------------------------------------------------------------
+
+
+def others_alive(world: World) -> int:
+    with world.database.begin() as session:
+        return queries.count_others(session, "somebody else", "storages.default")
+
+
+@pytest.mark.parametrize("runs_jobs", [True, False], ids=["jobs", "reads only"])
+def test_a_caretaker_reports_a_worker_that_runs_jobs_as_alive_until_it_signs_off(
+    runs_jobs: bool, world: World, runtime: Runtime
+) -> None:
+    processes = WorkerProcesses("cafe", os.getpid())
+    caretaker = Caretaker(runtime, lambda message: True, processes, runs_jobs=runs_jobs)
+    for _ in range(2):
+        caretaker.sweep()
+    assert others_alive(world) == int(runs_jobs)
+    caretaker.sign_off()
+    assert others_alive(world) == 0
+
+
+def test_a_caretaker_of_no_worker_reports_none(world: World, caretaker: Caretaker) -> None:
+    caretaker.sweep()
+    assert others_alive(world) == 0

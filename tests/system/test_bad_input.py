@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from dev.stack import BUCKET, Stack
@@ -47,7 +48,8 @@ def _file(incoming: Path) -> Path:
 def test_what_only_the_worker_can_see_fails_the_job_with_a_clear_error(stack: Stack) -> None:
     outside = stack.directory / "outside.bin"
     outside.write_bytes(b"secret")
-    with stack.client() as client, stack.worker():
+    no_retries = replace(stack, settings={**stack.settings, "BLOBFERRY_RETRY__MAX_ATTEMPTS": "1"})
+    with stack.client() as client, no_retries.worker():
         for name, (source, storage, code, named) in CASES.items():
             job = client.write_stream(f"/bad/{name}", source(stack.incoming, outside), storage=storage)
             job = client.wait(job.id, timeout=30)

@@ -439,6 +439,9 @@ COLUMNS = {
     "blobferry_attempts": "job_id attempt worker started_at finished_at outcome error_code bytes_sent",
     "blobferry_path_locks": "bucket path job_id",
     "blobferry_tombstones": "id finished_at",
+    "blobferry_capabilities": "store capability reason seen_at",
+    "blobferry_workers": "worker name alive_until",
+    "blobferry_lacks": "worker need name reason times met_at",
 }
 
 

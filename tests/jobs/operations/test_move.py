@@ -290,7 +290,7 @@ def test_a_missing_source_fails_the_job_with_nothing_written(dest_storage: str |
 
 def test_an_unknown_destination_storage_fails_the_job_and_is_named_with_nothing_done(world: Moving) -> None:
     job_id, recording = world.move(dest_storage="nowhere"), RecordingStore(world.memory)
-    world.run(job_id, recording)
+    world.run(job_id, recording, retry={"max_attempts": 1})
     assert has_ended(world, job_id, JobState.FAILED, "configuration")
     message = str(job_row(world.database, job_id).error_message)
     assert "storages.nowhere" in message
@@ -719,7 +719,8 @@ def test_a_destination_storage_that_was_moved_elsewhere_fails_the_job_and_its_up
     failing = FaultyStore(world.cold, "upload_part", fail_at=2, times=100)
     assert isinstance(world.run(job_id, cold=failing), Rescheduled)
     due(world, job_id)
-    world.run(job_id, cold=tiny_store(bucket="elsewhere"))
+    at_once = {"retry": {"max_attempts": 1}, "retention": {"failed_upload_seconds": 0}}
+    world.run(job_id, cold=tiny_store(bucket="elsewhere"), **at_once)
     assert has_ended(world, job_id, JobState.FAILED, "configuration")
     assert "storages.cold" in str(job_row(world.database, job_id).error_message)
     (upload,) = uploads(world.database, job_id)
