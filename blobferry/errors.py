@@ -80,6 +80,8 @@ class BlobferryError(Exception):
 
     code: ClassVar[str] = "error"
     transient: bool = False
+    #: What only this worker may lack, so that another may succeed: a name of ``blobferry.jobs.needs``; "": nothing.
+    lacks: str = ""
     #: Format of the message, over the attributes; "" where the message is the only argument.
     template: ClassVar[str] = ""
     #: Bytes that ``write_stream`` had read from its reader. To continue, take the offset from ``stat``, not from here.
@@ -107,11 +109,15 @@ class BlobferryError(Exception):
 
 @dataclass(eq=False, repr=False)
 class ConfigurationError(BlobferryError, code="configuration"):
-    """The setting or driver parameter ``name`` is missing or wrong."""
+    """The setting or driver parameter ``name`` is missing or wrong; on another worker it may be right."""
 
     name: str
     problem: str
     template = "{name}: {problem}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.lacks = self.name
 
 
 class InvalidRequestError(BlobferryError, ValueError, code="invalid_request"):

@@ -155,6 +155,7 @@ class Situation(_Value):
     waits_for: str | None  #: the job that holds, or is earlier in line for, a path that this one needs
     holder: Job | None  #: that job
     ahead: int  #: number of waiting jobs that come first
+    lacks: tuple[str, ...] = ()  #: the workers that leave it to others, and what they lack
 
     def as_json(self) -> dict[str, Any]:
         """The fields of the job and of the situation in one dict for ``json.dumps``."""

@@ -3,10 +3,23 @@
 from models.attempt import AttemptRow
 from models.base import Base
 from models.job import JobRow
+from models.lack import LackRow
+from models.living_worker import LivingWorkerRow
 from models.part import PartRow
 from models.path_lock import PathLockRow
 from models.session import Database
 from models.tombstone import TombstoneRow
 from models.upload import UploadRow
 
-__all__ = ["AttemptRow", "Base", "Database", "JobRow", "PartRow", "PathLockRow", "TombstoneRow", "UploadRow"]
+__all__ = [
+    "AttemptRow",
+    "Base",
+    "Database",
+    "JobRow",
+    "LackRow",
+    "LivingWorkerRow",
+    "PartRow",
+    "PathLockRow",
+    "TombstoneRow",
+    "UploadRow",
+]

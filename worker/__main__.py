@@ -67,7 +67,8 @@ def migrate(revision: str) -> None:
 @main.command()
 @click.option("--loop", is_flag=True, help="Sweep until SIGTERM instead of once.")
 @click.option("--of", "worker_id", hidden=True, help="Of the worker that is this process's parent.")
-def sweep(loop: bool, worker_id: str | None) -> None:
+@click.option("--runs-jobs", is_flag=True, hidden=True, help="That worker takes jobs, not reads alone.")
+def sweep(loop: bool, worker_id: str | None, runs_jobs: bool) -> None:
     """Publish due jobs, re-queue jobs of dead workers, abort uploads that no job needs."""
     configure_logging()
     settings = load_settings()
@@ -77,7 +78,8 @@ def sweep(loop: bool, worker_id: str | None) -> None:
     def send(message: Message) -> bool:
         return publish(app, message)
 
-    caretaker = Caretaker(runtime, send, processes_of_parent(worker_id) if worker_id else None)
+    processes = processes_of_parent(worker_id) if worker_id else None
+    caretaker = Caretaker(runtime, send, processes, runs_jobs=runs_jobs)
     if not loop:
         click.echo(caretaker.sweep())
         return
@@ -91,6 +93,7 @@ def sweep(loop: bool, worker_id: str | None) -> None:
     if worker_id:
         threading.Thread(target=_listen, args=(caretaker, ended), name="listener", daemon=True).start()
     caretaker.loop(ended)
+    caretaker.sign_off()
     runtime.close()
 
 

@@ -14,7 +14,7 @@ class WorkerProcesses:
     """The children of one parent process. Reads /proc, so Linux only."""
 
     def __init__(self, worker_id: str, parent: int) -> None:
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._parent = parent
         self._known = frozenset[int]()
 
@@ -27,7 +27,7 @@ class WorkerProcesses:
         """Those of the names that belong to ended children of this worker; [] if /proc does not show the parent."""
         if not Path(f"/proc/{self._parent}/stat").exists():
             return []
-        ours = [name for name in names if name.startswith(f"{self._worker_id}@")]
+        ours = [name for name in names if name.startswith(f"{self.worker_id}@")]
         return [name for name in ours if not _is_child(int(name.rpartition(":")[2]), self._parent)]
 
     def _living(self) -> frozenset[int]:

@@ -51,6 +51,16 @@ class Runtime:
             raise ConfigurationError(f"storages.{storage}", problem) from None
 
     @property
+    def worker_id(self) -> str:
+        """The id that all processes of this worker share."""
+        return self.worker.partition("@")[0]
+
+    @property
+    def worker_name(self) -> str:
+        """The worker's id and host."""
+        return self.worker.rpartition(":")[0]
+
+    @property
     def drivers(self) -> Mapping[str, Driver]:
         """The drivers of all configured storages, by name."""
         return self._drivers

@@ -28,6 +28,7 @@ def status_table(situation: Situation) -> list[tuple[str, str]]:
         *_request_rows(job),
         *_option_rows(job),
         *_time_rows(job),
+        *(("lacking", lack) for lack in situation.lacks if not job.is_final),
         *(("history", _attempt(attempt, situation)) for attempt in situation.attempts),
     ]
     return [(label, printable(value)) for label, value in rows if value]

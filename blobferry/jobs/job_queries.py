@@ -24,8 +24,10 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, UploadState
 from blobferry.jobs.job_filter import JobFilter
+from blobferry.jobs.needs import LACKING_FOR, STOP_AFTER, needs_of
 from blobferry.sql.clock import db_now
 from blobferry.sql.tables import attempts, jobs, parts, uploads
+from blobferry.sql.worker_tables import lacks, workers
 from blobferry.values import Attempt, Job, Situation, Upload
 
 _FINISHED_UPLOADS: Final = (UploadState.COMPLETED, UploadState.GONE)
@@ -124,7 +126,18 @@ def find_situation(connection: Connection, job_id: str) -> Situation | None:
         uploads=tuple(find_uploads(connection, job_id=job_id)),
         holder=None if holder is None else Job.from_row(holder),
         ahead=_ahead(connection, row),
+        lacks=_lacks(connection, row),
         **{name: row[name] for name in (*counted, *others)},
+    )
+
+
+def _lacks(connection: Connection, row: Row) -> tuple[str, ...]:
+    """The living workers that leave this job to others, each with its reason."""
+    alive = select(workers.c.worker).where(workers.c.alive_until > db_now())
+    lately = (lacks.c.met_at > db_now(-LACKING_FOR), lacks.c.times >= STOP_AFTER, lacks.c.worker.in_(alive))
+    found = select(lacks).where(lacks.c.need.in_(sorted(needs_of(row))), *lately).order_by(lacks.c.name)
+    return tuple(
+        f"{lack.name} takes no jobs that need {lack.need}: {lack.reason}" for lack in connection.execute(found)
     )
 
 

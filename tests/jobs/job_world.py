@@ -38,6 +38,8 @@ OLD = b"the old blob"
 CARRIED = BlobOptions(
     content_type="video/mp4", metadata={"title": "seven"}, tags={"team": "blue"}, headers={"Cache-Control": "no-store"}
 )
+#: Settings by which a failure is the last, and nothing is kept for a retry.
+AT_ONCE: dict[str, Any] = {"retry": {"max_attempts": 1}, "retention": {"failed_upload_seconds": 0}}
 QUICK = {"seconds": 30, "heartbeat_seconds": 0.03, "margin_seconds": 1}  #: a lease whose owner soon hears of wishes
 
 #: A test whose world is kept in SQLite, and once more in PostgreSQL.

@@ -13,7 +13,19 @@ import pytest
 from blobferry.contract import REQUEST_VERSION, JobState, UploadState
 from blobferry.messages.job_messages import Message
 from tests.doubles import FaultyStore, HookedStore, LaggingStore, LyingStore, RecordingStore, tiny_store, unfinished
-from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, FailingDatabase, SlowStore, World, at, on_each_database
+from tests.jobs.job_world import (
+    AT_ONCE,
+    KEY,
+    OLD,
+    PART,
+    PATH,
+    QUICK,
+    FailingDatabase,
+    SlowStore,
+    World,
+    at,
+    on_each_database,
+)
 from tests.models.rows import ago
 from worker import drain
 from worker.errors import ChecksumMismatchError, LeaseLostError, PermissionDeniedError, UnreachableError
@@ -171,7 +183,7 @@ def test_a_source_that_cannot_be_read_fails_the_job_with_nothing_uploaded(
 
 
 def test_an_unknown_storage_fails_the_job_and_is_named_with_those_there_are(world: World) -> None:
-    message = world.fail(world.submit(arguments={"storage": "archive"}), "configuration")
+    message = world.fail(world.submit(arguments={"storage": "archive"}), "configuration", **AT_ONCE)
     assert "storages.archive" in message
     assert "default" in message
 
@@ -480,7 +492,7 @@ def test_a_completing_upload_is_kept_when_the_error_says_nothing_about_its_compl
 @pytest.mark.parametrize("what", ["bucket", "endpoint"])
 def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(what: str, world: World) -> None:
     job_id, moved = world.half_sent(), world.moved_store(what)
-    assert "storages.default" in world.fail(job_id, "configuration", moved)
+    assert "storages.default" in world.fail(job_id, "configuration", moved, **AT_ONCE)
     (upload,) = world.uploads(job_id)
     assert (upload.state, upload.bucket, upload.endpoint) == ("aborting", "memory", "")
     assert unfinished(world.memory) == [upload.upload_id]
@@ -492,7 +504,7 @@ def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(w
 
 def test_a_job_whose_root_directory_was_changed_fails_and_its_upload_is_aborted_where_it_is(world: World) -> None:
     job_id = world.half_sent()
-    assert "rootdirectory" in world.fail(job_id, "configuration", root="moved")
+    assert "rootdirectory" in world.fail(job_id, "configuration", root="moved", **AT_ONCE)
     assert [upload.key for upload in world.uploads(job_id)] == [KEY]
     assert (list(world.memory.list_page("").entries), unfinished(world.memory)) == ([], [])
 
@@ -536,7 +548,7 @@ def test_a_permission_that_is_withdrawn_after_a_completion_aborts_nothing(world:
     def refuse(called: str) -> None:
         raise PermissionDeniedError("403")
 
-    world.fail(job_id, "permission_denied", HookedStore(world.memory, before=refuse))
+    world.fail(job_id, "permission_denied", HookedStore(world.memory, before=refuse), **AT_ONCE)
     assert [upload.state for upload in world.uploads(job_id)] == ["completing"]
 
 

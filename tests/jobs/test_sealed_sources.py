@@ -17,7 +17,7 @@ from blobferry.messages.job_messages import Message
 from blobferry.sealing import Sealer
 from tests.doubles import blob
 from tests.jobs.job_world import KEY, PATH, World
-from tests.models.rows import submit
+from tests.models.rows import ago, submit
 from tests.transfer.sources.http.http_site import Site, serving
 from worker.celery.bare_task import make_row
 from worker.jobs.runner import run_job
@@ -34,8 +34,8 @@ def site(world: World) -> Iterator[Site]:
 
 
 @contextmanager
-def worker(world: World, *keys: str) -> Iterator[Runtime]:
-    with world.worker(sources=PRIVATE) as runtime:
+def worker(world: World, *keys: str, **sections: Any) -> Iterator[Runtime]:
+    with world.worker(sources=PRIVATE, **sections) as runtime:
         runtime.sealer = Sealer(keys)
         yield runtime
 
@@ -65,17 +65,21 @@ def test_a_job_that_was_sealed_with_the_old_key_runs_while_that_is_still_listed(
 
 
 @pytest.mark.parametrize("keys", [(), (NEW,)], ids=["no key", "another key"])
-def test_a_job_whose_key_is_gone_fails_at_once_and_says_what_to_do(
+def test_a_job_whose_key_no_worker_has_fails_after_its_retries_and_says_what_to_do(
     keys: tuple[str, ...], world: World, site: Site
 ) -> None:
     arguments = {"path": PATH, "source": signed(site)}
     job_id = submit(world.database, arguments=arguments, size=None, sealer=Sealer([OLD]))
     with worker(world, *keys) as runtime:
         run_job(runtime, job_id)
+    assert world.job_row(job_id).state == "retrying", "another worker may have the key"
+    world.change(job_id, run_at=ago(1))
+    with worker(world, *keys, retry={"max_attempts": 2}) as runtime:
+        run_job(runtime, job_id)
     assert world.has_ended(job_id, JobState.FAILED, "configuration")
     row = world.job_row(job_id)
     assert "encryption_keys: " in (row.error_message or "")
-    assert len(world.attempts(job_id)) == 1
+    assert len(world.attempts(job_id)) == 2
     assert "C4NARY" not in repr([row.as_row(), *(vars(attempt) for attempt in world.attempts(job_id))])
     assert site.requests == []
 
@@ -92,7 +96,7 @@ def test_a_sealed_url_that_can_be_no_source_fails_the_job(world: World) -> None:
 def test_a_sealed_url_leads_nowhere_that_a_plain_one_may_not(world: World, tmp_path: Path) -> None:
     for inside in ("http://127.0.0.1:1/a", "file:///proc/self/environ"):
         job_id = submit(world.database, arguments={"path": PATH, "source": seal(inside, OLD)}, size=None)
-        with world.worker() as runtime:
+        with world.worker(retry={"max_attempts": 1}) as runtime:
             runtime.sealer = Sealer([OLD])
             run_job(runtime, job_id)
         assert world.has_ended(job_id, JobState.FAILED, "source_not_allowed")

@@ -1,5 +1,6 @@
 """The caretaker's sweep: each step for itself, and none that stops the others."""
 
+import os
 import select
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.models.rows import ago
 from worker.celery.caretaker_process import request_line
 from worker.errors import PermissionDeniedError, StoreUnavailableError
 from worker.maintenance.caretaker import AHEAD, Caretaker, Swept
+from worker.processes import WorkerProcesses
 from worker.runtime import Runtime
 from worker.settings import SweepSettings
 
@@ -243,3 +245,28 @@ def test_a_silent_broker_holds_up_a_sweep_once(world: World) -> None:
     world.sweep(publish=silent)
     assert len(tried) == 1
     assert {world.job_row(job_id).state for job_id in jobs} == {"cancelled"}
+
+
+# --- which workers are alive -----------------------------------------------------------------------------------------
+
+
+def others_alive(world: World) -> int:
+    return int(world.count_others("somebody else", "storages.default"))
+
+
+@pytest.mark.parametrize("runs_jobs", [True, False], ids=["jobs", "reads only"])
+def test_a_caretaker_reports_a_worker_that_runs_jobs_as_alive_until_it_signs_off(
+    runs_jobs: bool, world: World, runtime: Runtime
+) -> None:
+    processes = WorkerProcesses("cafe", os.getpid())
+    caretaker = Caretaker(runtime, lambda message: True, processes, runs_jobs=runs_jobs)
+    for _ in range(2):
+        caretaker.sweep()
+    assert others_alive(world) == int(runs_jobs)
+    caretaker.sign_off()
+    assert others_alive(world) == 0
+
+
+def test_a_caretaker_of_no_worker_reports_none(world: World, caretaker: Caretaker) -> None:
+    caretaker.sweep()
+    assert others_alive(world) == 0

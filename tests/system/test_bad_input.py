@@ -1,6 +1,7 @@
 """What only the worker can see: one clear error in the row, and nothing uploaded."""
 
 import os
+from dataclasses import replace
 
 from dev.stack import BUCKET, Stack
 
@@ -20,7 +21,8 @@ def test_what_only_the_worker_can_see_fails_the_job_with_a_clear_error(stack: St
     outside.write_bytes(b"secret")
     (stack.incoming / "link.bin").symlink_to(outside)
     (stack.incoming / "fine.bin").write_bytes(b"fine")
-    with stack.client() as client, stack.worker():
+    no_retries = replace(stack, settings={**stack.settings, "BLOBFERRY_RETRY__MAX_ATTEMPTS": "1"})
+    with stack.client() as client, no_retries.worker():
         for name, (source, storage, code, named) in CASES.items():
             url = source.format(stack.incoming.as_uri())
             job = client.wait(client.write_stream(f"/bad/{name}", url, storage=storage).id, timeout=30)

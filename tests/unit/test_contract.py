@@ -385,6 +385,8 @@ COLUMNS = {
     "blobferry_path_locks": "bucket path job_id",
     "blobferry_tombstones": "id finished_at",
     "blobferry_capabilities": "store capability reason seen_at",
+    "blobferry_workers": "worker name alive_until",
+    "blobferry_lacks": "worker need name reason times met_at",
 }
 
 

@@ -49,3 +49,15 @@ def test_the_backoff_doubles_has_jitter_and_an_end() -> None:
             delays.add(decision.delay)
         assert 0 <= min(delays) < max(delays) <= most
         assert max(delays) > most * 0.6
+
+
+def test_what_only_this_worker_may_lack_is_tried_once_on_each_of_the_others() -> None:
+    possible, certain = PermissionDeniedError("x"), PermissionDeniedError("x")
+    certain.transient = True
+    for error in (possible, certain):
+        for failures in range(5):
+            assert isinstance(decide(error, failures=failures, progressed=False, settings=SETTINGS, others=2), RetryIn)
+    assert decide(possible, failures=5, progressed=False, settings=SETTINGS, others=2) == GiveUp(resumable=False)
+    assert decide(certain, failures=5, progressed=False, settings=SETTINGS, others=2) == GiveUp(resumable=True)
+    assert decide(possible, failures=0, progressed=False, settings=SETTINGS, others=0) == GiveUp(resumable=False)
+    assert isinstance(decide(certain, failures=0, progressed=False, settings=SETTINGS, others=0), RetryIn)

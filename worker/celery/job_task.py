@@ -20,7 +20,7 @@ from worker.celery.bare_task import is_publish_seq, make_row
 from worker.celery.result_backend import is_reported
 from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
-from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
+from worker.jobs.outcome import Cancelled, Finished, LeftToOthers, NotClaimed, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.publish_due import publish_best
 from worker.runtime import Runtime, current_runtime, started_runtime
@@ -32,6 +32,7 @@ _turns: Final = count()  #: counts the picks of this process; every fifth is the
 ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
 #: Seconds after which a finished job that Celery has no result of is reported by the run that finds it.
 REPORT_ENDED_AFTER: Final = 10.0
+LEAVE_PAUSE: Final = 0.5  #: seconds after which a worker takes the next message when it has left a job to others
 REQUEUE_PAUSE: Final = 1.0  #: seconds after which a message goes back to the queue while the database is away
 
 
@@ -71,6 +72,11 @@ class JobTask(StrictTask):
             case Finished(result=result):
                 return result
             case Rescheduled(reason, when):
+                raise Retry(reason, exc=JobError(reason), when=when)
+            case LeftToOthers(reason, when):
+                time.sleep(
+                    LEAVE_PAUSE
+                )  # so that an idle worker does not snatch every message from those that can run it
                 raise Retry(reason, exc=JobError(reason), when=when)
             case Cancelled():
                 self.backend.mark_as_revoked(request.id, "cancelled", request=request)

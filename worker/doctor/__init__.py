@@ -12,7 +12,12 @@ from worker.doctor.findings import Finding, exit_status, json_report, text_repor
 from worker.doctor.guarantees import examine_store
 from worker.doctor.lacks import examine_lacks
 from worker.doctor.lifecycle import examine_lifecycle
-from worker.doctor.surroundings import examine_broker, examine_database, examine_encryption, examine_file_roots
+from worker.doctor.surroundings import (
+    examine_broker,
+    examine_database,
+    examine_encryption,
+    examine_file_roots,
+)
 from worker.driver import Driver
 from worker.runtime import Runtime
 

@@ -9,7 +9,7 @@ from sqlalchemy import select, table, text
 
 from blobferry.messages.job_messages import client_app
 from blobferry.sql.tables import VERSION_TABLE
-from models import Database
+from models import Database, queries
 from worker.doctor.findings import Finding
 from worker.errors import UnreachableError
 from worker.migrations import known_revisions
@@ -35,7 +35,23 @@ def examine_database(database: Database) -> Iterator[Finding]:
     except UnreachableError as error:
         yield Finding("database", what, "broken", str(error))
     else:
-        yield _compared(found)
+        compared = _compared(found)
+        yield compared
+        if compared.state == "ok":
+            yield from _lacking_workers(database)
+
+
+def _lacking_workers(database: Database) -> Iterator[Finding]:
+    """The workers that leave jobs to others, and what they lack."""
+    try:
+        with database.begin() as session:
+            found = queries.lacking_workers(session)
+    except UnreachableError as error:
+        yield Finding("database", "reachable", "broken", str(error))
+        return
+    for lack in found:
+        says = f"takes no jobs that need it while others can, after {lack.times} failures in a row: {lack.reason}"
+        yield Finding(f"worker {lack.name}", lack.need, "broken", says)
 
 
 def examine_broker(settings: Settings) -> Iterator[Finding]:

@@ -22,6 +22,14 @@ class Rescheduled:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftToOthers:
+    """This worker lacks what the job needs, and another one may have it; it may be claimed from ``when`` on."""
+
+    reason: str
+    when: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is final: it has succeeded with ``result``, or failed with ``error``."""
 
@@ -34,4 +42,4 @@ class Cancelled:
     """The job is final: it was cancelled."""
 
 
-Outcome = NotClaimed | Rescheduled | Finished | Cancelled
+Outcome = NotClaimed | Rescheduled | LeftToOthers | Finished | Cancelled

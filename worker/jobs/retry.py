@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from celery.utils.time import get_exponential_backoff_interval
 
-from worker.errors import BlobferryError, ConfigurationError
+from worker.errors import BlobferryError
 from worker.settings import RetrySettings
 
 
@@ -29,7 +29,7 @@ def decide(
     failures: int,
     progressed: bool,
     settings: RetrySettings,
-    past_point_of_no_return: bool = False,
+    others: int = 0,
 ) -> RetryIn | GiveUp:
     """Decide what follows a run that ended in an error.
 
@@ -38,15 +38,14 @@ def decide(
         failures: runs in a row before this one that made no progress.
         progressed: whether this run made progress; then counting and backoff start anew.
         settings: limits and backoff.
-        past_point_of_no_return: whether readers may already see the outcome.
+        others: for an error that only this worker may meet, how many living workers have not met it; each of them
+            gets a try, even if the error looks permanent from here.
     """
-    # Past the point of no return, a worker that lacks the storage must not fail the job: another worker may finish it.
-    is_misconfigured_here = past_point_of_no_return and isinstance(error, ConfigurationError)
-    if not (error.transient or is_misconfigured_here):
+    if not (error.transient or others):
         return GiveUp(resumable=False)
     failures = 1 if progressed else failures + 1
-    if failures >= settings.max_attempts:
-        return GiveUp(resumable=True)
+    if failures >= settings.max_attempts + others:
+        return GiveUp(resumable=error.transient)
     delay = get_exponential_backoff_interval(
         settings.base_seconds, failures - 1, settings.max_seconds, full_jitter=True
     )

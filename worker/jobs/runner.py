@@ -5,18 +5,23 @@ The runner knows jobs, not bytes. A run that has lost its lease writes nothing m
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
-from blobferry.contract import PAST_POINT_OF_NO_RETURN, JobState, Phase
+from sqlalchemy.orm import Session
+
+from blobferry.contract import JobState, Phase
+from blobferry.jobs.needs import needs_of
 from models import JobRow, queries
 from worker import drain
 from worker.errors import BlobferryError, LeaseLostError, UnexpectedError, UnreachableError, VerificationError
 from worker.jobs.lease import Lease, lease_clock, retry_interval
+from worker.jobs.local_lacks import blame, note_lack
 from worker.jobs.operations import OPERATIONS, JobOperation, NotVisibleError
-from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
+from worker.jobs.outcome import Cancelled, Finished, LeftToOthers, NotClaimed, Outcome, Rescheduled
 from worker.jobs.path_holds import holds_of
 from worker.jobs.retry import GiveUp, decide
 from worker.logs import job_context
@@ -28,6 +33,7 @@ from worker.transfer.stop import Interrupted
 logger = logging.getLogger(__name__)
 
 CLAIM_SECONDS: Final = 5.0  #: for so long a claim is repeated while the database is away
+LEFT_SECONDS: Final = 2.0  #: until a job is published again that this worker has left to others
 FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each Stat poll, up to LONGEST_POLL_DELAY
 LONGEST_POLL_DELAY: Final = 30.0  #: seconds
 
@@ -41,6 +47,8 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
     taken_at, job = _claim(runtime, job_id, publish_seq)
     if job is None:
         return NotClaimed()
+    if isinstance(job, LeftToOthers):
+        return job
     with (
         job_context(job_id=job.id, attempt=job.attempt),
         Lease(runtime.database, job, runtime.settings.lease, taken_at=taken_at) as lease,
@@ -51,8 +59,10 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
         return outcome
 
 
-def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, JobRow | None]:
+def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, JobRow | LeftToOthers | None]:
     """Claim the job; return the earliest time at which its lease may have begun, by the lease clock, and the job.
+
+    A job that needs what this worker lacks is left to those that may have it.
 
     The claim is repeated while the database is away: the answer to the COMMIT may have been lost.
     """
@@ -63,6 +73,10 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
         try:
             runtime.share_capabilities()
             with runtime.database.begin() as session:
+                lack = queries.leave_to_others(session, job_id, runtime.worker_id, seconds=LEFT_SECONDS)
+                if lack is not None:
+                    reason = f"left to others: this worker, {runtime.worker_name}, lacks {lack.need}: {lack.reason}"
+                    return taken_at, LeftToOthers(reason, _after(LEFT_SECONDS))
                 job = queries.claim_job(
                     session,
                     job_id,
@@ -175,7 +189,7 @@ class _Run:
         except NotVisibleError as error:
             difference = str(error)
         else:
-            self._lease.end(lambda session: queries.finish_job(session, job, result))
+            self._lease.end(lambda session: self._finish(session, result))
             return Finished(result=result)
         if not self._lease.write(lambda session: queries.poll_again(session, job, seconds)):
             raise VerificationError(f"{job.path}: Stat did not show the outcome within {seconds:g} s: {difference}")
@@ -183,14 +197,20 @@ class _Run:
         self._lease.end(lambda session: queries.release_job(session, job, JobState.VERIFYING, delay=delay))
         return Rescheduled(f"Stat does not show the outcome yet: {difference}", _after(delay))
 
+    def _finish(self, session: Session, result: Mapping[str, Any]) -> None:
+        queries.finish_job(session, self._job, result)
+        queries.forget_lacks(session, self._runtime.worker_id, needs_of(self._job.as_row()))
+
     def _failed(self, error: BlobferryError) -> Outcome:
         settings = self._runtime.settings.retry
+        blame(error, self._job, self._runtime)
+        others = note_lack(error, self._lease, self._runtime) if error.lacks else 0
         decision = decide(
             error,
             failures=self._job.failures,
             progressed=self._operation is not None and self._operation.progressed,
             settings=settings,
-            past_point_of_no_return=self._job.phase in PAST_POINT_OF_NO_RETURN,
+            others=others,
         )
         if isinstance(decision, GiveUp):
             seconds = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0

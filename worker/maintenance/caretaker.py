@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
+from socket import gethostname
 from typing import Final
 
 from blobferry.contract import FINAL_STATES
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 BATCH: Final = 100  #: rows that one step of a sweep handles at most
 LOOK_INTERVAL: Final = 0.5  #: seconds between two checks whether a child has died
+ALIVE_FOR: Final = 30.0  #: seconds without a sweep, three intervals aside, after which a worker does not count as alive
 AHEAD: Final = 4  #: published jobs per slot: enough to keep it busy, few enough to lose with the broker
 
 
@@ -48,8 +50,17 @@ class Swept:
 class Caretaker:
     """Sweeps, once or in a loop. ``processes`` are those of the worker that this caretaker belongs to, if any."""
 
-    def __init__(self, runtime: Runtime, publish: SendMessage, processes: WorkerProcesses | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        publish: SendMessage,
+        processes: WorkerProcesses | None = None,
+        *,
+        runs_jobs: bool = False,
+    ) -> None:
+        """``runs_jobs``: whether the worker does, so that others may leave jobs to it."""
         self._runtime = runtime
+        self._runs_jobs = runs_jobs and processes is not None
         self._retention = runtime.settings.retention
         self._publish = publish
         self._processes = processes
@@ -67,6 +78,7 @@ class Caretaker:
 
     def sweep(self) -> Swept:
         """Sweep once. A step that fails is logged and does not stop the others; the next sweep repeats it."""
+        self._step(self._report_alive)
         self._step(self._cancel_revoked)
         self._step(self._expire_dead_leases)
         return Swept(
@@ -111,6 +123,25 @@ class Caretaker:
             known = isinstance(error, BlobferryError)
             logger.warning("step of a sweep failed", exc_info=not known, extra={"reason": str(error)})
             return 0
+
+    def sign_off(self) -> None:
+        """Say that the worker is no longer alive. Without it, the others find out within seconds."""
+        self._step(self._forget_worker)
+
+    def _report_alive(self) -> int:
+        if not self._runs_jobs or self._processes is None:
+            return 0
+        worker, seconds = self._processes.worker_id, ALIVE_FOR + 3 * self._runtime.settings.sweep.interval_seconds
+        with self._runtime.database.begin() as session:
+            queries.report_alive(session, worker, f"{worker}@{gethostname()}", seconds)
+        return 1
+
+    def _forget_worker(self) -> int:
+        if not self._runs_jobs or self._processes is None:
+            return 0
+        with self._runtime.database.begin() as session:
+            queries.report_ended(session, self._processes.worker_id)
+        return 1
 
     def _cancel_revoked(self) -> int:
         revoked = [self._revoked.get() for _ in range(self._revoked.qsize())]

@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -245,7 +246,8 @@ def test_a_real_transfer_is_shown_on_a_terminal_in_a_pipe_and_in_json(stack: Sta
     file = stack.incoming / "a b.bin"
     file.write_bytes(os.urandom(MIB) * 100)
     variables = stack.environment()
-    with stack.worker():
+    no_retries = replace(stack, settings={**stack.settings, "BLOBFERRY_RETRY__MAX_ATTEMPTS": "1"})
+    with no_retries.worker():
         status, screen = run_on_a_terminal(variables, "write", str(file), "/x", "--wait")
         assert status == 0
         assert re.search(r"uploading +[━╸╺ ]+ +\d+% +[\d.]+/100.0 MiB +[\d.]+ MiB/s +\d\d:\d\d", screen)

@@ -22,6 +22,7 @@ from tests.doubles import (
     unfinished,
 )
 from tests.jobs.job_world import (
+    AT_ONCE,
     CARRIED,
     OLD,
     PART,
@@ -250,7 +251,7 @@ def test_a_missing_source_fails_the_job_with_nothing_written(arguments: dict[str
 
 def test_an_unknown_destination_storage_fails_the_job_and_is_named_with_nothing_done(world: Moving) -> None:
     job_id, recording = world.move(dest_storage="nowhere"), RecordingStore(world.memory)
-    message = world.fail(job_id, "configuration", recording)
+    message = world.fail(job_id, "configuration", recording, **AT_ONCE)
     assert "storages.nowhere" in message
     assert "cold, default" in message
     assert (recording.calls, world.uploads(job_id)) == ([], [])
@@ -569,7 +570,7 @@ def test_a_destination_storage_that_was_moved_elsewhere_fails_the_job_and_its_up
 ) -> None:
     job_id = world.move(dest_storage="cold")
     world.put_off(job_id, cold=FaultyStore(world.cold, "upload_part", fail_at=2, times=100))
-    assert "storages.cold" in world.fail(job_id, "configuration", cold=world.moved_store("bucket"))
+    assert "storages.cold" in world.fail(job_id, "configuration", cold=world.moved_store("bucket"), **AT_ONCE)
     (upload,) = world.uploads(job_id)
     assert (upload.state, upload.storage, upload.bucket) == ("aborting", "cold", "cold")
     assert unfinished(world.cold) == [upload.upload_id]

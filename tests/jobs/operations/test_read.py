@@ -14,7 +14,7 @@ from blobferry.contract import JobState
 from models import Database
 from models.queries import HOST_GONE
 from tests.doubles import BytesReader, DeathError, FaultyStore, HookedStore, RecordingStore, WrappedStore, blob
-from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, FailingDatabase, World, at, on_each_database
+from tests.jobs.job_world import AT_ONCE, KEY, OLD, PART, PATH, QUICK, FailingDatabase, World, at, on_each_database
 from tests.models.rows import ago
 from tests.transfer.download.test_destination import mounted, needs_mount
 from worker import drain
@@ -120,7 +120,7 @@ def test_a_destination_outside_of_the_roots_fails_the_job_with_nothing_fetched(w
     (world.file.parent / "link").symlink_to(tmp_path / "elsewhere")
     for dest in (tmp_path / "elsewhere" / "f", world.file.parent / "link" / "f", world.file.parent / "nowhere" / "f"):
         job_id, recording = world.read(dest=dest.as_uri()), RecordingStore(world.memory)
-        assert gethostname() in world.fail(job_id, "destination_not_allowed", recording)
+        assert gethostname() in world.fail(job_id, "destination_not_allowed", recording, **AT_ONCE)
         assert (recording.calls, world.uploads(job_id)) == ([], [])
     assert os.listdir(tmp_path / "elsewhere") == []
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_fails_the_job_with_nothing_fetched(
     arguments: dict[str, Any], code: str, world: Reading
 ) -> None:
     recording = RecordingStore(world.memory)
-    world.fail(world.read(**arguments), code, recording)
+    world.fail(world.read(**arguments), code, recording, **AT_ONCE)
     assert fetched(recording) == []
     assert (world.seen(), world.partials()) == (OLD, [])
 

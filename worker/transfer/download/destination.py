@@ -9,6 +9,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final, Self
 
+from blobferry.jobs.needs import directory_need
 from worker.errors import (
     BlobExistsError,
     DestinationError,
@@ -17,7 +18,7 @@ from worker.errors import (
     DestinationUnavailableError,
 )
 from worker.transfer.checkpoint import VisibleVersion
-from worker.transfer.sources.file_source import path_of, refuse_outside
+from worker.transfer.sources.file_source import path_of, perhaps_unmounted, refuse_outside
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 #: Errors that no retry mends. Any other, such as an I/O error or a stale network mount, may pass.
@@ -33,6 +34,7 @@ _REFUSED: Final = {
     errno.EFBIG,
     errno.EOPNOTSUPP,
 }
+_OF_THIS_WORKER: Final = {errno.EACCES, errno.EPERM, errno.EROFS}  #: its user, or how the directory is mounted here
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: opening a FIFO must not block
 
@@ -64,6 +66,8 @@ class FileDestination:
         refuse_outside(url, os.path.realpath(parent), roots, DestinationNotAllowedError)
         try:
             descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise perhaps_unmounted(_error(url, "open its directory", error), url, roots) from error
         except OSError as error:
             raise _error(url, "open its directory", error) from error
         try:
@@ -229,7 +233,10 @@ def _free(descriptor: int) -> int | None:
 
 def _error(url: str, action: str, error: OSError) -> DestinationError:
     kind = DestinationNotAllowedError if error.errno in _REFUSED else DestinationUnavailableError
-    return kind(f"{url}: cannot {action} on worker host {gethostname()}: {error.strerror}")
+    refused = kind(f"{url}: cannot {action} on worker host {gethostname()}: {error.strerror}")
+    if error.errno in _OF_THIS_WORKER:
+        refused.lacks = directory_need(url)
+    return refused
 
 
 def _refuse_undecodable(url: str, path: str) -> None:

@@ -3,12 +3,13 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from socket import gethostname
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from blobferry.jobs.needs import directories_of, directory_need
 from worker.errors import (
     BlobferryError,
     SourceChangedError,
@@ -16,6 +17,8 @@ from worker.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+
+Missing = TypeVar("Missing", bound=BlobferryError)
 
 
 class FileSource:
@@ -46,9 +49,12 @@ class FileSource:
                 path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
             )  # without O_NONBLOCK, a FIFO would block
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise SourceNotFoundError(f"{url}: no such file on worker host {gethostname()}") from error
+            missing = SourceNotFoundError(f"{url}: no such file on worker host {gethostname()}")
+            raise perhaps_unmounted(missing, url, roots) from error
         except PermissionError as error:
-            raise SourceNotAllowedError(f"{url}: worker host {gethostname()} may not read it") from error
+            refused = SourceNotAllowedError(f"{url}: worker host {gethostname()} may not read it")
+            refused.lacks = directory_need(url)
+            raise refused from error
         except OSError as error:
             if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
                 raise SourceNotFoundError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
@@ -92,9 +98,40 @@ def path_of(url: str) -> str:
 
 
 def refuse_outside(url: str, real_path: str, roots: Iterable[Path], error: type[BlobferryError]) -> None:
-    """Raise ``error`` unless the path, whose symlinks are resolved, is below one of the roots."""
+    """Raise ``error`` unless the path, whose symlinks are resolved, is below one of the roots.
+
+    It is transient, since the roots of another worker may be others.
+    """
     if not any(Path(real_path).is_relative_to(root) for root in roots):
         allowed = ", ".join(map(str, roots)) or "none are configured (sources.file_roots)"
-        raise error(
+        refused = error(
             f"{url}: lies outside of the allowed roots on worker host {gethostname()} (symlinks resolved): {allowed}"
         )
+        refused.lacks, refused.transient = directory_need(url), True
+        raise refused
+
+
+def perhaps_unmounted(missing: Missing, url: str, roots: Collection[Path]) -> Missing:
+    """The error of a path that is not there, with the directory that may be a mount which only this worker lacks.
+
+    A root that is not there is certainly this worker's problem, so the error is transient then. An empty directory may
+    be a mount point with nothing mounted.
+    """
+    for above in directories_of(url):
+        directory = os.path.realpath(path_of(above))
+        if os.path.isdir(directory):
+            if _is_empty(directory):
+                missing.lacks = directory_need(above)
+            break
+        if Path(directory) in roots:
+            missing.lacks, missing.transient = directory_need(above), True
+            break
+    return missing
+
+
+def _is_empty(directory: str) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False

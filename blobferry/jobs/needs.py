@@ -1,0 +1,55 @@
+"""What a job needs of the worker that runs it, and what a worker may therefore lack, by names that both spell alike."""
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from blobferry.redaction import is_sealed
+from blobferry.sealing import SETTING
+
+MAX_NEED: Final = 512  #: characters of a name, the width of the column
+STOP_AFTER: Final = 3  #: jobs in a row that failed for want of it, after which a worker leaves the next ones to others
+LACKING_FOR: Final = 300.0  #: seconds after the last of them within which it does; then it tries one job again
+
+
+def needs_of(job: Mapping[str, Any]) -> frozenset[str]:
+    """The names of what the job in this row needs: storages, directories of files, keys for a sealed URL."""
+    return frozenset(_needs(job))
+
+
+def storage_need(storage: str) -> str:
+    """The name of the need for a storage: that of its settings."""
+    return f"storages.{storage}"
+
+
+def directory_need(url: str) -> str:
+    """The name of the need for the directory of a ``file:`` URL."""
+    return _short(f"directory {urlsplit(url).path.rpartition('/')[0] or '/'}")
+
+
+def directories_of(url: str) -> Iterator[str]:
+    """The ``file:`` URLs of the directories above a file, the nearest first, each with a slash at its end."""
+    path = urlsplit(url).path
+    while path := path.rstrip("/").rpartition("/")[0]:
+        yield f"file://{path}/"
+    yield "file:///"
+
+
+def _needs(job: Mapping[str, Any]) -> Iterator[str]:
+    request = job["request"] or {}
+    source, dest = request.get("source"), request.get("dest")
+    yield storage_need(job["storage"])
+    if request.get("dest_storage"):
+        yield storage_need(request["dest_storage"])
+    if source and is_sealed(source):
+        yield SETTING
+    elif source and source.startswith("blob:"):
+        yield storage_need(urlsplit(source).netloc)
+    for url in (source, dest):
+        if url and url.startswith("file:"):
+            yield from map(directory_need, directories_of(url))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NEED else f"directory with the digest {sha256(name.encode()).hexdigest()}"
