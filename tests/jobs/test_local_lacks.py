@@ -16,8 +16,8 @@ from blobferry.jobs.needs import LACKING_FOR, STOP_AFTER
 from blobferry.sealing import Sealer
 from models import Database, LackRow, queries
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob
-from tests.jobs.job_world import KEY, PATH, World, due, has_ended
-from tests.models.rows import ago, job_row
+from tests.jobs.job_world import KEY, PATH, World
+from tests.models.rows import ago
 from worker.errors import (
     BucketNotFoundError,
     CredentialsError,
@@ -84,11 +84,11 @@ def lacks(world: World) -> list[tuple[str, str, int]]:
 def test_a_store_that_refuses_this_worker_everything_fails_no_job(error: type[StoreError], world: World) -> None:
     job_id = world.submit()
     assert isinstance(run(world, BARE, job_id, refusing(world, error)), Rescheduled)
-    assert job_row(world.database, job_id).state == "retrying"
+    assert world.job_row(job_id).state == "retrying"
     assert lacks(world) == [("bare", "storages.default", 1)]
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     assert isinstance(run(world, WHOLE, job_id), Finished)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert world.has_ended(job_id, JobState.SUCCEEDED)
     assert blob(world.memory, KEY) == world.data
 
 
@@ -117,7 +117,7 @@ def test_a_worker_without_the_root_of_a_file_fails_no_job(
     mounted(world)
     assert isinstance(outcome, Rescheduled)
     assert [need.startswith("directory ") for _, need, _ in lacks(world)] == [True]
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     assert isinstance(run(world, WHOLE, job_id), Finished)
     assert blob(world.memory, KEY) == world.data
 
@@ -132,7 +132,7 @@ def test_a_worker_without_the_root_of_a_destination_fails_no_job(
     outcome = run(world, BARE, job_id, **lacking(world))
     mounted(world)
     assert isinstance(outcome, Rescheduled)
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     assert isinstance(run(world, WHOLE, job_id), Finished)
     assert dest.read_bytes() == world.data
 
@@ -150,9 +150,9 @@ def test_an_unknown_storage_fails_no_job_of_those_that_have_it(world: World) -> 
             runtime._drivers = {"default": runtime.driver("default")}
             assert isinstance(run_job(runtime, job_id), Rescheduled)
         assert ("bare", "storages.cold", 1) in lacks(world)
-        due(world, job_id)
+        world.change(job_id, run_at=ago(1))
         run(world, WHOLE, job_id)
-        assert job_row(world.database, job_id).state == "succeeded", operation
+        assert world.job_row(job_id).state == "succeeded", operation
         with world.database.begin() as session:
             queries.report_ended(session, "bare")
 
@@ -162,7 +162,7 @@ def test_a_worker_without_the_key_of_a_sealed_source_fails_no_job(world: World) 
     job_id = world.submit(arguments={"source": seal(world.file.as_uri(), key)})
     assert isinstance(run(world, BARE, job_id), Rescheduled)
     assert lacks(world) == [("bare", "encryption_keys", 1)]
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     with worker(world, WHOLE) as runtime:
         runtime.sealer = Sealer([key])
         assert isinstance(run_job(runtime, job_id), Finished)
@@ -173,16 +173,16 @@ def test_if_no_worker_can_the_job_fails_after_its_retries_with_that_reason(world
     job_id = world.submit(arguments={"storage": "archive"})
     live(world, BARE, WHOLE)
     runs = 0
-    while job_row(world.database, job_id).state != "failed":
+    while world.job_row(job_id).state != "failed":
         outcome = run(world, (BARE, WHOLE)[runs % 2], job_id, retry={"max_attempts": 3})
         runs += 1
         assert runs < 10
         if not isinstance(outcome, LeftToOthers | Finished):
-            assert job_row(world.database, job_id).failures == runs
+            assert world.job_row(job_id).failures == runs
         if not isinstance(outcome, Finished):
-            due(world, job_id)
-    assert has_ended(world, job_id, JobState.FAILED, "configuration")
-    assert "storages.archive" in str(job_row(world.database, job_id).error_message)
+            world.change(job_id, run_at=ago(1))
+    assert world.has_ended(job_id, JobState.FAILED, "configuration")
+    assert "storages.archive" in str(world.job_row(job_id).error_message)
     assert runs == 3
 
 
@@ -192,9 +192,9 @@ def test_each_living_worker_has_a_try_even_if_retries_are_off(world: World) -> N
     assert isinstance(
         run(world, BARE, job_id, refusing(world, PermissionDeniedError), retry={"max_attempts": 1}), Rescheduled
     )
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     assert isinstance(run(world, WHOLE, job_id, retry={"max_attempts": 1}), Finished)
-    assert job_row(world.database, job_id).state == "succeeded"
+    assert world.job_row(job_id).state == "succeeded"
 
 
 # --- what may be the job's own fault ---------------------------------------------------------------------------------
@@ -210,11 +210,11 @@ def test_one_refused_request_fails_the_job_once_every_living_worker_has_met_it(w
     job_id = world.submit()
     live(world, BARE, WHOLE)
     assert isinstance(run(world, BARE, job_id, only_reads(world)), Rescheduled)
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     outcome = run(world, WHOLE, job_id, only_reads(world))
     assert isinstance(outcome, Finished)
     assert isinstance(outcome.error, PermissionDeniedError)
-    assert has_ended(world, job_id, JobState.FAILED, "permission_denied")
+    assert world.has_ended(job_id, JobState.FAILED, "permission_denied")
 
 
 def test_a_refused_delete_of_every_key_is_tried_on_another_worker(world: World) -> None:
@@ -228,9 +228,9 @@ def test_a_refused_delete_of_every_key_is_tried_on_another_worker(world: World) 
     assert isinstance(
         run(world, BARE, job_id, FaultyStore(world.memory, "delete_batch", error=incomplete)), Rescheduled
     )
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     run(world, WHOLE, job_id)
-    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert world.has_ended(job_id, JobState.SUCCEEDED)
 
 
 def test_a_file_missing_in_an_empty_directory_is_looked_for_by_every_living_worker(world: World) -> None:
@@ -239,7 +239,7 @@ def test_a_file_missing_in_an_empty_directory_is_looked_for_by_every_living_work
     world.file.unlink()
     assert isinstance(run(world, BARE, job_id), Rescheduled)
     world.file.write_bytes(world.data)
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     run(world, WHOLE, job_id)
     assert blob(world.memory, KEY) == world.data
 
@@ -250,7 +250,7 @@ def test_a_file_missing_beside_others_fails_the_job_at_once(world: World) -> Non
     live(world, BARE, WHOLE)
     world.file.unlink()
     assert isinstance(run(world, BARE, job_id), Finished)
-    assert has_ended(world, job_id, JobState.FAILED, "source_not_found")
+    assert world.has_ended(job_id, JobState.FAILED, "source_not_found")
 
 
 # --- a worker leaves jobs to others ----------------------------------------------------------------------------------
@@ -271,10 +271,10 @@ def test_a_worker_that_meets_it_again_and_again_leaves_the_next_jobs_to_others(w
     assert isinstance(outcome, LeftToOthers)
     assert "storages.default" in outcome.reason
     assert recording.calls == []
-    row = job_row(world.database, job_id)
+    row = world.job_row(job_id)
     assert (row.state, row.attempt, row.failures, row.token) == ("queued", 0, 0, 0)
     assert row.run_at is not None
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     assert isinstance(run(world, WHOLE, job_id), Finished)
 
 
@@ -282,9 +282,9 @@ def test_a_job_that_failed_for_want_of_it_is_left_to_others_from_the_first_time(
     live(world, BARE, WHOLE)
     job_id = world.submit()
     run(world, BARE, job_id, refusing(world, PermissionDeniedError))
-    due(world, job_id)
+    world.change(job_id, run_at=ago(1))
     assert isinstance(run(world, BARE, job_id), LeftToOthers)
-    assert job_row(world.database, job_id).failures == 1
+    assert world.job_row(job_id).failures == 1
 
 
 @pytest.mark.parametrize("others", [(), ("dead",), ("lacking",)])
@@ -342,4 +342,4 @@ def test_a_driver_that_cannot_list_is_not_taken_for_one_that_refuses_everything(
     )
     job_id = world.submit()
     assert isinstance(run(world, BARE, job_id, denied), Finished)
-    assert has_ended(world, job_id, JobState.FAILED, "permission_denied")
+    assert world.has_ended(job_id, JobState.FAILED, "permission_denied")
