@@ -79,6 +79,8 @@ class DriverParameters(BaseModel):
     forcepathstyle: Flag = False
     #: Prefix of every key; for ``local`` the absolute path of the directory that holds the blobs.
     rootdirectory: str = ""
+    #: Which paths there are: of ASCII letters, digits, ".", "_" and "-" as in the registry, or of any characters.
+    keys: Literal["registry", "any"] = "registry"
     encrypt: Flag = False
     keyid: str | None = None  #: of the KMS key
     storageclass: Annotated[str | None, AfterValidator(_storage_class)] = None  #: "NONE" is none, as in the registry

@@ -181,6 +181,23 @@ def test_a_wrong_path_is_an_invalid_path_and_leaves_no_row(sqlite_site: Site, pa
     assert len(sqlite_site.rows()) == 0
 
 
+def test_a_client_of_any_keys_submits_what_a_storage_of_any_keys_takes(sqlite_site: Site) -> None:
+    with Client(database_url=sqlite_site.url, keys="any") as client:
+        job = client.write_stream("/my vidéo+1.mp4", "blob://cold/my%20vid%C3%A9o.mp4")
+        assert (job.path, job.source) == ("/my vidéo+1.mp4", "blob://cold/my%20vid%C3%A9o.mp4")
+        assert [found.id for found in client.jobs(under="/my vidéo+1.mp4")] == [job.id]
+        with pytest.raises(InvalidPathError):
+            client.delete("/a\n")
+
+
+def test_keys_of_a_client_are_registry_or_any(sqlite_site: Site) -> None:
+    variables = {"BLOBFERRY_DATABASE_URL": sqlite_site.url, "BLOBFERRY_KEYS": "any"}
+    with Client.from_env(variables) as client:
+        assert client.delete("/a b").path == "/a b"
+    with pytest.raises(ConfigurationError, match="BLOBFERRY_KEYS: needs 'registry' or 'any', got 'all'"):
+        Client.from_env(variables | {"BLOBFERRY_KEYS": "all"})
+
+
 # --- idempotency keys ----------------------------------------------------------------------------------------------
 
 

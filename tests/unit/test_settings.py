@@ -344,3 +344,17 @@ def test_every_postgres_url_means_psycopg_3(scheme: str) -> None:
     assert (engine.driver, engine.dialect.name) == ("psycopg", "postgresql")
     assert engine.url == make_url("postgresql+psycopg://u:p@127.0.0.1:1/d")
     engine.dispose()
+
+
+def test_storages_have_the_keys_of_their_own_or_those_of_the_worker(load: Load) -> None:
+    toml = """
+        keys = "any"
+        [storages.default]
+        driver = "memory"
+        [storages.strict]
+        driver = "memory"
+        keys = "registry"
+    """
+    storages = load(toml=toml).storages
+    assert {name: storage.keys for name, storage in storages.items()} == {"default": "any", "strict": "registry"}
+    assert load({"BLOBFERRY_KEYS": "registry"}, toml).storages["default"].keys == "registry"
