@@ -11,7 +11,13 @@ from datetime import timedelta
 from worker.doctor.findings import Finding, exit_status, json_report, text_report
 from worker.doctor.guarantees import examine_store
 from worker.doctor.lifecycle import examine_lifecycle
-from worker.doctor.surroundings import examine_broker, examine_database, examine_encryption, examine_file_roots
+from worker.doctor.surroundings import (
+    examine_broker,
+    examine_certificates,
+    examine_database,
+    examine_encryption,
+    examine_file_roots,
+)
 from worker.driver import Driver
 from worker.runtime import Runtime
 
@@ -29,7 +35,8 @@ def examine(runtime: Runtime) -> list[Finding]:
         )
     retention = settings.retention
     kept = timedelta(seconds=max(retention.failed_upload_seconds, retention.paused_upload_seconds))
-    for name in settings.storages:
+    for name, storage in settings.storages.items():
+        findings += examine_certificates(name, storage)
         findings += examine_storage(name, runtime.driver(name), kept)
     return findings
 
