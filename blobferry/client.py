@@ -9,6 +9,7 @@ from typing import Any, Final, Self, Unpack
 
 from sqlalchemy import Engine
 
+from blobferry.checks.paths import check_keys
 from blobferry.contract import check_request
 from blobferry.errors import ConfigurationError
 from blobferry.jobs import control
@@ -23,7 +24,7 @@ from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
 READ_TIMEOUT: Final = 10.0  #: seconds
 PATIENCE: Final = 60.0  #: seconds that the database may be away during a wait
-_VARIABLES: Final = ("database_url", "broker_url", "result_backend", "encryption_keys")
+_VARIABLES: Final = ("database_url", "broker_url", "result_backend", "encryption_keys", "keys")
 
 
 class Client:
@@ -39,6 +40,7 @@ class Client:
         result_backend: where the worker stores the answers of reads; the broker unless given.
         encryption_keys: the worker's Fernet keys; needs ``blobferry[encryption]``. The first one seals source URLs
             with a user part or a query before their row is written. Without keys, they are stored as they are.
+        keys: "any" where a storage has ``keys = "any"``: paths may then hold more than ASCII letters and digits.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class Client:
         broker_url: str | None = None,
         result_backend: str | None = None,
         encryption_keys: str | Sequence[str] = (),
+        keys: str = "registry",
     ) -> None:
         if (database_url is None) == (engine is None):
             raise ConfigurationError("database_url", "give either database_url or engine")
+        self._keys = check_keys(keys)
         self._owns_engine = engine is None
         self._engine = engine if engine is not None else open_engine(str(database_url))
         self._reader = JobReader(self._engine)
@@ -60,8 +64,8 @@ class Client:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """A client from BLOBFERRY_DATABASE_URL and, where set, BLOBFERRY_BROKER_URL, BLOBFERRY_RESULT_BACKEND and
-        BLOBFERRY_ENCRYPTION_KEYS (a JSON list, or keys separated by commas).
+        """A client from BLOBFERRY_DATABASE_URL and, where set, BLOBFERRY_BROKER_URL, BLOBFERRY_RESULT_BACKEND,
+        BLOBFERRY_ENCRYPTION_KEYS (a JSON list, or keys separated by commas) and BLOBFERRY_KEYS.
         """
         values = {name: environ.get(f"BLOBFERRY_{name.upper()}", "") for name in _VARIABLES}
         if not values["database_url"]:
@@ -122,7 +126,7 @@ class Client:
 
     def _submit(self, operation: str, arguments: dict[str, Any]) -> Job:
         session = arguments.pop("session", None)
-        request = check_request(operation, arguments)
+        request = check_request(operation, arguments, keys=self._keys)
         return Job.from_row(submit(self._engine, request, session, self._broker.publish_submitted, self._sealer))
 
     # --- control jobs; each of these may be repeated ------------------------------------------------------------------
@@ -199,7 +203,7 @@ class Client:
         Raises InvalidRequestError naming the argument that cannot be used.
         """
         wanted = {"state": state, "since": since, "until": until, "operation": operation, "storage": storage}
-        return self._reader.jobs(check_filter(wanted | {"under": under, "labels": labels, "limit": limit}))
+        return self._reader.jobs(check_filter(wanted | {"under": under, "labels": labels, "limit": limit}, self._keys))
 
     def uploads(self, job_id: str | None = None, *, finished: bool = False, limit: int = 1000) -> builtins.list[Upload]:
         """The unfinished uploads, or with ``finished`` all, the oldest first; of one job if its id is given."""
@@ -239,7 +243,7 @@ class Client:
         return str(self._read("url_for", {"path": path, "options": options, "storage": storage}, timeout))
 
     def _read(self, operation: str, arguments: Mapping[str, Any], timeout: float) -> Any:
-        return self._broker.read(check_request(operation, arguments), timeout)
+        return self._broker.read(check_request(operation, arguments, keys=self._keys), timeout)
 
 
 def _url(file: str | Path) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from blobferry.checks import arguments, source_urls
+from blobferry.checks import arguments, paths, source_urls
 from blobferry.checks.arguments import Check
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import redacted, short_repr
@@ -154,53 +154,64 @@ def _by_name(*operations: Operation) -> Mapping[str, Operation]:
 OPERATIONS: Final = _by_name(
     Operation(
         "put_content",
-        required={"path": arguments.check_path_value, "contents": arguments.check_contents},
+        required={"path": paths.check_path_value, "contents": arguments.check_contents},
         optional={**_OVERWRITE, **_BLOB},
         defaults={"overwrite": True},
     ),
     Operation(
         "write_stream",
-        required={"path": arguments.check_path_value, "source": source_urls.check_source},
+        required={"path": paths.check_path_value, "source": source_urls.check_source},
         optional={"offset": arguments.check_offset, **_OVERWRITE, **_BLOB},
         defaults={"offset": 0, "overwrite": True},
     ),
     Operation(
         "read_stream",
-        required={"path": arguments.check_path_value, "dest": source_urls.check_dest},
+        required={"path": paths.check_path_value, "dest": source_urls.check_dest},
         optional={"offset": arguments.check_offset, **_OVERWRITE},
         defaults={"offset": 0, "overwrite": True},
     ),
     Operation(
         "move",
-        required={"source_path": arguments.check_path_value, "dest_path": arguments.check_path_value},
+        required={"source_path": paths.check_path_value, "dest_path": paths.check_path_value},
         optional={"dest_storage": arguments.check_optional(arguments.check_storage), **_OVERWRITE},
         defaults={"overwrite": True},
         path="dest_path",
     ),
-    Operation("delete", required={"path": arguments.check_path_value}),
+    Operation("delete", required={"path": paths.check_path_value}),
 )
 
 #: The operations that return their answer as the task's result. They have no row.
 READS: Final = _by_name(
-    Operation("get_content", required={"path": arguments.check_path_value}, queue=READS_QUEUE),
-    Operation("stat", required={"path": arguments.check_path_or_root}, queue=READS_QUEUE),
-    Operation("list", required={"path": arguments.check_path_or_root}, queue=READS_QUEUE),
+    Operation("get_content", required={"path": paths.check_path_value}, queue=READS_QUEUE),
+    Operation("stat", required={"path": paths.check_path_or_root}, queue=READS_QUEUE),
+    Operation("list", required={"path": paths.check_path_or_root}, queue=READS_QUEUE),
     Operation(
         "url_for",
-        required={"path": arguments.check_path_value},
+        required={"path": paths.check_path_value},
         optional={"options": arguments.check_optional(arguments.check_url_options)},
         queue=READS_QUEUE,
     ),
 )
 
 
-def check_request(operation: str, given: Mapping[str, Any]) -> Request:
+#: What stands in for the checks of paths where a storage may have ``keys = "any"``: its own driver has the last word.
+_CHECKS_OF_ANY_KEYS: Final[Mapping[Check, Check]] = {
+    paths.check_path_value: paths.check_any_path_value,
+    paths.check_path_or_root: paths.check_any_path_or_root,
+    source_urls.check_source: source_urls.check_any_source,
+}
+
+
+def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "registry") -> Request:
     """Check the arguments given to an operation and return them as a Request.
 
-    Raises InvalidRequestError naming the first argument that is unknown, missing, of the wrong type or too large.
+    ``keys``: as in the configuration of storages. Raises InvalidRequestError naming the first argument that is unknown,
+    missing, of the wrong type or too large.
     """
     spec = OPERATIONS.get(operation) or READS[operation]
     checks = {**spec.required, **spec.optional, **spec.options}
+    if keys == "any":
+        checks = {name: _CHECKS_OF_ANY_KEYS.get(check, check) for name, check in checks.items()}
     for name in given:
         if name not in checks:
             raise InvalidRequestError(f"{operation}: unknown argument {short_repr(name)}; it takes {', '.join(checks)}")

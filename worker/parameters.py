@@ -3,6 +3,7 @@
 They are checked when they are read, and an error names the wrong one.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -52,6 +53,17 @@ def _optional_boolean(value: Any) -> Any:
     return None if value is None else _boolean(value)
 
 
+def _proxies(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):  # from a variable
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("must be a URL, or a mapping of http and https to URLs") from None
+    return {"http": value, "https": value} if value else {}
+
+
 def _storage_class(value: str | None) -> str | None:
     """In upper case, as all of them are; None for the store's default."""
     name = (value or "").upper()
@@ -72,13 +84,23 @@ class DriverParameters(BaseModel):
     bucket: str = ""
     region: str | None = None
     regionendpoint: str = ""  #: a custom endpoint; "" is AWS
+    publicendpoint: str = ""  #: the endpoint in the URLs of ``url_for``; "" is the regionendpoint
     accesskey: SecretStr | None = None
     secretkey: SecretStr | None = None
     sessiontoken: SecretStr | None = None
+    profile: str | None = None  #: of the ambient chain's configuration files
+    ca_file: str | None = None  #: PEM file with the certificates that the store's must be signed by
+    verify: Flag = True  #: False: any certificate will do
+    #: URLs of proxies by "http" and "https"; one URL is for both, {} is none. None: those of the environment.
+    proxies: Annotated[dict[Literal["http", "https"], SecretStr] | None, BeforeValidator(_proxies)] = None
+    #: Connections that are kept open. None: as many as a process sends requests at once.
+    max_pool_connections: Annotated[int | None, BeforeValidator(_optional_number), Field(ge=1)] = None
     secure: Flag = True
     forcepathstyle: Flag = False
     #: Prefix of every key; for ``local`` the absolute path of the directory that holds the blobs.
     rootdirectory: str = ""
+    #: Which paths there are: of ASCII letters, digits, ".", "_" and "-" as in the registry, or of any characters.
+    keys: Literal["registry", "any"] = "registry"
     encrypt: Flag = False
     keyid: str | None = None  #: of the KMS key
     storageclass: Annotated[str | None, AfterValidator(_storage_class)] = None  #: "NONE" is none, as in the registry

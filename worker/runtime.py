@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from socket import gethostname
 from urllib.parse import urlsplit
 
+from blobferry.checks.source_urls import blob_path
 from blobferry.sealing import Sealer
 from models import Database
 from worker.driver import Driver
@@ -61,6 +62,11 @@ class Runtime:
         return self.worker.rpartition(":")[0]
 
     @property
+    def keys(self) -> str:
+        """Which paths a request may name before its storage is known: "any" if one of the storages has those."""
+        return "any" if any(storage.keys == "any" for storage in self.settings.storages.values()) else "registry"
+
+    @property
     def drivers(self) -> Mapping[str, Driver]:
         """The drivers of all configured storages, by name."""
         return self._drivers
@@ -75,7 +81,7 @@ class Runtime:
         match parts.scheme:
             case "blob":
                 driver = self.driver(parts.netloc)
-                return BlobSource(driver.store, driver.key(parts.path), url)
+                return BlobSource(driver.store, driver.key(blob_path(parts)), url)
             case "http" | "https":
                 return HttpSource.open(url, sources, stop)
             case _:

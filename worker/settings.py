@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -152,6 +154,7 @@ class Settings(BaseSettings):
     max_tasks_per_child: int = Field(default=200, ge=1)  #: slices and reads after which a child is replaced
     #: Bytes after which a child is replaced, between two slices. None: twice the memory that it needs.
     max_memory_per_child: int | None = Field(default=None, ge=64 * MIB)
+    keys: Literal["registry", "any"] = "registry"  #: of storages that set none; the client has a variable of this name
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: SourcesSettings = SourcesSettings()
     transfer: TransferSettings = TransferSettings()
@@ -159,6 +162,15 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()
     sweep: SweepSettings = SweepSettings()
+
+    @field_validator("storages")
+    @classmethod
+    def _with_keys(cls, storages: dict[str, DriverParameters], info: ValidationInfo) -> dict[str, DriverParameters]:
+        keys = {"keys": info.data.get("keys", "registry")}
+        return {
+            name: storage if "keys" in storage.model_fields_set else storage.model_copy(update=keys)
+            for name, storage in storages.items()
+        }
 
     @property
     def max_child_memory(self) -> int:

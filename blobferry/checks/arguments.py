@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from blobferry.checks.paths import MAX_KEY_BYTES as MAX_KEY_BYTES
+from blobferry.checks.paths import check_path as check_path
 from blobferry.errors import (
     ArgumentTypeError,
     InvalidOffsetError,
-    InvalidPathError,
     InvalidRequestError,
     UnsupportedMethodError,
 )
 from blobferry.redaction import short_repr
 
 MAX_JOB_ID: Final = 155  #: characters; what Celery's own result tables allow a task id
-MAX_KEY_BYTES: Final = 1024  #: Source: S3 user guide, "Creating object key names"
 MAX_BLOB_METADATA: Final = 2048  #: bytes, names and values. Source: S3 user guide, "User-defined object metadata"
 #: Name of the metadata entry by which a job recognises its own blob; the value has 32 characters.
 MARK_NAME: Final = "blobferry-job"
@@ -34,7 +34,6 @@ Check = Callable[[str, Any], Any]
 """``check(name, value)`` returns the value in its JSON form or raises InvalidRequestError naming it."""
 
 _DAY = timedelta(days=1)
-_PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
 _STORAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -106,25 +105,6 @@ def check_job_id(job_id: Any) -> str:
     if not _is_storable(job_id) or not 0 < len(job_id) <= MAX_JOB_ID:
         raise _refused("job id", f"1 to {MAX_JOB_ID} characters", job_id)
     return str(job_id)
-
-
-def check_path(path: Any) -> str:
-    """Return the path if it can name a blob: absolute, plain components, none of them ``.`` or ``..``."""
-    if not isinstance(path, str) or not _PATH.fullmatch(path) or len(path) > MAX_KEY_BYTES:
-        raise InvalidPathError(path)
-    if any(component in (".", "..") for component in path.split("/")):
-        raise InvalidPathError(path)
-    return path
-
-
-def check_path_value(name: str, value: Any) -> str:
-    """The path of a blob."""
-    return check_path(value)
-
-
-def check_path_or_root(name: str, value: Any) -> str:
-    """The path of a blob or a directory; ``/`` is the whole storage."""
-    return value if isinstance(value, str) and value == "/" else check_path(value)
 
 
 def check_offset_range(path: str, offset: int) -> None:

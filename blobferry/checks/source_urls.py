@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from blobferry.checks.arguments import check_path, check_storage
+from blobferry.checks.arguments import check_storage
+from blobferry.checks.paths import check_any_path_value, check_path
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import is_sealed, redacted, short_repr
 
@@ -17,11 +18,31 @@ _SEALED = re.compile(r"sealed:[A-Za-z0-9_-]+={0,2}")  # source: the Fernet speci
 
 def check_source(name: str, value: Any) -> str:
     """The URL of a source, as the worker sees it. The inside of a sealed one is checked when it is opened."""
+    return _check_source(name, value, _SOURCES)
+
+
+def check_any_source(name: str, value: Any) -> str:
+    """The same where a ``blob:`` URL may name a storage with ``keys = "any"``."""
+    return _check_source(name, value, {**_SOURCES, "blob": _check_any_blob})
+
+
+def blob_path(url: SplitResult) -> str:
+    """The path in a ``blob:`` URL. Raises InvalidRequestError if its percent-encoded bytes are not UTF-8."""
+    try:
+        return unquote(url.path, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"the path in {url.geturl()!r:.200} is not percent-encoded UTF-8") from None
+
+
+_Checks = Mapping[str, Callable[[str, str, SplitResult], None]]
+
+
+def _check_source(name: str, value: Any, kinds: _Checks) -> str:
     if isinstance(value, str) and is_sealed(value):
         if len(value) > MAX_SEALED or not _SEALED.fullmatch(value):
             raise InvalidRequestError(f"{name}: starts with 'sealed:' but is not what blobferry.seal() returns")
         return value
-    return _check(name, value, _SOURCES, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
+    return _check(name, value, kinds, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
 
 
 def check_dest(name: str, value: Any) -> str:
@@ -32,7 +53,7 @@ def check_dest(name: str, value: Any) -> str:
     return url
 
 
-def _check(name: str, value: Any, kinds: Mapping[str, Callable[[str, str, SplitResult], None]], such_as: str) -> str:
+def _check(name: str, value: Any, kinds: _Checks, such_as: str) -> str:
     if not isinstance(value, str) or not value.isprintable() or value != value.strip():
         # urlsplit drops line ends and outer blanks silently: another file would be read.
         raise InvalidRequestError(
@@ -62,12 +83,23 @@ def _check_file(name: str, value: str, url: SplitResult) -> None:
 
 
 def _check_blob(name: str, value: str, url: SplitResult) -> None:
+    _check_storage_of(name, value, url)
+    check_path(url.path)
+
+
+def _check_any_blob(name: str, value: str, url: SplitResult) -> None:
+    _check_storage_of(name, value, url)
+    check_any_path_value(name, blob_path(url))
+
+
+def _check_storage_of(name: str, value: str, url: SplitResult) -> None:
     if "@" in url.netloc:
         raise InvalidRequestError(f"{name}: a blob: URL cannot name a user, got {_got(value)}")
     check_storage(f"{name}: the storage in blob://storage/path", url.netloc)
-    check_path(url.path)
     if url.query or url.fragment:
-        raise InvalidRequestError(f"{name}: a blob: URL needs a storage and a path and nothing else")
+        raise InvalidRequestError(
+            f"{name}: a blob: URL needs a storage and a path and nothing else (write '#' as %23, '?' as %3F)"
+        )
 
 
 def _check_http(name: str, value: str, url: SplitResult) -> None:

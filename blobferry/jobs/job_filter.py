@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from blobferry.checks import arguments
+from blobferry.checks import arguments, paths
 from blobferry.contract import OPERATIONS, JobState
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import short_repr
@@ -30,15 +30,16 @@ class JobFilter:
     limit: int
 
 
-def check_filter(given: Mapping[str, Any]) -> JobFilter:
+def check_filter(given: Mapping[str, Any], keys: str = "registry") -> JobFilter:
     """Check all arguments of ``Client.jobs``. Raises InvalidRequestError naming the first that cannot be used."""
+    check_under = paths.check_any_path_or_root if keys == "any" else paths.check_path_or_root
     return JobFilter(
         operation=_check_operation(given["operation"]),
         states=_check_states(given["state"]),
         since=arguments.parse_time(_optional(arguments.check_time, "since", given)),
         until=arguments.parse_time(_optional(arguments.check_time, "until", given)),
         storage=_optional(arguments.check_storage, "storage", given),
-        under=_optional(arguments.check_path_or_root, "under", given),
+        under=_optional(check_under, "under", given),
         labels=_optional(arguments.check_strings, "labels", given),
         limit=check_limit("limit", given["limit"]),
     )

@@ -13,7 +13,7 @@ import redis
 from sqlalchemy import create_engine, event, text
 
 from blobferry import Client
-from blobferry.errors import ConfigurationError, ConflictError, InvalidRequestError, UnreachableError
+from blobferry.errors import ConfigurationError, ConflictError, InvalidPathError, InvalidRequestError, UnreachableError
 from blobferry.sql.database import _begin_immediate, _configure_sqlite, open_engine
 from dev.services import free_port, postgres_database, valkey
 from tests.client.conftest import SOURCE, Site, run_python
@@ -120,6 +120,23 @@ def test_what_is_no_session_is_refused_and_leaves_no_row(sqlite_site: Site) -> N
     with sqlite_site.client() as client, pytest.raises(InvalidRequestError, match="session"):
         client.write_stream("/a", SOURCE, session=7)  # type: ignore[arg-type]
     assert (sqlite_site.rows(), sqlite_site.messages()) == ([], [])
+
+
+def test_a_client_of_any_keys_submits_what_a_storage_of_any_keys_takes(sqlite_site: Site) -> None:
+    with Client(database_url=sqlite_site.url, keys="any") as client:
+        job = client.write_stream("/my vidéo+1.mp4", "blob://cold/my%20vid%C3%A9o.mp4")
+        assert (job.path, job.source) == ("/my vidéo+1.mp4", "blob://cold/my%20vid%C3%A9o.mp4")
+        assert [found.id for found in client.jobs(under="/my vidéo+1.mp4")] == [job.id]
+        with pytest.raises(InvalidPathError):
+            client.delete("/a\n")
+
+
+def test_keys_of_a_client_are_registry_or_any(sqlite_site: Site) -> None:
+    variables = {"BLOBFERRY_DATABASE_URL": sqlite_site.url, "BLOBFERRY_KEYS": "any"}
+    with Client.from_env(variables) as client:
+        assert client.delete("/a b").path == "/a b"
+    with pytest.raises(ConfigurationError, match="BLOBFERRY_KEYS: needs 'registry' or 'any', got 'all'"):
+        Client.from_env(variables | {"BLOBFERRY_KEYS": "all"})
 
 
 # --- idempotency keys ----------------------------------------------------------------------------------------------

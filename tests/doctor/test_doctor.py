@@ -17,6 +17,7 @@ from dev.services import S3Service, create_bucket, free_port, moto, swift, valke
 from tests.conftest import alembic_config
 from tests.doubles import FaultyStore, RecordingStore, WrappedStore, tiny_store
 from worker.doctor import Finding, examine, examine_storage, exit_status, json_report, text_report
+from worker.doctor.surroundings import examine_certificates
 from worker.driver import Driver
 from worker.errors import (
     BucketNotFoundError,
@@ -493,3 +494,12 @@ def test_findings_are_told_to_programs() -> None:
 
 def test_only_what_has_to_be_mended_makes_the_exit_status() -> None:
     assert [exit_status(findings) for findings in ([], FINDINGS[:1], FINDINGS[:2], FINDINGS)] == [0, 0, 0, 1]
+
+
+def test_a_storage_whose_certificate_is_not_checked_is_told() -> None:
+    given = {"bucket": "b", "region": "r"}
+    (finding,) = examine_certificates("default", DriverParameters.parse(given | {"verify": False}))
+    assert (finding.where, finding.state) == ("storage default", "missing")
+    assert "verify = false: whoever is on the way can read and change blobs" in finding.says
+    assert list(examine_certificates("default", DriverParameters.parse(given))) == []
+    assert list(examine_certificates("default", DriverParameters.parse({"driver": "memory", "verify": False}))) == []

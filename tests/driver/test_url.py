@@ -9,9 +9,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from dev.services import S3Service
 from tests.doubles import RecordingStore
 from tests.driver.blobs_and_readers import MakeDriver, data, put
-from tests.driver.store_kinds import at_home, cases, on_servers
+from tests.driver.store_kinds import BUCKET, at_home, cases, on_servers
+from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.errors import InvalidRequestError, UnsupportedMethodError
 
@@ -140,3 +142,40 @@ def test_a_store_without_urls_says_that_it_has_none(driver: Driver, kind: str) -
     with pytest.raises(UnsupportedMethodError) as caught:
         driver.url_for("/a")
     assert caught.value.driver == kind
+
+
+PUBLIC = {
+    "path style": ("https://files.example.com", True, "https://files.example.com/media/a/b.mp4"),
+    "virtual host": ("https://files.example.com", False, "https://media.files.example.com/a/b.mp4"),
+    "a port": ("https://files.example.com:8443", True, "https://files.example.com:8443/media/a/b.mp4"),
+    "a port, virtual host": ("https://files.example.com:8443", False, "https://media.files.example.com:8443/a/b.mp4"),
+    "a path": ("https://example.com/s3/", True, "https://example.com/s3/media/a/b.mp4"),
+    "no scheme": ("files.example.com", True, "https://files.example.com/media/a/b.mp4"),
+    "an address": ("http://192.0.2.1:9000", False, "http://192.0.2.1:9000/media/a/b.mp4"),
+    "an IPv6 address": ("http://[2001:db8::1]:9000", True, "http://[2001:db8::1]:9000/media/a/b.mp4"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("private", ["http://minio:9000", ""], ids=["private endpoint", "aws"])
+def test_urls_name_the_public_endpoint_in_the_asked_style(name: str, private: str) -> None:
+    public, path_style, expected = PUBLIC[name]
+    given = {"bucket": "media", "region": "us-east-1", "accesskey": "key", "secretkey": "secret"}
+    given |= {"regionendpoint": private, "publicendpoint": public}
+    url = Driver.from_parameters(given | {"forcepathstyle": path_style}).url_for("/a/b.mp4", {"method": "HEAD"})
+    assert url.partition("?")[0] == expected
+    assert "X-Amz-Signature" in url
+
+
+@pytest.mark.parametrize("kind", ["swift"])  # which checks signatures
+@pytest.mark.every_run_on("swift")
+def test_only_urls_go_to_the_public_endpoint(driver: Driver, on: MakeDriver, service: S3Service) -> None:
+    """Another name of the same server: what is signed for one is refused by a server that is asked by the other."""
+    public = service.endpoint.replace("127.0.0.1", "localhost")
+    store = s3_store(service, BUCKET, public_endpoint=public)
+    put(driver, "/a", data(50))
+    url = on(store).url_for("/a")
+    assert url.startswith(public + "/")
+    assert fetch(url)[:2] == (200, data(50))
+    assert on(store).get_content("/a") == data(50)
+    assert fetch(url.replace(public, service.endpoint))[0] == 403

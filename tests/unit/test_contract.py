@@ -395,3 +395,36 @@ def test_the_tables_and_their_columns_are_these() -> None:
     assert tables.VERSION_TABLE == "blobferry_alembic_version"
     for name, columns in COLUMNS.items():
         assert set(columns.split()) <= set(tables.metadata.tables[name].columns.keys()), name
+
+
+@pytest.mark.parametrize("path", ["/my video.mp4", "/a+b/100%", "/café", "/👩‍👩‍👧", "/" + "ä" * 511])
+def test_any_keys_are_taken_where_they_are_asked_for(path: str) -> None:
+    moved = {"source_path": path, "dest_path": path}
+    assert check_request("move", moved, keys="any").path == path
+    assert check_request("list", {"path": path}, keys="any").path == path
+    for operation, wanted in (("move", moved), ("list", {"path": path})):
+        with pytest.raises(InvalidPathError):
+            check_request(operation, wanted)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "a b", "/a //b", "/a\n", "/ä/..", "/a\0", "/" + "a" * 1024, "/" + "ä" * 513, None]
+)
+def test_any_keys_are_not_quite_any(path: Any) -> None:
+    with pytest.raises(InvalidPathError) as caught:
+        check_request("stat", {"path": path}, keys="any")
+    assert (caught.value.path, caught.value.keys) == (path, "any")
+
+
+@pytest.mark.parametrize("url", ["blob://cold/a%20b", "blob://cold/caf%C3%A9%2B%23%3F", "blob://cold/a+b%25"])
+def test_a_blob_url_names_any_key_percent_encoded(url: str) -> None:
+    given = {"path": "/a", "source": url}
+    assert check_request("write_stream", given, keys="any").source_url == url
+    with pytest.raises(InvalidPathError):
+        check_request("write_stream", given)
+
+
+@pytest.mark.parametrize("url", ["blob://cold/%FF", "blob://cold/a%0Ab", "blob://cold/a?b", "blob://cold/a/%2e%2E/b"])
+def test_a_blob_url_of_any_key_is_still_a_url_of_a_path(url: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        check_request("write_stream", {"path": "/a", "source": url}, keys="any")

@@ -344,3 +344,17 @@ MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
 )
 def test_without_a_word_in_the_settings_it_is_as_promised(number: float, expected: float) -> None:
     assert number == expected
+
+
+def test_storages_have_the_keys_of_their_own_or_those_of_the_worker(load: Load) -> None:
+    toml = """
+        keys = "any"
+        [storages.default]
+        driver = "memory"
+        [storages.strict]
+        driver = "memory"
+        keys = "registry"
+    """
+    storages = load(toml=toml).storages
+    assert {name: storage.keys for name, storage in storages.items()} == {"default": "any", "strict": "registry"}
+    assert load({"BLOBFERRY_KEYS": "registry"}, toml).storages["default"].keys == "registry"

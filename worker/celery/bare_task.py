@@ -26,7 +26,7 @@ def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[
         operation: the name of the operation.
         arguments: the keyword arguments of the task, not yet checked. Raises InvalidRequestError.
     """
-    asked = check_request(operation, arguments)
+    asked = check_request(operation, arguments, keys=runtime.keys)
     options = runtime.sealer.kept_options(_storable(_options(request)))
     with runtime.database.begin() as session:
         row = insert_job(

@@ -34,7 +34,7 @@ class ReadTask(StrictTask):
 
 def answer(runtime: Runtime, operation: str, arguments: Mapping[str, Any]) -> Any:
     """Check the arguments and return the answer of their storage's driver. Raises BlobferryError."""
-    asked = check_request(operation, arguments)
+    asked = check_request(operation, arguments, keys=runtime.keys)
     try:
         return ANSWERS[operation](runtime.driver(asked.storage), asked)
     except BlobferryError:

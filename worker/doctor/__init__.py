@@ -14,6 +14,7 @@ from worker.doctor.lacks import examine_lacks
 from worker.doctor.lifecycle import examine_lifecycle
 from worker.doctor.surroundings import (
     examine_broker,
+    examine_certificates,
     examine_database,
     examine_encryption,
     examine_file_roots,
@@ -35,7 +36,8 @@ def examine(runtime: Runtime) -> list[Finding]:
         )
     retention = settings.retention
     kept = timedelta(seconds=max(retention.failed_upload_seconds, retention.paused_upload_seconds))
-    for name in settings.storages:
+    for name, storage in settings.storages.items():
+        findings += examine_certificates(name, storage)
         findings += examine_storage(name, runtime.driver(name), kept)
     return findings
 

@@ -13,6 +13,7 @@ from models import Database, queries
 from worker.doctor.findings import Finding
 from worker.errors import UnreachableError
 from worker.migrations import known_revisions
+from worker.parameters import DriverParameters
 from worker.settings import Settings
 
 _MIGRATE: Final = "run `python -m worker migrate`"
@@ -75,6 +76,13 @@ def examine_encryption(settings: Settings) -> Iterator[Finding]:
     else:
         says = "no encryption_keys are set: source URLs with passwords or signatures are stored in clear text"
         yield Finding("encryption", "source URLs", "missing", says)
+
+
+def examine_certificates(name: str, storage: DriverParameters) -> Iterator[Finding]:
+    """Whether a storage checks with whom it talks."""
+    if storage.driver == "s3" and not storage.verify:
+        says = "verify = false: whoever is on the way can read and change blobs; name the store's authority by ca_file"
+        yield Finding(f"storage {name}", "certificate checked", "missing", says)
 
 
 def examine_file_roots(settings: Settings) -> Iterator[Finding]:

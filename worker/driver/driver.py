@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from io import BufferedReader
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from blobferry.values import FileInfo
 from worker.driver.blob_reader import open_reader
@@ -13,7 +13,7 @@ from worker.driver.directories import children, is_directory
 from worker.driver.move_blob import copy_blob, move_blob
 from worker.driver.offsets import check_read_offset, check_write_offset
 from worker.driver.signed_urls import sign
-from worker.driver.storage import Storage
+from worker.driver.storage import DEFAULT_CHUNK_SIZE, DEFAULT_THREADS, Storage
 from worker.driver.write_blob import write_at
 from worker.errors import PathNotFoundError
 from worker.parameters import DriverParameters
@@ -27,10 +27,6 @@ from worker.transfer.stop import Stop, never
 from worker.transfer.upload.abort import call_checkpoint
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
-from worker.units import MIB
-
-DEFAULT_CHUNK_SIZE: Final = 16 * MIB  #: bytes; the part size of a driver that is given no engine
-DEFAULT_THREADS: Final = 4  #: that send parts at once, in a driver that is given no engine
 
 
 class Driver:
@@ -42,12 +38,18 @@ class Driver:
     """
 
     def __init__(
-        self, store: Store, *, root: str = "", engine: Engine | None = None, copying: Copying | None = None
+        self,
+        store: Store,
+        *,
+        root: str = "",
+        engine: Engine | None = None,
+        copying: Copying | None = None,
+        keys: str = "registry",
     ) -> None:
-        """``root``: the directory within the store below which all paths lie."""
-        engine = engine or Engine(part_size=DEFAULT_CHUNK_SIZE, part_threads=DEFAULT_THREADS)
+        """``root``: the directory within the store below which all paths lie; ``keys``: "any" or "registry"."""
         self.store = store
-        self._storage = Storage(store, root, engine, copying or Copying())
+        engine = engine or Engine(part_size=DEFAULT_CHUNK_SIZE, part_threads=DEFAULT_THREADS)
+        self._storage = Storage(store, root, engine, copying or Copying(), keys)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any] | DriverParameters, *, engine: Engine | None = None) -> Self:
@@ -59,7 +61,7 @@ class Driver:
         copying = Copying(parameters.multipartcopythresholdsize, parameters.multipartcopychunksize, copies)
         # Besides the parts, the engine's own thread sends requests: looks and listings.
         store = open_store(parameters, connections=max(engine.threads.count, copying.threads) + 2)
-        return cls(store, root=parameters.root, engine=engine, copying=copying)
+        return cls(store, root=parameters.root, engine=engine, copying=copying, keys=parameters.keys)
 
     def warm_up(self) -> None:
         """Prepare the store, so that the first request need not wait. Sends no request."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-from blobferry.checks.arguments import MAX_KEY_BYTES, check_path
+from blobferry.checks.paths import MAX_KEY_BYTES, check_path
 from worker.errors import InvalidPathError, KeyNotFoundError, PathNotFoundError
 from worker.stores.blob_values import BlobHead, BlobOptions
 from worker.stores.store import Store
@@ -13,13 +14,18 @@ from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
 from worker.transfer.upload.target import Target
 from worker.transfer.visible import look
+from worker.units import MIB
+
+DEFAULT_CHUNK_SIZE: Final = 16 * MIB  #: bytes; the part size of a driver that is given no engine
+DEFAULT_THREADS: Final = 4  #: that send parts at once, in a driver that is given no engine
 
 
 class Storage:
     """What the operations of a driver share."""
 
-    def __init__(self, store: Store, root: str, engine: Engine, copying: Copying) -> None:
+    def __init__(self, store: Store, root: str, engine: Engine, copying: Copying, keys: str) -> None:
         self.store = store
+        self.keys = keys  #: which paths there are: "registry" or "any"
         self.root = root.strip("/")  #: the directory within the store below which all paths lie; "" is the whole store
         self.engine = engine
         self.copying = copying
@@ -27,11 +33,11 @@ class Storage:
     def key(self, path: str) -> str:
         """The key of a path. Raises InvalidPathError."""
         try:
-            key = "/".join(filter(None, (self.root, check_path(path)[1:])))
+            key = "/".join(filter(None, (self.root, check_path(path, self.keys)[1:])))
         except InvalidPathError as error:
-            raise InvalidPathError(error.path, self.store.name) from None
+            raise InvalidPathError(error.path, self.store.name, self.keys) from None
         if len(key.encode()) > MAX_KEY_BYTES:
-            raise InvalidPathError(path, self.store.name)
+            raise InvalidPathError(path, self.store.name, self.keys)
         return key
 
     def prefix(self, path: str) -> str:

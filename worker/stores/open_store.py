@@ -32,9 +32,11 @@ def _s3_store(parameters: DriverParameters, connections: int) -> Store:
         secret = getattr(parameters, name)
         return None if secret is None else secret.get_secret_value()
 
+    proxies = parameters.proxies
     access = S3Access(
         region=parameters.region,
         endpoint=parameters.regionendpoint,
+        public_endpoint=parameters.publicendpoint,
         access_key=reveal("accesskey"),
         secret_key=reveal("secretkey"),
         session_token=reveal("sessiontoken"),
@@ -42,7 +44,11 @@ def _s3_store(parameters: DriverParameters, connections: int) -> Store:
         secure=parameters.secure,
         # AWS accepts unsigned bodies over TLS only, compatible stores accept them over plain HTTP as well.
         sign_payload=not parameters.secure and not parameters.regionendpoint,
-        max_pool_connections=connections,
+        profile=parameters.profile,
+        ca_file=parameters.ca_file,
+        verify=parameters.verify,
+        proxies=None if proxies is None else {scheme: url.get_secret_value() for scheme, url in proxies.items()},
+        max_pool_connections=parameters.max_pool_connections or connections,
     )
     known = known_store(
         parameters.provider,

@@ -44,6 +44,11 @@ class S3Bucket:
         return self._clients.single_try
 
     @property
+    def signing_client(self) -> Any:
+        """The boto3 client that signs URLs."""
+        return self._clients.signing
+
+    @property
     def _clients(self) -> S3Clients:
         with self._lock:
             if self._cached_clients is not None:

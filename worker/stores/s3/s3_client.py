@@ -2,55 +2,26 @@
 
 import base64
 import hashlib
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
 import boto3
+import urllib3
 from botocore.config import Config
 from botocore.handlers import add_expect_header
 from botocore.loaders import create_loader
 from botocore.session import get_session
-from botocore.utils import is_valid_endpoint_url
 
-from worker.errors import ConfigurationError, StoreUnavailableError
+from worker.errors import StoreUnavailableError
 from worker.stores.attempts import before_attempt
+from worker.stores.s3.s3_access import S3Access as S3Access
 from worker.stores.s3.sockets import time_out_without_progress
 
+logger = logging.getLogger(__name__)
+
 SIGNATURE_VERSION: Final = "s3v4"  # the default presigns URLs with SigV2, which many regions refuse
-
-
-@dataclass(frozen=True, slots=True)
-class S3Access:
-    """Endpoint, credentials and connection settings of a bucket's server. Its repr hides secrets."""
-
-    region: str | None = None
-    endpoint: str = ""  #: "" is AWS; without a scheme ``secure`` decides
-    access_key: str | None = field(default=None, repr=False)  #: None: boto3's ambient chain
-    secret_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    path_style: bool = False  #: True: http://host/bucket/key even where the bucket could be part of the host name
-    secure: bool = True
-    sign_payload: bool = False  #: for stores that refuse UNSIGNED-PAYLOAD; costs a SHA-256 of every byte
-    max_pool_connections: int = 10  #: at least as many as threads share the client; connections above it are not reused
-    connect_timeout: float = 5.0  #: seconds
-    read_timeout: float = 60.0  #: seconds without a byte in either direction
-    max_attempts: int = 3  #: of one request, the first included
-
-    def __post_init__(self) -> None:
-        if (self.access_key is None) != (self.secret_key is None):
-            missing = "accesskey" if self.access_key is None else "secretkey"
-            raise ConfigurationError(missing, "accesskey and secretkey go together; leave out both for ambient ones")
-        # The URL may hold a password: keep it out of the message and of the ledger.
-        if self.url is not None and ("@" in self.url or not is_valid_endpoint_url(self.url)):
-            raise ConfigurationError("regionendpoint", "must be a URL or a host, without user name and password")
-
-    @property
-    def url(self) -> str | None:
-        """The endpoint with its scheme; None for AWS."""
-        if not self.endpoint or "://" in self.endpoint:
-            return self.endpoint or None
-        return f"{'https' if self.secure else 'http'}://{self.endpoint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +32,7 @@ class S3Clients:
     #: Never retries. For what commits or deletes: only the layer that knows the lease repeats it, after a look.
     #: Also for CreateMultipartUpload: a retry after a lost answer would leave an upload with an unknown id.
     single_try: Any
+    signing: Any  #: signs URLs
     has_credentials: bool  #: False: boto3 found none, and these clients will not look again
 
 
@@ -75,11 +47,21 @@ def make_clients(access: S3Access) -> S3Clients:
         aws_secret_access_key=access.secret_key,
         aws_session_token=access.session_token,
         region_name=access.region,
+        profile_name=access.profile,
     )
     loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # boto3 1.44.5 adds its own for each session
     retrying, single_try = _make_client(session, access, access.max_attempts), _make_client(session, access, 1)
     single_try.meta.events.register_last("needs-retry.s3", _refuse_redirect)
-    return S3Clients(retrying, single_try, has_credentials=session.get_credentials() is not None)
+    signing = _make_client(session, _as_public(access), 1) if access.public_url else retrying
+    if not access.verify:
+        logger.warning("TLS certificates of the store are not verified", extra={"endpoint": access.url})
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # else one for each request
+    return S3Clients(retrying, single_try, signing, has_credentials=session.get_credentials() is not None)
+
+
+def _as_public(access: S3Access) -> S3Access:
+    """The same for the public endpoint, whose URLs have the bucket in the host unless the path style is asked for."""
+    return replace(access, endpoint=access.public_endpoint, public_endpoint="", virtual_host=not access.path_style)
 
 
 @cache
@@ -92,8 +74,10 @@ def _loader(data_path: str | None) -> Any:
 
 
 def _make_client(session: Any, access: S3Access, max_attempts: int) -> Any:
-    config = _config(access, max_attempts)
-    client = session.client("s3", endpoint_url=access.url, use_ssl=access.secure, config=config)
+    verify = access.verify and (access.ca_file or None)  # None: AWS_CA_BUNDLE, or the well-known authorities
+    client = session.client(
+        "s3", endpoint_url=access.url, use_ssl=access.secure, verify=verify, config=_config(access, max_attempts)
+    )
     # botocore sends "Expect: 100-continue" with every file-like body: one more round trip per part. It has
     # no setting against it (botocore 1.44.5); no upstream report found.
     client.meta.events.unregister("before-call.s3", add_expect_header)
@@ -110,7 +94,7 @@ def _config(access: S3Access, max_attempts: int) -> Config:
     return Config(
         signature_version=SIGNATURE_VERSION,
         s3={
-            "addressing_style": "path" if access.path_style else "auto",
+            "addressing_style": "virtual" if access.virtual_host else "path" if access.path_style else "auto",
             # Parts carry their own checksum; a SHA-256 for the signature would double the CPU time.
             "payload_signing_enabled": access.sign_payload,
         },
@@ -122,6 +106,7 @@ def _config(access: S3Access, max_attempts: int) -> Config:
         connect_timeout=access.connect_timeout,
         read_timeout=access.read_timeout,
         tcp_keepalive=True,
+        proxies=access.proxies,
     )
 
 

@@ -222,7 +222,7 @@ class S3Store:
     def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
         operation = {"GET": "get_object", "HEAD": "head_object"}[method]
         with s3_errors("sign a URL for", bucket=self._bucket.name, key=key):
-            url: str = self._bucket.client.generate_presigned_url(
+            url: str = self._bucket.signing_client.generate_presigned_url(
                 operation, Params={"Bucket": self._bucket.name, "Key": key}, ExpiresIn=expires_in
             )
         return url

@@ -1,0 +1,132 @@
+"""``keys = "any"``: what other programs have stored is named, listed, read, moved and deleted as it is."""
+
+import unicodedata
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.doubles import RecordingStore
+from tests.driver.blobs_and_readers import MakeDriver, Reading, data, keys, put
+from tests.driver.store_kinds import COPYING, cases
+from worker.driver import Driver
+from worker.errors import InvalidPathError
+from worker.stores.store import Store
+from worker.transfer.upload.engine import Engine
+
+pytestmark = pytest.mark.no_cover
+
+LARGE = 2 * COPYING.threshold + 13
+NAMES = {
+    "a blank": "my video.mp4",
+    "blanks at both ends": " a ",
+    "a plus sign": "a+b",
+    "a percent sign": "100%",
+    "an escape": "a%2Fb%20c%zz",
+    "accents": "café",
+    "accents apart": unicodedata.normalize("NFD", "café"),
+    "an emoji of several": "👩‍👩‍👧",
+    "another script": "видео 動画",
+    "right to left": "\u202eabc",
+    "marks of XML": "<a & 'b' \"c\">",
+    "marks of URLs": "a?b=c#d;e:f@g",
+    "brackets": "[a]{b}|c^d`e~f*g!h$i,j(k)=l",
+    "a backslash": "a\\b",
+    "a line separator": "a\u2028b",
+    "three dots": "...",
+    "the highest": "\U0010ffff\uffff",
+}
+#: Swift's own listings or paths cannot hold these.
+ON_SERVERS = {name: NAMES[name] for name in NAMES if name not in ("the highest",)}
+
+
+@pytest.fixture
+def anything(store: Store, root: str, engine: Engine) -> Driver:
+    return Driver(store, root=root, engine=engine, copying=COPYING, keys="any")
+
+
+@cases("name", ON_SERVERS, NAMES)
+@pytest.mark.every_run_on("local", "moto", "swift")
+def test_any_name_is_written_found_listed_read_moved_and_deleted(anything: Driver, name: str) -> None:
+    path, moved = f"/d {name}/{name}", f"/{name}"
+    put(anything, path, data(LARGE))
+    put(anything, f"{path}/below", b"x")
+    assert anything.list("/") == [f"/d {name}"]
+    assert anything.list(f"/d {name}") == [path]
+    assert (anything.stat(path).size, anything.stat(f"/d {name}").is_dir) == (LARGE, True)
+    assert anything.get_content(path) == data(LARGE)
+    anything.move(path, moved)
+    anything.put_content(path, b"small")
+    anything.move(path, f"{moved}+")
+    assert anything.write_stream(moved, 10, Reading(b"end")) == 3
+    assert anything.get_content(moved) == data(LARGE)[:10] + b"end"
+    assert keys(anything) == sorted([f"d {name}/{name}/below", name, f"{name}+"], key=str.encode)
+    anything.delete(f"/d {name}")
+    anything.delete(moved)
+    assert keys(anything) == [f"{name}+"]
+    anything.delete(f"{moved}+")
+
+
+@pytest.mark.parametrize("kind", ["moto", "swift"])
+@pytest.mark.parametrize("name", ON_SERVERS.values(), ids=ON_SERVERS)
+@pytest.mark.every_run_on("moto", "swift")
+def test_any_name_has_a_url(anything: Driver, name: str) -> None:
+    put(anything, f"/{name}", data(50))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(anything.url_for(f"/{name}"), timeout=30) as answer:
+        assert answer.read() == data(50)
+
+
+NEVER: dict[str, Any] = {
+    "empty": "",
+    "relative": "a b",
+    "an empty component": "/a//b",
+    "a trailing slash": "/a /",
+    "one dot": "/ä/.",
+    "two dots": "/ä/../b",
+    "a line end": "/a\nb",
+    "a final line end": "/a\n",
+    "a tab": "/a\tb",
+    "a zero byte": "/a\0b",
+    "delete": "/a\x7f",
+    "a C1 control": "/a\x85b",
+    "a surrogate": "/\ud800",
+    "too many bytes": "/" + "ä" * 513,
+    "no text": b"/a",
+    "None": None,
+}
+
+
+@pytest.mark.parametrize("path", NEVER.values(), ids=NEVER)
+def test_what_no_key_should_be_is_refused_and_no_request_is_sent(
+    store: Store, root: str, engine: Engine, path: Any
+) -> None:
+    recorded = RecordingStore(store)
+    driver = Driver(recorded, root=root, engine=engine, keys="any")
+    with pytest.raises(InvalidPathError, match="no control characters") as caught:
+        driver.get_content(path)
+    assert (caught.value.path, caught.value.keys, caught.value.driver) == (path, "any", store.name)
+    assert recorded.calls == []
+
+
+def test_a_key_may_have_all_of_its_1024_bytes(store: Store, engine: Engine, on: MakeDriver, root: str) -> None:
+    driver = Driver(store, engine=engine, keys="any")
+    longest = f"/{root}/" + "ä" * ((1_024 - len(root) - 1) // 2)
+    assert len(driver.key(longest).encode()) in (1_023, 1_024)
+    driver.put_content(longest, b"x")
+    assert driver.get_content(longest) == b"x"
+    driver.delete(longest)
+    with pytest.raises(InvalidPathError):
+        driver.key(longest + "ää")
+
+
+def test_without_any_keys_the_error_names_the_setting(driver: Driver) -> None:
+    with pytest.raises(InvalidPathError, match=r'ASCII letters, digits.*\(keys = "registry"; "any" takes others\)'):
+        driver.stat("/a b")
+
+
+def test_the_parameter_decides(root: str) -> None:
+    given = {"driver": "memory"}
+    assert Driver.from_parameters(given | {"keys": "any"}).key("/a b") == "a b"
+    with pytest.raises(InvalidPathError):
+        Driver.from_parameters(given).key("/a b")
