@@ -152,6 +152,8 @@ class Settings(BaseSettings):
     max_tasks_per_child: int = Field(default=200, ge=1)  #: slices and reads after which a child is replaced
     #: Bytes after which a child is replaced, between two slices. None: twice the memory that it needs.
     max_memory_per_child: int | None = Field(default=None, ge=64 * MIB)
+    #: Seconds after a SIGTERM within which the worker ends, whatever is away; runs hand over their jobs meanwhile.
+    drain_seconds: float = Field(default=8, ge=1, le=3600)
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: SourcesSettings = SourcesSettings()
     transfer: TransferSettings = TransferSettings()

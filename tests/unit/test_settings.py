@@ -107,6 +107,8 @@ def test_settings_cannot_be_changed(load: Load) -> None:
 WRONG: list[tuple[str, str, str]] = [  # section and name, value, and the name that the error says
     ("concurrency", "0", "concurrency"),
     ("concurrency", "many", "concurrency"),
+    ("drain_seconds", "0", "drain_seconds"),
+    ("drain_seconds", "inf", "drain_seconds"),
     ("transfer.part_threads", "0", "transfer.part_threads"),
     ("transfer.part_threads", "65", "transfer.part_threads"),
     ("transfer.part_size", "1048576", "transfer.part_size"),
