@@ -10,6 +10,7 @@ import click
 
 from blobferry.messages.job_messages import Message, client_app, publish
 from blobferry.sql.database import reachable
+from worker.celery.drain_bound import bound_drain
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
@@ -87,6 +88,7 @@ def sweep(loop: bool, worker_id: str | None, runs_jobs: bool) -> None:
 
     def end(*args: Any) -> None:
         ended.set()
+        bound_drain(settings.drain_seconds)
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)

@@ -12,6 +12,7 @@ from blobferry.contract import JOBS_QUEUE, READS_QUEUE
 from worker import drain
 from worker.celery.caretaker_process import CaretakerStep
 from worker.celery.config import celery_config
+from worker.celery.drain_bound import bound_drain
 from worker.celery.result_backend import ResultTolerantApp
 from worker.logs import configure_logging
 from worker.runtime import start_runtime
@@ -42,3 +43,4 @@ def _start_child(**kwargs: Any) -> None:
 @signals.worker_shutting_down.connect(weak=False)
 def _drain(**kwargs: Any) -> None:
     drain.start()
+    bound_drain(load_settings().drain_seconds)

@@ -31,11 +31,16 @@ class WorkerProcesses:
         return [name for name in ours if not _is_child(int(name.rpartition(":")[2]), self._parent)]
 
     def _living(self) -> frozenset[int]:
-        found = set[int]()
-        for task in Path(f"/proc/{self._parent}/task").glob("*/children"):
-            with suppress(OSError):
-                found |= {int(pid) for pid in task.read_text().split()}
-        return frozenset(pid for pid in found if _is_child(pid, self._parent))
+        return children_of(self._parent)
+
+
+def children_of(parent: int) -> frozenset[int]:
+    """The ids of the living children of a process."""
+    found = set[int]()
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        with suppress(OSError):
+            found |= {int(pid) for pid in task.read_text().split()}
+    return frozenset(pid for pid in found if _is_child(pid, parent))
 
 
 def _is_child(pid: int, parent: int) -> bool:

@@ -155,6 +155,8 @@ class Settings(BaseSettings):
     #: Bytes after which a child is replaced, between two slices. None: twice the memory that it needs.
     max_memory_per_child: int | None = Field(default=None, ge=64 * MIB)
     keys: Literal["registry", "any"] = "registry"  #: of storages that set none; the client has a variable of this name
+    #: Seconds after a SIGTERM within which the worker ends, whatever is away; runs hand over their jobs meanwhile.
+    drain_seconds: float = Field(default=8, ge=1, le=3600)
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: SourcesSettings = SourcesSettings()
     transfer: TransferSettings = TransferSettings()

@@ -5,14 +5,21 @@ The table of all failures and their tests is in test_failures_of_workers.
 
 import os
 import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
-from dev.services import Valkey
-from dev.stack import Stack
+from dev.process import Service, ServiceProcess, running
+from dev.proxies.tcp import wire
+from dev.services import Postgres, S3Service, Valkey
+from dev.services.postgres_server import through
+from dev.stack import CHECKOUT, Stack
 from dev.waiting import wait_until
-from tests.system.recorded_stack import LONG_LEASE, recorded, told_to_end
+from tests.system.recorded_stack import LONG_LEASE, Scene, recorded, told_to_end
 
 MIB = 1024 * 1024
 
@@ -20,6 +27,10 @@ MIB = 1024 * 1024
 def unacknowledged(broker: Valkey) -> int:
     with redis.Redis.from_url(broker.url) as connection:
         return int(connection.hlen("unacked"))
+
+
+def expire_leases(scene: Scene) -> None:
+    scene.rows.execute("update blobferry_jobs set lease_expires_at = now() where lease_expires_at is not null")
 
 
 # Five seconds with parts of 16 MiB, where nothing else runs; beside other tests, processes take what time they take.
@@ -45,6 +56,56 @@ def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowle
             (attempt,) = scene.attempts(job)
             assert (attempt["outcome"], attempt["bytes_sent"]) == ("succeeded", 12 * size)
         assert unacknowledged(broker) == 0
+
+
+@pytest.mark.parametrize(
+    "away", ["broker", "database", "store", pytest.param("broker, database, store", marks=pytest.mark.long)]
+)
+def test_sigterm_ends_a_worker_in_ten_seconds_whatever_falls_silent(
+    stack: Stack, broker: Valkey, postgres_server: Postgres, s3: S3Service, away: str
+) -> None:
+    """Ten where nothing else runs; beside other tests, processes take what time they take."""
+    store = urlsplit(s3.endpoint)
+    with (
+        wire(("127.0.0.1", broker.port)) as to_broker,
+        wire(postgres_server.upstream) as to_database,
+        wire(("127.0.0.1", int(store.port or 0))) as to_store,
+        recorded(stack, settings=LONG_LEASE) as scene,
+    ):
+        cables = {"broker": to_broker, "database": to_database, "store": to_store}
+        cut_off = replace(
+            scene.stack,
+            broker_url=f"redis://127.0.0.1:{to_broker.port}/0",
+            database_url=through(stack.database_url, to_database),
+            endpoint=f"http://127.0.0.1:{to_store.port}",
+        )
+        with cut_off.worker("first") as first:
+            to_store.delay(to_client=0.2)
+            job = scene.submit("/silent/blob", 40)
+            scene.under_way(job)
+            for name in away.split(", "):
+                cables[name].freeze()
+            assert told_to_end(first, signal.SIGTERM, within=20) == 0
+        expire_leases(scene)
+        to_store.thaw()
+        with replace(scene.stack, endpoint=cut_off.endpoint).worker("second"):  # there is the upload
+            scene.succeeded(job, timeout=90)
+
+
+def test_sigterm_ends_a_worker_whose_broker_has_never_answered(stack: Stack, broker: Valkey, tmp_path: Path) -> None:
+    with wire(("127.0.0.1", broker.port)) as cable:
+        cable.freeze()
+        deaf = replace(stack, broker_url=f"redis://127.0.0.1:{cable.port}/0")
+        process = ServiceProcess(
+            "deaf",
+            [sys.executable, "-m", "worker", "run"],
+            log=tmp_path / "deaf.log",
+            answers=lambda: cable.connections > 0,
+            stop_group=False,
+            environment={**deaf.environment(), "PYTHONPATH": str(CHECKOUT)},
+        )
+        with running(Service(processes=(process,))) as worker:
+            assert told_to_end(worker, signal.SIGTERM, within=20) == 0
 
 
 @pytest.mark.parametrize("how", ["SIGQUIT", pytest.param("SIGKILL after SIGTERM", marks=pytest.mark.long)])

@@ -110,6 +110,7 @@ def test_settings_cannot_be_changed(load: Load) -> None:
 
 WRONG_VALUES: dict[str, tuple[str, ...]] = {  # by the setting, which the error names
     "concurrency": ("0", "many"),
+    "drain_seconds": ("0", "inf"),
     "transfer.part_threads": ("0", "65"),
     "transfer.part_size": ("1048576", "6442450944"),
     "transfer.slice_seconds": ("0", "nan", "inf"),

@@ -67,7 +67,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_max_tasks_per_child": settings.max_tasks_per_child,
         "worker_max_memory_per_child": settings.max_child_memory // 1024,
         # After SIGQUIT or a second SIGTERM, runs have this many seconds to hand over.
-        "worker_soft_shutdown_timeout": 10.0,
+        "worker_soft_shutdown_timeout": settings.drain_seconds,
         # Results serve chains, chords and Flower only; the row is the truth.
         "result_expires": DAY,
         "result_extended": True,

@@ -14,8 +14,9 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks.arguments import check_job_id
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
-from blobferry.messages.job_messages import publish
+from blobferry.messages.job_messages import client_app, publish
 from models import queries
+from worker import drain
 from worker.celery.bare_task import is_publish_seq, make_row
 from worker.celery.result_backend import is_reported
 from worker.celery.task_guard import StrictTask
@@ -112,11 +113,14 @@ class JobTask(StrictTask):
 def publish_next(app: Any) -> None:
     """Publish the next jobs, so that a free slot need not wait for the caretaker. Raises no BlobferryError.
 
+    A draining worker publishes what it has just handed over, for others, and waits as briefly for it as a client would.
     Celery also calls this in the parent when a child was lost. The parent has no runtime and must not make one.
     """
     runtime = started_runtime()
     if runtime is None:
         return
+    if drain.is_draining():
+        app = client_app(runtime.settings.broker_url.get_secret_value())
     try:
         turn = next(_turns)
         publish_best(runtime, lambda message: publish(app, message), limit=runtime.settings.concurrency, turn=turn)

@@ -9,6 +9,9 @@ from typing import Any, Final
 from celery import Celery, states
 from celery.exceptions import BackendError
 
+from blobferry.messages.job_messages import CLIENT_TIMEOUTS
+from worker import drain
+
 logger = logging.getLogger(__name__)
 
 _STORING: Final = ("mark_as_done", "mark_as_failure", "mark_as_retry", "mark_as_revoked")
@@ -25,7 +28,7 @@ class ResultTolerantApp(Celery):  # type: ignore[misc]
         backend = super()._get_backend()
         away = _away(backend)
         for name in _STORING:
-            setattr(backend, name, _logged(getattr(backend, name), away))
+            setattr(backend, name, _logged(getattr(backend, name), away, backend))
         return backend
 
 
@@ -44,13 +47,24 @@ def is_reported(backend: Any, task_id: str) -> bool:
         return True
 
 
-def _logged(store: Callable[..., Any], away: tuple[type[Exception], ...]) -> Callable[..., Any]:
+def _logged(store: Callable[..., Any], away: tuple[type[Exception], ...], backend: Any) -> Callable[..., Any]:
     @wraps(store)
     def store_or_log(task_id: str, *args: Any, **kwargs: Any) -> Any:
         try:
+            if drain.is_draining():
+                _hurry(backend)
             return store(task_id, *args, **kwargs)
         except away as error:  # the job's next message, if there is one, stores it
             logger.warning("result not stored", extra={"job_id": task_id, "reason": repr(error)})
             return None
 
     return store_or_log
+
+
+def _hurry(backend: Any) -> None:
+    """Let the backend try once, and briefly: a drain has no half minute."""
+    backend.always_retry, backend.retry_policy = False, {"max_retries": 1, "interval_start": 0}
+    pool = getattr(getattr(backend, "client", None), "connection_pool", None)  # only Redis has one
+    if pool is not None and pool.connection_kwargs.get("socket_timeout") != CLIENT_TIMEOUTS["socket_timeout"]:
+        pool.connection_kwargs.update(CLIENT_TIMEOUTS)
+        pool.disconnect()  # connections of now have the longer timeout
