@@ -390,6 +390,9 @@ class FusedCheckpoint:
     def abandon(self, *args: Any, **keywords: Any) -> Any:
         return self._do("abandon", *args, **keywords)
 
+    def found_here(self, *args: Any, **keywords: Any) -> Any:
+        return self._do("found_here", *args, **keywords)
+
     def now(self) -> Any:
         return self._do("now")
 

@@ -719,7 +719,7 @@ def test_a_destination_storage_that_was_moved_elsewhere_fails_the_job_and_its_up
     failing = FaultyStore(world.cold, "upload_part", fail_at=2, times=100)
     assert isinstance(world.run(job_id, cold=failing), Rescheduled)
     due(world, job_id)
-    at_once = {"retry": {"max_attempts": 1}, "retention": {"failed_upload_seconds": 0}}
+    at_once: dict[str, Any] = {"retry": {"max_attempts": 1}, "retention": {"failed_upload_seconds": 0}}
     world.run(job_id, cold=tiny_store(bucket="elsewhere"), **at_once)
     assert has_ended(world, job_id, JobState.FAILED, "configuration")
     assert "storages.cold" in str(job_row(world.database, job_id).error_message)

@@ -527,15 +527,30 @@ def test_a_cancelled_job_of_a_dead_worker_is_cleared_away_by_the_caretaker_of_it
     assert [upload.state for upload in uploads(database, job_id)] == ["gone"]
 
 
+def on_another_host(world: Reading, job_id: str) -> None:
+    """The job's partial file was begun on a host whose disk is not seen here."""
+    (upload,) = uploads(world.database, job_id)
+    change_upload(world.database, upload.id, endpoint="file://elsewhere")
+    disk = world.file.parent.parent / "disk of elsewhere"
+    disk.mkdir(exist_ok=True)
+    for name in world.partials():
+        (world.file.parent / name).rename(disk / name)
+
+
+def with_another_host_name(world: Reading, job_id: str) -> None:
+    """The host has been given another name, or another host shares the directory."""
+    (upload,) = uploads(world.database, job_id)
+    change_upload(world.database, upload.id, endpoint="file://name-before")
+
+
 def test_a_partial_file_of_another_host_is_left_alone_and_forgotten_after_some_days(
     database: Database, tmp_path: Path
 ) -> None:
     world = Reading(database, tmp_path / "outgoing")
     job_id = died(world, FaultyStore(world.memory, "get", fail_at=5, error=DeathError))
+    on_another_host(world, job_id)
     (upload,) = uploads(database, job_id)
-    change_upload(database, upload.id, endpoint="file://elsewhere")  # where that path means another file
     change(database, job_id, cancel_requested=True)
-    partials = world.partials()
     world.sweep()
     assert job_row(database, job_id).state == "cancelled"
     assert [upload.state for upload in uploads(database, job_id)] == ["aborting"]
@@ -545,15 +560,95 @@ def test_a_partial_file_of_another_host_is_left_alone_and_forgotten_after_some_d
     change_upload(database, upload.id, updated_at=ago(HOST_GONE + 60))
     world.sweep()
     assert [upload.state for upload in uploads(database, job_id)] == ["gone"]
-    assert world.partials() == partials
+
+
+@pytest.mark.parametrize("silent", [0, HOST_GONE + 60], ids=["at once", "after some days"])
+def test_whoever_sees_a_partial_file_that_nobody_needs_removes_it(silent: float, world: Reading) -> None:
+    job_id = died(world, FaultyStore(world.memory, "get", fail_at=5, error=DeathError))
+    with_another_host_name(world, job_id)
+    change(world.database, job_id, cancel_requested=True)
+    if silent:
+        change_upload(world.database, uploads(world.database, job_id)[0].id, state="aborting", updated_at=ago(silent))
+    world.sweep()
+    world.sweep()
+    assert job_row(world.database, job_id).state == "cancelled"
+    assert [upload.state for upload in uploads(world.database, job_id)] == ["gone"]
+    assert (world.seen(), world.partials()) == (OLD, [])
+
+
+def test_a_host_that_does_not_see_a_partial_file_does_not_put_off_its_removal(world: Reading) -> None:
+    job_id = died(world, FaultyStore(world.memory, "get", fail_at=5, error=DeathError))
+    on_another_host(world, job_id)
+    change(world.database, job_id, cancel_requested=True)
+    world.sweep()
+    (upload,) = uploads(world.database, job_id)
+    assert (upload.state, upload.recheck_at) == ("aborting", None)
+
+
+def test_a_job_goes_on_with_its_partial_file_under_another_host_name(database: Database, tmp_path: Path) -> None:
+    world = Reading(database, tmp_path / "outgoing")
+    job_id, rows = stopped_by_an_error(world)
+    with_another_host_name(world, job_id)
+    recording = RecordingStore(world.memory)
+    world.run(job_id, recording)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert fetched(recording) == sorted(set(range(0, SIZE, PART)) - rows)
+    assert job_row(database, job_id).restarts == 0
+    assert [(upload.state, upload.endpoint) for upload in uploads(database, job_id)] == [
+        ("completed", f"file://{gethostname()}")
+    ]
+    assert (world.seen(), world.partials()) == (world.data, [])
+
+
+def test_a_job_goes_on_with_its_partial_file_where_the_directory_has_another_path(world: Reading) -> None:
+    """Another pod mounts the same volume elsewhere, and a symbolic link leads there."""
+    job_id, rows = stopped_by_an_error(world)
+    with_another_host_name(world, job_id)
+    moved = world.file.parent.with_name("mounted elsewhere")
+    world.file.parent.rename(moved)
+    world.file.parent.symlink_to(moved)
+    recording = RecordingStore(world.memory)
+    world.run(job_id, recording)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert fetched(recording) == sorted(set(range(0, SIZE, PART)) - rows)
+    (upload,) = uploads(world.database, job_id)
+    assert (upload.state, upload.bucket, upload.key) == ("completed", str(moved), str(moved / world.file.name))
+    assert (world.seen(), world.partials()) == (world.data, [])
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_that_was_published_under_another_host_name_is_not_fetched_again(
+    overwrite: bool, world: Reading
+) -> None:
+    if not overwrite:
+        world.file.unlink()
+    job_id = dead_after_the_rename(world, overwrite=overwrite)
+    with_another_host_name(world, job_id)
+    recording = RecordingStore(world.memory)
+    world.run(job_id, recording)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert fetched(recording) == []
+    assert (world.seen(), world.partials()) == (world.data, [])
+
+
+def test_a_symbolic_link_of_that_name_is_removed_and_not_followed(world: Reading, tmp_path: Path) -> None:
+    job_id, _ = stopped_by_an_error(world)
+    with_another_host_name(world, job_id)
+    (partial,) = world.partials()
+    (world.file.parent / partial).rename(tmp_path / "victim")
+    (world.file.parent / partial).symlink_to(tmp_path / "victim")
+    victim = (tmp_path / "victim").read_bytes()
+    world.run(job_id)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert (world.seen(), world.partials()) == (world.data, [])
+    assert (tmp_path / "victim").read_bytes() == victim
 
 
 def test_a_job_that_was_begun_on_another_host_starts_over_here(database: Database, tmp_path: Path) -> None:
     world = Reading(database, tmp_path / "outgoing")
     job_id, _ = stopped_by_an_error(world)
-    (theirs,) = uploads(database, job_id)
-    change_upload(database, theirs.id, endpoint="file://elsewhere")
-    partials, recording = world.partials(), RecordingStore(world.memory)
+    on_another_host(world, job_id)
+    recording = RecordingStore(world.memory)
     world.run(job_id, recording)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert fetched(recording) == list(range(0, SIZE, PART))
@@ -563,12 +658,12 @@ def test_a_job_that_was_begun_on_another_host_starts_over_here(database: Databas
         ("aborting", "file://elsewhere"),
         ("completed", f"file://{gethostname()}"),
     ]
-    assert (world.seen(), world.partials()) == (world.data, partials)
+    assert (world.seen(), world.partials()) == (world.data, [])
 
 
 def test_a_job_that_another_host_was_publishing_starts_over_here(world: Reading) -> None:
     job_id = dead_before_the_rename(world)
-    change_upload(world.database, uploads(world.database, job_id)[0].id, endpoint="file://elsewhere")
+    on_another_host(world, job_id)
     world.run(job_id)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert job_row(world.database, job_id).restarts == 1
@@ -577,7 +672,7 @@ def test_a_job_that_another_host_was_publishing_starts_over_here(world: Reading)
 
 def test_a_job_that_goes_from_host_to_host_ends_one_day(world: Reading) -> None:
     job_id, _ = stopped_by_an_error(world)
-    change_upload(world.database, uploads(world.database, job_id)[0].id, endpoint="file://elsewhere")
+    on_another_host(world, job_id)
     world.run(job_id, retry={"max_restarts": 0})
     assert has_ended(world, job_id, JobState.FAILED, "too_many_restarts")
     assert world.seen() == OLD
