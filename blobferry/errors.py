@@ -82,6 +82,7 @@ class BlobferryError(Exception):
     transient: bool = False
     #: What only this worker may lack, so that another may succeed: a name of ``blobferry.jobs.needs``; "": nothing.
     lacks: str = ""
+    certainly_lacks: bool = False  #: whether it is certainly this worker that lacks it, not the job that is wrong
     #: Format of the message, over the attributes; "" where the message is the only argument.
     template: ClassVar[str] = ""
     #: Bytes that ``write_stream`` had read from its reader. To continue, take the offset from ``stat``, not from here.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from blobferry.contract import UNFINISHED_UPLOADS, UploadState
@@ -31,6 +31,16 @@ def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence
     )
     # Oldest first, so that an upload that cannot be aborted, and was just put off, does not crowd out the others.
     return session.scalars(select(UploadRow).where(due, in_reach).order_by(UploadRow.updated_at).limit(limit)).all()
+
+
+def partial_files_elsewhere(session: Session, *, limit: int, files_of: str) -> Sequence[UploadRow]:
+    """Partial files to remove that have another host's name in their rows; this host may see some of them.
+
+    In random order, since those that it does not see stay, and must not hide the others.
+    """
+    others = (UploadRow.state == UploadState.ABORTING, UploadRow.endpoint.startswith(FILES))
+    unseen = select(UploadRow).where(*others, UploadRow.endpoint != files_of, UploadRow.updated_at >= now(-HOST_GONE))
+    return session.scalars(unseen.order_by(func.random()).limit(limit)).all()
 
 
 def is_being_opened(session: Session, upload: UploadRow) -> bool:

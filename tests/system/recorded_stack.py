@@ -15,6 +15,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from blobferry import Client, Job
+from dev.process import Service
 from dev.proxies.s3_recorder import RecordedRequest, Recorder, recorder
 from dev.stack import BUCKET, Stack, Worker
 from dev.waiting import wait_until
@@ -174,7 +175,7 @@ def caretaker_of(worker: Worker) -> psutil.Process:
     return next(child for child in psutil.Process(worker.pids[0]).children() if "sweep" in child.cmdline())
 
 
-def told_to_end(worker: Worker, signal_number: signal.Signals = signal.SIGTERM, *, within: float) -> int | None:
+def told_to_end(worker: Service, signal_number: signal.Signals = signal.SIGTERM, *, within: float) -> int | None:
     """The exit status of a worker that gets the signal. When this returns, every run of it has ended."""
     os.kill(worker.pids[0], signal_number)
     return psutil.Process(worker.pids[0]).wait(timeout=within)

@@ -1,8 +1,8 @@
 """What only this worker may lack: a storage, a mount, a key, credentials. Another worker may run the job.
 
-An error names what is missing (``lacks``). Where it certainly is this worker's, such as a storage that is not
-configured, the error is transient: the job goes on elsewhere. Where it may be the job's own, such as one refused key,
-it stays permanent, and the job is only tried once on each of the other living workers.
+An error names what is missing (``lacks``). Where it certainly is this worker's fault, such as a storage that is not
+configured, the error becomes transient: the job goes on elsewhere. Where it may be the job's own, such as one refused
+key, it stays permanent, and the job is only tried once on each of the other living workers.
 """
 
 import logging
@@ -46,15 +46,17 @@ def blame(error: BlobferryError, job: JobRow, runtime: Runtime) -> None:
     needs = needs_of(job.as_row())
     names = [name for name in sorted(runtime.drivers) if storage_need(name) in needs]
     if isinstance(error, ConfigurationError):
-        error.transient = True
+        error.certainly_lacks = True
         if error.lacks not in needs:  # a parameter of a storage, such as its root directory
             error.lacks = storage_need((job.request or {}).get("dest_storage") or job.storage)
     elif isinstance(error, REFUSALS):
         refusing = next((name for name in names if _refuses_everything(runtime.driver(name))), None)
         if refusing is not None:
-            error.lacks, error.transient = storage_need(refusing), True
+            error.lacks, error.certainly_lacks = storage_need(refusing), True
     if not error.lacks and _is_denial(error):
         error.lacks = storage_need((job.request or {}).get("dest_storage") or job.storage)
+    if error.certainly_lacks:
+        error.transient = True
 
 
 def note_lack(error: BlobferryError, lease: Lease, runtime: Runtime) -> int:

@@ -41,7 +41,7 @@ class SqlCheckpoint:
         *,
         max_restarts: int,
         storage: str | None = None,
-        begins_again_elsewhere: bool = False,
+        may_lie_elsewhere: bool = False,
     ) -> None:
         """Make the checkpoint of a run.
 
@@ -50,8 +50,7 @@ class SqlCheckpoint:
             place: where new uploads are opened.
             max_restarts: how often the job may begin again from byte 0.
             storage: the storage that is written to, if it is not the job's own.
-            begins_again_elsewhere: begin again from byte 0 if a saved upload lies at another place, such as a file on
-                another host. False: raise ConfigurationError, since the upload must not be forgotten.
+            may_lie_elsewhere: load an upload from another place too. False: raise ConfigurationError instead.
         """
         job = lease.job
         self.mark = mark_of(job.id)
@@ -62,7 +61,7 @@ class SqlCheckpoint:
         self._place = place
         self._storage = storage or job.storage
         self._max_restarts = max_restarts
-        self._begins_again_elsewhere = begins_again_elsewhere
+        self._may_lie_elsewhere = may_lie_elsewhere
         self._row: UploadRow | None = None
 
     def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
@@ -80,14 +79,10 @@ class SqlCheckpoint:
         self._row = row
         if row is None:
             return None
-        if (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint):
-            if not self._begins_again_elsewhere:
-                problem = (
-                    f"this job's upload is in bucket {row.bucket!r}, but the storage now names {self._place.bucket!r}"
-                )
-                raise ConfigurationError(f"storages.{row.storage}", problem)
-            self.abandon(gone=False)
-            return None
+        is_elsewhere = (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint)
+        if is_elsewhere and not self._may_lie_elsewhere:
+            problem = f"this job's upload is in bucket {row.bucket!r}, but the storage now names {self._place.bucket!r}"
+            raise ConfigurationError(f"storages.{row.storage}", problem)
         return SavedUpload(
             key=row.key,
             size=row.size or 0,
@@ -103,6 +98,7 @@ class SqlCheckpoint:
             etag=self._job.etag,
             prefix=row.head,
             prefix_parts=row.head_parts,
+            is_elsewhere=is_elsewhere,
         )
 
     def opening(
@@ -213,6 +209,10 @@ class SqlCheckpoint:
         self._upload.state = upload["state"]
         self._job.restarts, self._job.bytes_done = restarts, 0
         self.past_point_of_no_return = False
+
+    def found_here(self, key: str) -> None:
+        """Save that an upload that was opened elsewhere is seen here."""
+        self._write(upload={"bucket": self._place.bucket, "endpoint": self._place.endpoint, "key": key})
 
     def known_upload_ids(self, key: str) -> set[str]:
         """The ids of all recorded uploads at the key, of any job."""

@@ -18,6 +18,7 @@ from worker.transfer.upload.abort import abort_upload, lost_uploads
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 50  #: uploads handled by one sweep
+FOREIGN_BATCH: Final = 10  #: partial files of other hosts that one sweep looks for
 PUT_OFF: Final = 60.0  #: seconds after which a failed abort is tried again
 
 
@@ -41,6 +42,22 @@ def abort_given_up(runtime: Runtime) -> int:
             _put_off(runtime, upload)
             extra = {"job_id": upload.job_id, "key": upload.key, "reason": str(error)}
             logger.warning("upload not aborted, will be tried again", extra=extra)
+    return done + _remove_foreign_partials(runtime)
+
+
+def _remove_foreign_partials(runtime: Runtime) -> int:
+    """Remove partial files that were begun under another host's name and are seen here; return how many."""
+    try:
+        with runtime.database.begin() as session:
+            uploads = queries.partial_files_elsewhere(session, limit=FOREIGN_BATCH, files_of=host_endpoint())
+    except UnreachableError:
+        return 0
+    done = 0
+    for upload in uploads:
+        with suppress(BlobferryError):  # not seen here after all, or not ours to remove: its own host may
+            if upload.upload_id and remove_partial(upload.key, upload.upload_id):
+                _record_gone(runtime, upload)
+                done += 1
     return done
 
 
@@ -64,11 +81,14 @@ def _abort(runtime: Runtime, upload: UploadRow) -> None:
 
 def _remove_partial(runtime: Runtime, upload: UploadRow) -> None:
     """Remove a partial file of this host; drop only the row of one whose host has been silent for ``HOST_GONE``."""
-    if upload.endpoint != host_endpoint():
+    was_seen = bool(upload.upload_id) and remove_partial(upload.key, str(upload.upload_id))
+    if upload.endpoint != host_endpoint() and not was_seen:
         extra = {"job_id": upload.job_id, "host": upload.endpoint, "key": upload.key}
-        logger.warning("partial file left behind, its host is gone; remove it by hand", extra=extra)
-    elif upload.upload_id:
-        remove_partial(upload.key, upload.upload_id)
+        logger.warning("partial file perhaps left behind, its host is gone; remove it by hand", extra=extra)
+    _record_gone(runtime, upload)
+
+
+def _record_gone(runtime: Runtime, upload: UploadRow) -> None:
     with runtime.database.begin() as session:
         queries.upload_is_gone(session, upload.id, recheck_seconds=None)
 

@@ -61,6 +61,7 @@ class SavedUpload:
     etag: str | None = None  #: of the blob, once completed
     prefix: int = 0  #: bytes at the beginning that the store copies itself
     prefix_parts: int = 0  #: number of its parts; 0 with a prefix: copied in one commit call
+    is_elsewhere: bool = False  #: whether it was opened under another host's name, or in another directory
 
 
 class Checkpoint(Protocol):
@@ -124,6 +125,10 @@ class Checkpoint(Protocol):
 
     def abandon(self, *, gone: bool) -> None:
         """Begin again from byte 0: the upload is gone, or has to be aborted. Raises TooManyRestartsError."""
+        ...
+
+    def found_here(self, key: str) -> None:
+        """Save that the upload, which was opened elsewhere, is seen at this place, under this key."""
         ...
 
     def known_upload_ids(self, key: str) -> set[str]:
@@ -196,6 +201,9 @@ class MemoryCheckpoint:
         if not gone:
             self.abandoned.append(self._upload)
         self.upload = None
+
+    def found_here(self, key: str) -> None:
+        self._change(key=key, is_elsewhere=False)
 
     def known_upload_ids(self, key: str) -> set[str]:
         """The ids that this process knows."""

@@ -42,10 +42,6 @@ class Reading(World):
         """Names beside the file's."""
         return sorted(set(os.listdir(self.file.parent)) - {self.file.name})
 
-    def goes_to_another_host(self, job_id: str) -> None:
-        """Where the paths of the job's upload mean other files."""
-        self.change_upload(self.uploads(job_id)[0].id, endpoint="file://elsewhere")
-
 
 @pytest.fixture
 def world(world_database: Database, tmp_path: Path, size: int) -> Reading:
@@ -405,19 +401,110 @@ def test_a_cancelled_job_of_a_dead_worker_is_cleared_away_by_the_caretaker_of_it
     assert [upload.state for upload in world.uploads(job_id)] == ["gone"]
 
 
-@on_each_database
+def on_another_host(world: Reading, job_id: str) -> None:
+    """The job's partial file was begun on a host whose disk is not seen here."""
+    (upload,) = world.uploads(job_id)
+    world.change_upload(upload.id, endpoint="file://elsewhere")
+    disk = world.file.parent.parent / "disk of elsewhere"
+    disk.mkdir(exist_ok=True)
+    for name in world.partials():
+        (world.file.parent / name).rename(disk / name)
+
+
+def with_another_host_name(world: Reading, job_id: str) -> None:
+    """The host has been given another name, or another host shares the directory."""
+    (upload,) = world.uploads(job_id)
+    world.change_upload(upload.id, endpoint="file://name-before")
+
+
 def test_a_partial_file_of_another_host_is_left_alone_and_forgotten_after_some_days(world: Reading) -> None:
-    job_id, partials = stopped_by_a_death(world), world.partials()
-    world.goes_to_another_host(job_id)
+    job_id = stopped_by_a_death(world)
+    on_another_host(world, job_id)
+    (upload,) = world.uploads(job_id)
     world.sweep()
     assert world.job_row(job_id).state == "cancelled"
+    assert [upload.state for upload in world.uploads(job_id)] == ["aborting"]
+    world.change_upload(upload.id, updated_at=ago(HOST_GONE - 60))
+    world.sweep()
+    assert [upload.state for upload in world.uploads(job_id)] == ["aborting"]
+    world.change_upload(upload.id, updated_at=ago(HOST_GONE + 60))
+    world.sweep()
+    assert [upload.state for upload in world.uploads(job_id)] == ["gone"]
+
+
+@pytest.mark.parametrize("silent", [0, HOST_GONE + 60], ids=["at once", "after some days"])
+def test_whoever_sees_a_partial_file_that_nobody_needs_removes_it(silent: float, world: Reading) -> None:
+    job_id = stopped_by_a_death(world)
+    with_another_host_name(world, job_id)
+    if silent:
+        world.change_upload(world.uploads(job_id)[0].id, state="aborting", updated_at=ago(silent))
+    world.sweep()
+    world.sweep()
+    assert world.job_row(job_id).state == "cancelled"
+    assert [upload.state for upload in world.uploads(job_id)] == ["gone"]
+    assert (world.seen(), world.partials()) == (OLD, [])
+
+
+def test_a_host_that_does_not_see_a_partial_file_does_not_put_off_its_removal(world: Reading) -> None:
+    job_id = stopped_by_a_death(world)
+    on_another_host(world, job_id)
+    world.sweep()
     (upload,) = world.uploads(job_id)
-    assert upload.state == "aborting"
-    for seconds, state in ((HOST_GONE - 60, "aborting"), (HOST_GONE + 60, "gone")):
-        world.change_upload(upload.id, updated_at=ago(seconds))
-        world.sweep()
-        assert [upload.state for upload in world.uploads(job_id)] == [state]
-    assert world.partials() == partials
+    assert (upload.state, upload.recheck_at) == ("aborting", None)
+
+
+def test_a_job_goes_on_with_its_partial_file_under_another_host_name(world: Reading) -> None:
+    job_id, rows = stopped_by_an_error(world)
+    with_another_host_name(world, job_id)
+    recording = RecordingStore(world.memory)
+    world.succeed(job_id, recording)
+    assert fetched(recording) == sorted(set(range(0, SIZE, PART)) - rows)
+    assert world.job_row(job_id).restarts == 0
+    assert [(upload.state, upload.endpoint) for upload in world.uploads(job_id)] == [
+        ("completed", f"file://{gethostname()}")
+    ]
+    assert (world.seen(), world.partials()) == (world.data, [])
+
+
+def test_a_job_goes_on_with_its_partial_file_where_the_directory_has_another_path(world: Reading) -> None:
+    """Another pod mounts the same volume elsewhere, and a symbolic link leads there."""
+    job_id, rows = stopped_by_an_error(world)
+    with_another_host_name(world, job_id)
+    moved = world.file.parent.with_name("mounted elsewhere")
+    world.file.parent.rename(moved)
+    world.file.parent.symlink_to(moved)
+    recording = RecordingStore(world.memory)
+    world.succeed(job_id, recording)
+    assert fetched(recording) == sorted(set(range(0, SIZE, PART)) - rows)
+    (upload,) = world.uploads(job_id)
+    assert (upload.state, upload.bucket, upload.key) == ("completed", str(moved), str(moved / world.file.name))
+    assert (world.seen(), world.partials()) == (world.data, [])
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_that_was_published_under_another_host_name_is_not_fetched_again(
+    overwrite: bool, world: Reading
+) -> None:
+    if not overwrite:
+        world.file.unlink()
+    job_id = dead_after_the_rename(world, overwrite=overwrite)
+    with_another_host_name(world, job_id)
+    recording = RecordingStore(world.memory)
+    world.succeed(job_id, recording)
+    assert fetched(recording) == []
+    assert (world.seen(), world.partials()) == (world.data, [])
+
+
+def test_a_symbolic_link_of_that_name_is_removed_and_not_followed(world: Reading, tmp_path: Path) -> None:
+    job_id, _ = stopped_by_an_error(world)
+    with_another_host_name(world, job_id)
+    (partial,) = world.partials()
+    (world.file.parent / partial).rename(tmp_path / "victim")
+    (world.file.parent / partial).symlink_to(tmp_path / "victim")
+    victim = (tmp_path / "victim").read_bytes()
+    world.succeed(job_id)
+    assert (world.seen(), world.partials()) == (world.data, [])
+    assert (tmp_path / "victim").read_bytes() == victim
 
 
 @on_each_database
@@ -426,8 +513,8 @@ def test_a_partial_file_of_another_host_is_left_alone_and_forgotten_after_some_d
 )
 def test_a_job_that_was_begun_on_another_host_starts_over_here(begun: Callable[..., str], world: Reading) -> None:
     job_id = begun(world)
-    world.goes_to_another_host(job_id)
-    partials, recording = world.partials(), RecordingStore(world.memory)
+    on_another_host(world, job_id)
+    recording = RecordingStore(world.memory)
     world.succeed(job_id, recording)
     assert fetched(recording) == list(range(0, SIZE, PART))
     row = world.job_row(job_id)
@@ -436,12 +523,13 @@ def test_a_job_that_was_begun_on_another_host_starts_over_here(begun: Callable[.
         ("aborting", "file://elsewhere"),
         ("completed", f"file://{gethostname()}"),
     ]
-    assert (world.seen(), world.partials()) == (world.data, partials)
+    assert (world.seen(), world.partials()) == (world.data, [])
 
 
+@on_each_database
 def test_a_job_that_goes_from_host_to_host_ends_one_day(world: Reading) -> None:
     job_id, _ = stopped_by_an_error(world)
-    world.goes_to_another_host(job_id)
+    on_another_host(world, job_id)
     world.fail(job_id, "too_many_restarts", retry={"max_restarts": 0})
     assert world.seen() == OLD
 

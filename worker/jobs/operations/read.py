@@ -10,7 +10,7 @@ from worker.transfer.sources.blob_source import BlobSource
 
 
 class ReadStream(TransferOperation):
-    """Writes a blob to a file of this host. The file is renamed into place, so a visible file is complete."""
+    """Writes a blob to a file that this host sees. The file is renamed into place, so a visible file is complete."""
 
     _destination: FileDestination | None = None
 
@@ -19,7 +19,7 @@ class ReadStream(TransferOperation):
             return super()._open_checkpoint()
         roots = self._runtime.settings.sources.file_roots
         self._destination = FileDestination.open(self._request["dest"], roots)
-        return self._checkpoint_at(self._destination, begins_again_elsewhere=True)
+        return self._checkpoint_at(self._destination, may_lie_elsewhere=True)
 
     def execute(self) -> None:
         """Download the blob, unless an earlier run has renamed the file into place."""

@@ -1,4 +1,4 @@
-"""Downloads a blob to a file, part by part, so that another process of this host can continue.
+"""Downloads a blob to a file, part by part, so that another process that sees the directory can continue.
 
 Readers see the old file until all bytes are checked and on the disk. A part is on the disk before its row is written;
 a part with a row is never fetched again.
@@ -74,13 +74,10 @@ class _Download:
     def advance(self) -> bool:
         """Take the next step from the state that the checkpoint has; True if the download is completed."""
         target, checkpoint = self.target, self.target.checkpoint
-        upload = checkpoint.load()
+        upload = target.load()
         if upload is None:
             plan = plan_parts(self.size, part_size=self.part_size, limits=LIMITS)
             checkpoint.opening(target.destination.key, size=plan.size, part_size=plan.part_size, base=target.base())
-            return False
-        if upload.key != target.destination.key:  # the path now leads to another directory
-            checkpoint.abandon(gone=False)
             return False
         if upload.state in (UploadState.COMPLETING, UploadState.COMPLETED):
             return target.resolve_commit()

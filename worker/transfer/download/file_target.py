@@ -22,7 +22,7 @@ from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, SentPart, VisibleVersion
 from worker.transfer.download.destination import FileDestination
-from worker.transfer.download.partial_file import PartialFile, remove_partials
+from worker.transfer.download.partial_file import PartialFile, has_partial, remove_partials
 from worker.transfer.parts import PartThreads
 from worker.transfer.plan import PartRange
 from worker.transfer.sources.file_source import FileSource
@@ -48,6 +48,21 @@ class FileTarget:
         if not self.overwrite and not base.is_absent:
             raise BlobExistsError(f"{self.destination.url}: a file is there already, and overwrite is off")
         return base
+
+    def load(self) -> SavedUpload | None:
+        """Return the upload to continue; None if there is none, or if nothing of it is seen in this directory.
+
+        The name of a partial file is unguessable. So whoever sees it sees that very file, though the host has another
+        name by now, or the directory another path, or several hosts share it.
+        """
+        upload = self.checkpoint.load()
+        if upload is None or not (upload.is_elsewhere or upload.key != self.destination.key):
+            return upload
+        if upload.is_elsewhere and self._sees(upload):
+            self.checkpoint.found_here(self.destination.key)
+            return self.checkpoint.load()
+        self.checkpoint.abandon(gone=False)
+        return None
 
     @contextmanager
     def partial(self, upload: SavedUpload) -> Iterator[PartialFile | None]:
@@ -83,8 +98,8 @@ class FileTarget:
 
         Needs no source, which may be gone by now. Raises SupersededError, OutcomeUnknownError, BlobExistsError.
         """
-        upload = self.checkpoint.load()
-        if upload is None or upload.key != self.destination.key:
+        upload = self.load()
+        if upload is None:
             return False
         if upload.state != UploadState.COMPLETING:
             return upload.state == UploadState.COMPLETED
@@ -104,6 +119,12 @@ class FileTarget:
         logger.warning("download begins again from byte 0", extra=extra)
         self._remove_partials(upload)
         self.checkpoint.abandon(gone=True)
+
+    def _sees(self, upload: SavedUpload) -> bool:
+        """Whether the partial file, or the file that it became, is in this directory; True if none was made yet."""
+        if upload.upload_id is None or has_partial(self.destination, upload.upload_id):
+            return True
+        return upload.state == UploadState.COMPLETING and self._has_recorded_bytes(upload)
 
     def _create(self, upload_id: str, size: int) -> PartialFile:
         partial = PartialFile.create(self.destination, upload_id, self.token, size)

@@ -1,29 +1,32 @@
 """Partial files: the bytes that a download has written so far, under a name that shows job and run.
 
-``.NAME.blobferry-JOB-VERSION-OPENING-TOKEN.part``: the part before ``-TOKEN`` is the upload id in the upload's row. The
-token is that of the run that writes the file. A takeover renames the file to its own name; the earlier run then has no
-file to commit, and stops writing when it sees that the name is gone.
+``.NAME.blobferry-JOB-VERSION-OPENING-TOKEN.part``: the part before ``-TOKEN`` is the upload id in the upload's row.
+OPENING is random, so nobody can guess the name: whoever sees it in a directory may adopt or remove the file. The token
+is that of the run that writes the file. A takeover renames the file to its own name; the earlier run then has no file
+to commit, and stops writing when it sees that the name is gone.
 """
 
 import os
 import re
+import secrets
 from contextlib import closing, suppress
 from hashlib import sha256
 from typing import Final, Self
-from uuid import uuid4
 
 from worker.errors import DestinationNotAllowedError, DestinationUnavailableError, LeaseLostError
 from worker.transfer.download.destination import FileDestination, etag_of
 
 _SUFFIX: Final = re.compile(r"-(0|[1-9][0-9]*)\.part", re.ASCII)
-_UPLOAD_ID: Final = re.compile(r"\.[\w.-]{1,40}\.blobferry-[\w.-]{0,32}-[0-9a-f]{16}-[0-9a-f]{8}", re.ASCII)
+_UPLOAD_ID: Final = re.compile(
+    r"\.[\w.-]{1,40}\.blobferry-[\w.-]{0,32}-[0-9a-f]{16}-(?:[0-9a-f]{20}|[0-9a-f]{8})", re.ASCII
+)
 _TRIES: Final = 10  # each failed try needs another run that renames the file just then
 
 
 def new_upload_id(name: str, *, mark: str, version: str) -> str:
     """Return an upload id, the beginning of each partial file's name: at most 140 bytes with token and suffix."""
     plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
-    return f".{plain[:40]}.blobferry-{mark[:32]}-{sha256(version.encode()).hexdigest()[:16]}-{uuid4().hex[:8]}"
+    return f".{plain[:28]}.blobferry-{mark[:32]}-{sha256(version.encode()).hexdigest()[:16]}-{secrets.token_hex(10)}"
 
 
 class PartialFile:
@@ -135,18 +138,26 @@ def remove_partials(destination: FileDestination, upload_id: str, token: int) ->
             destination.remove(_name(upload_id, left))
 
 
-def remove_partial(key: str, upload_id: str) -> None:
-    """Remove the partial file of an upload that no job needs. ``key`` is that of a row of this host.
+def has_partial(destination: FileDestination, upload_id: str) -> bool:
+    """Whether a partial file of any run is there."""
+    return bool(_tokens(destination, upload_id))
+
+
+def remove_partial(key: str, upload_id: str) -> bool:
+    """Remove the partial file of an upload that no job needs; whether there was one. ``key`` is that of its row.
 
     Safe to repeat: a missing file is no error. Raises DestinationError.
     """
     if not _UPLOAD_ID.fullmatch(upload_id):
         raise DestinationNotAllowedError(f"{key}: {upload_id!r:.200} is not the id of a download")
     destination = FileDestination.reopen(key)
-    if destination is not None:
-        with closing(destination):
-            for token in _tokens(destination, upload_id):
-                destination.remove(_name(upload_id, token))
+    if destination is None:
+        return False
+    with closing(destination):
+        tokens = _tokens(destination, upload_id)
+        for token in tokens:
+            destination.remove(_name(upload_id, token))
+    return bool(tokens)
 
 
 def _name(upload_id: str, token: int) -> str:

@@ -100,22 +100,22 @@ def path_of(url: str) -> str:
 def refuse_outside(url: str, real_path: str, roots: Iterable[Path], error: type[BlobferryError]) -> None:
     """Raise ``error`` unless the path, whose symlinks are resolved, is below one of the roots.
 
-    It is transient, since the roots of another worker may be others.
+    The roots of another worker may be others.
     """
     if not any(Path(real_path).is_relative_to(root) for root in roots):
         allowed = ", ".join(map(str, roots)) or "none are configured (sources.file_roots)"
         refused = error(
             f"{url}: lies outside of the allowed roots on worker host {gethostname()} (symlinks resolved): {allowed}"
         )
-        refused.lacks, refused.transient = directory_need(url), True
+        refused.lacks, refused.certainly_lacks = directory_need(url), True
         raise refused
 
 
 def perhaps_unmounted(missing: Missing, url: str, roots: Collection[Path]) -> Missing:
     """The error of a path that is not there, with the directory that may be a mount which only this worker lacks.
 
-    A root that is not there is certainly this worker's problem, so the error is transient then. An empty directory may
-    be a mount point with nothing mounted.
+    A root that is not there is certainly this worker's problem. An empty directory may be a mount point with nothing
+    mounted.
     """
     for above in directories_of(url):
         directory = os.path.realpath(path_of(above))
@@ -124,7 +124,7 @@ def perhaps_unmounted(missing: Missing, url: str, roots: Collection[Path]) -> Mi
                 missing.lacks = directory_need(above)
             break
         if Path(directory) in roots:
-            missing.lacks, missing.transient = directory_need(above), True
+            missing.lacks, missing.certainly_lacks = directory_need(above), True
             break
     return missing
 
