@@ -68,7 +68,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     lease_seconds=runtime.settings.lease.seconds,
                     publish_seq=publish_seq,
                     is_repeated=is_repeated,
-                    holds=lambda job: holds_of(job, runtime.drivers),
+                    holds=lambda job: holds_of(job, runtime.drivers, runtime.sealer),
                     failed_upload_seconds=retention.failed_upload_seconds,
                 )
                 if job is None:  # perhaps because of a control request: apply it now, not in the next sweep

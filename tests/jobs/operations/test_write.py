@@ -586,3 +586,29 @@ def test_a_pause_that_is_taken_back_while_a_part_is_in_hand_is_no_cancel(plain_w
 
     plain_world.run(job_id, HookedStore(plain_world.memory, before=pause_and_resume), lease=QUICK)
     assert job_row(plain_world.database, job_id).state in ("queued", "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        ("delete", {"path": "/originals/a"}),
+        ("delete", {"path": "/originals"}),
+        ("move", {"source_path": "/originals/a", "dest_path": "/b"}),
+        ("write_stream", {"path": "/originals/a", "source": "blob://default/videos/7.mp4"}),
+    ],
+)
+def test_what_changes_the_source_of_a_copy_never_overtakes_the_copy(
+    operation: str, arguments: dict[str, str], database: Database, tmp_path: Path
+) -> None:
+    world = World(database, tmp_path)
+    world.memory.put("originals/a", b"the only copy of these bytes")
+    world.memory.put(KEY, OLD)
+    copy = world.ask("write_stream", path="/archive/a", source="blob://default/originals/a")
+    later = world.ask(operation, **arguments)
+    assert isinstance(world.run(later), NotClaimed)
+    assert isinstance(world.run(copy), Finished)
+    assert isinstance(world.run(later), Finished)
+    assert has_ended(world, copy, JobState.SUCCEEDED)
+    assert has_ended(world, later, JobState.SUCCEEDED)
+    with world.memory.get("archive/a") as reader:
+        assert reader.read() == b"the only copy of these bytes"

@@ -1,0 +1,37 @@
+"""Path locks that readers share, and an index of the blobs that jobs read."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0005"
+down_revision: str | None = "0004"
+branch_labels = None
+depends_on = None
+
+UNFINISHED = "state IN ('paused', 'queued', 'retrying', 'running', 'verifying')"
+LOCKS_KEY = "pk_blobferry_path_locks"
+
+
+def only(condition: str) -> dict[str, sa.TextClause]:
+    """A partial index, on both databases."""
+    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
+
+
+def upgrade() -> None:
+    """Add the indexes, then the columns; they have defaults, as old workers need."""
+    copied = only(f"substr(source, 1, 7) = 'blob://' AND {UNFINISHED}")
+    op.create_index("ix_blobferry_jobs_copied", "blobferry_jobs", ["source", "seq"], **copied)
+    with op.batch_alter_table("blobferry_path_locks") as locks:
+        locks.add_column(sa.Column("is_shared", sa.Boolean(), server_default=sa.false(), nullable=False))
+        locks.drop_constraint(LOCKS_KEY, type_="primary")
+        locks.create_primary_key(LOCKS_KEY, ["bucket", "path", "job_id"])
+
+
+def downgrade() -> None:
+    """Drop the columns and indexes. Readers lose their locks and take them anew, one at a time."""
+    op.execute("DELETE FROM blobferry_path_locks WHERE is_shared")
+    with op.batch_alter_table("blobferry_path_locks") as locks:
+        locks.drop_constraint(LOCKS_KEY, type_="primary")
+        locks.create_primary_key(LOCKS_KEY, ["bucket", "path"])
+        locks.drop_column("is_shared")
+    op.drop_index("ix_blobferry_jobs_copied", "blobferry_jobs")
