@@ -1,7 +1,9 @@
-"""Path locks that readers share, and an index of the blobs that jobs read."""
+"""Path locks that readers share, an index of the blobs that jobs read, and tombstones that know when they were made."""
 
 import sqlalchemy as sa
 from alembic import op
+
+from blobferry.sql import clock
 
 revision: str = "0005"
 down_revision: str | None = "0004"
@@ -25,10 +27,24 @@ def upgrade() -> None:
         locks.add_column(sa.Column("is_shared", sa.Boolean(), server_default=sa.false(), nullable=False))
         locks.drop_constraint(LOCKS_KEY, type_="primary")
         locks.create_primary_key(LOCKS_KEY, ["bucket", "path", "job_id"])
+    # With now(), which PostgreSQL takes once, the rows that are there are not written anew.
+    is_sqlite = op.get_bind().dialect.name == "sqlite"
+    at_once = clock.db_now() if is_sqlite else sa.text("now()")
+    pruned_at = sa.Column("pruned_at", clock.UtcDateTime(timezone=True), server_default=at_once, nullable=False)
+    with op.batch_alter_table("blobferry_tombstones", recreate="auto" if not is_sqlite else "always") as tombstones:
+        tombstones.add_column(pruned_at)
+    if not is_sqlite:
+        op.alter_column("blobferry_tombstones", "pruned_at", server_default=clock.db_now())
+    op.create_index("ix_blobferry_tombstones_pruned_at", "blobferry_tombstones", ["pruned_at"])
+    op.drop_index("ix_blobferry_tombstones_finished_at", "blobferry_tombstones")
 
 
 def downgrade() -> None:
     """Drop the columns and indexes. Readers lose their locks and take them anew, one at a time."""
+    op.create_index("ix_blobferry_tombstones_finished_at", "blobferry_tombstones", ["finished_at"])
+    op.drop_index("ix_blobferry_tombstones_pruned_at", "blobferry_tombstones")
+    with op.batch_alter_table("blobferry_tombstones") as tombstones:
+        tombstones.drop_column("pruned_at")
     op.execute("DELETE FROM blobferry_path_locks WHERE is_shared")
     with op.batch_alter_table("blobferry_path_locks") as locks:
         locks.drop_constraint(LOCKS_KEY, type_="primary")

@@ -233,5 +233,6 @@ tombstones = Table(
     metadata,
     Column("id", String(155), primary_key=True),  # of a pruned job: a replayed message must not start it again
     _clock("finished_at"),
-    Index("ix_blobferry_tombstones_finished_at", "finished_at"),
+    _clock("pruned_at"),  # it is kept from then on, however long the row of the job was
+    Index("ix_blobferry_tombstones_pruned_at", "pruned_at"),
 )

@@ -438,7 +438,7 @@ COLUMNS = {
     "blobferry_parts": "part_number offset size etag checksum",
     "blobferry_attempts": "job_id attempt worker started_at finished_at outcome error_code bytes_sent",
     "blobferry_path_locks": "bucket path job_id",
-    "blobferry_tombstones": "id finished_at",
+    "blobferry_tombstones": "id finished_at pruned_at",
 }
 
 

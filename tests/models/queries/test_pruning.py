@@ -1,8 +1,11 @@
 """Pruning: which finished jobs are deleted, and what their tombstones keep."""
 
-import pytest
+from typing import Any
 
-from models import Database, queries
+import pytest
+from sqlalchemy import update
+
+from models import Database, TombstoneRow, queries
 from tests.models.rows import (
     add_upload,
     ago,
@@ -15,6 +18,7 @@ from tests.models.rows import (
     submit,
     tombstones,
 )
+from worker.settings import RetentionSettings
 
 
 def prune(database: Database, *, keep: float = 3600, tombstone: float = 7200, limit: int = 100) -> int:
@@ -46,13 +50,27 @@ def test_old_finished_jobs_go_with_all_their_rows_and_leave_a_tombstone(database
     assert prune(database) == 0
 
 
-def test_a_tombstone_remembers_when_the_job_ended_and_goes_in_its_time(database: Database) -> None:
-    finished(database, 4000)
-    prune(database)
-    prune(database, tombstone=4100)
-    assert count_rows(database, "blobferry_tombstones") == 1
-    prune(database, tombstone=3900)
-    assert count_rows(database, "blobferry_tombstones") == 0
+DAY = 24 * 3600.0
+
+
+@pytest.mark.parametrize("age", [31 * DAY, 90 * DAY], ids=["just over its retention", "of a worker that was away"])
+def test_a_tombstone_lasts_its_time_from_the_pruning_on_however_old_the_job(database: Database, age: float) -> None:
+    """Counted from the job's end, it would be gone with the next sweep, and a replayed message would run again."""
+    job_id = finished(database, age)
+    keep, kept = RetentionSettings().job_seconds, RetentionSettings().tombstone_seconds
+    assert prune(database, keep=keep, tombstone=kept) == 1
+    for pruned_ago in (0, 29 * DAY):
+        change_tombstone(database, job_id, pruned_at=ago(pruned_ago))
+        prune(database, keep=keep, tombstone=kept)
+        assert tombstones(database) == {job_id}
+    change_tombstone(database, job_id, pruned_at=ago(31 * DAY))
+    prune(database, keep=keep, tombstone=kept)
+    assert tombstones(database) == set()
+
+
+def change_tombstone(database: Database, job_id: str, **values: Any) -> None:
+    with database.begin() as session:
+        session.execute(update(TombstoneRow).where(TombstoneRow.id == job_id).values(**values))
 
 
 @pytest.mark.parametrize("state", ["opening", "open", "completing", "aborting"])
