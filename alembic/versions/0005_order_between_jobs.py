@@ -1,4 +1,4 @@
-"""Path locks that readers share, an index of the blobs that jobs read, and tombstones that know when they were made."""
+"""Path locks that readers share, an index of copied blobs, the place of an upload, the time of a pruning."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,6 +27,7 @@ def upgrade() -> None:
         locks.add_column(sa.Column("is_shared", sa.Boolean(), server_default=sa.false(), nullable=False))
         locks.drop_constraint(LOCKS_KEY, type_="primary")
         locks.create_primary_key(LOCKS_KEY, ["bucket", "path", "job_id"])
+    op.add_column("blobferry_uploads", sa.Column("identity", sa.Text(), nullable=True))
     # With now(), which PostgreSQL takes once, the rows that are there are not written anew.
     is_sqlite = op.get_bind().dialect.name == "sqlite"
     at_once = clock.db_now() if is_sqlite else sa.text("now()")
@@ -45,6 +46,7 @@ def downgrade() -> None:
     op.drop_index("ix_blobferry_tombstones_pruned_at", "blobferry_tombstones")
     with op.batch_alter_table("blobferry_tombstones") as tombstones:
         tombstones.drop_column("pruned_at")
+    op.drop_column("blobferry_uploads", "identity")
     op.execute("DELETE FROM blobferry_path_locks WHERE is_shared")
     with op.batch_alter_table("blobferry_path_locks") as locks:
         locks.drop_constraint(LOCKS_KEY, type_="primary")

@@ -168,6 +168,7 @@ uploads = Table(
     _words("storage", 64, "default"),
     _words("bucket", 255, ""),
     Column("endpoint", Text, nullable=False, server_default=""),
+    Column("identity", Text),  # of bucket and endpoint, however they are spelled; null: of an older worker
     Column("key", Text, nullable=False, server_default=""),
     Column("size", _BigInt),
     Column("part_size", _BigInt),

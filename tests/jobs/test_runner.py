@@ -823,10 +823,9 @@ def moved_store(what: str) -> Store:
     return store
 
 
-@pytest.mark.parametrize("what", ["bucket", "endpoint"])
-def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(what: str, world: World) -> None:
+def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(world: World) -> None:
     job_id = half_sent(world)
-    moved = moved_store(what)
+    moved = moved_store("bucket")
     outcome = world.run(job_id, moved)
     assert isinstance(outcome, Finished)
     row = job_row(world.database, job_id)
@@ -840,6 +839,98 @@ def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(w
     change_upload(world.database, upload.id, recheck_at=ago(1))
     assert sweep(world) == 1, "once it is moved back"
     assert unfinished(world.memory) == []
+
+
+def by_another_name(store: Store, endpoint: str = "http://elsewhere:9000") -> RecordingStore:
+    """The very same store, reached by another endpoint."""
+    renamed = WrappedStore(store)
+    renamed.endpoint = endpoint
+    return RecordingStore(renamed)
+
+
+def test_an_upload_is_gone_on_with_by_every_name_of_its_store(world: World) -> None:
+    """Workers with private endpoints of their own take turns, more often than an upload may be begun again."""
+    job_id = half_sent(world)
+    for turn in range(5):
+        store = by_another_name(FaultyStore(world.memory, "upload_part", times=99), f"http://private-{turn}")
+        assert isinstance(world.run(job_id, store, retry={"max_attempts": 99}), Rescheduled)
+        due(world, job_id)
+    assert isinstance(world.run(job_id, by_another_name(world.memory)), Finished)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    row = job_row(world.database, job_id)
+    assert (row.bytes_sent, row.restarts) == (len(world.data), 0)
+    (upload,) = uploads(world.database, job_id)
+    assert (upload.state, upload.endpoint) == ("completed", "http://elsewhere:9000")
+    assert blob(world.memory, KEY) == world.data
+
+
+@pytest.mark.parametrize("before", [sent_and_not_completed, sent_and_not_seen])
+def test_what_was_sent_is_found_by_another_name_of_the_store(before: Any, world: World) -> None:
+    job_id = before(world)
+    recording = by_another_name(world.memory)
+    world.run(job_id, recording)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert recording.sent() == []
+    assert job_row(world.database, job_id).restarts == 0
+
+
+@pytest.mark.parametrize("before", [half_sent, sent_and_not_completed, sent_and_not_seen])
+def test_an_upload_that_the_present_endpoint_does_not_have_is_begun_again_from_the_source(
+    before: Any, world: World
+) -> None:
+    job_id, moved = before(world), moved_store("endpoint")
+    for _ in range(2):  # one that was being verified is only begun again by the next run
+        world.run(job_id, moved)
+        change(world.database, job_id, run_at=None)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert blob(moved, KEY) == world.data
+    old, new = uploads(world.database, job_id)
+    assert (old.state, old.endpoint, new.state, new.endpoint) == ("aborting", "", "completed", "http://elsewhere:9000")
+    remarks = [attempt.remark for attempt in attempts(world.database, job_id) if attempt.remark]
+    assert len(remarks) == 1
+    assert "its upload was opened at AWS and is not to be found at http://elsewhere:9000" in str(remarks[0])
+
+
+def test_an_endpoint_that_changes_more_often_than_an_upload_may_be_lost_fails_no_job(world: World) -> None:
+    job_id = half_sent(world)
+    for turn in range(5):
+        moved = moved_store("endpoint")
+        moved.endpoint = f"http://elsewhere-{turn}"
+        assert isinstance(world.run(job_id, FaultyStore(moved, "upload_part", fail_at=3, times=99)), Rescheduled)
+        due(world, job_id)
+    assert isinstance(world.run(job_id, moved), Rescheduled | Finished)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_small_blob_that_was_put_by_another_name_is_found_or_put_again(is_same: bool, world: World) -> None:
+    world.file.write_bytes(b"small")
+    job_id = world.submit()
+    with pytest.raises(DeathError):
+        world.run(job_id, FaultyStore(world.memory, "put", when="after", error=DeathError))
+    expire_lease(world.database, job_id)
+    store = by_another_name(world.memory if is_same else tiny_store(bucket="memory"))
+    assert isinstance(world.run(job_id, store), Finished)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert blob(store, KEY) == b"small"
+    assert [call.verb for call in store.calls].count("put") == (0 if is_same else 1)
+
+
+def test_a_store_that_may_not_be_asked_for_parts_is_gone_on_with(world: World) -> None:
+    job_id = half_sent(world)
+    denied = FaultyStore(world.memory, "list_parts", times=99, error=lambda: PermissionDeniedError("no"))
+    assert isinstance(world.run(job_id, by_another_name(denied)), Finished)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert job_row(world.database, job_id).bytes_sent == len(world.data)
+
+
+def test_a_store_that_cannot_be_reached_by_its_new_name_is_asked_again_later(world: World) -> None:
+    job_id = half_sent(world)
+    away = FaultyStore(world.memory, "list_parts", error=lambda: StoreUnavailableError("503"))
+    assert isinstance(world.run(job_id, by_another_name(away)), Rescheduled)
+    due(world, job_id)
+    assert isinstance(world.run(job_id, by_another_name(world.memory)), Finished)
+    assert job_row(world.database, job_id).bytes_sent == len(world.data)
 
 
 def test_a_job_whose_root_directory_was_changed_fails_and_its_upload_is_aborted_where_it_is(world: World) -> None:

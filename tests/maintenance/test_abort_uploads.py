@@ -179,6 +179,25 @@ def test_an_upload_in_a_bucket_that_the_storage_names_no_longer_stays_in_the_led
     assert unfinished(world.memory) == [upload.upload_id]
 
 
+def test_an_upload_is_aborted_by_another_name_of_its_store(world: World) -> None:
+    job_id = half_sent(world)
+    change(world.database, job_id, cancel_requested=True)
+    renamed = WrappedStore(world.memory)
+    renamed.endpoint = "http://elsewhere:9000"
+    assert sweep(world, renamed) == 1
+    assert [upload.state for upload in uploads(world.database, job_id)] == ["gone"]
+    assert unfinished(world.memory) == []
+
+
+def test_a_search_for_a_lost_upload_spares_one_that_was_opened_by_another_name_of_the_store(world: World) -> None:
+    lost, other = world.submit(state="cancelled"), world.submit(state="failed")
+    upload_id = world.memory.create_upload(KEY)
+    add_upload(world.database, other, key=KEY, upload_id=upload_id, endpoint="http://private:9000")
+    add_upload(world.database, lost, key=KEY, upload_id=None, state="aborting")
+    assert sweep(world) == 1
+    assert unfinished(world.memory) == [upload_id]
+
+
 @pytest.fixture
 def each_world(database: Database, tmp_path: Path) -> World:
     directory = tmp_path / "incoming"

@@ -22,6 +22,7 @@ from worker.stores.blob_values import (
     PutReceipt,
 )
 from worker.stores.s3.bodies import S3Reader, request_body
+from worker.stores.s3.bucket_identity import bucket_identity
 from worker.stores.s3.request_params import (
     WriteDefaults,
     answered_at,
@@ -79,7 +80,7 @@ class S3Store:
             raise ConfigurationError("checksum", f"{checksum!r} is none of {', '.join(CHECKSUMS)}")
         self.bucket = bucket
         self.endpoint = access.url or ""
-        self.identity = f"{self.endpoint.rstrip('/')}/{bucket}"
+        self.identity = bucket_identity(access.url, access.region, bucket, given=access.identity)
         self.limits = limits or Limits()
         self.checksum = checksum
         self._defaults = WriteDefaults(encrypt, keyid, storageclass)
