@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from blobferry.contract import REQUEST_VERSION, JobState, UploadState
@@ -1038,3 +1039,18 @@ def test_an_upload_that_was_lost_before_its_first_checkpoint_is_told_of_too(each
         None,
         "its upload had vanished at byte 0: begun again from byte 0",
     ]
+
+
+def test_an_error_that_the_database_refuses_is_recorded_by_its_code_and_class(world: World) -> None:
+    """Else the run ended with nothing recorded, and the job looked like that of a dead worker."""
+
+    def refuse(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if "unspeakable" in repr(parameters):
+            raise ValueError("cannot be encoded")
+
+    event.listen(world.database.engine, "before_cursor_execute", refuse)
+    job_id = world.submit()
+    denied = FaultyStore(world.memory, "create_upload", error=lambda: PermissionDeniedError("unspeakable"))
+    assert isinstance(world.run(job_id, denied), Finished)
+    assert has_ended(world, job_id, JobState.FAILED, "permission_denied")
+    assert job_row(world.database, job_id).error_message == "PermissionDeniedError"
