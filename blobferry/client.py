@@ -223,9 +223,13 @@ class Client:
         """The blob at the path, or else the directory. Raises PathNotFoundError."""
         return FileInfo.from_json(self._read("stat", {"path": path, "storage": storage}, timeout))
 
-    def list(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> builtins.list[str]:
-        """The absolute paths directly under the path. Raises PathNotFoundError."""
-        return builtins.list(self._read("list", {"path": path, "storage": storage}, timeout))
+    def list(
+        self, path: str, *, after: str | None = None, limit: int | None = None,
+        storage: str = "default", timeout: float = READ_TIMEOUT,
+    ) -> builtins.list[str]:  # fmt: skip
+        """Up to 10,000 absolute paths directly under the path, in byte order; with ``after``, those that follow it."""
+        asked = {"path": path, "after": after, "limit": limit, "storage": storage}
+        return builtins.list(self._read("list", asked, timeout))
 
     def url_for(
         self,

@@ -111,7 +111,7 @@ class RetentionSettings(_Section):
     failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
     paused_upload_seconds: float = Field(default=7 * 24 * 3600, ge=0)
     job_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: rows of finished jobs
-    tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: ids of pruned jobs
+    tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: ids of pruned jobs, from the pruning on
     abort_recheck_seconds: float = Field(
         default=3600, ge=0
     )  #: until a second abort, as parts may arrive after the first

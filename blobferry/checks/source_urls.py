@@ -21,7 +21,14 @@ def check_source(name: str, value: Any) -> str:
         if len(value) > MAX_SEALED or not _SEALED.fullmatch(value):
             raise InvalidRequestError(f"{name}: starts with 'sealed:' but is not what blobferry.seal() returns")
         return value
-    return _check(name, value, _SOURCES, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
+    url = _check(name, value, _SOURCES, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
+    parts = urlsplit(url)
+    return blob_url(parts.netloc, parts.path) if parts.scheme == "blob" else url
+
+
+def blob_url(storage: str, path: str) -> str:
+    """The one spelling of a blob's URL in rows: jobs that need its path search for it."""
+    return f"blob://{storage}{path}"
 
 
 def check_dest(name: str, value: Any) -> str:

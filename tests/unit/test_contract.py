@@ -383,7 +383,7 @@ COLUMNS = {
     "blobferry_parts": "part_number offset size etag checksum",
     "blobferry_attempts": "job_id attempt worker started_at finished_at outcome error_code bytes_sent",
     "blobferry_path_locks": "bucket path job_id",
-    "blobferry_tombstones": "id finished_at",
+    "blobferry_tombstones": "id finished_at pruned_at",
 }
 
 
@@ -392,3 +392,12 @@ def test_the_tables_and_their_columns_are_these() -> None:
     assert tables.VERSION_TABLE == "blobferry_alembic_version"
     for name, columns in COLUMNS.items():
         assert set(columns.split()) <= set(tables.metadata.tables[name].columns.keys()), name
+
+
+@pytest.mark.parametrize("labels", [{"a": "x" * 16_384}, {"ä" * 8_192: "x"}, {str(n): "x" * 50 for n in range(400)}])
+def test_labels_of_more_than_16_kib_are_refused_with_their_size(labels: dict[str, str]) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=r"labels: have \d+ bytes, names and values together; at most 16384 may be"
+    ):
+        check_request("delete", {"path": "/a", "labels": labels})
+    assert check_request("delete", {"path": "/a", "labels": {"a": "x" * 16_383}}).labels

@@ -70,7 +70,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     lease_seconds=runtime.settings.lease.seconds,
                     publish_seq=publish_seq,
                     is_repeated=is_repeated,
-                    holds=lambda job: holds_of(job, runtime.drivers),
+                    holds=lambda job: holds_of(job, runtime.drivers, runtime.sealer),
                     failed_upload_seconds=retention.failed_upload_seconds,
                 )
                 if job is None:  # perhaps because of a control request: apply it now, not in the next sweep
@@ -184,6 +184,15 @@ class _Run:
         return Rescheduled(f"Stat does not show the outcome yet: {difference}", _after(delay))
 
     def _failed(self, error: BlobferryError) -> Outcome:
+        try:
+            return self._record(error)
+        except (LeaseLostError, UnreachableError):
+            raise
+        except Exception:  # the database refuses something in it; else the job would look like that of a dead worker
+            logger.exception("the error could not be recorded", extra={"error_code": error.code})
+            return self._record(nameless(error))
+
+    def _record(self, error: BlobferryError) -> Outcome:
         settings = self._runtime.settings.retry
         decision = decide(
             error,
@@ -210,6 +219,13 @@ class _Run:
         logger.error("job failed", extra={"error_code": error.code, "error": str(error)})
         abort_given_up(self._runtime)
         return Finished(error=error)
+
+
+def nameless(error: BlobferryError) -> BlobferryError:
+    """An error with the same code whose message is the name of its class."""
+    bare = UnexpectedError(type(error).__name__)
+    bare.code, bare.transient = error.code, error.transient  # type: ignore[misc]
+    return bare
 
 
 def _after(seconds: float) -> datetime:

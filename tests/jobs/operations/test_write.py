@@ -426,3 +426,26 @@ def test_a_source_that_is_read_from_its_beginning_is_fetched_once(world: Writing
     world.succeed(world.append(0, source=f"{site.url}/f"), transfer={"slice_seconds": 0.1}, sources=PRIVATE)
     assert len(site.requests) <= 2
     assert world.seen() == world.data
+
+
+@on_each_database
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        ("delete", {"path": "/originals/a"}),
+        ("delete", {"path": "/originals"}),
+        ("move", {"source_path": "/originals/a", "dest_path": "/b"}),
+        ("write_stream", {"path": "/originals/a", "source": "blob://default/videos/7.mp4"}),
+    ],
+    ids=["delete", "delete of its directory", "move", "write over it"],
+)
+def test_what_changes_the_source_of_a_copy_never_overtakes_the_copy(
+    operation: str, arguments: dict[str, str], world: Writing
+) -> None:
+    world.memory.put("originals/a", b"the only copy of these bytes")
+    copy = world.ask("write_stream", path="/archive/a", source="blob://default/originals/a")
+    later = world.ask(operation, **arguments)
+    assert isinstance(world.run(later), NotClaimed)
+    world.succeed(copy)
+    world.succeed(later)
+    assert blob(world.memory, "archive/a") == b"the only copy of these bytes"
