@@ -71,6 +71,8 @@ class BlobferryError(Exception):
 
     code: ClassVar[str] = "error"
     transient: bool = False
+    #: Whether a job that this error fails keeps its upload, because a retry with another source may continue it.
+    resumable: bool = False
     #: Format of the message, over the attributes; "" where the message is the only argument.
     template: ClassVar[str] = ""
     #: Bytes that ``write_stream`` had read from its reader. To continue, take the offset from ``stat``, not from here.

@@ -67,7 +67,7 @@ class Runtime:
             case "http" | "https":
                 return HttpSource.open(url, sources, stop)
             case _:
-                return FileSource.open(url, sources.file_roots)
+                return FileSource.open(url, sources.file_roots, spool_directory=sources.http_spool_directory, stop=stop)
 
     def warm_up(self) -> None:
         """Import boto3 and make the clients, so that the first job need not wait for that. Sends no request."""

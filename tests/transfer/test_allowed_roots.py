@@ -12,6 +12,7 @@ import pytest
 from worker.errors import BlobferryError, DestinationNotAllowedError, SourceNotAllowedError
 from worker.transfer.download.destination import FileDestination
 from worker.transfer.sources.file_source import FileSource
+from worker.transfer.sources.source import Source
 
 HOST = socket.gethostname()
 
@@ -21,7 +22,7 @@ class Opener:
     """Opens sources, or destinations, below a root."""
 
     root: Path
-    open: Callable[[str, list[Path]], FileSource | FileDestination]
+    open: Callable[[str, list[Path]], Source | FileDestination]
     refused: type[BlobferryError]
 
     def refusal(self, url: str, kind: type[BlobferryError] | None = None) -> str:

@@ -1,5 +1,6 @@
 """write_stream at an offset and from other sources, and put_content, as jobs: what rows say, and what is refused."""
 
+import os
 import threading
 import time
 from base64 import b64decode
@@ -244,6 +245,39 @@ def test_a_source_that_changes_between_two_attempts_fails_the_job(world: Writing
     assert has_ended(world, job_id, JobState.FAILED, "source_changed")
     assert world.seen() == BASE
     assert unfinished(world.memory) == []
+
+
+@pytest.mark.parametrize("first", [0, 12])
+def test_a_rewrite_that_keeps_size_and_time_makes_no_blob_of_two_halves(first: int, world: Writing) -> None:
+    job_id, _ = stopped_by_an_error(world)
+    before = world.file.stat()
+    world.file.write_bytes(world.data[:first] + bytes(25 - first))
+    os.utime(world.file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    world.run(job_id)
+    assert (world.seen(), unfinished(world.memory)) in [(BASE, []), (BASE[:33] + world.file.read_bytes(), [])]
+    assert first or has_ended(world, job_id, JobState.FAILED, "source_changed")
+
+
+def test_a_restored_file_with_the_same_bytes_is_gone_on_with(world: Writing) -> None:
+    job_id, rows = stopped_by_an_error(world)
+    before = world.file.stat()
+    restored = world.file.with_name("restored")
+    restored.write_bytes(world.data)
+    restored.rename(world.file)
+    os.utime(world.file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    recording = RecordingStore(world.memory)
+    world.run(job_id, recording)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert not rows & set(brought(recording))
+    assert world.seen() == BASE[:33] + world.data
+
+
+@pytest.mark.parametrize("offset", [0, 33])
+def test_a_file_that_says_0_bytes_is_no_empty_blob(offset: int, world: Writing) -> None:
+    job_id = world.append(offset, source="file:///proc/version")
+    world.run(job_id, sources={"file_roots": (Path("/proc"),)})
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert world.seen() == BASE[:offset] + Path("/proc/version").read_bytes()
 
 
 def test_without_overwriting_an_offset_is_refused_where_a_blob_is(world: Writing) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from worker.jobs.operations.operation import JobResult, TransferOperation, result_of
 from worker.stores.blob_values import BlobOptions
 from worker.transfer.sources.http.spooled_source import SpooledSource
+from worker.transfer.sources.spooled_file import SpooledFile
 
 
 class WriteStream(TransferOperation):
@@ -17,7 +18,7 @@ class WriteStream(TransferOperation):
         if self._driver.resolve_commit(path, self._checkpoint):  # before the source is opened, which may be gone
             return
         source = self._runtime.open_source(self._request["source"], self._stop)
-        self.is_sliced = not isinstance(source, SpooledSource)  # a new slice would fetch all of it again
+        self.is_sliced = not isinstance(source, SpooledSource | SpooledFile)  # a new slice would fetch all of it again
         try:
             self._driver.write_stream(path, self._request.get("offset", 0), source, **self._how())
         finally:

@@ -13,14 +13,21 @@ class Source(Protocol):
 
     url: str
     size: int  #: bytes
-    fingerprint: Mapping[str, Any]  #: JSON values; others once the bytes may be others
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """JSON values; others once the bytes may be others."""
+        ...
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from ``offset``. Thread-safe. Raises SourceChangedError if the source is too short."""
         ...
 
     def check(self) -> None:
-        """Raise SourceChangedError if the fingerprint may no longer fit the bytes."""
+        """Raise SourceChangedError if the bytes are not those of the fingerprint.
+
+        Where they only may be others, ``fingerprint`` is another one afterwards, and the caller compares the bytes.
+        """
         ...
 
     def close(self) -> None:
