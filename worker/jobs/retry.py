@@ -43,7 +43,7 @@ def decide(
     # Past the point of no return, a worker that lacks the storage must not fail the job: another worker may finish it.
     is_misconfigured_here = past_point_of_no_return and isinstance(error, ConfigurationError)
     if not (error.transient or is_misconfigured_here):
-        return GiveUp(resumable=False)
+        return GiveUp(resumable=error.resumable)
     failures = 1 if progressed else failures + 1
     if failures >= settings.max_attempts:
         return GiveUp(resumable=True)

@@ -9,14 +9,14 @@ decide.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from blobferry.contract import REPLACED_SOURCE
 from worker.errors import SourceChangedError
 
 INSTANCE: Final = "instance"
 INSTANCES: Final = "instances"  #: those that were compared before, so that workers on two hosts compare once each
-REPLACED: Final = "replaced"  #: true if a retry named another source, which may be of any kind
 MAX_INSTANCES: Final = 16
 _VALIDATORS: Final = ("checksum", "etag", "last_modified")  #: the best first
-_LOOSE: Final = frozenset({INSTANCE, INSTANCES, REPLACED, *_VALIDATORS})
+_LOOSE: Final = frozenset({INSTANCE, INSTANCES, REPLACED_SOURCE, *_VALIDATORS})
 #: What must agree whatever kind the new source is: size, and where its bytes go.
 _PLACE: Final = ("size", "offset", "onto")
 _EXACT: Final = "mod_time"  #: only versions of blobs have it: their parts may be copied unread, so they must be equal
@@ -39,11 +39,11 @@ def pinned(
         return dict(now)
     if _may_differ(known, now, source):
         return _joined(known, now) if is_compared else None
-    return dict(now) if known.get(REPLACED) else dict(known)
+    return dict(now) if known.get(REPLACED_SOURCE) else dict(known)
 
 
 def _may_differ(known: Mapping[str, Any], now: Mapping[str, Any], source: str) -> bool:
-    is_replaced = bool(known.get(REPLACED))
+    is_replaced = bool(known.get(REPLACED_SOURCE))
     names = _PLACE if is_replaced else (known.keys() | now.keys()) - _LOOSE
     is_blob = not is_replaced and _EXACT in known.keys() | now.keys()
     if (is_blob and known != now) or any(known.get(name) != now.get(name) for name in names):
@@ -58,7 +58,7 @@ def _may_differ(known: Mapping[str, Any], now: Mapping[str, Any], source: str) -
 
 def _joined(known: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The new fingerprint, with the instances that are known to hold the same bytes."""
-    if INSTANCE not in now or known.get(REPLACED):
+    if INSTANCE not in now or known.get(REPLACED_SOURCE):
         return dict(now)
     return {**now, INSTANCES: [*_instances(known), now[INSTANCE]][-MAX_INSTANCES:]}
 
@@ -68,5 +68,5 @@ def _instances(known: Mapping[str, Any]) -> list[Any]:
 
 
 def _changed(source: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> SourceChangedError:
-    shown = {name: value for name, value in known.items() if name not in (INSTANCES, REPLACED)}
+    shown = {name: value for name, value in known.items() if name not in (INSTANCES, REPLACED_SOURCE)}
     return SourceChangedError(f"{source}: was {shown} at the first attempt, is {dict(now)} now")

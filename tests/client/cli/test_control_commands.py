@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,3 +200,21 @@ def test_looking_at_a_database_out_of_reach_exits_3(words: list[str]) -> None:
     environment = {"BLOBFERRY_DATABASE_URL": f"postgresql://u:s3cret@127.0.0.1:{free_port()}/d"}
     done = CliRunner().invoke(main, words, env=environment)
     assert (done.exit_code, done.stdout) == (3, "")
+
+
+# --- retry with another source --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["https://store.example.com/a?sig=new", "7.mp4"])
+def test_retry_takes_another_source(command: Command, submit: Submit, sqlite_site: Site, given: str) -> None:
+    job = submit(state="failed")
+    done = command("retry", job.id, "--source", given)
+    assert (done.exit_code, done.stderr) == (0, "")
+    source = sqlite_site.row(job)["request"]["source"]
+    assert source == (given if "://" in given else (Path.cwd() / given).as_uri())
+
+
+def test_another_source_is_for_one_job(command: Command, submit: Submit) -> None:
+    done = command("retry", submit(state="failed").id, submit(state="failed").id, "--source", "https://a.example/b")
+    assert done.exit_code == 2
+    assert "--source needs exactly one JOB" in done.stderr

@@ -167,6 +167,20 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "source_changed",
         "`blobferry retry JOB` starts it again, with the source as it is now",
     ),
+    "source refused, parts kept": (
+        {"state": "failed", "error_code": "source_not_allowed"},
+        {"state": "open", "size": 4 * MIB, "recheck_at": db_now(86_400)},
+        "source_not_allowed",
+        "`blobferry retry JOB`, with `--source URL` if its URL has expired, continues after the 1.0 of 4.0 MiB that "
+        rf"are stored until ({CLOCK}) \(in 24 h\), and starts again later",
+    ),
+    "another source with other bytes, parts kept": (
+        {"state": "failed", "error_code": "source_changed"},
+        {"state": "open", "size": 4 * MIB, "recheck_at": db_now(86_400)},
+        "source_changed",
+        "`blobferry retry JOB --source URL`, with the content that was sent, continues after the 1.0 of 4.0 MiB that "
+        rf"are stored until ({CLOCK}) \(in 24 h\), and starts again later",
+    ),
     "cancelled": (
         {"state": "cancelled"},
         {"state": "aborting"},

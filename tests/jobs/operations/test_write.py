@@ -14,6 +14,9 @@ import pytest
 
 from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import JobState
+from blobferry.jobs import control
+from blobferry.jobs.replaced_source import ReplacedSource
+from blobferry.sealing import Sealer
 from models import Database
 from tests.doubles import (
     DeathError,
@@ -25,7 +28,7 @@ from tests.doubles import (
 )
 from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, heartbeat_passes, requesting
 from tests.models.rows import attempts, change, expire_lease, job_row, outcomes, part_rows, take_away, uploads
-from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, serving
+from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, serving, status
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
@@ -541,6 +544,73 @@ def test_a_job_over_http_goes_on_with_the_parts_that_have_rows(world: Writing, s
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert not rows & set(brought(recording))
     assert world.seen() == BASE[:33] + world.data
+
+
+@pytest.fixture
+def refused(world: Writing, site: Site) -> tuple[str, set[int]]:
+    """A failed job whose URL has expired, and the parts that it keeps."""
+    job_id = world.append(source=f"{site.url}/7.mp4?sig=old")
+    failing = FaultyStore(world.memory, "upload_part", fail_at=2, times=100)
+    assert isinstance(world.run(job_id, failing, sources=PRIVATE), Rescheduled)
+    rows = {part.part_number for part in part_rows(world.database, uploads(world.database, job_id)[0].id)}
+    site.routes["/7.mp4?sig=old"] = status(403)
+    due(world, job_id)
+    world.run(job_id, sources=PRIVATE)
+    assert has_ended(world, job_id, JobState.FAILED, "source_not_allowed")
+    return job_id, rows
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_a_url_that_expires_keeps_the_upload(code: int, world: Writing, site: Site) -> None:
+    def expire(called: str) -> None:
+        if called == "upload_part":
+            site.routes["/7.mp4"] = status(code)
+
+    job_id = world.append(source=f"{site.url}/7.mp4")
+    world.part_size = 5
+    world.run(job_id, HookedStore(world.memory, after=expire), sources=PRIVATE)
+    assert job_row(world.database, job_id).state == "failed"
+    (upload,) = uploads(world.database, job_id)
+    assert upload.state == "open"
+    assert upload.recheck_at is not None
+    assert len(unfinished(world.memory)) == 1
+
+
+@pytest.mark.parametrize("etag", ['"one"', '"two"', None])
+@pytest.mark.parametrize("url", ["/7.mp4?sig=new", "/elsewhere.mp4", "file"])
+def test_a_retry_goes_on_from_another_url_of_the_same_content(
+    url: str, etag: str | None, world: Writing, site: Site, refused: tuple[str, set[int]]
+) -> None:
+    job_id, rows = refused
+    site.etag = etag
+    control.retry(
+        world.database.engine,
+        job_id,
+        ReplacedSource.of(world.file.as_uri() if url == "file" else site.url + url, Sealer()),
+    )
+    recording = RecordingStore(world.memory)
+    world.run(job_id, recording, sources=PRIVATE)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert not rows & set(brought(recording))
+    assert world.seen() == BASE[:33] + world.data
+
+
+@pytest.mark.parametrize("etag", ['"one"', '"two"', None])
+@pytest.mark.parametrize("other", [bytes(25), bytes(24)], ids=["other bytes", "other size"])
+def test_a_retry_with_other_content_fails_and_keeps_the_upload(
+    other: bytes, etag: str | None, world: Writing, site: Site, refused: tuple[str, set[int]]
+) -> None:
+    job_id, _ = refused
+    data, site.data, site.etag = site.data, other, etag
+    control.retry(world.database.engine, job_id, ReplacedSource.of(site.url + "/elsewhere.mp4", Sealer()))
+    world.run(job_id, sources=PRIVATE)
+    assert has_ended(world, job_id, JobState.FAILED, "source_changed")
+    assert (world.seen(), len(unfinished(world.memory))) == (BASE, 1)
+    site.data = data
+    control.retry(world.database.engine, job_id, ReplacedSource.of(site.url + "/right.mp4", Sealer()))
+    world.run(job_id, sources=PRIVATE)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert world.seen() == BASE[:33] + data
 
 
 def test_a_connection_that_drops_is_made_again_within_the_run(world: Writing, site: Site) -> None:

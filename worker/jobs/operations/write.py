@@ -3,6 +3,8 @@
 from base64 import b64decode
 from typing import Any
 
+from blobferry.contract import REPLACED_SOURCE
+from worker.errors import SourceError
 from worker.jobs.operations.operation import JobResult, TransferOperation, result_of
 from worker.stores.blob_values import BlobOptions
 from worker.transfer.sources.http.spooled_source import SpooledSource
@@ -17,6 +19,13 @@ class WriteStream(TransferOperation):
         path = self._request["path"]
         if self._driver.resolve_commit(path, self._checkpoint):  # before the source is opened, which may be gone
             return
+        try:
+            self._write(path)
+        except SourceError as error:  # a retry named another source: if that is the wrong one, the next may be right
+            error.resumable |= REPLACED_SOURCE in (self._job.source_fingerprint or {})
+            raise
+
+    def _write(self, path: str) -> None:
         source = self._runtime.open_source(self._request["source"], self._stop)
         self.is_sliced = not isinstance(source, SpooledSource | SpooledFile)  # a new slice would fetch all of it again
         try:

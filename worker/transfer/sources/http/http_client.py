@@ -34,7 +34,7 @@ _STATUS_ERRORS: Final[Mapping[int, type[SourceError]]] = {
     425: SourceUnavailableError,
     429: SourceUnavailableError,
 }
-#: Answers of a redirect's target whose signature has expired.
+#: Answers of a redirect's target, or of the source itself, whose signature has expired.
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "blobferry"}
 _SECRET: Final = re.compile(r"\?\S*")
@@ -102,7 +102,9 @@ class HttpClient:
         status = response.status
         if status not in _ANSWERS:
             kind = _STATUS_ERRORS.get(status, SourceUnavailableError if status >= 500 else SourceError)
-            raise kind(f"{self.url}: the server answers {status} {response.reason or ''}".rstrip())
+            error = kind(f"{self.url}: the server answers {status} {response.reason or ''}".rstrip())
+            error.resumable = status in _EXPIRED  # another URL of the same content may be signed
+            raise error
         for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
             encoding = response.headers.get(name, "").strip().lower()
             if encoding not in ("", plain):
