@@ -27,7 +27,7 @@ from tests.doubles import (
     unfinished,
 )
 from tests.jobs.job_world import KEY, OLD, PART, PATH, QUICK, World, due, has_ended, heartbeat_passes, requesting
-from tests.models.rows import attempts, change, expire_lease, job_row, outcomes, part_rows, take_away, uploads
+from tests.models.rows import ago, attempts, change, expire_lease, job_row, outcomes, part_rows, take_away, uploads
 from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, serving, status
 from worker import drain
 from worker.driver import Driver
@@ -611,6 +611,102 @@ def test_a_retry_with_other_content_fails_and_keeps_the_upload(
     world.run(job_id, sources=PRIVATE)
     assert has_ended(world, job_id, JobState.SUCCEEDED)
     assert world.seen() == BASE[:33] + data
+
+
+@pytest.mark.parametrize("when", ["within a run", "between two runs"])
+@pytest.mark.parametrize("etag", ['"two"', None])
+def test_another_server_with_another_etag_for_the_same_file_is_gone_on_with(
+    etag: str | None, when: str, world: Writing, site: Site
+) -> None:
+    def other_server(called: str) -> None:
+        if called == "upload_part":
+            site.etag = etag
+
+    job_id = world.append(source=site.url)
+    if when == "within a run":
+        world.part_size = 5  # the first part is sent, and then every answer has the other ETag
+        world.run(job_id, RecordingStore(HookedStore(world.memory, after=other_server)), sources=PRIVATE)
+    else:
+        failing = FaultyStore(world.memory, "upload_part", fail_at=2, times=100)
+        assert isinstance(world.run(job_id, failing, sources=PRIVATE), Rescheduled)
+        site.etag = etag
+        due(world, job_id)
+        world.run(job_id, sources=PRIVATE)
+    assert has_ended(world, job_id, JobState.SUCCEEDED)
+    assert world.seen() == BASE[:33] + world.data
+    assert unfinished(world.memory) == []
+
+
+def test_another_file_with_another_etag_within_a_run_makes_no_blob(world: Writing, site: Site) -> None:
+    def change_it(called: str) -> None:
+        if called == "upload_part":
+            site.data, site.etag = site.data[:1] + bytes(24), '"two"'
+
+    job_id = world.append(source=site.url)
+    world.part_size = 5
+    world.run(job_id, HookedStore(world.memory, after=change_it), sources=PRIVATE)
+    row = job_row(world.database, job_id)
+    assert (row.state, row.error_code, world.seen()) == ("failed", "source_changed", BASE)
+    assert unfinished(world.memory) == []
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [("3600", 3590, 3610), ("9999999", 86_390, 86_410)])
+def test_a_source_that_asks_to_wait_moves_the_next_run(
+    asked: str, least: float, most: float, world: Writing, site: Site
+) -> None:
+    site.routes["/7.mp4"] = status(503, Retry_After=asked)
+    job_id = world.append(source=f"{site.url}/7.mp4")
+    assert isinstance(world.run(job_id, sources=PRIVATE), Rescheduled)
+    row = job_row(world.database, job_id)
+    assert row.run_at is not None
+    assert least < (row.run_at - row.updated_at).total_seconds() < most
+    assert "asks to wait" in str(row.error_message)
+    assert len(site.requests) == 1
+
+
+@pytest.mark.parametrize("wish", ["cancel", "deadline", "drain"])
+@pytest.mark.parametrize("drips", [True, False], ids=["drips", "hangs"])
+def test_a_source_that_never_ends_ends_with_the_wish_for_it(drips: bool, wish: str, world: Writing, site: Site) -> None:
+    """Without being asked between the pieces, a part would last for as long as its source likes."""
+    release = threading.Event()
+    wishes = {"cancel": {"cancel_requested": True}, "deadline": {"deadline": ago(1)}, "drain": {}}
+
+    def answer(handler: Handler) -> None:
+        if handler.headers["Range"] == "bytes=0-0":
+            give(handler)
+            return
+        handler.send_response(206)
+        first, last = (int(number) for number in handler.headers["Range"].removeprefix("bytes=").split("-"))
+        for name, value in {
+            "ETag": '"one"',
+            "Content-Range": f"bytes {first}-{last}/25",
+            "Content-Length": str(last - first + 1),
+        }.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        change(world.database, job_id, **(wishes[wish] or {"labels": {}}))
+        if wish == "drain":
+            drain.start()
+        handler.wfile.write(b"x")
+        release.wait(0.5 if drips else 25)
+        handler.wfile.write(b"x")
+        release.wait(25)
+
+    job_id = world.append(source=f"{site.url}/7.mp4")
+    change(world.database, job_id, deadline=ago(-3600))
+    site.routes["/7.mp4"] = answer
+    try:
+        outcome = world.run(job_id, sources=PRIVATE | {"http_read_seconds": 20}, lease=QUICK)
+        assert not release.is_set()
+    finally:
+        drain._flag[0] = 0
+        release.set()
+    kind = {"cancel": Cancelled, "deadline": Finished, "drain": Rescheduled}[wish]
+    assert isinstance(outcome, kind)
+    state = {"cancel": "cancelled", "deadline": "failed", "drain": "queued"}[wish]
+    row = job_row(world.database, job_id)
+    assert (row.state, row.failures) == (state, 0)
+    assert world.seen() == BASE
 
 
 def test_a_connection_that_drops_is_made_again_within_the_run(world: Writing, site: Site) -> None:

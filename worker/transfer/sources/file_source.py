@@ -17,9 +17,12 @@ from worker.errors import (
     SourceUnavailableError,
 )
 from worker.transfer.fingerprint import INSTANCE
+from worker.transfer.sources.patience import Patience
 from worker.transfer.sources.spooled_file import SpooledFile
 from worker.transfer.stop import Stop, never
+from worker.units import MIB
 
+_PIECE: Final = 4 * MIB  #: bytes read at once, at most
 _KINDS: Final = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
@@ -36,15 +39,22 @@ class FileSource:
     check and open gains nothing.
     """
 
-    def __init__(self, url: str, descriptor: int) -> None:
+    def __init__(self, url: str, descriptor: int, patience: Patience | None = None) -> None:
         self.url = url
+        self._patience = patience or Patience()
         self._descriptor = descriptor
         self.fingerprint: Mapping[str, Any] = self._fingerprint()
         self.size: int = self.fingerprint["size"]
 
     @classmethod
     def open(
-        cls, url: str, roots: Iterable[Path], *, spool_directory: Path = Path("/var/tmp"), stop: Stop = never
+        cls,
+        url: str,
+        roots: Iterable[Path],
+        *,
+        spool_directory: Path = Path("/var/tmp"),
+        stop: Stop = never,
+        patience: Patience | None = None,
     ) -> "FileSource | SpooledFile":
         """Open the file of a ``file:`` URL. A file that has bytes although its size is 0 is read into a spool.
 
@@ -59,11 +69,11 @@ class FileSource:
             refuse_outside(url, os.readlink(f"/proc/self/fd/{descriptor}"), roots, SourceNotAllowedError)
             if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
                 raise _not_regular(url, _KINDS.get(stat.S_IFMT(mode), "something else"))
-            source = cls(url, descriptor)
+            source = cls(url, descriptor, patience)
             if source.size or not source.has_more():
                 return source
             if os.fstat(descriptor).st_size:  # it is being written just now
-                return cls(url, descriptor)
+                return cls(url, descriptor, patience)
             spooled = SpooledFile.of(url, descriptor, spool_directory, stop)
         except BaseException:
             os.close(descriptor)
@@ -72,9 +82,10 @@ class FileSource:
         return spooled
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        filled = 0
+        filled, watch = 0, self._patience.watch(self.url)
         while filled < len(buffer):
-            count = self._read(offset + filled, buffer[filled:])
+            count = self._read(offset + filled, buffer[filled : filled + _PIECE])
+            watch.arrived(count)
             if count == 0:
                 raise SourceChangedError(
                     f"{self.url}: ends at byte {offset + filled}, it had {self.size} bytes, by its status on worker "
