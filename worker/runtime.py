@@ -18,7 +18,7 @@ from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.http.http_source import HttpSource
 from worker.transfer.sources.patience import Patience
 from worker.transfer.sources.source import Source
-from worker.transfer.stop import Stop, never, within_part
+from worker.transfer.stop import Stop, never, while_stalled, within_part
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import WORKER_PACES
 
@@ -62,7 +62,7 @@ class Runtime:
         """
         url = self.sealer.opened(url)
         parts, sources = urlsplit(url), self.settings.sources
-        patience = Patience(within_part(stop), sources.least_rate, sources.least_rate_seconds)
+        patience = Patience(within_part(stop), sources.least_rate, sources.least_rate_seconds, while_stalled(stop))
         match parts.scheme:
             case "blob":
                 driver = self.driver(parts.netloc)

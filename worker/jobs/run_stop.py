@@ -10,6 +10,7 @@ from worker.jobs.operations.operation import JobOperation
 
 #: Seconds of a drain after which also a part is cut off that waits for its source; its worker ends within 10.
 DRAIN_GRACE: Final = 3.0
+HURRY_AFTER: Final = 1.0  #: seconds between two heartbeats while a source is stalled
 
 
 class StopReason(StrEnum):
@@ -32,6 +33,7 @@ class RunStop:
         self._lease = lease
         self._ends_at = time.monotonic() + seconds
         self._drained_at: float | None = None
+        self._hurried_at = time.monotonic()
 
     def __call__(self) -> bool:
         """Whether to stop before the next part or commit call."""
@@ -47,6 +49,13 @@ class RunStop:
             return False
         self._drained_at = self._drained_at or time.monotonic()
         return time.monotonic() - self._drained_at > DRAIN_GRACE
+
+    def while_stalled(self) -> bool:
+        """The same, by control requests of the last second or two: a heartbeat alone may bring them in ten."""
+        if time.monotonic() - self._hurried_at > HURRY_AFTER:
+            self._hurried_at = time.monotonic()
+            self._lease.hurry()
+        return self.within_part()
 
     def reason(self) -> StopReason | None:
         """Why the run has to stop now; None if it may go on."""

@@ -15,6 +15,12 @@ def within_part(stop: Stop) -> Stop:
     return found
 
 
+def while_stalled(stop: Stop) -> Stop:
+    """The Stop that is asked while a part waits and nothing comes: it may take longer to answer, and knows more."""
+    found: Stop = getattr(stop, "while_stalled", within_part(stop))
+    return found
+
+
 class Interrupted(Exception):
     """The transfer stopped because it was asked to. The parts that it had in hand are checkpointed."""
 

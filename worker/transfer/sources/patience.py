@@ -13,7 +13,7 @@ from queue import Empty, Full, Queue
 from typing import Final, TypeVar
 
 from worker.errors import SourceUnavailableError
-from worker.transfer.stop import Interrupted, Stop, never, within_part
+from worker.transfer.stop import Interrupted, Stop, never, while_stalled, within_part
 
 POLL: Final = 0.25  #: seconds between two looks at ``stop``
 
@@ -27,6 +27,7 @@ class Patience:
     stop: Stop = never
     least_rate: float = 0  #: bytes per second; 0: any
     seconds: float = 60.0  #: over which the rate is measured
+    stalled: Stop | None = None  #: asked instead while no piece comes
 
     @classmethod
     def of_run(cls, stop: Stop) -> "Patience | None":
@@ -35,7 +36,7 @@ class Patience:
         None for a stop that does not tell what may cut a part off: then only the parts ask it.
         """
         found = within_part(stop)
-        return None if found is stop else cls(found)
+        return None if found is stop else cls(found, stalled=while_stalled(stop))
 
     def watch(self, url: str) -> "SourceWatch":
         """Begin to wait for bytes."""
@@ -56,10 +57,10 @@ class SourceWatch:
         self._count += count
         self.check()
 
-    def check(self) -> None:
+    def check(self, *, is_stalled: bool = False) -> None:
         """Raise Interrupted, or SourceUnavailableError if too few bytes have arrived."""
         patience = self.patience
-        if patience.stop():
+        if patience.stalled() if is_stalled and patience.stalled else patience.stop():
             raise Interrupted
         if not patience.least_rate or time.monotonic() - self._began < patience.seconds:
             return
@@ -107,7 +108,7 @@ def watched(pieces: Generator[Item], watch: SourceWatch) -> Iterator[Item]:
             try:
                 item, end = queue.get(timeout=POLL)
             except Empty:
-                watch.check()
+                watch.check(is_stalled=True)
                 continue
             if isinstance(end, StopIteration):
                 return

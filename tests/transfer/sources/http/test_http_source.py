@@ -410,12 +410,16 @@ def test_another_encoding_of_the_same_file_has_other_bytes(site: Site, open_: Op
 def test_bytes_after_the_end_of_a_body_belong_to_nothing(site: Site, open_: Open) -> None:
     def longer(handler: Handler) -> None:
         give(handler)
-        handler.wfile.write(b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n\r\nbad")
+        handler.wfile.write(DATA[:100])
 
     site.routes["/a"] = longer
-    for ranges in (True, False):
-        site.ranges = ranges
-        assert whole(open_(site)) == DATA
+    for ranges, etag in ((True, '"one"'), (True, 'W/"weak"'), (False, None)):
+        site.ranges, site.etag = ranges, etag
+        source = open_(site)
+        for _ in range(3):
+            assert read(source, 50_000, 10) == DATA[50_000:50_010]
+            source.check()
+        assert whole(source) == DATA
 
 
 # --- several servers behind one name ---------------------------------------------------------------------------------

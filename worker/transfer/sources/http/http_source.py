@@ -1,12 +1,9 @@
 """Sources behind ``http:`` and ``https:`` URLs, read in ranges of the version that was seen first."""
 
-import re
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import Any, Final, Self
+from dataclasses import replace
+from typing import Any, Final
 
 from urllib3 import BaseHTTPResponse, Timeout
 
@@ -15,52 +12,20 @@ from worker.settings import SourcesSettings
 from worker.transfer.sources.http.addresses import connection_pools
 from worker.transfer.sources.http.http_client import HttpClient
 from worker.transfer.sources.http.refused_addresses import RefusedAddresses
+from worker.transfer.sources.http.resource_version import (
+    ResourceVersion,
+    content_range,
+    is_fresh_answer,
+    ranged_version,
+)
 from worker.transfer.sources.http.spooled_source import SpooledSource, refuse_too_large
-from worker.transfer.sources.patience import Patience, waited_for, watched
+from worker.transfer.sources.patience import Patience, waited_for
 from worker.transfer.sources.source import fill
-from worker.transfer.stop import Stop, never, within_part
+from worker.transfer.stop import Stop, never, while_stalled, within_part
 from worker.units import MIB
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.IGNORECASE)
-_STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # source: RFC 9110, 8.8.3
 _PIECE: Final = MIB  #: bytes; at most
 _ASKS: Final = 6  #: requests for one range until an answer is of the version first seen
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """One version of the resource, with a validator strong enough to join ranges by."""
-
-    size: int
-    etag: str | None
-    last_modified: str | None  #: where there is no ETag
-    encoding: str = ""  #: Content-Encoding: two encodings of one file have different bytes
-
-    @classmethod
-    def of(cls, response: BaseHTTPResponse, size: int) -> Self | None:
-        """The version of an answer; None without a strong validator. Source: RFC 9110, 8.8.2.2 and 13.1.5."""
-        headers, encoding = response.headers, _encoding(response)
-        if (etag := headers.get("ETag")) is not None:
-            return cls(size, etag, None, encoding) if _STRONG_ETAG.fullmatch(etag) else None
-        age = _age(headers)
-        return cls(size, None, headers["Last-Modified"], encoding) if age and age >= timedelta(seconds=1) else None
-
-    @property
-    def validator(self) -> str:
-        return self.etag or self.last_modified or ""
-
-    def differs(self, response: BaseHTTPResponse, size: int | None) -> str:
-        """Say how the answer differs from this version; "" if it does not."""
-        etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
-        if size != self.size:
-            return f"it had {self.size} bytes and has {'an unknown number' if size is None else size} now"
-        if (encoding := _encoding(response)) != self.encoding:
-            return f"its Content-Encoding was {self.encoding or 'absent'} and is {encoding or 'absent'} now"
-        if etag != self.etag:
-            return f"its ETag was {self.etag or 'absent'} and is {etag or 'absent'} now"
-        if self.last_modified and last_modified not in (None, self.last_modified):  # a 206 need not repeat it
-            return f"it was last modified {self.last_modified} and {last_modified} now"
-        return ""
 
 
 class OtherVersionError(SourceChangedError):
@@ -76,7 +41,7 @@ class HttpSource:
     connection, reading goes on at the byte that was reached.
     """
 
-    def __init__(self, client: HttpClient, version: _Version, patience: Patience | None = None) -> None:
+    def __init__(self, client: HttpClient, version: ResourceVersion, patience: Patience | None = None) -> None:
         self.url = client.url  #: for messages, without secrets
         self.size = version.size
         self.fingerprint: Mapping[str, Any] = {"size": version.size} | (
@@ -112,7 +77,9 @@ class HttpSource:
             timeout=Timeout(connect=settings.http_connect_seconds, read=settings.http_read_seconds),
             max_redirects=settings.http_max_redirects,
         )
-        patience = Patience(stop, settings.least_rate, settings.least_rate_seconds)
+        patience = Patience(
+            stop, settings.least_rate, settings.least_rate_seconds, lambda: while_stalled(stop)() or stop()
+        )
         try:
             return waited_for(
                 lambda: cls._open(client, settings, patience, whole_size),
@@ -130,15 +97,16 @@ class HttpSource:
         version = None
         if whole_size is None:
             with client.get({"Range": "bytes=0-0"}) as response:
-                version = _ranged_version(response)
+                version = ranged_version(response)
                 if response.status == 200:
                     return SpooledSource.of(client, response, settings, patience)
-                is_fresh = version is None and _is_fresh(response)
+                is_fresh = version is None and is_fresh_answer(response)
             if is_fresh:  # modified within this second, perhaps again: one second later the date is reliable
                 time.sleep(1)
                 with client.get({"Range": "bytes=0-0"}) as response:
-                    version = _ranged_version(response)
+                    version = ranged_version(response)
         if version is None:
+            client.close()  # a server that sent more than it had announced would answer with the rest of that
             with client.get({}) as response:
                 if whole_size is not None and response.length_remaining not in (None, whole_size):
                     raise SourceChangedError(
@@ -146,7 +114,9 @@ class HttpSource:
                     )
                 return SpooledSource.of(client, response, settings, patience)
         refuse_too_large(client.url, version.size, settings.http_max_size)
-        return cls(client, version, replace(patience, stop=within_part(patience.stop)))
+        return cls(
+            client, version, replace(patience, stop=within_part(patience.stop), stalled=while_stalled(patience.stop))
+        )
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         if offset + len(buffer) > self.size:
@@ -155,8 +125,7 @@ class HttpSource:
 
     def check(self) -> None:
         """Ask for one byte of the version first seen. Raises SourceChangedError."""
-        for _ in watched(self._pieces(0, 1), self._patience.watch(self.url)):
-            pass
+        self.readinto(0, memoryview(bytearray(1)))
 
     def close(self) -> None:
         self._client.close()
@@ -182,7 +151,7 @@ class HttpSource:
 
     def _is_other(self, response: BaseHTTPResponse) -> bool:
         """Whether the next answer may be a better one: this one is all of it, or of another version."""
-        answered = _content_range(response) if response.status == 206 else None
+        answered = content_range(response) if response.status == 206 else None
         size = answered[2] if answered else response.length_remaining
         return response.status == 200 or (answered is not None and bool(self._version.differs(response, size)))
 
@@ -196,7 +165,7 @@ class HttpSource:
             raise OtherVersionError(
                 f"{self.url}: changed while it was read: the server answers {response.status} to the old version"
             )
-        answered = _content_range(response)
+        answered = content_range(response)
         if answered is None:
             raise SourceError(f"{self.url}: the server answers 206 without a valid Content-Range")
         first, last, total = answered
@@ -209,40 +178,3 @@ class HttpSource:
                 f"{response.headers['Content-Range']} with Content-Length {response.headers.get('Content-Length')}"
             )
         return count
-
-
-def _ranged_version(response: BaseHTTPResponse) -> _Version | None:
-    """Return the version of an answer to ``bytes=0-0``; None if the answer shows that ranges are unreliable."""
-    answered = _content_range(response) if response.status == 206 else None
-    if answered is None or answered[:2] != (0, 0):
-        return None
-    response.read1(1, decode_content=False)  # a connection with an unread body cannot be reused
-    return _Version.of(response, answered[2])
-
-
-def _content_range(response: BaseHTTPResponse) -> tuple[int, int, int] | None:
-    """Return first byte, last byte and total size; None if one is missing."""
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
-
-
-def _encoding(response: BaseHTTPResponse) -> str:
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if encoding == "identity" else encoding
-
-
-def _is_fresh(response: BaseHTTPResponse) -> bool:
-    return response.status == 206 and "ETag" not in response.headers and _age(response.headers) == timedelta(0)
-
-
-def _age(headers: Mapping[str, str]) -> timedelta | None:
-    """Return the time between the last modification and the answer, by the server's clock; None if unknown."""
-    dates: list[datetime] = []
-    for name in ("Date", "Last-Modified"):
-        try:
-            dates.append(parsedate_to_datetime(headers[name]))
-        except (KeyError, ValueError):
-            return None
-    if any(date.tzinfo is None for date in dates):
-        return None
-    return dates[0] - dates[1]
