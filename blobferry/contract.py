@@ -68,6 +68,9 @@ class UploadState(StrEnum):
     GONE = "gone"
 
 
+#: Entry of a source's fingerprint: true once a retry has named another source, until that was found to agree.
+REPLACED_SOURCE: Final = "replaced"
+
 #: Uploads that a job may continue, or whose blob readers may see at any moment.
 UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
 

@@ -38,8 +38,15 @@ from tests.jobs.job_world import (
 )
 from tests.models.rows import ago
 from worker import drain
-from worker.errors import ChecksumMismatchError, LeaseLostError, PermissionDeniedError, UnreachableError
+from worker.errors import (
+    ChecksumMismatchError,
+    LeaseLostError,
+    PermissionDeniedError,
+    StoreUnavailableError,
+    UnreachableError,
+)
 from worker.jobs.outcome import Finished, NotClaimed, Outcome, Rescheduled
+from worker.jobs.runner import nameless
 
 # --- it works --------------------------------------------------------------------------------------------------------
 
@@ -652,3 +659,11 @@ def test_an_error_that_the_database_refuses_is_recorded_by_its_code_and_class(wo
     event.listen(world.database.engine, "before_cursor_execute", refuse)
     denied = FaultyStore(world.memory, "create_upload", error=lambda: PermissionDeniedError("unspeakable"))
     assert world.fail(world.submit(), "permission_denied", denied) == "PermissionDeniedError"
+
+
+def test_an_error_that_is_recorded_without_its_message_is_handled_as_before() -> None:
+    error = StoreUnavailableError("unspeakable")
+    error.resumable, error.retry_after = True, 7.0
+    bare = nameless(error)
+    assert (str(bare), bare.code) == ("StoreUnavailableError", "store_unavailable")
+    assert (bare.transient, bare.resumable, bare.retry_after) == (True, True, 7.0)

@@ -10,6 +10,7 @@ from worker.errors import DeleteIncompleteError, SourceChangedError, StoreError,
 from worker.stores.blob_values import BlobHead
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.sources.blob_source import BlobSource, version_of
+from worker.transfer.sources.patience import Patience
 from worker.transfer.stop import never
 from worker.transfer.upload.abort import call_checkpoint
 from worker.transfer.upload.commit import expected_blob
@@ -60,7 +61,7 @@ def copy_blob(source: Storage, path: str, dest: Storage, target: Target) -> Blob
         if not in_one_call or target.checkpoint.mark:
             options = source.store.options_of(head.key, with_tags=not in_one_call).without(MARK_NAME)
             target = replace(target, options=options if is_server_side else options.elsewhere())
-    blob = BlobSource(source.store, head.key, path, head=head)
+    blob = BlobSource(source.store, head.key, path, head=head, patience=Patience.of_run(target.stop))
     dest.engine.write(target, blob, prefix=prefix, copying=source.copying)
     return head
 

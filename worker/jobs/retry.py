@@ -6,11 +6,15 @@ from celery.utils.time import get_exponential_backoff_interval
 
 from worker.errors import BlobferryError, ConfigurationError
 from worker.settings import RetrySettings
+from worker.stores.retry_after import MAX_WAIT
 
 
 @dataclass(frozen=True, slots=True)
 class RetryIn:
-    """Try again after ``delay`` seconds. ``failures`` runs in a row, the last one included, made no progress."""
+    """Try again after ``delay`` seconds, of which a server may ask for more than the backoff.
+
+    ``failures`` runs in a row, the last one included, made no progress.
+    """
 
     delay: float
     failures: int
@@ -43,11 +47,11 @@ def decide(
     # Past the point of no return, a worker that lacks the storage must not fail the job: another worker may finish it.
     is_misconfigured_here = past_point_of_no_return and isinstance(error, ConfigurationError)
     if not (error.transient or is_misconfigured_here):
-        return GiveUp(resumable=False)
+        return GiveUp(resumable=error.resumable)
     failures = 1 if progressed else failures + 1
     if failures >= settings.max_attempts:
         return GiveUp(resumable=True)
     delay = get_exponential_backoff_interval(
         settings.base_seconds, failures - 1, settings.max_seconds, full_jitter=True
     )
-    return RetryIn(delay, failures)
+    return RetryIn(max(delay, min(error.retry_after or 0.0, MAX_WAIT)), failures)

@@ -14,11 +14,12 @@ from blobferry.contract import PAST_POINT_OF_NO_RETURN, Phase, UploadState
 from blobferry.sql.clock import db_now
 from models import PartRow, UploadRow, queries
 from models.upload import Place
-from worker.errors import ConfigurationError, SourceChangedError, StoreUnavailableError, TooManyRestartsError
+from worker.errors import ConfigurationError, StoreUnavailableError, TooManyRestartsError
 from worker.jobs.lease import Lease
 from worker.jobs.mark import mark_of
 from worker.jobs.upload_rows import saved_upload
 from worker.transfer.checkpoint import SavedUpload, SentPart, VisibleVersion
+from worker.transfer.fingerprint import pinned
 from worker.transfer.stop import Interrupted
 from worker.transfer.upload.commit import expected_blob
 from worker.transfer.visible import Expected
@@ -47,9 +48,8 @@ class SqlCheckpoint:
             max_restarts: how often the job may begin again from byte 0.
             storage: the storage that is written to, if it is not the job's own.
             begins_again_elsewhere: begin again from byte 0 if a saved upload lies at another place, such as a file on
-                another host. False: raise ConfigurationError, since the upload must not be forgotten.
-            is_found: asks the place for an upload, and for the blob with this mark, that was saved under another
-                endpoint.
+                another host. False: ask for it, or raise ConfigurationError for another bucket.
+            is_found: asks the place for an upload, or the blob with this mark, that has another endpoint in its row.
         """
         job = lease.job
         self.mark = mark_of(job.id)
@@ -64,14 +64,15 @@ class SqlCheckpoint:
         self._is_found = is_found
         self._row: UploadRow | None = None
 
-    def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        """Save the source's fingerprint, or compare it with the saved one. Raises SourceChangedError."""
+    def pin_source(self, size: int, fingerprint: Mapping[str, Any], *, is_compared: bool = False) -> bool:
+        """Save the source's fingerprint, or compare it with the saved one; False if the bytes must be compared."""
         known = self._job.source_fingerprint
-        if known is not None and known != dict(fingerprint):
-            was_and_is = f"was {known} at the first attempt, is {dict(fingerprint)} now"
-            raise SourceChangedError(f"{self._job.source}: {was_and_is}")
-        self._job.size, self._job.source_fingerprint = size, dict(fingerprint)
-        self._write(size=size, source_fingerprint=dict(fingerprint), phase=self._job.phase or Phase.UPLOADING)
+        found = pinned(known, fingerprint, source=str(self._job.source), is_compared=is_compared)
+        if found is None:
+            return False
+        self._job.size, self._job.source_fingerprint = size, found
+        self._write(size=size, source_fingerprint=found, phase=self._job.phase or Phase.UPLOADING)
+        return True
 
     def load(self) -> SavedUpload | None:
         """The upload to resume, with its parts; None if there is none."""
