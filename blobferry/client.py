@@ -4,6 +4,7 @@ import builtins
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
@@ -16,6 +17,7 @@ from blobferry.jobs import control
 from blobferry.jobs.job_filter import States, check_filter
 from blobferry.jobs.job_options import JobOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
+from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.jobs.submission import submit
 from blobferry.messages.broker import Broker
 from blobferry.sealing import Sealer
@@ -149,11 +151,13 @@ class Client:
         """
         return self._control(control.resume, job_id)
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, job_id: str, *, source: str | Path | None = None) -> Job:
         """Let a failed job continue with the parts that are still kept and with all its tries; others are unchanged.
         Raises TooLateError for a job that has succeeded, was cancelled, or is past its deadline: submit it again.
+        ``source`` is another URL or file of the same content, with which the worker compares what was sent.
         """
-        return self._control(control.retry, job_id)
+        replaced = None if source is None else ReplacedSource.of(_url(source), self._sealer)
+        return self._control(partial(control.retry, source=replaced), job_id)
 
     def _control(self, change: control.Change, job_id: str) -> Job:
         row = change(self._engine, job_id)
@@ -227,18 +231,18 @@ class Client:
         """The blob at the path, or else the directory. Raises PathNotFoundError."""
         return FileInfo.from_json(self._read("stat", {"path": path, "storage": storage}, timeout))
 
-    def list(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> builtins.list[str]:
-        """The absolute paths directly under the path. Raises PathNotFoundError."""
-        return builtins.list(self._read("list", {"path": path, "storage": storage}, timeout))
+    def list(
+        self, path: str, *, after: str | None = None, limit: int | None = None,
+        storage: str = "default", timeout: float = READ_TIMEOUT,
+    ) -> builtins.list[str]:  # fmt: skip
+        """Up to 10,000 absolute paths directly under the path, in byte order; with ``after``, those that follow it."""
+        asked = {"path": path, "after": after, "limit": limit, "storage": storage}
+        return builtins.list(self._read("list", asked, timeout))
 
     def url_for(
-        self,
-        path: str,
-        options: Mapping[str, Any] | None = None,
-        *,
-        storage: str = "default",
-        timeout: float = READ_TIMEOUT,
-    ) -> str:
+        self, path: str, options: Mapping[str, Any] | None = None, *,
+        storage: str = "default", timeout: float = READ_TIMEOUT,
+    ) -> str:  # fmt: skip
         """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD), ``expiry`` (an aware datetime)."""
         return str(self._read("url_for", {"path": path, "options": options, "storage": storage}, timeout))
 

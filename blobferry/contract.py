@@ -68,6 +68,9 @@ class UploadState(StrEnum):
     GONE = "gone"
 
 
+#: Entry of a source's fingerprint: true once a retry has named another source, until that was found to agree.
+REPLACED_SOURCE: Final = "replaced"
+
 #: Uploads that a job may continue, or whose blob readers may see at any moment.
 UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
 
@@ -137,7 +140,7 @@ JOB_OPTIONS: Final[Mapping[str, Check]] = {
     "priority": arguments.check_priority,
     "not_before": arguments.check_optional(arguments.check_time),
     "deadline": arguments.check_optional(arguments.check_time),
-    "labels": arguments.check_optional(arguments.check_strings),
+    "labels": arguments.check_optional(arguments.check_labels),
 }
 _OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": arguments.check_boolean}
 _BLOB: Final[Mapping[str, Check]] = {
@@ -184,7 +187,15 @@ OPERATIONS: Final = _by_name(
 READS: Final = _by_name(
     Operation("get_content", required={"path": paths.check_path_value}, queue=READS_QUEUE),
     Operation("stat", required={"path": paths.check_path_or_root}, queue=READS_QUEUE),
-    Operation("list", required={"path": paths.check_path_or_root}, queue=READS_QUEUE),
+    Operation(
+        "list",
+        required={"path": paths.check_path_or_root},
+        optional={
+            "after": arguments.check_optional(arguments.check_child),
+            "limit": arguments.check_optional(arguments.check_whole_number(1, arguments.MAX_CHILDREN)),
+        },
+        queue=READS_QUEUE,
+    ),
     Operation(
         "url_for",
         required={"path": paths.check_path_value},

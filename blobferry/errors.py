@@ -83,6 +83,10 @@ class BlobferryError(Exception):
     #: What only this worker may lack, so that another may succeed: a name of ``blobferry.jobs.needs``; "": nothing.
     lacks: str = ""
     certainly_lacks: bool = False  #: whether it is certainly this worker that lacks it, not the job that is wrong
+    #: Whether a job that this error fails keeps its upload, because a retry with another source may continue it.
+    resumable: bool = False
+    #: Seconds to wait before another try, at least; None: the same request may be sent again at once.
+    retry_after: float | None = None
     #: Format of the message, over the attributes; "" where the message is the only argument.
     template: ClassVar[str] = ""
     #: Bytes that ``write_stream`` had read from its reader. To continue, take the offset from ``stat``, not from here.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 HIDDEN: Final = "***"
+MAX_FOREIGN: Final = 4000  #: characters of somebody else's text in a column or a log
 
 _SEALED: Final = "sealed:"
 
@@ -78,3 +79,12 @@ def short_repr(value: Any) -> str:
 def printable(text: str) -> str:
     """The text with control characters escaped: a name or an error may hold a terminal's escape sequence."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def cleaned(text: str, limit: int = MAX_FOREIGN) -> str:
+    """Text of others (stores, servers, file names) for a column or a log: printable, at most ``limit`` characters.
+
+    No database and no terminal takes harm from it: zero bytes, lone surrogates and control characters are escaped.
+    """
+    shown = printable(text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

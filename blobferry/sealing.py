@@ -37,8 +37,11 @@ class Sealer:
         return self.sealed(url) if self._fernet and holds_secret(url) else url
 
     def sealed(self, url: str) -> str:
-        """The URL sealed, with or without a secret. The text differs each time."""
-        if is_sealed(url):
+        """The URL sealed, with or without a secret. The text differs each time.
+
+        A ``blob:`` URL stays as it is: it cannot hold a secret, and jobs that need its path must find it.
+        """
+        if is_sealed(url) or url.startswith("blob:"):
             return url
         if self._fernet is None:
             raise ConfigurationError(SETTING, "has no key to seal with")

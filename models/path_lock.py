@@ -1,4 +1,4 @@
-"""PathLockRow: one job at a time for each path of a bucket."""
+"""PathLockRow: one writer or many readers at a time for each path of a bucket."""
 
 from sqlalchemy.orm import Mapped
 
@@ -15,3 +15,4 @@ class PathLockRow(Base):
     path: Mapped[str]
     job_id: Mapped[str]
     is_tree: Mapped[bool]
+    is_shared: Mapped[bool]

@@ -9,9 +9,10 @@ from models.base import Base
 
 
 class TombstoneRow(Base):
-    """A row of ``blobferry_tombstones``: the job existed, ended at ``finished_at``, and is pruned."""
+    """A row of ``blobferry_tombstones``: the job existed, ended at ``finished_at``, and was pruned at ``pruned_at``."""
 
     __table__ = tombstones
 
     id: Mapped[str]
     finished_at: Mapped[datetime]
+    pruned_at: Mapped[datetime]

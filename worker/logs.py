@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pythonjsonlogger import json
 
-from blobferry.redaction import HIDDEN
+from blobferry.redaction import HIDDEN, cleaned
 
 _USER: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s\"'\\/?#]*@")
 _QUERY: Final = re.compile(r"(https?://[^\s\"'\\<>?]*)\?[^\s\"'\\<>]+", re.IGNORECASE)
@@ -32,7 +32,13 @@ class JsonFormatter(json.JsonFormatter):
 
     def serialize_log_record(self, log_data: dict[str, Any]) -> str:
         """Write the line, without the secrets of URLs."""
-        return _without_secrets(super().serialize_log_record(log_data))
+        shown = {name: _cleaned(name, value) for name, value in log_data.items()}
+        return _without_secrets(super().serialize_log_record(shown))
+
+
+def _cleaned(name: str, value: Any) -> Any:
+    # A traceback is ours and has lines.
+    return cleaned(value) if isinstance(value, str) and name != "traceback" else value
 
 
 def _without_secrets(text: str) -> str:

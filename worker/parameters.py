@@ -4,6 +4,7 @@ They are checked when they are read, and an error names the wrong one.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -71,6 +72,14 @@ def _storage_class(value: str | None) -> str | None:
 
 
 OptionalFlag = Annotated[bool | None, BeforeValidator(_optional_boolean)]
+
+
+def _identity(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", value):
+        raise ValueError("needs 1 to 128 letters, digits, '.', '_', ':' or '-'")
+    return value
+
+
 Flag = Annotated[bool, BeforeValidator(_boolean)]
 PartSize = Annotated[int, BeforeValidator(_number), Field(ge=5 * MIB, le=5 * GIB)]
 
@@ -85,6 +94,8 @@ class DriverParameters(BaseModel):
     region: str | None = None
     regionendpoint: str = ""  #: a custom endpoint; "" is AWS
     publicendpoint: str = ""  #: the endpoint in the URLs of ``url_for``; "" is the regionendpoint
+    #: One name for all endpoints, or mounts, that lead to the same buckets; None: the endpoint, however it is spelled.
+    identity: Annotated[str | None, AfterValidator(_identity)] = None
     accesskey: SecretStr | None = None
     secretkey: SecretStr | None = None
     sessiontoken: SecretStr | None = None

@@ -18,8 +18,9 @@ from worker.shared_capabilities import share_capabilities
 from worker.transfer.sources.blob_source import BlobSource
 from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.http.http_source import HttpSource
+from worker.transfer.sources.patience import Patience
 from worker.transfer.sources.source import Source
-from worker.transfer.stop import Stop, never
+from worker.transfer.stop import Stop, never, while_stalled, within_part
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import WORKER_PACES
 
@@ -71,21 +72,29 @@ class Runtime:
         """The drivers of all configured storages, by name."""
         return self._drivers
 
-    def open_source(self, url: str, stop: Stop = never) -> Source:
+    def open_source(self, url: str, stop: Stop = never, *, whole_size: int | None = None) -> Source:
         """Open the source of a URL; the caller closes it. Raises Interrupted if ``stop`` returns True meanwhile.
 
         A sealed URL is decrypted first. Raises ConfigurationError if no key of ``encryption_keys`` decrypts it.
+        ``whole_size``: take all bytes of an http source in one answer, which must have this size.
         """
         url = self.sealer.opened(url)
         parts, sources = urlsplit(url), self.settings.sources
+        patience = Patience(within_part(stop), sources.least_rate, sources.least_rate_seconds, while_stalled(stop))
         match parts.scheme:
             case "blob":
                 driver = self.driver(parts.netloc)
-                return BlobSource(driver.store, driver.key(blob_path(parts)), url)
+                return BlobSource(driver.store, driver.key(blob_path(parts)), url, patience=patience)
             case "http" | "https":
-                return HttpSource.open(url, sources, stop)
+                return HttpSource.open(url, sources, stop, whole_size=whole_size)
             case _:
-                return FileSource.open(url, sources.file_roots)
+                return FileSource.open(
+                    url,
+                    sources.file_roots,
+                    spool_directory=sources.http_spool_directory,
+                    stop=stop,
+                    patience=patience,
+                )
 
     def share_capabilities(self) -> None:
         """Learn, once, what other processes have seen the storages lack. Raises UnreachableError."""

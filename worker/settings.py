@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -71,7 +72,10 @@ class SourcesSettings(_Section):
     #: Directories below which ``file:`` URLs may lie. Empty: jobs may use no files.
     file_roots: Annotated[tuple[Path, ...], AfterValidator(_absolute)] = ()
     http_allow_private: bool = False  #: whether ``http(s):`` sources may have addresses that are not public
-    http_max_size: int | None = Field(default=None, ge=0)  #: bytes; None: as large as a blob may be
+    #: Networks and single addresses that ``http(s):`` sources may not have, even if they are public or allowed.
+    http_refuse: tuple[IPv4Network | IPv6Network, ...] = ()
+    http_refuse_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+    http_max_size: int | None = Field(default=5 * GIB, ge=0)  #: bytes; None: as large as a blob may be
     http_max_redirects: int = Field(default=5, ge=0, le=20)
     http_connect_seconds: float = Field(default=5, gt=0)
     http_read_seconds: float = Field(
@@ -79,6 +83,9 @@ class SourcesSettings(_Section):
     )  #: longest wait for a byte; all headers must arrive within twice that
     #: Holds the bytes of servers without range requests; should not be a tmpfs, which is memory.
     http_spool_directory: Annotated[Path, AfterValidator(_absolute_path)] = Path("/var/tmp")
+    #: Bytes per second that a source must send, over ``least_rate_seconds``; a slower one is retried later. 0: any.
+    least_rate: int = Field(default=1024, ge=0)
+    least_rate_seconds: float = Field(default=60, gt=0)
     #: Certificate authorities to trust in addition to the system's.
     http_ca_file: Annotated[Path | None, AfterValidator(_absolute_path)] = None
 
@@ -121,7 +128,7 @@ class RetentionSettings(_Section):
     failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
     paused_upload_seconds: float = Field(default=7 * 24 * 3600, ge=0)
     job_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: rows of finished jobs
-    tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: ids of pruned jobs
+    tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: ids of pruned jobs, from the pruning on
     abort_recheck_seconds: float = Field(
         default=3600, ge=0
     )  #: until a second abort, as parts may arrive after the first

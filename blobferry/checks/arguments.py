@@ -25,6 +25,8 @@ MAX_BLOB_METADATA: Final = 2048  #: bytes, names and values. Source: S3 user gui
 #: Name of the metadata entry by which a job recognises its own blob; the value has 32 characters.
 MARK_NAME: Final = "blobferry-job"
 MAX_METADATA_BYTES: Final = MAX_BLOB_METADATA - len(MARK_NAME) - 32  #: what the mark leaves to the caller
+MAX_LABELS: Final = 16 * 1024  #: bytes of a job's labels, names and values
+MAX_CHILDREN: Final = 10_000  #: of a directory, in one answer
 MAX_PRIORITY: Final = 9
 MAX_CONTENT: Final = 1024 * 1024  #: bytes that a message or a result carries
 #: Bytes; ten thousand parts of 5 GiB. Source: S3 user guide, "Amazon S3 multipart upload limits"
@@ -90,6 +92,11 @@ check_content_type: Final = _check("a media type such as 'video/mp4'", _is_media
 check_storage: Final = _check(
     "the name of a configured storage (lower-case letters, digits, '_')",
     lambda value: isinstance(value, str) and _STORAGE.fullmatch(value) is not None,
+)
+#: The path of a child, which others may have written under any key.
+check_child: Final = _check(
+    f"the path of a child, at most {2 * MAX_KEY_BYTES} characters",
+    lambda value: _is_storable(value) and value.startswith("/") and len(value) <= 2 * MAX_KEY_BYTES,
 )
 
 
@@ -192,6 +199,15 @@ def check_strings(name: str, value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(_is_storable(text) for pair in value.items() for text in pair):
         raise _refused(name, "a mapping of strings to strings (no zero bytes, valid Unicode)", value)
     return dict(value)
+
+
+def check_labels(name: str, value: Any) -> dict[str, str]:
+    """The labels of a job: strings, together at most 16 KiB."""
+    labels = check_strings(name, value)
+    size = sum(len(text.encode()) for pair in labels.items() for text in pair)
+    if size > MAX_LABELS:
+        raise InvalidRequestError(f"{name}: have {size} bytes, names and values together; at most {MAX_LABELS} may be")
+    return labels
 
 
 def check_metadata(name: str, value: Any) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from blobferry.checks.arguments import check_storage
 from blobferry.checks.paths import check_any_path_value, check_path
@@ -42,7 +42,14 @@ def _check_source(name: str, value: Any, kinds: _Checks) -> str:
         if len(value) > MAX_SEALED or not _SEALED.fullmatch(value):
             raise InvalidRequestError(f"{name}: starts with 'sealed:' but is not what blobferry.seal() returns")
         return value
-    return _check(name, value, kinds, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
+    url = _check(name, value, kinds, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
+    parts = urlsplit(url)
+    return blob_url(parts.netloc, blob_path(parts)) if parts.scheme == "blob" else url
+
+
+def blob_url(storage: str, path: str) -> str:
+    """The one spelling of a blob's URL in rows: jobs that need its path search for it."""
+    return f"blob://{storage}{quote(path)}"
 
 
 def check_dest(name: str, value: Any) -> str:

@@ -55,12 +55,20 @@ def resume(job_ids: tuple[str, ...], wait: bool, timeout: float | None, as_json:
 
 @click.command()
 @options.several
+@click.option("--source", metavar="FILE|URL", help="Read this instead: another place of the same content, for one JOB.")
 @options.wait
 @options.timeout
 @options.as_json
-def retry(job_ids: tuple[str, ...], wait: bool, timeout: float | None, as_json: bool) -> None:
-    """Let failed jobs continue with the parts that are still kept."""
-    _each("retry", Client.retry, job_ids, wait, timeout, as_json)
+def retry(job_ids: tuple[str, ...], source: str | None, wait: bool, timeout: float | None, as_json: bool) -> None:
+    """Let failed jobs continue with the parts that are still kept.
+
+    With --source, the job goes on from another URL or file of the same content, such as a presigned URL that was signed
+    anew. What was sent is compared with it.
+    """
+    if source is not None and len(job_ids) != 1:
+        raise click.UsageError("--source needs exactly one JOB")
+    replaced = None if source is None else options.absolute_file(source) or source
+    _each("retry", lambda client, job_id: client.retry(job_id, source=replaced), job_ids, wait, timeout, as_json)
 
 
 def _each(

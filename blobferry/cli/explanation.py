@@ -100,7 +100,8 @@ def _path_lock(situation: Situation) -> str:
     holder = situation.holder
     if holder is None or holder.is_final:
         return f"waited for job {situation.waits_for}, which has ended; {WAITS_FOR_SLOT}"
-    paths = f"{holder.source} and {holder.path}" if holder.operation == "move" else str(holder.path)
+    takes_source = holder.operation == "move" or (holder.source or "").startswith("blob:")
+    paths = f"{holder.source} and {holder.path}" if takes_source else str(holder.path)
     state = f"running on {holder.worker}" if holder.state == JobState.RUNNING else str(holder.state)
     return f"waits for job {holder.id}, which holds or needs {paths} first ({holder.operation}, {state})"
 

@@ -1,9 +1,13 @@
 """The next step of a job: the second sentence of its explanation."""
 
+from typing import Final
+
 from blobferry.cli.wording import WAITS_FOR_SLOT, countdown, done_of, in_bytes, is_due, progress, short_time, time_ago
 from blobferry.contract import PAST_POINT_OF_NO_RETURN, JobState, UploadState
-from blobferry.errors import SourceChangedError
+from blobferry.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceNotFoundError
 from blobferry.values import Situation, Upload
+
+_REFUSED_SOURCE: Final = frozenset({SourceError.code, SourceNotAllowedError.code, SourceNotFoundError.code})
 
 
 def next_step(situation: Situation) -> str:
@@ -41,10 +45,13 @@ def _after_failure(situation: Situation) -> str:
     retry = f"`blobferry retry {job.id}`"
     if job.deadline is not None and job.deadline <= job.seen_at:
         return "its deadline has passed; submit it again"
-    if job.error_code == SourceChangedError.code:
-        return f"{retry} starts it again, with the source as it is now"
+    has_changed = job.error_code == SourceChangedError.code
     if upload is None:
-        return f"{retry} starts it again"
+        return f"{retry} starts it again" + (", with the source as it is now" if has_changed else "")
+    if has_changed:  # another source, which a retry named, and which had other bytes
+        retry = f"`blobferry retry {job.id} --source URL`, with the content that was sent,"
+    elif job.error_code in _REFUSED_SOURCE:
+        retry += ", with `--source URL` if its URL has expired,"
     if upload.kept_until is None:
         return f"{retry} continues after the {_stored(upload)} that are stored"
     until = countdown(upload.kept_until, job.seen_at)

@@ -1,14 +1,24 @@
 """Options that several commands share."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import click
 
 from blobferry.checks.arguments import MAX_PRIORITY
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://.*|file:.*", re.DOTALL | re.IGNORECASE)
+
+
+def absolute_file(word: str) -> Path | None:
+    """The absolute path of a file; None for a URL."""
+    return None if _URL.fullmatch(word) else Path(word).absolute()
 
 
 def moment(context: click.Context, parameter: click.Parameter, word: str | None) -> datetime | None:

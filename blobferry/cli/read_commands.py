@@ -42,15 +42,19 @@ def stat(path: str, storage: str, timeout: float, as_json: bool) -> None:
 
 @click.command("list")
 @click.argument("path")
+@click.option("--after", metavar="CHILD", help="Only the paths that follow this one.")
+@click.option("--limit", type=int, help="At most so many paths; 10,000 are the most of one answer.")
 @options.storage
 @_timeout
 @options.as_json
-def list_(path: str, storage: str, timeout: float, as_json: bool) -> None:
+def list_(path: str, after: str | None, limit: int | None, storage: str, timeout: float, as_json: bool) -> None:
     """List the paths directly under PATH.
 
     Prints one path per line; with --json, an array.
     """
-    children = answer(lambda client: client.list(path, storage=storage, timeout=timeout), as_json)
+    children = answer(
+        lambda client: client.list(path, after=after, limit=limit, storage=storage, timeout=timeout), as_json
+    )
     if as_json:
         print_answer(children)
         return

@@ -1,11 +1,9 @@
 """The commands write, read, move and delete, which submit a job. ``-`` is standard input or output, up to 1 MiB."""
 
 import os
-import re
 import sys
 from base64 import b64encode
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -20,8 +18,6 @@ from blobferry.redaction import printable
 from blobferry.values import Job
 
 STANDARD: Final = "-"
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://.*|file:.*", re.DOTALL | re.IGNORECASE)
 
 
 @click.command()
@@ -58,7 +54,7 @@ def write(
             )
         _submit(lambda client: client.put_content(path, contents, **how), wait, timeout, as_json)
         return
-    file = _file(source)
+    file = options.absolute_file(source)
     missing = str(file) if file is not None and not os.path.exists(file) else None  # never raises
     _submit(lambda client: client.write_stream(path, file or source, offset, **how), wait, timeout, as_json, missing)
 
@@ -90,7 +86,7 @@ def read(
         stdout.flush()
         return
     how["overwrite"] = not no_overwrite
-    file = _file(dest)
+    file = options.absolute_file(dest)
     missing = f"directory {file.parent}" if file is not None and not os.path.isdir(file.parent) else None
     _submit(lambda client: client.read_stream(path, file or dest, offset, **how), wait, timeout, as_json, missing)
 
@@ -141,11 +137,6 @@ def _submit(
         follow(job.id, timeout, as_json, every_change=False)
     elif not as_json:
         click.echo(f"{job.state}; to watch it: blobferry watch {job.id}", err=True)
-
-
-def _file(word: str) -> Path | None:
-    """The absolute path of a file; None for a URL."""
-    return None if _URL.fullmatch(word) else Path(word).absolute()
 
 
 def _refuse_given(*names: str, because: str) -> None:

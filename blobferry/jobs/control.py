@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, select, update
 from blobferry.checks.arguments import check_job_id
 from blobferry.contract import FINAL_STATES, PAST_POINT_OF_NO_RETURN, UNFINISHED_UPLOADS, JobState, Phase, UploadState
 from blobferry.errors import JobNotFoundError, TooLateError
+from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
 from blobferry.sql.tables import attempts, jobs, uploads
@@ -65,11 +66,20 @@ def resume(engine: Engine, job_id: str) -> Row:
         return job.change(pause_requested=False) if job.row["pause_requested"] else job.row
 
 
-def retry(engine: Engine, job_id: str) -> Row:
-    """Let a failed job continue with the parts that it kept. A job that has not ended is unchanged."""
+def retry(engine: Engine, job_id: str, source: ReplacedSource | None = None) -> Row:
+    """Let a failed job continue with the parts that it kept. A job that has not ended is unchanged.
+
+    ``source`` is read instead of the job's own. Raises TooLateError for it if the job has not failed, unless it is that
+    of the job already; InvalidRequestError if the job has no source.
+    """
     with _locked(engine, job_id) as job:
+        if source is not None:
+            source.check_operation(job.row)
         if job.state != JobState.FAILED:
             job.refuse_ended("retry")
+            if source is not None and not source.is_that_of(job.row):
+                where = f"it is {job.state}, and only a failed job takes another source"
+                raise TooLateError(job_id, "retry", where, "wait for its end")
             return job.row
         deadline = job.row["deadline"]
         if deadline is not None and deadline <= job.row["seen_at"]:
@@ -78,11 +88,13 @@ def retry(engine: Engine, job_id: str) -> Row:
         job.keep_uploads_until(None)
         upload = job.upload_state()
         # Without an upload it starts from byte 0, so the source may have changed since.
-        restart = {} if upload else {"source_fingerprint": None, "size": None, "bytes_done": 0}
+        values = source.columns(job.row) if source is not None else {}
+        if not upload:
+            values |= {"source_fingerprint": None, "size": None, "bytes_done": 0}
         return job.change(
             state=JobState.RETRYING,
             phase=_PHASES.get(UploadState(upload)) if upload else None,
-            **restart,
+            **values,
             cancel_requested=False,
             pause_requested=False,
             **dict.fromkeys(_COUNTERS, 0),

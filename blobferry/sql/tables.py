@@ -55,8 +55,9 @@ def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, server_default=false())
 
 
-def _of_job() -> Column[str]:
-    return Column("job_id", String(155), ForeignKey("blobferry_jobs.id", ondelete="CASCADE"), nullable=False)
+def _of_job(*, is_key: bool = False) -> Column[str]:
+    of_job = ForeignKey("blobferry_jobs.id", ondelete="CASCADE")
+    return Column("job_id", String(155), of_job, nullable=False, primary_key=is_key)
 
 
 _WAITING: Final = "lease_expires_at IS NULL AND waits_for IS NULL AND state IN ('queued', 'retrying', 'verifying')"
@@ -153,6 +154,7 @@ jobs = Table(
     Index("ix_blobferry_jobs_waits_for", "waits_for", **_only("waits_for IS NOT NULL")),
     Index("ix_blobferry_jobs_path", "path", "seq", **_only(_UNFINISHED)),
     Index("ix_blobferry_jobs_source", "source", "seq", **_only(f"operation = 'move' AND {_UNFINISHED}")),
+    Index("ix_blobferry_jobs_copied", "source", "seq", **_only(f"substr(source, 1, 7) = 'blob://' AND {_UNFINISHED}")),
     Index("ix_blobferry_jobs_finished_at", "finished_at"),
     sqlite_autoincrement=True,
 )
@@ -166,6 +168,7 @@ uploads = Table(
     _words("storage", 64, "default"),
     _words("bucket", 255, ""),
     Column("endpoint", Text, nullable=False, server_default=""),
+    Column("identity", Text),  # of bucket and endpoint, however they are spelled; null: of an older worker
     Column("key", Text, nullable=False, server_default=""),
     Column("size", _BigInt),
     Column("part_size", _BigInt),
@@ -221,8 +224,9 @@ path_locks = Table(
     metadata,
     Column("bucket", String(512), primary_key=True),  # endpoint and bucket: two storages may name one bucket
     Column("path", String(1024), primary_key=True),  # the whole key, its storage's root directory included
-    _of_job(),
+    _of_job(is_key=True),
     _flag("is_tree"),  # everything below it, too
+    _flag("is_shared"),  # read only: others may read it as well
     Index("ix_blobferry_path_locks_job_id", "job_id"),
 )
 
@@ -240,5 +244,6 @@ tombstones = Table(
     metadata,
     Column("id", String(155), primary_key=True),  # of a pruned job: a replayed message must not start it again
     _clock("finished_at"),
-    Index("ix_blobferry_tombstones_finished_at", "finished_at"),
+    _clock("pruned_at"),  # it is kept from then on, however long the row of the job was
+    Index("ix_blobferry_tombstones_pruned_at", "pruned_at"),
 )

@@ -50,8 +50,7 @@ def update_upload(session: Session, upload: int, **values: Any) -> None:
     session.execute(update(UploadRow).where(UploadRow.id == upload).values(updated_at=db_now(), **values))
 
 
-def known_upload_ids(session: Session, bucket: str, endpoint: str, key: str) -> set[str]:
-    """The ids of all recorded uploads at a key, of any job and through any storage."""
-    at_key = (UploadRow.bucket == bucket, UploadRow.endpoint == endpoint, UploadRow.key == key)
-    statement = select(UploadRow.upload_id).where(*at_key)
+def known_upload_ids(session: Session, key: str) -> set[str]:
+    """The ids of all recorded uploads at a key, of any job, in any bucket: one bucket may have several names."""
+    statement = select(UploadRow.upload_id).where(UploadRow.key == key)
     return {upload_id for upload_id in session.scalars(statement) if upload_id is not None}

@@ -12,7 +12,7 @@ from blobferry.sql.clock import db_now
 from models.job import JobRow
 from models.queries.claims import update_owned
 from models.queries.conditions import UNOWNED
-from models.queries.history import close_attempt
+from models.queries.history import close_attempt, described
 from models.queries.locks import drop_locks
 from models.queries.unowned import give_up_uploads, keep_paused_upload
 
@@ -41,7 +41,8 @@ def retry_job(
         failures: runs in a row that made no progress, this one included.
         max_attempts: the number of such runs that fails the job; shown beside ``failures``.
     """
-    why = {"failures": failures, "max_attempts": max_attempts, "error_code": error.code, "error_message": str(error)}
+    code, message = described(error)
+    why = {"failures": failures, "max_attempts": max_attempts, "error_code": code, "error_message": message}
     release_job(session, job, JobState.RETRYING, delay=delay, **why)
     close_attempt(session, job.id, job.attempt, outcome="retrying", error=error)
 
@@ -71,7 +72,7 @@ def _finish(
     failed_upload_seconds: float = 0.0,
     **values: Any,
 ) -> None:
-    code, message = (error.code, str(error)) if error else (None, None)
+    code, message = described(error) if error else (None, None)
     update_owned(
         session,
         job.id,

@@ -7,10 +7,19 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from blobferry.errors import BlobferryError
+from blobferry.redaction import cleaned
 from blobferry.sql.clock import db_now
 from models.attempt import AttemptRow
 from models.job import JobRow
 from models.queries.conditions import dialect
+
+
+def described(error: BlobferryError) -> tuple[str, str]:
+    """The code and the message of an error as columns keep them. Never fails: then the class's name is the message."""
+    try:
+        return error.code, cleaned(str(error))
+    except Exception:  # a field of the error that cannot be shown
+        return error.code, type(error).__name__
 
 
 def open_attempt(session: Session, job: JobRow) -> None:
@@ -22,7 +31,7 @@ def open_attempt(session: Session, job: JobRow) -> None:
 
 def close_attempt(session: Session, job_id: str, attempt: int, *, outcome: str, error: BlobferryError | None) -> None:
     """Record how the attempt ended. An attempt that already has an outcome keeps it."""
-    code, message = (error.code, str(error)) if error else (None, None)
+    code, message = described(error) if error else (None, None)
     session.execute(
         update(AttemptRow)
         .where(AttemptRow.job_id == job_id, AttemptRow.attempt == attempt, AttemptRow.outcome.is_(None))
@@ -33,7 +42,7 @@ def close_attempt(session: Session, job_id: str, attempt: int, *, outcome: str, 
 def remark(session: Session, job: JobRow, text: str) -> None:
     """Note what else happened in this attempt, replacing an earlier remark."""
     of_attempt = (AttemptRow.job_id == job.id, AttemptRow.attempt == job.attempt)
-    session.execute(update(AttemptRow).where(*of_attempt).values(remark=text))
+    session.execute(update(AttemptRow).where(*of_attempt).values(remark=cleaned(text)))
 
 
 def count_attempts_on_the_wire(session: Session, job: JobRow, attempts: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Path locks: one job at a time for each path of a bucket, in the order in which the jobs were submitted.
+"""Path locks: one writer or many readers at a time for each path of a bucket, in the order of their submission.
 
 A job takes all of its locks in its first claim, or none, and keeps them until it ends. A job that cannot have them
 waits for the job right before it in line (``waits_for``), and is neither published nor claimable until that job ends.
@@ -6,10 +6,11 @@ waits for the job right before it in line (``waits_for``), and is neither publis
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BindParameter,
+    Boolean,
     ColumnElement,
     and_,
     bindparam,
@@ -22,8 +23,9 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from blobferry.checks.source_urls import blob_url
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState
 from blobferry.jobs.job_queries import lies_below
 from models.job import JobRow
@@ -33,24 +35,29 @@ from models.upload import UploadRow
 
 UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
 
+# The conditions of partial indexes, word for word.
+_IS_MOVE: Final = literal_column("operation = 'move'", Boolean)
+_IS_COPY: Final = literal_column("substr(source, 1, 7) = 'blob://'", Boolean)
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A path that a job needs for itself; with ``is_tree``, also everything below it."""
+    """A path that a job needs: for itself, or shared with other readers. With ``is_tree``, also everything below it."""
 
     bucket: str  #: identifies the bucket, endpoint included
     key: str
     is_tree: bool
     #: The path of this key in each storage that shares the bucket; "" if the tree contains the whole storage.
     names: Mapping[str, str]
+    is_shared: bool = False
 
 
 def take_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> str | None:
     """Take all locks that the job needs and return None; or take none and return the id of the job to wait for."""
     # FOR UPDATE: a caretaker may be dropping the locks of a job that was paused for too long.
     locks = session.scalars(select(PathLockRow).where(PathLockRow.job_id == job.id).with_for_update())
-    mine = {(lock.bucket, lock.path) for lock in locks}
-    if all((hold.bucket, hold.key) in mine for hold in holds):
+    mine = {(lock.bucket, lock.path, is_shared) for lock in locks for is_shared in {lock.is_shared, True}}
+    if all((hold.bucket, hold.key, hold.is_shared) in mine for hold in holds):
         return None  # a job that holds its paths must not wait, since others may be waiting for it
     for bucket in sorted({hold.bucket for hold in holds}):
         _lock_bucket(session, bucket)
@@ -59,8 +66,7 @@ def take_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> str | No
             blocker = find_blocker(session, job, hold)
             if blocker is not None:
                 return blocker
-    rows = [{"bucket": hold.bucket, "path": hold.key, "job_id": job.id, "is_tree": hold.is_tree} for hold in holds]
-    session.execute(dialect(session).insert(PathLockRow).on_conflict_do_nothing(), rows)
+    _insert_locks(session, job, holds)
     return None
 
 
@@ -103,6 +109,22 @@ def _set_waits_for(session: Session, which: ColumnElement[bool], blocker: object
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 
+def _insert_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> None:
+    rows = [
+        {
+            "bucket": hold.bucket,
+            "path": hold.key,
+            "job_id": job.id,
+            "is_tree": hold.is_tree,
+            "is_shared": hold.is_shared,
+        }
+        for hold in holds
+    ]
+    statement = dialect(session).insert(PathLockRow)
+    kinds = {name: statement.excluded[name] for name in ("is_tree", "is_shared")}
+    session.execute(statement.on_conflict_do_update(index_elements=["bucket", "path", "job_id"], set_=kinds), rows)
+
+
 def _lock_bucket(session: Session, bucket: str) -> None:
     # Two claims that both read before either one writes would both succeed. SQLite has one writer at a time.
     if session.get_bind().dialect.name == "postgresql":
@@ -111,28 +133,25 @@ def _lock_bucket(session: Session, bucket: str) -> None:
 
 
 def _earlier_in_line(session: Session, job: JobRow, hold: Hold) -> str | None:
-    """The last job submitted before this one that needs the path."""
-    overlapping = or_(*(_needs(storage, path, hold.is_tree) for storage, path in hold.names.items()))
+    """The last job submitted before this one that needs the path, and not only for reading if this one reads."""
+    overlapping = or_(*(_needs(hold, storage, path) for storage, path in hold.names.items()))
     earlier = select(JobRow.id).where(JobRow.seq < job.seq, _has_place(JobRow), overlapping)
     return session.scalar(earlier.order_by(JobRow.seq.desc()).limit(1))
 
 
-def _needs(storage: str, path: str, is_tree: bool) -> ColumnElement[bool]:
+def _needs(hold: Hold, storage: str, path: str) -> ColumnElement[bool]:
     """The job needs this path of the storage, deletes a directory above it, or, for a tree, needs a path below it."""
+
+    def is_held(column: ColumnElement[Any] | InstrumentedAttribute[Any], place: str) -> ColumnElement[bool]:
+        return or_(column == place, lies_below(column, place)) if hold.is_tree else column == place
+
     dest_storage = func.coalesce(JobRow.request["dest_storage"].as_string(), JobRow.storage)
-    is_move = JobRow.operation == literal_column("'move'")
     above = and_(JobRow.storage == storage, JobRow.operation == "delete", JobRow.path.in_(_ancestors(path)))
-    at_path = [
-        and_(dest_storage == storage, JobRow.path == path),
-        and_(JobRow.storage == storage, is_move, JobRow.source == path),
-    ]
-    if not is_tree:
-        return or_(above, *at_path)
-    below = [
-        and_(dest_storage == storage, lies_below(JobRow.path, path)),
-        and_(JobRow.storage == storage, is_move, lies_below(JobRow.source, path)),
-    ]
-    return or_(above, *at_path, *below)
+    at_path = and_(dest_storage == storage, is_held(JobRow.path, path))
+    moved = and_(JobRow.storage == storage, _IS_MOVE, is_held(JobRow.source, path))
+    if hold.is_shared:
+        return or_(above, and_(at_path, JobRow.operation != "read_stream"), moved)
+    return or_(above, at_path, moved, and_(_IS_COPY, is_held(JobRow.source, blob_url(storage, path))))
 
 
 def _later_holder(session: Session, job: JobRow, hold: Hold) -> str | None:
@@ -140,7 +159,9 @@ def _later_holder(session: Session, job: JobRow, hold: Hold) -> str | None:
     overlaps = [PathLockRow.path == hold.key, and_(PathLockRow.is_tree, PathLockRow.path.in_(_ancestors(hold.key)))]
     if hold.is_tree:
         overlaps.append(lies_below(PathLockRow.path, hold.key))
-    others = (PathLockRow.bucket == hold.bucket, PathLockRow.job_id != job.id)
+    others = [PathLockRow.bucket == hold.bucket, PathLockRow.job_id != job.id]
+    if hold.is_shared:
+        others.append(~PathLockRow.is_shared)
     return session.scalar(select(PathLockRow.job_id).where(*others, or_(*overlaps)).limit(1))
 
 

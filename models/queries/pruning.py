@@ -13,10 +13,10 @@ from models.upload import UploadRow
 def prune(session: Session, *, job_seconds: float, tombstone_seconds: float, limit: int) -> int:
     """Delete jobs that ended more than ``job_seconds`` ago and leave tombstones; return how many jobs were deleted.
 
-    Tombstones older than ``tombstone_seconds`` are deleted as well. A job whose upload may still exist in the store
-    stays: its rows are the only trace of that upload.
+    Tombstones are deleted ``tombstone_seconds`` after their job was pruned. A job whose upload may still exist in the
+    store stays: its rows are the only trace of that upload.
     """
-    session.execute(delete(TombstoneRow).where(TombstoneRow.finished_at < now(-tombstone_seconds)))
+    session.execute(delete(TombstoneRow).where(TombstoneRow.pruned_at < now(-tombstone_seconds)))
     open_uploads = select(UploadRow.id).where(
         UploadRow.job_id == JobRow.id, UploadRow.state.not_in((UploadState.COMPLETED, UploadState.GONE))
     )

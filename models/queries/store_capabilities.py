@@ -5,6 +5,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from blobferry.redaction import cleaned
 from blobferry.sql.clock import db_now
 from models.capability import CapabilityRow
 from models.queries.conditions import dialect
@@ -21,6 +22,6 @@ def missing_capabilities(session: Session, store: str) -> set[str]:
 
 def note_missing_capability(session: Session, store: str, capability: str, reason: str) -> None:
     """Save that the store lacks it. Safe to repeat."""
-    statement = dialect(session).insert(CapabilityRow).values(store=store, capability=capability, reason=reason)
-    seen = {"reason": reason, "seen_at": db_now()}
+    seen = {"reason": cleaned(reason), "seen_at": db_now()}
+    statement = dialect(session).insert(CapabilityRow).values(store=store, capability=capability, **seen)
     session.execute(statement.on_conflict_do_update(index_elements=["store", "capability"], set_=seen))

@@ -10,7 +10,7 @@ from blobferry.errors import DeadlineExceededError, WorkerDiedError
 from blobferry.sql.clock import db_now
 from models.job import JobRow
 from models.queries.conditions import UNOWNED, now, past_point_of_no_return
-from models.queries.history import close_attempt
+from models.queries.history import close_attempt, described
 from models.queries.locks import drop_locks
 from models.upload import UploadRow
 
@@ -36,7 +36,7 @@ def requeue_expired(
         job.token += 1
         job.crash_streak += 1
         job.crashes += 1
-        job.error_code, job.error_message = error.code, str(error)
+        job.error_code, job.error_message = described(error)
         if job.crash_streak > MAX_CRASH_STREAK or job.crashes > MAX_CRASHES:
             job.error_message = f"worker died {job.crashes} times with this job, {job.crash_streak} of them in a row"
             _end(session, job, JobState.FAILED, failed_upload_seconds=failed_upload_seconds)
@@ -93,7 +93,7 @@ def apply_requests(
             _end(session, job, JobState.CANCELLED)
         elif is_overdue:
             error = deadline_error(job)
-            job.error_code, job.error_message = error.code, str(error)
+            job.error_code, job.error_message = described(error)
             close_attempt(session, job.id, job.attempt, outcome="failed", error=error)
             _end(session, job, JobState.FAILED)
         else:

@@ -44,10 +44,12 @@ def partial_files_elsewhere(session: Session, *, limit: int, files_of: str) -> S
 
 
 def is_being_opened(session: Session, upload: UploadRow) -> bool:
-    """Whether another upload at this key is being opened: in a listing it looks like the lost one."""
-    there = (UploadRow.bucket == upload.bucket, UploadRow.endpoint == upload.endpoint, UploadRow.key == upload.key)
+    """Whether another upload at this key is being opened: in a listing it looks like the lost one.
+
+    In any bucket, since one bucket may have several names.
+    """
     other = (UploadRow.id != upload.id, UploadRow.state == UploadState.OPENING, UploadRow.upload_id.is_(None))
-    return session.scalar(select(UploadRow.id).where(*there, *other).limit(1)) is not None
+    return session.scalar(select(UploadRow.id).where(UploadRow.key == upload.key, *other).limit(1)) is not None
 
 
 def put_off_abort(session: Session, upload: int, seconds: float) -> None:

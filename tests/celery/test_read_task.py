@@ -13,6 +13,7 @@ from celery import Celery
 from celery.app.trace import build_tracer
 from celery.result import AsyncResult
 
+from blobferry.checks.arguments import MAX_CHILDREN
 from blobferry.contract import OPERATIONS, READS
 from models import Database
 from tests.directory_stack import LocalStack, local_stack
@@ -109,3 +110,22 @@ def test_the_answer_of_a_read_is_neither_logged_nor_sent_as_an_event(caplog: pyt
         trace("an-id", (), {}, {"id": "an-id", "hostname": "h", "ignore_result": True, "is_eager": False})
     assert "an-id" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_a_large_directory_is_answered_in_turns(sqlite_database: Database, tmp_path: Path) -> None:
+    world = World(sqlite_database, tmp_path)
+    children = [f"/d/{number:05}" for number in range(MAX_CHILDREN + 2)]
+    for child in children:
+        world.memory.put(child[1:], b"")
+    with world.worker() as runtime:
+        with pytest.raises(InvalidRequestError, match=r"/d has 10002 children.*limit=10000 and after="):
+            answer(runtime, "list", {"path": "/d"})
+        found = answer(runtime, "list", {"path": "/d", "limit": MAX_CHILDREN})
+        assert found == children[:MAX_CHILDREN]
+        assert answer(runtime, "list", {"path": "/d", "after": found[-1]}) == children[MAX_CHILDREN:]
+        assert answer(runtime, "list", {"path": "/d", "after": found[-1], "limit": 1}) == children[-2:-1]
+        assert answer(runtime, "list", {"path": "/d", "after": children[-1]}) == []
+        assert runtime.driver("default").list("/d") == children, "the driver's own answer is complete"
+        for wrong in ({"limit": 0}, {"limit": MAX_CHILDREN + 1}, {"limit": True}, {"after": "d"}, {"after": 7}):
+            with pytest.raises(InvalidRequestError, match=next(iter(wrong))):
+                answer(runtime, "list", {"path": "/d", **wrong})

@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from sqlalchemy import select, update
 
 from blobferry import Client, Job
 from blobferry.errors import InvalidRequestError, JobNotFoundError, TooLateError
+from blobferry.sealing import Sealer
 from blobferry.sql.clock import db_now
 from blobferry.sql.tables import jobs, uploads
 from dev.services import free_port
@@ -246,6 +248,72 @@ def test_a_retried_job_has_all_its_tries_again_and_keeps_its_parts(ferry: Client
 
 def test_a_deadline_that_is_still_to_come_is_no_hindrance(ferry: Client, submit: Submit) -> None:
     assert ferry.retry(submit(state="failed", deadline=LATER).id).state == "retrying"
+
+
+# --- retry with another source ------------------------------------------------------------------------------------
+
+OTHER = "https://store.example.com/a?X-Amz-Signature=new"
+
+
+def failed_upload(submit: Submit, site: Site, **values: Any) -> Job:
+    job = submit(state="failed", bytes_done=20, error_code="source_not_allowed", **values)
+    site.add_upload(job, state="open", recheck_at=LATER)
+    return job
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (SOURCE, {"size": 9, "replaced": True}),
+        ("https://store.example.com/b?X-Amz-Signature=old", {"size": 9, "replaced": True}),
+        ("https://store.example.com/a?X-Amz-Signature=***", {"size": 9, "etag": '"a"', "replaced": True}),
+    ],
+)
+def test_a_retry_may_name_another_source_of_the_same_content(
+    ferry: Client, submit: Submit, site: Site, before: str, after: dict[str, Any]
+) -> None:
+    """An ETag proves something at the same place only, whose URL was signed anew."""
+    job = failed_upload(submit, site, source=before, source_fingerprint={"size": 9, "etag": '"a"'})
+    asked = ferry.retry(job.id, source=OTHER)
+    assert (asked.state, asked.source) == ("retrying", "https://store.example.com/a?X-Amz-Signature=***")
+    found = site.row(job)
+    assert found["request"] == {**found["request"], "source": OTHER, "path": "/a"}
+    assert (found["source_fingerprint"], found["bytes_done"], found["error_code"]) == (after, 20, "source_not_allowed")
+    assert kept_until(site, job) == {"open": None}
+    (message,) = site.messages()
+    assert "new" not in repr(message)
+    assert ferry.retry(job.id, source=OTHER).state == "retrying"  # repeated: nothing more happens
+    assert site.row(job)["request"] == found["request"]
+
+
+def test_another_source_is_sealed_in_the_row(submit: Submit, site: Site) -> None:
+    key = Fernet.generate_key().decode()
+    job = failed_upload(submit, site)
+    with Client(database_url=site.url, encryption_keys=key) as client:
+        client.retry(job.id, source=OTHER)
+        client.retry(job.id, source=OTHER)
+    row = site.row(job)
+    assert "new" not in repr(row)
+    assert (Sealer([key]).opened(row["request"]["source"]), row["request_version"]) == (OTHER, 2)
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "retrying", "paused", "verifying"])
+def test_only_a_failed_job_takes_another_source(ferry: Client, submit: Submit, site: Site, state: str) -> None:
+    before = site.row(job := submit(state=state))
+    with pytest.raises(TooLateError, match=f"it is {state}, and only a failed job takes another source"):
+        ferry.retry(job.id, source=OTHER)
+    assert site.row(job) == before
+
+
+def test_a_source_that_cannot_be_read_is_refused_and_changes_nothing(ferry: Client, submit: Submit, site: Site) -> None:
+    before = site.row(job := failed_upload(submit, site))
+    for source in ("ftp://host/a", "", "file:relative", 7):
+        with pytest.raises(InvalidRequestError, match="source"):
+            ferry.retry(job.id, source=source)  # type: ignore[arg-type]
+    assert site.row(job) == before
+    moved = ferry.move("/a", "/b")
+    with pytest.raises(InvalidRequestError, match="is a move, which reads no source"):
+        ferry.retry(moved.id, source=OTHER)
 
 
 # --- at once -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailable
 from worker.stores.blob_values import BlobOptions, UploadEntry
 from worker.stores.store import Reader, Store
 from worker.transfer.sources.file_source import FileSource
+from worker.transfer.sources.source import Source
 
 MakeDriver = Callable[..., Driver]
 """Makes a driver with tiny parts on a store."""
@@ -148,7 +149,7 @@ class VanishingSource(BytesSource):
         raise SourceChangedError("it is another one now")
 
 
-def file_source(directory: Path, content: bytes) -> FileSource:
+def file_source(directory: Path, content: bytes) -> Source:
     """The bytes as a file's source."""
     file = directory / "source.bin"
     file.write_bytes(content)

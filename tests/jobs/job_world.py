@@ -315,6 +315,13 @@ def at(*verbs: str, do: Callable[[], object], number: int = 1) -> Callable[[str]
     return hook
 
 
+def by_another_name(store: Store, endpoint: str = "http://elsewhere:9000") -> RecordingStore:
+    """The very same store, reached by another endpoint."""
+    renamed = WrappedStore(store)
+    renamed.endpoint = endpoint
+    return RecordingStore(renamed)
+
+
 def brought(*stores: RecordingStore) -> list[int]:
     """The numbers of the parts that were copied or sent."""
     return sorted(call.args[2] for store in stores for call in store.named("copy_part", "upload_part"))

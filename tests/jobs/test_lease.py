@@ -81,6 +81,13 @@ def test_the_heartbeat_brings_back_cancel_and_pause(sqlite_database: Database, j
         wait_until(lambda: held.requests.pause, 5, "the pause is seen")
 
 
+def test_a_heartbeat_that_is_hurried_comes_long_before_it_is_due(sqlite_database: Database, job: JobRow) -> None:
+    with lease(sqlite_database, job, heartbeat_seconds=20) as held:
+        change(sqlite_database, job.id, cancel_requested=True)
+        held.hurry()
+        wait_until(lambda: held.requests.cancel, 15, "the cancel is seen")
+
+
 def test_a_wish_that_was_there_at_the_claim_is_seen_at_once(sqlite_database: Database) -> None:
     job_id = submit(sqlite_database)
     change(sqlite_database, job_id, cancel_requested=True, phase="completing")

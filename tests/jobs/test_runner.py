@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from blobferry.contract import REQUEST_VERSION, JobState, UploadState
 from blobferry.messages.job_messages import Message
-from tests.doubles import FaultyStore, HookedStore, LaggingStore, LyingStore, RecordingStore, tiny_store, unfinished
+from tests.doubles import (
+    FaultyStore,
+    HookedStore,
+    LaggingStore,
+    LyingStore,
+    RecordingStore,
+    blob,
+    tiny_store,
+    unfinished,
+)
 from tests.jobs.job_world import (
     AT_ONCE,
     KEY,
@@ -24,12 +34,20 @@ from tests.jobs.job_world import (
     SlowStore,
     World,
     at,
+    by_another_name,
     on_each_database,
 )
 from tests.models.rows import ago
 from worker import drain
-from worker.errors import ChecksumMismatchError, LeaseLostError, PermissionDeniedError, UnreachableError
+from worker.errors import (
+    ChecksumMismatchError,
+    LeaseLostError,
+    PermissionDeniedError,
+    StoreUnavailableError,
+    UnreachableError,
+)
 from worker.jobs.outcome import Finished, NotClaimed, Outcome, Rescheduled
+from worker.jobs.runner import nameless
 
 # --- it works --------------------------------------------------------------------------------------------------------
 
@@ -489,9 +507,8 @@ def test_a_completing_upload_is_kept_when_the_error_says_nothing_about_its_compl
     assert (world.sweep().aborted, unfinished(world.memory)) == (1, [])
 
 
-@pytest.mark.parametrize("what", ["bucket", "endpoint"])
-def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(what: str, world: World) -> None:
-    job_id, moved = world.half_sent(), world.moved_store(what)
+def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(world: World) -> None:
+    job_id, moved = world.half_sent(), world.moved_store("bucket")
     assert "storages.default" in world.fail(job_id, "configuration", moved, **AT_ONCE)
     (upload,) = world.uploads(job_id)
     assert (upload.state, upload.bucket, upload.endpoint) == ("aborting", "memory", "")
@@ -500,6 +517,76 @@ def test_a_job_whose_storage_was_moved_fails_and_its_upload_is_not_called_gone(w
     world.change_upload(upload.id, recheck_at=ago(1))
     assert world.sweep().aborted == 1, "once it is moved back"
     assert unfinished(world.memory) == []
+
+
+def test_an_upload_is_gone_on_with_by_every_name_of_its_store(world: World) -> None:
+    """Workers with private endpoints of their own take turns, more often than an upload may be begun again."""
+    job_id = world.half_sent()
+    for turn in range(5):
+        store = by_another_name(FaultyStore(world.memory, "upload_part", times=99), f"http://private-{turn}")
+        world.put_off(job_id, store, retry={"max_attempts": 99})
+    world.succeed(job_id, by_another_name(world.memory))
+    row = world.job_row(job_id)
+    assert (row.bytes_sent, row.restarts) == (len(world.data), 0)
+    (upload,) = world.uploads(job_id)
+    assert (upload.state, upload.endpoint) == ("completed", "http://elsewhere:9000")
+    assert world.seen() == world.data
+
+
+@pytest.mark.parametrize("before", [sent_and_not_completed, sent_and_not_seen])
+def test_what_was_sent_is_found_by_another_name_of_the_store(before: Callable[[World], str], world: World) -> None:
+    job_id, recording = before(world), by_another_name(world.memory)
+    world.succeed(job_id, recording)
+    assert (recording.sent(), world.job_row(job_id).restarts) == ([], 0)
+
+
+@pytest.mark.parametrize("before", [World.half_sent, sent_and_not_completed, sent_and_not_seen])
+def test_an_upload_that_the_present_endpoint_does_not_have_is_begun_again_from_the_source(
+    before: Callable[[World], str], world: World
+) -> None:
+    job_id, moved = before(world), world.moved_store("endpoint")
+    for _ in range(2):  # one that was being verified is only begun again by the next run
+        world.run(job_id, moved)
+        world.change(job_id, run_at=None)
+    assert world.has_ended(job_id, JobState.SUCCEEDED)
+    assert blob(moved, KEY) == world.data
+    old, new = world.uploads(job_id)
+    assert (old.state, old.endpoint, new.state, new.endpoint) == ("aborting", "", "completed", "http://elsewhere:9000")
+    (remark,) = [attempt.remark for attempt in world.attempts(job_id) if attempt.remark]
+    assert "its upload was opened at AWS and is not to be found at http://elsewhere:9000" in remark
+
+
+def test_an_endpoint_that_changes_more_often_than_an_upload_may_be_lost_fails_no_job(world: World) -> None:
+    job_id = world.half_sent()
+    for turn in range(5):
+        moved = by_another_name(tiny_store(bucket=world.memory.bucket), f"http://elsewhere-{turn}")
+        world.put_off(job_id, FaultyStore(moved, "upload_part", fail_at=3, times=99))
+    world.succeed(job_id, moved)
+
+
+@pytest.mark.parametrize("size", [5])
+@pytest.mark.parametrize("is_same", [True, False], ids=["the same store", "another store"])
+def test_a_small_blob_that_was_put_by_another_name_is_found_or_put_again(is_same: bool, world: World) -> None:
+    job_id = world.submit()
+    world.crash(job_id, world.dying("put", when="after"))
+    store = by_another_name(world.memory if is_same else tiny_store(bucket=world.memory.bucket))
+    world.succeed(job_id, store)
+    assert blob(store, KEY) == world.data
+    assert len(store.named("put")) == (0 if is_same else 1)
+
+
+def test_a_store_that_may_not_be_asked_for_parts_is_gone_on_with(world: World) -> None:
+    job_id = world.half_sent()
+    denied = FaultyStore(world.memory, "list_parts", times=99, error=lambda: PermissionDeniedError("no"))
+    world.succeed(job_id, by_another_name(denied))
+    assert world.job_row(job_id).bytes_sent == len(world.data)
+
+
+def test_a_store_that_cannot_be_reached_by_its_new_name_is_asked_again_later(world: World) -> None:
+    job_id = world.half_sent()
+    world.put_off(job_id, by_another_name(FaultyStore(world.memory, "list_parts")))
+    world.succeed(job_id, by_another_name(world.memory))
+    assert world.job_row(job_id).bytes_sent == len(world.data)
 
 
 def test_a_job_whose_root_directory_was_changed_fails_and_its_upload_is_aborted_where_it_is(world: World) -> None:
@@ -561,3 +648,23 @@ def test_an_upload_that_was_lost_before_its_first_checkpoint_is_told_of_too(worl
     world.succeed(job_id)
     remarks = [attempt.remark for attempt in world.attempts(job_id)]
     assert remarks == [None, "its upload had vanished at byte 0: begun again from byte 0"]
+
+
+def test_an_error_that_the_database_refuses_is_recorded_by_its_code_and_class(world: World) -> None:
+    """Else the run ended with nothing recorded, and the job looked like that of a dead worker."""
+
+    def refuse(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if "unspeakable" in repr(parameters):
+            raise ValueError("cannot be encoded")
+
+    event.listen(world.database.engine, "before_cursor_execute", refuse)
+    denied = FaultyStore(world.memory, "create_upload", error=lambda: PermissionDeniedError("unspeakable"))
+    assert world.fail(world.submit(), "permission_denied", denied) == "PermissionDeniedError"
+
+
+def test_an_error_that_is_recorded_without_its_message_is_handled_as_before() -> None:
+    error = StoreUnavailableError("unspeakable")
+    error.resumable, error.retry_after = True, 7.0
+    bare = nameless(error)
+    assert (str(bare), bare.code) == ("StoreUnavailableError", "store_unavailable")
+    assert (bare.transient, bare.resumable, bare.retry_after) == (True, True, 7.0)

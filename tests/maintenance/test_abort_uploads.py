@@ -7,7 +7,7 @@ from blobferry.jobs import control
 from blobferry.sql.clock import db_now
 from models import PathLockRow
 from tests.doubles import FaultyStore, HookedStore, unfinished
-from tests.jobs.job_world import KEY, PART, World, at, on_each_database
+from tests.jobs.job_world import KEY, PART, World, at, by_another_name, on_each_database
 from tests.models.rows import ago
 from worker.errors import LeaseLostError
 from worker.jobs.outcome import Finished, NotClaimed
@@ -104,6 +104,22 @@ def test_a_search_for_a_lost_upload_spares_one_that_is_just_being_opened(world: 
 
     world.succeed(job_id, HookedStore(world.memory, after=at("create_upload", do=look)))
     assert (swept, world.job_row(job_id).restarts) == ([0], 0)
+
+
+def test_an_upload_is_aborted_by_another_name_of_its_store(world: World) -> None:
+    job_id = world.half_sent()
+    world.change(job_id, cancel_requested=True)
+    assert world.sweep(by_another_name(world.memory)).aborted == 1
+    assert [upload.state for upload in world.uploads(job_id)] == ["gone"]
+    assert unfinished(world.memory) == []
+
+
+def test_a_search_for_a_lost_upload_spares_one_that_was_opened_by_another_name_of_the_store(world: World) -> None:
+    lost, other = world.submit(state="cancelled"), world.submit(state="failed")
+    upload_id = world.memory.create_upload(KEY)
+    world.add_upload(other, key=KEY, upload_id=upload_id, endpoint="http://private:9000")
+    world.add_upload(lost, key=KEY, upload_id=None, state="aborting")
+    assert (world.sweep().aborted, unfinished(world.memory)) == (1, [upload_id])
 
 
 @on_each_database

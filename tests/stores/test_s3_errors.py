@@ -235,5 +235,16 @@ def test_a_message_about_credentials_does_not_quote_what_a_credential_process_pr
     assert "hunter2" not in str(error)
 
 
+def test_a_store_that_asks_to_wait_is_understood() -> None:
+    error = refusal("SlowDown", 503)
+    error.response["ResponseMetadata"]["HTTPHeaders"] = {"retry-after": "120"}
+    found = translated(error)
+    assert found.retry_after == 120
+    assert str(found).endswith("; it asks to wait 120 s (Retry-After)")
+    denied = refusal("AccessDenied", 403)
+    denied.response["ResponseMetadata"]["HTTPHeaders"] = {"retry-after": "120"}
+    assert translated(denied).retry_after is None
+
+
 def test_an_essay_of_a_store_is_cut() -> None:
     assert len(str(translated(refusal("InvalidRequest", message="x" * 10_000)))) < 500

@@ -13,6 +13,7 @@ import pytest
 from worker.errors import BlobferryError, DestinationNotAllowedError, SourceNotAllowedError, SourceNotFoundError
 from worker.transfer.download.destination import FileDestination
 from worker.transfer.sources.file_source import FileSource
+from worker.transfer.sources.source import Source
 
 HOST = socket.gethostname()
 
@@ -22,7 +23,7 @@ class Opener:
     """Opens sources, or destinations, below a root."""
 
     root: Path
-    open: Callable[[str, list[Path]], FileSource | FileDestination]
+    open: Callable[[str, list[Path]], Source | FileDestination]
     refused: type[BlobferryError]
     missing: type[BlobferryError]
 

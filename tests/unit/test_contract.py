@@ -383,7 +383,7 @@ COLUMNS = {
     "blobferry_parts": "part_number offset size etag checksum",
     "blobferry_attempts": "job_id attempt worker started_at finished_at outcome error_code bytes_sent sent",
     "blobferry_path_locks": "bucket path job_id",
-    "blobferry_tombstones": "id finished_at",
+    "blobferry_tombstones": "id finished_at pruned_at",
     "blobferry_capabilities": "store capability reason seen_at",
     "blobferry_workers": "worker name alive_until",
     "blobferry_lacks": "worker need name reason times met_at",
@@ -428,3 +428,12 @@ def test_a_blob_url_names_any_key_percent_encoded(url: str) -> None:
 def test_a_blob_url_of_any_key_is_still_a_url_of_a_path(url: str) -> None:
     with pytest.raises(InvalidRequestError):
         check_request("write_stream", {"path": "/a", "source": url}, keys="any")
+
+
+@pytest.mark.parametrize("labels", [{"a": "x" * 16_384}, {"ä" * 8_192: "x"}, {str(n): "x" * 50 for n in range(400)}])
+def test_labels_of_more_than_16_kib_are_refused_with_their_size(labels: dict[str, str]) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=r"labels: have \d+ bytes, names and values together; at most 16384 may be"
+    ):
+        check_request("delete", {"path": "/a", "labels": labels})
+    assert check_request("delete", {"path": "/a", "labels": {"a": "x" * 16_383}}).labels

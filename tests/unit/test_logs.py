@@ -93,3 +93,10 @@ def test_whatever_is_logged_no_secret_of_a_url_is_written(said: str) -> None:
 def test_what_holds_no_secret_is_written_as_it_is() -> None:
     said = "https://host:8443/a@2x/b and /srv/a?b and you@example.com: is it?"
     assert line(said)["event"] == said
+
+
+def test_text_of_others_is_cleaned_in_every_fact() -> None:
+    found = line("404 %s", "Not\0Found\x1b[2J", reason="\udcff" + "x" * 10_000)
+    assert found["event"] == "404 Not\\x00Found\\x1b[2J"
+    assert found["reason"].startswith("\\udcffxxx")
+    assert len(found["reason"]) == 4000

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from blobferry.redaction import redacted, redacted_arguments, short_repr
+from blobferry.redaction import MAX_FOREIGN, cleaned, redacted, redacted_arguments, short_repr
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,26 @@ def test_a_value_is_shown_however_odd_it_is() -> None:
     assert short_repr("a") == "'a'"
     assert len(short_repr("a" * 1000)) == 200
     assert (short_repr(10**5000), short_repr(Odd())) == ("<int>", "<Odd>")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Not\0Found", "Not\\x00Found"),
+        ("a\ud800b", "a\\ud800b"),
+        ("a\udcffb", "a\\udcffb"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("one\r\ntwo\ttab", "one\\r\\ntwo\\ttab"),
+        ("right\u202eleft", "right\\u202eleft"),
+        ("plain ä 漢 'quoted'", "plain ä 漢 'quoted'"),
+    ],
+)
+def test_text_of_others_is_cleaned(text: str, shown: str) -> None:
+    assert cleaned(text) == shown
+
+
+def test_text_of_others_is_short() -> None:
+    assert cleaned("x" * MAX_FOREIGN) == "x" * MAX_FOREIGN
+    for text in ("x" * (MAX_FOREIGN + 1), "\0" * MAX_FOREIGN, "y" * 10**7):
+        assert len(cleaned(text)) == MAX_FOREIGN
+        assert cleaned(text).endswith("…")

@@ -32,6 +32,25 @@ def test_a_transient_error_is_tried_again_until_the_attempts_are_over(error: typ
     assert decide(error("x"), failures=3, progressed=False, settings=SETTINGS) == GiveUp(resumable=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [(None, 0, 2), (0.0, 0, 2), (3600, 3600, 3600), (1e9, 86400, 86400)]
+)
+def test_a_server_that_asks_to_wait_is_left_alone_so_long_but_at_most_a_day(
+    asked: float | None, least: float, most: float
+) -> None:
+    error = StoreUnavailableError("x")
+    error.retry_after = asked
+    decision = decide(error, failures=0, progressed=False, settings=SETTINGS)
+    assert isinstance(decision, RetryIn)
+    assert least <= decision.delay <= most
+
+
+def test_an_error_that_another_source_may_mend_keeps_the_upload() -> None:
+    error = SourceChangedError("x")
+    error.resumable = True
+    assert decide(error, failures=0, progressed=False, settings=SETTINGS) == GiveUp(resumable=True)
+
+
 def test_progress_starts_counting_and_backoff_anew() -> None:
     decision = decide(StoreUnavailableError("x"), failures=3, progressed=True, settings=SETTINGS)
     assert isinstance(decision, RetryIn)

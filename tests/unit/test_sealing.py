@@ -162,3 +162,8 @@ def test_the_log_of_urllib3_shows_no_query(caplog: pytest.LogCaptureFixture) -> 
     record = logging.makeLogRecord({"msg": "%s", "args": (f"GET {SIGNED}",)})
     _without_queries(record)
     assert "C4NARY" not in record.getMessage()
+
+
+def test_the_url_of_a_blob_is_never_sealed_for_jobs_that_need_its_path_must_find_it() -> None:
+    assert seal("blob://default/a", OLD) == "blob://default/a"
+    assert seal("BLOB://default/a?#", OLD) == "blob://default/a"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from blobferry.checks.arguments import MAX_CONTENT
+from blobferry.checks.arguments import MAX_CHILDREN, MAX_CONTENT
 from blobferry.contract import Request, check_request
 from worker.celery.task_guard import StrictTask
 from worker.driver import Driver
@@ -59,7 +59,16 @@ def _stat(driver: Driver, asked: Request) -> dict[str, Any]:
 
 
 def _list(driver: Driver, asked: Request) -> list[str]:
-    return driver.list(asked.path)
+    after, limit = asked.arguments.get("after"), asked.arguments.get("limit")
+    children = driver.list(asked.path)
+    if after is not None:
+        children = [child for child in children if child > after]
+    if limit is None and len(children) > MAX_CHILDREN:
+        raise InvalidRequestError(
+            f"list: {asked.path} has {len(children)} children, and an answer holds at most {MAX_CHILDREN}; ask for "
+            f"them in turns with limit={MAX_CHILDREN} and after= the last one that you have"
+        )
+    return children[:limit]
 
 
 def _url_for(driver: Driver, asked: Request) -> str:

@@ -16,6 +16,7 @@ from worker.errors import (
 from worker.stores.blob_values import BlobHead
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.sources.blob_source import BlobSource, version_of
+from worker.transfer.sources.patience import Patience
 from worker.transfer.stop import never
 from worker.transfer.upload.abort import call_checkpoint
 from worker.transfer.upload.commit import expected_blob
@@ -69,7 +70,7 @@ def copy_blob(source: Storage, path: str, dest: Storage, target: Target) -> Blob
             options = source.store.options_of(head.key, with_tags=not in_one_call).without(MARK_NAME)
             is_one_bucket = source.store.identity == dest.store.identity
             target = replace(target, options=options if is_one_bucket else options.elsewhere())
-    blob = BlobSource(source.store, head.key, path, head=head)
+    blob = BlobSource(source.store, head.key, path, head=head, patience=Patience.of_run(target.stop))
     dest.engine.write(target, blob, prefix=prefix, copying=source.copying)
     return head
 

@@ -46,6 +46,7 @@ class Lease:
         self._attempts = Counter[str]()  #: on the wire, by verb
         self._counting = threading.Lock()
         self._ended = threading.Event()
+        self._is_due = threading.Event()  # ends the wait for the next heartbeat
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -56,7 +57,12 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._ended.set()
+        self._is_due.set()
         self._thread.join()
+
+    def hurry(self) -> None:
+        """Let the next heartbeat come at once: it brings the control requests. Any thread may call it."""
+        self._is_due.set()
 
     def check(self) -> None:
         """Raise LeaseLostError if another run may own the job now, or within ``margin_seconds``."""
@@ -120,7 +126,11 @@ class Lease:
 
     def _beat(self) -> None:
         pause = self._settings.heartbeat_seconds
-        while not self._ended.wait(pause) and not self._lost:
+        while True:
+            self._is_due.wait(pause)
+            self._is_due.clear()
+            if self._ended.is_set() or self._lost:
+                return
             pause = self._settings.heartbeat_seconds if self._renew() else retry_interval(self._settings)
 
     def _renew(self) -> bool:

@@ -6,11 +6,15 @@ from celery.utils.time import get_exponential_backoff_interval
 
 from worker.errors import BlobferryError
 from worker.settings import RetrySettings
+from worker.stores.retry_after import MAX_WAIT
 
 
 @dataclass(frozen=True, slots=True)
 class RetryIn:
-    """Try again after ``delay`` seconds. ``failures`` runs in a row, the last one included, made no progress."""
+    """Try again after ``delay`` seconds, of which a server may ask for more than the backoff.
+
+    ``failures`` runs in a row, the last one included, made no progress.
+    """
 
     delay: float
     failures: int
@@ -42,11 +46,11 @@ def decide(
             gets a try, even if the error looks permanent from here.
     """
     if not (error.transient or others):
-        return GiveUp(resumable=False)
+        return GiveUp(resumable=error.resumable)
     failures = 1 if progressed else failures + 1
     if failures >= settings.max_attempts + others:
-        return GiveUp(resumable=error.transient)
+        return GiveUp(resumable=error.transient or error.resumable)
     delay = get_exponential_backoff_interval(
         settings.base_seconds, failures - 1, settings.max_seconds, full_jitter=True
     )
-    return RetryIn(delay, failures)
+    return RetryIn(max(delay, min(error.retry_after or 0.0, MAX_WAIT)), failures)

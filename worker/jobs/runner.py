@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -16,7 +15,6 @@ from sqlalchemy.orm import Session
 from blobferry.contract import JobState, Phase
 from blobferry.jobs.needs import needs_of
 from models import JobRow, queries
-from worker import drain
 from worker.errors import BlobferryError, LeaseLostError, UnexpectedError, UnreachableError, VerificationError
 from worker.jobs.lease import Lease, lease_clock, retry_interval
 from worker.jobs.local_lacks import blame, note_lack
@@ -24,6 +22,7 @@ from worker.jobs.operations import OPERATIONS, JobOperation, NotVisibleError
 from worker.jobs.outcome import Cancelled, Finished, LeftToOthers, NotClaimed, Outcome, Rescheduled
 from worker.jobs.path_holds import holds_of
 from worker.jobs.retry import GiveUp, decide
+from worker.jobs.run_stop import RunStop, StopReason
 from worker.logs import job_context
 from worker.maintenance.abort_uploads import abort_given_up
 from worker.runtime import Runtime
@@ -84,7 +83,7 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
                     lease_seconds=runtime.settings.lease.seconds,
                     publish_seq=publish_seq,
                     is_repeated=is_repeated,
-                    holds=lambda job: holds_of(job, runtime.drivers),
+                    holds=lambda job: holds_of(job, runtime.drivers, runtime.sealer),
                     failed_upload_seconds=retention.failed_upload_seconds,
                 )
                 if job is None:  # perhaps because of a control request: apply it now, not in the next sweep
@@ -99,17 +98,6 @@ def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[floa
             time.sleep(retry_interval(runtime.settings.lease))
 
 
-class StopReason(StrEnum):
-    """Why a run ends before its job does. The texts are shown with Celery's RETRY."""
-
-    CANCEL = "cancel requested"
-    DEADLINE = "the deadline has passed"
-    PAUSE = "pause requested"
-    DRAIN = "the worker is shutting down"
-    SLICE = "the slice is over"
-    WITHDRAWN = "stop requested, then withdrawn"
-
-
 class _Run:
     """One run of a claimed job."""
 
@@ -117,7 +105,7 @@ class _Run:
         self._runtime = runtime
         self._job = lease.job
         self._lease = lease
-        self._ends_at = time.monotonic() + runtime.settings.transfer.slice_seconds
+        self._stop = RunStop(lease, seconds=runtime.settings.transfer.slice_seconds)
         self._operation: JobOperation | None = None
 
     def run(self) -> Outcome:
@@ -139,6 +127,7 @@ class _Run:
 
     def _execute(self) -> Outcome:
         operation = self._operation = OPERATIONS[self._job.operation](self._runtime, self._lease, self._stop)
+        self._stop.operation = operation
         with closing(operation), asked_before_attempts(self._lease.before_attempt):
             if self._job.phase not in (Phase.VERIFYING, Phase.DELETING_SOURCE):
                 operation.execute()
@@ -146,27 +135,8 @@ class _Run:
 
     # --- how it ends -----------------------------------------------------------------------------------------------
 
-    def _stop(self) -> bool:
-        self._lease.check()
-        return self._stop_reason() is not None
-
-    def _stop_reason(self) -> StopReason | None:
-        operation, requests = self._operation, self._lease.requests
-        if operation is None or not operation.past_point_of_no_return:  # past it, readers may already see the blob
-            if requests.cancel:
-                return StopReason.CANCEL
-            if requests.overdue:
-                return StopReason.DEADLINE
-            if requests.pause:
-                return StopReason.PAUSE
-        if drain.is_draining():
-            return StopReason.DRAIN
-        is_late = time.monotonic() > self._ends_at
-        slice_is_over = is_late and operation is not None and operation.progressed and operation.is_sliced
-        return StopReason.SLICE if slice_is_over else None
-
     def _hand_over(self) -> Outcome:
-        reason = self._stop_reason() or StopReason.WITHDRAWN
+        reason = self._stop.reason() or StopReason.WITHDRAWN
         match reason:
             case StopReason.CANCEL:
                 self._lease.end(lambda session: queries.cancel_job(session, self._job))
@@ -202,6 +172,15 @@ class _Run:
         queries.forget_lacks(session, self._runtime.worker_id, needs_of(self._job.as_row()))
 
     def _failed(self, error: BlobferryError) -> Outcome:
+        try:
+            return self._record(error)
+        except (LeaseLostError, UnreachableError):
+            raise
+        except Exception:  # the database refuses something in it; else the job would look like that of a dead worker
+            logger.exception("the error could not be recorded", extra={"error_code": error.code})
+            return self._record(nameless(error))
+
+    def _record(self, error: BlobferryError) -> Outcome:
         settings = self._runtime.settings.retry
         blame(error, self._job, self._runtime)
         others = note_lack(error, self._lease, self._runtime) if error.lacks else 0
@@ -230,6 +209,14 @@ class _Run:
         logger.error("job failed", extra={"error_code": error.code, "error": str(error)})
         abort_given_up(self._runtime)
         return Finished(error=error)
+
+
+def nameless(error: BlobferryError) -> BlobferryError:
+    """An error with the same code whose message is the name of its class."""
+    bare = UnexpectedError(type(error).__name__)
+    bare.code, bare.transient = error.code, error.transient  # type: ignore[misc]
+    bare.resumable, bare.retry_after = error.resumable, error.retry_after
+    return bare
 
 
 def _after(seconds: float) -> datetime:

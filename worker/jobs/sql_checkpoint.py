@@ -3,32 +3,28 @@
 Every write may be repeated, since the answer to its COMMIT may be lost. So counts are set, never added to.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from blobferry.contract import PAST_POINT_OF_NO_RETURN, Phase, UploadState
 from blobferry.sql.clock import db_now
 from models import PartRow, UploadRow, queries
-from worker.errors import ConfigurationError, SourceChangedError, TooManyRestartsError
+from models.upload import Place
+from worker.errors import ConfigurationError, StoreUnavailableError, TooManyRestartsError
 from worker.jobs.lease import Lease
 from worker.jobs.mark import mark_of
+from worker.jobs.upload_rows import saved_upload
 from worker.transfer.checkpoint import SavedUpload, SentPart, VisibleVersion
+from worker.transfer.fingerprint import pinned
 from worker.transfer.stop import Interrupted
 from worker.transfer.upload.commit import expected_blob
 from worker.transfer.visible import Expected
 
 LATE_CREATE: Final = 3600.0  #: seconds after which the upload of an unanswered Create is searched for once more
-
-
-class Place(Protocol):
-    """Where an upload lies: a bucket of a store, or the directory of a file."""
-
-    bucket: str
-    endpoint: str
 
 
 class SqlCheckpoint:
@@ -42,6 +38,7 @@ class SqlCheckpoint:
         max_restarts: int,
         storage: str | None = None,
         may_lie_elsewhere: bool = False,
+        is_found: Callable[[SavedUpload, str], bool] = lambda upload, mark: False,
     ) -> None:
         """Make the checkpoint of a run.
 
@@ -50,7 +47,9 @@ class SqlCheckpoint:
             place: where new uploads are opened.
             max_restarts: how often the job may begin again from byte 0.
             storage: the storage that is written to, if it is not the job's own.
-            may_lie_elsewhere: load an upload from another place too. False: raise ConfigurationError instead.
+            may_lie_elsewhere: load an upload from another place too. False: ask for it, or raise ConfigurationError for
+                another bucket.
+            is_found: asks the place for an upload, or the blob with this mark, that has another endpoint in its row.
         """
         job = lease.job
         self.mark = mark_of(job.id)
@@ -62,16 +61,18 @@ class SqlCheckpoint:
         self._storage = storage or job.storage
         self._max_restarts = max_restarts
         self._may_lie_elsewhere = may_lie_elsewhere
+        self._is_found = is_found
         self._row: UploadRow | None = None
 
-    def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        """Save the source's fingerprint, or compare it with the saved one. Raises SourceChangedError."""
+    def pin_source(self, size: int, fingerprint: Mapping[str, Any], *, is_compared: bool = False) -> bool:
+        """Save the source's fingerprint, or compare it with the saved one; False if the bytes must be compared."""
         known = self._job.source_fingerprint
-        if known is not None and known != dict(fingerprint):
-            was_and_is = f"was {known} at the first attempt, is {dict(fingerprint)} now"
-            raise SourceChangedError(f"{self._job.source}: {was_and_is}")
-        self._job.size, self._job.source_fingerprint = size, dict(fingerprint)
-        self._write(size=size, source_fingerprint=dict(fingerprint), phase=self._job.phase or Phase.UPLOADING)
+        found = pinned(known, fingerprint, source=str(self._job.source), is_compared=is_compared)
+        if found is None:
+            return False
+        self._job.size, self._job.source_fingerprint = size, found
+        self._write(size=size, source_fingerprint=found, phase=self._job.phase or Phase.UPLOADING)
+        return True
 
     def load(self) -> SavedUpload | None:
         """The upload to resume, with its parts; None if there is none."""
@@ -79,27 +80,27 @@ class SqlCheckpoint:
         self._row = row
         if row is None:
             return None
-        is_elsewhere = (row.bucket, row.endpoint) != (self._place.bucket, self._place.endpoint)
-        if is_elsewhere and not self._may_lie_elsewhere:
-            problem = f"this job's upload is in bucket {row.bucket!r}, but the storage now names {self._place.bucket!r}"
+        upload = saved_upload(row, parts, self._job.etag)
+        if row.is_at(self._place):
+            return upload
+        if self._may_lie_elsewhere:
+            return replace(upload, is_elsewhere=True)
+        return upload if self._is_here(row, upload) else None
+
+    def _is_here(self, row: UploadRow, upload: SavedUpload) -> bool:
+        """Whether the upload is at the place, though saved under another name of it; if not, begin again."""
+        place = self._place
+        if row.bucket != place.bucket:
+            problem = f"this job's upload is in bucket {row.bucket!r}, but the storage now names {place.bucket!r}"
             raise ConfigurationError(f"storages.{row.storage}", problem)
-        return SavedUpload(
-            key=row.key,
-            size=row.size or 0,
-            part_size=row.part_size,
-            base=VisibleVersion(row.base_etag or "", row.base_mod_time),
-            opened_at=row.opened_at,
-            state=UploadState(row.state),
-            upload_id=row.upload_id,
-            parts={
-                part.part_number: SentPart(part.part_number, part.offset, part.size, part.etag, part.checksum)
-                for part in parts
-            },
-            etag=self._job.etag,
-            prefix=row.head,
-            prefix_parts=row.head_parts,
-            is_elsewhere=is_elsewhere,
-        )
+        if self._is_found(upload, self.mark):
+            self._write(upload={"endpoint": place.endpoint, "identity": place.identity})
+            return True
+        reason = f"was opened at {row.endpoint or 'AWS'} and is not to be found at {place.endpoint or 'AWS'}"
+        self._forget(self._job.restarts + 1, {"state": UploadState.ABORTING}, reason)
+        if self._job.phase in (Phase.VERIFYING, Phase.DELETING_SOURCE):  # this run would not send it again
+            raise StoreUnavailableError(f"{row.key}: its upload {reason}; the job begins again")
+        return False
 
     def opening(
         self, key: str, *, size: int, part_size: int | None, base: VisibleVersion,
@@ -111,6 +112,7 @@ class SqlCheckpoint:
             "storage": self._storage,
             "bucket": self._place.bucket,
             "endpoint": self._place.endpoint,
+            "identity": self._place.identity,
             "key": key,
             "size": size,
             "part_size": part_size,
@@ -197,8 +199,10 @@ class SqlCheckpoint:
         upload: dict[str, Any] = {"state": UploadState.GONE if gone else UploadState.ABORTING}
         if gone and self._upload.upload_id is None:  # the Create may still be on its way to the store
             upload["recheck_at"] = db_now(LATE_CREATE)
+        self._forget(restarts, upload, "had vanished" if gone else "could not be gone on with")
+
+    def _forget(self, restarts: int, upload: Mapping[str, Any], reason: str) -> None:
         counts, lost = restarts > self._job.restarts, self._job.bytes_done
-        reason = "had vanished" if gone else "could not be gone on with"
 
         def forget(session: Session) -> None:
             queries.update_upload(session, self._upload.id, **upload)
@@ -216,9 +220,7 @@ class SqlCheckpoint:
 
     def known_upload_ids(self, key: str) -> set[str]:
         """The ids of all recorded uploads at the key, of any job."""
-        return self._lease.write(
-            lambda session: queries.known_upload_ids(session, self._place.bucket, self._place.endpoint, key)
-        )
+        return self._lease.write(lambda session: queries.known_upload_ids(session, key))
 
     def now(self) -> datetime:
         """The time by the database's clock."""

@@ -14,6 +14,7 @@ from worker.transfer.checkpoint import SavedUpload, VisibleVersion
 from worker.transfer.download.destination import host_endpoint
 from worker.transfer.download.partial_file import remove_partial
 from worker.transfer.upload.abort import abort_upload, lost_uploads
+from worker.transfer.upload.whereabouts import has_upload
 
 logger = logging.getLogger(__name__)
 
@@ -65,18 +66,28 @@ def _abort(runtime: Runtime, upload: UploadRow) -> None:
     if upload.endpoint.startswith(FILES):
         _remove_partial(runtime, upload)
         return
-    store = runtime.driver(upload.storage).store
-    if (store.bucket, store.endpoint) != (upload.bucket, upload.endpoint):
-        problem = f"no longer names bucket {upload.bucket!r}, where an upload has to be aborted"
-        raise ConfigurationError(f"storages.{upload.storage}", problem)
     is_multipart = upload.part_size is not None  # a single put leaves nothing behind
     if is_multipart:
+        store = _store_of(runtime, upload)
         for upload_id in [upload.upload_id] if upload.upload_id else _lost(runtime, store, upload):
             abort_upload(store, upload.key, upload_id)
     is_first_abort = upload.state == UploadState.ABORTING
     recheck = runtime.settings.retention.abort_recheck_seconds if is_multipart and is_first_abort else None
     with runtime.database.begin() as session:
         queries.upload_is_gone(session, upload.id, recheck_seconds=recheck)
+
+
+def _store_of(runtime: Runtime, upload: UploadRow) -> Store:
+    """The store that holds the upload, perhaps by another name than the row has. Raises ConfigurationError."""
+    store = runtime.driver(upload.storage).store
+    if not upload.is_at(store):
+        is_there = upload.upload_id is not None and has_upload(store, upload.key, upload.upload_id)
+        if upload.bucket != store.bucket or not is_there:
+            problem = (
+                f"does not lead to bucket {upload.bucket!r} at {upload.endpoint or 'AWS'} any more, where an upload"
+            )
+            raise ConfigurationError(f"storages.{upload.storage}", f"{problem} has to be aborted")
+    return store
 
 
 def _remove_partial(runtime: Runtime, upload: UploadRow) -> None:
@@ -100,7 +111,7 @@ def _lost(runtime: Runtime, store: Store, upload: UploadRow) -> list[str]:
 
     def known_ids() -> set[str]:
         with runtime.database.begin() as session:
-            return queries.known_upload_ids(session, upload.bucket, upload.endpoint, upload.key)
+            return queries.known_upload_ids(session, upload.key)
 
     saved = SavedUpload(upload.key, upload.size or 0, upload.part_size, VisibleVersion(), upload.opened_at)
     return lost_uploads(store, saved, known_ids)

@@ -37,6 +37,7 @@ def _s3_store(parameters: DriverParameters, connections: int) -> Store:
         region=parameters.region,
         endpoint=parameters.regionendpoint,
         public_endpoint=parameters.publicendpoint,
+        identity=parameters.identity,
         access_key=reveal("accesskey"),
         secret_key=reveal("secretkey"),
         session_token=reveal("sessiontoken"),
@@ -71,7 +72,9 @@ def _s3_store(parameters: DriverParameters, connections: int) -> Store:
 
 
 def _local_store(parameters: DriverParameters, connections: int) -> Store:
-    return LocalStore(Path(parameters.rootdirectory), checksum=parameters.checksum)
+    store = LocalStore(Path(parameters.rootdirectory), checksum=parameters.checksum)
+    store.identity = parameters.identity or store.identity
+    return store
 
 
 def _memory_store(parameters: DriverParameters, connections: int) -> Store:

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from blobferry.contract import UploadState
-from worker.errors import SourceChangedError, TooManyRestartsError
+from worker.errors import TooManyRestartsError
 from worker.stores.blob_values import BlobHead
+from worker.transfer.fingerprint import pinned
 
 MAX_RESTARTS: Final = 3  #: of a transfer with a checkpoint in memory
 
@@ -69,8 +70,12 @@ class Checkpoint(Protocol):
 
     mark: str  #: value of the metadata entry by which the job recognises its blob
 
-    def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        """Save the source's fingerprint. Raises SourceChangedError if another one was saved."""
+    def pin_source(self, size: int, fingerprint: Mapping[str, Any], *, is_compared: bool = False) -> bool:
+        """Save the source's fingerprint. False, and nothing is saved, if the sent parts have to be compared first.
+
+        ``is_compared``: that was done, so the fingerprint replaces the saved one. Raises SourceChangedError if the
+        saved one proves that the source has changed.
+        """
         ...
 
     def load(self) -> SavedUpload | None:
@@ -151,10 +156,10 @@ class MemoryCheckpoint:
         self._restarts = 0
         self._fingerprint: Mapping[str, Any] | None = None
 
-    def pin_source(self, size: int, fingerprint: Mapping[str, Any]) -> None:
-        if self._fingerprint not in (None, fingerprint):
-            raise SourceChangedError(f"the source was {self._fingerprint} at first and is {fingerprint} now")
-        self._fingerprint = fingerprint
+    def pin_source(self, size: int, fingerprint: Mapping[str, Any], *, is_compared: bool = False) -> bool:
+        found = pinned(self._fingerprint, fingerprint, is_compared=is_compared)
+        self._fingerprint = found or self._fingerprint
+        return found is not None
 
     def load(self) -> SavedUpload | None:
         return self.upload

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,3 +161,21 @@ def test_uploads_are_listed_with_the_bytes_at_risk(command: Command, submit: Sub
     said = json.loads(command("uploads", "--all", "--json").stdout)
     assert [(each["state"], each["bytes_at_risk"]) for each in said] == [("open", MIB), ("open", MIB), ("completed", 0)]
     assert command("uploads", "--job", "nobody").exit_code == 2
+
+
+# --- retry with another source --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["https://store.example.com/a?sig=new", "7.mp4"])
+def test_retry_takes_another_source(command: Command, submit: Submit, sqlite_site: Site, given: str) -> None:
+    job = submit(state="failed")
+    done = command("retry", job.id, "--source", given)
+    assert (done.exit_code, done.stderr) == (0, "")
+    source = sqlite_site.row(job)["request"]["source"]
+    assert source == (given if "://" in given else (Path.cwd() / given).as_uri())
+
+
+def test_another_source_is_for_one_job(command: Command, submit: Submit) -> None:
+    done = command("retry", submit(state="failed").id, submit(state="failed").id, "--source", "https://a.example/b")
+    assert done.exit_code == 2
+    assert "--source needs exactly one JOB" in done.stderr

@@ -141,6 +141,20 @@ SITUATIONS = {
         "`blobferry retry JOB` starts it again, with the source as it is now",
         row={"state": "failed", "error_code": "source_changed"},
     ),
+    "source refused, parts kept": Situation(
+        "source_not_allowed",
+        "`blobferry retry JOB`, with `--source URL` if its URL has expired, continues after the 1.0 of 4.0 MiB that "
+        rf"are stored until ({CLOCK}) \(in 24 h\), and starts again later",
+        row={"state": "failed", "error_code": "source_not_allowed"},
+        upload=open_until(86_400),
+    ),
+    "another source with other bytes, parts kept": Situation(
+        "source_changed",
+        "`blobferry retry JOB --source URL`, with the content that was sent, continues after the 1.0 of 4.0 MiB that "
+        rf"are stored until ({CLOCK}) \(in 24 h\), and starts again later",
+        row={"state": "failed", "error_code": "source_changed"},
+        upload=open_until(86_400),
+    ),
     "cancelled": Situation(
         "nothing more will be done",
         "what it had sent is being removed",

@@ -1,5 +1,6 @@
 """write_stream at an offset and from other sources, and put_content, as jobs: what rows say, and what is refused."""
 
+import os
 import threading
 import time
 from base64 import b64decode
@@ -13,15 +14,19 @@ import pytest
 
 from blobferry.checks.arguments import MARK_NAME
 from blobferry.contract import JobState
+from blobferry.jobs import control
+from blobferry.jobs.replaced_source import ReplacedSource
+from blobferry.sealing import Sealer
 from models import Database
 from tests.doubles import TINY, FaultyStore, HookedStore, RecordingStore, When, blob, unfinished
 from tests.jobs.job_world import CARRIED, KEY, PART, PATH, QUICK, World, at, brought, on_each_database
-from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, serving
+from tests.models.rows import ago
+from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, serving, status
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
 from worker.jobs.mark import mark_of
-from worker.jobs.outcome import NotClaimed, Rescheduled
+from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.stores.blob_values import Limits
 from worker.transfer.plan import plan_parts
 
@@ -197,6 +202,35 @@ def test_a_source_that_changes_between_two_attempts_fails_the_job(storage: str |
     world.file.write_bytes(world.data[::-1])
     world.fail(job_id, "source_changed")
     assert (world.seen(), unfinished(world.memory)) == (BASE, [])
+
+
+@pytest.mark.parametrize("first", [0, 12])
+def test_a_rewrite_that_keeps_size_and_time_makes_no_blob_of_two_halves(first: int, world: Writing) -> None:
+    job_id, _ = stopped_by_an_error(world)
+    before = world.file.stat()
+    world.file.write_bytes(world.data[:first] + bytes(25 - first))
+    os.utime(world.file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    world.run(job_id)
+    assert (world.seen(), unfinished(world.memory)) in [(BASE, []), (BASE[:33] + world.file.read_bytes(), [])]
+    assert first or world.has_ended(job_id, JobState.FAILED, "source_changed")
+
+
+def test_a_restored_file_with_the_same_bytes_is_gone_on_with(world: Writing) -> None:
+    (job_id, rows), recording = stopped_by_an_error(world), RecordingStore(world.memory)
+    before, restored = world.file.stat(), world.file.with_name("restored")
+    restored.write_bytes(world.data)
+    restored.rename(world.file)
+    os.utime(world.file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    world.succeed(job_id, recording)
+    assert not rows & set(brought(recording))
+    assert world.seen() == BASE[:33] + world.data
+
+
+@pytest.mark.parametrize("offset", [0, 33])
+def test_a_file_that_says_0_bytes_is_no_empty_blob(offset: int, world: Writing) -> None:
+    job_id = world.append(offset, source="file:///proc/version")
+    world.succeed(job_id, sources={"file_roots": (Path("/proc"),)})
+    assert world.seen() == BASE[:offset] + Path("/proc/version").read_bytes()
 
 
 # --- found in the middle of publishing -------------------------------------------------------------------------------
@@ -398,6 +432,159 @@ def test_a_job_over_http_goes_on_with_the_parts_that_have_rows(world: Writing, s
     assert world.seen() == BASE[:33] + world.data
 
 
+def stopped_over_http(world: Writing, url: str) -> tuple[str, set[int]]:
+    """A job whose first run sent one part of its source and ended in an error, and the parts that have rows."""
+    job_id = world.append(source=url)
+    world.put_off(job_id, FaultyStore(world.memory, "upload_part", fail_at=2, times=100), sources=PRIVATE)
+    return job_id, {part.part_number for part in world.part_rows(world.uploads(job_id)[0].id)}
+
+
+@pytest.fixture
+def refused(world: Writing, site: Site) -> tuple[str, set[int]]:
+    """A failed job whose URL has expired, and the parts that it keeps."""
+    job_id, rows = stopped_over_http(world, f"{site.url}/7.mp4?sig=old")
+    site.routes["/7.mp4?sig=old"] = status(403)
+    world.fail(job_id, "source_not_allowed", sources=PRIVATE)
+    return job_id, rows
+
+
+def retry_from(world: Writing, job_id: str, url: str) -> None:
+    control.retry(world.database.engine, job_id, ReplacedSource.of(url, Sealer()))
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_a_url_that_expires_keeps_the_upload(code: int, world: Writing, site: Site) -> None:
+    def expire() -> None:
+        site.routes["/7.mp4"] = status(code)
+
+    job_id = world.append(source=f"{site.url}/7.mp4")
+    world.part_size = 5
+    world.run(job_id, HookedStore(world.memory, after=at("upload_part", do=expire)), sources=PRIVATE)
+    assert world.job_row(job_id).state == "failed"
+    (upload,) = world.uploads(job_id)
+    assert upload.state == "open"
+    assert upload.recheck_at is not None
+    assert len(unfinished(world.memory)) == 1
+
+
+@pytest.mark.parametrize("etag", ['"one"', '"two"', None])
+@pytest.mark.parametrize("url", ["/7.mp4?sig=new", "/elsewhere.mp4", "file"])
+def test_a_retry_goes_on_from_another_url_of_the_same_content(
+    url: str, etag: str | None, world: Writing, site: Site, refused: tuple[str, set[int]]
+) -> None:
+    (job_id, rows), recording = refused, RecordingStore(world.memory)
+    site.etag = etag
+    retry_from(world, job_id, world.file.as_uri() if url == "file" else site.url + url)
+    world.succeed(job_id, recording, sources=PRIVATE)
+    assert not rows & set(brought(recording))
+    assert world.seen() == BASE[:33] + world.data
+
+
+@pytest.mark.parametrize("etag", ['"one"', '"two"', None])
+@pytest.mark.parametrize("other", [bytes(25), bytes(24)], ids=["other bytes", "other size"])
+def test_a_retry_with_other_content_fails_and_keeps_the_upload(
+    other: bytes, etag: str | None, world: Writing, site: Site, refused: tuple[str, set[int]]
+) -> None:
+    job_id, _ = refused
+    data, site.data, site.etag = site.data, other, etag
+    retry_from(world, job_id, site.url + "/elsewhere.mp4")
+    world.fail(job_id, "source_changed", sources=PRIVATE)
+    assert (world.seen(), len(unfinished(world.memory))) == (BASE, 1)
+    site.data = data
+    retry_from(world, job_id, site.url + "/right.mp4")
+    world.succeed(job_id, sources=PRIVATE)
+    assert world.seen() == BASE[:33] + data
+
+
+@pytest.mark.parametrize("when", ["within a run", "between two runs"])
+@pytest.mark.parametrize("etag", ['"two"', None])
+def test_another_server_with_another_etag_for_the_same_file_is_gone_on_with(
+    etag: str | None, when: str, world: Writing, site: Site
+) -> None:
+    def other_server() -> None:
+        site.etag = etag
+
+    if when == "within a run":
+        job_id = world.append(source=site.url)
+        world.part_size = 5  # the first part is sent, and then every answer has the other ETag
+        store = HookedStore(world.memory, after=at("upload_part", do=other_server))
+    else:
+        job_id, _ = stopped_over_http(world, site.url)
+        other_server()
+        store = HookedStore(world.memory)
+    world.succeed(job_id, store, sources=PRIVATE)
+    assert (world.seen(), unfinished(world.memory)) == (BASE[:33] + world.data, [])
+
+
+def test_another_file_with_another_etag_within_a_run_makes_no_blob(world: Writing, site: Site) -> None:
+    def change_it() -> None:
+        site.data, site.etag = site.data[:1] + bytes(24), '"two"'
+
+    world.part_size = 5
+    store = HookedStore(world.memory, after=at("upload_part", do=change_it))
+    world.fail(world.append(source=site.url), "source_changed", store, sources=PRIVATE)
+    assert (world.seen(), unfinished(world.memory)) == (BASE, [])
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [("3600", 3590, 3610), ("9999999", 86_390, 86_410)])
+def test_a_source_that_asks_to_wait_moves_the_next_run(
+    asked: str, least: float, most: float, world: Writing, site: Site
+) -> None:
+    site.routes["/7.mp4"] = status(503, Retry_After=asked)
+    row = world.put_off(world.append(source=f"{site.url}/7.mp4"), sources=PRIVATE)
+    assert row.run_at is not None
+    assert least < (row.run_at - row.updated_at).total_seconds() < most
+    assert "asks to wait" in str(row.error_message)
+    assert len(site.requests) == 1
+
+
+@pytest.mark.parametrize("wish", ["cancel", "deadline", "drain"])
+@pytest.mark.parametrize("drips", [True, False], ids=["drips", "hangs"])
+def test_a_source_that_never_ends_ends_with_the_wish_for_it(drips: bool, wish: str, world: Writing, site: Site) -> None:
+    """Without being asked between the pieces, a part would last for as long as its source likes."""
+    release = threading.Event()
+    wishes = {"cancel": {"cancel_requested": True}, "deadline": {"deadline": ago(1)}, "drain": {"labels": {}}}
+
+    def answer(handler: Handler) -> None:
+        if handler.headers["Range"] == "bytes=0-0":
+            give(handler)
+            return
+        handler.send_response(206)
+        first, last = (int(number) for number in handler.headers["Range"].removeprefix("bytes=").split("-"))
+        for name, value in {
+            "ETag": '"one"',
+            "Content-Range": f"bytes {first}-{last}/25",
+            "Content-Length": str(last - first + 1),
+        }.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        world.change(job_id, **wishes[wish])
+        if wish == "drain":
+            drain.start()
+        handler.wfile.write(b"x")
+        release.wait(0.5 if drips else 30)
+        handler.wfile.write(b"x")
+        release.wait(30)
+
+    job_id = world.append(source=f"{site.url}/7.mp4")
+    world.change(job_id, deadline=ago(-3600))
+    site.routes["/7.mp4"] = answer
+    try:
+        # Neither the source's own time limit nor the next heartbeat would come before the end of the test.
+        calm = {"seconds": 60, "heartbeat_seconds": 45, "margin_seconds": 5}
+        outcome = world.run(job_id, sources=PRIVATE | {"http_read_seconds": 40}, lease=calm)
+    finally:
+        release.set()
+    kind, state = {
+        "cancel": (Cancelled, "cancelled"),
+        "deadline": (Finished, "failed"),
+        "drain": (Rescheduled, "queued"),
+    }[wish]
+    row = world.job_row(job_id)
+    assert (type(outcome), row.state, row.failures) == (kind, state, 0)
+    assert world.seen() == BASE
+
+
 def test_a_connection_that_drops_is_made_again_within_the_run(world: Writing, site: Site) -> None:
     drop = at("create_upload", do=lambda: site.script.append(drop_after(3)))
     world.succeed(world.append(source=site.url), HookedStore(world.memory, before=drop), sources=PRIVATE)
@@ -429,3 +616,26 @@ def test_a_source_that_is_read_from_its_beginning_is_fetched_once(world: Writing
     world.succeed(world.append(0, source=f"{site.url}/f"), transfer={"slice_seconds": 0.1}, sources=PRIVATE)
     assert len(site.requests) <= 2
     assert world.seen() == world.data
+
+
+@on_each_database
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        ("delete", {"path": "/originals/a"}),
+        ("delete", {"path": "/originals"}),
+        ("move", {"source_path": "/originals/a", "dest_path": "/b"}),
+        ("write_stream", {"path": "/originals/a", "source": "blob://default/videos/7.mp4"}),
+    ],
+    ids=["delete", "delete of its directory", "move", "write over it"],
+)
+def test_what_changes_the_source_of_a_copy_never_overtakes_the_copy(
+    operation: str, arguments: dict[str, str], world: Writing
+) -> None:
+    world.memory.put("originals/a", b"the only copy of these bytes")
+    copy = world.ask("write_stream", path="/archive/a", source="blob://default/originals/a")
+    later = world.ask(operation, **arguments)
+    assert isinstance(world.run(later), NotClaimed)
+    world.succeed(copy)
+    world.succeed(later)
+    assert blob(world.memory, "archive/a") == b"the only copy of these bytes"

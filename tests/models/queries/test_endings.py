@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from blobferry.contract import JobState
-from blobferry.errors import InvalidPartError, StoreUnavailableError
+from blobferry.errors import BlobferryError, DeleteIncompleteError, InvalidPartError, StoreError, StoreUnavailableError
 from models import JobRow
 from tests.models.rows import Rows, ago
 
@@ -89,3 +89,43 @@ def test_the_stat_poll_counts_its_looks_until_its_time_is_over(rows: Rows) -> No
     rows.change(job.id, verify_until=ago(0.001))
     assert not rows.poll_again(job, 60)
     assert rows.job_row(job.id).polls == 3, "of three runs"
+
+
+class UnspeakableError(StoreError, code="unspeakable"):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise UnicodeError("no")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (StoreUnavailableError("404 Not\0Found"), "404 Not\\x00Found"),
+        (StoreUnavailableError("file \udcff"), "file \\udcff"),
+        (StoreUnavailableError("one\r\n\x1b[2Jtwo"), "one\\r\\n\\x1b[2Jtwo"),
+        (DeleteIncompleteError("/a", [["/a/\0", "AccessDenied"]], "s3"), "\\x00"),
+        (StoreUnavailableError("x" * 100_000), "x" * 3999 + "…"),
+        (UnspeakableError(""), "UnspeakableError"),
+    ],
+    ids=["zero byte", "surrogate", "control characters", "a key", "length", "no message"],
+)
+@pytest.mark.parametrize("ending", ["retry", "fail"])
+def test_whatever_others_have_written_an_error_is_recorded(
+    rows: Rows, error: BlobferryError, message: str, ending: str
+) -> None:
+    job = rows.claim(rows.submit())
+    if ending == "retry":
+        rows.retry_job(job, error, delay=0, failures=1, max_attempts=8)
+    else:
+        rows.fail_job(job, error)
+    row, (attempt,) = rows.job_row(job.id), rows.attempts(job.id)
+    assert (row.error_code, attempt.error_code) == (error.code, error.code)
+    assert message in str(row.error_message)
+    assert attempt.error_message == row.error_message
+
+
+def test_a_remark_is_cleaned_as_well(rows: Rows) -> None:
+    job = rows.claim(rows.submit())
+    rows.remark(job, "its upload\0 vanished")
+    assert rows.attempts(job.id)[0].remark == "its upload\\x00 vanished"

@@ -1,4 +1,4 @@
-"""Path locks: one job at a time for each path of a bucket, in the order in which the jobs were submitted."""
+"""Path locks: one writer or many readers at a time for each path of a bucket, in the order of their submission."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import event, select, text, update
 
 from blobferry.contract import JobState
 from blobferry.errors import JobError
@@ -14,6 +14,7 @@ from blobferry.jobs import control
 from models import Database, JobRow, PathLockRow, queries
 from models.queries import claims, locks
 from models.queries.conditions import claimable
+from models.queries.locks import Hold
 from tests.doubles import tiny_store
 from tests.models.rows import LEASE, Rows, ago, submit
 from worker.driver import Driver
@@ -42,8 +43,12 @@ class Line(Rows):
     def delete(self, path: str, *, storage: str = "default", **columns: Any) -> str:
         return self.ask("delete", columns, path=path, storage=storage)
 
-    def read(self, path: str) -> str:
-        return self.ask("read_stream", {}, path=path, dest="file:///srv/x")
+    def read(self, path: str, *, storage: str = "default", **columns: Any) -> str:
+        return self.ask("read_stream", columns, path=path, dest="file:///srv/x", storage=storage)
+
+    def copy(self, source: str, dest: str, **columns: Any) -> str:
+        """A write from ``source``, ``storage/path``, to ``dest``."""
+        return self.ask("write_stream", columns, path=dest, source=f"blob://{source}")
 
     def ask(self, operation: str, columns: Mapping[str, Any], **arguments: Any) -> str:
         return submit(self.database, operation=operation, arguments=arguments, **columns)
@@ -119,6 +124,50 @@ OVERLAPPING: dict[str, Callable[[Line], tuple[str, str]]] = {
     "one blob by two names": lambda line: (line.write("/videos/7"), line.write("/7", storage="videos")),
     "delete of all that a storage holds": lambda line: (line.write("/7", storage="videos"), line.delete("/videos")),
     "delete above by another name": lambda line: (line.delete("/7", storage="videos"), line.write("/videos/7/x")),
+    "read and write": lambda line: (line.read("/a"), line.write("/a")),
+    "read and delete": lambda line: (line.read("/a/b"), line.delete("/a")),
+    "delete and read below": lambda line: (line.delete("/a"), line.read("/a/b")),
+    "read and move from": lambda line: (line.read("/a"), line.move("/a", "/b")),
+    "move to and read": lambda line: (line.move("/b", "/a"), line.read("/a")),
+    "copy from and write": lambda line: (line.copy("default/a", "/b"), line.write("/a")),
+    "write and copy from": lambda line: (line.write("/a"), line.copy("default/a", "/b")),
+    "copy from and delete": lambda line: (line.copy("default/a", "/b"), line.delete("/a")),
+    "copy from below and delete": lambda line: (line.copy("default/a/b/c", "/z"), line.delete("/a")),
+    "delete and copy from below": lambda line: (line.delete("/a"), line.copy("default/a/b/c", "/z")),
+    "copy from and move from": lambda line: (line.copy("default/a", "/b"), line.move("/a", "/c")),
+    "move to and copy from": lambda line: (line.move("/c", "/a"), line.copy("default/a", "/b")),
+    "copies that cross": lambda line: (line.copy("default/a", "/b"), line.copy("default/b", "/a")),
+    "a chain of copies": lambda line: (line.copy("default/a", "/b"), line.copy("default/b", "/c")),
+    "copy onto itself and read": lambda line: (line.copy("default/a", "/a"), line.read("/a")),
+    "copy from another storage and write there": lambda line: (
+        line.copy("cold/a", "/b"),
+        line.write("/a", storage="cold"),
+    ),
+    "copy from another storage and delete there": lambda line: (
+        line.copy("cold/a/b", "/b"),
+        line.delete("/a", storage="cold"),
+    ),
+    "move to another storage and copy from there": lambda line: (
+        line.move("/a", "/b", to="cold"),
+        line.copy("cold/b", "/c"),
+    ),
+    "copy from a blob by another name and write": lambda line: (line.copy("videos/7", "/b"), line.write("/videos/7")),
+    "delete of all that a storage holds and copy from there": lambda line: (
+        line.delete("/videos"),
+        line.copy("videos/7", "/b"),
+    ),
+    "copy from a storage and delete of all that it holds": lambda line: (
+        line.copy("videos/7", "/b"),
+        line.delete("/videos"),
+    ),
+    "write and copy from a source spelled otherwise": lambda line: (
+        line.write("/a"),
+        line.submit(arguments={"path": "/b", "source": "BLOB://default/a?#"}),
+    ),
+    "copy from a source spelled otherwise and delete": lambda line: (
+        line.submit(arguments={"path": "/b", "source": "Blob://default/a"}),
+        line.delete("/a"),
+    ),
 }
 
 
@@ -166,6 +215,13 @@ APART: dict[str, Callable[[Line], tuple[str, str]]] = {
         line.move("/b", "/a", to="cold"),
     ),
     "the same path below another root": lambda line: (line.write("/7"), line.write("/7", storage="videos")),
+    "two reads": lambda line: (line.read("/a"), line.read("/a")),
+    "two copies of one blob": lambda line: (line.copy("default/a", "/b"), line.copy("default/a", "/c")),
+    "a read and a copy by another name": lambda line: (line.read("/videos/7"), line.copy("videos/7", "/b")),
+    "a copy from another storage and a write here": lambda line: (line.copy("cold/a", "/b"), line.write("/a")),
+    "a copy from a longer name and a delete": lambda line: (line.copy("default/ab", "/z"), line.delete("/a")),
+    "a delete and a copy from other letters": lambda line: (line.delete("/a"), line.copy("default/A/b", "/z")),
+    "a move away and a copy of what it left alone": lambda line: (line.move("/a", "/b"), line.copy("default/c", "/d")),
 }
 
 
@@ -178,6 +234,35 @@ def test_jobs_of_different_paths_run_side_by_side(line: Line, kind: str) -> None
 
 def test_a_move_onto_itself_does_not_wait(line: Line) -> None:
     assert line.has(line.move("/a", "/a"))
+
+
+def test_a_write_waits_for_every_reader_before_it_and_holds_back_those_after_it(line: Line) -> None:
+    first, second = line.read("/a"), line.copy("default/a", "/b")
+    write, third = line.write("/a"), line.read("/a")
+    assert line.has(first)
+    assert line.has(second)
+    for reader in (second, first):
+        assert not line.has(write)
+        assert not line.has(third), "readers that keep coming would hold up a write for ever"
+        line.finish(reader)
+    assert line.has(write)
+    assert not line.has(third)
+    line.finish(write)
+    assert line.has(third)
+
+
+def test_a_job_that_holds_a_path_for_reading_and_needs_it_for_itself_by_now_waits_for_other_readers(line: Line) -> None:
+    """Two storages have become names of one bucket meanwhile: it copies a blob onto itself now."""
+    reader, copy = line.read("/7", storage="videos"), line.copy("cold/videos/7", "/videos/7")
+    assert line.has(reader)
+    apart = {"default": Driver(tiny_store(bucket="elsewhere")), "cold": Driver(_bucket)}
+    assert line.take(copy, apart) is not None
+    line.release_job(line.job_row(copy), JobState.QUEUED)
+    joined = DRIVERS | {"cold": Driver(_bucket)}
+    assert line.take(copy, joined) is None
+    line.finish(reader)
+    assert line.take(copy, joined) is not None
+    assert not line.has(line.read("/7", storage="videos"))
 
 
 def test_jobs_of_one_path_run_in_the_order_of_their_submission(line: Line) -> None:
@@ -316,9 +401,16 @@ def test_workers_that_race_never_hold_one_path_at_once(line: Line) -> None:
     jobs = [
         job_id
         for path in paths
-        for job_id in (line.write(path), line.delete("/a"), line.move(path, "/z"), line.move("/z", path))
+        for job_id in (
+            line.write(path),
+            line.read(path),
+            line.delete("/a"),
+            line.move(path, "/z"),
+            line.copy(f"default{path}", "/y"),
+            line.move("/z", path),
+        )
     ]
-    held = dict[str, str]()
+    held = dict[str, list[Hold]]()
     lock = threading.Lock()
     clashes = list[tuple[str, str]]()
 
@@ -328,13 +420,12 @@ def test_workers_that_race_never_hold_one_path_at_once(line: Line) -> None:
                 job = line.take(job_id)
                 if job is None:
                     continue
-                wanted = {hold.key: hold.is_tree for hold in holds_of(job, DRIVERS)}
+                wanted = holds_of(job, DRIVERS)
                 with lock:
-                    clashes.extend((job_id, other) for key, other in held.items() if overlaps(wanted, key))
-                    held.update(dict.fromkeys(wanted, job_id))
+                    clashes.extend((job_id, other) for other, holds in held.items() if clash(wanted, holds))
+                    held[job_id] = wanted
                 with lock:
-                    for key in wanted:
-                        del held[key]
+                    del held[job_id]
                 line.finish(job_id)
 
     with ThreadPoolExecutor(2) as workers:
@@ -344,8 +435,13 @@ def test_workers_that_race_never_hold_one_path_at_once(line: Line) -> None:
     assert line.locks() == set()
 
 
-def overlaps(wanted: dict[str, bool], key: str) -> bool:
-    return key in wanted or any(is_tree and key.startswith(f"{tree}/") for tree, is_tree in wanted.items())
+def clash(some: list[Hold], others: list[Hold]) -> bool:
+    return any(overlap(one, other) or overlap(other, one) for one in some for other in others)
+
+
+def overlap(one: Hold, other: Hold) -> bool:
+    is_below = one.is_tree and other.key.startswith(f"{one.key}/")
+    return (one.key == other.key or is_below) and not (one.is_shared and other.is_shared)
 
 
 def test_a_bucket_that_gets_another_name_makes_no_two_jobs_wait_for_each_other(line: Line) -> None:
@@ -443,3 +539,14 @@ def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postg
     first, second = asked[:2], asked[2:]
     assert len(set(first)) == 2
     assert first == second
+
+
+def test_the_copies_of_a_path_are_found_by_an_index(postgres_database: Database) -> None:
+    """Among any number of jobs: a claim asks this for each path of its job."""
+    hold = Hold("bucket", "a", False, {"default": "/a"})
+    statement = select(JobRow.id).where(locks._has_place(JobRow), locks._needs(hold, "default", "/a"))
+    with postgres_database.begin() as session:
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        compiled = statement.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+        plan = "\n".join(session.scalars(text(f"EXPLAIN {compiled}")))
+    assert "ix_blobferry_jobs_copied" in plan, plan

@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from models import TombstoneRow
 from tests.models.rows import Rows, ago
+from worker.settings import RetentionSettings
 
 
 def prune(rows: Rows, *, keep: float = 3600, tombstone: float = 7200, limit: int = 100) -> Any:
@@ -31,13 +34,27 @@ def test_old_finished_jobs_go_with_all_their_rows_and_leave_a_tombstone(rows: Ro
     assert prune(rows) == 0
 
 
-def test_a_tombstone_remembers_when_the_job_ended_and_goes_in_its_time(rows: Rows) -> None:
-    finished(rows, 4000)
-    prune(rows)
-    prune(rows, tombstone=4100)
-    assert rows.count_rows("blobferry_tombstones") == 1
-    prune(rows, tombstone=3900)
-    assert rows.count_rows("blobferry_tombstones") == 0
+DAY = 24 * 3600.0
+
+
+@pytest.mark.parametrize("age", [31 * DAY, 90 * DAY], ids=["just over its retention", "of a worker that was away"])
+def test_a_tombstone_lasts_its_time_from_the_pruning_on_however_old_the_job(rows: Rows, age: float) -> None:
+    """Counted from the job's end, it would be gone with the next sweep, and a replayed message would run again."""
+    job_id = finished(rows, age)
+    keep, kept = RetentionSettings().job_seconds, RetentionSettings().tombstone_seconds
+    assert prune(rows, keep=keep, tombstone=kept) == 1
+    for pruned_ago in (0, 29 * DAY):
+        change_tombstone(rows, job_id, pruned_at=ago(pruned_ago))
+        prune(rows, keep=keep, tombstone=kept)
+        assert rows.tombstones() == {job_id}
+    change_tombstone(rows, job_id, pruned_at=ago(31 * DAY))
+    prune(rows, keep=keep, tombstone=kept)
+    assert rows.tombstones() == set()
+
+
+def change_tombstone(rows: Rows, job_id: str, **values: Any) -> None:
+    with rows.database.begin() as session:
+        session.execute(update(TombstoneRow).where(TombstoneRow.id == job_id).values(**values))
 
 
 @pytest.mark.parametrize("state", ["opening", "open", "completing", "aborting"])

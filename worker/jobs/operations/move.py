@@ -11,7 +11,7 @@ class Move(TransferOperation):
     def _open_checkpoint(self) -> SqlCheckpoint:
         name = self._request.get("dest_storage") or self._job.storage
         self._dest = self._runtime.driver(name)
-        return self._checkpoint_at(self._dest.store, storage=name)
+        return self._checkpoint_in(self._dest.store, storage=name)
 
     def execute(self) -> None:
         """Copy the blob, unless an earlier run has done so."""

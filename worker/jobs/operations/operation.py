@@ -1,14 +1,18 @@
 """The protocol between the runner and an operation, and the base of operations that make a blob or a file visible."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
+from models.upload import Place
 from worker.driver import Driver
 from worker.jobs.lease import Lease
-from worker.jobs.sql_checkpoint import Place, SqlCheckpoint
+from worker.jobs.sql_checkpoint import SqlCheckpoint
 from worker.runtime import Runtime
 from worker.stores.blob_values import BlobHead
+from worker.stores.store import Store
 from worker.transfer.stop import Stop
+from worker.transfer.upload.whereabouts import is_found
 
 JobResult = Mapping[str, Any]
 """The result of a job, as its row and Celery keep it."""
@@ -65,7 +69,10 @@ class TransferOperation:
         self._checkpoint = self._open_checkpoint()
 
     def _open_checkpoint(self) -> SqlCheckpoint:
-        return self._checkpoint_at(self._driver.store)
+        return self._checkpoint_in(self._driver.store)
+
+    def _checkpoint_in(self, store: Store, **how: Any) -> SqlCheckpoint:
+        return self._checkpoint_at(store, is_found=partial(is_found, store), **how)
 
     def _checkpoint_at(self, place: Place, **how: Any) -> SqlCheckpoint:
         return SqlCheckpoint(self._lease, place, max_restarts=self._runtime.settings.retry.max_restarts, **how)

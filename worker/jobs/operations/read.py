@@ -7,6 +7,7 @@ from worker.transfer.download.blob_download import download
 from worker.transfer.download.destination import FileDestination
 from worker.transfer.download.file_target import FileTarget
 from worker.transfer.sources.blob_source import BlobSource
+from worker.transfer.sources.patience import Patience
 
 
 class ReadStream(TransferOperation):
@@ -36,7 +37,7 @@ class ReadStream(TransferOperation):
             return
         path = self._request["path"]
         head = self._driver.head(path)
-        source = BlobSource(self._driver.store, head.key, path, head=head)
+        source = BlobSource(self._driver.store, head.key, path, head=head, patience=Patience.of_run(self._stop))
         part_size = self._runtime.engine.part_size
         download(target, source, self._request.get("offset", 0), part_size=part_size, checksum=head.checksum)
 

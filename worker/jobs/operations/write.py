@@ -3,9 +3,14 @@
 from base64 import b64decode
 from typing import Any
 
+from blobferry.contract import REPLACED_SOURCE
+from worker.errors import SourceChangedError, SourceError
 from worker.jobs.operations.operation import JobResult, TransferOperation, result_of
 from worker.stores.blob_values import BlobOptions
+from worker.transfer.sources.http.http_source import OtherVersionError
 from worker.transfer.sources.http.spooled_source import SpooledSource
+from worker.transfer.sources.source import Source
+from worker.transfer.sources.spooled_file import SpooledFile
 
 
 class WriteStream(TransferOperation):
@@ -16,12 +21,34 @@ class WriteStream(TransferOperation):
         path = self._request["path"]
         if self._driver.resolve_commit(path, self._checkpoint):  # before the source is opened, which may be gone
             return
-        source = self._runtime.open_source(self._request["source"], self._stop)
-        self.is_sliced = not isinstance(source, SpooledSource)  # a new slice would fetch all of it again
+        try:
+            self._write(path)
+        except SourceError as error:  # a retry named another source: if that is the wrong one, the next may be right
+            error.resumable |= REPLACED_SOURCE in (self._job.source_fingerprint or {})
+            raise
+
+    def _write(self, path: str) -> None:
+        url = self._request["source"]
+        source = self._runtime.open_source(url, self._stop)
+        try:
+            self._write_from(source, path)
+        except OtherVersionError as error:
+            if not self._has_sent_parts():  # nothing would tell another version from another server
+                raise SourceChangedError(str(error)) from error
+        else:
+            return
+        self._write_from(self._runtime.open_source(url, self._stop, whole_size=source.size), path)
+
+    def _write_from(self, source: Source, path: str) -> None:
+        self.is_sliced = not isinstance(source, SpooledSource | SpooledFile)  # a new slice would fetch all of it again
         try:
             self._driver.write_stream(path, self._request.get("offset", 0), source, **self._how())
         finally:
             source.close()
+
+    def _has_sent_parts(self) -> bool:
+        upload = self._checkpoint.load()
+        return upload is not None and any(number > upload.prefix_parts for number in upload.parts)
 
     def verify(self) -> JobResult:
         """The result, once readers see the blob."""

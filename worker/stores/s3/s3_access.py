@@ -17,6 +17,7 @@ class S3Access:
 
     region: str | None = None
     endpoint: str = ""  #: "" is AWS; without a scheme ``secure`` decides
+    identity: str | None = None  #: names the endpoint where it is one of several; None: the endpoint itself
     access_key: str | None = field(default=None, repr=False)  #: None: boto3's ambient chain
     secret_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)

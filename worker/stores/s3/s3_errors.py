@@ -32,6 +32,7 @@ from worker.errors import (
     WriteConflictError,
 )
 from worker.stores.blob_values import Condition
+from worker.stores.retry_after import request_to_wait, retry_after
 
 _BY_CLASS: Final[dict[type[StoreError], str]] = {
     KeyNotFoundError: "NoSuchKey NoSuchVersion",
@@ -145,7 +146,9 @@ def s3_errors(
         answer = _Answer(error)
         error_class = answer.error_class(upload_id=upload_id, source_key=source_key, condition=condition)
         where = _where(bucket, key) + (f" from {source_key!r}" if source_key else "")
-        raise error_class(f"s3: cannot {action} {where}: {answer.reason}") from error
+        found = error_class(f"s3: cannot {action} {where}: {answer.reason}")
+        found.retry_after = answer.retry_after if found.transient else None
+        raise found from error
     except (boto.BotoCoreError, ResponseParserError, Urllib3Error) as error:
         error_class = next(ours for theirs, ours in S3_EXCEPTIONS if isinstance(error, theirs))
         # The text may quote the output of a credential process: name only the class.
@@ -177,6 +180,7 @@ class _Answer:
         self.request_id = str(metadata.get("RequestId", ""))
         self.text = str(details.get("Message", ""))
         self.date = str(metadata.get("HTTPHeaders", {}).get("date", ""))
+        self.retry_after: float | None = retry_after(metadata.get("HTTPHeaders", {}))
 
     def error_class(self, *, upload_id: str, source_key: str, condition: Condition | None) -> type[StoreError]:
         found = S3_ERRORS.get(self.code) or S3_STATUSES.get(self.status)
@@ -208,7 +212,8 @@ class _Answer:
             if self.code == "RequestTimeTooSkewed" and self.date
             else ""
         )
-        return f"{message} (HTTP {self.status}{repeated}{request})" + (f"; {hint}{skew}" if hint else "")
+        wait = request_to_wait(self.retry_after)
+        return f"{message} (HTTP {self.status}{repeated}{request})" + (f"; {hint}{skew}" if hint else "") + wait
 
 
 def _clock_difference(date: str) -> str:

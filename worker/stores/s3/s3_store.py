@@ -20,6 +20,7 @@ from worker.stores.blob_values import (
 from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.s3.access_lists import AccessLists, acl_refusals
 from worker.stores.s3.bodies import S3Reader, request_body
+from worker.stores.s3.bucket_identity import bucket_identity
 from worker.stores.s3.option_params import WriteDefaults, blob_options, option_params, tag_params, uncopied_params
 from worker.stores.s3.request_params import (
     Params,
@@ -83,7 +84,7 @@ class S3Store:
             raise ConfigurationError("checksum", f"{checksum!r} is none of {', '.join(CHECKSUMS)}")
         self.bucket = bucket
         self.endpoint = access.url or ""
-        self.identity = f"{self.endpoint.rstrip('/')}/{bucket}"
+        self.identity = bucket_identity(access.url, access.region, bucket, given=access.identity)
         self.limits = limits or Limits()
         self.checksum = checksum
         self.capabilities = Capabilities(missing, confirmed=confirmed)

@@ -52,6 +52,7 @@ class FileDestination:
         self.name = name
         self.bucket = directory  #: of the upload's row, as a store has it
         self.endpoint = host_endpoint()  #: of the upload's row: only this host sees the file
+        self.identity = None  #: it has no other name
         self.key = os.path.join(directory, name)
         self._descriptor = descriptor
 

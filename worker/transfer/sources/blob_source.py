@@ -1,6 +1,6 @@
 """A blob as a source, always in the version that was seen first."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from worker.errors import (
 )
 from worker.stores.blob_values import BlobHead
 from worker.stores.store import Store
+from worker.transfer.sources.patience import Patience, waited_for
 from worker.transfer.sources.source import fill
 from worker.units import KIB
 
@@ -41,36 +42,44 @@ class BlobSource:
     Every error of its store becomes a SourceError, so that a transfer does not take it for one of the destination.
     """
 
-    def __init__(self, store: Store, key: str, url: str, *, head: BlobHead | None = None) -> None:
-        """Send a HEAD, unless the ``head`` of the wanted version is given.
+    def __init__(
+        self, store: Store, key: str, url: str, *, head: BlobHead | None = None, patience: Patience | None = None
+    ) -> None:
+        """Send a HEAD, unless the ``head`` of the wanted version is given. Without ``patience`` it waits for any time.
 
         Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError.
         """
         self.url = url
         self._store = store
         self._key = key
+        self._patience = patience
         if head is None:
             with self._store_errors(KeyNotFoundError, absent=SourceNotFoundError):
-                head = store.head(key)
+                head = self._head()
         self.size = head.size
         self.fingerprint: Mapping[str, Any] = version_of(head)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         if offset + len(buffer) > self.size:
             raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
-        fill(buffer, offset, self._pieces)
+        fill(buffer, offset, self._pieces, self._patience.watch(self.url) if self._patience else None)
 
     def check(self) -> None:
         """Raise SourceChangedError if another blob is there, or none."""
         with self._store_errors(KeyNotFoundError):
-            head = self._store.head(self._key)
+            head = self._head()
         if (now := version_of(head)) != self.fingerprint:
             raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
 
     def close(self) -> None:
         """Nothing to release: the store belongs to its driver."""
 
-    def _pieces(self, offset: int, size: int) -> Iterator[bytes]:
+    def _head(self) -> BlobHead:
+        if self._patience is None:
+            return self._store.head(self._key)
+        return waited_for(lambda: self._store.head(self._key), self._patience.watch(self.url))
+
+    def _pieces(self, offset: int, size: int) -> Generator[bytes]:
         with (
             self._store_errors(KeyNotFoundError, PreconditionFailedError, RangeNotSatisfiableError),
             self._store.get(self._key, offset, size, if_match=self.fingerprint["etag"]) as reader,

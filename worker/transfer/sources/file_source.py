@@ -6,7 +6,7 @@ import stat
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from socket import gethostname
-from typing import Any, Self, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from blobferry.jobs.needs import directories_of, directory_need
@@ -17,6 +17,20 @@ from worker.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from worker.transfer.fingerprint import INSTANCE
+from worker.transfer.sources.patience import Patience
+from worker.transfer.sources.spooled_file import SpooledFile
+from worker.transfer.stop import Stop, never
+from worker.units import MIB
+
+_PIECE: Final = 4 * MIB  #: bytes read at once, at most
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
 
 Missing = TypeVar("Missing", bound=BlobferryError)
 
@@ -28,68 +42,115 @@ class FileSource:
     check and open gains nothing.
     """
 
-    def __init__(self, url: str, descriptor: int) -> None:
+    def __init__(self, url: str, descriptor: int, patience: Patience | None = None) -> None:
         self.url = url
+        self._patience = patience or Patience()
         self._descriptor = descriptor
         self.fingerprint: Mapping[str, Any] = self._fingerprint()
         self.size: int = self.fingerprint["size"]
 
     @classmethod
-    def open(cls, url: str, roots: Iterable[Path]) -> Self:
-        """Open the file of a ``file:`` URL.
+    def open(
+        cls,
+        url: str,
+        roots: Iterable[Path],
+        *,
+        spool_directory: Path = Path("/var/tmp"),
+        stop: Stop = never,
+        patience: Patience | None = None,
+    ) -> "FileSource | SpooledFile":
+        """Open the file of a ``file:`` URL. A file that has bytes although its size is 0 is read into a spool.
 
-        Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError; each names the host, because the
-        path is the worker's, not the caller's.
+        Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError, Interrupted; each error names the
+        host, because the path is the worker's, not the caller's.
         """
         path = path_of(url)
         roots = [Path(os.path.realpath(root)) for root in roots]
         refuse_outside(url, os.path.realpath(path), roots, SourceNotAllowedError)
-        try:
-            descriptor = os.open(
-                path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-            )  # without O_NONBLOCK, a FIFO would block
-        except (FileNotFoundError, NotADirectoryError) as error:
-            missing = SourceNotFoundError(f"{url}: no such file on worker host {gethostname()}")
-            raise perhaps_unmounted(missing, url, roots) from error
-        except PermissionError as error:
-            refused = SourceNotAllowedError(f"{url}: worker host {gethostname()} may not read it")
-            refused.lacks = directory_need(url)
-            raise refused from error
-        except OSError as error:
-            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-                raise SourceNotFoundError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
-            raise SourceUnavailableError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
+        descriptor = _open(url, path, roots)
         try:
             refuse_outside(url, os.readlink(f"/proc/self/fd/{descriptor}"), roots, SourceNotAllowedError)
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise SourceNotAllowedError(f"{url}: not a regular file on worker host {gethostname()}")
-            return cls(url, descriptor)
+            if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+                raise _not_regular(url, _KINDS.get(stat.S_IFMT(mode), "something else"))
+            source = cls(url, descriptor, patience)
+            if source.size or not source.has_more():
+                return source
+            if os.fstat(descriptor).st_size:  # it is being written just now
+                return cls(url, descriptor, patience)
+            spooled = SpooledFile.of(url, descriptor, spool_directory, stop)
         except BaseException:
             os.close(descriptor)
             raise
+        os.close(descriptor)
+        return spooled
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        filled = 0
+        filled, watch = 0, self._patience.watch(self.url)
         while filled < len(buffer):
-            try:
-                count = os.preadv(self._descriptor, [buffer[filled:]], offset + filled)
-            except OSError as error:  # a failing disk or network file system
-                raise SourceUnavailableError(f"{self.url}: {error.strerror}") from error
+            count = self._read(offset + filled, buffer[filled : filled + _PIECE])
+            watch.arrived(count)
             if count == 0:
-                raise SourceChangedError(f"{self.url}: ends at byte {offset + filled}, it had {self.size} bytes")
+                raise SourceChangedError(
+                    f"{self.url}: ends at byte {offset + filled}, it had {self.size} bytes, by its status on worker "
+                    f"host {gethostname()}"
+                )
             filled += count
 
     def check(self) -> None:
-        """Raise SourceChangedError if the size or modification time has changed."""
-        if (now := self._fingerprint()) != self.fingerprint:
+        """Raise SourceChangedError if size or modification time have changed, or the file has bytes after its end.
+
+        Where only the instance has changed, by a chmod or a rewrite that set the old time again, ``fingerprint`` is the
+        new one afterwards.
+        """
+        now = self._fingerprint()
+        if any(now[name] != self.fingerprint[name] for name in ("size", "mtime_ns")):
             raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
+        if self.has_more():
+            raise SourceChangedError(
+                f"{self.url}: has more than the {self.size} bytes of its status on worker host {gethostname()}: it "
+                "grows, or its file system tells no true sizes; write a file that is complete"
+            )
+        self.fingerprint = now
+
+    def has_more(self) -> bool:
+        """Whether a byte can be read after the end that the file's status tells."""
+        return self._read(self.size, memoryview(bytearray(1))) > 0
 
     def close(self) -> None:
         os.close(self._descriptor)
 
+    def _read(self, offset: int, buffer: memoryview) -> int:
+        try:
+            return os.preadv(self._descriptor, [buffer], offset)
+        except OSError as error:  # a failing disk or network file system
+            raise SourceUnavailableError(f"{self.url}: {error.strerror}") from error
+
     def _fingerprint(self) -> dict[str, Any]:
         status = os.fstat(self._descriptor)
-        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        instance = [status.st_dev, status.st_ino, status.st_ctime_ns]
+        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, INSTANCE: instance}
+
+
+def _open(url: str, path: str, roots: Collection[Path]) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # without O_NONBLOCK, a FIFO would block
+    except (FileNotFoundError, NotADirectoryError) as error:
+        missing = SourceNotFoundError(f"{url}: no such file on worker host {gethostname()}")
+        raise perhaps_unmounted(missing, url, roots) from error
+    except PermissionError as error:
+        refused = SourceNotAllowedError(f"{url}: worker host {gethostname()} may not read it")
+        refused.lacks = directory_need(url)
+        raise refused from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise SourceNotFoundError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
+        if error.errno in (errno.ENXIO, errno.ENODEV):
+            raise _not_regular(url, "a socket, or a device without a driver") from error
+        raise SourceUnavailableError(f"{url}: {error.strerror} on worker host {gethostname()}") from error
+
+
+def _not_regular(url: str, kind: str) -> SourceNotAllowedError:
+    return SourceNotAllowedError(f"{url}: not a regular file on worker host {gethostname()}: it is {kind}")
 
 
 def path_of(url: str) -> str:

@@ -1,10 +1,11 @@
 """Sources: bytes that can be read again at any offset, by several threads, with a check for changes."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 from worker.errors import ArgumentTypeError, SourceUnavailableError
+from worker.transfer.sources.patience import SourceWatch, watched
 
 
 @runtime_checkable
@@ -13,14 +14,21 @@ class Source(Protocol):
 
     url: str
     size: int  #: bytes
-    fingerprint: Mapping[str, Any]  #: JSON values; others once the bytes may be others
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """JSON values; others once the bytes may be others."""
+        ...
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from ``offset``. Thread-safe. Raises SourceChangedError if the source is too short."""
         ...
 
     def check(self) -> None:
-        """Raise SourceChangedError if the fingerprint may no longer fit the bytes."""
+        """Raise SourceChangedError if the bytes are not those of the fingerprint.
+
+        Where they only may be others, ``fingerprint`` is another one afterwards, and the caller compares the bytes.
+        """
         ...
 
     def close(self) -> None:
@@ -60,23 +68,27 @@ def as_bytes(contents: Any) -> memoryview:
 
 _TRIES: Final = 5  #: dropped connections after which filling one buffer fails
 
-Pieces = Callable[[int, int], Iterator[bytes]]
+Pieces = Callable[[int, int], Generator[bytes]]
 """Yields bytes of a range, at least one; arguments: offset and size. Raises SourceUnavailableError for a drop."""
 
 
-def fill(buffer: memoryview, offset: int, pieces: Pieces) -> None:
+def fill(buffer: memoryview, offset: int, pieces: Pieces, watch: SourceWatch | None = None) -> None:
     """Fill the buffer from ``offset``; after a dropped connection, go on at the byte that was reached.
 
-    Raises SourceUnavailableError after ``_TRIES`` drops.
+    Raises SourceUnavailableError after ``_TRIES`` drops, or at once if it says how long to wait; and as the ``watch``
+    does, if there is one.
     """
     filled = drops = 0
     while filled < len(buffer):
         try:
-            for piece in pieces(offset + filled, len(buffer) - filled):
+            found = pieces(offset + filled, len(buffer) - filled)
+            for piece in found if watch is None else watched(found, watch):
+                if watch is not None:
+                    watch.arrived(len(piece))
                 buffer[filled : filled + len(piece)] = piece
                 filled += len(piece)
-        except SourceUnavailableError:
+        except SourceUnavailableError as error:
             drops += 1
-            if drops == _TRIES:
+            if drops == _TRIES or error.retry_after is not None:
                 raise
             time.sleep(0.02 * 2**drops)

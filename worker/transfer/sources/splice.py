@@ -18,14 +18,15 @@ class Splice:
         self.url = data.url
         self.size = offset + data.size
         self.kept = min(old.size, offset) if old else 0  #: bytes of the old blob
-        self.fingerprint: Mapping[str, Any] = {
-            **data.fingerprint,
-            "offset": offset,
-            "onto": dict(old.fingerprint) if old else None,
-        }
+        self._onto = dict(old.fingerprint) if old else None
         self._old = old
         self._offset = offset
         self._data = data
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """That of the data as it is now, and what the data are written onto."""
+        return {**self._data.fingerprint, "offset": self._offset, "onto": self._onto}
 
     def followed_by(self, data: Source) -> "Splice":
         """Return this splice with other data."""

@@ -14,6 +14,7 @@ from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice, SplicedStream
 from worker.transfer.upload.commit import refuse_other_key, resolve_commit
 from worker.transfer.upload.pace import Paces
+from worker.transfer.upload.sent_parts import pin
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 from worker.transfer.upload.source_upload import SourceUpload
 from worker.transfer.upload.stream_upload import write_stream
@@ -53,7 +54,7 @@ class Engine:
         Readers see the old blob or the new one at any moment. Raises Interrupted, SourceError, StoreError,
         TransferError; the upload then stays, to be continued later.
         """
-        target.checkpoint.pin_source(source.size, source.fingerprint)
+        pin(target, source, self.threads)
         pace = self._paces.of(target.store)
         upload = SourceUpload(target, source, prefix, self.threads, copying or Copying(), self.part_size, pace)
         while not upload.advance():

@@ -89,11 +89,12 @@ class Pace:
             try:
                 with self._turn(count, stop):
                     return work()
-            except SlowDownError:
-                if number == TRIES - 1:
+            except SlowDownError as error:
+                asked = error.retry_after or 0.0
+                if number == TRIES - 1 or asked > LONGEST_PAUSE:  # a longer wait is the job's, which holds no slot
                     raise
             pause = min(self.pause * 2**number, LONGEST_PAUSE)
-            _wait(random.uniform(pause / 2, pause), stop)
+            _wait(max(random.uniform(pause / 2, pause), asked), stop)
         raise AssertionError("the last try returns or raises")
 
     @contextmanager

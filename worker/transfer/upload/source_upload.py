@@ -1,8 +1,9 @@
 """Uploads a source, whose bytes can be read again at any offset, from the state that its checkpoint has."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from blobferry.contract import UploadState
 from worker.errors import KeyNotFoundError, PermissionDeniedError, PreconditionFailedError, UploadNotFoundError
@@ -17,6 +18,7 @@ from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.upload.commit import COPY, PUT, expected_blob, refuse_other_key, resolve_commit
 from worker.transfer.upload.pace import Pace
 from worker.transfer.upload.reconcile import reconcile
+from worker.transfer.upload.sent_parts import MAX_COMPARISONS, pin, touched_again
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying, copy_parts
 from worker.transfer.upload.target import Target
 
@@ -34,7 +36,8 @@ class SourceUpload:
     copying: Copying
     part_size: int
     pace: Pace
-    opened: set[str] = field(default_factory=set)  #: ids of uploads that this call has opened
+    opened: set[str] = field(default_factory=set)  #: ids of uploads that this call has opened, without parts
+    doubts: list[Mapping[str, Any]] = field(default_factory=list)  #: fingerprints after which bytes were compared
 
     def advance(self) -> bool:
         """Take the next step from the state that the checkpoint has; True if the upload is completed."""
@@ -74,16 +77,29 @@ class SourceUpload:
     def _is_copied(self, prefix: CopiedPrefix) -> bool:
         return prefix.size > 0 and (prefix.is_whole or prefix.size >= self.target.store.limits.min_part_size)
 
+    def _is_doubtful(self) -> bool:
+        """Whether the bytes that were read may be others than the source's now. Raises SourceChangedError."""
+        before = self.source.fingerprint
+        self.source.check()
+        if self.source.fingerprint == before:
+            return False
+        self.doubts.append(before)
+        if len(self.doubts) > MAX_COMPARISONS:
+            raise touched_again(self.source)
+        return True
+
     # --- one call --------------------------------------------------------------------------------------------------
 
     def _put(self, upload: SavedUpload) -> bool:
         target, store = self.target, self.target.store
 
         def send(part: PartRange, buffer: memoryview, filled: int = 0) -> SentPart:
-            body = PartBody(self.source, part, buffer, filled=filled)
-            checksum = checksum_of(body, store.checksum)
-            self.source.check()
-            expected = expected_blob(upload, target.checkpoint.mark, md5_etag_of(body))
+            while True:
+                body = PartBody(self.source, part, buffer, filled=filled)
+                checksum, etag = checksum_of(body, store.checksum), md5_etag_of(body)
+                if not self._is_doubtful():
+                    break  # otherwise nothing was sent yet: read the bytes once more
+            expected = expected_blob(upload, target.checkpoint.mark, etag)
             receipt = target.commit(
                 PUT,
                 lambda condition: store.put(
@@ -130,7 +146,10 @@ class SourceUpload:
             parts = self._send_missing(upload, upload_id)
         except UploadNotFoundError as error:
             return target.resolve_vanished(upload, error)
-        self.source.check()
+        if self._is_doubtful():
+            pin(target, self.source, self.threads)
+            self.opened.discard(upload_id)  # it has parts now
+            return False
         base = target.base()
         if base != upload.base and not target.replaces_anything:
             # A versioned bucket dates a blob by the opening of its upload, so the newer blob would hide ours.

@@ -46,7 +46,7 @@ from worker.transfer.sources.http.http_source import HttpSource
 from worker.transfer.sources.http.spooled_source import SpooledSource
 from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.upload.engine import Engine
-from worker.units import MIB
+from worker.units import GIB, MIB
 
 DATA = random.Random(7).randbytes(100_000)
 OTHER = random.Random(8).randbytes(100_000)
@@ -350,16 +350,162 @@ def test_a_range_may_come_in_chunks_but_not_short(site: Site, source: Opened) ->
         read(source, 50, 10)
 
 
-@pytest.mark.parametrize("name", ["Content-Encoding", "Transfer-Encoding"])
-def test_an_encoded_answer_is_refused(name: str, site: Site, open_: Open) -> None:
-    site.headers = {name: "gzip"}
+def test_an_encoding_of_the_transfer_is_refused(site: Site, open_: Open) -> None:
+    site.headers = {"Transfer-Encoding": "gzip"}
     with pytest.raises(SourceError, match="'gzip', although the request allows none", check=is_permanent):
         open_(site)
 
 
-def test_identity_is_no_encoding(site: Site, open_: Open) -> None:
-    site.headers = {"Content-Encoding": "identity"}
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "x-gzip", "br", "aws-chunked", "utf-8", "none", "gzip, br"])
+def test_a_file_that_is_labelled_as_encoded_is_taken_as_it_is(
+    encoding: str, ranges: bool, site: Site, open_: Open
+) -> None:
+    site.ranges, site.headers = ranges, {"Content-Encoding": encoding}
     assert whole(open_(site)) == DATA
+
+
+def test_another_encoding_of_the_same_file_has_other_bytes(site: Site, open_: Open) -> None:
+    source = open_(site)
+    site.headers = {"Content-Encoding": "gzip"}
+    with pytest.raises(SourceChangedError, match="its Content-Encoding was absent and is gzip now"):
+        read(source, 0, 10)
+
+
+def test_bytes_after_the_end_of_a_body_belong_to_nothing(site: Site, open_: Open) -> None:
+    def longer(handler: Handler) -> None:
+        give(handler)
+        handler.wfile.write(DATA[:100])
+
+    site.routes["/a"] = longer
+    for ranges, etag in ((True, '"one"'), (True, 'W/"weak"'), (False, None)):
+        site.ranges, site.etag = ranges, etag
+        source = open_(site)
+        for _ in range(3):
+            assert read(source, 50_000, 10) == DATA[50_000:50_010]
+            source.check()
+        assert whole(source) == DATA
+
+
+# --- several servers behind one name ---------------------------------------------------------------------------------
+
+
+def test_of_two_servers_with_two_etags_the_one_first_seen_is_read(site: Site, open_: Open) -> None:
+    def next_server(handler: Handler) -> None:
+        site.etag = '"two"' if site.etag == '"one"' else '"one"'
+        if site.etag == '"two"':
+            site.data = OTHER  # a server whose bytes are others: none of them may be taken
+        else:
+            site.data = DATA
+        give(handler)
+
+    site.routes["/a"] = next_server
+    site.etag = '"two"'
+    source = open_(site)
+    assert source.fingerprint["etag"] == '"one"'
+    for offset in range(0, 100_000, 10_000):
+        assert read(source, offset, 10_000) == DATA[offset : offset + 10_000]
+    source.check()
+    assert None in site.asked("If-Range")[1:]
+
+
+def test_a_server_that_answers_if_range_with_all_of_it_is_asked_without(site: Site, open_: Open) -> None:
+    def without_if_range(handler: Handler) -> None:
+        if handler.headers["If-Range"]:
+            send(handler, 200, {}, DATA)
+        else:
+            give(handler)
+
+    site.routes["/a"] = without_if_range
+    source = open_(site)
+    assert isinstance(source, HttpSource)
+    for offset in range(0, 100_000, 10_000):
+        assert read(source, offset, 10_000) == DATA[offset : offset + 10_000]
+    assert len(site.asked("If-Range")) - site.asked("If-Range").count(None) == 1
+    assert len(site.requests) == 12
+
+
+def test_a_server_that_has_lost_its_ranges_is_not_asked_again_and_again(site: Site, open_: Open) -> None:
+    source = open_(site)
+    site.ranges = False
+    asked = len(site.requests)
+    with pytest.raises(SourceUnavailableError, match="no longer answers ranges") as caught:
+        read(source, 0, 10)
+    assert caught.value.transient
+    assert len(site.requests) - asked <= 6
+    again = open_(site)  # as the next run opens it
+    assert isinstance(again, SpooledSource)
+    assert whole(again) == DATA
+
+
+def test_all_of_it_can_be_taken_in_one_answer(site: Site, open_: Open) -> None:
+    source = HttpSource.open(site.url, loopback(), whole_size=100_000)
+    assert isinstance(source, SpooledSource)
+    assert (whole(source), site.asked("Range")) == (DATA, [None])
+    source.close()
+    with pytest.raises(SourceChangedError, match="had 99999 bytes and has 100000 now"):
+        HttpSource.open(site.url, loopback(), whole_size=99_999)
+
+
+# --- servers that ask to wait, and slow ones -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [408, 425, 429, 500, 503])
+def test_a_server_that_asks_to_wait_is_not_asked_again_at_once(code: int, site: Site, open_: Open) -> None:
+    source = open_(site)
+    site.routes["/a"] = status(code, Retry_After="120")
+    with pytest.raises(SourceUnavailableError, match=rf"{code} .*; it asks to wait 120 s") as caught:
+        read(source, 0, 10)
+    assert caught.value.retry_after == 120
+    assert len(site.requests) == 2
+
+
+def test_a_refusal_asks_for_no_later_try(site: Site, open_: Open) -> None:
+    site.routes["/a"] = status(403, Retry_After="120")
+    with pytest.raises(SourceNotAllowedError) as caught:
+        open_(site)
+    assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize("when", ["headers of the first answer", "a part", "the whole body"])
+def test_a_server_that_hangs_is_left_when_a_stop_comes(when: str, site: Site, open_: Open) -> None:
+    hangs, release = threading.Event(), threading.Event()
+
+    def hang(handler: Handler) -> None:
+        if when == "headers of the first answer":
+            hangs.set()
+            release.wait(20)
+            return
+        handler.send_response(200 if when == "the whole body" else 206)
+        for name, value in {"Content-Range": "bytes 0-9/100000", "Content-Length": "10", "ETag": '"one"'}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(b"x")
+        hangs.set()
+        release.wait(20)
+
+    try:
+        if when == "a part":
+            source = open_(site, stop=hangs.is_set, http_read_seconds=20)
+            site.routes["/a"] = hang
+            with pytest.raises(Interrupted):
+                read(source, 0, 10)
+        else:
+            site.routes["/a"] = hang
+            with pytest.raises(Interrupted):
+                open_(site, stop=hangs.is_set, http_read_seconds=20)
+    finally:
+        release.set()
+    wait_until(lambda: "source" not in [thread.name for thread in threading.enumerate()], 30, "the abandoned thread")
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_below_the_least_rate_is_given_up(ranges: bool, site: Site, open_: Open) -> None:
+    slow = {"least_rate": 10**15, "least_rate_seconds": 1e-9}
+    site.ranges = ranges
+    with pytest.raises(SourceUnavailableError, match="too slow"):
+        whole(open_(site, **slow))
+    assert whole(open_(site, least_rate=0, least_rate_seconds=1e-9)) == DATA
 
 
 # --- servers without ranges ------------------------------------------------------------------------------------------
@@ -448,7 +594,24 @@ def test_more_than_the_allowed_size_is_refused(ranges: bool, framing: Framing, s
 def test_more_than_the_disk_holds_is_said_before_it_is_read(site: Site, open_: Open) -> None:
     site.routes["/a"] = tell(200, {"Content-Length": str(1 << 60)})
     with pytest.raises(SourceUnavailableError, match=f"bytes free for {1 << 60}"):
+        open_(site, http_max_size=None)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_by_default_5_gib_are_allowed(ranges: bool, site: Site, open_: Open) -> None:
+    def large(size: int) -> Answer:
+        if ranges:
+            return tell(206, {"Content-Length": "1", "Content-Range": f"bytes 0-0/{size}"}, b"x")
+        return tell(200, {"Content-Length": str(size)}, b"x")
+
+    site.routes["/a"] = large(5 * GIB + 1)
+    with pytest.raises(
+        SourceNotAllowedError, match=r"at least 5368709121 bytes, sources\.http_max_size allows 5368709120"
+    ):
         open_(site)
+    if ranges:
+        site.routes["/a"] = large(5 * GIB)
+        assert open_(site).size == 5 * GIB
 
 
 def test_a_disk_that_takes_no_more_is_an_error_that_a_retry_may_mend(site: Site, open_: Open) -> None:

@@ -17,6 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NewConne
 from urllib3.util.connection import create_connection
 
 from worker.errors import SourceNotAllowedError
+from worker.transfer.sources.http.refused_addresses import RefusedAddresses
 from worker.transfer.sources.http.response_head import WholeHeadResponse
 
 #: Source: IANA IPv4 Special-Purpose Address Registry, and the address of Azure's metadata service.
@@ -59,15 +60,20 @@ def is_public(address: str) -> bool:
     return found in _UNICAST_V6 and not any(found in network for network in _REFUSED_V6)
 
 
-def connection_pools(*, allow_private: bool, ca_file: Path | None) -> PoolManager:
+def connection_pools(
+    *, allow_private: bool, ca_file: Path | None, refused: RefusedAddresses | None = None
+) -> PoolManager:
     """Make the pools of one source. It trusts the system's certificate authorities and those of ``ca_file``."""
     context = ssl.create_default_context()
     if ca_file:
         context.load_verify_locations(ca_file)
     pools = PoolManager(num_pools=8, maxsize=_IDLE, block=False, ssl_context=context)
-    pools.pool_classes_by_scheme = (
-        {"http": _AnyPool, "https": _AnyTlsPool} if allow_private else {"http": _PublicPool, "https": _PublicTlsPool}
-    )
+    if refused:
+        pools.pool_classes_by_scheme = _filtered_pools(refused, allow_private=allow_private)
+    elif allow_private:
+        pools.pool_classes_by_scheme = {"http": _AnyPool, "https": _AnyTlsPool}
+    else:
+        pools.pool_classes_by_scheme = {"http": _PublicPool, "https": _PublicTlsPool}
     return pools
 
 
@@ -84,21 +90,27 @@ class PublicConnection(HTTPConnection):
 
     response_class = WholeHeadResponse
     allows = staticmethod(is_public)
+    refused = RefusedAddresses()
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first public address that answers. Raises SourceNotAllowedError if there is no public one."""
-        addresses = self._addresses()
-        public = [address for address in addresses if self.allows(address)]
-        if not public:
-            raise _refusal(self.host, *addresses)
-        connected = self._connect(public)
+        self.refused.check_port(self.host, self.port)
+        connected = self._connect(self._allowed(self._addresses()))
         try:
-            if not self.allows(peer := connected.getpeername()[0]):
-                raise _refusal(self.host, peer)
+            self._allowed([connected.getpeername()[0]])
         except BaseException:
             connected.close()
             raise
         return connected
+
+    def _allowed(self, addresses: list[str]) -> list[str]:
+        """The addresses that may be connected to. Raises SourceNotAllowedError if there is none."""
+        public = [address for address in addresses if self.allows(address)]
+        if not public:
+            raise _refusal(self.host, *addresses)
+        if allowed := [address for address in public if not self.refused.has(address)]:
+            return allowed
+        raise SourceNotAllowedError(f"{self.host}: {', '.join(public)} is refused by sources.http_refuse")
 
     def _addresses(self) -> list[str]:
         try:
@@ -140,6 +152,16 @@ class _PublicPool(HTTPConnectionPool):
 
 class _PublicTlsPool(HTTPSConnectionPool):
     ConnectionCls = PublicTlsConnection
+
+
+def _filtered_pools(refused: RefusedAddresses, *, allow_private: bool) -> dict[str, type[HTTPConnectionPool]]:
+    """Pools whose connections know what is refused: urllib3 hands a pool's connections no values of our own."""
+    rules = {"refused": refused} | ({"allows": staticmethod(lambda address: True)} if allow_private else {})
+    plain, tls = (type(kind.__name__, (kind,), rules) for kind in (PublicConnection, PublicTlsConnection))
+    return {
+        "http": type("_FilteredPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("_FilteredTlsPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
+    }
 
 
 def _refusal(host: str, *addresses: str) -> SourceNotAllowedError:

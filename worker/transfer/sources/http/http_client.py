@@ -21,6 +21,7 @@ from urllib3.util import parse_url
 
 from blobferry.redaction import redacted
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
+from worker.stores.retry_after import request_to_wait, retry_after
 
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -34,7 +35,7 @@ _STATUS_ERRORS: Final[Mapping[int, type[SourceError]]] = {
     425: SourceUnavailableError,
     429: SourceUnavailableError,
 }
-#: Answers of a redirect's target whose signature has expired.
+#: Answers of a redirect's target, or of the source itself, whose signature has expired.
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "blobferry"}
 _SECRET: Final = re.compile(r"\?\S*")
@@ -57,7 +58,7 @@ class HttpClient:
 
     @contextmanager
     def get(self, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
-        """Send a GET, follow redirects, and yield the answer: 200, 206, 412 or 416, not encoded.
+        """Send a GET, follow redirects, and yield the answer: 200, 206, 412 or 416.
 
         The next request goes straight to the target of the last redirect, and through all redirects again once that
         target refuses. Raises SourceError for any other status and for network errors inside the block.
@@ -102,11 +103,18 @@ class HttpClient:
         status = response.status
         if status not in _ANSWERS:
             kind = _STATUS_ERRORS.get(status, SourceUnavailableError if status >= 500 else SourceError)
-            raise kind(f"{self.url}: the server answers {status} {response.reason or ''}".rstrip())
-        for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
-            encoding = response.headers.get(name, "").strip().lower()
-            if encoding not in ("", plain):
-                raise SourceError(f"{self.url}: the server sends {name} {encoding!r}, although the request allows none")
+            wait = retry_after(response.headers) if kind.transient else None
+            answer = f"{status} {response.reason or ''}".rstrip()
+            error = kind(f"{self.url}: the server answers {answer}{request_to_wait(wait)}")
+            error.retry_after = wait
+            error.resumable = status in _EXPIRED  # another URL of the same content may be signed
+            raise error
+        # Content-Encoding is a label of the file: the request asks for the bytes as they are.
+        encoding = response.headers.get("Transfer-Encoding", "").strip().lower()
+        if encoding not in ("", "chunked"):
+            raise SourceError(
+                f"{self.url}: the server sends Transfer-Encoding {encoding!r}, although the request allows none"
+            )
 
     @contextmanager
     def _network_errors(self) -> Iterator[None]:

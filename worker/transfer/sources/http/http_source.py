@@ -1,12 +1,9 @@
 """Sources behind ``http:`` and ``https:`` URLs, read in ranges of the version that was seen first."""
 
-import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import Any, Final, Self
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from urllib3 import BaseHTTPResponse, Timeout
 
@@ -14,57 +11,37 @@ from worker.errors import SourceChangedError, SourceError, SourceUnavailableErro
 from worker.settings import SourcesSettings
 from worker.transfer.sources.http.addresses import connection_pools
 from worker.transfer.sources.http.http_client import HttpClient
+from worker.transfer.sources.http.refused_addresses import RefusedAddresses
+from worker.transfer.sources.http.resource_version import (
+    ResourceVersion,
+    content_range,
+    is_fresh_answer,
+    ranged_version,
+)
 from worker.transfer.sources.http.spooled_source import SpooledSource, refuse_too_large
+from worker.transfer.sources.patience import Patience, waited_for
 from worker.transfer.sources.source import fill
-from worker.transfer.stop import Stop, never
+from worker.transfer.stop import Stop, never, while_stalled, within_part
 from worker.units import MIB
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.IGNORECASE)
-_STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # source: RFC 9110, 8.8.3
 _PIECE: Final = MIB  #: bytes; at most
+_ASKS: Final = 6  #: requests for one range until an answer is of the version first seen
 
 
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """One version of the resource, with a validator strong enough to join ranges by."""
-
-    size: int
-    etag: str | None
-    last_modified: str | None  #: where there is no ETag
-
-    @classmethod
-    def of(cls, response: BaseHTTPResponse, size: int) -> Self | None:
-        """The version of an answer; None without a strong validator. Source: RFC 9110, 8.8.2.2 and 13.1.5."""
-        headers = response.headers
-        if (etag := headers.get("ETag")) is not None:
-            return cls(size, etag, None) if _STRONG_ETAG.fullmatch(etag) else None
-        age = _age(headers)
-        return cls(size, None, headers["Last-Modified"]) if age and age >= timedelta(seconds=1) else None
-
-    @property
-    def validator(self) -> str:
-        return self.etag or self.last_modified or ""
-
-    def differs(self, response: BaseHTTPResponse, size: int | None) -> str:
-        """Say how the answer differs from this version; "" if it does not."""
-        etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
-        if size != self.size:
-            return f"it had {self.size} bytes and has {'an unknown number' if size is None else size} now"
-        if etag != self.etag:
-            return f"its ETag was {self.etag or 'absent'} and is {etag or 'absent'} now"
-        if self.last_modified and last_modified not in (None, self.last_modified):  # a 206 need not repeat it
-            return f"it was last modified {self.last_modified} and {last_modified} now"
-        return ""
+class OtherVersionError(SourceChangedError):
+    """No answer is of the version that was seen first. Its bytes may be the same, from another server."""
 
 
 class HttpSource:
     """A URL whose server answers ranges.
 
-    Each request asks for the version that was seen first (If-Range), and each answer is compared with it. After a
-    dropped connection, reading goes on at the byte that was reached.
+    Each request asks for the version that was seen first (If-Range), and each answer is compared with it. Some servers
+    answer If-Range with the whole body, and of several behind one name each may have an ETag of its own: then the
+    requests go without If-Range, and another answer is asked for until one is of that version. After a dropped
+    connection, reading goes on at the byte that was reached.
     """
 
-    def __init__(self, client: HttpClient, version: _Version) -> None:
+    def __init__(self, client: HttpClient, version: ResourceVersion, patience: Patience | None = None) -> None:
         self.url = client.url  #: for messages, without secrets
         self.size = version.size
         self.fingerprint: Mapping[str, Any] = {"size": version.size} | (
@@ -72,79 +49,128 @@ class HttpSource:
         )
         self._client = client
         self._version = version
+        self._patience = patience or Patience()
+        self._asks_if_range = True
 
     @classmethod
-    def open(cls, url: str, settings: SourcesSettings, stop: Stop = never) -> "HttpSource | SpooledSource":
-        """Open an ``http(s):`` URL. Raises SourceError.
+    def open(
+        cls, url: str, settings: SourcesSettings, stop: Stop = never, *, whole_size: int | None = None
+    ) -> "HttpSource | SpooledSource":
+        """Open an ``http(s):`` URL. Raises SourceError, Interrupted once ``stop`` is true.
 
         If the server has no ranges, or no strong validator to join them by, the whole body is first read into a
-        temporary file. Only that asks ``stop`` and raises Interrupted. It starts over the next time, so a caller must
-        not count it as part of a slice.
+        temporary file. That starts over the next time, so a caller must not count it as part of a slice.
+
+        Args:
+            url: where it is.
+            settings: what may be reached, and how long it is waited for.
+            stop: asked while it is opened; between the pieces of a part, its :func:`within_part`.
+            whole_size: take all of it in one answer, which must have this size; None: ranges where possible.
         """
         client = HttpClient(
             url,
-            connection_pools(allow_private=settings.http_allow_private, ca_file=settings.http_ca_file),
+            connection_pools(
+                allow_private=settings.http_allow_private,
+                ca_file=settings.http_ca_file,
+                refused=RefusedAddresses(settings.http_refuse, frozenset(settings.http_refuse_ports)),
+            ),
             timeout=Timeout(connect=settings.http_connect_seconds, read=settings.http_read_seconds),
             max_redirects=settings.http_max_redirects,
         )
+        patience = Patience(
+            stop, settings.least_rate, settings.least_rate_seconds, lambda: while_stalled(stop)() or stop()
+        )
         try:
-            with client.get({"Range": "bytes=0-0"}) as response:
-                version = _ranged_version(response)
-                if response.status == 200:
-                    return SpooledSource.of(client, response, settings, stop)
-                is_fresh = version is None and _is_fresh(response)
-            if is_fresh:  # modified within this second, perhaps again: one second later the date is reliable
-                time.sleep(1)
-                with client.get({"Range": "bytes=0-0"}) as response:
-                    version = _ranged_version(response)
-            if version is None:
-                with client.get({}) as response:
-                    return SpooledSource.of(client, response, settings, stop)
-            refuse_too_large(client.url, version.size, settings.http_max_size)
-            return cls(client, version)
+            return waited_for(
+                lambda: cls._open(client, settings, patience, whole_size),
+                replace(patience, least_rate=0).watch(client.url),  # a large body may be kept meanwhile
+                discard=lambda source: source.close(),
+            )
         except BaseException:
             client.close()
             raise
 
+    @classmethod
+    def _open(
+        cls, client: HttpClient, settings: SourcesSettings, patience: Patience, whole_size: int | None
+    ) -> "HttpSource | SpooledSource":
+        version = None
+        if whole_size is None:
+            with client.get({"Range": "bytes=0-0"}) as response:
+                version = ranged_version(response)
+                if response.status == 200:
+                    return SpooledSource.of(client, response, settings, patience)
+                is_fresh = version is None and is_fresh_answer(response)
+            if is_fresh:  # modified within this second, perhaps again: one second later the date is reliable
+                time.sleep(1)
+                with client.get({"Range": "bytes=0-0"}) as response:
+                    version = ranged_version(response)
+        if version is None:
+            client.close()  # a server that sent more than it had announced would answer with the rest of that
+            with client.get({}) as response:
+                if whole_size is not None and response.length_remaining not in (None, whole_size):
+                    raise SourceChangedError(
+                        f"{client.url}: had {whole_size} bytes and has {response.length_remaining} now"
+                    )
+                return SpooledSource.of(client, response, settings, patience)
+        refuse_too_large(client.url, version.size, settings.http_max_size)
+        return cls(
+            client, version, replace(patience, stop=within_part(patience.stop), stalled=while_stalled(patience.stop))
+        )
+
     def readinto(self, offset: int, buffer: memoryview) -> None:
         if offset + len(buffer) > self.size:
             raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
-        fill(buffer, offset, self._pieces)
+        fill(buffer, offset, self._pieces, self._patience.watch(self.url))
 
     def check(self) -> None:
         """Ask for one byte of the version first seen. Raises SourceChangedError."""
-        for _ in self._pieces(0, 1):
-            pass
+        self.readinto(0, memoryview(bytearray(1)))
 
     def close(self) -> None:
         self._client.close()
 
-    def _pieces(self, offset: int, size: int) -> Iterator[bytes]:
+    def _pieces(self, offset: int, size: int) -> Generator[bytes]:
         """Yield bytes from ``offset``: at least one, perhaps fewer than ``size``."""
-        asked = {"Range": f"bytes={offset}-{offset + size - 1}", "If-Range": self._version.validator}
-        with self._client.get(asked) as response:
-            left = self._check(response, offset, size)
-            while left:
-                piece = response.read1(min(left, _PIECE), decode_content=False)
-                if not piece:
-                    raise SourceUnavailableError(f"{self.url}: the answer ended {left} bytes before its end")
-                left -= len(piece)
-                yield piece
+        asked = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        condition = {"If-Range": self._version.validator} if self._asks_if_range else {}
+        for number in range(_ASKS):
+            with self._client.get(asked | condition) as response:
+                if number < _ASKS - 1 and self._is_other(response):
+                    condition = {}
+                    continue
+                left = self._check(response, offset, size)
+                self._asks_if_range = bool(condition)
+                while left:
+                    piece = response.read1(min(left, _PIECE), decode_content=False)
+                    if not piece:
+                        raise SourceUnavailableError(f"{self.url}: the answer ended {left} bytes before its end")
+                    left -= len(piece)
+                    yield piece
+                return
+
+    def _is_other(self, response: BaseHTTPResponse) -> bool:
+        """Whether the next answer may be a better one: this one is all of it, or of another version."""
+        answered = content_range(response) if response.status == 206 else None
+        size = answered[2] if answered else response.length_remaining
+        return response.status == 200 or (answered is not None and bool(self._version.differs(response, size)))
 
     def _check(self, response: BaseHTTPResponse, offset: int, size: int) -> int:
         """Return how many bytes from ``offset`` the answer holds."""
         if response.status != 206:
             if response.status == 200 and not self._version.differs(response, response.length_remaining):
-                raise SourceUnavailableError(f"{self.url}: the server no longer answers ranges")
-            raise SourceChangedError(
+                error = SourceUnavailableError(f"{self.url}: the server no longer answers ranges")
+                error.retry_after = 0.0  # the next run opens the source anew, and takes all of it
+                raise error
+            raise OtherVersionError(
                 f"{self.url}: changed while it was read: the server answers {response.status} to the old version"
             )
-        answered = _content_range(response)
+        answered = content_range(response)
         if answered is None:
             raise SourceError(f"{self.url}: the server answers 206 without a valid Content-Range")
         first, last, total = answered
         if difference := self._version.differs(response, total):
-            raise SourceChangedError(f"{self.url}: changed while it was read: {difference}")
+            raise OtherVersionError(f"{self.url}: changed while it was read: {difference}")
         count = last - first + 1
         if first != offset or not 1 <= count <= size or response.length_remaining not in (None, count):
             raise SourceError(
@@ -152,35 +178,3 @@ class HttpSource:
                 f"{response.headers['Content-Range']} with Content-Length {response.headers.get('Content-Length')}"
             )
         return count
-
-
-def _ranged_version(response: BaseHTTPResponse) -> _Version | None:
-    """Return the version of an answer to ``bytes=0-0``; None if the answer shows that ranges are unreliable."""
-    answered = _content_range(response) if response.status == 206 else None
-    if answered is None or answered[:2] != (0, 0):
-        return None
-    response.read1(1, decode_content=False)  # a connection with an unread body cannot be reused
-    return _Version.of(response, answered[2])
-
-
-def _content_range(response: BaseHTTPResponse) -> tuple[int, int, int] | None:
-    """Return first byte, last byte and total size; None if one is missing."""
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
-
-
-def _is_fresh(response: BaseHTTPResponse) -> bool:
-    return response.status == 206 and "ETag" not in response.headers and _age(response.headers) == timedelta(0)
-
-
-def _age(headers: Mapping[str, str]) -> timedelta | None:
-    """Return the time between the last modification and the answer, by the server's clock; None if unknown."""
-    dates: list[datetime] = []
-    for name in ("Date", "Last-Modified"):
-        try:
-            dates.append(parsedate_to_datetime(headers[name]))
-        except (KeyError, ValueError):
-            return None
-    if any(date.tzinfo is None for date in dates):
-        return None
-    return dates[0] - dates[1]

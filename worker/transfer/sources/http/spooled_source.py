@@ -13,8 +13,8 @@ from urllib3 import BaseHTTPResponse
 from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
 from worker.settings import SourcesSettings
 from worker.transfer.sources.http.http_client import HttpClient
+from worker.transfer.sources.patience import Patience, SourceWatch
 from worker.transfer.sources.spool import Spool
-from worker.transfer.stop import Interrupted, Stop
 from worker.units import MIB
 
 _PIECE: Final = MIB  #: bytes read at once, at most
@@ -35,7 +35,7 @@ class SpooledSource:
         self._spool = spool
 
     @classmethod
-    def of(cls, client: HttpClient, response: BaseHTTPResponse, settings: SourcesSettings, stop: Stop) -> Self:
+    def of(cls, client: HttpClient, response: BaseHTTPResponse, settings: SourcesSettings, patience: Patience) -> Self:
         """Read the body to its end. The source closes the client.
 
         Raises SourceNotAllowedError for a body larger than allowed, SourceUnavailableError for a dropped connection
@@ -50,15 +50,15 @@ class SpooledSource:
             _check_space(client.url, response.length_remaining or 0, directory)
             spool = Spool(directory)
         try:
-            size, checksum = 0, hashlib.sha256()
-            for piece in _pieces(response, stop):
+            size, checksum, watch = 0, hashlib.sha256(), patience.watch(client.url)
+            for piece in _pieces(response, watch):
                 size += len(piece)
                 refuse_too_large(client.url, size, settings.http_max_size)
                 checksum.update(piece)
                 with _disk_errors(client.url, directory):
                     spool.append(piece)
             digest = f"SHA-256:{checksum.hexdigest()}"
-            if not has_end and _read_again(client, size, stop) != digest:
+            if not has_end and _read_again(client, size, watch) != digest:
                 raise SourceUnavailableError(
                     f"{client.url}: two answers without a length ended differently: a connection dropped, or it changed"
                 )
@@ -86,18 +86,17 @@ class SpooledSource:
         self._client.close()
 
 
-def _pieces(response: BaseHTTPResponse, stop: Stop) -> Iterator[bytes]:
+def _pieces(response: BaseHTTPResponse, watch: SourceWatch) -> Iterator[bytes]:
     while piece := response.read1(_PIECE, decode_content=False):
-        if stop():
-            raise Interrupted()
+        watch.arrived(len(piece))
         yield piece
 
 
-def _read_again(client: HttpClient, size: int, stop: Stop) -> str:
+def _read_again(client: HttpClient, size: int, watch: SourceWatch) -> str:
     """Return the checksum of a second answer, which tells a complete body from one that broke off."""
     seen, checksum = 0, hashlib.sha256()
     with client.get({}) as response:
-        for piece in _pieces(response, stop):
+        for piece in _pieces(response, watch):
             seen += len(piece)
             if seen > size:
                 break

@@ -6,8 +6,8 @@ from sqlalchemy.dialects import postgresql
 
 from blobferry.sql import clock
 
-revision: str = "0005"
-down_revision: str | None = "0004"
+revision: str = "0006"
+down_revision: str | None = "0005"
 branch_labels = None
 depends_on = None
 
