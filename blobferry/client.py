@@ -17,6 +17,7 @@ from blobferry.jobs.job_options import JobOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.submission import submit
 from blobferry.messages.broker import Broker
+from blobferry.messages.broker_address import BrokerOptions, options_of
 from blobferry.sealing import Sealer
 from blobferry.sql.database import open_engine
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
@@ -37,6 +38,7 @@ class Client:
         database_url: the database that holds the jobs; or pass the app's own ``engine``.
         broker_url: where to publish. Without it, or while it is away, the caretaker publishes within seconds.
         result_backend: where the worker stores the answers of reads; the broker unless given.
+        broker_options: what the URLs do not say: sentinels, certificate authorities.
         encryption_keys: the worker's Fernet keys; needs ``blobferry[encryption]``. The first one seals source URLs
             with a user part or a query before their row is written. Without keys, they are stored as they are.
     """
@@ -49,25 +51,27 @@ class Client:
         broker_url: str | None = None,
         result_backend: str | None = None,
         encryption_keys: str | Sequence[str] = (),
+        broker_options: BrokerOptions | None = None,
     ) -> None:
         if (database_url is None) == (engine is None):
             raise ConfigurationError("database_url", "give either database_url or engine")
         self._owns_engine = engine is None
         self._engine = engine if engine is not None else open_engine(str(database_url))
         self._reader = JobReader(self._engine)
-        self._broker = Broker(broker_url, result_backend)
+        self._broker = Broker(broker_url, result_backend, broker_options)
         self._sealer = Sealer(encryption_keys)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """A client from BLOBFERRY_DATABASE_URL and, where set, BLOBFERRY_BROKER_URL, BLOBFERRY_RESULT_BACKEND and
-        BLOBFERRY_ENCRYPTION_KEYS (a JSON list, or keys separated by commas).
+        BLOBFERRY_ENCRYPTION_KEYS (a JSON list, or keys separated by commas); BLOBFERRY_BROKER__MASTER_NAME and the
+        other settings of [broker].
         """
         values = {name: environ.get(f"BLOBFERRY_{name.upper()}", "") for name in _VARIABLES}
         if not values["database_url"]:
             raise ConfigurationError("BLOBFERRY_DATABASE_URL", "is not set; set it to the URL of the jobs' database")
         try:
-            return cls(engine=None, **values)
+            return cls(engine=None, broker_options=options_of(environ), **values)
         except ConfigurationError as error:
             raise ConfigurationError(f"BLOBFERRY_{error.name.upper()}", error.problem) from None
 

@@ -30,6 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from blobferry.messages.broker_address import BrokerOptions, broker_address
 from blobferry.sealing import Sealer, parse_keys
 from blobferry.sql.database_url import parse_url
 from worker.errors import ConfigurationError
@@ -79,6 +80,18 @@ class SourcesSettings(_Section):
     http_spool_directory: Annotated[Path, AfterValidator(_absolute_path)] = Path("/var/tmp")
     #: Certificate authorities to trust in addition to the system's.
     http_ca_file: Annotated[Path | None, AfterValidator(_absolute_path)] = None
+
+
+class BrokerSettings(_Section):
+    """``[broker]``: what the URL of the broker, or of the result backend, does not say."""
+
+    master_name: str = ""  #: of the server that the sentinels of a ``sentinel://`` URL watch
+    sentinel_username: str = ""
+    sentinel_password: SecretStr = SecretStr("")
+    tls: bool = False  #: for sentinels and their server; ``rediss://`` says it itself
+    ca_file: str = ""  #: certificate authorities to trust instead of the system's
+    cert_file: str = ""  #: of a client certificate
+    key_file: str = ""
 
 
 class TransferSettings(_Section):
@@ -154,6 +167,7 @@ class Settings(BaseSettings):
     max_memory_per_child: int | None = Field(default=None, ge=64 * MIB)
     #: Seconds after a SIGTERM within which the worker ends, whatever is away; runs hand over their jobs meanwhile.
     drain_seconds: float = Field(default=8, ge=1, le=3600)
+    broker: BrokerSettings = BrokerSettings()
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: SourcesSettings = SourcesSettings()
     transfer: TransferSettings = TransferSettings()
@@ -161,6 +175,13 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()
     sweep: SweepSettings = SweepSettings()
+
+    @property
+    def broker_options(self) -> BrokerOptions:
+        """The section ``[broker]`` as clients take it."""
+        return BrokerOptions(
+            **self.broker.model_dump() | {"sentinel_password": self.broker.sentinel_password.get_secret_value()}
+        )
 
     @property
     def max_child_memory(self) -> int:
@@ -204,6 +225,9 @@ def load_settings() -> Settings:
     except ValueError as error:
         raise ConfigurationError(path or "environment", str(error)) from error
     parse_url(settings.database_url.get_secret_value())
+    broker_address(settings.broker_url.get_secret_value(), settings.broker_options)
+    if settings.result_backend:
+        broker_address(settings.result_backend.get_secret_value(), settings.broker_options, setting="result_backend")
     return settings
 
 
