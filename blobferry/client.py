@@ -73,7 +73,7 @@ class Client:
         try:
             return cls(engine=None, broker_options=options_of(environ), **values)
         except ConfigurationError as error:
-            raise ConfigurationError(f"BLOBFERRY_{error.name.upper()}", error.problem) from None
+            raise ConfigurationError(f"BLOBFERRY_{error.name.upper().replace('.', '__')}", error.problem) from None
 
     def close(self) -> None:
         """Close the connections that this client opened, not the app's own engine. It may be used again afterwards."""
