@@ -3,6 +3,7 @@
 import builtins
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.jobs.submission import submit
 from blobferry.messages.broker import Broker
+from blobferry.messages.broker_address import BrokerOptions, options_of
 from blobferry.sealing import Sealer
 from blobferry.sql.database import open_engine
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
@@ -29,19 +31,17 @@ PATIENCE: Final = 60.0  #: seconds that the database may be away during a wait
 _VARIABLES: Final = ("database_url", "broker_url", "result_backend", "encryption_keys", "keys")
 
 
-class Client:
-    """Submits jobs, reads their state, cancels, pauses, resumes and retries them, and reads blobs.
+class Client(AbstractContextManager["Client"]):
+    """Submits jobs, reads their state, cancels, pauses, resumes and retries them, and reads blobs. Thread-safe.
 
-    Thread-safe; may be made before a fork; connects on first use. A submitted job is durable from the commit of its
-    row. Raises InvalidRequestError, with no row written, for an argument that cannot be used, UnreachableError if
-    database, broker or workers are out of reach, JobNotFoundError for an unknown job id.
+    May be made before a fork; connects on first use. A job is durable from its COMMIT. Raises InvalidRequestError, with
+    no row written, UnreachableError, JobNotFoundError.
 
     Args:
         database_url: the database that holds the jobs; or pass the app's own ``engine``.
         broker_url: where to publish. Without it, or while it is away, the caretaker publishes within seconds.
-        result_backend: where the worker stores the answers of reads; the broker unless given.
-        encryption_keys: the worker's Fernet keys; needs ``blobferry[encryption]``. The first one seals source URLs
-            with a user part or a query before their row is written. Without keys, they are stored as they are.
+        result_backend: where the answers of reads are; the broker unless given. ``broker_options`` is for both URLs.
+        encryption_keys: the worker's Fernet keys; the first one seals source URLs that hold a secret.
         keys: "any" where a storage has ``keys = "any"``: paths may then hold more than ASCII letters and digits.
     """
 
@@ -54,6 +54,7 @@ class Client:
         result_backend: str | None = None,
         encryption_keys: str | Sequence[str] = (),
         keys: str = "registry",
+        broker_options: BrokerOptions | None = None,
     ) -> None:
         if (database_url is None) == (engine is None):
             raise ConfigurationError("database_url", "give either database_url or engine")
@@ -61,30 +62,25 @@ class Client:
         self._owns_engine = engine is None
         self._engine = engine if engine is not None else open_engine(str(database_url))
         self._reader = JobReader(self._engine)
-        self._broker = Broker(broker_url, result_backend)
+        self._broker = Broker(broker_url, result_backend, broker_options)
         self._sealer = Sealer(encryption_keys)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """A client from BLOBFERRY_DATABASE_URL and, where set, BLOBFERRY_BROKER_URL, BLOBFERRY_RESULT_BACKEND,
-        BLOBFERRY_ENCRYPTION_KEYS (a JSON list, or keys separated by commas) and BLOBFERRY_KEYS.
-        """
+        """A client from the variables BLOBFERRY_DATABASE_URL, which is needed, and those of the other arguments."""
         values = {name: environ.get(f"BLOBFERRY_{name.upper()}", "") for name in _VARIABLES}
         if not values["database_url"]:
             raise ConfigurationError("BLOBFERRY_DATABASE_URL", "is not set; set it to the URL of the jobs' database")
         try:
-            return cls(engine=None, **values)
+            return cls(engine=None, broker_options=options_of(environ), **values)
         except ConfigurationError as error:
-            raise ConfigurationError(f"BLOBFERRY_{error.name.upper()}", error.problem) from None
+            raise ConfigurationError(f"BLOBFERRY_{error.name.upper().replace('.', '__')}", error.problem) from None
 
     def close(self) -> None:
         """Close the connections that this client opened, not the app's own engine. It may be used again afterwards."""
         if self._owns_engine:
             self._engine.dispose()
         self._broker.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -52,10 +52,9 @@
 
 ``*`` marks transient errors: trying again later may help. Only the worker's retry decision reads that.
 
-A class declares its ``code``, ``transient`` (inherited if not given), and what its constructor takes: either one
-message, or the annotated fields of a dataclass, from which ``template`` builds the message. In both cases ``args``
-holds everything that the constructor was given, so ``cls(*args)``, the call that pickle, copy and Celery's JSON result
-backend make, returns an equal error.
+A class declares its ``code``, ``transient`` (inherited if not given), and what its constructor takes: one message, or
+the annotated fields of a dataclass, from which ``template`` builds the message. ``args`` holds all of it, so that
+``cls(*args)``, as pickle, copy and Celery's JSON result backend call it, returns an equal error.
 """
 
 from dataclasses import dataclass
@@ -64,9 +63,7 @@ from typing import Any, ClassVar, Final
 from blobferry.redaction import short_repr
 
 #: Codes of a store for a key that it failed to delete, if another try may delete it.
-PASSING_CODES: Final = frozenset(
-    {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
-)
+PASSING_CODES: Final = {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
 
 _LONGEST_PATH: Final = 2_048  #: characters of an invalid path that its message shows
 _LETTERS: Final = (
@@ -80,17 +77,12 @@ class BlobferryError(Exception):
 
     code: ClassVar[str] = "error"
     transient: bool = False
-    #: What only this worker may lack, so that another may succeed: a name of ``blobferry.jobs.needs``; "": nothing.
-    lacks: str = ""
+    lacks: str = ""  #: what only this worker may lack: a name of ``blobferry.jobs.needs``; "": nothing
     certainly_lacks: bool = False  #: whether it is certainly this worker that lacks it, not the job that is wrong
-    #: Whether a job that this error fails keeps its upload, because a retry with another source may continue it.
-    resumable: bool = False
-    #: Seconds to wait before another try, at least; None: the same request may be sent again at once.
-    retry_after: float | None = None
-    #: Format of the message, over the attributes; "" where the message is the only argument.
-    template: ClassVar[str] = ""
-    #: Bytes that ``write_stream`` had read from its reader. To continue, take the offset from ``stat``, not from here.
-    total_read: int = 0
+    resumable: bool = False  #: whether a job that this error fails keeps its upload: another source may continue it
+    retry_after: float | None = None  #: seconds to wait before another try, at least; None: none are asked for
+    template: ClassVar[str] = ""  #: of the message, over the attributes; "" where the message is the only argument
+    total_read: int = 0  #: bytes that ``write_stream`` had read from its reader; to continue, ask ``stat``
 
     def __init_subclass__(cls, code: str = "", transient: bool | None = None) -> None:
         super().__init_subclass__()
@@ -350,10 +342,9 @@ class NotSupportedError(StoreError, code="not_supported"):
 
 @dataclass(eq=False, repr=False)
 class DeleteIncompleteError(StoreError, code="delete_incomplete"):
-    """Some keys were not deleted; all others were.
+    """Some keys were not deleted; all others were. Transient if another try may delete at least one of them.
 
     ``failures`` holds ``[path, code]`` of the first ones, with the codes of the store; ``count`` is how many there are.
-    Transient if another try may delete at least one of them.
     """
 
     path: str

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from blobferry.messages.job_messages import Message, client_app, publish
+from blobferry.messages.server_kind import refuse_unfit_server
 from blobferry.sql.database import reachable
 from worker.celery.drain_bound import bound_drain
 from worker.errors import BlobferryError, ConfigurationError
@@ -38,6 +39,7 @@ def run(name: str | None, only: str | None, loglevel: str) -> None:
         if parameters.driver == "memory":
             problem = "a worker cannot use the memory store: its children share no memory. Use local or s3"
             raise ConfigurationError(f"storages.{storage}.driver", problem)
+    refuse_unfit_server(client_app(settings.broker_url.get_secret_value(), settings.broker_options))
     # Importing it configures Celery, which needs settings that are known to be valid.
     from worker.app import QUEUES, app  # noqa: PLC0415
 
@@ -74,7 +76,7 @@ def sweep(loop: bool, worker_id: str | None, runs_jobs: bool) -> None:
     configure_logging()
     settings = load_settings()
     runtime = Runtime(settings)
-    app = client_app(settings.broker_url.get_secret_value())
+    app = client_app(settings.broker_url.get_secret_value(), settings.broker_options)
 
     def send(message: Message) -> bool:
         return publish(app, message)

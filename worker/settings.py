@@ -8,21 +8,17 @@ import os
 import re
 from collections.abc import Mapping
 from functools import cache
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -33,11 +29,33 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from blobferry.messages.broker_address import BrokerOptions, broker_address
 from blobferry.sealing import Sealer, parse_keys
 from blobferry.sql.database_url import parse_url
 from worker.errors import ConfigurationError
 from worker.parameters import DriverParameters, configuration_error
-from worker.units import GIB, MIB
+from worker.setting_sections import (
+    BrokerSettings,
+    LeaseSettings,
+    RetentionSettings,
+    RetrySettings,
+    SourcesSettings,
+    SweepSettings,
+    TransferSettings,
+)
+from worker.units import MIB
+
+__all__ = [
+    "BrokerSettings",
+    "LeaseSettings",
+    "RetentionSettings",
+    "RetrySettings",
+    "Settings",
+    "SourcesSettings",
+    "SweepSettings",
+    "TransferSettings",
+    "load_settings",
+]
 
 PREFIX: Final = "BLOBFERRY_"
 #: Variables that are no settings: one names the file, the tests set others.
@@ -48,96 +66,6 @@ SERVICE_LINK: Final = re.compile(
     r"BLOBFERRY_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=.*|PORT=(tcp|udp|sctp)://.*"
     r"|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?=.*)"
 )
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
-
-
-def _absolute(roots: tuple[Path, ...]) -> tuple[Path, ...]:
-    for root in roots:
-        _absolute_path(root)
-    return roots
-
-
-def _absolute_path(path: Path | None) -> Path | None:
-    if path is not None and not path.is_absolute():
-        raise ValueError(f"{path} is not an absolute path")
-    return path
-
-
-class SourcesSettings(_Section):
-    """``[sources]``: which files and addresses jobs may reach."""
-
-    #: Directories below which ``file:`` URLs may lie. Empty: jobs may use no files.
-    file_roots: Annotated[tuple[Path, ...], AfterValidator(_absolute)] = ()
-    http_allow_private: bool = False  #: whether ``http(s):`` sources may have addresses that are not public
-    #: Networks and single addresses that ``http(s):`` sources may not have, even if they are public or allowed.
-    http_refuse: tuple[IPv4Network | IPv6Network, ...] = ()
-    http_refuse_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
-    http_max_size: int | None = Field(default=5 * GIB, ge=0)  #: bytes; None: as large as a blob may be
-    http_max_redirects: int = Field(default=5, ge=0, le=20)
-    http_connect_seconds: float = Field(default=5, gt=0)
-    http_read_seconds: float = Field(
-        default=30, gt=0
-    )  #: longest wait for a byte; all headers must arrive within twice that
-    #: Holds the bytes of servers without range requests; should not be a tmpfs, which is memory.
-    http_spool_directory: Annotated[Path, AfterValidator(_absolute_path)] = Path("/var/tmp")
-    #: Bytes per second that a source must send, over ``least_rate_seconds``; a slower one is retried later. 0: any.
-    least_rate: int = Field(default=1024, ge=0)
-    least_rate_seconds: float = Field(default=60, gt=0)
-    #: Certificate authorities to trust in addition to the system's.
-    http_ca_file: Annotated[Path | None, AfterValidator(_absolute_path)] = None
-
-
-class TransferSettings(_Section):
-    """``[transfer]``: how bytes move. A child needs 120 MiB + part_threads × min(part_size, 64 MiB) of memory."""
-
-    part_threads: int = Field(default=4, ge=1, le=64)
-    part_size: int = Field(default=16 * MIB, ge=5 * MIB, le=5 * GIB)
-    slice_seconds: float = Field(default=300, gt=0, le=3600)  #: after which a job gives its slot to the next one
-    verify_seconds: float = Field(default=300, ge=0)  #: within which Stat must show the outcome
-
-
-class LeaseSettings(_Section):
-    """``[lease]``: how long a job stays with a worker that no longer renews its lease."""
-
-    seconds: float = Field(default=30, ge=2, le=600)
-    heartbeat_seconds: float = Field(default=10, gt=0)
-    margin_seconds: float = Field(default=5, gt=0)  #: before the end of the lease, in which a run begins no new request
-
-    @model_validator(mode="after")
-    def _leaves_time(self) -> Self:
-        if self.heartbeat_seconds + self.margin_seconds >= self.seconds:
-            raise ValueError("heartbeat_seconds + margin_seconds must be less than seconds")
-        return self
-
-
-class RetrySettings(_Section):
-    """``[retry]``: what follows a transient error."""
-
-    max_attempts: int = Field(default=8, ge=1)  #: runs in a row without progress that fail a job
-    base_seconds: int = Field(default=2, ge=1)
-    max_seconds: int = Field(default=600, ge=1)
-    max_restarts: int = Field(default=3, ge=0)  #: how often the upload of one job may begin again from byte 0
-
-
-class RetentionSettings(_Section):
-    """``[retention]``: how long uploads and rows are kept that no run needs."""
-
-    failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
-    paused_upload_seconds: float = Field(default=7 * 24 * 3600, ge=0)
-    job_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: rows of finished jobs
-    tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: ids of pruned jobs, from the pruning on
-    abort_recheck_seconds: float = Field(
-        default=3600, ge=0
-    )  #: until a second abort, as parts may arrive after the first
-
-
-class SweepSettings(_Section):
-    """``[sweep]``: the caretaker."""
-
-    interval_seconds: float = Field(default=5, gt=0)
 
 
 def _keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -164,6 +92,7 @@ class Settings(BaseSettings):
     keys: Literal["registry", "any"] = "registry"  #: of storages that set none; the client has a variable of this name
     #: Seconds after a SIGTERM within which the worker ends, whatever is away; runs hand over their jobs meanwhile.
     drain_seconds: float = Field(default=8, ge=1, le=3600)
+    broker: BrokerSettings = BrokerSettings()
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: SourcesSettings = SourcesSettings()
     transfer: TransferSettings = TransferSettings()
@@ -180,6 +109,13 @@ class Settings(BaseSettings):
             name: storage if "keys" in storage.model_fields_set else storage.model_copy(update=keys)
             for name, storage in storages.items()
         }
+
+    @property
+    def broker_options(self) -> BrokerOptions:
+        """The section ``[broker]`` as clients take it."""
+        return BrokerOptions(
+            **self.broker.model_dump() | {"sentinel_password": self.broker.sentinel_password.get_secret_value()}
+        )
 
     @property
     def max_child_memory(self) -> int:
@@ -223,6 +159,9 @@ def load_settings() -> Settings:
     except ValueError as error:
         raise ConfigurationError(path or "environment", str(error)) from error
     parse_url(settings.database_url.get_secret_value())
+    broker_address(settings.broker_url.get_secret_value(), settings.broker_options)
+    if settings.result_backend:
+        broker_address(settings.result_backend.get_secret_value(), settings.broker_options, setting="result_backend")
     return settings
 
 

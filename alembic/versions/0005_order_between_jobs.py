@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from blobferry.sql import clock
+from models.live_indexes import create_live_index, drop_live_index
 
 revision: str = "0005"
 down_revision: str | None = "0004"
@@ -14,15 +15,10 @@ UNFINISHED = "state IN ('paused', 'queued', 'retrying', 'running', 'verifying')"
 LOCKS_KEY = "pk_blobferry_path_locks"
 
 
-def only(condition: str) -> dict[str, sa.TextClause]:
-    """A partial index, on both databases."""
-    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
-
-
 def upgrade() -> None:
     """Add the indexes, then the columns; they have defaults, as old workers need."""
-    copied = only(f"substr(source, 1, 7) = 'blob://' AND {UNFINISHED}")
-    op.create_index("ix_blobferry_jobs_copied", "blobferry_jobs", ["source", "seq"], **copied)
+    copied = f"substr(source, 1, 7) = 'blob://' AND {UNFINISHED}"
+    create_live_index("ix_blobferry_jobs_copied", "blobferry_jobs", ["source", "seq"], where=copied)
     with op.batch_alter_table("blobferry_path_locks") as locks:
         locks.add_column(sa.Column("is_shared", sa.Boolean(), server_default=sa.false(), nullable=False))
         locks.drop_constraint(LOCKS_KEY, type_="primary")
@@ -52,4 +48,4 @@ def downgrade() -> None:
         locks.drop_constraint(LOCKS_KEY, type_="primary")
         locks.create_primary_key(LOCKS_KEY, ["bucket", "path"])
         locks.drop_column("is_shared")
-    op.drop_index("ix_blobferry_jobs_copied", "blobferry_jobs")
+    drop_live_index("ix_blobferry_jobs_copied", "blobferry_jobs")

@@ -5,6 +5,7 @@ from typing import Any
 
 from blobferry.contract import FINAL_STATES, JobState, Request
 from blobferry.errors import ConfigurationError
+from blobferry.messages.broker_address import BrokerOptions
 from blobferry.messages.job_messages import Message, client_app, publish
 from blobferry.messages.read_messages import ReadRequester
 
@@ -17,10 +18,10 @@ class Broker:
     Without a URL nothing is published; the caretaker publishes the row within seconds.
     """
 
-    def __init__(self, url: str | None, result_backend: str | None) -> None:
-        self._url = url
-        self._app = client_app(url) if url else None
-        self._requester = ReadRequester(self._app, result_backend) if self._app and result_backend else None
+    def __init__(self, url: str | None, result_backend: str | None, options: BrokerOptions | None = None) -> None:
+        self._url, self._options = url, options
+        self._app = client_app(url, options) if url else None
+        self._requester = ReadRequester(self._app, result_backend, options) if self._app and result_backend else None
 
     def publish_submitted(self, row: Row) -> None:
         """Publish a submitted row, unless it is for later or an earlier job with the same idempotency key."""
@@ -48,7 +49,7 @@ class Broker:
                 "broker_url", f"is not set; {request.operation} needs a worker and thus the broker"
             )
         if self._requester is None:  # only now: a broker that cannot hold results may still take messages
-            self._requester = ReadRequester(self._app, self._url)
+            self._requester = ReadRequester(self._app, self._url, self._options)
         return self._requester.read(request, timeout)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from kombu.exceptions import EncodeError
 
 from blobferry.contract import READS_QUEUE, ROW_HEADER, SEQ_HEADER, TASK_PREFIX, Request
 from blobferry.errors import ConfigurationError, UnreachableError
+from blobferry.messages.broker_address import BrokerOptions, broker_address
 from blobferry.redaction import redacted_arguments
 
 logger = logging.getLogger(__name__)
@@ -57,18 +58,20 @@ class Message:
         )
 
 
-def client_app(broker_url: str) -> Celery:
+def client_app(broker_url: str, options: BrokerOptions | None = None) -> Celery:
     """A Celery app that only publishes. It opens no connection and does not become the current app.
 
     It has no result backend. With one, Celery subscribes to the result of each task that it sends, and while the broker
     is away the retries of that subscription delay every submit by twenty seconds.
     Seen with celery 5.7.0; no upstream report found.
     """
-    app = Celery("blobferry-client", broker=broker_url, backend="disabled://", set_as_current=False)
+    broker = broker_address(broker_url, options)
+    app = Celery("blobferry-client", broker=broker.url, backend="disabled://", set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
-        broker_transport_options=CLIENT_TIMEOUTS,
+        broker_transport_options={**CLIENT_TIMEOUTS, **broker.transport_options},
+        broker_use_ssl=broker.tls,
         broker_connection_timeout=2,
         task_publish_retry_policy=PUBLISH_RETRY,
         task_send_sent_event=True,

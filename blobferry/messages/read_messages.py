@@ -14,6 +14,7 @@ from celery import Celery, states
 
 from blobferry.contract import Request
 from blobferry.errors import BlobferryError, ConfigurationError, UnexpectedError, UnreachableError
+from blobferry.messages.broker_address import BrokerOptions, broker_address
 from blobferry.messages.job_messages import CLIENT_TIMEOUTS, send_read
 
 logger = logging.getLogger(__name__)
@@ -28,15 +29,18 @@ _UNFIT: Final = ("rpc", "amqp", "disabled")
 class ReadRequester:
     """Sends reads and waits for their answers. Thread-safe; may be made before a fork; connects on first use."""
 
-    def __init__(self, app: Celery, result_backend: str) -> None:
+    def __init__(self, app: Celery, result_backend: str, options: BrokerOptions | None = None) -> None:
         self._app = app
-        self._results = Celery("blobferry-client-results", backend=result_backend, set_as_current=False)
+        results = broker_address(result_backend, options, setting="result_backend")
+        self._results = Celery("blobferry-client-results", backend=results.url, set_as_current=False)
         self._results.conf.update(
             result_serializer="json",
             accept_content=["json"],
             redis_socket_timeout=CLIENT_TIMEOUTS["socket_timeout"],
             redis_socket_connect_timeout=CLIENT_TIMEOUTS["socket_connect_timeout"],
             redis_socket_keepalive=CLIENT_TIMEOUTS["socket_keepalive"],
+            redis_backend_use_ssl=results.tls,
+            result_backend_transport_options=dict(results.transport_options),
         )
         try:
             if "://" not in result_backend or urlsplit(result_backend).scheme in _UNFIT:
@@ -46,7 +50,7 @@ class ReadRequester:
             raise ConfigurationError(
                 "result_backend",
                 "needs the URL of the worker's Celery result backend, of a kind that keeps results: "
-                "redis://:password@host:6379/0, or rediss://…?ssl_cert_reqs=required",
+                "redis://:password@host:6379/0, rediss:// or sentinel://",
             ) from None
 
     def read(self, request: Request, timeout: float) -> Any:

@@ -62,9 +62,13 @@ def pick_fairly(best: Sequence[JobRow], oldest: Sequence[JobRow], *, limit: int,
     return list(picked.values())
 
 
-def seconds_to_next_run(session: Session) -> float | None:
-    """Seconds until the next scheduled job becomes claimable; None if none is scheduled."""
-    row = session.execute(select(func.min(JobRow.run_at), now()).where(*waiting(), JobRow.run_at > now())).one()
+def seconds_to_next_run(session: Session, *, since: float = 0.0) -> float | None:
+    """Seconds until the next scheduled job becomes claimable; None if none is scheduled.
+
+    ``since``: seconds ago. A job that has become claimable since then counts too; less than 0 seconds are left to it.
+    """
+    scheduled = (*waiting(), JobRow.run_at > db_now(-since))
+    row = session.execute(select(func.min(JobRow.run_at), now()).where(*scheduled)).one()
     return (row[0] - row[1]).total_seconds() if row[0] else None
 
 

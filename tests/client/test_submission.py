@@ -255,13 +255,17 @@ WRONG_MEANS: dict[str, list[str | None]] = {
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [(variable, value) for variable, values in WRONG_MEANS.items() for value in values]
+    ("variable", "value", "named"),
+    [
+        *((variable, value, variable) for variable, values in WRONG_MEANS.items() for value in values),
+        ("BLOBFERRY_BROKER_URL", "sentinel://:s3cret@h", "BLOBFERRY_BROKER__MASTER_NAME"),
+    ],
 )
-def test_a_wrong_variable_is_named_and_no_password_shown(variable: str, value: str | None) -> None:
+def test_a_wrong_variable_is_named_and_no_password_shown(variable: str, value: str | None, named: str) -> None:
     good = {"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "redis://127.0.0.1"}
     environment = {name: given for name, given in (good | {variable: value}).items() if given is not None}
     driver = "pg8000" if "pg8000" in str(value) else ""
-    with pytest.raises(ConfigurationError, match=f"{variable}.*{driver}") as caught:
+    with pytest.raises(ConfigurationError, match=f"{named}.*{driver}") as caught:
         Client.from_env(environment)
     assert "s3cret" not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
 

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from blobferry.contract import JOBS_QUEUE
+from blobferry.messages.broker_address import broker_address
 from blobferry.messages.job_messages import BROKER_TIMEOUTS, PUBLISH_RETRY
 from worker.settings import Settings
 
@@ -11,12 +12,16 @@ DAY: Final = 24 * 3600
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for a worker with these settings."""
-    broker = settings.broker_url.get_secret_value()
-    backend = settings.result_backend.get_secret_value() if settings.result_backend else broker
+    broker = broker_address(settings.broker_url.get_secret_value(), settings.broker_options)
+    backend = broker
+    if settings.result_backend:
+        backend = broker_address(settings.result_backend.get_secret_value(), settings.broker_options)
     slice_seconds = settings.transfer.slice_seconds
     return {
-        "broker_url": broker,
-        "result_backend": backend,
+        "broker_url": broker.url,
+        "broker_use_ssl": broker.tls,
+        "result_backend": backend.url,
+        "redis_backend_use_ssl": backend.tls,
         "include": ["tasks.transfers", "tasks.reads"],
         # No pickle anywhere.
         "accept_content": ["json"],
@@ -39,12 +44,14 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # Slices are far shorter than the visibility timeout, so only messages that are really lost are redelivered.
         "broker_transport_options": {
             **BROKER_TIMEOUTS,
+            **broker.transport_options,
             "visibility_timeout": max(1800, int(4 * slice_seconds)),
             "unacked_restore_interval": 15,
             "unacked_restore_throttle": 1,
             "health_check_interval": 20,
         },
         "result_backend_transport_options": {
+            **backend.transport_options,
             "visibility_timeout": max(1800, int(4 * slice_seconds)),
             # An error answer, READONLY during a failover for example, is over soon, as an absence is.
             "additional_connection_errors": ("redis.exceptions.ResponseError",),

@@ -120,7 +120,7 @@ def publish_next(app: Any) -> None:
     if runtime is None:
         return
     if drain.is_draining():
-        app = client_app(runtime.settings.broker_url.get_secret_value())
+        app = client_app(runtime.settings.broker_url.get_secret_value(), runtime.settings.broker_options)
     try:
         turn = next(_turns)
         publish_best(runtime, lambda message: publish(app, message), limit=runtime.settings.concurrency, turn=turn)

@@ -8,10 +8,11 @@ from typing import Final
 from sqlalchemy import select, table, text
 
 from blobferry.messages.job_messages import client_app
+from blobferry.messages.server_kind import refuse_unfit_server
 from blobferry.sql.tables import VERSION_TABLE
 from models import Database, queries
 from worker.doctor.findings import Finding
-from worker.errors import UnreachableError
+from worker.errors import ConfigurationError, UnreachableError
 from worker.migrations import known_revisions
 from worker.parameters import DriverParameters
 from worker.settings import Settings
@@ -56,11 +57,15 @@ def _lacking_workers(database: Database) -> Iterator[Finding]:
 
 
 def examine_broker(settings: Settings) -> Iterator[Finding]:
-    """Whether the broker answers."""
-    connection = client_app(settings.broker_url.get_secret_value()).connection_for_write()
+    """Whether the broker answers, and is no cluster."""
+    app = client_app(settings.broker_url.get_secret_value(), settings.broker_options)
+    connection = app.connection_for_write()
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+        refuse_unfit_server(app)
         yield Finding("broker", "reachable", "ok", connection.as_uri())
+    except ConfigurationError as error:
+        yield Finding("broker", "one server", "broken", error.problem)
     except Exception as error:  # each broker's client has errors of its own
         yield Finding("broker", "reachable", "broken", f"{connection.as_uri()}: {error}")
     finally:

@@ -31,15 +31,9 @@ class SqlCheckpoint:
     """The checkpoint of one run. Every method raises LeaseLostError once another run owns the job."""
 
     def __init__(
-        self,
-        lease: Lease,
-        place: Place,
-        *,
-        max_restarts: int,
-        storage: str | None = None,
-        may_lie_elsewhere: bool = False,
-        is_found: Callable[[SavedUpload, str], bool] = lambda upload, mark: False,
-    ) -> None:
+        self, lease: Lease, place: Place, *, max_restarts: int, storage: str | None = None,
+        may_lie_elsewhere: bool = False, is_found: Callable[[SavedUpload, str], bool] = lambda upload, mark: False,
+    ) -> None:  # fmt: skip
         """Make the checkpoint of a run.
 
         Args:

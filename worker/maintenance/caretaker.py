@@ -94,10 +94,11 @@ class Caretaker:
         """Sweep until the event is set or the parent is gone, so that a killed worker leaves no caretaker behind."""
         parent = os.getppid()
         while not ended.is_set() and os.getppid() == parent:
+            began = time.monotonic()
             swept = self.sweep()
             if swept:
                 logger.info("swept", extra={name: getattr(swept, name) for name in Swept.__slots__})
-            next_sweep = time.monotonic() + self._pause()
+            next_sweep = time.monotonic() + self._pause(time.monotonic() - began)
             while not ended.wait(max(0.0, min(LOOK_INTERVAL, next_sweep - time.monotonic()))):
                 if time.monotonic() >= next_sweep or self._is_urgent():
                     break
@@ -106,12 +107,15 @@ class Caretaker:
         """Whether a revoke or a dead child calls for a sweep now."""
         return not self._revoked.empty() or (self._processes is not None and self._processes.has_lost_one())
 
-    def _pause(self) -> float:
-        """Seconds to the next sweep: the interval, or less if a job becomes due before that."""
+    def _pause(self, swept_for: float) -> float:
+        """Seconds to the next sweep: the interval, or less if a job becomes due before that.
+
+        The sweep, which began ``swept_for`` seconds ago, may have missed a job that became due meanwhile.
+        """
         interval = self._runtime.settings.sweep.interval_seconds
         try:
             with self._runtime.database.begin() as session:
-                due = queries.seconds_to_next_run(session)
+                due = queries.seconds_to_next_run(session, since=swept_for)
         except BlobferryError:
             return interval
         return interval if due is None else min(interval, max(due, 0.05))

@@ -89,3 +89,10 @@ def test_the_next_run_is_the_earliest_that_is_still_to_come(rows: Rows) -> None:
         rows.submit(state="retrying", run_at=ago(-seconds))
     rows.submit(state="succeeded", run_at=ago(-3))
     assert 15 < rows.seconds_to_next_run() <= 20
+
+
+def test_a_job_that_became_due_during_a_sweep_counts_as_well(rows: Rows) -> None:
+    """The sweep's own statement came too early for it, and the next sweep may be an hour away."""
+    rows.submit(run_at=ago(5))
+    assert rows.seconds_to_next_run(since=4) is None
+    assert -60 < rows.seconds_to_next_run(since=30) <= 0
