@@ -276,7 +276,8 @@ class StubbornStore(WrappedStore):
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if name != "delete_batch":
             return super()._do(name, args, keywords)
-        super()._do(name, ([key for key in args[0] if key not in self._codes],), keywords)
+        if willing := [key for key in args[0] if key not in self._codes]:
+            super()._do(name, (willing,), keywords)
         return [DeleteFailure(key, self._codes[key], "no") for key in args[0] if key in self._codes]
 
 

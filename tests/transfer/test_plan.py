@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from worker.errors import PlanError
 from worker.stores.blob_values import Limits
-from worker.transfer.plan import Ladder, PartPlan, PartRange, plan_parts
+from worker.transfer.plan import Ladder, PartPlan, PartRange, plan_parts, plan_prefix
 from worker.units import GIB, MIB, TIB
 
 LIMITS = Limits()
@@ -83,42 +83,64 @@ def test_a_part_that_is_not_in_the_plan_is_an_index_error(number: int) -> None:
     part_size=st.integers(1, 6 * GIB),
     copy_size=st.integers(5 * MIB, 5 * GIB),
 )
-def test_a_plan_with_a_head_copies_it_in_parts_that_s3_takes_and_sends_the_rest(
+def test_a_plan_with_a_head_copies_what_of_it_fills_parts_and_sends_the_rest(
     size: int, head: int, part_size: int, copy_size: int
 ) -> None:
     size, head = max(size, head), min(size, head)
     try:
         plan = plan_parts(size, part_size=part_size, limits=LIMITS, prefix=head, copy_size=copy_size)
     except PlanError:
-        fewest = -(-head // LIMITS.max_part_size)
-        assert size - head > (LIMITS.max_parts - fewest) * LIMITS.max_part_size or fewest > LIMITS.max_parts
+        assert size > LIMITS.max_parts * LIMITS.max_part_size
         return
     assert plan.count <= LIMITS.max_parts
     edges = [1, plan.prefix_parts, plan.prefix_parts + 1, plan.count]
     for number in {number for number in edges if 1 <= number <= plan.count}:
         part, is_last = plan.part(number), number == plan.count
         assert 0 < part.size <= LIMITS.max_part_size
-        assert is_last or part.size >= min(LIMITS.min_part_size, head or LIMITS.min_part_size)
+        assert is_last or part.size == plan.part_size >= LIMITS.min_part_size
         assert (part.offset + part.size == size) == is_last
-        assert (part.offset < head) == (number <= plan.prefix_parts)
+        assert (part.offset + part.size <= head) == (number <= plan.prefix_parts)
     if plan.prefix_parts > 0:
         last = plan.part(plan.prefix_parts)
-        assert last.offset + last.size == head
+        assert last.offset + last.size == plan.prefix
+    assert head - plan.prefix < plan.part_size
 
 
-def test_copied_parts_are_of_about_the_wished_size_and_none_is_too_small() -> None:
+def test_a_whole_copy_is_of_parts_of_the_size_that_copies_have() -> None:
+    plan = plan_parts(100 * MIB, part_size=16 * MIB, limits=LIMITS, prefix=100 * MIB, copy_size=32 * MIB)
+    assert [part.size // MIB for part in plan.copied()] == [32, 32, 32, 4]
+    assert list(plan.sent()) == []
+
+
+def test_the_end_of_a_head_that_fills_no_part_is_sent_with_what_follows() -> None:
     plan = plan_parts(100 * MIB + 1, part_size=16 * MIB, limits=LIMITS, prefix=100 * MIB, copy_size=32 * MIB)
-    copied = [part.size for part in plan.copied()]
-    assert (len(copied), sum(copied)) == (3, 100 * MIB)
-    assert max(copied) - min(copied) <= 1
-    assert [(part.number, part.size) for part in plan.sent()] == [(4, 1)]
+    assert {part.size for part in plan.copied()} == {16 * MIB}
+    assert (plan.prefix_parts, plan.prefix) == (6, 96 * MIB)
+    assert [(part.number, part.size) for part in plan.sent()] == [(7, 4 * MIB + 1)]
 
 
-def test_copies_give_way_where_part_numbers_are_scarce() -> None:
+def test_parts_grow_with_a_head_as_well_where_part_numbers_are_scarce() -> None:
     head, sent = 100 * GIB, 9_990 * 5 * GIB - 95 * GIB
     plan = plan_parts(head + sent, part_size=16 * MIB, limits=LIMITS, prefix=head, copy_size=32 * MIB)
     assert plan.count <= 10_000
-    assert plan.prefix_parts == 20
+    assert (plan.part_size, plan.prefix_parts) == (5_116 * MIB, 20)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "part_size", "count"),
+    [
+        (15 * MIB, 16 * MIB, 0),
+        (100 * MIB, 16 * MIB, 6),
+        (5_000 * 16 * MIB, 16 * MIB, 5_000),
+        (100 * GIB, 21 * MIB, 4_876),
+    ],
+)
+def test_a_prefix_that_a_stream_follows_takes_at_most_half_of_the_part_numbers(
+    prefix: int, part_size: int, count: int
+) -> None:
+    plan = plan_prefix(prefix, part_size=16 * MIB, limits=LIMITS)
+    assert (plan.part_size, plan.count, plan.prefix_parts) == (part_size, count, count)
+    assert prefix - plan.size < part_size
 
 
 def test_the_ladder_holds_12_tib_with_no_tuning() -> None:

@@ -381,9 +381,10 @@ COLUMNS = {
     "idempotency_key priority not_before deadline",
     "blobferry_uploads": "job_id upload_id storage bucket endpoint key part_size state opened_at",
     "blobferry_parts": "part_number offset size etag checksum",
-    "blobferry_attempts": "job_id attempt worker started_at finished_at outcome error_code bytes_sent",
+    "blobferry_attempts": "job_id attempt worker started_at finished_at outcome error_code bytes_sent sent",
     "blobferry_path_locks": "bucket path job_id",
     "blobferry_tombstones": "id finished_at pruned_at",
+    "blobferry_capabilities": "store capability reason seen_at",
 }
 
 

@@ -13,6 +13,7 @@ from tests.doubles import FaultyStore, HookedStore, RecordingStore, When, Wrappe
 from tests.jobs.job_world import QUICK, PagedStore, StubbornStore, World, at, heartbeat_gives_up, on_each_database
 from tests.models.rows import ago
 from worker import drain
+from worker.driver.delete_tree import TRIES
 from worker.errors import PermissionDeniedError
 from worker.jobs.outcome import Finished, NotClaimed, Outcome
 from worker.stores.blob_values import Limits
@@ -164,7 +165,7 @@ def test_a_second_run_asks_only_for_what_is_left(batch: int, asked: list[list[st
 
 def test_a_store_that_is_away_in_the_middle_is_tried_again_later(world: Deleting) -> None:
     job_id = world.delete()
-    row = world.put_off(job_id, FaultyStore(world.memory, "delete_batch", fail_at=2))
+    row = world.put_off(job_id, FaultyStore(world.memory, "delete_batch", fail_at=2, times=TRIES))
     assert (row.state, row.phase, row.error_code) == ("retrying", "deleting", "store_unavailable")
     world.succeed(job_id)
     assert world.left() == []

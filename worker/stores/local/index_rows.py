@@ -29,7 +29,7 @@ class IndexRows:
         self.db.execute("INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?)", (_bytes(key), *_columns(blob)))
 
     def delete_blob(self, key: str) -> None:
-        self._delete("blobs WHERE key = ?", _bytes(key))
+        self._delete("DELETE FROM blobs WHERE key = ? RETURNING file", _bytes(key))
 
     def find_parts(self, key: str, upload_id: str, last: int = ALL_PARTS) -> tuple[Record, dict[int, Record]]:
         query = "SELECT * FROM parts WHERE upload_id = ? AND key = ? AND number <= ? ORDER BY number"
@@ -40,12 +40,12 @@ class IndexRows:
         return held.pop(0), held
 
     def put_part(self, key: str, upload_id: str, number: int, part: Record) -> None:
-        self._delete("parts WHERE upload_id = ? AND number = ?", upload_id, number)
+        self._delete("DELETE FROM parts WHERE upload_id = ? AND number = ? RETURNING file", upload_id, number)
         row = (upload_id, number, _bytes(key), *_columns(part))
         self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def end_upload(self, upload_id: str) -> None:
-        self._delete("parts WHERE upload_id = ?", upload_id)
+        self._delete("DELETE FROM parts WHERE upload_id = ? RETURNING file", upload_id)
 
     def list_uploads(self, prefix: str) -> list[UploadEntry]:
         first = _bytes(prefix)
@@ -64,9 +64,9 @@ class IndexRows:
 
         return page_of(entries_from, prefix, delimiter, token, limit)
 
-    def _delete(self, rows: str, *values: object) -> None:
-        found = self.db.execute(f"DELETE FROM {rows} RETURNING file", values)
-        self.dropped.update(name for (name,) in found if name)
+    def _delete(self, statement: str, *values: object) -> None:
+        """Execute a DELETE that returns the files of its rows."""
+        self.dropped.update(name for (name,) in self.db.execute(statement, values) if name)
 
 
 def _bytes(key: str) -> bytes:
