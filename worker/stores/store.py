@@ -169,16 +169,9 @@ class Store(Protocol):
         ...
 
     def copy_part(
-        self,
-        key: str,
-        upload_id: str,
-        part_number: int,
-        source_key: str,
-        offset: int,
-        size: int,
-        *,
+        self, key: str, upload_id: str, part_number: int, source_key: str, offset: int, size: int, *,
         source_if_match: str | None = None,
-    ) -> PartReceipt:
+    ) -> PartReceipt:  # fmt: skip
         """Make one part from a range of another blob, server-side. Safe to repeat, as ``upload_part``.
 
         Args:
@@ -201,15 +194,9 @@ class Store(Protocol):
         ...
 
     def complete_upload(
-        self,
-        key: str,
-        upload_id: str,
-        parts: Sequence[PartReceipt],
-        *,
-        checksum: str | None = None,
-        size: int | None = None,
-        condition: Condition | None = None,
-    ) -> PutReceipt:
+        self, key: str, upload_id: str, parts: Sequence[PartReceipt], *,
+        checksum: str | None = None, size: int | None = None, condition: Condition | None = None,
+    ) -> PutReceipt:  # fmt: skip
         """Join parts to a blob and make it visible, replacing the blob at the key.
 
         Args:
