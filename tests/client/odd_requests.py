@@ -117,6 +117,8 @@ GOOD: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     "content_type": st.sampled_from(["video/mp4", "a", None]),
     "dest_storage": st.sampled_from(["archive", None, "default", Choice.STORAGE]),
     "options": _OPTIONS | st.none(),
+    "after": st.sampled_from(["/a", "/ä ☃", None, Word("/w")]),
+    "limit": st.integers(1, 10_000) | st.none(),
     "storage": st.sampled_from(["default", "archive", Choice.STORAGE]),
     "idempotency_key": st.sampled_from(["video-7", "ä☃", "k" * 255, "%s'\"", None]) | st.integers().map(str),
     "priority": st.integers(0, 9) | st.just(Level.HIGH),
@@ -190,8 +192,8 @@ _ODD_MOMENTS: Final = st.one_of(
 #: What is odd in just the way in which such an argument may be.
 _PARTICULAR: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     **dict.fromkeys(("source", "dest"), _URLS),
-    **dict.fromkeys(("path", "source_path", "dest_path", "storage", "dest_storage", "content_type"), _WORDS),
-    **dict.fromkeys(("offset", "priority"), _NUMBERS),
+    **dict.fromkeys(("path", "source_path", "dest_path", "after", "storage", "dest_storage", "content_type"), _WORDS),
+    **dict.fromkeys(("offset", "limit", "priority"), _NUMBERS),
     **dict.fromkeys(("not_before", "deadline"), _TIMES | _ODD_MOMENTS),
     **dict.fromkeys(("labels", "metadata"), st.dictionaries(_WORDS, _WORDS | _NUMBERS, max_size=2)),
 }

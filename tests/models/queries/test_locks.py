@@ -545,8 +545,12 @@ def test_the_copies_of_a_path_are_found_by_an_index(postgres_database: Database)
     """Among any number of jobs: a claim asks this for each path of its job."""
     hold = Hold("bucket", "a", False, {"default": "/a"})
     statement = select(JobRow.id).where(locks._has_place(JobRow), locks._needs(hold, "default", "/a"))
+    jobs = "SELECT 'job-' || n, '/p/' || n, 'blob://default/s/' || n FROM generate_series(1, 3000) n"
     with postgres_database.begin() as session:
+        session.execute(text(f"INSERT INTO blobferry_jobs (id, path, source) {jobs}"))
+        session.execute(text("ANALYZE blobferry_jobs"))  # the planner goes by what it knows of the table
         session.execute(text("SET LOCAL enable_seqscan = off"))
         compiled = statement.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
         plan = "\n".join(session.scalars(text(f"EXPLAIN {compiled}")))
+    assert "Index Cond: (source = 'blob://default/a'" in plan, plan
     assert "ix_blobferry_jobs_copied" in plan, plan
