@@ -19,6 +19,7 @@ from tests.doubles import WrappedStore
 from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.stores.blob_values import Limits, UploadEntry
+from worker.stores.capabilities import Capability
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import Copying
@@ -83,7 +84,9 @@ class ProxiedPair:
         return near, far
 
     def _store(self, side: str, attempts: int) -> Store:
-        settings = {"read_timeout": self._read_timeout, "max_attempts": attempts, "limits": LIMITS}
+        # A probe would leave its blob where deletes are not permitted, and its requests would count among the faults.
+        settings: dict[str, Any] = {"read_timeout": self._read_timeout, "max_attempts": attempts, "limits": LIMITS}
+        settings["confirmed"] = list(Capability)
         store = s3_store(replace(self.service, endpoint=self.proxy.endpoint), self.buckets[side], **settings)
         return DatingStore(store) if self.service.access_key == "moto" else store
 
