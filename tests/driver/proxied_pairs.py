@@ -86,7 +86,7 @@ class ProxiedPair:
     def _store(self, side: str, attempts: int) -> Store:
         # A probe would leave its blob where deletes are not permitted, and its requests would count among the faults.
         settings: dict[str, Any] = {"read_timeout": self._read_timeout, "max_attempts": attempts, "limits": LIMITS}
-        settings["confirmed"] = list(Capability)
+        settings["confirmed"] = [Capability.COPY_OPTIONS, Capability.METADATA]
         store = s3_store(replace(self.service, endpoint=self.proxy.endpoint), self.buckets[side], **settings)
         return DatingStore(store) if self.service.access_key == "moto" else store
 
