@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alembic import op
-from sqlalchemy import TextClause, text
+from sqlalchemy import DDL, TextClause, text
 
 
 def create_live_index(
@@ -39,7 +39,8 @@ def replace_live_index(
         return
     create_live_index(f"{name}_new", table, columns, where=where, unique=unique)
     drop_live_index(name, table)
-    op.execute(f"ALTER INDEX {name}_new RENAME TO {name}")
+    names = {"new": f"{name}_new", "name": name}
+    op.execute(DDL("ALTER INDEX %(new)s RENAME TO %(name)s", context=names))  # type: ignore[no-untyped-call]
 
 
 def drop_live_index(name: str, table: str) -> None:

@@ -247,10 +247,10 @@ def test_a_closed_client_may_be_used_again(ferry: Client, site: Site) -> None:
 WRONG_MEANS: dict[str, list[str | None]] = {
     "BLOBFERRY_DATABASE_URL": [
         *(None, "", "nonsense", "mysql://u:s3cret@h/d", "postgresql://u:p@h:s3cret/d"),
-        *("postgresql+asyncpg://u:s3cret@h/d", "postgresql+pg8000://u:s3cret@h/d"),
+        *("postgresql+nothing://u:s3cret@h/d", "postgresql://u:s3cret@h/d?schema=a"),
     ],
     "BLOBFERRY_BROKER_URL": ["nonsense", "rdis://:s3cret@h", "redis://:s3cret/x@h"],
-    "BLOBFERRY_RESULT_BACKEND": ["nonsense", "rdis://:s3cret@h", "rpc://", "rediss://:s3cret@h"],
+    "BLOBFERRY_RESULT_BACKEND": ["nonsense", "rdis://:s3cret@h", "rpc://", "rediss://:s3cret@h?ssl_cert_reqs=maybe"],
 }
 
 
@@ -264,8 +264,7 @@ WRONG_MEANS: dict[str, list[str | None]] = {
 def test_a_wrong_variable_is_named_and_no_password_shown(variable: str, value: str | None, named: str) -> None:
     good = {"BLOBFERRY_DATABASE_URL": "sqlite://", "BLOBFERRY_BROKER_URL": "redis://127.0.0.1"}
     environment = {name: given for name, given in (good | {variable: value}).items() if given is not None}
-    driver = "pg8000" if "pg8000" in str(value) else ""
-    with pytest.raises(ConfigurationError, match=f"{named}.*{driver}") as caught:
+    with pytest.raises(ConfigurationError, match=named) as caught:
         Client.from_env(environment)
     assert "s3cret" not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
 

@@ -97,6 +97,7 @@ KNOWN: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
             "checksum of the whole compared": IGNORES,
             "checksum of the whole shown": "the store shows none",
             "unfinished uploads expire": "the bucket has no such rule",
+            "settings": "the store lacks something",
         },
     ),
 }

@@ -196,7 +196,7 @@ def test_a_source_that_cannot_be_read_fails_the_job_with_nothing_uploaded(
     source_of: Callable[[Path], Path], code: str, named: str, world: World
 ) -> None:
     job_id, store = world.submit(arguments={"source": source_of(world.file).as_uri()}), RecordingStore(world.memory)
-    assert named in world.fail(job_id, code, store)
+    assert named in world.fail(job_id, code, store, **AT_ONCE)
     assert store.calls == []
 
 

@@ -416,12 +416,17 @@ def test_any_keys_are_not_quite_any(path: Any) -> None:
     assert (caught.value.path, caught.value.keys) == (path, "any")
 
 
-@pytest.mark.parametrize("url", ["blob://cold/a%20b", "blob://cold/caf%C3%A9%2B%23%3F", "blob://cold/a+b%25"])
+@pytest.mark.parametrize("url", ["blob://cold/a%20b", "blob://cold/caf%C3%A9%2B%23%3F", "blob://cold/a%2Bb%25"])
 def test_a_blob_url_names_any_key_percent_encoded(url: str) -> None:
     given = {"path": "/a", "source": url}
     assert check_request("write_stream", given, keys="any").source_url == url
     with pytest.raises(InvalidPathError):
         check_request("write_stream", given)
+
+
+def test_a_blob_url_has_one_spelling_by_which_others_find_it() -> None:
+    given = {"path": "/a", "source": "blob://cold/a+b%7e%c3%a9"}
+    assert check_request("write_stream", given, keys="any").source_url == "blob://cold/a%2Bb~%C3%A9"
 
 
 @pytest.mark.parametrize("url", ["blob://cold/%FF", "blob://cold/a%0Ab", "blob://cold/a?b", "blob://cold/a/%2e%2E/b"])

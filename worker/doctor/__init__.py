@@ -54,11 +54,14 @@ def examine_storage(name: str, driver: Driver, kept: timedelta = timedelta(days=
             "a worker cannot use the memory store: its children share no memory. Use local or s3",
         )
     key, is_reached = driver.key(f"/.blobferry-doctor-{secrets.token_hex(8)}"), True
+    is_writable = True
     for finding in examine_store(driver.store, key, where):
         is_reached = is_reached and (finding.what, finding.state) != ("reachable", "broken")
+        is_writable = is_writable and (finding.what, finding.state) != ("writable", "broken")
         yield finding
     if is_reached:
         yield from examine_lifecycle(driver.store, key, where, kept)
+    if is_reached and is_writable:
         yield from examine_lacks(driver.store, key, where)
 
 
