@@ -14,6 +14,7 @@ from worker.errors import (
     NotSupportedError,
     PermissionDeniedError,
     PreconditionFailedError,
+    SlowDownError,
     StoreError,
     StoreUnavailableError,
     SupersededError,
@@ -116,6 +117,18 @@ def test_a_call_without_effect_is_repeated_while_readers_still_see_the_base(memo
     commitment = CommitOnce(FaultyStore(memory, "put", times=MAX_TRIES - 1))
     commitment.run()
     assert commitment.ended == (NEW, [0.5, 1.0])
+
+
+def test_a_store_that_asks_to_wait_is_left_to_a_later_run(memory: MemoryStore) -> None:
+    def slow_down() -> StoreError:
+        error = SlowDownError("busy")
+        error.retry_after = 30.0
+        return error
+
+    commitment = CommitOnce(FaultyStore(memory, "put", times=9, error=slow_down))
+    with pytest.raises(SlowDownError):
+        commitment.run()
+    assert commitment.slept == []
 
 
 REFUSALS = [PreconditionFailedError, NotSupportedError, InvalidStoreRequestError]

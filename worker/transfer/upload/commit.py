@@ -179,9 +179,11 @@ class _Commitment:
             if isinstance(error, PreconditionFailedError):  # another writer was here, and is gone again
                 error = WriteConflictError(f"{error}: although nothing has changed there")
         self.failures += 1
-        if self.failures == MAX_TRIES or not error.transient:
+        pause = PAUSE * 2 ** (self.failures - 1)
+        asks_to_wait = error.retry_after is not None and error.retry_after > pause  # longer than a slot should be held
+        if self.failures == MAX_TRIES or not error.transient or asks_to_wait:
             raise error
-        self.sleep(PAUSE * 2 ** (self.failures - 1))
+        self.sleep(pause)
 
 
 def was_committed(
