@@ -24,6 +24,7 @@ class Profile:
     source: str  #: of the facts
     parameters: Mapping[str, Any] = field(default_factory=dict)  #: that a user must set: nobody can find these out
     not_guaranteed: str = ""
+    checks_signatures: bool = True  #: False: a server that does would refuse the requests as they reach it
 
 
 NO_COMPARISON: Final = "that another writer's blob, written between the last look and a commit call, is not replaced"
@@ -100,12 +101,16 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "unquoted etags": Profile(
         lambda: [quirks.changing_etags(lambda etag: etag.strip('"'), lambda etag: f'"{etag.strip(chr(34))}"')],
         "https://github.com/xtream1101/s3-concat/pull/14, https://github.com/duckdb/duckdb-httpfs/pull/291",
+        checks_signatures=False,
     ),
     "etags of its own": Profile(
         lambda: [quirks.changing_etags(quirks.reversed_etag, quirks.reversed_etag)],
         "S3 API reference, “Object”: an ETag may be no MD5",
+        checks_signatures=False,
     ),
-    "forgetful copies": Profile(lambda: [quirks.forgetful_copies], "https://github.com/storj/edge/issues/44"),
+    "forgetful copies": Profile(
+        lambda: [quirks.forgetful_copies], "https://github.com/storj/edge/issues/44", checks_signatures=False
+    ),
     "error in 200": Profile(
         lambda: [quirks.once_each(lambda: refuse(200, "InternalError"), "copy", "complete_upload")],
         "https://github.com/apache/arrow-rs-object-store/issues/122",
@@ -115,16 +120,22 @@ PROFILES: Final[Mapping[str, Profile]] = {
         "a proxy that answers for the store; S3 API reference, “CompleteMultipartUpload”",
     ),
     "moved, 301": Profile(
-        lambda: [quirks.in_region("eu-west-1", 301, "PermanentRedirect")], "S3 user guide, “Request redirection”"
+        lambda: [quirks.in_region("eu-west-1", 301, "PermanentRedirect")],
+        "S3 user guide, “Request redirection”",
+        checks_signatures=False,
     ),
     "moved, 307": Profile(
-        lambda: [quirks.in_region("eu-west-1", 307, "TemporaryRedirect")], "S3 user guide, “Request redirection”"
+        lambda: [quirks.in_region("eu-west-1", 307, "TemporaryRedirect")],
+        "S3 user guide, “Request redirection”",
+        checks_signatures=False,
     ),
     "busy, 429": Profile(
         lambda: [quirks.every(7, lambda: refuse(429, "TooManyRequests"))], "RFC 6585, 429 of a rate limiter"
     ),
     "wrong clock": Profile(lambda: [quirks.dated(timedelta(minutes=7))], "S3 API reference, RequestTimeTooSkewed"),
-    "chunks as content": Profile(lambda: [quirks.chunked_as_content], "https://github.com/amd/gaia/pull/3029"),
+    "chunks as content": Profile(
+        lambda: [quirks.chunked_as_content], "https://github.com/amd/gaia/pull/3029", checks_signatures=False
+    ),
 }
 
 

@@ -174,7 +174,10 @@ class UnconditionalStore(WrappedStore):
 
 
 class HookedStore(WrappedStore):
-    """Calls ``before`` and ``after`` with the name of each verb: somebody else does something at that very moment."""
+    """Calls ``before`` and ``after`` with the name of each verb: somebody else does something at that very moment.
+
+    Not at a probe's: whether there is one depends on what the store was asked before.
+    """
 
     def __init__(self, store: Store, *, before: Hook = lambda verb: None, after: Hook = lambda verb: None) -> None:
         super().__init__(store)
@@ -182,6 +185,8 @@ class HookedStore(WrappedStore):
         self._after = after
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if args and ".probe" in str(args[0]):
+            return super()._do(name, args, keywords)
         self._before(name)
         answer = super()._do(name, args, keywords)
         self._after(name)

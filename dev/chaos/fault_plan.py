@@ -12,7 +12,11 @@ from dev.zoo import PROFILES
 BETWEEN_SCENES: Final = 1.6  #: seconds, on average
 BETWEEN_FAULTS: Final = 4.0  #: seconds, on average
 #: Profiles of the zoo without settings, that honour conditions: else a late request may replace what came since.
-STORES: Final = [name for name, profile in PROFILES.items() if not (profile.parameters or profile.not_guaranteed)]
+STORES: Final = [
+    name
+    for name, profile in PROFILES.items()
+    if profile.checks_signatures and not (profile.parameters or profile.not_guaranteed)
+]
 QUIET_AT_FIRST: Final = 5.0  #: seconds without a fault, so that something runs
 
 

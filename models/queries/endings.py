@@ -73,6 +73,7 @@ def _finish(
     **values: Any,
 ) -> None:
     code, message = described(error) if error else (None, None)
+    certain = _is_certain(session, job, error)
     update_owned(
         session,
         job.id,
@@ -87,12 +88,21 @@ def _finish(
         **values,
     )
     close_attempt(session, job.id, job.attempt, outcome=outcome, error=error)
-    # Abort at once only if nothing can become visible any more: after a TransferError (we looked), or a StoreError
-    # before the point of no return. Any other error may hide a completion that succeeds later.
-    is_answer = isinstance(error, StoreError) and job.phase not in PAST_POINT_OF_NO_RETURN
-    certain = error is None or is_answer or isinstance(error, TransferError)
     give_up_uploads(session, job.id, failed_upload_seconds=failed_upload_seconds, certain=certain)
     drop_locks(session, job.id)
+
+
+def _is_certain(session: Session, job: JobRow, error: BlobferryError | None) -> bool:
+    """Whether nothing can become visible any more: after a TransferError we looked.
+
+    After a StoreError it cannot before the point of no return. Any other error may hide a completion that succeeds
+    later.
+    """
+    if isinstance(error, StoreError):
+        # As it is in SQL: the run may have passed the point of no return, or taken it back, since its claim.
+        phase = session.scalar(select(JobRow.phase).where(JobRow.id == job.id))
+        return phase not in PAST_POINT_OF_NO_RETURN
+    return error is None or isinstance(error, TransferError)
 
 
 def poll_again(session: Session, job: JobRow, verify_seconds: float) -> bool:

@@ -540,6 +540,18 @@ def test_what_was_sent_is_found_by_another_name_of_the_store(before: Callable[[W
     assert (recording.sent(), world.job_row(job_id).restarts) == ([], 0)
 
 
+@pytest.mark.parametrize("before", [sent_and_not_completed, sent_and_not_seen])
+def test_what_another_writer_has_replaced_is_not_sent_again_by_another_name(
+    before: Callable[[World], str], world: World
+) -> None:
+    job_id = before(world)
+    for upload in unfinished(world.memory):
+        world.memory.abort_upload(KEY, upload)
+    world.memory.put(KEY, b"theirs")
+    world.fail(job_id, "superseded", by_another_name(world.memory))
+    assert blob(world.memory, KEY) == b"theirs"
+
+
 @pytest.mark.parametrize("before", [World.half_sent, sent_and_not_completed, sent_and_not_seen])
 def test_an_upload_that_the_present_endpoint_does_not_have_is_begun_again_from_the_source(
     before: Callable[[World], str], world: World

@@ -93,7 +93,11 @@ def test_a_store_without_acls_is_asked_once(server: ScriptedServer, caplog: pyte
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("answer", [refusal(403, "AccessDenied"), Answer(500, b"<html>a crash")], ids=["403", "500"])
+@pytest.mark.parametrize(
+    "answer",
+    [refusal(403, "AccessDenied"), refusal(400, "InvalidRequest"), Answer(500, b"<html>a crash")],
+    ids=["403", "400", "500"],
+)
 def test_an_acl_that_cannot_be_read_is_the_default_and_the_log_says_so(
     answer: Answer, server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:

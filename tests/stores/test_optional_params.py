@@ -8,7 +8,7 @@ import pytest
 
 from tests.stores.scripted_server import Answer, ScriptedServer, refusal
 from worker.errors import InvalidStoreRequestError, NotSupportedError, StoreError
-from worker.stores.blob_values import BlobOptions, PartReceipt
+from worker.stores.blob_values import BlobOptions, Condition, PartReceipt
 from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.s3.s3_store import S3Store
 
@@ -104,12 +104,31 @@ def test_if_only_none_of_them_is_accepted_all_are_left_out(server: ScriptedServe
 
 def test_a_refusal_about_something_else_is_raised_and_not_looked_into_again(server: ScriptedServer) -> None:
     store = server.store()
-    server.script(refusal(400, "InvalidStorageClass"))
+    server.script(refusal(400, "InvalidRequest"))
     for _ in range(2):
-        with pytest.raises(InvalidStoreRequestError, match="InvalidStorageClass"):
+        with pytest.raises(InvalidStoreRequestError, match="InvalidRequest"):
             store.put("k", b"x", checksum=CRC)
     assert len(server.requests) == 3  # with it, without it; then only with it
     assert store.capabilities.missing == frozenset()
+
+
+@pytest.mark.parametrize("code", ["InvalidStorageClass", "InvalidTag", "KMS.DisabledException"])
+def test_a_refused_value_says_nothing_about_its_parameter(server: ScriptedServer, code: str) -> None:
+    store = server.store()
+    server.script(refusal(400, code))
+    with pytest.raises(InvalidStoreRequestError, match=code):
+        store.put("k", b"x", checksum=CRC, options=TAGGED)
+    assert (len(server.requests), store.capabilities.missing) == (1, frozenset())
+
+
+def test_a_refused_condition_does_not_hide_a_refused_parameter(server: ScriptedServer) -> None:
+    store = server.store()
+    server.script(refusal(501, "NotImplemented"))
+    with pytest.raises(NotSupportedError):
+        store.put("k", b"x", checksum=CRC, condition=Condition(if_none_match=True))
+    server.script(refusal(501, "NotImplemented"), Answer(headers=ETAG))
+    assert store.put("k", b"x", checksum=CRC).etag
+    assert store.capabilities.missing == {Capability.CHECKSUM}
 
 
 @pytest.mark.parametrize("status", [403, 404, 412, 500, 503])
@@ -140,6 +159,15 @@ def test_batches_whose_etags_are_refused_go_without_them(server: ScriptedServer)
     assert store.delete_batch(["a", "b"], etags={"a": '"1"', "b": '"2"'}) == []
     assert [b"<ETag>" in request.body for request in server.requests] == [True, False]
     assert store.capabilities.missing == {Capability.BATCH_DELETE_IF_MATCH}
+
+
+def test_keys_whose_etags_are_refused_even_alone_go_without_them(server: ScriptedServer) -> None:
+    store = server.store()
+    refused = refusal(501, "NotImplemented")
+    server.script(refused, refused, refused, Answer(204))
+    assert store.delete_batch(["a"], etags={"a": '"1"'}) == []
+    assert ["if-match" in request.headers for request in server.requests[2:]] == [True, False]
+    assert store.capabilities.missing == {Capability.BATCH_DELETE, Capability.DELETE_IF_MATCH}
 
 
 def test_a_store_that_does_not_list_uploads_is_asked_once(server: ScriptedServer) -> None:

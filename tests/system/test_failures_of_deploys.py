@@ -105,7 +105,8 @@ def test_sigterm_ends_a_worker_whose_broker_has_never_answered(stack: Stack, bro
             environment={**deaf.environment(), "PYTHONPATH": str(CHECKOUT)},
         )
         with running(Service(processes=(process,))) as worker:
-            assert told_to_end(worker, signal.SIGTERM, within=20) == 0
+            # Before its handlers are in place, the signal's own effect ends it.
+            assert told_to_end(worker, signal.SIGTERM, within=20) in {0, -signal.SIGTERM}
 
 
 @pytest.mark.parametrize("how", ["SIGQUIT", pytest.param("SIGKILL after SIGTERM", marks=pytest.mark.long)])

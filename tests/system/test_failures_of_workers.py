@@ -12,6 +12,8 @@ What may fail around a job, row by row, and the tests that show with real proces
     SIGTERM of a deploy
         test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowledged
         test_a_rolling_restart_of_two_workers_under_load_costs_no_job_a_lease
+        test_sigterm_ends_a_worker_in_ten_seconds_whatever_falls_silent
+        test_sigterm_ends_a_worker_whose_broker_has_never_answered
     SIGQUIT, or SIGKILL before the drain is over
         test_a_worker_that_is_not_given_the_time_to_drain_loses_nothing
     poison job

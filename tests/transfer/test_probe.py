@@ -61,6 +61,21 @@ def test_a_probe_that_fails_decides_nothing(memory: MemoryStore) -> None:
     assert not memory.capabilities.is_known(Capability.METADATA)
 
 
+@pytest.mark.parametrize("capability", PROBED[:7])
+def test_a_refusal_about_something_else_decides_nothing(memory: MemoryStore, capability: Capability) -> None:
+    refused = {"put", "complete_upload", "copy", "delete_batch"}
+    store = FaultyStore(memory, *refused, error=lambda: NotSupportedError("no tags"), times=100)
+    with pytest.raises(NotSupportedError, match="no tags"):
+        holds(store, capability, "key")
+    assert not memory.capabilities.is_known(capability)
+
+
+def test_the_key_of_a_probe_is_not_longer_than_a_store_takes(memory: MemoryStore) -> None:
+    store = RecordingStore(memory)
+    assert holds(store, Capability.METADATA, "ü" * 512)
+    assert all(len(str(argument).encode()) <= 1024 for call in store.calls for argument in call.args[:1])
+
+
 def test_a_probe_whose_blob_cannot_be_removed_still_decides(
     memory: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,7 @@ from worker.errors import (
 )
 from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
 from worker.stores.capabilities import Capability
+from worker.stores.checksums import Digests
 from worker.stores.store import Store
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,15 @@ PAUSE: Final = 0.1  #: seconds before the second try, doubling
 _REFUSALS: Final = (PreconditionFailedError, NotSupportedError, InvalidStoreRequestError)
 _BYTES: Final = b"blobferry probe"
 _OPTIONS: Final = BlobOptions(metadata={"blobferry-probe": "kept"})
+_ABSENT: Final = Condition(if_none_match=True)
 _OTHER: Final = BlobOptions(metadata={"blobferry-probe": "changed"})
 
 
 def holds(store: Store, capability: Capability, key: str) -> bool:
-    """Whether the store has the capability; probed beside ``key`` unless that is known. Raises StoreError."""
+    """Whether the store has the capability; probed beside ``key`` unless that is known.
+
+    Raises StoreError if that cannot be found out; nothing is decided then.
+    """
     capabilities = store.capabilities
     if not capabilities.is_known(capability):
         with _probe_key(store, key) as probe:
@@ -51,7 +56,7 @@ def holds(store: Store, capability: Capability, key: str) -> bool:
 @contextmanager
 def _probe_key(store: Store, key: str) -> Iterator[str]:
     """A key of our own; its blob is removed in the end."""
-    probe = f"{key[:900]}.{uuid4().hex}.probe"
+    probe = f"{key.encode()[:900].decode(errors='ignore')}.{uuid4().hex}.probe"  # S3 counts bytes
     try:
         yield probe
     finally:
@@ -84,7 +89,9 @@ def _committed(store: Store, work: Callable[[], PutReceipt]) -> None:
 
 
 def _put(store: Store, key: str, condition: Condition | None = None) -> None:
-    _committed(store, lambda: store.put(key, _BYTES, condition=condition, options=_OPTIONS))
+    name = store.checksum.upper()  # a bucket with object lock takes no put without one
+    checksum = None if name == "NONE" else Digests(name).update(_BYTES).checksum(name)
+    _committed(store, lambda: store.put(key, _BYTES, checksum=checksum, condition=condition, options=_OPTIONS))
 
 
 def _complete(store: Store, key: str, condition: Condition | None = None) -> None:
@@ -104,51 +111,41 @@ def _etag(store: Store, key: str) -> str:
     return store.head(key).etag
 
 
-def _refused(work: Callable[[], object]) -> str | None:
+def _refused(conditional: Callable[[], object], unconditional: Callable[[], object]) -> str | None:
+    """How the store refuses a condition that holds. Raises the refusal if it is about something else."""
     try:
-        work()
+        conditional()
     except _REFUSALS as error:
+        unconditional()
         return f"a condition that holds is refused: {error}"
     return None
 
 
-def _put_if_match(store: Store, key: str) -> str | None:
-    condition = Condition(if_match=_etag(store, key))
-    return _refused(lambda: _put(store, key, condition))
+def _put_on(store: Store, key: str, condition: Condition) -> str | None:
+    return _refused(lambda: _put(store, key, condition), lambda: _put(store, key))
 
 
-def _put_if_none_match(store: Store, key: str) -> str | None:
-    return _refused(lambda: _put(store, key, Condition(if_none_match=True)))
+def _complete_on(store: Store, key: str, condition: Condition) -> str | None:
+    return _refused(lambda: _complete(store, key, condition), lambda: _complete(store, key))
 
 
-def _complete_if_match(store: Store, key: str) -> str | None:
-    condition = Condition(if_match=_etag(store, key))
-    return _refused(lambda: _complete(store, key, condition))
-
-
-def _complete_if_none_match(store: Store, key: str) -> str | None:
-    return _refused(lambda: _complete(store, key, Condition(if_none_match=True)))
-
-
-def _copy_if_match(store: Store, key: str) -> str | None:
-    return _refused_copy(store, key, lambda target: Condition(if_match=_etag(store, target)))
-
-
-def _copy_if_none_match(store: Store, key: str) -> str | None:
-    return _refused_copy(store, key, lambda target: Condition(if_none_match=True))
-
-
-def _refused_copy(store: Store, key: str, condition_of: Callable[[str], Condition]) -> str | None:
+def _copy_on(store: Store, key: str, condition_of: Callable[[str], Condition]) -> str | None:
     _put(store, key)
     with _probe_key(store, key) as target:
         condition = condition_of(target)
-        copy = partial(store.copy, key, target, condition=condition, options=_OTHER)
-        return _refused(lambda: _committed(store, copy))
+
+        def copy(condition: Condition | None = None) -> None:
+            _committed(store, lambda: store.copy(key, target, condition=condition, options=_OTHER))
+
+        return _refused(lambda: copy(condition), copy)
 
 
 def _delete_if_match(store: Store, key: str) -> str | None:
     etag = _etag(store, key)
-    return _refused(lambda: _patiently(lambda: store.delete_batch([key], if_match=etag)))
+    return _refused(
+        lambda: _patiently(lambda: store.delete_batch([key], if_match=etag)),
+        lambda: _patiently(lambda: store.delete_batch([key])),
+    )
 
 
 def _keeps_metadata(store: Store, key: str) -> str | None:
@@ -165,12 +162,14 @@ def _copies_options(store: Store, key: str) -> str | None:
 
 
 _PROBES: Final[Mapping[Capability, Callable[[Store, str], str | None]]] = {
-    Capability.PUT_IF_MATCH: _put_if_match,
-    Capability.PUT_IF_NONE_MATCH: _put_if_none_match,
-    Capability.COPY_IF_MATCH: _copy_if_match,
-    Capability.COPY_IF_NONE_MATCH: _copy_if_none_match,
-    Capability.COMPLETE_IF_MATCH: _complete_if_match,
-    Capability.COMPLETE_IF_NONE_MATCH: _complete_if_none_match,
+    Capability.PUT_IF_MATCH: lambda store, key: _put_on(store, key, Condition(if_match=_etag(store, key))),
+    Capability.PUT_IF_NONE_MATCH: lambda store, key: _put_on(store, key, _ABSENT),
+    Capability.COPY_IF_MATCH: lambda store, key: _copy_on(
+        store, key, lambda target: Condition(if_match=_etag(store, target))
+    ),
+    Capability.COPY_IF_NONE_MATCH: lambda store, key: _copy_on(store, key, lambda target: _ABSENT),
+    Capability.COMPLETE_IF_MATCH: lambda store, key: _complete_on(store, key, Condition(if_match=_etag(store, key))),
+    Capability.COMPLETE_IF_NONE_MATCH: lambda store, key: _complete_on(store, key, _ABSENT),
     Capability.DELETE_IF_MATCH: _delete_if_match,
     Capability.METADATA: _keeps_metadata,
     Capability.COPY_OPTIONS: _copies_options,

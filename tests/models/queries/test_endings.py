@@ -65,6 +65,16 @@ def test_a_failed_job_gives_its_upload_up_at_once_or_later(rows: Rows, keep: flo
     assert rows.outcomes(job.id) == ["failed"]
 
 
+def test_a_refusal_after_the_point_of_no_return_leaves_the_upload_for_a_second_look(rows: Rows) -> None:
+    """The row that a run holds is the one of its claim; what it did since is in SQL."""
+    job = rows.claim(rows.submit())
+    rows.add_upload(job.id, state="completing")
+    assert rows.begin_completing(job, base_etag=None)
+    rows.fail_job(job, StoreUnavailableError("late"))
+    (upload,) = rows.uploads(job.id)
+    assert upload.recheck_at is not None
+
+
 def test_a_cancelled_job_gives_its_upload_up_at_once(rows: Rows) -> None:
     job = rows.claim(rows.submit())
     rows.add_upload(job.id)

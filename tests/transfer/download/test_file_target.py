@@ -5,7 +5,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,17 @@ def test_another_file_in_the_place_of_the_published_one_is_left_alone(others: by
     with pytest.raises(SupersededError):
         world.run()
     assert world.seen() == others
+
+
+def test_another_file_in_the_place_of_one_published_by_another_host_is_left_alone(world: World) -> None:
+    die_before(world, "sync")
+    world.path.unlink()
+    world.path.write_bytes(OTHERS)
+    assert world.checkpoint.upload is not None
+    world.checkpoint.upload = replace(world.checkpoint.upload, is_elsewhere=True)
+    with pytest.raises(SupersededError):
+        world.run()
+    assert world.seen() == OTHERS
 
 
 def test_a_symlink_in_the_place_of_the_published_file_is_not_followed(world: World, tmp_path: Path) -> None:

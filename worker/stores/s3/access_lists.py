@@ -54,12 +54,13 @@ class AccessLists:
             return {}
         try:
             return granted(self._read(key))
-        except (NotSupportedError, InvalidStoreRequestError) as error:
+        except NotSupportedError as error:
             self._bucket.capabilities.miss(Capability.ACL, reason=str(error))
         except KeyNotFoundError:  # a store's way to say that there is none; a vanished blob fails the copy itself
             pass
         except StoreError as error:
-            if not isinstance(error, PermissionDeniedError) and code_of(error) != _CRASHED:
+            is_about_this_blob = isinstance(error, (PermissionDeniedError, InvalidStoreRequestError))
+            if not is_about_this_blob and code_of(error) != _CRASHED:
                 raise
             self._warn(error)
         return {}

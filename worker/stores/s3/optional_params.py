@@ -14,6 +14,20 @@ Send = Callable[[Params], Answer]
 
 #: HTTP 400, 405, 411 and 501, as far as their code says nothing else. Such a request had no effect.
 _MAY_BE_ABOUT_A_PARAMETER: Final = (NotSupportedError, InvalidStoreRequestError)
+#: These say that a value is wrong, so the store knows the parameter. Source: S3 API reference, "Error responses".
+_ABOUT_A_VALUE: Final = frozenset(
+    {
+        "EncryptionTypeMismatch",
+        "EntityTooLarge",
+        "InvalidBucketName",
+        "InvalidLocationConstraint",
+        "InvalidStorageClass",
+        "InvalidTag",
+        "KeyTooLongError",
+        "MaxMessageLengthExceeded",
+        "MetadataTooLarge",
+    }
+)
 
 
 class OptionalParams:
@@ -21,27 +35,38 @@ class OptionalParams:
 
     def __init__(self, capabilities: Capabilities) -> None:
         self._capabilities = capabilities
-        self._about_others: set[tuple[str, str]] = (
-            set()
-        )  #: refusals that no parameter of ours explains: verb, S3's code
+        #: Refusals that no parameter of ours explains: verb, S3's code, has a condition, what was offered.
+        self._about_others: set[tuple[str, str, bool, frozenset[Capability]]] = set()
 
-    def send(self, verb: str, send: Send[Answer], optional: Mapping[Capability, Params]) -> Answer:
+    def send(
+        self,
+        verb: str,
+        send: Send[Answer],
+        optional: Mapping[Capability, Params],
+        *,
+        is_conditional: bool = False,
+    ) -> Answer:
         """Send a request with those of the optional parameters that the store is not known to lack.
 
         If it is refused, and is accepted without some of them, the store lacks these from now on. Every attempt is one
         on the wire of its own. Raises the first refusal if no other attempt is accepted or refused for another reason.
+        ``is_conditional``: the request has a condition, which may be what is refused.
         """
         offered = {name: params for name, params in optional.items() if params and self._capabilities.has(name)}
         try:
             return send(_merged(offered))
         except _MAY_BE_ABOUT_A_PARAMETER as refusal:
-            if not offered or (verb, code_of(refusal)) in self._about_others:
+            kind = (verb, code_of(refusal), is_conditional, frozenset(offered))
+            if not offered or _is_about_a_value(refusal) or kind in self._about_others:
                 raise
-            return self._send_without(verb, send, offered, refusal)
+            try:
+                return self._send_without(send, offered, refusal)
+            except _MAY_BE_ABOUT_A_PARAMETER as last:
+                if last is refusal:
+                    self._about_others.add(kind)
+                raise
 
-    def _send_without(
-        self, verb: str, send: Send[Answer], offered: Mapping[Capability, Params], refusal: StoreError
-    ) -> Answer:
+    def _send_without(self, send: Send[Answer], offered: Mapping[Capability, Params], refusal: StoreError) -> Answer:
         for suspects in _suspects(offered):
             try:
                 answer = send(_merged({name: params for name, params in offered.items() if name not in suspects}))
@@ -52,8 +77,11 @@ class OptionalParams:
                 raise  # that one was about these; what it says now is about the rest, such as a condition
             self._capabilities.miss(*suspects, reason=str(refusal))
             return answer
-        self._about_others.add((verb, code_of(refusal)))
         raise refusal
+
+
+def _is_about_a_value(refusal: StoreError) -> bool:
+    return code_of(refusal) in _ABOUT_A_VALUE or code_of(refusal).startswith("KMS.")
 
 
 def _suspects(offered: Mapping[Capability, Params]) -> Iterator[tuple[Capability, ...]]:

@@ -90,12 +90,19 @@ class S3Deletes:
             Capability.BATCH_DELETE_IF_MATCH
         )
         try:
-            self._delete(key, etag if is_conditional else None)
+            self._delete_if(key, etag) if is_conditional and etag else self._delete(key, None)
         except StoreError as error:
             if error.transient:
                 raise
             return DeleteFailure(key, code_of(error) or error.code, str(error))
         return None
+
+    def _delete_if(self, key: str, etag: str) -> None:
+        try:
+            self._delete(key, etag)
+        except (NotSupportedError, InvalidStoreRequestError) as refusal:
+            self._delete(key, None)  # raises if it is not the condition that is refused
+            self._bucket.capabilities.miss(Capability.DELETE_IF_MATCH, reason=str(refusal))
 
     def _delete(self, key: str, if_match: str | None) -> None:
         # No ``condition`` for s3_errors: NoSuchKey means that the key is already gone, not that If-Match failed.

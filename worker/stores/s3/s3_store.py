@@ -128,7 +128,7 @@ class S3Store:
 
         optional = {Capability.CHECKSUM: checksum_params(checksum), Capability.TAGGING: tag_params(options)}
         with acl_refusals(bool(options and options.acl)):
-            return put_receipt(self._bucket.optional.send("put", send, optional))
+            return put_receipt(self._bucket.optional.send("put", send, optional, is_conditional=condition is not None))
 
     def get(self, key: str, offset: int = 0, size: int | None = None, *, if_match: str | None = None) -> S3Reader:
         byte_range = (
@@ -200,7 +200,7 @@ class S3Store:
             return answer
 
         with acl_refusals(bool(options.acl)):
-            answer = self._bucket.optional.send("copy", send, optional)
+            answer = self._bucket.optional.send("copy", send, optional, is_conditional=condition is not None)
         return put_receipt(answer | answer.get("CopyObjectResult", {}))
 
     # --- many keys ---------------------------------------------------------------------------------------------------

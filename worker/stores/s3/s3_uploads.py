@@ -145,7 +145,9 @@ class S3Uploads:
                 whole_blob_params(algorithm, checksum) | _parts_params(parts, algorithm) if algorithm else {}
             ),
         }
-        return put_receipt(self._bucket.optional.send("complete_upload", send, optional))
+        is_conditional = condition is not None
+        answer = self._bucket.optional.send("complete_upload", send, optional, is_conditional=is_conditional)
+        return put_receipt(answer)
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         with s3_errors("abort the upload to", bucket=self._bucket.name, key=key, upload_id=upload_id):

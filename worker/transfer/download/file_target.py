@@ -61,6 +61,9 @@ class FileTarget:
         if upload.is_elsewhere and self._sees(upload):
             self.checkpoint.found_here(self.destination.key)
             return self.checkpoint.load()
+        now = self.destination.look()
+        if upload.state == UploadState.COMPLETING and not now.is_absent and now.etag != upload.base.etag:
+            raise self._superseded()  # the file may have been ours, and a reader has replaced it
         self.checkpoint.abandon(gone=False)
         return None
 

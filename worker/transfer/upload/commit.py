@@ -128,6 +128,7 @@ class _Commitment:
                 return self._try(base)
             except StoreError as error:
                 self._judge(error)
+                lacks_condition = self._lacks_condition(base, error)  # before the look: a probe takes seconds
                 try:
                     committed = was_committed(
                         self.store, self.key, base=base, expected=self.expected, by_bytes=self.is_ambiguous
@@ -140,7 +141,8 @@ class _Commitment:
                 if committed:
                     logger.info("commit call failed but had taken effect", extra={"key": self.key, "error": error.code})
                     return committed
-                self._prepare_next(base, error)
+                if not lacks_condition:
+                    self._prepare_next(error)
 
     def _try(self, base: VisibleVersion) -> PutReceipt:
         capability = self._capability(base)
@@ -170,14 +172,16 @@ class _Commitment:
         self.replaced += 1
         return self.is_last_writer and isinstance(error, NO_EFFECT) and self.replaced < MAX_REPLACED
 
-    def _prepare_next(self, base: VisibleVersion, error: StoreError) -> None:
-        """Return if the call is to be made again, since readers still see ``base``. Raises the error otherwise."""
+    def _lacks_condition(self, base: VisibleVersion, error: StoreError) -> bool:
+        """Whether the store turns out not to have the condition that it has refused."""
         capability = self._capability(base)
-        if isinstance(error, ABOUT_CONDITION) and self.store.capabilities.has(capability):
-            if not holds(self.store, capability, self.key):
-                return
-            if isinstance(error, PreconditionFailedError):  # another writer was here, and is gone again
-                error = WriteConflictError(f"{error}: although nothing has changed there")
+        may_lack = isinstance(error, ABOUT_CONDITION) and self.store.capabilities.has(capability)
+        return may_lack and not holds(self.store, capability, self.key)
+
+    def _prepare_next(self, error: StoreError) -> None:
+        """Return if the call is to be made again, since readers still see the base. Raises the error otherwise."""
+        if isinstance(error, PreconditionFailedError):  # another writer was here, and is gone again
+            error = WriteConflictError(f"{error}: although nothing has changed there")
         self.failures += 1
         pause = PAUSE * 2 ** (self.failures - 1)
         asks_to_wait = error.retry_after is not None and error.retry_after > pause  # longer than a slot should be held
