@@ -28,6 +28,7 @@ class Profile:
 
 
 NO_COMPARISON: Final = "that another writer's blob, written between the last look and a commit call, is not replaced"
+LOST_UPLOADS: Final = "that an upload is aborted whose id was lost in a crash: a lifecycle rule has to"
 
 PROFILES: Final[Mapping[str, Profile]] = {
     "r2": Profile(
@@ -92,11 +93,12 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "no listing of uploads": Profile(
         lambda: [quirks.without_operations(501, "NotImplemented", "list_uploads")],
         "https://docs.openstack.org/swift/latest/s3_compat.html",
-        not_guaranteed="that an upload is aborted whose id was lost in a crash: a lifecycle rule has to",
+        not_guaranteed=LOST_UPLOADS,
     ),
     "bare listings": Profile(
         lambda: [quirks.listing_without("Owner", "LastModified", "Initiated", "StorageClass")],
         "https://github.com/minio/minio-java/issues/920, https://github.com/wso2/api-manager/issues/2502",
+        not_guaranteed=LOST_UPLOADS,
     ),
     "unquoted etags": Profile(
         lambda: [quirks.changing_etags(lambda etag: etag.strip('"'), lambda etag: f'"{etag.strip(chr(34))}"')],
