@@ -110,15 +110,15 @@ class ServiceProcess:
             raise ServiceError(f"{self.name} is not running")
         return self._process.pid
 
-    def start(self) -> None:
-        """Start it, without waiting."""
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it, without waiting. ``environment``: variables of this start alone, on top of its own."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_VARIABLES)}
         with self._log.open("ab") as log:
             try:
                 self._process = subprocess.Popen(
                     self._command,
                     cwd=self._log.parent,
-                    env=inherited | {"PYTHONUNBUFFERED": "1"} | dict(self._environment),
+                    env=inherited | {"PYTHONUNBUFFERED": "1"} | dict(self._environment) | dict(environment or {}),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

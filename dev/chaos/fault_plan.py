@@ -37,6 +37,7 @@ FAULTS: Final[Sequence[FaultKind]] = (
     FaultKind("kill worker", _WORKERS, 3, (0, 6)),
     FaultKind("kill parent", _WORKERS, 2, (1, 6)),
     FaultKind("drain worker", _WORKERS, 3, (0, 4)),
+    FaultKind("take mount", _WORKERS, 2, (8, 15)),
     FaultKind("stop child", _WORKERS, 3, (7, 14)),
     FaultKind("stop worker", _WORKERS, 2, (7, 14)),
     FaultKind("stop worker in a delete", _WORKERS, 2, (7, 14)),

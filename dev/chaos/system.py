@@ -71,10 +71,10 @@ class System:
         """A planned value with the URLs of this run in it."""
         return value.format(files=self.stack.incoming, site=self.site) if isinstance(value, str) else value
 
-    def start_worker(self, name: str) -> None:
-        """Start a worker that has ended, without waiting for it."""
+    def start_worker(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start a worker that has ended, without waiting for it, with other settings for this once."""
         (process,) = self.workers[name].processes
-        process.start()
+        process.start(environment)
         self.groups.add(process.pid)
 
     def children(self, name: str) -> Sequence[psutil.Process]:

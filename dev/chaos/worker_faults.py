@@ -49,6 +49,18 @@ def drain_worker(means: Means) -> Harm:
         means.system.start_worker(means.target)
 
 
+def take_mount(means: Means) -> Harm:
+    """The worker comes back without the directory of files, as where a mount has failed, and later with it again."""
+    if means.system.is_up(means.target):
+        yield {child.pid for child in means.system.children(means.target)}
+        worker = means.system.workers[means.target]
+        worker.stop()
+        means.system.start_worker(means.target, {"BLOBFERRY_SOURCES__FILE_ROOTS": "[]"})
+        means.last()
+        worker.stop()
+        means.system.start_worker(means.target)
+
+
 def stop_child(means: Means) -> Harm:
     """A process that runs jobs stands still past its lease, and then goes on as if nothing had been."""
     children = means.system.children(means.target)
@@ -93,6 +105,7 @@ WORKER_HARMS: Final[Mapping[str, DoHarm]] = {
     "kill worker": kill_worker,
     "kill parent": kill_parent,
     "drain worker": drain_worker,
+    "take mount": take_mount,
     "stop child": stop_child,
     "stop worker": stop_worker,
     "stop worker in a delete": stop_worker_in_a_delete,
