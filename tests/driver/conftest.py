@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from dev.services import S3Service, create_bucket, moto, swift
+from dev.services import S3Service, create_bucket, swift
 from tests.doubles import BytesSource, HookedStore, RecordingStore
 from tests.driver.blobs_and_readers import MakeDriver, Once, ReaderOf, Reading, file_source
 from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
 from tests.driver.unsupported import UNSUPPORTED
 from tests.faults import refusing
-from tests.s3_stores import s3_store
+from tests.s3_stores import moto_of_the_zoo, s3_store
 from worker.driver import Driver
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
@@ -50,7 +50,7 @@ def running(start: Callable[..., AbstractContextManager[S3Service]]) -> Callable
     return service
 
 
-moto_service, swift_service = running(moto), running(swift)
+moto_service, swift_service = running(moto_of_the_zoo), running(swift)
 
 
 @pytest.fixture

@@ -386,8 +386,12 @@ def test_a_source_replaced_between_copied_ranges_is_an_error_and_both_stay(
 
 
 @large_and_small
-@pytest.mark.every_run_on("swift")
-def test_a_source_replaced_before_its_delete_is_an_error_and_stays(replace_source: ReplaceSource, size: int) -> None:
+@pytest.mark.every_run_on("moto")
+def test_a_source_replaced_before_its_delete_is_an_error_and_stays(
+    replace_source: ReplaceSource, size: int, kind: str
+) -> None:
+    if kind == "swift":
+        pytest.skip("compares with an ETag that it does not show, as is known from the first refusal on")
     assert replace_source(size, "delete_batch") == data(size, seed=1)
 
 

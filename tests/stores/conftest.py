@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
-from dev.services import S3Service, create_bucket, moto, swift
-from tests.s3_stores import s3_store
+from dev.services import S3Service, create_bucket, swift
+from tests.s3_stores import moto_of_the_zoo, s3_store
 from tests.stores.contract import DEVIATIONS, Deviates
 from tests.stores.scripted_server import ScriptedServer
 from worker.stores.local import LocalStore
@@ -28,7 +28,7 @@ _numbers = count(1)
 
 @pytest.fixture(scope="session")
 def moto_service() -> Iterator[S3Service]:
-    with moto() as service:
+    with moto_of_the_zoo() as service:
         create_bucket(service, BUCKET)
         yield service
 
