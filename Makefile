@@ -57,12 +57,12 @@ migration: $(INSTALLED)  ## write the migration that brings the database to the 
 	@test -n "$(m)" || { echo 'say what changes: make migration m="add a column"' >&2; exit 2; }
 	@$(SCRATCH_DATABASE) $(BIN)/alembic upgrade head && $(BIN)/alembic revision --autogenerate -m "$(m)"
 
-lock: .venv  ## write the requirements files anew, changing no more than needed; ARGS=--upgrade takes the newest
+lock: .venv  ## write the requirements files with their hashes anew, changing no more than needed; ARGS=--upgrade takes the newest
 	@$(SCRATCH) \
 	$(PYTHON) -m venv "$$scratch/venv"; \
 	"$$scratch/venv/bin/pip" install --quiet --disable-pip-version-check uv; \
-	compile() { "$$scratch/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --no-header \
-		--no-emit-index-url --no-emit-find-links $(ARGS) "$$@"; }; \
+	compile() { "$$scratch/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes \
+		--no-strip-extras --no-emit-index-url --no-emit-find-links $(ARGS) "$$@"; }; \
 	compile --group worker -o requirements.txt; \
 	compile --group dev -c requirements.txt -o requirements-dev.txt
 

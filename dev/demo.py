@@ -6,7 +6,9 @@ Nothing stays behind.
 
 import argparse
 import hashlib
+import json
 import os
+import secrets
 import signal
 import sys
 import time
@@ -120,14 +122,14 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True)
     with ExitStack() as services, work_directory("demo") as directory:
         console.print("Blobferry: starting Valkey, an S3 server (moto), Flower and a worker …")
-        broker = services.enter_context(valkey())
+        broker = services.enter_context(valkey(password=secrets.token_urlsafe(24)))
         s3 = services.enter_context(moto())
         requests = services.enter_context(recorder(s3.endpoint, directory))
         monitoring = services.enter_context(flower(broker.url))
         stack = Stack(broker.url, f"sqlite:///{directory}/blobferry.db", s3, directory, requests.endpoint, SETTINGS)
         stack.prepare()
         file = given.resolve() if given else _random_file(stack.incoming / "blob.bin")
-        stack = replace(stack, settings={**SETTINGS, "BLOBFERRY_SOURCES__FILE_ROOTS": f'["{file.parent}"]'})
+        stack = replace(stack, settings={**SETTINGS, "BLOBFERRY_SOURCES__FILE_ROOTS": json.dumps([str(file)])})
         client = services.enter_context(stack.client())
         console.print(f"  Flower shows it all at {monitoring.url} (while this runs)")
         demo = Demo(stack, requests, client, console)

@@ -1,5 +1,11 @@
-"""``make up``: the whole of Blobferry in the foreground, until Ctrl-C. Nothing stays behind."""
+"""``make up``: the whole of Blobferry in the foreground, until Ctrl-C. Nothing stays behind.
 
+Every local account can reach the ports. Whoever may write to the broker may have the worker read and write below its
+roots. So the password is drawn, and the roots are directories of its own.
+"""
+
+import json
+import secrets
 import shlex
 import signal
 import threading
@@ -24,20 +30,24 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True)
     with ExitStack() as services, work_directory("up") as directory:
         console.print("starting Valkey, an S3 server (moto), Flower and a worker …")
-        broker = services.enter_context(valkey())
+        password = secrets.token_urlsafe(24)
+        broker = services.enter_context(valkey(password=password))
         s3 = services.enter_context(moto())
-        monitoring = services.enter_context(flower(broker.url))
+        user = f"blobferry:{password}"
+        monitoring = services.enter_context(flower(broker.url, basic_auth=user, read_only=True))
         stack = Stack(broker.url, f"sqlite:///{directory}/blobferry.db", s3, directory)
         stack.prepare()
-        roots = f'["{stack.incoming}", "{Path.home()}", "{Path.cwd()}"]'
+        outgoing = directory / "outgoing"
+        outgoing.mkdir()
+        roots = json.dumps([str(stack.incoming), str(outgoing)])
         stack = replace(stack, settings={"BLOBFERRY_SOURCES__FILE_ROOTS": roots})
         worker = services.enter_context(stack.worker())
-        console.print(_how_to(stack, monitoring.url, worker.log))
+        console.print(_how_to(stack, monitoring.url.replace("://", f"://{user}@"), outgoing, worker.log))
         ended.wait()
         console.print("stopping …")
 
 
-def _how_to(stack: Stack, flower_url: str, log: Path) -> str:
+def _how_to(stack: Stack, flower_url: str, outgoing: Path, log: Path) -> str:
     exports = "\n".join(f"  export {name}={shlex.quote(stack.environment()[name])}" for name in CLIENT_VARIABLES)
     return f"""
 Flower      {flower_url}
@@ -47,9 +57,11 @@ worker log  {log}
 In another terminal, here in the checkout:
 
 {exports}
-  .venv/bin/blobferry write README.md /docs/readme.md --wait
+  cp README.md {stack.incoming}
+  .venv/bin/blobferry write {stack.incoming}/README.md /docs/readme.md --wait
+  .venv/bin/blobferry read /docs/readme.md {outgoing}/readme.md --wait
 
-The worker reads files below your home and this directory. Ctrl-C ends everything."""
+The worker sees no other files than those in these two directories. Ctrl-C ends everything, and removes them."""
 
 
 if __name__ == "__main__":

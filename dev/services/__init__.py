@@ -80,25 +80,32 @@ class Flower(Service):
 
 
 @contextmanager
-def valkey(port: int | None = None, *, directory: Path | None = None, address: str = LOOPBACK) -> Iterator[Valkey]:
+def valkey(
+    port: int | None = None, *, directory: Path | None = None, address: str = LOOPBACK, password: str = ""
+) -> Iterator[Valkey]:
     """A Valkey.
 
     Args:
         port: Free by default.
         directory: Where it keeps an append-only file. Without one it keeps nothing: a restart is a flushed broker.
-        address: Where it listens, to anybody who can reach it.
+        address: Where it listens, to anybody who can reach it and knows the password.
+        password: That of its default user; "": none.
     """
     with work_directory("valkey", directory) as work:
         port = port or free_port()
         options = f"--bind {address} --port {port} --protected-mode no --daemonize no --maxmemory-policy noeviction"
         options += f" --appendonly {'no' if directory is None else 'yes'}"
+        # Not an argument: those are shown to every user of the machine.
+        settings = work / "valkey.conf"
+        settings.touch(mode=0o600)
+        settings.write_text(f"requirepass {password}\n" if password else "")
         server = Valkey(
-            url=f"redis://{address}:{port}/0",
+            url=f"redis://{f':{password}@' if password else ''}{address}:{port}/0",
             port=port,
             processes=(
                 ServiceProcess(
                     "valkey",
-                    [_valkey_binary(), *options.split(), "--dir", work, "--save", ""],
+                    [_valkey_binary(), settings, *options.split(), "--dir", work, "--save", ""],
                     log=work / "valkey.log",
                     answers=lambda: server.answers(),
                     port=port,
