@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from blobferry.contract import UploadState
 from tests.doubles import DeathError, Fuse, HookedStore
 from tests.transfer.bench import at, saved
 from tests.transfer.download.downloads import DATA, OLD, World, interrupt
@@ -163,12 +164,25 @@ def test_another_file_in_the_place_of_the_published_one_is_left_alone(others: by
     assert world.seen() == others
 
 
-def test_another_file_in_the_place_of_one_published_by_another_host_is_left_alone(world: World) -> None:
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_a_file_published_by_another_host_is_not_fetched_again(is_recorded: bool, world: World) -> None:
+    if is_recorded:
+        world.run()
+    else:
+        die_before(world, "sync")
+    world.checkpoint.upload = replace(saved(world.checkpoint), is_elsewhere=True)
+    world.finish()
+    assert world.fetched() == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("state", [UploadState.COMPLETING, UploadState.COMPLETED])
+def test_another_file_in_the_place_of_one_published_by_another_host_is_left_alone(
+    state: UploadState, world: World
+) -> None:
     die_before(world, "sync")
     world.path.unlink()
     world.path.write_bytes(OTHERS)
-    assert world.checkpoint.upload is not None
-    world.checkpoint.upload = replace(world.checkpoint.upload, is_elsewhere=True)
+    world.checkpoint.upload = replace(saved(world.checkpoint), state=state, is_elsewhere=True)
     with pytest.raises(SupersededError):
         world.run()
     assert world.seen() == OTHERS

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from blobferry.contract import UploadState
 from worker.errors import (
@@ -29,6 +30,9 @@ from worker.transfer.sources.file_source import FileSource
 from worker.transfer.stop import Interrupted, Stop, never
 
 logger = logging.getLogger(__name__)
+
+#: States in which the partial file may have become the file.
+_COMMITTED: Final = (UploadState.COMPLETING, UploadState.COMPLETED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class FileTarget:
             self.checkpoint.found_here(self.destination.key)
             return self.checkpoint.load()
         now = self.destination.look()
-        if upload.state == UploadState.COMPLETING and not now.is_absent and now.etag != upload.base.etag:
+        if upload.state in _COMMITTED and not now.is_absent and now.etag != upload.base.etag:
             raise self._superseded()  # the file may have been ours, and a reader has replaced it
         self.checkpoint.abandon(gone=False)
         return None
@@ -127,7 +131,7 @@ class FileTarget:
         """Whether the partial file, or the file that it became, is in this directory; True if none was made yet."""
         if upload.upload_id is None or has_partial(self.destination, upload.upload_id):
             return True
-        return upload.state == UploadState.COMPLETING and self._has_recorded_bytes(upload)
+        return upload.state in _COMMITTED and self._has_recorded_bytes(upload)
 
     def _create(self, upload_id: str, size: int) -> PartialFile:
         partial = PartialFile.create(self.destination, upload_id, self.token, size)
