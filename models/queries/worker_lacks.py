@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from blobferry.jobs.needs import LACKING_FOR, STOP_AFTER, needs_of
+from blobferry.redaction import cleaned
 from blobferry.sql.clock import db_now
 from models.job import JobRow
 from models.lack import LackRow
@@ -38,7 +39,7 @@ def report_ended(session: Session, worker: str) -> None:
 
 def note_lack(session: Session, worker: str, name: str, need: str, reason: str) -> int:
     """Note that a job failed on this worker for want of ``need``; return how many times in a row."""
-    insert = dialect(session).insert(LackRow)
+    insert, reason = dialect(session).insert(LackRow), cleaned(reason)
     first = insert.values(worker=worker, need=need, name=name, reason=reason, times=1)
     again = {"name": name, "reason": reason, "times": LackRow.times + 1, "met_at": db_now()}
     counted = first.on_conflict_do_update(index_elements=["worker", "need"], set_=again).returning(LackRow.times)
@@ -52,7 +53,7 @@ def forget_lacks(session: Session, worker: str, needs: Collection[str]) -> None:
 
 def count_others(session: Session, worker: str, need: str) -> int:
     """How many other workers are alive and were not lately seen to lack ``need``."""
-    lacking = select(LackRow.worker).where(LackRow.need == need, *_lately())
+    lacking = select(LackRow.worker).where(LackRow.need == need, _lately())
     others = (
         LivingWorkerRow.worker != worker, LivingWorkerRow.alive_until > now(), LivingWorkerRow.worker.not_in(lacking)
     )  # fmt: skip
@@ -64,7 +65,7 @@ def leave_to_others(session: Session, job_id: str, worker: str, *, seconds: floa
 
     A job that has failed before is left to others from the first time, a new one after ``STOP_AFTER`` times in a row.
     """
-    lacks = session.scalars(select(LackRow).where(LackRow.worker == worker, *_lately())).all()
+    lacks = session.scalars(select(LackRow).where(LackRow.worker == worker, _lately())).all()
     job = find_job(session, job_id) if lacks else None
     if job is None:
         return None
@@ -78,7 +79,7 @@ def leave_to_others(session: Session, job_id: str, worker: str, *, seconds: floa
 def lacking_workers(session: Session) -> Sequence[LackRow]:
     """What living workers lack so that they leave jobs to others."""
     alive = select(LivingWorkerRow.worker).where(LivingWorkerRow.alive_until > now())
-    found = select(LackRow).where(LackRow.times >= STOP_AFTER, LackRow.worker.in_(alive), *_lately())
+    found = select(LackRow).where(LackRow.times >= STOP_AFTER, LackRow.worker.in_(alive), _lately())
     return session.scalars(found.order_by(LackRow.need, LackRow.name)).all()
 
 
@@ -88,5 +89,5 @@ def _put_off(session: Session, job_id: str, seconds: float) -> bool:
     return bool(session.execute(later, execution_options={"synchronize_session": False}).rowcount)  # type: ignore[attr-defined]
 
 
-def _lately() -> Sequence[ColumnElement[bool]]:
-    return (LackRow.met_at > now(-LACKING_FOR),)
+def _lately() -> ColumnElement[bool]:
+    return LackRow.met_at > now(-LACKING_FOR)

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from cryptography.fernet import Fernet
+from sqlalchemy import select
 
 from blobferry import seal
 from blobferry.contract import JobState
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.needs import LACKING_FOR, STOP_AFTER
 from blobferry.sealing import Sealer
-from models import Database, LackRow, queries
+from models import LackRow, queries
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob
 from tests.jobs.job_world import KEY, PATH, World
 from tests.models.rows import ago
@@ -32,13 +32,6 @@ from worker.runtime import Runtime
 from worker.stores.store import Store
 
 BARE, WHOLE = "bare@pod-1:7", "whole@pod-2:7"  #: the names of a process of two workers
-
-
-@pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    directory = tmp_path / "incoming"
-    directory.mkdir()
-    return World(sqlite_database, directory)
 
 
 @contextmanager
@@ -299,6 +292,13 @@ def test_a_worker_takes_the_jobs_if_no_other_can(others: tuple[str, ...], world:
             queries.note_lack(session, "whole", "whole@pod-2", "storages.default", "refused")
     job_id = world.submit()
     assert isinstance(run(world, BARE, job_id), Finished)
+
+
+def test_the_reason_is_kept_without_what_no_column_takes(world: World) -> None:
+    with world.database.begin() as session:
+        queries.note_lack(session, "bare", "bare@pod-1", "storages.default", "refused:\0\x1b[2J")
+    with world.database.begin() as session:
+        assert session.scalars(select(LackRow.reason)).one() == "refused:\\x00\\x1b[2J"
 
 
 def test_jobs_that_do_not_need_it_are_taken(world: World) -> None:
