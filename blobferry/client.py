@@ -152,7 +152,7 @@ class Client(AbstractContextManager["Client"]):
         Raises TooLateError for a job that has succeeded, was cancelled, or is past its deadline: submit it again.
         ``source`` is another URL or file of the same content, with which the worker compares what was sent.
         """
-        replaced = None if source is None else ReplacedSource.of(_url(source), self._sealer)
+        replaced = None if source is None else ReplacedSource.of(_url(source), self._sealer, self._keys)
         return self._control(partial(control.retry, source=replaced), job_id)
 
     def _control(self, change: control.Change, job_id: str) -> Job:

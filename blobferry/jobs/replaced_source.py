@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from blobferry.checks.source_urls import check_source
+from blobferry.checks.source_urls import check_any_source, check_source
 from blobferry.contract import REPLACED_SOURCE, REQUEST_VERSION
 from blobferry.errors import ConfigurationError, InvalidRequestError
 from blobferry.redaction import is_sealed
@@ -22,9 +22,10 @@ class ReplacedSource:
     sealer: Sealer
 
     @classmethod
-    def of(cls, url: Any, sealer: Sealer) -> "ReplacedSource":
-        """Check the URL. Raises InvalidRequestError."""
-        return cls(check_source("source", url), sealer)
+    def of(cls, url: Any, sealer: Sealer, keys: str = "registry") -> "ReplacedSource":
+        """Check the URL; ``keys`` as for :func:`~blobferry.checks.paths.check_path`. Raises InvalidRequestError."""
+        check = check_any_source if keys == "any" else check_source
+        return cls(check("source", url), sealer)
 
     def check_operation(self, row: Mapping[str, Any]) -> None:
         """Raise InvalidRequestError if the job has no source that could be replaced."""

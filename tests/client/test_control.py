@@ -286,6 +286,12 @@ def test_a_retry_may_name_another_source_of_the_same_content(
     assert site.row(job)["request"] == found["request"]
 
 
+def test_another_source_may_have_any_path_where_a_storage_has(submit: Submit, site: Site) -> None:
+    job = failed_upload(submit, site)
+    with Client(database_url=site.url, keys="any") as client:
+        assert client.retry(job.id, source="blob://other/a%20b").source == "blob://other/a%20b"
+
+
 def test_another_source_is_sealed_in_the_row(submit: Submit, site: Site) -> None:
     key = Fernet.generate_key().decode()
     job = failed_upload(submit, site)
