@@ -51,7 +51,6 @@
             └── WriteConflictError *    two writers of one key at once; this write had no effect
 
 ``*`` marks transient errors: trying again later may help. Only the worker's retry decision reads that.
-
 A class declares its ``code``, ``transient`` (inherited if not given), and what its constructor takes: one message, or
 the annotated fields of a dataclass, from which ``template`` builds the message. ``args`` holds all of it, so that
 ``cls(*args)``, as pickle, copy and Celery's JSON result backend call it, returns an equal error.

@@ -71,9 +71,6 @@ def _storage_class(value: str | None) -> str | None:
     return None if name in ("", "NONE") else name
 
 
-OptionalFlag = Annotated[bool | None, BeforeValidator(_optional_boolean)]
-
-
 def _identity(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", value):
         raise ValueError("needs 1 to 128 letters, digits, '.', '_', ':' or '-'")
@@ -81,6 +78,7 @@ def _identity(value: str | None) -> str | None:
 
 
 Flag = Annotated[bool, BeforeValidator(_boolean)]
+OptionalFlag = Annotated[bool | None, BeforeValidator(_optional_boolean)]
 PartSize = Annotated[int, BeforeValidator(_number), Field(ge=5 * MIB, le=5 * GIB)]
 
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from blobferry.checks.paths import MAX_KEY_BYTES as MAX_KEY_BYTES
-from blobferry.checks.paths import check_path as check_path
+from blobferry.checks.paths import MAX_KEY_BYTES
 from blobferry.errors import (
     ArgumentTypeError,
     InvalidOffsetError,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobferry.checks.arguments import MARK_NAME, MAX_CONTENT, MAX_METADATA_BYTES, MAX_OFFSET, check_job_id, check_path
+from blobferry.checks.arguments import MARK_NAME, MAX_CONTENT, MAX_METADATA_BYTES, MAX_OFFSET, check_job_id
+from blobferry.checks.paths import check_path
 from blobferry.checks.source_urls import MAX_URL
 from blobferry.contract import (
     CLAIMABLE_STATES,

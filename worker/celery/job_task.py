@@ -75,9 +75,8 @@ class JobTask(StrictTask):
             case Rescheduled(reason, when):
                 raise Retry(reason, exc=JobError(reason), when=when)
             case LeftToOthers(reason, when):
-                time.sleep(
-                    LEAVE_PAUSE
-                )  # so that an idle worker does not snatch every message from those that can run it
+                # So that an idle worker does not snatch every message from those that can run it.
+                time.sleep(LEAVE_PAUSE)
                 raise Retry(reason, exc=JobError(reason), when=when)
             case Cancelled():
                 self.backend.mark_as_revoked(request.id, "cancelled", request=request)

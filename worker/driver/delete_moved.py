@@ -7,22 +7,18 @@ from typing import Any, Final
 from blobferry.checks.arguments import MARK_NAME
 from worker.errors import (
     DeleteIncompleteError,
-    InvalidStoreRequestError,
-    NotSupportedError,
     PermissionDeniedError,
-    PreconditionFailedError,
     SourceChangedError,
     StoreError,
 )
 from worker.stores.capabilities import Capability
 from worker.stores.store import Store
-from worker.transfer.probe import holds
+from worker.transfer.probe import ABOUT_CONDITION, holds
 from worker.transfer.sources.blob_source import version_of
 from worker.transfer.stop import Interrupted, Stop, never
 from worker.transfer.visible import look
 
 TRIES: Final = 3
-_ABOUT_CONDITION: Final = (PreconditionFailedError, NotSupportedError, InvalidStoreRequestError)
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 
 
@@ -59,7 +55,7 @@ def delete_unchanged(
         try:
             _delete(store, key, head.etag if is_conditional else None, path)
             return
-        except _ABOUT_CONDITION:
+        except ABOUT_CONDITION:
             if not is_conditional or holds(store, Capability.DELETE_IF_MATCH, key):
                 failures += 1
                 if failures == TRIES:

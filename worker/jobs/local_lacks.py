@@ -48,13 +48,13 @@ def blame(error: BlobferryError, job: JobRow, runtime: Runtime) -> None:
     if isinstance(error, ConfigurationError):
         error.certainly_lacks = True
         if error.lacks not in needs:  # a parameter of a storage, such as its root directory
-            error.lacks = storage_need((job.request or {}).get("dest_storage") or job.storage)
+            error.lacks = _written_storage(job)
     elif isinstance(error, REFUSALS):
         refusing = next((name for name in names if _refuses_everything(runtime.driver(name))), None)
         if refusing is not None:
             error.lacks, error.certainly_lacks = storage_need(refusing), True
     if not error.lacks and _is_denial(error):
-        error.lacks = storage_need((job.request or {}).get("dest_storage") or job.storage)
+        error.lacks = _written_storage(job)
     if error.certainly_lacks:
         error.transient = True
 
@@ -77,6 +77,10 @@ def note_lack(error: BlobferryError, lease: Lease, runtime: Runtime) -> int:
             extra={"lacks": error.lacks, "times_in_a_row": times, "others": others, "reason": str(error)},
         )
     return others
+
+
+def _written_storage(job: JobRow) -> str:
+    return storage_need((job.request or {}).get("dest_storage") or job.storage)
 
 
 def _is_denial(error: BlobferryError) -> bool:

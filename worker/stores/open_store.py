@@ -8,7 +8,7 @@ from worker.parameters import STORE_NAMES, DriverParameters
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.s3.providers import CAPABILITY_SETTINGS, known_store
-from worker.stores.s3.s3_client import S3Access
+from worker.stores.s3.s3_access import S3Access
 from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from blobferry.checks.arguments import MAX_KEY_BYTES
+from blobferry.checks.paths import MAX_KEY_BYTES
 from worker.errors import (
     ChecksumMismatchError,
     InvalidPartError,

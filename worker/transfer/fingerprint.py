@@ -2,8 +2,7 @@
 
 A fingerprint is a mapping of JSON values. A difference in ``instance`` (of a file: device, inode and time of the
 inode's last change) proves nothing: restoring a snapshot, a remount or a chmod changes it, and so does a rewrite that
-sets the old modification time again. Two servers may have two ETags, or two dates, for one file. The bytes
-decide.
+sets the old modification time again. Two servers may have two ETags, or two dates, for one file. The bytes decide.
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,8 @@ Answer = TypeVar("Answer")
 
 TRIES: Final = 4  #: of one call of a probe that the store is too busy for
 PAUSE: Final = 0.1  #: seconds before the second try, doubling
-_REFUSALS: Final = (PreconditionFailedError, NotSupportedError, InvalidStoreRequestError)
+#: Refusals that may be about a condition, or about all of the request.
+ABOUT_CONDITION: Final = (PreconditionFailedError, NotSupportedError, InvalidStoreRequestError)
 _BYTES: Final = b"blobferry probe"
 _OPTIONS: Final = BlobOptions(metadata={"blobferry-probe": "kept"})
 _ABSENT: Final = Condition(if_none_match=True)
@@ -115,7 +116,7 @@ def _refused(conditional: Callable[[], object], unconditional: Callable[[], obje
     """How the store refuses a condition that holds. Raises the refusal if it is about something else."""
     try:
         conditional()
-    except _REFUSALS as error:
+    except ABOUT_CONDITION as error:
         unconditional()
         return f"a condition that holds is refused: {error}"
     return None

@@ -16,7 +16,8 @@ from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
 from worker.stores.s3.optional_params import OptionalParams
 from worker.stores.s3.request_params import Params
-from worker.stores.s3.s3_client import S3Access, S3Clients, make_clients
+from worker.stores.s3.s3_access import S3Access
+from worker.stores.s3.s3_client import S3Clients, make_clients
 from worker.stores.s3.s3_errors import S3_ERRORS, s3_errors
 
 

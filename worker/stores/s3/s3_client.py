@@ -16,7 +16,7 @@ from botocore.session import get_session
 
 from worker.errors import StoreUnavailableError
 from worker.stores.attempts import before_attempt
-from worker.stores.s3.s3_access import S3Access as S3Access
+from worker.stores.s3.s3_access import S3Access
 from worker.stores.s3.sockets import time_out_without_progress
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ SIGNATURE_VERSION: Final = "s3v4"  # the default presigns URLs with SigV2, which
 
 @dataclass(frozen=True, slots=True)
 class S3Clients:
-    """Two boto3 S3 clients that share their credentials."""
+    """The boto3 S3 clients of one store, which share their credentials."""
 
     retrying: Any  #: retries requests by itself: for what may be repeated at any time without a change for readers
     #: Never retries. For what commits or deletes: only the layer that knows the lease repeats it, after a look.

@@ -90,7 +90,10 @@ class S3Deletes:
             Capability.BATCH_DELETE_IF_MATCH
         )
         try:
-            self._delete_if(key, etag) if is_conditional and etag else self._delete(key, None)
+            if is_conditional and etag:
+                self._delete_if(key, etag)
+            else:
+                self._delete(key, None)
         except StoreError as error:
             if error.transient:
                 raise

@@ -35,8 +35,8 @@ from worker.stores.s3.request_params import (
     sent_etag,
     without_none,
 )
+from worker.stores.s3.s3_access import S3Access
 from worker.stores.s3.s3_bucket import S3Bucket
-from worker.stores.s3.s3_client import S3Access
 from worker.stores.s3.s3_deletes import S3Deletes
 from worker.stores.s3.s3_errors import s3_errors
 from worker.stores.s3.s3_uploads import S3Uploads

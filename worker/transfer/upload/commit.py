@@ -13,9 +13,7 @@ from typing import Final
 
 from worker.errors import (
     ConfigurationError,
-    InvalidStoreRequestError,
     KeyNotFoundError,
-    NotSupportedError,
     PreconditionFailedError,
     StoreError,
     StoreUnavailableError,
@@ -28,7 +26,7 @@ from worker.stores.capabilities import Capability
 from worker.stores.checksums import join_checksums, multipart_etag
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
-from worker.transfer.probe import holds
+from worker.transfer.probe import ABOUT_CONDITION, holds
 from worker.transfer.stop import Interrupted, Stop
 from worker.transfer.visible import Expected, look
 
@@ -38,8 +36,6 @@ MAX_TRIES: Final = 3  #: tries of one commit call within a run; after them, the 
 #: Errors after which the call certainly had no effect, so that it may be made again over the blob that is there now.
 #: S3 answers "no such key" to a conditional copy whose destination is gone.
 NO_EFFECT: Final = (PreconditionFailedError, WriteConflictError, KeyNotFoundError)
-#: Refusals that may be about the condition itself.
-ABOUT_CONDITION: Final = (PreconditionFailedError, NotSupportedError, InvalidStoreRequestError)
 MAX_REPLACED: Final = 100  #: replacements by other writers after which a last writer gives up
 PAUSE: Final = 0.5  #: seconds before the second try, doubling
 

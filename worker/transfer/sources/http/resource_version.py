@@ -64,14 +64,14 @@ def content_range(response: BaseHTTPResponse) -> tuple[int, int, int] | None:
     return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
-def _encoding(response: BaseHTTPResponse) -> str:
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if encoding == "identity" else encoding
-
-
 def is_fresh_answer(response: BaseHTTPResponse) -> bool:
     """Whether the answer has no validator but a date within its own second, which soon will be a strong one."""
     return response.status == 206 and "ETag" not in response.headers and _age(response.headers) == timedelta(0)
+
+
+def _encoding(response: BaseHTTPResponse) -> str:
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
 
 
 def _age(headers: Mapping[str, str]) -> timedelta | None:
