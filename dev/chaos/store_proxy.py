@@ -18,8 +18,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dev.proxies.s3_fault_rules import Call, Exchange, Fault
-from dev.proxies.s3_faults import FaultProxy, _Handler
+from dev.proxies.s3_faults import FaultHandler, FaultProxy
 from dev.services.s3_server import S3Service
+from dev.serving import served
 
 #: What may go wrong at any time. A permission that is withdrawn would rightly fail the job.
 FAULTS: Final = (
@@ -87,19 +88,14 @@ class ChaosProxy(FaultProxy):
 def chaos_proxy(s3: S3Service, upstream: str) -> Iterator[ChaosProxy]:
     """One in front of ``upstream``, which leads to the store, that injects nothing yet."""
     proxy = ChaosProxy(s3, upstream)
-    thread = threading.Thread(target=proxy.server.serve_forever, kwargs={"poll_interval": 0.02}, name="chaos-proxy")
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.ending.set()
-        proxy.server.shutdown()
-        thread.join()
-        proxy.server.hang_up()
-        proxy.server.server_close()
+    with served(proxy.server, before_close=proxy.server.hang_up):
+        try:
+            yield proxy
+        finally:
+            proxy.ending.set()
 
 
-class _ConditionalHandler(_Handler):
+class _ConditionalHandler(FaultHandler):
     """Evaluates the conditions once the whole request is here, holding the lock of the key."""
 
     @contextmanager

@@ -2,13 +2,14 @@
 
 import http.server
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from dev.serving import served
 
 PIECE = 256 * 1024  #: bytes
 
@@ -17,14 +18,8 @@ PIECE = 256 * 1024  #: bytes
 def site(directory: Path) -> Iterator[str]:
     """Its URL."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_SiteHandler, directory))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="site")
-    thread.start()
-    try:
+    with served(server):
         yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class _SiteHandler(http.server.BaseHTTPRequestHandler):

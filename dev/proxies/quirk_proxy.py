@@ -5,16 +5,15 @@ A rule is a function of one exchange. Bodies are held in memory, so blobs have t
 
 import http.client
 import http.server
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from dev.proxies.s3_fault_rules import recognise
+from dev.proxies.s3_fault_rules import HOP_BY_HOP, recognise
+from dev.serving import served
 
-_HOP_BY_HOP: Final = {"connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
 _REFUSAL: Final = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 
 
@@ -82,7 +81,7 @@ class QuirkProxy:
         try:
             connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
             for name, value in (request.headers | {"content-length": str(len(request.body))}).items():
-                if name not in _HOP_BY_HOP:
+                if name not in HOP_BY_HOP:
                     connection.putheader(name, value)
             connection.endheaders(request.body or None)
             with connection.getresponse() as answer:
@@ -90,7 +89,7 @@ class QuirkProxy:
                 body = answer.read()
         finally:
             connection.close()
-        return QuirkyAnswer(answer.status, {n: v for n, v in headers.items() if n not in _HOP_BY_HOP}, body)
+        return QuirkyAnswer(answer.status, {n: v for n, v in headers.items() if n not in HOP_BY_HOP}, body)
 
 
 def _chained(rule: Rule, ask: Ask) -> Ask:
@@ -132,11 +131,5 @@ def quirk_proxy(upstream: str, rules: Sequence[Rule]) -> Iterator[QuirkProxy]:
     """A proxy in front of ``upstream`` that follows these rules, the first of them nearest to the client."""
     proxy = QuirkProxy(upstream, rules)
     proxy.server.daemon_threads = True
-    thread = threading.Thread(target=proxy.server.serve_forever, kwargs={"poll_interval": 0.02}, name="quirk-proxy")
-    thread.start()
-    try:
+    with served(proxy.server):
         yield proxy
-    finally:
-        proxy.server.shutdown()
-        thread.join()
-        proxy.server.server_close()

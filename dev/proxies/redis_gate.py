@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dev.proxies.tcp import PIECE, Upstream, Wire, _Connection, laid
+from dev.proxies.tcp import PIECE, Upstream, Wire, WireConnection, laid
 
 
 class RedisGate(Wire):
@@ -21,7 +21,7 @@ class RedisGate(Wire):
         """Let commands pass again."""
         self._do(lambda: setattr(self, "error", None))
 
-    async def _carry_requests(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
+    async def _carry_requests(self, connection: WireConnection, reader: asyncio.StreamReader) -> None:
         assert connection.server is not None
         unread = b""
         while piece := await reader.read(PIECE):

@@ -5,12 +5,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from dev.waiting import wait_until
 
 IDLE_SECONDS = 120.0  #: that all requests in hand may take to end
+#: Headers of one connection, which a proxy does not pass on. Source: RFC 9110, 7.6.1.
+HOP_BY_HOP: Final = {"connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
 
 Kind = Literal[
     "internal_error",  # 500

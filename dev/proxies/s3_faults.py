@@ -15,14 +15,14 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from dev.proxies.s3_fault_rules import Call, Exchange, Fault, FaultRules, Kind, recognise
+from dev.proxies.s3_fault_rules import HOP_BY_HOP, Call, Exchange, Fault, FaultRules, Kind, recognise
+from dev.serving import served
 
 __all__ = ["Call", "Exchange", "Fault", "FaultProxy", "Kind", "fault_proxy"]
 
 STALL_SECONDS: Final = 3.0  #: longer than the read timeout of the client under test
 PIECE: Final = 256 * 1024  #: bytes
 UPSTREAM_SECONDS: Final = 120.0  #: for one answer of the server behind
-_HOP_BY_HOP: Final = {"connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
 _STATUSES: Final[dict[Kind, tuple[int, str]]] = {
     "internal_error": (500, "InternalError"),
     "slow_down": (503, "SlowDown"),
@@ -49,16 +49,11 @@ class FaultProxy(FaultRules):
 def fault_proxy(upstream: str, *, stall_seconds: float = STALL_SECONDS) -> Iterator[FaultProxy]:
     """A proxy in front of ``upstream`` that injects nothing yet."""
     proxy = FaultProxy(upstream, stall_seconds=stall_seconds)
-    thread = threading.Thread(target=proxy.server.serve_forever, kwargs={"poll_interval": 0.02}, name="fault-proxy")
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.ending.set()
-        proxy.server.shutdown()
-        thread.join()
-        proxy.server.hang_up()
-        proxy.server.server_close()
+    with served(proxy.server, before_close=proxy.server.hang_up):
+        try:
+            yield proxy
+        finally:
+            proxy.ending.set()
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -68,7 +63,7 @@ class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, proxy: FaultProxy) -> None:
         self.proxy = proxy
         self._connections = set[Any]()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), FaultHandler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections.add(request)
@@ -85,7 +80,7 @@ class _Server(http.server.ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class FaultHandler(http.server.BaseHTTPRequestHandler):
     """One client's connection."""
 
     server: _Server
@@ -155,7 +150,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if cut and (size < 2 or self.command == "HEAD"):
                 self.close_connection = True  # there is no middle
                 return
-            headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP]
+            headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
             if chunked := answer.length is None and self.command != "HEAD":
                 headers.append(("Transfer-Encoding", "chunked"))
             self._answer_head(answer.status, answer.reason, headers)
@@ -190,7 +185,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                if name.lower() not in _HOP_BY_HOP:
+                if name.lower() not in HOP_BY_HOP:
                     connection.putheader(name, value)
             connection.putheader("Connection", "close")
             connection.endheaders()

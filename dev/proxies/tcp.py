@@ -30,7 +30,7 @@ RESET: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(eq=False, slots=True)
-class _Connection:
+class WireConnection:
     client: asyncio.StreamWriter
     passes: asyncio.Event
     server: asyncio.StreamWriter | None = None
@@ -57,7 +57,7 @@ class Wire:
     cuts: int = 0  #: traps that have gone off
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _listener: asyncio.Server | None = None
-    _connections: set[_Connection] = field(default_factory=set)
+    _connections: set[WireConnection] = field(default_factory=set)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _is_frozen: bool = False
     _trap: Trap | None = None
@@ -145,7 +145,7 @@ class Wire:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        connection = _Connection(client, asyncio.Event())
+        connection = WireConnection(client, asyncio.Event())
         if not self._is_frozen:
             connection.passes.set()
         self._connections.add(connection)
@@ -178,7 +178,7 @@ class Wire:
             return await asyncio.open_unix_connection(self.upstream)
         return await asyncio.open_connection(*self.upstream)
 
-    async def _carry_requests(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
+    async def _carry_requests(self, connection: WireConnection, reader: asyncio.StreamReader) -> None:
         assert connection.server is not None
         while piece := await reader.read(PIECE):
             await self._may_pass(connection, "to_server")
@@ -193,7 +193,7 @@ class Wire:
             await connection.server.drain()
         await connection.passes.wait()
 
-    async def _carry_answers(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
+    async def _carry_answers(self, connection: WireConnection, reader: asyncio.StreamReader) -> None:
         while piece := await reader.read(PIECE):
             await self._may_pass(connection, "to_client")
             if connection.is_last_answer_lost:
@@ -204,7 +204,7 @@ class Wire:
             await connection.client.drain()
         await connection.passes.wait()
 
-    async def _may_pass(self, connection: _Connection, direction: str) -> None:
+    async def _may_pass(self, connection: WireConnection, direction: str) -> None:
         if seconds := self._delays.get(direction, 0.0):
             await asyncio.sleep(seconds)
         await connection.passes.wait()

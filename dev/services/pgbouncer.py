@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 
 from dev.process import LOOPBACK, Service, ServiceError, ServiceProcess, free_port, running, work_directory
-from dev.services.postgres_server import Postgres, _give, _owner
+from dev.services.postgres_server import Postgres, give, server_owner
 
 PROGRAM_VARIABLE = "BLOBFERRY_TEST_PGBOUNCER"  #: its path, where it is not on PATH
 
@@ -35,9 +35,9 @@ def pgbouncer(server: Postgres) -> Iterator[int]:
             f"[pgbouncer]\nlisten_addr = {LOOPBACK}\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
             f"auth_file = {users}\npool_mode = transaction\ndefault_pool_size = 4\n"
         )
-        owner = _owner()
+        owner = server_owner()
         for path in (work, users, configuration):
-            _give(path, owner)
+            give(path, owner)
         process = ServiceProcess(
             "pgbouncer",
             [program, configuration],

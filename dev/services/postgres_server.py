@@ -70,10 +70,10 @@ def postgres(directory: Path | None = None, *, address: str = "") -> Iterator[Po
             raise ServiceError(f"postgres of {SERVER_VARIABLE} does not answer: {error}") from error
         yield server
         return
-    owner = _owner()
+    owner = server_owner()
     with work_directory("postgres", directory) as work, _socket_directory(owner) as socket_directory:
         if directory is None:
-            _give(work, owner)
+            give(work, owner)
         data = work / "data"
         if not _reachable(data, owner):
             raise ServiceError(
@@ -128,7 +128,7 @@ def through(url: str, wire: Wire) -> str:
     return parsed.render_as_string(hide_password=False)
 
 
-def _owner() -> int | None:
+def server_owner() -> int | None:
     """The user to run as: PostgreSQL refuses root, so root starts it as ``nobody``, which every system has."""
     return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
 
@@ -138,7 +138,7 @@ def _socket_directory(owner: int | None) -> Iterator[Path]:
     """A directory whose name is short: the data's may be as long as a test's name."""
     parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < MAX_SOCKET_DIRECTORY - 20 else "/tmp"
     with tempfile.TemporaryDirectory(prefix="bf-pg-", dir=parent) as directory:
-        _give(Path(directory), owner)
+        give(Path(directory), owner)
         yield Path(directory)
 
 
@@ -162,7 +162,7 @@ def _initialize(binaries: Path, data: Path, owner: int | None) -> None:
     if (data / "PG_VERSION").exists():
         return
     data.mkdir(mode=0o700, exist_ok=True)
-    _give(data, owner)
+    give(data, owner)
     done = subprocess.run(
         [binaries / "initdb", "-D", data, *INITDB_OPTIONS],
         cwd=data.parent,
@@ -190,6 +190,7 @@ def _remove_shared_memory(data: Path) -> None:
         ctypes.CDLL(None).shmctl(int(lines[SEGMENT_LINE].split()[-1]), IPC_RMID, None)
 
 
-def _give(directory: Path, owner: int | None) -> None:
+def give(directory: Path, owner: int | None) -> None:
+    """Let the server's user have the directory; None: it is ours."""
     if owner is not None:
         os.chown(directory, owner, owner)

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from dev.process import LOOPBACK, Service, ServiceProcess, free_port, running, work_directory
-from dev.services import _valkey_binary
+from dev.services import valkey_binary
 from dev.waiting import wait_until
 
 MASTER_NAME = "blobs"
@@ -37,7 +37,7 @@ def redis_server(work: Path, *options: str | Path) -> Iterator[RedisServer]:
 
     process = ServiceProcess(
         f"redis-{port}",
-        [_valkey_binary(), *options, "--port", str(port), "--bind", LOOPBACK, "--dir", work, "--save", ""],
+        [valkey_binary(), *options, "--port", str(port), "--bind", LOOPBACK, "--dir", work, "--save", ""],
         log=work / f"redis-{port}.log",
         answers=answers,
     )

@@ -1,6 +1,5 @@
 """Stores for the contract suite."""
 
-import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
@@ -8,6 +7,7 @@ from itertools import count
 import pytest
 
 from dev.services import S3Service, create_bucket, swift
+from dev.serving import served
 from tests.s3_stores import moto_of_the_zoo, s3_store
 from tests.stores.contract import DEVIATIONS, Deviates
 from tests.stores.scripted_server import ScriptedServer
@@ -76,9 +76,5 @@ def key(prefix: str) -> str:
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     scripted = ScriptedServer()
-    thread = threading.Thread(target=scripted.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield scripted
-    scripted.server.shutdown()
-    scripted.server.server_close()
-    thread.join()
+    with served(scripted.server):
+        yield scripted

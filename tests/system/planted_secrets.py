@@ -16,6 +16,7 @@ import redis
 from sqlalchemy import create_engine, inspect, text
 
 from blobferry.sql.database_url import parse_url
+from dev.serving import served
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
 
@@ -173,11 +174,5 @@ class _Refusing(BaseHTTPRequestHandler):
 def refusing_s3() -> Iterator[str]:
     """The endpoint of a store that takes nobody's credentials, and says which it got."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with served(server):
         yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -2,7 +2,6 @@
 
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from dev.proxies.tcp import Upstream, Wire, wire
 from dev.services import wait_until
+from dev.serving import served
 
 pytestmark = pytest.mark.timeout(60)
 PATIENCE = 10.0  #: seconds
@@ -41,13 +41,8 @@ def through(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wire]:
         upstream = tmp_path / "echo"
         server = socketserver.ThreadingUnixStreamServer(str(upstream), Echo)
     Echo.heard.clear()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    with wire(upstream) as running:
+    with served(server), wire(upstream) as running:
         yield running
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any, Literal
 
+from dev.serving import served
 from worker.errors import SourceError
 from worker.settings import SourcesSettings
 
@@ -151,14 +152,8 @@ def serving(
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     url = f"{'https' if tls else 'http'}://{host or address}:{server.server_address[1]}"
     server.site = Site(url, data)
-    thread = Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with served(server):
         yield server.site
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def is_permanent(error: SourceError) -> bool:
