@@ -1,4 +1,4 @@
-"""The only doubles of these tests: real stores, checkpoints and databases, wrapped so that they fail, lag, lie or tell.
+"""Doubles that several folders share: real stores, checkpoints and databases that fail, lag, lie or tell.
 
 A death is a BaseException that nothing in the code under test may catch; once a process is dead, nothing that it still
 tries has any effect.
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -242,6 +243,19 @@ class MortalStore(WrappedStore):
                 return super()._do(name, args, keywords)
             finally:
                 self._looks(name)
+
+
+class RuledStore(WrappedStore):
+    """A bucket whose rules abort unfinished uploads after so long, or that says nothing about it."""
+
+    def __init__(self, store: Store, answer: timedelta | Exception | None) -> None:
+        super().__init__(store)
+        self._answer = answer
+
+    def upload_lifetime(self, key: str) -> timedelta | None:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
 
 
 class FusedStore(MortalStore):

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from dev.services import S3Service, create_bucket, free_port, moto, swift, valkey
 from tests.conftest import alembic_config
-from tests.doubles import FaultyStore, RecordingStore, WrappedStore, tiny_store
+from tests.doubles import FaultyStore, RecordingStore, RuledStore, WrappedStore, tiny_store
 from worker.doctor import Finding, examine, examine_storage, exit_status, json_report, text_report
 from worker.doctor.surroundings import examine_certificates
 from worker.driver import Driver
@@ -267,19 +267,6 @@ def test_clocks_that_differ_are_told(seconds: int, says: str) -> None:
 )
 def test_a_storage_that_asks_for_no_checksums_has_none(checksum: str, missing: set[str]) -> None:
     assert set(not_ok(tiny_store(checksum=checksum))) == missing
-
-
-class RuledStore(WrappedStore):
-    """A bucket whose rules abort unfinished uploads after so many days, or that says nothing about it."""
-
-    def __init__(self, store: Store, answer: timedelta | Exception | None) -> None:
-        super().__init__(store)
-        self._answer = answer
-
-    def upload_lifetime(self, key: str) -> timedelta | None:
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,7 @@ def test_a_head_below_m_bytes_is_fetched_and_no_more_than_it(
     put(driver, "/blob", data(3 * P, seed=1))
     on(recorded).write_stream("/blob", M - 1, reader_of(data(2 * P)))
     assert recorded.named("copy_part") == []
-    for call in recorded.named("get"):
-        offset, size = call.args[1], call.args[2] if len(call.args) > 2 else call.keywords["size"]
-        assert offset + size <= M - 1
+    assert [call.args[1:3] for call in recorded.named("get")] == [(0, M - 1)]
 
 
 @cases("size", [4 * P + 1], [2 * P, 2 * P + 1, 7 * P + 9])
@@ -167,7 +165,9 @@ def test_a_head_larger_than_one_copy_may_be_is_copied_in_ranges_that_are_neither
     put(driver, "/blob", data(size, seed=1))
     on(recorded).write_stream("/blob", size, Reading(data(10)))
     assert content(driver, "/blob") == data(size, seed=1) + data(10)
-    assert all(M <= call.args[5] <= 2 * P for call in recorded.named("copy_part"))
+    sizes = [call.args[5] for call in recorded.named("copy_part")]
+    assert len(sizes) > 1
+    assert all(M <= copied <= 2 * P for copied in sizes)
 
 
 def test_parts_are_never_too_small_whatever_the_gap(engine: Engine) -> None:

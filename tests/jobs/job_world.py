@@ -24,7 +24,7 @@ from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker, Swept
 from worker.runtime import Runtime
 from worker.settings import Settings
-from worker.stores.blob_values import BlobOptions, DeleteFailure, Page
+from worker.stores.blob_values import BlobOptions, Page
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
@@ -266,21 +266,6 @@ class PagedStore(MemoryStore):
 
     def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, limit: int = 4) -> Page:
         return super().list_page(prefix, delimiter=delimiter, token=token, limit=limit)
-
-
-class StubbornStore(WrappedStore):
-    """Some keys will not go: those that have a code."""
-
-    def __init__(self, store: Store, codes: dict[str, str]) -> None:
-        super().__init__(store)
-        self._codes = codes
-
-    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if name != "delete_batch":
-            return super()._do(name, args, keywords)
-        if others := [key for key in args[0] if key not in self._codes]:
-            super()._do(name, (others,), keywords)
-        return [DeleteFailure(key, self._codes[key], "no") for key in args[0] if key in self._codes]
 
 
 class SlowStore(WrappedStore):

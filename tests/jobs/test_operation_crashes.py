@@ -14,12 +14,20 @@ from typing import Any
 import pytest
 
 from models import Database
-from tests.doubles import DeathError, Fuse, FusedDatabase, RecordingStore, When, WrappedStore, blob, unfinished
+from tests.doubles import (
+    DeathError,
+    Fuse,
+    FusedDatabase,
+    MortalStore,
+    RecordingStore,
+    When,
+    blob,
+    unfinished,
+)
 from tests.jobs.job_world import KEY, OLD, PART, PATH, THREADS, PagedStore, World
 from worker.jobs.outcome import Cancelled, Finished
 from worker.jobs.runner import run_job
 from worker.stores.blob_values import Limits
-from worker.stores.store import Store
 
 pytestmark = pytest.mark.no_cover
 
@@ -33,26 +41,6 @@ class Databases:
 
     safe: Database
     mortal: FusedDatabase
-
-
-class MortalStore(WrappedStore):
-    """Every call may be the last of this process; after each, a reader ``looks``."""
-
-    def __init__(self, store: Store, fuse: Fuse, look: Callable[[], object]) -> None:
-        super().__init__(store)
-        self._fuse = fuse
-        self._look = look
-
-    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        do = super()._do
-
-        def work() -> Any:
-            try:
-                return do(name, args, keywords)
-            finally:
-                self._look()
-
-        return self._fuse.call(name, work)
 
 
 class Scene(World):
@@ -98,7 +86,7 @@ class Scene(World):
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def look(self, verb: str = "") -> None:
         if not self.is_fine():
             self.torn.append(self.seen())
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from alembic import command
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, inspect, make_url, text
 
 from blobferry.sql.database import open_engine
 from dev.services import Postgres, postgres_database
 from dev.waiting import wait_until
+from tests.conftest import alembic_config
 
 ALEMBIC_INI = Path(__file__).resolve().parents[2] / "alembic.ini"
 LATER = [script.revision for script in ScriptDirectory(str(ALEMBIC_INI.parent / "alembic")).walk_revisions()][-2::-1]
@@ -30,19 +30,13 @@ HISTORY = "UPDATE blobferry_attempts SET bytes_sent = bytes_sent + 1 WHERE job_i
 def url(postgres_server: Postgres) -> Iterator[str]:
     """A database at the first revision, with two jobs."""
     with postgres_database(postgres_server) as url:
-        command.upgrade(config_of(url), "0001")
+        command.upgrade(alembic_config(url), "0001")
         with connected(url) as connection:
             connection.execute(
                 "INSERT INTO blobferry_jobs (id, state) VALUES ('running', 'running'), ('queued', 'queued')"
             )
             connection.execute("INSERT INTO blobferry_attempts (job_id, attempt) VALUES ('running', 1)")
         yield url
-
-
-def config_of(url: str) -> Config:
-    config = Config(str(ALEMBIC_INI))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    return config
 
 
 def connected(url: str) -> "psycopg.Connection[tuple[object, ...]]":
@@ -69,8 +63,8 @@ def test_no_migration_makes_or_drops_an_index_of_an_old_table_within_a_transacti
     engine.dispose()
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        command.upgrade(config_of(url), "head")
-        command.downgrade(config_of(url), "0001")
+        command.upgrade(alembic_config(url), "head")
+        command.downgrade(alembic_config(url), "0001")
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     of_old_tables = "|".join(old)
@@ -84,7 +78,7 @@ def test_a_migration_that_waits_for_a_table_keeps_nobody_else_waiting(url: str) 
     with connected(url) as app, connected(url) as observer:
         app.execute("BEGIN")
         app.execute(SUBMIT)
-        migration = threading.Thread(target=command.upgrade, args=(config_of(url), "head"))
+        migration = threading.Thread(target=command.upgrade, args=(alembic_config(url), "head"))
         migration.start()
         try:
             waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE%'"
@@ -101,7 +95,7 @@ def test_a_migration_that_waits_for_a_table_keeps_nobody_else_waiting(url: str) 
 
 
 def test_a_migration_that_was_cut_off_in_its_middle_is_repeated(url: str) -> None:
-    command.upgrade(config_of(url), "0003")
+    command.upgrade(alembic_config(url), "0003")
     with connected(url) as connection:
         connection.execute("UPDATE blobferry_alembic_version SET version_num = '0002'")
         connection.execute("DROP INDEX ix_blobferry_jobs_source")
@@ -109,8 +103,8 @@ def test_a_migration_that_was_cut_off_in_its_middle_is_repeated(url: str) -> Non
         connection.execute(
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_blobferry_jobs_path'::regclass"
         )
-        command.upgrade(config_of(url), "head")
-        command.check(config_of(url))
+        command.upgrade(alembic_config(url), "head")
+        command.check(alembic_config(url))
         assert connection.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
 
 
@@ -124,9 +118,9 @@ def test_300_000_rows_are_migrated_while_jobs_are_submitted_renewed_and_claimed(
             "FROM generate_series(1, 300000) n"
         )
     for revision in LATER:
-        migration = threading.Thread(target=command.upgrade, args=(config_of(url), revision))
+        migration = threading.Thread(target=command.upgrade, args=(alembic_config(url), revision))
         migration.start()
         while migration.is_alive():
             probe(url)
         migration.join()
-    command.check(config_of(url))
+    command.check(alembic_config(url))

@@ -84,7 +84,7 @@ def test_where_acls_are_not_to_be_kept_none_is_read(server: ScriptedServer) -> N
     assert len(server.requests) == 2
 
 
-def test_a_store_without_acls_is_asked_once(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_without_acls_is_asked_once(server: ScriptedServer) -> None:
     server.script(Answer(headers=HEAD), refusal(501, "NotImplemented"), Answer(headers=HEAD))
     store = server.store()
     assert store.options_of("a", with_tags=False).acl == {}

@@ -87,9 +87,8 @@ def test_what_a_store_refuses_is_left_out_from_then_on(
 
 def test_of_several_parameters_only_the_refused_one_is_left_out(server: ScriptedServer) -> None:
     store = server.store()
-    options = BlobOptions(tags={"team": "a"})
     server.script(refusal(501, "NotImplemented"), refusal(501, "NotImplemented"), Answer(headers=ETAG))
-    store.put("k", b"x", checksum=CRC, options=options)
+    store.put("k", b"x", checksum=CRC, options=TAGGED)
     assert store.capabilities.missing == {Capability.TAGGING}
     assert "x-amz-checksum-crc64nvme" in server.requests[-1].headers
 

@@ -1,9 +1,7 @@
 """How an S3 store is reached: private authorities, no check at all, proxies, profiles, the size of the pool."""
 
 import logging
-import os
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +33,6 @@ def secure(server: ScriptedServer, pem: Path) -> str:
     return f"https://localhost:{server.server.server_address[1]}"
 
 
-@pytest.fixture
-def environ() -> Iterator[dict[str, str]]:
-    before = dict(os.environ)
-    yield os.environ  # type: ignore[misc]
-    os.environ.clear()
-    os.environ.update(before)
-
-
 def head_size(endpoint: str, **parameters: Any) -> int:
     given = {"bucket": "b", "region": "us-east-1", "regionendpoint": endpoint, "checksum": "none", **KEYS, **parameters}
     return Driver.from_parameters(given).head("/a").size
@@ -57,7 +47,7 @@ def test_it_is_refused_elsewhere_and_no_request_is_sent(
     secure: str, server: ScriptedServer, tmp_path: Path, other: bool
 ) -> None:
     named = {"ca_file": str(write_certificate(tmp_path / "other.pem"))} if other else {}
-    store = s3_store(secure, max_attempts=1, **named)
+    store = s3_store(secure, **named)
     with pytest.raises(StoreUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
         store.head("a")
     assert server.requests == []
@@ -85,21 +75,24 @@ def test_requests_go_through_the_proxy_of_the_storage(server: ScriptedServer, fo
 
 @pytest.mark.parametrize("none", [{}, "", "{}"], ids=repr)
 def test_no_proxies_means_not_those_of_the_environment_either(
-    server: ScriptedServer, environ: dict[str, str], none: Any
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, none: Any
 ) -> None:
     server.script(Answer(headers=HEAD))
-    environ.update(HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
     assert head_size(server.endpoint, proxies=none) == 7
 
 
-def test_credentials_come_from_the_profile(server: ScriptedServer, environ: dict[str, str], tmp_path: Path) -> None:
+def test_credentials_come_from_the_profile(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     server.script(Answer(headers=HEAD))
     file = tmp_path / "credentials"
     file.write_text(
         "[default]\naws_access_key_id = WRONG\naws_secret_access_key = s\n"
         "[videos]\naws_access_key_id = RIGHT\naws_secret_access_key = s\n"
     )
-    environ["AWS_SHARED_CREDENTIALS_FILE"] = str(file)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     assert head_size(server.endpoint, accesskey=None, secretkey=None, profile="videos") == 7
     assert "Credential=RIGHT/" in server.requests[0].headers["authorization"]
 

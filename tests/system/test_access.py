@@ -108,8 +108,8 @@ def test_the_broker_of_compose_takes_its_password_from_standard_input(tmp_path: 
         wait_until(answers, 30, "the broker answers")
         with redis.Redis(port=port) as client, pytest.raises(redis.exceptions.AuthenticationError):
             client.ping()
-        assert "drawn" not in " ".join(psutil.Process(process.pid).cmdline()), "and SIGTERM reaches the server"
-        assert "redis-server" in psutil.Process(process.pid).cmdline()[0]
+        assert "drawn" not in " ".join(psutil.Process(process.pid).cmdline())
+        assert "redis-server" in psutil.Process(process.pid).cmdline()[0], "SIGTERM would not reach the server"
     finally:
         process.terminate()
         process.wait(30)

@@ -67,11 +67,11 @@ def test_a_broker_that_refuses_every_command_ends_no_worker(
 ) -> None:
     scene, worker = scene_and_worker
     before, said = worker.pids[0], len(worker.log.read_text())
-    running = scene.submit(f"/refusals/{len(error)}/running", 6)
+    running = scene.submit(f"/refusals/{REFUSALS.index(error)}/running", 6)
     scene.under_way(running)
     gate.refuse_commands(error)
     refused = gate.refused
-    queued = scene.submit(f"/refusals/{len(error)}/queued", 1)
+    queued = scene.submit(f"/refusals/{REFUSALS.index(error)}/queued", 1)
     wait_until(lambda: gate.refused > refused + 3 or not is_alive(worker, before), 60, "some refusals")
     gate.take_commands()
     assert is_alive(worker, before)

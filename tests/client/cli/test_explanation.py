@@ -16,6 +16,7 @@ from blobferry.sql.clock import db_now
 from tests.client.conftest import MIB, SOURCE, Command, Site
 
 CLOCK = r"\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d"
+CONTINUES = rf"continues after the 1.0 of 4.0 MiB that are stored until ({CLOCK}) \(in 24 h\), and starts again later"
 SLOW = {"error_code": "slow_down", "error_message": "asks for fewer requests"}
 DIED = {"error_code": "worker_died", "error_message": "worker w died"}
 SENT = "sent; succeeds once Stat shows the blob"
@@ -120,8 +121,7 @@ SITUATIONS = {
     ),
     "failed, parts kept": Situation(
         "slow_down: asks for fewer requests",
-        "`blobferry retry JOB` continues after the 1.0 of 4.0 MiB that are stored "
-        rf"until ({CLOCK}) \(in 24 h\), and starts again later",
+        f"`blobferry retry JOB` {CONTINUES}",
         row={"state": "failed", **SLOW},
         upload=open_until(86_400),
     ),
@@ -143,15 +143,13 @@ SITUATIONS = {
     ),
     "source refused, parts kept": Situation(
         "source_not_allowed",
-        "`blobferry retry JOB`, with `--source URL` if its URL has expired, continues after the 1.0 of 4.0 MiB that "
-        rf"are stored until ({CLOCK}) \(in 24 h\), and starts again later",
+        f"`blobferry retry JOB`, with `--source URL` if its URL has expired, {CONTINUES}",
         row={"state": "failed", "error_code": "source_not_allowed"},
         upload=open_until(86_400),
     ),
     "another source with other bytes, parts kept": Situation(
         "source_changed",
-        "`blobferry retry JOB --source URL`, with the content that was sent, continues after the 1.0 of 4.0 MiB that "
-        rf"are stored until ({CLOCK}) \(in 24 h\), and starts again later",
+        f"`blobferry retry JOB --source URL`, with the content that was sent, {CONTINUES}",
         row={"state": "failed", "error_code": "source_changed"},
         upload=open_until(86_400),
     ),

@@ -10,7 +10,8 @@ import pytest
 from blobferry.contract import JobState
 from models import Database
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, When, WrappedStore, blob
-from tests.jobs.job_world import QUICK, PagedStore, StubbornStore, World, at, heartbeat_gives_up, on_each_database
+from tests.faults import StubbornStore
+from tests.jobs.job_world import QUICK, PagedStore, World, at, heartbeat_gives_up, on_each_database
 from tests.models.rows import ago
 from worker import drain
 from worker.driver.delete_tree import TRIES
@@ -198,7 +199,7 @@ def test_a_blob_that_stat_shows_for_ever_never_gets_a_success(world: Deleting) -
 
 def test_keys_that_must_not_be_deleted_fail_the_job_by_name_after_all_else_is_gone(world: Deleting) -> None:
     kept = dict.fromkeys(["a/b", "a/b/5"], "AccessDenied")
-    message = world.fail(world.delete(), "delete_incomplete", StubbornStore(world.memory, kept))
+    message = world.fail(world.delete(), "delete_incomplete", StubbornStore(world.memory, kept.get))
     assert "/a/b (AccessDenied), /a/b/5 (AccessDenied)" in message
     assert world.left() == list(kept)
 
@@ -206,7 +207,7 @@ def test_keys_that_must_not_be_deleted_fail_the_job_by_name_after_all_else_is_go
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown", "ServiceUnavailable"])
 def test_keys_that_could_not_be_deleted_now_are_tried_again(code: str, world: Deleting) -> None:
     job_id = world.delete()
-    row = world.put_off(job_id, StubbornStore(world.memory, {"a/b/5": code}))
+    row = world.put_off(job_id, StubbornStore(world.memory, {"a/b/5": code}.get))
     assert (row.state, row.error_code) == ("retrying", "delete_incomplete")
     assert world.left() == ["a/b/5"]
     world.succeed(job_id)
@@ -215,7 +216,7 @@ def test_keys_that_could_not_be_deleted_now_are_tried_again(code: str, world: De
 
 def test_one_key_that_may_yet_go_is_worth_another_try_and_then_the_others_are_named(world: Deleting) -> None:
     codes = {"a/b/1": "AccessDenied", "a/b/2": "SlowDown"}
-    job_id, stubborn = world.delete(), StubbornStore(world.memory, codes)
+    job_id, stubborn = world.delete(), StubbornStore(world.memory, codes.get)
     world.put_off(job_id, stubborn)
     del codes["a/b/2"]
     world.fail(job_id, "delete_incomplete", stubborn)
@@ -226,7 +227,7 @@ def test_one_key_that_may_yet_go_is_worth_another_try_and_then_the_others_are_na
 def test_keys_that_never_go_are_given_up_after_so_many_runs_that_deleted_nothing(
     codes: dict[str, str], world: Deleting
 ) -> None:
-    job_id, stubborn = world.delete(), StubbornStore(world.memory, codes)
+    job_id, stubborn = world.delete(), StubbornStore(world.memory, codes.get)
     assert world.put_off(job_id, stubborn, retry={"max_attempts": 2}).failures == 1
     message = world.fail(job_id, "delete_incomplete", stubborn, retry={"max_attempts": 2})
     assert ", ".join(f"/{key} ({code})" for key, code in codes.items()) in message

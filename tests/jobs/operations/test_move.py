@@ -21,6 +21,7 @@ from tests.doubles import (
     blob,
     unfinished,
 )
+from tests.faults import StubbornStore
 from tests.jobs.job_world import (
     AT_ONCE,
     CARRIED,
@@ -28,7 +29,6 @@ from tests.jobs.job_world import (
     PART,
     QUICK,
     SlowStore,
-    StubbornStore,
     World,
     at,
     brought,
@@ -433,13 +433,13 @@ def test_a_copy_that_vanishes_while_the_source_is_still_to_be_deleted_keeps_the_
 
 
 def test_a_source_that_must_not_be_deleted_fails_the_job_at_once_and_both_are_kept(world: Moving) -> None:
-    world.fail(world.move(), "permission_denied", StubbornStore(world.memory, {FROM: "AccessDenied"}))
+    world.fail(world.move(), "permission_denied", StubbornStore(world.memory, {FROM: "AccessDenied"}.get))
     assert world.seen() == (world.data, world.data)
 
 
 def test_a_source_that_cannot_be_deleted_now_is_deleted_by_a_later_run_with_nothing_brought(world: Moving) -> None:
     job_id, recording = world.move(), RecordingStore(world.memory)
-    row = world.put_off(job_id, StubbornStore(world.memory, {FROM: "SlowDown"}))
+    row = world.put_off(job_id, StubbornStore(world.memory, {FROM: "SlowDown"}.get))
     assert (row.state, row.phase, row.error_code) == ("retrying", "deleting_source", "delete_incomplete")
     world.succeed(job_id, recording)
     assert {call.verb for call in recording.calls} == {"head", "delete_batch"}

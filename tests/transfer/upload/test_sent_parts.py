@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles import HookedStore, RecordingStore, tiny_store
-from tests.transfer.bench import BLOB, PART, Bench, StopAfter
+from tests.transfer.bench import BLOB, PART, Bench, StopAfter, at
 from worker.errors import SourceChangedError
 from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.source import Source
@@ -87,40 +87,27 @@ def test_a_comparison_that_is_stopped_is_made_by_the_next_run(bench: Bench, open
         bench.write(open_())
 
 
-@pytest.mark.parametrize("size", [5, 95])
-@pytest.mark.parametrize("verb", ["head", "upload_part"])
+@pytest.mark.parametrize(("size", "verb"), [(5, "head"), (5, "put"), (95, "head"), (95, "upload_part")])
 def test_a_rewrite_within_a_run_makes_a_blob_of_one_version_or_none(
     verb: str, size: int, bench: Bench, open_: Open, file: Path
 ) -> None:
     file.write_bytes(BLOB[:size])
-    done: list[str] = []
-
-    def meanwhile(called: str) -> None:
-        if called == verb and not done:
-            done.append(called)
-            rewrite(file, BLOB[:size][::-1])
-
+    meanwhile = at(verb, lambda: rewrite(file, BLOB[:size][::-1]), 1)
     try:
-        bench.write(open_(), HookedStore(bench.memory, after=meanwhile))
+        bench.write(open_(), HookedStore(bench.memory, before=meanwhile))
     except SourceChangedError:
         assert bench.blob is None
     else:
         assert bench.blob in (BLOB[:size], BLOB[:size][::-1])
         assert bench.blob == file.read_bytes() or size == 5
+    assert file.read_bytes() == BLOB[:size][::-1], "nobody has rewritten it"
 
 
 @pytest.mark.parametrize("touch", [lambda file: file.chmod(0o600), lambda file: (file.parent / "b").hardlink_to(file)])
 def test_a_chmod_or_a_hard_link_within_a_run_is_no_change(
     touch: Callable[[Path], None], bench: Bench, open_: Open, file: Path
 ) -> None:
-    done: list[str] = []
-
-    def meanwhile(called: str) -> None:
-        if called == "upload_part" and not done:
-            done.append(called)
-            touch(file)
-
-    store = RecordingStore(HookedStore(bench.memory, after=meanwhile))
+    store = RecordingStore(HookedStore(bench.memory, after=at("upload_part", lambda: touch(file), 1)))
     bench.write(open_(), store)
     assert (sent(store), bench.blob) == (list(range(1, 11)), BLOB)
 

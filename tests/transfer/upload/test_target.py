@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dev.services import create_bucket, moto
-from tests.doubles import TINY, BytesSource, HookedStore, RecordingStore, blob, tiny_store, write
+from tests.doubles import TINY, BytesSource, HookedStore, RecordingStore, RuledStore, blob, tiny_store, write
 from tests.transfer.bench import KEY, Bench, at, saved
 from worker.driver.delete_moved import delete_unchanged
 from worker.errors import (
@@ -253,17 +253,6 @@ def test_an_upload_that_vanishes_again_and_again_ends_the_job_over_the_old_blob(
     assert (scene.blob, scene.unfinished) == (BEFORE, [])
 
 
-class RuledStore(HookedStore):
-    """A bucket with a lifecycle rule."""
-
-    lifetime: timedelta | StoreError | None = None
-
-    def upload_lifetime(self, key: str) -> timedelta | None:
-        if isinstance(self.lifetime, StoreError):
-            raise self.lifetime
-        return self.lifetime
-
-
 @pytest.mark.parametrize(
     ("age", "lifetime", "is_explained"),
     [
@@ -283,8 +272,7 @@ def test_an_upload_gone_at_its_completion_is_begun_again_only_if_a_rule_explains
     bench.checkpoint.upload = replace(upload, opened_at=upload.opened_at - age)
     bench.abort_all()
 
-    store = RuledStore(bench.memory)
-    store.lifetime = lifetime
+    store = RuledStore(bench.memory, lifetime)
     with nullcontext() if is_explained else pytest.raises(OutcomeUnknownError):
         bench.write(OURS, store)
     assert bench.blob == (OURS if is_explained else None)
