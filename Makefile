@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up chaos memory test test-again test-long check format migration lock clean
+.PHONY: help install demo up chaos memory test test-again test-zoo test-long check format migration lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
