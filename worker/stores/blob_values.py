@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from worker.errors import InvalidStoreRequestError
 from worker.units import GIB, MIB
 
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"  #: of a blob that is written without one
@@ -22,6 +23,14 @@ class Limits:
     max_parts: int = 10_000  #: parts of one upload, numbered from 1
     max_delete: int = 1_000  #: keys of one delete_batch
     equal_parts: bool = False  #: True: all parts of an upload but the last must have one size
+
+    def check_delete(self, store: str, keys: Sequence[str]) -> None:
+        """Refuse more keys than one batch may delete; ``store`` is the store's name in messages.
+
+        Stores call it before they delete the first key of a batch. Raises InvalidStoreRequestError.
+        """
+        if len(keys) > self.max_delete:
+            raise InvalidStoreRequestError(f"{store}: {len(keys)} keys in one delete; at most {self.max_delete}")
 
 
 @dataclass(frozen=True, slots=True)

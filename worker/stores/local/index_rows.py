@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from worker.stores.blob_values import BlobOptions, KeyEntry, Page, UploadEntry
-from worker.stores.listing import AFTER_ALL, page_of
-from worker.stores.refusals import key_bytes, upload_not_found
 from worker.stores.strict.bucket import ALL_PARTS, Record
+from worker.stores.strict.listing import AFTER_ALL, page_of
+from worker.stores.strict.refusals import key_bytes, upload_not_found
 
 
 class IndexRows:

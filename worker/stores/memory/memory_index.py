@@ -10,9 +10,9 @@ from io import BytesIO
 from typing import Any, Self
 
 from worker.stores.blob_values import KeyEntry, Page, UploadEntry
-from worker.stores.listing import page_of
-from worker.stores.refusals import upload_not_found
 from worker.stores.strict.bucket import ALL_PARTS, File, Record
+from worker.stores.strict.listing import page_of
+from worker.stores.strict.refusals import upload_not_found
 
 
 class MemoryIndex:

@@ -10,7 +10,6 @@ from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupport
 from worker.stores.attempts import in_this_context
 from worker.stores.blob_values import DeleteFailure, Limits
 from worker.stores.capabilities import Capability
-from worker.stores.refusals import check_delete
 from worker.stores.s3.request_params import Params, sent_etag, without_none
 from worker.stores.s3.s3_bucket import S3Bucket
 from worker.stores.s3.s3_errors import code_of, s3_errors
@@ -35,7 +34,7 @@ class S3Deletes:
             (key,) = keys
             self._delete(key, if_match)
             return []
-        check_delete("s3", keys, self._limits)
+        self._limits.check_delete("s3", keys)
         # One such key would make the whole XML request invalid.
         alone = [key for key in keys if _NOT_IN_XML.search(key)] if self._has_batches else list(keys)
         together = [key for key in keys if key not in set(alone)]

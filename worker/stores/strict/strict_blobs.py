@@ -6,10 +6,10 @@ from datetime import timedelta
 from functools import partial
 
 from worker.errors import StoreUnavailableError
-from worker.stores import refusals
 from worker.stores.blob_values import Condition, DeleteFailure, PutReceipt
 from worker.stores.checksums import Digests, digests_of
 from worker.stores.streams import Body, pieces_of
+from worker.stores.strict import refusals
 from worker.stores.strict.bucket import Bucket, Change, File, Record
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from worker.errors import NotSupportedError, PreconditionFailedError, StoreError
-from worker.stores import refusals
 from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
@@ -20,6 +19,7 @@ from worker.stores.blob_values import (
 )
 from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.store import Body, Reader
+from worker.stores.strict import refusals
 from worker.stores.strict.bucket import Bucket, File, Record
 from worker.stores.strict.range_reader import RangeReader
 from worker.stores.strict.strict_blobs import StrictBlobs
@@ -116,7 +116,7 @@ class StrictStore:
         self, keys: Sequence[str], *, if_match: str | None = None, etags: Mapping[str, str] | None = None
     ) -> list[DeleteFailure]:
         """See :meth:`~worker.stores.store.Store.delete_batch`. All at once; if that fails, one by one."""
-        refusals.check_delete(self.name, keys, self.limits)
+        self.limits.check_delete(self.name, keys)
         wanted = (etags or {}) if if_match is None else dict.fromkeys(keys, if_match)
         try:
             with self._errors("delete", keys[0] if len(keys) == 1 else ""):

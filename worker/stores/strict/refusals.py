@@ -103,12 +103,6 @@ def check_copy(store: str, source_key: str, key: str, *, is_unchanged: bool) -> 
         raise InvalidStoreRequestError(f"{store}: copying {key!r} onto itself would change nothing")
 
 
-def check_delete(store: str, keys: Sequence[str], limits: Limits) -> None:
-    """Refuse more keys than one batch may delete."""
-    if len(keys) > limits.max_delete:
-        raise InvalidStoreRequestError(f"{store}: {len(keys)} keys in one delete; at most {limits.max_delete}")
-
-
 def changed_keys(store: str, wanted: Mapping[str, str], there: Mapping[str, str]) -> list[DeleteFailure]:
     """The keys of a batch whose blobs have other ETags than the wanted ones: they stay."""
     changed = [key for key, etag in there.items() if wanted.get(key, etag) != etag]
