@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from worker.stores.blob_values import Limits
-from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
 from worker.stores.local.index import LocalIndex
 from worker.stores.local.local_errors import local_errors
 from worker.stores.local.local_files import LocalFiles
@@ -28,6 +27,5 @@ class LocalStore(StrictStore):
         root = str(directory)
         files = LocalFiles(root)
         index = LocalIndex(root, files)
-        kept = FULL_OBJECT_ALGORITHMS.get(checksum)
-        bucket = Bucket("local", root, index, files, partial(local_errors, root), limits or Limits(), kept, now)
-        super().__init__(bucket, f"/{os.path.realpath(directory)}", checksum)
+        bucket = Bucket("local", root, index, files, partial(local_errors, root), limits or Limits(), checksum, now)
+        super().__init__(bucket, f"/{os.path.realpath(directory)}")

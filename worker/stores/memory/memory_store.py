@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from worker.stores.blob_values import Limits
-from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
 from worker.stores.memory.memory_index import MemoryFiles, MemoryIndex
 from worker.stores.strict.bucket import Bucket
 from worker.stores.strict.strict_store import StrictStore
@@ -22,9 +21,8 @@ class MemoryStore(StrictStore):
     ) -> None:  # fmt: skip
         """``now`` is the store's clock; the times that it gives to blobs and uploads always grow."""
         index = MemoryIndex(now)
-        kept = FULL_OBJECT_ALGORITHMS.get(checksum)
         parts = Bucket(
-            "memory", bucket, index, MemoryFiles(), lambda action, key: nullcontext(), limits or Limits(), kept,
+            "memory", bucket, index, MemoryFiles(), lambda action, key: nullcontext(), limits or Limits(), checksum,
             index.next_time
         )  # fmt: skip
-        super().__init__(parts, f"memory-{id(self):x}/{bucket}", checksum)
+        super().__init__(parts, f"memory-{id(self):x}/{bucket}")

@@ -9,6 +9,7 @@ from io import BytesIO, FileIO
 from typing import Any, Final, NamedTuple, Protocol
 
 from worker.stores.blob_values import BlobOptions, Limits, Page, PartReceipt, UploadEntry
+from worker.stores.checksums import FULL_OBJECT_ALGORITHMS
 
 #: Open files, as the bucket's ``files`` make them and understand them.
 File = FileIO | BytesIO
@@ -124,5 +125,10 @@ class Bucket:
     files: Files
     errors: Callable[[str, str], AbstractContextManager[None]]  #: raises what comes from inside as a StoreError
     limits: Limits
-    kept: str | None  #: the algorithm of the checksum that is kept of every blob
+    checksum: str  #: as :attr:`~worker.stores.store.Store.checksum`
     now: Callable[[], datetime]
+
+    @property
+    def kept(self) -> str | None:
+        """The algorithm of the checksum that is kept of every blob, by its name in checksums; None: no checksum is."""
+        return FULL_OBJECT_ALGORITHMS.get(self.checksum)

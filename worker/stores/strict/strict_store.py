@@ -33,13 +33,13 @@ class StrictStore:
 
     endpoint = ""
 
-    def __init__(self, bucket: Bucket, identity: str, checksum: str) -> None:
-        """Args: the bucket; the store's ``identity`` and ``checksum``."""
+    def __init__(self, bucket: Bucket, identity: str) -> None:
+        """Args: the bucket; the store's ``identity``."""
         self.name = bucket.store
         self.bucket = bucket.name
         self.limits = bucket.limits
         self.identity = identity
-        self.checksum = checksum
+        self.checksum = bucket.checksum
         self.capabilities = Capabilities(confirmed=Capability)
         self._index = bucket.index
         self._bucket = bucket
