@@ -13,8 +13,8 @@ from typing import Any
 from tests.doubles import BytesSource, WrappedStore, blob
 from worker.driver import Driver
 from worker.errors import KeyNotFoundError, SourceChangedError, StoreUnavailableError
-from worker.stores.blob_values import BlobOptions, UploadEntry
-from worker.stores.store import Reader, Store
+from worker.stores.blob_values import BlobOptions, Reader, UploadEntry
+from worker.stores.store import Store
 from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.source import Source
 

@@ -12,6 +12,7 @@ from worker.errors import InvalidPartError, KeyNotFoundError, NotSupportedError,
 from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
+    Body,
     DeleteFailure,
     KeyEntry,
     Limits,
@@ -21,7 +22,6 @@ from worker.stores.blob_values import (
     UploadEntry,
 )
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.store import Body
 from worker.units import MIB
 
 PIECE: Final = bytes(MIB)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from worker.stores.blob_values import BlobOptions, PartReceipt, PutReceipt
-from worker.stores.store import Body, Store
+from worker.stores.blob_values import BlobOptions, Body, PartReceipt, PutReceipt
+from worker.stores.store import Store
 
 
 class OpenUpload:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.doubles import BytesSource
+from worker.stores.blob_values import Body
 from worker.stores.checksums import checksum_of, join_checksums, md5_etag_of, multipart_etag
-from worker.stores.store import Body
 from worker.transfer.body import PartBody
 from worker.transfer.plan import PartRange
 

@@ -13,7 +13,8 @@ from worker.errors import (
     SourceChangedError,
     StoreError,
 )
-from worker.stores.store import Reader, Store
+from worker.stores.blob_values import Reader
+from worker.stores.store import Store
 from worker.units import MIB
 
 _TRIES: Final = 5  #: connections in a row that deliver no byte

@@ -1,4 +1,4 @@
-"""The frozen values that stores take and return.
+"""What stores take and return: frozen values, and bytes as a stream.
 
 ETags are opaque and kept as sent, quotes included. Sizes are bytes, times aware and UTC.
 """
@@ -6,7 +6,7 @@ ETags are opaque and kept as sent, quotes included. Sizes are bytes, times aware
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from worker.errors import InvalidStoreRequestError
 from worker.units import GIB, MIB
@@ -151,6 +151,41 @@ class DeleteFailure:
     key: str
     code: str  #: the store's own error code
     message: str
+
+
+class Body(Protocol):
+    """The bytes of one put or part: a seekable binary file whose reads may return views of a reused buffer.
+
+    ``read(n)`` may return a memoryview that is only valid until the next call. ``__len__`` is the size in bytes.
+    """
+
+    def read(self, size: int = -1, /) -> bytes | memoryview:
+        """Up to ``size`` bytes."""
+        ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move; a store rewinds before it sends a request again."""
+        ...
+
+    def tell(self) -> int:
+        """The position."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class Reader(Protocol):
+    """The bytes of one get. Reading past the end gives ``b""``; a connection that breaks off raises StoreError."""
+
+    etag: str  #: of the blob that is read
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection."""
+        ...
 
 
 def carried(source: BlobOptions, options: BlobOptions | None) -> BlobOptions:

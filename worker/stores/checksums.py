@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from awscrt import checksums as crt
 
-from worker.stores.store import Body
+from worker.stores.blob_values import Body
 
 _Crc = tuple[Callable[[Any, int], int], Callable[[int, int, int], int], int]
 _CRCS: Final[Mapping[str, _Crc]] = {  # checksum of more bytes, joining two checksums, bytes of one

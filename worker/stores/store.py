@@ -12,18 +12,17 @@ from typing import Literal, Protocol
 from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
+    Body,
     Condition,
     DeleteFailure,
     Limits,
     Page,
     PartReceipt,
     PutReceipt,
+    Reader,
     UploadEntry,
 )
 from worker.stores.capabilities import Capabilities
-from worker.stores.streams import Body, Reader
-
-__all__ = ["Body", "Reader", "Store"]
 
 
 class Store(Protocol):

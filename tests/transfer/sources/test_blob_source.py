@@ -25,8 +25,9 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from worker.stores.blob_values import Reader
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.store import Reader, Store
+from worker.stores.store import Store
 from worker.transfer.sources.blob_source import BlobSource, version_of
 
 DATA = random.Random(7).randbytes(100_000)

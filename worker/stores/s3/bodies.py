@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from worker.errors import StoreUnavailableError
+from worker.stores.blob_values import Body
 from worker.stores.s3.s3_errors import s3_errors
-from worker.stores.store import Body
 
 
 class RequestBody:

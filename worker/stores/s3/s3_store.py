@@ -12,6 +12,7 @@ from worker.errors import (
 from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
+    Body,
     Condition,
     Limits,
     Page,
@@ -40,7 +41,6 @@ from worker.stores.s3.s3_bucket import S3Bucket
 from worker.stores.s3.s3_deletes import S3Deletes
 from worker.stores.s3.s3_errors import s3_errors
 from worker.stores.s3.s3_uploads import S3Uploads
-from worker.stores.store import Body
 
 CHECKSUMS: Final = ("crc64nvme", "crc32c", "md5", "none")
 

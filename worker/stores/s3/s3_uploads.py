@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from worker.errors import InvalidStoreRequestError, KeyNotFoundError, NotSupportedError
-from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry
+from worker.stores.blob_values import BlobOptions, Body, Condition, PartReceipt, PutReceipt, UploadEntry
 from worker.stores.capabilities import Capability
 from worker.stores.s3.access_lists import acl_refusals
 from worker.stores.s3.bodies import request_body
@@ -26,7 +26,6 @@ from worker.stores.s3.request_params import (
 )
 from worker.stores.s3.s3_bucket import S3Bucket
 from worker.stores.s3.s3_errors import s3_errors
-from worker.stores.store import Body
 
 UNKNOWN_SIZE: Final = -1  #: of a part whose size the store does not list: equal to no size, so it is sent again
 

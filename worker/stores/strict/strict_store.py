@@ -10,15 +10,16 @@ from worker.errors import NotSupportedError, PreconditionFailedError, StoreError
 from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
+    Body,
     Condition,
     DeleteFailure,
     Page,
     PutReceipt,
+    Reader,
     carried,
     normal,
 )
 from worker.stores.capabilities import Capabilities, Capability
-from worker.stores.store import Body, Reader
 from worker.stores.strict import refusals
 from worker.stores.strict.bucket import Bucket, File, Record
 from worker.stores.strict.range_reader import RangeReader

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from worker.errors import StoreUnavailableError
-from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt, UploadEntry, normal
+from worker.stores.blob_values import BlobOptions, Body, Condition, PartReceipt, PutReceipt, UploadEntry, normal
 from worker.stores.checksums import digests_of, join_checksums, multipart_etag
-from worker.stores.store import Body
 from worker.stores.strict import refusals
 from worker.stores.strict.bucket import Bucket, File, Record
 from worker.stores.strict.strict_blobs import StrictBlobs
