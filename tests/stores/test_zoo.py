@@ -26,6 +26,8 @@ from worker.stores.capabilities import Capability
 from worker.stores.s3.s3_store import S3Store
 from worker.units import MIB
 
+pytestmark = pytest.mark.no_cover
+
 BUCKET = "zoo"
 PART = 5 * MIB
 DATA = os.urandom(2 * PART + 1)

@@ -1,6 +1,7 @@
 """read_stream as a job: a blob to a file of the worker's host, whole or not at all, whoever dies or takes over."""
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -308,13 +309,17 @@ def test_a_job_that_is_handed_over_keeps_its_partial_file_and_fetches_nothing_ag
 def test_a_run_that_was_taken_over_neither_publishes_nor_disturbs_the_other(get: int, world: Reading) -> None:
     job_id = world.read()
 
+    has_passed = threading.Event()
+
     def take_over() -> None:
         world.take_away(job_id)
         world.succeed(job_id)
         world.file.write_bytes(b"what came next")
+        has_passed.set()
 
     taken = at("get", number=get, do=take_over)
     assert world.run(job_id, HookedStore(world.memory, before=taken)) == NotClaimed()
+    assert has_passed.wait(60)  # the run does not wait for a source once its lease is lost
     assert world.has_ended(job_id, JobState.SUCCEEDED)
     assert (world.seen(), world.partials()) == (b"what came next", [])
     assert world.outcomes(job_id) == ["died", "succeeded"]
