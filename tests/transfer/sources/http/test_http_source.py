@@ -362,6 +362,12 @@ def test_an_encoding_of_the_transfer_is_refused(site: Site, open_: Open) -> None
 
 
 @pytest.mark.parametrize("ranges", [True, False])
+def test_a_transfer_that_is_labelled_as_not_encoded_is_none(ranges: bool, site: Site, open_: Open) -> None:
+    site.ranges, site.headers = ranges, {"Transfer-Encoding": "identity"}
+    assert whole(open_(site)) == DATA
+
+
+@pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "x-gzip", "br", "aws-chunked", "utf-8", "none", "gzip, br"])
 def test_a_file_that_is_labelled_as_encoded_is_taken_as_it_is(
     encoding: str, ranges: bool, site: Site, open_: Open
