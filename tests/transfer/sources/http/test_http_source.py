@@ -264,6 +264,15 @@ def test_drops_without_end_are_an_error_that_a_retry_may_mend(site: Site, source
     assert len(site.requests) == 6
 
 
+def test_a_server_that_never_gives_more_than_so_many_bytes_is_read_to_the_end(open_: Open) -> None:
+    data = random.Random(9).randbytes(MIB)
+    with serving(data) as site:
+        source = open_(site)
+        site.routes["/a"] = drop_after(70_000)
+        assert whole(source) == data
+        assert len(site.requests) == 16
+
+
 def test_a_server_that_falls_silent_is_given_up_after_the_read_timeout(site: Site, open_: Open) -> None:
     gone = threading.Event()
 
