@@ -496,6 +496,18 @@ def test_a_retry_with_other_content_fails_and_keeps_the_upload(
     assert world.seen() == BASE[:33] + data
 
 
+def test_a_retry_from_another_file_of_the_same_date_behind_the_same_path_fails(world: Writing, site: Site) -> None:
+    """``?file=1`` and ``?file=2`` may have one size and, when they were deployed together, one date."""
+    site.etag = None
+    job_id, _ = stopped_over_http(world, f"{site.url}/get?file=1")
+    site.routes["/get?file=1"] = status(403)
+    world.fail(job_id, "source_not_allowed", sources=PRIVATE)
+    site.data = site.data[::-1]
+    retry_from(world, job_id, f"{site.url}/get?file=2")
+    world.fail(job_id, "source_changed", sources=PRIVATE)
+    assert world.seen() == BASE
+
+
 @pytest.mark.parametrize("when", ["within a run", "between two runs"])
 @pytest.mark.parametrize("etag", ['"two"', None])
 def test_another_server_with_another_etag_for_the_same_file_is_gone_on_with(
