@@ -18,6 +18,7 @@ from worker.errors import (
     SourceUnavailableError,
 )
 from worker.transfer.fingerprint import INSTANCE
+from worker.transfer.sources.file_times import settled_status
 from worker.transfer.sources.patience import Patience
 from worker.transfer.sources.spooled_file import SpooledFile
 from worker.transfer.stop import Stop, never
@@ -126,7 +127,8 @@ class FileSource:
             raise SourceUnavailableError(f"{self.url}: {error.strerror}") from error
 
     def _fingerprint(self) -> dict[str, Any]:
-        status = os.fstat(self._descriptor)
+        watch = self._patience.watch(self.url)
+        status = settled_status(self._descriptor, lambda: watch.check(is_stalled=True))
         instance = [status.st_dev, status.st_ino, status.st_ctime_ns]
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, INSTANCE: instance}
 
