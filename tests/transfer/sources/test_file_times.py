@@ -13,8 +13,6 @@ import pytest
 from worker.errors import SourceChangedError
 from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.file_times import seconds_to_settle, settled_status
-from worker.transfer.sources.patience import Patience
-from worker.transfer.stop import Interrupted
 
 SECOND = 10**9
 
@@ -66,14 +64,6 @@ def test_an_old_file_is_not_waited_for(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with file.open() as opened:
-        settled_status(opened.fileno(), lambda: None)
-        began = time.monotonic()
-        assert settled_status(opened.fileno(), pytest.fail) == os.fstat(opened.fileno())
-        assert time.monotonic() - began < 5
-
-
-def test_a_stop_ends_the_wait(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    with pytest.raises(Interrupted):
-        FileSource.open(file.as_uri(), [tmp_path], patience=Patience(lambda: True))
+        seen = settled_status(opened.fileno())
+        assert seconds_to_settle(seen.st_ctime_ns, time.time_ns()) == 0
+        assert settled_status(opened.fileno()) == os.fstat(opened.fileno()) == seen

@@ -7,31 +7,25 @@ was read, has the same status afterwards. So the status is read once that tick i
 
 import os
 import time
-from collections.abc import Callable
 from typing import Final
 
 _SECOND: Final = 10**9  #: nanoseconds
 _TICK: Final = 0.03  #: seconds; more than a tick of any kernel, and than the 10 ms of exFAT on top of one
 _COARSE: Final = 2.0  #: seconds; the coarsest times are those of FAT
 _LOOKS: Final = 3  #: at a file that is being written all the time
-_POLL: Final = 0.25  #: seconds between two calls of ``wait``
 
 
-def settled_status(descriptor: int, wait: Callable[[], object]) -> os.stat_result:
+def settled_status(descriptor: int) -> os.stat_result:
     """The status of the file, read so late that every later change shows in its ctime.
 
-    ``wait`` is called while that takes, several times a second; whatever it raises ends it. A file that is written all
-    the time is waited for a few times only: it fails its later checks.
+    A file that is written all the time is waited for a few times only: it fails its later checks.
     """
     status = os.fstat(descriptor)
     for _ in range(_LOOKS):
         left = seconds_to_settle(status.st_ctime_ns, time.time_ns())
         if not left:
             break
-        until = time.monotonic() + left
-        while (left := until - time.monotonic()) > 0:
-            wait()
-            time.sleep(min(left, _POLL))
+        time.sleep(left)
         before, status = status, os.fstat(descriptor)
         if status.st_ctime_ns == before.st_ctime_ns:
             break
