@@ -10,8 +10,8 @@ from blobferry.errors import ConfigurationError, InvalidRequestError
 from blobferry.redaction import is_sealed
 from blobferry.sealing import Sealer
 
-#: Of a fingerprint: what may be equal at two places without equal bytes.
-_VALIDATORS: Final = ("etag", "last_modified")
+_ETAG: Final = "etag"  #: of a fingerprint: may be equal at two places without equal bytes
+_DATE: Final = "last_modified"  #: the same, also of two files behind one path that were deployed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class ReplacedSource:
         known = row["source_fingerprint"]
         if known is not None:
             is_same_place = not is_sealed(shown) and _place(shown) == _place(str(row["source"]))
-            known = {name: value for name, value in known.items() if is_same_place or name not in _VALIDATORS}
+            dropped = {_DATE} if is_same_place else {_DATE, _ETAG}
+            known = {name: value for name, value in known.items() if name not in dropped}
             known[REPLACED_SOURCE] = True
         return {
             "source": shown,

@@ -21,7 +21,7 @@ from models import Database
 from tests.doubles import TINY, FaultyStore, HookedStore, RecordingStore, When, blob, unfinished
 from tests.jobs.job_world import CARRIED, KEY, PART, PATH, QUICK, World, at, brought, on_each_database
 from tests.models.rows import ago
-from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, serving, status
+from tests.transfer.sources.http.http_site import Handler, Site, drop_after, give, send, serving, status
 from worker import drain
 from worker.driver import Driver
 from worker.errors import PermissionDeniedError
@@ -496,6 +496,18 @@ def test_a_retry_with_other_content_fails_and_keeps_the_upload(
     assert world.seen() == BASE[:33] + data
 
 
+def test_a_retry_from_another_file_of_the_same_date_behind_the_same_path_fails(world: Writing, site: Site) -> None:
+    """``?file=1`` and ``?file=2`` may have one size and, when they were deployed together, one date."""
+    site.etag = None
+    job_id, _ = stopped_over_http(world, f"{site.url}/get?file=1")
+    site.routes["/get?file=1"] = status(403)
+    world.fail(job_id, "source_not_allowed", sources=PRIVATE)
+    site.data = site.data[::-1]
+    retry_from(world, job_id, f"{site.url}/get?file=2")
+    world.fail(job_id, "source_changed", sources=PRIVATE)
+    assert world.seen() == BASE
+
+
 @pytest.mark.parametrize("when", ["within a run", "between two runs"])
 @pytest.mark.parametrize("etag", ['"two"', None])
 def test_another_server_with_another_etag_for_the_same_file_is_gone_on_with(
@@ -514,6 +526,36 @@ def test_another_server_with_another_etag_for_the_same_file_is_gone_on_with(
         store = HookedStore(world.memory)
     world.succeed(job_id, store, sources=PRIVATE)
     assert (world.seen(), unfinished(world.memory)) == (BASE[:33] + world.data, [])
+
+
+def test_of_many_servers_with_an_etag_each_all_is_taken_at_once(world: Writing, site: Site) -> None:
+    etags = (f'"{number}"' for number in count())
+
+    def next_server(handler: Handler) -> None:
+        site.etag = next(etags)
+        give(handler)
+
+    site.routes["/7.mp4"] = next_server
+    world.succeed(world.append(source=f"{site.url}/7.mp4"), sources=PRIVATE)
+    assert world.seen() == BASE[:33] + world.data
+
+
+@pytest.mark.parametrize("odd", ["all of it", "somewhere else", "no total"])
+def test_a_server_with_a_range_for_the_first_byte_only_is_asked_for_all_of_it(
+    odd: str, world: Writing, site: Site
+) -> None:
+    def first_byte_only(handler: Handler) -> None:
+        if handler.headers["Range"] in (None, "bytes=0-0"):
+            give(handler)
+        elif odd == "all of it":
+            send(handler, 200, {}, site.data)
+        else:
+            total = "25" if odd == "somewhere else" else "*"
+            send(handler, 206, {"Content-Range": f"bytes 0-9/{total}"}, site.data[:10])
+
+    site.routes["/7.mp4"] = first_byte_only
+    world.succeed(world.append(source=f"{site.url}/7.mp4"), sources=PRIVATE)
+    assert world.seen() == BASE[:33] + world.data
 
 
 def test_another_file_with_another_etag_within_a_run_makes_no_blob(world: Writing, site: Site) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.transfer.bench import read
+from tests.transfer.sources.hanging_mount import Mount, mounted
 from worker.errors import (
     SourceChangedError,
     SourceError,
@@ -19,6 +20,7 @@ from worker.errors import (
 )
 from worker.transfer.fingerprint import INSTANCE
 from worker.transfer.sources.file_source import FileSource
+from worker.transfer.sources.patience import Patience
 from worker.transfer.sources.source import Source
 from worker.transfer.sources.spooled_file import SpooledFile
 from worker.transfer.stop import Interrupted
@@ -240,3 +242,38 @@ def test_swapping_a_symlink_while_a_file_is_opened_gains_nothing(tmp_path: Path,
         ended.set()
         thread.join()
     assert seen == {b"public"}
+
+
+# --- files that hang -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    directory = tmp_path / "mount"
+    directory.mkdir()
+    with mounted(directory, bytes(range(256))) as mount:
+        yield mount
+
+
+@pytest.mark.parametrize("step", ["open", "read", "check"])
+def test_a_mount_that_hangs_is_left_when_a_stop_comes(step: str, mount: Mount) -> None:
+    patience = Patience(mount.has_hung.is_set)
+    if step == "open":
+        mount.hangs.set()
+        with pytest.raises(Interrupted):
+            FileSource.open(mount.file.as_uri(), [mount.file.parent], patience=patience)
+        return
+    with closing(FileSource.open(mount.file.as_uri(), [mount.file.parent], patience=patience)) as source:
+        assert read(source, 0, 256) == bytes(range(256))
+        source.check()
+        mount.hangs.set()
+        with pytest.raises(Interrupted):
+            read(source, 3, 7) if step == "read" else source.check()
+
+
+def test_a_mount_that_hangs_for_ever_is_too_slow(mount: Mount) -> None:
+    patience = Patience(least_rate=1, seconds=0.5)
+    with closing(FileSource.open(mount.file.as_uri(), [mount.file.parent], patience=patience)) as source:
+        mount.hangs.set()
+        with pytest.raises(SourceUnavailableError, match="too slow: 0 bytes"):
+            read(source, 3, 7)

@@ -7,7 +7,7 @@ from blobferry.contract import REPLACED_SOURCE
 from worker.errors import SourceChangedError, SourceError
 from worker.jobs.operations.operation import JobResult, TransferOperation, result_of
 from worker.stores.blob_values import BlobOptions
-from worker.transfer.sources.http.http_source import OtherVersionError
+from worker.transfer.sources.http.http_source import NoRangesError, OtherVersionError
 from worker.transfer.sources.http.spooled_source import SpooledSource
 from worker.transfer.sources.source import Source
 from worker.transfer.sources.spooled_file import SpooledFile
@@ -32,8 +32,11 @@ class WriteStream(TransferOperation):
         source = self._runtime.open_source(url, self._stop)
         try:
             self._write_from(source, path)
+        except NoRangesError:
+            pass  # it has ranges for the first byte only, or for some of its requests
         except OtherVersionError as error:
-            if not self._has_sent_parts():  # nothing would tell another version from another server
+            # Otherwise nothing would tell another version from another server.
+            if not (error.of_several or self._has_sent_parts()):
                 raise SourceChangedError(str(error)) from error
         else:
             return

@@ -3,7 +3,9 @@
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterable, Mapping
+import threading
+from collections.abc import Collection, Generator, Iterable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from socket import gethostname
 from typing import Any, Final, TypeVar
@@ -18,12 +20,13 @@ from worker.errors import (
     SourceUnavailableError,
 )
 from worker.transfer.fingerprint import INSTANCE
-from worker.transfer.sources.patience import Patience
+from worker.transfer.sources.file_times import settled_status
+from worker.transfer.sources.patience import POLL, Patience, waited_for, watched
 from worker.transfer.sources.spooled_file import SpooledFile
 from worker.transfer.stop import Stop, never
-from worker.units import MIB
+from worker.units import KIB
 
-_PIECE: Final = 4 * MIB  #: bytes read at once, at most
+_PIECE: Final = 256 * KIB  #: bytes read at once, at most: each part thread needs them beside its buffer
 _KINDS: Final = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
@@ -64,6 +67,18 @@ class FileSource:
         Raises SourceNotFoundError, SourceNotAllowedError, SourceUnavailableError, Interrupted; each error names the
         host, because the path is the worker's, not the caller's.
         """
+        patience, roots = patience or Patience(), list(roots)
+        source, tells_size = waited_for(
+            lambda: cls._open(url, roots, patience), patience.watch(url), discard=lambda found: found[0].close()
+        )
+        if tells_size:
+            return source
+        with closing(source):
+            return SpooledFile.of(url, source._descriptor, spool_directory, stop, patience)
+
+    @classmethod
+    def _open(cls, url: str, roots: Iterable[Path], patience: Patience) -> "tuple[FileSource, bool]":
+        """Open the file; also return whether its status tells the number of its bytes."""
         path = path_of(url)
         roots = [Path(os.path.realpath(root)) for root in roots]
         refuse_outside(url, os.path.realpath(path), roots, SourceNotAllowedError)
@@ -74,27 +89,26 @@ class FileSource:
                 raise _not_regular(url, _KINDS.get(stat.S_IFMT(mode), "something else"))
             source = cls(url, descriptor, patience)
             if source.size or not source.has_more():
-                return source
+                return source, True
             if os.fstat(descriptor).st_size:  # it is being written just now
-                return cls(url, descriptor, patience)
-            spooled = SpooledFile.of(url, descriptor, spool_directory, stop)
+                return cls(url, descriptor, patience), True
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)
-        return spooled
+        return source, False
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
+        # A network mount without its server hangs for ever: then only the thread of watched() is lost, not the slot.
         filled, watch = 0, self._patience.watch(self.url)
-        while filled < len(buffer):
-            count = self._read(offset + filled, buffer[filled : filled + _PIECE])
-            watch.arrived(count)
-            if count == 0:
-                raise SourceChangedError(
-                    f"{self.url}: ends at byte {offset + filled}, it had {self.size} bytes, by its status on worker "
-                    f"host {gethostname()}"
-                )
-            filled += count
+        for piece in watched(self._pieces(offset, len(buffer)), watch):
+            watch.arrived(len(piece))
+            buffer[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        if filled < len(buffer):
+            raise SourceChangedError(
+                f"{self.url}: ends at byte {offset + filled}, it had {self.size} bytes, by its status on worker "
+                f"host {gethostname()}"
+            )
 
     def check(self) -> None:
         """Raise SourceChangedError if size or modification time have changed, or the file has bytes after its end.
@@ -102,10 +116,11 @@ class FileSource:
         Where only the instance has changed, by a chmod or a rewrite that set the old time again, ``fingerprint`` is the
         new one afterwards.
         """
-        now = self._fingerprint()
+        watch = self._patience.watch(self.url)
+        now, has_more = waited_for(lambda: (self._fingerprint(), self.has_more()), watch)
         if any(now[name] != self.fingerprint[name] for name in ("size", "mtime_ns")):
             raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
-        if self.has_more():
+        if has_more:
             raise SourceChangedError(
                 f"{self.url}: has more than the {self.size} bytes of its status on worker host {gethostname()}: it "
                 "grows, or its file system tells no true sizes; write a file that is complete"
@@ -114,21 +129,34 @@ class FileSource:
 
     def has_more(self) -> bool:
         """Whether a byte can be read after the end that the file's status tells."""
-        return self._read(self.size, memoryview(bytearray(1))) > 0
+        return bool(self._read(self.size, 1))
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        # Also closing may hang, until the reads that a mount has not answered are over.
+        thread = threading.Thread(target=_close, args=(self._descriptor,), name="source", daemon=True)
+        thread.start()
+        thread.join(POLL)
 
-    def _read(self, offset: int, buffer: memoryview) -> int:
+    def _pieces(self, offset: int, size: int) -> Generator[bytes]:
+        while size and (piece := self._read(offset, min(size, _PIECE))):
+            offset, size = offset + len(piece), size - len(piece)
+            yield piece
+
+    def _read(self, offset: int, size: int) -> bytes:
         try:
-            return os.preadv(self._descriptor, [buffer], offset)
+            return os.pread(self._descriptor, size, offset)
         except OSError as error:  # a failing disk or network file system
             raise SourceUnavailableError(f"{self.url}: {error.strerror}") from error
 
     def _fingerprint(self) -> dict[str, Any]:
-        status = os.fstat(self._descriptor)
+        status = settled_status(self._descriptor)
         instance = [status.st_dev, status.st_ino, status.st_ctime_ns]
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, INSTANCE: instance}
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # of a mount that is gone by now; nothing was written
+        os.close(descriptor)
 
 
 def _open(url: str, path: str, roots: Collection[Path]) -> int:

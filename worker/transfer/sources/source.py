@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from worker.errors import ArgumentTypeError, SourceUnavailableError
 from worker.transfer.sources.patience import SourceWatch, watched
+from worker.units import KIB
 
 
 @runtime_checkable
@@ -66,7 +67,8 @@ def as_bytes(contents: Any) -> memoryview:
     return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
 
 
-_TRIES: Final = 5  #: dropped connections after which filling one buffer fails
+_TRIES: Final = 5  #: dropped connections in a row, without progress, after which filling one buffer fails
+_PROGRESS: Final = 64 * KIB  #: bytes after which a drop is the first one again: of some servers no answer is longer
 
 Pieces = Callable[[int, int], Generator[bytes]]
 """Yields bytes of a range, at least one; arguments: offset and size. Raises SourceUnavailableError for a drop."""
@@ -75,10 +77,10 @@ Pieces = Callable[[int, int], Generator[bytes]]
 def fill(buffer: memoryview, offset: int, pieces: Pieces, watch: SourceWatch | None = None) -> None:
     """Fill the buffer from ``offset``; after a dropped connection, go on at the byte that was reached.
 
-    Raises SourceUnavailableError after ``_TRIES`` drops, or at once if it says how long to wait; and as the ``watch``
-    does, if there is one.
+    Raises SourceUnavailableError after ``_TRIES`` drops without progress, or at once if it says how long to wait; and
+    as the ``watch`` does, if there is one.
     """
-    filled = drops = 0
+    filled = drops = counted = 0
     while filled < len(buffer):
         try:
             found = pieces(offset + filled, len(buffer) - filled)
@@ -88,7 +90,8 @@ def fill(buffer: memoryview, offset: int, pieces: Pieces, watch: SourceWatch | N
                 buffer[filled : filled + len(piece)] = piece
                 filled += len(piece)
         except SourceUnavailableError as error:
-            drops += 1
+            drops = 1 if filled - counted >= _PROGRESS else drops + 1
+            counted = filled
             if drops == _TRIES or error.retry_after is not None:
                 raise
             time.sleep(0.02 * 2**drops)

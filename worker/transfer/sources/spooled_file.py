@@ -2,13 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from socket import gethostname
 from typing import Any, Final, Self
 
 from worker.errors import SourceChangedError, SourceNotAllowedError, SourceUnavailableError
+from worker.transfer.sources.patience import Patience, watched
 from worker.transfer.sources.spool import Spool
 from worker.transfer.stop import Interrupted, Stop
 from worker.units import GIB, MIB
@@ -30,7 +31,7 @@ class SpooledFile:
         self._spool = spool
 
     @classmethod
-    def of(cls, url: str, descriptor: int, directory: Path, stop: Stop) -> Self:
+    def of(cls, url: str, descriptor: int, directory: Path, stop: Stop, patience: Patience) -> Self:
         """Read the opened file to its end. The caller closes it.
 
         Raises SourceUnavailableError for a file that fails and a full disk, SourceNotAllowedError for one that does not
@@ -40,8 +41,9 @@ class SpooledFile:
         with _os_errors(f"{where}, and cannot be kept in {directory}"):
             spool = Spool(directory)
         try:
-            size, checksum = 0, hashlib.sha256()
-            for piece in _pieces(descriptor, where):
+            size, checksum, watch = 0, hashlib.sha256(), patience.watch(url)
+            for piece in watched(_pieces(descriptor, where), watch):
+                watch.arrived(len(piece))
                 if stop():
                     raise Interrupted
                 size += len(piece)
@@ -69,7 +71,7 @@ class SpooledFile:
         self._spool.close()
 
 
-def _pieces(descriptor: int, where: str) -> Iterator[bytes]:
+def _pieces(descriptor: int, where: str) -> Generator[bytes]:
     while True:
         with _os_errors(f"{where}, and cannot be read"):
             piece = os.read(descriptor, _PIECE)

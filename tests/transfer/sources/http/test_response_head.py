@@ -4,11 +4,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.transfer.bench import read
 from tests.transfer.sources.http.http_site import loopback
 from worker.errors import SourceError, SourceUnavailableError
 from worker.transfer.sources.http.http_source import HttpSource
@@ -82,3 +83,33 @@ HEADS = {
 def test_an_answer_whose_head_breaks_off_or_is_without_measure_is_no_empty_body(sent: bytes, tmp_path: Path) -> None:
     with answering(lambda connection: connection.sendall(sent)) as url:
         assert isinstance(opening(url, tmp_path), SourceUnavailableError)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("interim", [b"102 Processing", b"103 Early Hints"])
+def test_an_interim_answer_is_not_taken_for_the_final_one(interim: bytes, ranges: bool, tmp_path: Path) -> None:
+    def hint(connection: socket.socket) -> None:
+        for _ in range(2):
+            connection.sendall(b"HTTP/1.1 " + interim + b"\r\nLink: </a.css>; rel=preload\r\n\r\n")
+        if ranges:
+            connection.sendall(
+                b'HTTP/1.1 206 x\r\nContent-Length: 1\r\nContent-Range: bytes 0-0/1\r\nETag: "a"\r\n\r\n!'
+            )
+        else:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!")
+
+    with (
+        answering(hint) as url,
+        closing(HttpSource.open(url, loopback(http_spool_directory=tmp_path))) as source,
+    ):
+        assert (source.size, read(source, 0, 1)) == (1, b"!")
+
+
+def test_interim_answers_without_end_are_given_up(tmp_path: Path) -> None:
+    def hint(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            time.sleep(0.02)
+
+    with answering(hint) as url:
+        assert "timed out" in str(opening(url, tmp_path, read_timeout=0.2))

@@ -111,7 +111,7 @@ class HttpClient:
             raise error
         # Content-Encoding is a label of the file: the request asks for the bytes as they are.
         encoding = response.headers.get("Transfer-Encoding", "").strip().lower()
-        if encoding not in ("", "chunked"):
+        if encoding not in ("", "identity", "chunked"):  # "identity" is none: RFC 2616, 3.6
             raise SourceError(
                 f"{self.url}: the server sends Transfer-Encoding {encoding!r}, although the request allows none"
             )

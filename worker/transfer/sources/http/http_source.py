@@ -31,6 +31,18 @@ _ASKS: Final = 6  #: requests for one range until an answer is of the version fi
 class OtherVersionError(SourceChangedError):
     """No answer is of the version that was seen first. Its bytes may be the same, from another server."""
 
+    of_several = (
+        False  #: whether the answers were of several other versions: several servers, one of which was asked first
+    )
+
+
+class NoRangesError(SourceUnavailableError):
+    """The server gives no range that can be used. All of it can be taken in one answer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.retry_after = 0.0  # asking for the same range again gains nothing
+
 
 class HttpSource:
     """A URL whose server answers ranges.
@@ -134,12 +146,19 @@ class HttpSource:
         """Yield bytes from ``offset``: at least one, perhaps fewer than ``size``."""
         asked = {"Range": f"bytes={offset}-{offset + size - 1}"}
         condition = {"If-Range": self._version.validator} if self._asks_if_range else {}
+        others = set[str | None]()
         for number in range(_ASKS):
             with self._client.get(asked | condition) as response:
-                if number < _ASKS - 1 and self._is_other(response):
+                if is_other := self._is_other(response):
+                    others.add(response.headers.get("ETag"))
+                if is_other and number < _ASKS - 1:
                     condition = {}
                     continue
-                left = self._check(response, offset, size)
+                try:
+                    left = self._check(response, offset, size)
+                except OtherVersionError as error:
+                    error.of_several = len(others) > 1
+                    raise
                 self._asks_if_range = bool(condition)
                 while left:
                     piece = response.read1(min(left, _PIECE), decode_content=False)
@@ -159,22 +178,23 @@ class HttpSource:
         """Return how many bytes from ``offset`` the answer holds."""
         if response.status != 206:
             if response.status == 200 and not self._version.differs(response, response.length_remaining):
-                error = SourceUnavailableError(f"{self.url}: the server no longer answers ranges")
-                error.retry_after = 0.0  # the next run opens the source anew, and takes all of it
-                raise error
+                raise NoRangesError(f"{self.url}: the server no longer answers ranges")
             raise OtherVersionError(
                 f"{self.url}: changed while it was read: the server answers {response.status} to the old version"
             )
         answered = content_range(response)
         if answered is None:
-            raise SourceError(f"{self.url}: the server answers 206 without a valid Content-Range")
+            raise NoRangesError(f"{self.url}: the server answers 206 without a valid Content-Range")
         first, last, total = answered
         if difference := self._version.differs(response, total):
             raise OtherVersionError(f"{self.url}: changed while it was read: {difference}")
         count = last - first + 1
-        if first != offset or not 1 <= count <= size or response.length_remaining not in (None, count):
-            raise SourceError(
-                f"{self.url}: bytes {offset}-{offset + size - 1} were asked for, the server answers "
-                f"{response.headers['Content-Range']} with Content-Length {response.headers.get('Content-Length')}"
-            )
-        return count
+        answer = (
+            f"{self.url}: bytes {offset}-{offset + size - 1} were asked for, the server answers "
+            f"{response.headers['Content-Range']} with Content-Length {response.headers.get('Content-Length')}"
+        )
+        if count < 1 or response.length_remaining not in (None, count):
+            raise SourceError(answer)  # which contradicts itself
+        if first != offset:
+            raise NoRangesError(answer)
+        return min(count, size)

@@ -1,14 +1,17 @@
 """The head of an answer, status and headers: read whole and within a time limit, or refused.
 
 ``http.client`` takes the end of a connection for the end of the headers, so an answer that broke off there would look
-like one without a body. Its timeout is for each byte, so a server could hold a thread for days.
+like one without a body. Its timeout is for each byte, so a server could hold a thread for days. And of the interim
+answers it skips only 100: any other, such as the 103 of a proxy that sends early hints, it takes for the final one.
 Seen with Python 3.11.7; no upstream report found.
 """
 
 import time
 from http.client import HTTPResponse, IncompleteRead
 from socket import socket
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+_SWITCHING: Final = 101  #: a final answer, although its number is that of an interim one
 
 
 class _File(Protocol):
@@ -29,8 +32,15 @@ class WholeHeadResponse(HTTPResponse):
         self.fp = _Head(file, ends_at)  # type: ignore[assignment]  # all that begin() does with it is to read lines, or to close it
         try:
             super().begin()
+            while self._is_interim():
+                self.headers = self.msg = None  # type: ignore[assignment]  # as before the first head; else nothing is read
+                super().begin()
         finally:
             self.fp = file
+
+    def _is_interim(self) -> bool:
+        """Whether the final answer is yet to come. Source: RFC 9110, 15.2."""
+        return 100 <= self.status < 200 and self.status != _SWITCHING
 
 
 class _Head:
