@@ -127,7 +127,12 @@ def doctor(as_json: bool) -> None:
 
 
 def entry() -> None:
-    """Run a command. A BlobferryError is printed as one line; exit status 2 for a configuration error, else 3."""
+    """Run a command. A BlobferryError is printed as one line; exit status 2 for a configuration error, else 3.
+
+    SIGTERM ends it from the first moment on. The kernel gives process 1, as which it runs in a container, no signal
+    that it has no handler for. Those of Celery and of ``sweep --loop`` come later.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
     except ConfigurationError as error:
