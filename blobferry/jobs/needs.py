@@ -10,6 +10,8 @@ from blobferry.sealing import SETTING
 
 MAX_NEED: Final = 512  #: characters of a name, the width of the column
 STOP_AFTER: Final = 3  #: jobs in a row that failed for want of it, after which a worker leaves the next ones to others
+#: What an error lacks that the ``[sources]`` settings of this worker cause; its job's own name for it is source_need.
+SOURCES: Final = "sources"
 LACKING_FOR: Final = 300.0  #: seconds after the last of them within which it does; then it tries one job again
 
 
@@ -26,6 +28,11 @@ def storage_need(storage: str) -> str:
 def directory_need(url: str) -> str:
     """The name of the need for the directory of a ``file:`` URL."""
     return _short(f"directory {urlsplit(url).path.rpartition('/')[0] or '/'}")
+
+
+def source_need(url: str) -> str:
+    """The name of the need for the server of an ``http(s):`` URL, which the settings of one worker may refuse."""
+    return _short(f"source {urlsplit(url).netloc.rpartition('@')[2].lower()}")
 
 
 def directories_of(url: str) -> Iterator[str]:
@@ -46,10 +53,14 @@ def _needs(job: Mapping[str, Any]) -> Iterator[str]:
         yield SETTING
     elif source and source.startswith("blob:"):
         yield storage_need(urlsplit(source).netloc)
+    shown = job["source"] or ""  # readable where the source is sealed
+    if shown.startswith(("http:", "https:")):
+        yield source_need(shown)
     for url in (source, dest):
         if url and url.startswith("file:"):
             yield from map(directory_need, directories_of(url))
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= MAX_NEED else f"directory with the digest {sha256(name.encode()).hexdigest()}"
+    kind, digest = name.partition(" ")[0], sha256(name.encode()).hexdigest()
+    return name if len(name) <= MAX_NEED else f"{kind} with the digest {digest}"
