@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from socket import gethostname
 from typing import Final, Self
@@ -35,8 +36,16 @@ _REFUSED: Final = {
     errno.EOPNOTSUPP,
 }
 _OF_THIS_WORKER: Final = {errno.EACCES, errno.EPERM, errno.EROFS}  #: its user, or how the directory is mounted here
+MAX_BUCKET: Final = 255  #: characters of the column
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: opening a FIFO must not block
+
+
+def _bucket(directory: str) -> str:
+    """The directory, as long as the column of an upload's row; ``key`` holds all of it."""
+    if len(directory) <= MAX_BUCKET:
+        return directory
+    return f"directory with the digest {sha256(os.fsencode(directory)).hexdigest()}"
 
 
 class FileDestination:
@@ -50,7 +59,8 @@ class FileDestination:
     def __init__(self, url: str, directory: str, name: str, descriptor: int) -> None:
         self.url = url
         self.name = name
-        self.bucket = directory  #: of the upload's row, as a store has it
+        self.directory = directory
+        self.bucket = _bucket(directory)  #: of the upload's row, as a store has it
         self.endpoint = host_endpoint()  #: of the upload's row: only this host sees the file
         self.identity = None  #: it has no other name
         self.key = os.path.join(directory, name)
@@ -187,9 +197,9 @@ class FileDestination:
     def check(self) -> None:
         """Raise DestinationUnavailableError if the directory was moved or removed since it was opened."""
         now = os.readlink(f"/proc/self/fd/{self._descriptor}")
-        if now != self.bucket:
+        if now != self.directory:
             raise DestinationUnavailableError(
-                f"{self.url}: the directory {self.bucket} on worker host {gethostname()} is now {now}"
+                f"{self.url}: the directory {self.directory} on worker host {gethostname()} is now {now}"
             )
 
     def check_space(self, needed: int) -> None:
@@ -201,7 +211,7 @@ class FileDestination:
     def full_error(self, needed: int) -> DestinationFullError:
         """Make the error for a disk that has no room for ``needed`` bytes."""
         return DestinationFullError(
-            f"{self.url}: the disk is full: {self.bucket} on worker host {gethostname()} has "
+            f"{self.url}: the disk is full: {self.directory} on worker host {gethostname()} has "
             f"{_free(self._descriptor)} bytes free, {needed} more are needed"
         )
 

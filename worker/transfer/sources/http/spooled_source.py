@@ -67,7 +67,8 @@ class SpooledSource:
             spool.close()
             raise
         etag = response.headers.get("ETag")
-        strong = {"etag": etag} if etag and not etag.startswith("W/") else {}
+        # Printable: the column would refuse a zero byte.
+        strong = {"etag": etag} if etag and etag.isprintable() and not etag.startswith("W/") else {}
         return cls(client, spool, {"size": size, "checksum": digest, **strong})
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
