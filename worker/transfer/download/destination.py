@@ -5,12 +5,11 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from socket import gethostname
 from typing import Final, Self
 
-from blobferry.jobs.needs import directory_need
+from blobferry.jobs.needs import directory_need, short_directory
 from worker.errors import (
     BlobExistsError,
     DestinationError,
@@ -36,16 +35,8 @@ _REFUSED: Final = {
     errno.EOPNOTSUPP,
 }
 _OF_THIS_WORKER: Final = {errno.EACCES, errno.EPERM, errno.EROFS}  #: its user, or how the directory is mounted here
-MAX_BUCKET: Final = 255  #: characters of the column
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: opening a FIFO must not block
-
-
-def _bucket(directory: str) -> str:
-    """The directory, as long as the column of an upload's row; ``key`` holds all of it."""
-    if len(directory) <= MAX_BUCKET:
-        return directory
-    return f"directory with the digest {sha256(os.fsencode(directory)).hexdigest()}"
 
 
 class FileDestination:
@@ -60,7 +51,7 @@ class FileDestination:
         self.url = url
         self.name = name
         self.directory = directory
-        self.bucket = _bucket(directory)  #: of the upload's row, as a store has it
+        self.bucket = short_directory(directory)  #: of the upload's row, as a store has it
         self.endpoint = host_endpoint()  #: of the upload's row: only this host sees the file
         self.identity = None  #: it has no other name
         self.key = os.path.join(directory, name)
