@@ -1,5 +1,6 @@
 """``python -m worker run | migrate | sweep | doctor``: the worker's own command line."""
 
+import os
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ import click
 from blobferry.messages.job_messages import Message, client_app, publish
 from blobferry.messages.server_kind import refuse_unfit_server
 from blobferry.sql.database import reachable
-from worker.celery.drain_bound import bound_drain
+from worker.celery.drain_bound import bound_drain, bound_drain_of
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
@@ -70,8 +71,9 @@ def migrate(revision: str) -> None:
 @main.command()
 @click.option("--loop", is_flag=True, help="Sweep until SIGTERM instead of once.")
 @click.option("--of", "worker_id", hidden=True, help="Of the worker that is this process's parent.")
+@click.option("--signals", type=int, hidden=True, help="File descriptor that tells of the parent's signals.")
 @click.option("--runs-jobs", is_flag=True, hidden=True, help="That worker takes jobs, not reads alone.")
-def sweep(loop: bool, worker_id: str | None, runs_jobs: bool) -> None:
+def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: bool) -> None:
     """Publish due jobs, re-queue jobs of dead workers, abort uploads that no job needs."""
     configure_logging()
     settings = load_settings()
@@ -96,6 +98,9 @@ def sweep(loop: bool, worker_id: str | None, runs_jobs: bool) -> None:
     signal.signal(signal.SIGINT, end)
     if worker_id:
         threading.Thread(target=_listen, args=(caretaker, ended), name="listener", daemon=True).start()
+    if signals is not None:
+        bound = (os.getppid(), signals, settings.drain_seconds)
+        threading.Thread(target=bound_drain_of, args=bound, name="signals", daemon=True).start()
     caretaker.loop(ended)
     caretaker.sign_off()
     runtime.close()
@@ -127,7 +132,12 @@ def doctor(as_json: bool) -> None:
 
 
 def entry() -> None:
-    """Run a command. A BlobferryError is printed as one line; exit status 2 for a configuration error, else 3."""
+    """Run a command. A BlobferryError is printed as one line; exit status 2 for a configuration error, else 3.
+
+    SIGTERM ends it from the first moment on. The kernel gives process 1, as which it runs in a container, no signal
+    that it has no handler for. Those of Celery and of ``sweep --loop`` come later.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
     except ConfigurationError as error:

@@ -144,6 +144,10 @@ class DriverParameters(BaseModel):
             raise ValueError("bucket: is missing")
         if self.driver == "s3" and not self.region and not self.regionendpoint:
             raise ValueError("region: is missing (or give a regionendpoint)")
+        if len(self.bucket) > 255:  # the column of an upload's row
+            raise ValueError("bucket: has more than 255 characters")
+        if self.driver == "local" and len(self.rootdirectory) > 255:
+            raise ValueError("rootdirectory: has more than 255 characters")
         if self.driver == "local" and not self.rootdirectory.startswith("/"):
             raise ValueError("rootdirectory: must be the absolute path of a directory")
         if (self.accesskey is None) != (self.secretkey is None):

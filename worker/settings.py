@@ -61,10 +61,12 @@ PREFIX: Final = "BLOBFERRY_"
 #: Variables that are no settings: one names the file, the tests set others.
 FOREIGN: Final = re.compile(r"BLOBFERRY_(CONFIG|TEST_.*)")
 #: What Kubernetes sets in every pod for a service that is named blobferry or blobferry-something, as NAME=value.
-#: Source: Kubernetes, "Service", environment variables; pkg/kubelet/envvars/envvars.go
+#: Sources: Kubernetes, "Service", and pkg/kubelet/envvars/envvars.go; Docker, "Legacy container links"
 SERVICE_LINK: Final = re.compile(
     r"BLOBFERRY_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=.*|PORT=(tcp|udp|sctp)://.*"
-    r"|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?=.*)"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?=.*"
+    # Links of Docker, which also tell ranges of ports, and the variables and the name of the other container.
+    r"|PORT(_\d+_(TCP|UDP|SCTP)(_PORT)?)?_(START|END)=.*|ENV_.*=.*|NAME=/.*/.*)"
 )
 
 

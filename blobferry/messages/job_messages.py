@@ -11,6 +11,7 @@ from kombu.exceptions import EncodeError
 from blobferry.contract import READS_QUEUE, ROW_HEADER, SEQ_HEADER, TASK_PREFIX, Request
 from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.messages.broker_address import BrokerOptions, broker_address
+from blobferry.messages.configured_app import ConfiguredApp
 from blobferry.redaction import redacted_arguments
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def client_app(broker_url: str, options: BrokerOptions | None = None) -> Celery:
     Seen with celery 5.7.0; no upstream report found.
     """
     broker = broker_address(broker_url, options)
-    app = Celery("blobferry-client", broker=broker.url, backend="disabled://", set_as_current=False)
+    app = ConfiguredApp("blobferry-client", broker=broker.url, backend="disabled://", set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

@@ -15,6 +15,7 @@ from celery import Celery, states
 from blobferry.contract import Request
 from blobferry.errors import BlobferryError, ConfigurationError, UnexpectedError, UnreachableError
 from blobferry.messages.broker_address import BrokerOptions, broker_address
+from blobferry.messages.configured_app import ConfiguredApp
 from blobferry.messages.job_messages import CLIENT_TIMEOUTS, send_read
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class ReadRequester:
     def __init__(self, app: Celery, result_backend: str, options: BrokerOptions | None = None) -> None:
         self._app = app
         results = broker_address(result_backend, options, setting="result_backend")
-        self._results = Celery("blobferry-client-results", backend=results.url, set_as_current=False)
+        self._results = ConfiguredApp("blobferry-client-results", backend=results.url, set_as_current=False)
         self._results.conf.update(
             result_serializer="json",
             accept_content=["json"],

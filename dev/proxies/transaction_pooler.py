@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from dev.process import free_port
+from dev.process import work_directory
 from dev.proxies.tcp import Upstream
 
 CONNECTIONS: Final = 4
@@ -25,8 +25,8 @@ Frame = tuple[bytes, bytes]  #: type and body
 class TransactionPooler:
     """A running pooler, for one user and one database: those of its first client."""
 
-    def __init__(self, upstream: Upstream) -> None:
-        self.port = free_port()
+    def __init__(self, upstream: Upstream, directory: Path) -> None:
+        self.directory = directory  #: of its socket
         self.transactions = 0
         self._upstream = upstream
         self._idle: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
@@ -142,21 +142,22 @@ async def _carry_answers(answers: asyncio.StreamReader, client: asyncio.StreamWr
 
 @contextmanager
 def transaction_pooler(upstream: Upstream) -> Iterator[TransactionPooler]:
-    """A pooler from a free port of 127.0.0.1 to ``upstream``."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="pooler")
-    thread.start()
+    """A pooler to ``upstream``, which listens in a directory of its own: a port is open to every local account."""
+    with work_directory("pooler") as directory:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="pooler")
+        thread.start()
 
-    async def start() -> tuple[TransactionPooler, asyncio.Server]:
-        pooler = TransactionPooler(upstream)
-        return pooler, await asyncio.start_server(pooler.serve, "127.0.0.1", pooler.port)
+        async def start() -> tuple[TransactionPooler, asyncio.Server]:
+            pooler = TransactionPooler(upstream, directory)
+            return pooler, await asyncio.start_unix_server(pooler.serve, pooler.directory / ".s.PGSQL.5432")
 
-    pooler, listener = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
-        yield pooler
-    finally:
-        loop.call_soon_threadsafe(listener.close)
-        asyncio.run_coroutine_threadsafe(pooler.end(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        pooler, listener = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+        try:
+            yield pooler
+        finally:
+            loop.call_soon_threadsafe(listener.close)
+            asyncio.run_coroutine_threadsafe(pooler.end(), loop).result(10)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psycopg
 
-from dev.process import LOOPBACK, Service, ServiceError, ServiceProcess, free_port, running, work_directory
+from dev.process import Service, ServiceError, ServiceProcess, running, work_directory
 from dev.services.postgres_server import Postgres, give, server_owner
 
+PORT = 5432  #: only names the socket
 PROGRAM_VARIABLE = "BLOBFERRY_TEST_PGBOUNCER"  #: its path, where it is not on PATH
 
 
@@ -21,18 +22,21 @@ def pgbouncer_program() -> str | None:
 
 
 @contextmanager
-def pgbouncer(server: Postgres) -> Iterator[int]:
-    """The port of a PgBouncer for every database of the server."""
+def pgbouncer(server: Postgres) -> Iterator[Path]:
+    """A PgBouncer for every database of the server; the directory of its unix socket, which is its owner's.
+
+    At a port of 127.0.0.1 every local account would be the server's superuser.
+    """
     program = pgbouncer_program()
     if program is None:
         raise ServiceError(f"PgBouncer cannot be started: install pgbouncer, or name it in {PROGRAM_VARIABLE}")
-    found, port = psycopg.conninfo.conninfo_to_dict(server.url), free_port()
+    found = psycopg.conninfo.conninfo_to_dict(server.url)
     with work_directory("pgbouncer") as work:
         users, configuration = work / "users.txt", work / "pgbouncer.ini"
         users.write_text(f'"{found["user"]}" ""\n')
         configuration.write_text(
             f"[databases]\n* = host={found['host']} port={found.get('port', 5432)} user={found['user']}\n"
-            f"[pgbouncer]\nlisten_addr = {LOOPBACK}\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
+            f"[pgbouncer]\nlisten_addr =\nlisten_port = {PORT}\nunix_socket_dir = {work}\nauth_type = trust\n"
             f"auth_file = {users}\npool_mode = transaction\ndefault_pool_size = 4\n"
         )
         owner = server_owner()
@@ -42,13 +46,14 @@ def pgbouncer(server: Postgres) -> Iterator[int]:
             "pgbouncer",
             [program, configuration],
             log=Path(work, "pgbouncer.log"),
-            answers=lambda: _listens(port),
+            answers=lambda: _listens(work),
             owner=owner,
         )
         with running(Service(processes=(process,))):
-            yield port
+            yield work
 
 
-def _listens(port: int) -> bool:
-    with socket.create_connection((LOOPBACK, port)):
+def _listens(directory: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(directory / f".s.PGSQL.{PORT}"))
         return True

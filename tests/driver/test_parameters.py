@@ -67,6 +67,7 @@ WRONG: dict[str, list[Any]] = {
         *((S3 | {name: value}, name) for name, values in WRONG.items() for value in values),
         ({"driver": "local"}, "rootdirectory"),
         ({"driver": "local", "rootdirectory": "relative"}, "rootdirectory"),
+        ({"driver": "local", "rootdirectory": "/" + "r" * 255}, "rootdirectory"),
     ],
     ids=str,
 )

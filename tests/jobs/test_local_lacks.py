@@ -18,6 +18,7 @@ from models import LackRow, queries
 from tests.doubles import FaultyStore, HookedStore, RecordingStore, blob
 from tests.jobs.job_world import KEY, PATH, World
 from tests.models.rows import ago
+from tests.transfer.sources.http.http_site import serving
 from worker.errors import (
     BucketNotFoundError,
     CredentialsError,
@@ -66,6 +67,39 @@ def refusing(world: World, error: type[StoreError]) -> Store:
 def lacks(world: World) -> list[tuple[str, str, int]]:
     with world.database.begin() as session:
         return [(row.worker, row.need, row.times) for row in session.query(LackRow).order_by(LackRow.need)]
+
+
+OF_ITS_OWN: dict[str, dict[str, Any]] = {
+    "private addresses": {"http_allow_private": False},
+    "a refused network": {"http_refuse": ("127.0.0.0/8",)},
+    "the port of the site": {},
+    "a smaller limit": {"http_max_size": 5},
+    "no file of authorities": {"http_ca_file": "/nowhere/ca.pem"},
+}
+
+
+@pytest.mark.parametrize("lacking", OF_ITS_OWN)
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["plain", "sealed"])
+def test_a_worker_whose_settings_refuse_an_http_source_fails_no_job(
+    lacking: str, is_sealed: bool, world: World
+) -> None:
+    live(world, BARE, WHOLE)
+    sealer = Sealer([Fernet.generate_key().decode()])
+    allowed = {"http_allow_private": True}
+    with serving(world.data) as site:
+        host = site.url.removeprefix("http://")
+        own = OF_ITS_OWN[lacking] or {"http_refuse_ports": (int(host.partition(":")[2]),)}
+        url = f"http://user:secret@{host}/7.mp4" if is_sealed else f"{site.url}/7.mp4"
+        job_id = world.submit(arguments={"source": url}, sealer=sealer)
+        with worker(world, BARE, sources={**allowed, **own}) as runtime:
+            runtime.sealer = sealer
+            assert isinstance(run_job(runtime, job_id), Rescheduled)
+        assert lacks(world) == [("bare", f"source {host}", 1)]
+        world.change(job_id, run_at=ago(1))
+        with worker(world, WHOLE, sources=allowed) as runtime:
+            runtime.sealer = sealer
+            run_job(runtime, job_id)
+    assert world.has_ended(job_id, JobState.SUCCEEDED)
 
 
 # --- the job goes on elsewhere ---------------------------------------------------------------------------------------

@@ -27,11 +27,11 @@ def pooled_url(request: pytest.FixtureRequest, postgres_server: Postgres) -> Ite
     with postgres_database(postgres_server) as url:
         database = str(make_url(url).database)
         if request.param == "pgbouncer":
-            with pgbouncer(postgres_server) as port:
-                yield f"postgresql://postgres@127.0.0.1:{port}/{database}"
+            with pgbouncer(postgres_server) as directory:
+                yield f"postgresql://postgres@/{database}?host={directory}"
         else:
             with transaction_pooler(postgres_server.upstream) as pooler:
-                yield f"postgresql://postgres@127.0.0.1:{pooler.port}/{database}"
+                yield f"postgresql://postgres@/{database}?host={pooler.directory}"
 
 
 @pytest.fixture

@@ -130,3 +130,12 @@ def test_a_wrong_setting_is_named_before_any_request_and_shows_no_secret(name: s
     with pytest.raises(ConfigurationError, match=says) as caught:
         Driver.from_parameters(GIVEN | KEYS | given)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_profile_of_another_program_keeps_no_store_with_keys_of_its_own_from_working(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "of-another-program")
+    driver = Driver.from_parameters(GIVEN | KEYS)
+    driver.warm_up()
+    assert "Credential=" in driver.url_for("/key")

@@ -71,6 +71,22 @@ MESSAGES: dict[str, str] = {
     "no JSON": envelope(None, {}, raw=b"\0\xff{"),
     "a pickle": envelope(None, {}, "application/x-python-serialize", raw=b"cos\nsystem\n(S'true'\ntR."),
 }
+#: What is no envelope at all, as another program may put it into a list of this name.
+NO_MESSAGES: dict[str, bytes] = {
+    "no JSON": b"garbage",
+    "no UTF-8": b"\xff\xfe\0",
+    "nothing": b"",
+    "a list": b"[]",
+    "a number": b"7",
+    "null": b"null",
+    "a mapping without properties": b'{"body": "x"}',
+    "a list for properties": b'{"body": "x", "properties": []}',
+    "a list nested deeply": b"[" * 100_000,
+    "headers that are null": envelope(GOOD, {}).replace('"headers": {', '"headers": null, "_": {').encode(),
+    "a body that is a number": envelope(GOOD, {}).replace('"body": "', '"body": 7, "_": "').encode(),
+    "a body in an unknown encoding": envelope(GOOD, {}).replace('"base64"', '"rot13"').encode(),
+    "a body that no zlib has made": envelope(GOOD, {"compression": "application/x-gzip"}).encode(),
+}
 
 
 def test_no_message_of_a_wrong_shape_ends_the_worker_or_leaves_a_row(stack: Stack) -> None:
@@ -86,3 +102,15 @@ def test_no_message_of_a_wrong_shape_ends_the_worker_or_leaves_a_row(stack: Stac
             assert "Unrecoverable error" not in worker.log.read_text(errors="replace"), name
         broker.lpush(JOBS_QUEUE, envelope(GOOD, {"timelimit": "x"}))  # ignored: a part that moves bytes is not cut off
         scene.until_rows("select 1 from blobferry_jobs where path = '/shape'")
+
+
+def test_nothing_that_is_no_message_ends_the_worker_or_makes_it_deaf(stack: Stack) -> None:
+    with (
+        recorded(stack, delays={}) as scene,
+        scene.stack.worker() as worker,
+        redis.Redis.from_url(stack.broker_url) as broker,
+    ):
+        for name, raw in NO_MESSAGES.items():
+            broker.lpush(JOBS_QUEUE, raw)
+            scene.succeeded(scene.submit(f"/marker/{name.replace(' ', '-')}", 1))
+            assert "Unrecoverable error" not in worker.log.read_text(errors="replace"), name

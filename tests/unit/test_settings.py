@@ -194,11 +194,19 @@ LINKS: list[tuple[str, str]] = [  # of services, as kubelet sets them: names beh
     ("_REDIS_SERVICE_HOST", "10.0.0.9"),
     ("STORAGES__DEFAULT_SERVICE_HOST", "10.0.0.9"),
     ("TRANSFER__X_PORT", "tcp://10.0.0.9:1"),
+    # Those of Docker:
+    ("NAME", "/web/blobferry"),
+    ("DB_NAME", "/web/blobferry_db"),
+    ("ENV_PATH", "/usr/bin"),
+    ("DB_ENV_POSTGRES_PASSWORD", "x"),
+    ("PORT_80_TCP_START", "tcp://172.17.0.2:80"),
+    ("PORT_80_TCP_PORT_END", "89"),
+    ("PORT_END", "tcp://172.17.0.2:89"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value"), LINKS)
-def test_a_variable_that_kubernetes_sets_for_a_service_is_ignored(name: str, value: str, load: Load) -> None:
+def test_a_variable_that_kubernetes_or_docker_sets_for_a_service_is_ignored(name: str, value: str, load: Load) -> None:
     assert load({f"BLOBFERRY_{name}": value}) == load({})
 
 

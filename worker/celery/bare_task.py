@@ -3,11 +3,11 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from kombu.utils.json import dumps
 
-from blobferry.checks.arguments import check_job_id
+from blobferry.checks.arguments import MAX_CONTENT, check_job_id
 from blobferry.contract import check_request
 from blobferry.jobs.submission import asks_the_same, insert_job
 from blobferry.messages.job_messages import KEPT_OPTIONS
@@ -16,6 +16,9 @@ from worker.errors import ConfigurationError, InvalidRequestError
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+#: Bytes of links, chain and chord: the row holds them, and each message of the job carries them again.
+MAX_OPTIONS: Final = 4 * MAX_CONTENT
 
 
 def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[str, Any]) -> bool:
@@ -78,11 +81,13 @@ def _storable(options: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         plain: Mapping[str, Any] = json.loads(dumps(options))  # type: ignore[no-untyped-call]
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
-        text.encode()
         if "\\u0000" in text:
             raise ValueError("a zero byte")
+        size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{', '.join(options)}: cannot be stored as JSON: {type(error).__name__}") from None
+    if size > MAX_OPTIONS:
+        raise InvalidRequestError(f"{', '.join(options)}: have {size} bytes as JSON; at most {MAX_OPTIONS} may be")
     return plain
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from celery import bootsteps
 
 from blobferry.contract import JOBS_QUEUE
+from worker.celery.drain_bound import tell_of_signals
 from worker.celery.revoke import KEPT, asked_since
 from worker.processes import WORKER_ID
 
@@ -34,7 +35,9 @@ class CaretakerStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         serves = getattr(parent.app.amqp.queues, "consume_from", {})
-        self._command = (*COMMAND, "--runs-jobs") if JOBS_QUEUE in serves else COMMAND
+        self._signals = tell_of_signals()
+        command = (*COMMAND, "--signals", str(self._signals))
+        self._command = (*command, "--runs-jobs") if JOBS_QUEUE in serves else command
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: Any = None
         self._told = 0.0  #: the time of the newest revoke that was forwarded
@@ -63,7 +66,7 @@ class CaretakerStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._process is None or self._process.poll() is not None:
             if self._process is not None:
                 logger.warning("caretaker ended, starting another", extra={"status": self._process.returncode})
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, pass_fds=(self._signals,))
             assert self._process.stdin is not None, "it is a pipe"
             os.set_blocking(self._process.stdin.fileno(), False)
             self._told = time.monotonic() - KEPT  # the last caretaker may have died before it acted on them

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import zlib
 from typing import Any, Final
 
 from celery.worker import consumer
@@ -14,10 +15,15 @@ FIRST_PAUSE: Final = 0.5  #: seconds after a refusal; doubles up to LONGEST_PAUS
 LONGEST_PAUSE: Final = 5.0  #: seconds; meanwhile nothing else happens in the parent
 #: Seconds without a refusal after which the broker counts as working again.
 OVER_AFTER: Final = 10.0
+#: What kombu and Celery raise for a message that is none: no JSON, no envelope, no such compression. It has left the
+#: queue by then, so that connecting anew suffices. Seen with kombu 5.7.0; no upstream report found.
+MALFORMED: Final = (LookupError, TypeError, ValueError, RecursionError, zlib.error)
 
 
 class ReconnectingConsumer(consumer.Consumer):  # type: ignore[misc]
     """A consumer that reconnects even if an ack or the closing of a lost connection fails, or the broker refuses.
+
+    Or if something lies in a queue that no Celery has put there.
 
     A refusal is an error answer: READONLY after a failover, MISCONF, OOM, NOPERM and the like. To Celery it is an error
     of the channel, and such errors end the worker.
@@ -27,7 +33,7 @@ class ReconnectingConsumer(consumer.Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         # kombu 5.7.0 raises AttributeError for an ack on a closed channel, which would end the worker. No upstream
         # report found; https://github.com/celery/celery/issues/9250 is another AttributeError after a lost connection.
-        self.connection_errors: Any = (*self.connection_errors, *self.channel_errors, AttributeError)
+        self.connection_errors: Any = (*self.connection_errors, *self.channel_errors, AttributeError, *MALFORMED)
         self._refusals = 0  #: in a row
         self._until_over: Any = None  #: the timer that ends the row
 
@@ -52,6 +58,8 @@ class ReconnectingConsumer(consumer.Consumer):  # type: ignore[misc]
             ignore_errors(self, connection.close)  # type: ignore[no-untyped-call]
             self._back_off(exc)
             return
+        if isinstance(exc, MALFORMED):
+            logger.warning("message that is none of Celery's dropped, connecting anew", extra={"reason": repr(exc)})
         try:
             super().on_connection_error_after_connected(exc)
         # kombu 5.7.0 raises AttributeError there now and then, which would end the worker. No upstream report found.

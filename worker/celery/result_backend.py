@@ -6,9 +6,10 @@ from functools import wraps
 from itertools import chain
 from typing import Any, Final
 
-from celery import Celery, states
+from celery import states
 from celery.exceptions import BackendError
 
+from blobferry.messages.configured_app import ConfiguredApp
 from blobferry.messages.job_messages import CLIENT_TIMEOUTS
 from worker import drain
 
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 _STORING: Final = ("mark_as_done", "mark_as_failure", "mark_as_retry", "mark_as_revoked")
 
 
-class ResultTolerantApp(Celery):  # type: ignore[misc]
+class ResultTolerantApp(ConfiguredApp):
     """A Celery app that only logs a result that cannot be stored.
 
     Celery itself would turn the end of that run into a failure and report it to Flower.

@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from blobferry.jobs.needs import STOP_AFTER, needs_of, storage_need
+from blobferry.jobs.needs import SOURCES, STOP_AFTER, needs_of, source_need, storage_need
 from models import JobRow, queries
 from worker.driver import Driver
 from worker.errors import (
@@ -45,6 +45,8 @@ def blame(error: BlobferryError, job: JobRow, runtime: Runtime) -> None:
     """
     needs = needs_of(job.as_row())
     names = [name for name in sorted(runtime.drivers) if storage_need(name) in needs]
+    if error.lacks.partition(".")[0] == SOURCES:
+        error.lacks = source_need(job.source or "")
     if isinstance(error, ConfigurationError):
         error.certainly_lacks = True
         if error.lacks not in needs:  # a parameter of a storage, such as its root directory

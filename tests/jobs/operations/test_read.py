@@ -546,3 +546,14 @@ def test_a_partial_file_is_as_private_as_the_file_that_it_will_replace(world: Re
     world.run(job_id)
     assert world.file.stat().st_mode & 0o777 == 0o600
     assert world.seen() == world.data
+
+
+@on_each_database
+def test_a_file_in_a_directory_with_a_long_path_is_written(world_database: Database, tmp_path: Path) -> None:
+    """The column of its upload's row has 255 characters."""
+    directory = tmp_path / ("d" * 200) / ("e" * 200)
+    directory.mkdir(parents=True)
+    world = Reading(world_database, directory)
+    job_id, _ = stopped_by_an_error(world)
+    world.succeed(job_id)
+    assert (world.seen(), world.partials()) == (world.data, [])

@@ -39,6 +39,8 @@ class S3Clients:
 def make_clients(access: S3Access) -> S3Clients:
     """The clients of a store. Sends no request, except to look up ambient credentials."""
     basis = get_session()
+    if access.access_key is not None:  # AWS_PROFILE may then name none of this host
+        basis.session_var_map["profile"] = (None, None, None, None)
     loader = _loader(basis.get_config_variable("data_path"))
     basis.register_component("data_loader", loader)
     session = boto3.session.Session(

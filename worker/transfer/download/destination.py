@@ -9,7 +9,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final, Self
 
-from blobferry.jobs.needs import directory_need
+from blobferry.jobs.needs import directory_need, short_directory
 from worker.errors import (
     BlobExistsError,
     DestinationError,
@@ -50,7 +50,8 @@ class FileDestination:
     def __init__(self, url: str, directory: str, name: str, descriptor: int) -> None:
         self.url = url
         self.name = name
-        self.bucket = directory  #: of the upload's row, as a store has it
+        self.directory = directory
+        self.bucket = short_directory(directory)  #: of the upload's row, as a store has it
         self.endpoint = host_endpoint()  #: of the upload's row: only this host sees the file
         self.identity = None  #: it has no other name
         self.key = os.path.join(directory, name)
@@ -187,9 +188,9 @@ class FileDestination:
     def check(self) -> None:
         """Raise DestinationUnavailableError if the directory was moved or removed since it was opened."""
         now = os.readlink(f"/proc/self/fd/{self._descriptor}")
-        if now != self.bucket:
+        if now != self.directory:
             raise DestinationUnavailableError(
-                f"{self.url}: the directory {self.bucket} on worker host {gethostname()} is now {now}"
+                f"{self.url}: the directory {self.directory} on worker host {gethostname()} is now {now}"
             )
 
     def check_space(self, needed: int) -> None:
@@ -201,7 +202,7 @@ class FileDestination:
     def full_error(self, needed: int) -> DestinationFullError:
         """Make the error for a disk that has no room for ``needed`` bytes."""
         return DestinationFullError(
-            f"{self.url}: the disk is full: {self.bucket} on worker host {gethostname()} has "
+            f"{self.url}: the disk is full: {self.directory} on worker host {gethostname()} has "
             f"{_free(self._descriptor)} bytes free, {needed} more are needed"
         )
 

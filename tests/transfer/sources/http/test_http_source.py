@@ -92,6 +92,13 @@ def assert_kept(source: Opened) -> None:
     assert whole(source) == DATA
 
 
+@pytest.mark.parametrize("etag", ['"a\0b"', 'W/"weak"', ""])
+def test_an_etag_that_no_column_takes_is_weak_is_no_part_of_what_is_kept(etag: str, site: Site, open_: Open) -> None:
+    """A zero byte in it would be refused by the column of the fingerprint."""
+    site.etag, site.ranges = etag, False
+    assert set(open_(site).fingerprint) == {"size", "checksum"}
+
+
 # --- ranges ----------------------------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NewConnectionError
 from urllib3.util.connection import create_connection
 
-from worker.errors import SourceNotAllowedError
-from worker.transfer.sources.http.refused_addresses import RefusedAddresses
+from worker.errors import ConfigurationError, SourceNotAllowedError
+from worker.transfer.sources.http.refused_addresses import RefusedAddresses, refused_here
 from worker.transfer.sources.http.response_head import WholeHeadResponse
 
 #: Source: IANA IPv4 Special-Purpose Address Registry, and the address of Azure's metadata service.
@@ -63,10 +63,16 @@ def is_public(address: str) -> bool:
 def connection_pools(
     *, allow_private: bool, ca_file: Path | None, refused: RefusedAddresses | None = None
 ) -> PoolManager:
-    """Make the pools of one source. It trusts the system's certificate authorities and those of ``ca_file``."""
+    """Make the pools of one source. It trusts the system's certificate authorities and those of ``ca_file``.
+
+    Raises ConfigurationError if that file is missing or holds none.
+    """
     context = ssl.create_default_context()
     if ca_file:
-        context.load_verify_locations(ca_file)
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:  # an SSLError is one
+            raise ConfigurationError("sources.http_ca_file", f"{ca_file}: {error}") from error
     pools = PoolManager(num_pools=8, maxsize=_IDLE, block=False, ssl_context=context)
     if refused:
         pools.pool_classes_by_scheme = _filtered_pools(refused, allow_private=allow_private)
@@ -110,7 +116,7 @@ class PublicConnection(HTTPConnection):
             raise _refusal(self.host, *addresses)
         if allowed := [address for address in public if not self.refused.has(address)]:
             return allowed
-        raise SourceNotAllowedError(f"{self.host}: {', '.join(public)} is refused by sources.http_refuse")
+        raise refused_here(f"{self.host}: {', '.join(public)} is refused by sources.http_refuse")
 
     def _addresses(self) -> list[str]:
         try:
@@ -166,4 +172,4 @@ def _filtered_pools(refused: RefusedAddresses, *, allow_private: bool) -> dict[s
 
 def _refusal(host: str, *addresses: str) -> SourceNotAllowedError:
     shown = ", ".join(addresses)
-    return SourceNotAllowedError(f"{host}: {shown} is no public address (sources.http_allow_private would allow it)")
+    return refused_here(f"{host}: {shown} is no public address (sources.http_allow_private would allow it)")

@@ -19,6 +19,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError, LocationValueError, SSLError
 from urllib3.util import parse_url
 
+from blobferry.jobs.needs import SOURCES
 from blobferry.redaction import redacted
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
 from worker.stores.retry_after import request_to_wait, retry_after
@@ -123,7 +124,9 @@ class HttpClient:
         except SSLError as error:
             if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
                 problem = error.args[0].verify_message
-                raise SourceError(f"{self.url}: the server's certificate is not trusted: {problem}") from error
+                untrusted = SourceError(f"{self.url}: the server's certificate is not trusted: {problem}")
+                untrusted.lacks = SOURCES  # another worker may have its authority
+                raise untrusted from error
             raise SourceUnavailableError(f"{self.url}: {error}") from error
         except LocationValueError:
             raise SourceError(f"{self.url}: the host's name is malformed") from None  # the cause would show the URL

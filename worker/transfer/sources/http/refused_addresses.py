@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
+from blobferry.jobs.needs import SOURCES
 from worker.errors import SourceNotAllowedError
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # source: RFC 6052, 2.1
@@ -27,7 +28,14 @@ class RefusedAddresses:
     def check_port(self, host: str, port: int | None) -> None:
         """Raise SourceNotAllowedError for a refused port."""
         if port in self.ports:
-            raise SourceNotAllowedError(f"{host}: port {port} is refused by sources.http_refuse_ports")
+            raise refused_here(f"{host}: port {port} is refused by sources.http_refuse_ports")
+
+
+def refused_here(problem: str) -> SourceNotAllowedError:
+    """The error of a source that the settings of this worker refuse; those of another may allow it."""
+    refused = SourceNotAllowedError(problem)
+    refused.lacks = SOURCES
+    return refused
 
 
 def _forms(address: str) -> Iterator[IPv4Address | IPv6Address]:

@@ -10,9 +10,10 @@ from typing import Any, Final, Self
 
 from urllib3 import BaseHTTPResponse
 
-from worker.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceUnavailableError
+from worker.errors import SourceChangedError, SourceError, SourceUnavailableError
 from worker.settings import SourcesSettings
 from worker.transfer.sources.http.http_client import HttpClient
+from worker.transfer.sources.http.refused_addresses import refused_here
 from worker.transfer.sources.patience import Patience, SourceWatch
 from worker.transfer.sources.spool import Spool
 from worker.units import MIB
@@ -66,7 +67,8 @@ class SpooledSource:
             spool.close()
             raise
         etag = response.headers.get("ETag")
-        strong = {"etag": etag} if etag and not etag.startswith("W/") else {}
+        # Printable: the column would refuse a zero byte.
+        strong = {"etag": etag} if etag and etag.isprintable() and not etag.startswith("W/") else {}
         return cls(client, spool, {"size": size, "checksum": digest, **strong})
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
@@ -107,7 +109,7 @@ def _read_again(client: HttpClient, size: int, watch: SourceWatch) -> str:
 def refuse_too_large(url: str, size: int, max_size: int | None) -> None:
     """Raise SourceNotAllowedError for more than ``max_size`` bytes; None allows any size."""
     if max_size is not None and size > max_size:
-        raise SourceNotAllowedError(f"{url}: has at least {size} bytes, sources.http_max_size allows {max_size}")
+        raise refused_here(f"{url}: has at least {size} bytes, sources.http_max_size allows {max_size}")
 
 
 def _check_space(url: str, size: int, directory: Path) -> None:
