@@ -103,12 +103,15 @@ def _handler(proxy: QuirkProxy) -> type[http.server.BaseHTTPRequestHandler]:
 
         def serve(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            body = self.rfile.read(int(headers.get("content-length", 0)))
+            size = int(headers.get("content-length", 0))
+            body = self.rfile.read(size)
+            if len(body) < size:  # the client has gone
+                raise ConnectionAbortedError
             call = recognise(self.command, self.path, copies="x-amz-copy-source" in headers)
             answer = proxy.answer(QuirkyRequest(self.command, self.path, call.operation, headers, body))
             self.send_response_only(answer.status)
-            size = answer.headers.pop("content-length", None) if self.command == "HEAD" else None
-            for name, value in (answer.headers | {"content-length": size or str(len(answer.body))}).items():
+            stated = answer.headers.pop("content-length", None) if self.command == "HEAD" else None
+            for name, value in (answer.headers | {"content-length": stated or str(len(answer.body))}).items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
