@@ -37,7 +37,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_enable_prefetch_count_reduction": False,
         "worker_concurrency": settings.concurrency,
         # The job's row decides what a lost child means. Celery must report RETRY, not FAILURE; its second message is
-        # harmless.
+        # harmless. While the broker takes none, a job's own goes back to its queue: see JobTask.
         "task_reject_on_worker_lost": False,
         "task_retry_on_worker_lost": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

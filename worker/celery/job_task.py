@@ -44,6 +44,7 @@ class JobTask(StrictTask):
     acks_late = True
     max_retries = None
     default_retry_delay = 1  # seconds; only for Celery's own retry of a lost child
+    reject_on_worker_lost = True  # only while the broker takes no such retry: the job goes on, so it is no FAILURE
     Request = "worker.celery.revoke:JobRequest"  # used by the parent
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
