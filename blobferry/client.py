@@ -15,6 +15,7 @@ from blobferry.checks.paths import check_keys
 from blobferry.contract import check_request
 from blobferry.errors import ConfigurationError
 from blobferry.jobs import control
+from blobferry.jobs.announcement import Announcement
 from blobferry.jobs.job_filter import States, check_filter
 from blobferry.jobs.job_options import JobOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
@@ -63,6 +64,7 @@ class Client(AbstractContextManager["Client"]):
         self._engine = engine if engine is not None else open_engine(str(database_url))
         self._reader = JobReader(self._engine)
         self._broker = Broker(broker_url, result_backend, broker_options)
+        self._announcement = Announcement(self._engine, self._broker)
         self._sealer = Sealer(encryption_keys)
 
     @classmethod
@@ -125,7 +127,7 @@ class Client(AbstractContextManager["Client"]):
     def _submit(self, operation: str, arguments: dict[str, Any]) -> Job:
         session = arguments.pop("session", None)
         request = check_request(operation, arguments, keys=self._keys)
-        return Job.from_row(submit(self._engine, request, session, self._broker.publish_submitted, self._sealer))
+        return Job.from_row(submit(request, session, self._announcement, self._sealer))
 
     # --- control jobs; each of these may be repeated ------------------------------------------------------------------
 
