@@ -15,6 +15,9 @@ from blobferry.sql.clock import db_now
 from blobferry.sql.tables import jobs
 from blobferry.values import Job
 
+NewRow = dict[str, Any]
+"""The columns of a new job that its request fills."""
+
 #: What the database fills and a submission hands on: the rest of a Job, and of its message.
 _FILLED: Final = {
     *(each.name for each in fields(Job)),
@@ -22,8 +25,8 @@ _FILLED: Final = {
 }
 
 
-def new_row(request: Request, job_id: str, sealer: Sealer) -> dict[str, Any]:
-    """The columns of a new job that its request fills; the others have defaults."""
+def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
+    """The row of a checked request; the other columns have defaults."""
     kept = sealer.kept_arguments(request.arguments)
     not_before = _in_utc(request.not_before)
     return {
@@ -58,16 +61,18 @@ def insert_one(dialect: str, given: frozenset[str], *, is_published: bool) -> Re
         is_published: whether the job's message is sent right after the commit.
     """
     filled = [column for column in jobs.c if column.name in _FILLED and column.name not in given]
-    return _insert(dialect, is_published).returning(*filled)
+    insert = _insert(dialect).values(published_at=db_now()) if is_published else _insert(dialect)
+    one_row: ReturningInsert[Any] = insert.returning(*filled)
+    return one_row
 
 
 @lru_cache(maxsize=8)
-def insert_several(dialect: str, *, is_published: bool) -> ReturningInsert[Any]:
+def insert_several(dialect: str) -> ReturningInsert[Any]:
     """The INSERT of several rows. It returns the ids of those that were inserted, in any order."""
-    return _insert(dialect, is_published).returning(jobs.c.id)
+    several: ReturningInsert[Any] = _insert(dialect).returning(jobs.c.id)
+    return several
 
 
-def _insert(dialect: str, is_published: bool) -> Any:
+def _insert(dialect: str) -> Any:
     module = sqlite if dialect == "sqlite" else postgresql
-    insert = module.insert(jobs).on_conflict_do_nothing()
-    return insert.values(published_at=db_now()) if is_published else insert
+    return module.insert(jobs).on_conflict_do_nothing()

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from celery import Celery
 from kombu.exceptions import EncodeError
-from kombu.utils.functional import maybe_list
 
 from blobferry.contract import READS_QUEUE, ROW_HEADER, SEQ_HEADER, TASK_PREFIX, Request
 from blobferry.errors import ConfigurationError, UnreachableError
@@ -127,7 +126,7 @@ def _send(app: Celery, producer: Any, message: Message) -> None:
     here the parent of whatever it publishes.
     """
     name, options = TASK_PREFIX + message.operation, dict(message.options)
-    links = {kind: maybe_list(options.pop(option, None)) for option, kind in _LINKS.items()}
+    links = {kind: _listed(options.pop(option, None)) for option, kind in _LINKS.items()}
     try:
         task = app.amqp.create_task_message(
             message.job_id,
@@ -149,6 +148,10 @@ def _send(app: Celery, producer: Any, message: Message) -> None:
     except (EncodeError, KeyError, TypeError, ValueError) as error:
         # Another try would fail as well, so report it as sent: other jobs must not wait behind this one.
         logger.warning("message cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
+
+
+def _listed(links: Any) -> Any:
+    return links if links is None or isinstance(links, list | tuple) else [links]
 
 
 def send_read(app: Celery, request: Request, task_id: str, timeout: float) -> None:
