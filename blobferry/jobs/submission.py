@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import ClauseElement, Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from blobferry.contract import Request
@@ -107,7 +107,9 @@ def insert_job(
     A new row is returned without what neither a Job nor a message needs.
     """
     values = new_row(request, job_id or str(uuid4()), sealer) | columns
+    computed = {name: values.pop(name) for name, value in columns.items() if isinstance(value, ClauseElement)}
     insert = insert_one(connection.dialect.name, frozenset(values), is_published=is_published)
+    insert = insert.values(computed) if computed else insert
     for _ in range(TRIES):
         filled = connection.execute(insert, values).mappings().one_or_none()
         if filled is not None:
