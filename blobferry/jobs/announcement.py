@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Engine, update
@@ -52,6 +52,10 @@ class Announcement:
 
     engine: Engine
     announcer: Announcer
+    alone: Engine = field(init=False, compare=False)  #: shares its connections, and commits each statement
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alone", self.engine.execution_options(isolation_level="AUTOCOMMIT"))
 
     @property
     def is_ready(self) -> bool:

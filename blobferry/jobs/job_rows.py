@@ -18,11 +18,14 @@ from blobferry.values import Job
 NewRow = dict[str, Any]
 """The columns of a new job that its request fills."""
 
-#: What the database fills and a submission hands on: the rest of a Job, and of its message.
-_FILLED: Final = {
+#: What a submission hands on of a row: what a Job and its message hold.
+_KNOWN: Final = {
     *(each.name for each in fields(Job)),
     *("queue", "message_options", "parent_id", "root_id", "publish_seq", "published_at"),
 }
+_COLUMNS: Final = [column for column in jobs.c if column.name in _KNOWN]
+#: Columns that are null in a new row unless the INSERT names them.
+UNSET: Final = dict.fromkeys(column.name for column in _COLUMNS if column.server_default is None)
 
 
 def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
@@ -53,16 +56,16 @@ def _in_utc(moment: datetime | None) -> datetime | None:
 
 @lru_cache(maxsize=64)
 def insert_one(dialect: str, given: frozenset[str], *, is_published: bool) -> ReturningInsert[Any]:
-    """The INSERT of one row. It returns what the database fills, and no row if one with this id or key exists.
+    """The INSERT of one row. It returns the defaults that it sets, and no row if one with this id or key exists.
 
     Args:
         dialect: the name of SQLAlchemy's dialect.
         given: the names of the columns that its parameters fill.
         is_published: whether the job's message is sent right after the commit.
     """
-    filled = [column for column in jobs.c if column.name in _FILLED and column.name not in given]
+    defaults = [column for column in _COLUMNS if column.server_default is not None and column.name not in given]
     insert = _insert(dialect).values(published_at=db_now()) if is_published else _insert(dialect)
-    one_row: ReturningInsert[Any] = insert.returning(*filled)
+    one_row: ReturningInsert[Any] = insert.returning(*defaults)
     return one_row
 
 

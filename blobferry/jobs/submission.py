@@ -11,10 +11,11 @@ from blobferry.contract import Request
 from blobferry.errors import ConflictError, InvalidRequestError, UnreachableError
 from blobferry.jobs.announcement import Announcement, awaits_message, message_row
 from blobferry.jobs.idempotency import existing_job
-from blobferry.jobs.job_rows import insert_one, new_row
+from blobferry.jobs.job_rows import UNSET, insert_one, new_row
 from blobferry.jobs.session_commits import after_commit
 from blobferry.sealing import Sealer
 from blobferry.sql.database import reachable
+from blobferry.sql.tables import jobs
 
 #: The app's own transaction, which a submitted row may join.
 Transaction = Session | scoped_session[Session] | Connection
@@ -39,7 +40,7 @@ def submit(
     is_published = request.not_before is None and publishes(transaction, announcement)
     means: dict[str, Any] = {"job_id": job_id, "sealer": sealer, "is_published": is_published}
     if transaction is None:
-        row = _insert_alone(announcement.engine, request, **means)
+        row = _insert_alone(announcement.alone, request, **means)
     elif isinstance(transaction, Session):
         row = insert_job(transaction.connection(), request, **means)
     else:
@@ -55,16 +56,17 @@ def submit(
 
 
 def _insert_alone(engine: Engine, request: Request, **means: Any) -> Mapping[str, Any]:
-    """Insert the row in a transaction of its own, again if the connection was lost: the id makes that safe."""
-    # One statement is a transaction. BEGIN and COMMIT would be two more round trips.
-    alone = engine.execution_options(isolation_level="AUTOCOMMIT")
+    """Insert the row in a transaction of its own, again if the connection was lost: the id makes that safe.
+
+    ``engine``: in autocommit mode. One statement is a transaction; BEGIN and COMMIT would be two more round trips.
+    """
     try:
-        with reachable(), alone.connect() as connection:
+        with reachable(), engine.connect() as connection:
             return insert_job(connection, request, **means)
     except UnreachableError as error:
         if not getattr(error.__cause__, "connection_invalidated", False):
             raise
-    with reachable(), alone.connect() as connection:
+    with reachable(), engine.connect() as connection:
         return insert_job(connection, request, **means)
 
 
@@ -109,11 +111,12 @@ def insert_job(
     values = new_row(request, job_id or str(uuid4()), sealer) | columns
     computed = {name: values.pop(name) for name, value in columns.items() if isinstance(value, ClauseElement)}
     insert = insert_one(connection.dialect.name, frozenset(values), is_published=is_published)
-    insert = insert.values(computed) if computed else insert
+    if computed:
+        insert = insert.values(computed).returning(*(jobs.c[name] for name in computed))
     for _ in range(TRIES):
         filled = connection.execute(insert, values).mappings().one_or_none()
         if filled is not None:
-            return values | dict(filled)
+            return UNSET | values | dict(filled)
         existing = existing_job(connection, values, request, sealer)
         if existing is not None:
             return existing
