@@ -2,7 +2,8 @@
 
 from blobferry.client import Client
 from blobferry.contract import JobState
+from blobferry.jobs.new_job import NewJob
 from blobferry.sealing import seal
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
-__all__ = ["Attempt", "Client", "FileInfo", "Job", "JobState", "Situation", "Upload", "seal"]
+__all__ = ["Attempt", "Client", "FileInfo", "Job", "JobState", "NewJob", "Situation", "Upload", "seal"]

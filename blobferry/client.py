@@ -2,7 +2,7 @@
 
 import builtins
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
@@ -15,11 +15,15 @@ from blobferry.checks.paths import check_keys
 from blobferry.contract import check_request
 from blobferry.errors import ConfigurationError
 from blobferry.jobs import control
+from blobferry.jobs.announcement import Announcement
+from blobferry.jobs.bulk_submission import submit_many
 from blobferry.jobs.job_filter import States, check_filter
+from blobferry.jobs.job_ids import JobIds
 from blobferry.jobs.job_options import JobOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
+from blobferry.jobs.new_job import NewJob, file_url
 from blobferry.jobs.replaced_source import ReplacedSource
-from blobferry.jobs.submission import submit
+from blobferry.jobs.submission import Transaction, submit
 from blobferry.messages.broker import Broker
 from blobferry.messages.broker_address import BrokerOptions, options_of
 from blobferry.sealing import Sealer
@@ -63,6 +67,7 @@ class Client(AbstractContextManager["Client"]):
         self._engine = engine if engine is not None else open_engine(str(database_url))
         self._reader = JobReader(self._engine)
         self._broker = Broker(broker_url, result_backend, broker_options)
+        self._announcement = Announcement(self._engine, self._broker)
         self._sealer = Sealer(encryption_keys)
 
     @classmethod
@@ -96,24 +101,19 @@ class Client(AbstractContextManager["Client"]):
 
         With an ``offset``, in bytes, the blob keeps what lies before it, padded with zeros, and loses what lies after.
         """
-        return self._submit("write_stream", {"path": path, "source": _url(source), "offset": offset, **options})
+        return self._submit("write_stream", {"path": path, "source": file_url(source), "offset": offset, **options})
 
     def read_stream(
         self, path: str, dest: str | Path, offset: int = 0, *, overwrite: bool = True, **options: Unpack[JobOptions]
     ) -> Job:
         """Submit a job that writes the blob, from byte ``offset`` on, to a file as the **worker** sees it."""
-        own = {"path": path, "dest": _url(dest), "offset": offset, "overwrite": overwrite}
+        own = {"path": path, "dest": file_url(dest), "offset": offset, "overwrite": overwrite}
         return self._submit("read_stream", {**own, **options})
 
     def move(
-        self,
-        source_path: str,
-        dest_path: str,
-        *,
-        dest_storage: str | None = None,
-        overwrite: bool = True,
-        **options: Unpack[JobOptions],
-    ) -> Job:
+        self, source_path: str, dest_path: str, *,
+        dest_storage: str | None = None, overwrite: bool = True, **options: Unpack[JobOptions],
+    ) -> Job:  # fmt: skip
         """Submit a job that moves a blob, from ``storage`` to ``dest_storage`` if that is given."""
         own = {"source_path": source_path, "dest_path": dest_path, "dest_storage": dest_storage, "overwrite": overwrite}
         return self._submit("move", {**own, **options})
@@ -125,7 +125,17 @@ class Client(AbstractContextManager["Client"]):
     def _submit(self, operation: str, arguments: dict[str, Any]) -> Job:
         session = arguments.pop("session", None)
         request = check_request(operation, arguments, keys=self._keys)
-        return Job.from_row(submit(self._engine, request, session, self._broker.publish_submitted, self._sealer))
+        return Job.from_row(submit(request, session, self._announcement, self._sealer))
+
+    def submit_many(self, requests: Iterable[NewJob], *, session: Transaction | None = None) -> JobIds:
+        """Submit any number of jobs, all or none of them; return their ids, in order.
+
+        ``requests`` may be a generator of any length: it is read to its end first, partly into a temporary file. A key
+        counts as in a single submit, also among the requests. Safe to repeat if each request has one. Raises
+        InvalidRequestError or ConflictError that says which request it is about, ``requests[17]``, and what the
+        iterable raises. Nothing is written then, and ``session`` may go on.
+        """
+        return submit_many(requests, session, self._announcement, self._sealer, self._keys)
 
     # --- control jobs; each of these may be repeated ------------------------------------------------------------------
 
@@ -152,7 +162,7 @@ class Client(AbstractContextManager["Client"]):
         Raises TooLateError for a job that has succeeded, was cancelled, or is past its deadline: submit it again.
         ``source`` is another URL or file of the same content, with which the worker compares what was sent.
         """
-        replaced = None if source is None else ReplacedSource.of(_url(source), self._sealer, self._keys)
+        replaced = None if source is None else ReplacedSource.of(file_url(source), self._sealer, self._keys)
         return self._control(partial(control.retry, source=replaced), job_id)
 
     def _control(self, change: control.Change, job_id: str) -> Job:
@@ -177,17 +187,11 @@ class Client(AbstractContextManager["Client"]):
         return self._reader.watch(job_id, timeout, patience=patience)
 
     def jobs(
-        self,
-        *,
-        state: States | None = None,
-        since: datetime | str | None = None,
-        until: datetime | str | None = None,
-        operation: str | None = None,
-        storage: str | None = None,
-        under: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        limit: int = 100,
-    ) -> builtins.list[Job]:
+        self, *,
+        state: States | None = None, since: datetime | str | None = None, until: datetime | str | None = None,
+        operation: str | None = None, storage: str | None = None, under: str | None = None,
+        labels: Mapping[str, str] | None = None, limit: int = 100,
+    ) -> builtins.list[Job]:  # fmt: skip
         """The newest jobs that match all arguments, the newest first.
 
         Args:
@@ -244,7 +248,3 @@ class Client(AbstractContextManager["Client"]):
 
     def _read(self, operation: str, arguments: Mapping[str, Any], timeout: float) -> Any:
         return self._broker.read(check_request(operation, arguments, keys=self._keys), timeout)
-
-
-def _url(file: str | Path) -> str:
-    return file.absolute().as_uri() if isinstance(file, Path) else file

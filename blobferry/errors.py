@@ -188,7 +188,11 @@ class ConflictError(JobError, code="conflict"):
 
     idempotency_key: str
     job_id: str
+    position: int | None = None  #: of the request among those submitted at once, from 0
     template = "idempotency key {idempotency_key!r} was used by job {job_id!r} for another request"
+
+    def __str__(self) -> str:
+        return super().__str__() if self.position is None else f"requests[{self.position}]: {super().__str__()}"
 
 
 @dataclass(eq=False, repr=False)

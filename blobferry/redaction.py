@@ -67,13 +67,13 @@ def redacted_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def short_repr(value: Any) -> str:
-    """The repr of a value, at most 200 characters, for errors."""
+def short_repr(value: Any, limit: int = 200) -> str:
+    """The repr of a value, at most ``limit`` characters, for errors and for display."""
     try:
         text = repr(value)
     except Exception:  # a number of too many digits, a list nested too deeply, the caller's own class
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 200 else text[:199] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def printable(text: str) -> str:

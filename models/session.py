@@ -14,11 +14,22 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
         self.engine = open_engine(url, pool_size=pool_size)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        at_once = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # it shares the pool
+        self._lookups = sessionmaker(at_once, expire_on_commit=False)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A session in a transaction that commits at the end of the block. Raises UnreachableError."""
         with reachable(), self._sessions.begin() as session:
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for lookups: each is a transaction of its own and waits for no writer. Raises UnreachableError.
+
+        Not for writes, since each would be committed by itself.
+        """
+        with reachable(), self._lookups.begin() as session:
             yield session
 
     def close(self) -> None:

@@ -5,11 +5,12 @@ import signal
 import sys
 import threading
 from socket import gethostname
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from blobferry.messages.job_messages import Message, client_app, publish
+from blobferry.messages.job_messages import client_app
+from blobferry.messages.publisher import Publisher
 from blobferry.messages.server_kind import refuse_unfit_server
 from blobferry.sql.database import reachable
 from worker.celery.drain_bound import bound_drain, bound_drain_of
@@ -19,6 +20,9 @@ from worker.maintenance.caretaker import Caretaker
 from worker.processes import processes_of_parent
 from worker.runtime import Runtime
 from worker.settings import load_settings
+
+#: Seconds for which a caretaker does not try a broker that is away: no two steps of a sweep wait for it.
+OUTAGE_PAUSE: Final = 2.0
 
 
 @click.group()
@@ -79,12 +83,9 @@ def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: boo
     settings = load_settings()
     runtime = Runtime(settings)
     app = client_app(settings.broker_url.get_secret_value(), settings.broker_options)
-
-    def send(message: Message) -> bool:
-        return publish(app, message)
-
+    publisher = Publisher(app, longest_pause=OUTAGE_PAUSE)
     processes = processes_of_parent(worker_id) if worker_id else None
-    caretaker = Caretaker(runtime, send, processes, runs_jobs=runs_jobs)
+    caretaker = Caretaker(runtime, publisher.publish, processes, runs_jobs=runs_jobs)
     if not loop:
         click.echo(caretaker.sweep())
         return

@@ -51,8 +51,8 @@ def reported(as_json: bool, job_id: str | None = None) -> Iterator[None]:
         sys.exit(report(error, as_json, job_id))
 
 
-def report(error: BaseException, as_json: bool, job_id: str | None = None) -> int:
-    """Print the error as one line or one JSON object; return its exit status."""
+def report(error: BaseException, as_json: bool, job_id: str | None = None, *, where: str = "") -> int:
+    """Print the error as one line or one JSON object; return its exit status. ``where``: in what was given."""
     match error:
         case KeyboardInterrupt():
             status, code, message = INTERRUPTED, "interrupted", f"interrupted{_job_continues(job_id)}"
@@ -61,7 +61,7 @@ def report(error: BaseException, as_json: bool, job_id: str | None = None) -> in
         case BlobferryError():
             failed = USAGE if isinstance(error, _USAGE_ERRORS) else FAILED
             status = UNREACHABLE if isinstance(error, UnreachableError) else failed
-            code, message = error.code, str(error)
+            code, message = error.code, f"{where}: {error}" if where else str(error)
         case _:
             raise error
     if as_json:

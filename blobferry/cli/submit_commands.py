@@ -4,13 +4,14 @@ import os
 import sys
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
 from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.cli import options
 from blobferry.cli.exit_status import follow, open_client, reported
+from blobferry.cli.listed_jobs import submit_listed
 from blobferry.cli.progress import print_json
 from blobferry.cli.read_commands import answer, print_answer
 from blobferry.client import Client
@@ -21,15 +22,23 @@ STANDARD: Final = "-"
 
 
 @click.command()
-@click.argument("source", metavar="FILE|URL|-")
-@click.argument("path")
+@click.argument("source", metavar="FILE|URL|-", required=False)
+@click.argument("path", required=False)
+@click.option(
+    "--from-file",
+    "listed",
+    type=click.File(encoding="utf-8", errors="surrogateescape"),
+    metavar="LIST|-",
+    help="Write many: a FILE or URL, a tab and a PATH on each line of LIST, or of standard input.",
+)
 @options.offset
 @options.no_overwrite
 @options.of_blob
 @options.of_job
 def write(
-    source: str,
-    path: str,
+    source: str | None,
+    path: str | None,
+    listed: TextIO | None,
     offset: int,
     no_overwrite: bool,
     wait: bool,
@@ -42,8 +51,19 @@ def write(
     The path of FILE is made absolute, and the worker opens it on its own host. A URL is http:, https:, file: or blob:.
     With -, up to 1 MiB of standard input becomes the blob. With --offset, the blob keeps the bytes before it and loses
     those after it. Prints the id of the job.
+
+    With --from-file, submits the jobs of all lines, or none if one of them is wrong; errors name the line. The options
+    are those of each job; with --idempotency-key KEY, line 7 has the key KEY:7. Prints an id for each line that is not
+    empty, or with --json {"id": …, "line": …}.
     """
     how["overwrite"] = not no_overwrite
+    if listed is not None:
+        given = ("source", "path", "offset", "wait", "timeout")
+        _refuse_given(*given, because="--from-file takes no FILE, PATH, --offset, --wait and --timeout")
+        submit_listed(listed, how, as_json)
+        return
+    if source is None or path is None:
+        raise click.UsageError(f"Missing argument '{'FILE|URL|-' if source is None else 'PATH'}'.")
     if source == STANDARD:
         _refuse_given("offset", because="standard input replaces the whole blob; --offset needs a FILE")
         contents = sys.stdin.buffer.read(MAX_CONTENT + 1)

@@ -1,4 +1,4 @@
-"""Keyword arguments of the methods of Client that submit jobs."""
+"""Keyword arguments of the methods of Client and NewJob that make jobs."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import TypedDict
 from blobferry.jobs.submission import Transaction
 
 
-class JobOptions(TypedDict, total=False):
+class RequestOptions(TypedDict, total=False):
     """Options of every job."""
 
     storage: str  #: the name of a storage that the worker knows; "default"
@@ -16,12 +16,21 @@ class JobOptions(TypedDict, total=False):
     deadline: datetime | None  #: a job that has not succeeded by then fails
     labels: Mapping[str, str] | None  #: the app's own
     idempotency_key: str | None  #: repeating the request returns the first job; another request raises ConflictError
-    session: Transaction | None  #: the row joins this transaction
 
 
-class WriteOptions(JobOptions, total=False):
+class WriteRequestOptions(RequestOptions, total=False):
     """Options of a job that writes a blob."""
 
     overwrite: bool  #: False: the job fails if the path has a blob
     metadata: Mapping[str, str] | None  #: of the blob; None: as before if the write has an offset, else none
     content_type: str | None  #: of the blob; None as above
+
+
+class JobOptions(RequestOptions, total=False):
+    """Those of a job that is submitted at once."""
+
+    session: Transaction | None  #: the row joins this transaction
+
+
+class WriteOptions(WriteRequestOptions, JobOptions, total=False):
+    """Those of a job that writes a blob and is submitted at once."""

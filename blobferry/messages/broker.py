@@ -1,12 +1,13 @@
 """Broker: what a client sends through Celery's broker, messages for rows that it has written, and reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blobferry.contract import FINAL_STATES, JobState, Request
 from blobferry.errors import ConfigurationError
 from blobferry.messages.broker_address import BrokerOptions
-from blobferry.messages.job_messages import Message, client_app, publish
+from blobferry.messages.job_messages import Message, client_app
+from blobferry.messages.publisher import Publisher
 from blobferry.messages.read_messages import ReadRequester
 
 Row = Mapping[str, Any]
@@ -21,13 +22,17 @@ class Broker:
     def __init__(self, url: str | None, result_backend: str | None, options: BrokerOptions | None = None) -> None:
         self._url, self._options = url, options
         self._app = client_app(url, options) if url else None
+        self._publisher = Publisher(self._app) if self._app else None
         self._requester = ReadRequester(self._app, result_backend, options) if self._app and result_backend else None
 
-    def publish_submitted(self, row: Row) -> None:
-        """Publish a submitted row, unless it is for later or an earlier job with the same idempotency key."""
-        is_new = row["publish_seq"] == 0 and row["published_at"] is None and row["state"] == JobState.QUEUED
-        if is_new and row["run_at"] is None:
-            self._publish(row)
+    @property
+    def is_ready(self) -> bool:
+        """Whether a message would be sent now, as far as is known."""
+        return self._publisher is not None and not self._publisher.is_paused
+
+    def publish_rows(self, rows: Sequence[Row]) -> int:
+        """Send a message for each row, in one round trip; return for how many of them, from the first on."""
+        return 0 if self._publisher is None else self._publisher.publish(*map(Message.from_row, rows))
 
     def publish_controlled(self, row: Row) -> None:
         """Publish a row that was cancelled, paused, resumed or retried, unless a run will see the request itself."""
@@ -36,11 +41,7 @@ class Broker:
         is_due = not is_paused and (row["run_at"] is None or row["run_at"] <= row["seen_at"])
         is_unowned = row["lease_expires_at"] is None and row["state"] not in FINAL_STATES
         if is_unowned and (is_requested or is_due):
-            self._publish(row)
-
-    def _publish(self, row: Row) -> None:
-        if self._app is not None:
-            publish(self._app, Message.from_row(row))
+            self.publish_rows([row])
 
     def read(self, request: Request, timeout: float) -> Any:
         """The worker's answer to a read, or the error that it ended in. Raises UnreachableError if none comes."""

@@ -12,12 +12,15 @@ from blobferry.contract import READS_QUEUE, ROW_HEADER, SEQ_HEADER, TASK_PREFIX,
 from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.messages.broker_address import BrokerOptions, broker_address
 from blobferry.messages.configured_app import ConfiguredApp
-from blobferry.redaction import redacted_arguments
+from blobferry.redaction import redacted_arguments, short_repr
 
 logger = logging.getLogger(__name__)
 
 #: Options of a bare task that are kept on its row and sent again with each publish.
 KEPT_OPTIONS: Final = ("link", "link_error", "chain", "chord", "group_id", "group_index")
+_LINKS: Final = {"link": "callbacks", "link_error": "errbacks"}  #: as a message's body names these options
+OPERATIONS: Final = 1000  #: commands that go to Redis in one round trip at most; a message with its event is two
+MAX_SHOWN: Final = 1024  #: characters of the arguments in a message's header, which Flower shows; Celery's own limit
 PUBLISH_RETRY: Final = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.3}
 #: Seconds. Without them a publish on a half-open connection blocks for ever.
 BROKER_TIMEOUTS: Final = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
@@ -88,28 +91,68 @@ def client_app(broker_url: str, options: BrokerOptions | None = None) -> Celery:
     return app
 
 
-def publish(app: Celery, message: Message) -> bool:
-    """Send the message; False if the broker is out of reach. Never raises: the caretaker publishes again."""
+def publish(app: Celery, *messages: Message) -> int:
+    """Send the messages, over Redis in one round trip; return how many of them, from the first on, were sent.
+
+    Fewer than all if the broker is out of reach; some of the others may have been sent all the same. Never raises: the
+    caretaker publishes again. A stale connection is replaced once.
+    """
+    sent = 0
+    for tries_left in (1, 0):
+        try:
+            with app.producer_or_acquire() as producer:
+                producer.connection.transport_options.update(_connecting(producer.connection))
+                in_one = producer.supports_batch_publish
+                with producer.batch(max_size=OPERATIONS):
+                    for position, message in enumerate(messages[sent:], start=sent):
+                        _send(app, producer, message)
+                        sent = sent if in_one else position + 1
+            return len(messages)
+        except Exception as error:  # clients of brokers raise many types; the rows are safe in any case
+            if not tries_left:
+                shown = {"job_id": messages[sent].job_id, "messages": len(messages) - sent, "reason": repr(error)}
+                logger.warning("message not published", extra=shown)
+    return sent
+
+
+def _connecting(connection: Any) -> Mapping[str, int]:
+    """Kombu's options for one try to connect: with several hosts another one is tried next. It waits for none."""
+    return {"max_retries": int(len(connection.alt) > 1), "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+
+def _send(app: Celery, producer: Any, message: Message) -> None:
+    """Send the message, with Celery's signals and events; in a batch of the producer it leaves with the others.
+
+    Not by ``send_task``, which takes a connection and two round trips for each message, and makes the task that runs
+    here the parent of whatever it publishes.
+    """
+    name, options = TASK_PREFIX + message.operation, dict(message.options)
+    links = {kind: _listed(options.pop(option, None)) for option, kind in _LINKS.items()}
     try:
-        app.send_task(
-            TASK_PREFIX + message.operation,
-            kwargs=dict(message.arguments),
-            task_id=message.job_id,
-            queue=message.queue,
-            headers={ROW_HEADER: True, SEQ_HEADER: message.seq},
+        task = app.amqp.create_task_message(
+            message.job_id,
+            name,
+            (),
+            dict(message.arguments),
+            create_sent_event=app.conf.task_send_sent_event,
+            argsrepr="()",
+            kwargsrepr=short_repr(message.arguments, MAX_SHOWN),
             parent_id=message.parent_id,
             root_id=message.root_id or message.job_id,
+            reply_to=app.thread_oid,
             ignore_result=False,
-            **message.options,
+            **links,
+            **options,
         )
+        headers = {ROW_HEADER: True, SEQ_HEADER: message.seq}
+        app.amqp.send_task_message(producer, name, task, queue=message.queue, headers=headers, retry=False)
     except (EncodeError, KeyError, TypeError, ValueError) as error:
         # Another try would fail as well, so report it as sent: other jobs must not wait behind this one.
         logger.warning("message cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
-        return True
-    except Exception as error:  # clients of brokers raise many types; the row is safe in any case
-        logger.warning("message not published", extra={"job_id": message.job_id, "reason": repr(error)})
-        return False
-    return True
+
+
+def _listed(links: Any) -> Any:
+    return links if links is None or isinstance(links, list | tuple) else [links]
 
 
 def send_read(app: Celery, request: Request, task_id: str, timeout: float) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from blobferry.errors import UnreachableError
 from blobferry.sql.database_url import parse_url
+from blobferry.sql.idle_connections import replace_lost_connections
 
 BUSY_TIMEOUT: Final = 15.0  #: seconds that SQLite waits for another writer
 READ_ONLY: Final = "25006"  #: Source: PostgreSQL, "Error Codes", read_only_sql_transaction
@@ -42,12 +43,13 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
             "target_session_attrs": "read-write",  # not a standby, after a failover
             "prepare_threshold": None,  # a pooler gives the next transaction another server connection
         }
-        options = {"pool_size": pool_size, "pool_pre_ping": True, "connect_args": timeouts}
+        options = {"pool_size": pool_size, "connect_args": timeouts}
     engine = create_engine(parsed, hide_parameters=True, **options)  # a source URL may hold a signature
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediate)
     else:
+        replace_lost_connections(engine)
         event.listen(engine, "begin", _end_when_idle)
         event.listen(engine, "handle_error", _drop_read_only_connection)
     _engines.add(engine)

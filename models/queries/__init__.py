@@ -19,6 +19,7 @@ from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, 
 from models.queries.history import count_attempts_on_the_wire, count_bytes_sent, remark
 from models.queries.locks import Hold, drop_stale_locks
 from models.queries.lookups import find_ended, find_job, is_pruned, time_now
+from models.queries.missing_messages import lacks_messages
 from models.queries.point_of_no_return import begin_completing, pass_point_of_no_return
 from models.queries.pruning import prune
 from models.queries.store_capabilities import missing_capabilities, note_missing_capability
@@ -81,6 +82,7 @@ __all__ = [
     "jobs_to_publish",
     "known_upload_ids",
     "lacking_workers",
+    "lacks_messages",
     "leave_to_others",
     "mark_unpublished",
     "missing_capabilities",

@@ -3,7 +3,8 @@
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from blobferry import Client
 from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.contract import JOBS_QUEUE, ROW_HEADER, SEQ_HEADER
 from blobferry.messages.job_messages import Message, client_app, publish
+from dev.services import free_port
 from dev.waiting import wait_until
 from models import Database, JobRow, queries
 from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
@@ -38,6 +40,7 @@ from tests.models.rows import (
 )
 from worker.celery.bare_task import make_row
 from worker.celery.job_task import JobTask
+from worker.celery.next_jobs import publish_next
 from worker.celery.revoke import ask_to_cancel, asked_since
 from worker.errors import UnreachableError
 from worker.jobs.lease import lease_clock
@@ -186,6 +189,37 @@ def test_a_run_that_ends_publishes_the_next_job_without_a_caretaker(tasks: Tasks
     assert [message.headers["id"] for message in tasks.sent()] == [following]
 
 
+@contextmanager
+def noted_statements(database: Database) -> Iterator[list[str]]:
+    """The statements that the block sends, transactions included."""
+    said: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        said.append(statement)
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    yield said
+    event.remove(database.engine, "before_cursor_execute", note)
+
+
+def test_a_run_that_ends_asks_sql_once_if_no_job_needs_a_message(tasks: Tasks) -> None:
+    tasks.world.submit(published_at=ago(1))
+    tasks.world.submit(arguments={"path": "/later"}, run_at=ago(-60))
+    with tasks.child(), noted_statements(tasks.world.database) as said:
+        tasks.ends_a_run()
+    assert (len(said), tasks.sent()) == (1, [])
+
+
+def test_a_run_that_ends_asks_nothing_while_the_broker_is_known_to_be_away(tasks: Tasks) -> None:
+    job_id = tasks.world.submit()
+    with tasks.child(), closing(client_app(f"redis://127.0.0.1:{free_port()}/0")) as away:
+        publish_next(away)
+        assert tasks.world.job_row(job_id).published_at is None
+        with noted_statements(tasks.world.database) as said:
+            publish_next(away)
+    assert said == []
+
+
 def test_a_bare_task_is_durable_from_its_arrival(tasks: Tasks) -> None:
     """The worker dies with it, and the broker has forgotten its message."""
     deadly = FaultyStore(tasks.world.memory, "upload_part", error=lambda: DeathError("SIGKILL"))
@@ -193,7 +227,7 @@ def test_a_bare_task_is_durable_from_its_arrival(tasks: Tasks) -> None:
         tasks.deliver("job")
     expire_lease(tasks.world.database, "job")
     with tasks.child() as runtime:
-        assert Caretaker(runtime, lambda message: publish(tasks.app, message)).sweep().published == 1
+        assert Caretaker(runtime, partial(publish, tasks.app)).sweep().published == 1
         (message,) = tasks.sent()
         assert message.headers[ROW_HEADER] is True
         tasks.deliver("job", {name: message.headers[name] for name in (ROW_HEADER, SEQ_HEADER)})

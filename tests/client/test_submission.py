@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import redis
 from sqlalchemy import create_engine, event, text
+from sqlalchemy.orm import Session
 
 from blobferry import Client
 from blobferry.errors import ConfigurationError, ConflictError, InvalidPathError, InvalidRequestError, UnreachableError
 from blobferry.sql.database import _begin_immediate, _configure_sqlite, open_engine
-from dev.services import free_port, postgres_database, valkey
+from dev.services import free_port, postgres_database, valkey, wait_until
+from models import queries
 from tests.client.conftest import SOURCE, Site, run_python
 
 PATIENCE = 5.0  #: seconds that a submit may take while the broker is away
@@ -83,10 +85,47 @@ def test_a_broker_that_was_restarted_gets_the_next_message(site: Site) -> None:
         own.kill9()
         client.write_stream("/b", SOURCE)
         own.restart()
-        client.write_stream("/c", SOURCE)
+
+        def is_published() -> bool:
+            return site.row(client.write_stream("/c", SOURCE))["published_at"] is not None
+
+        wait_until(is_published, 10, "the client tries again")
         with redis.Redis.from_url(own.url) as connection:
             assert connection.llen("blobferry") == 1
-    assert len(site.rows()) == 3
+
+
+@pytest.mark.parametrize("joins", [False, True], ids=["its own transaction", "the app's session"])
+def test_a_row_says_that_it_was_published_only_if_it_was(site: Site, joins: bool) -> None:
+    with valkey() as own, site.client(broker_url=own.url) as client, Session(site.database.engine) as session:
+
+        def submit() -> Any:
+            job = client.write_stream("/a", SOURCE, session=session if joins else None)
+            session.commit()
+            return site.row(job)["published_at"]
+
+        assert submit() is not None
+        own.kill9()
+        assert submit() is None, "the broker does not answer"
+        assert submit() is None, "the broker is not even tried"
+
+
+def test_a_message_that_was_sent_is_not_sent_again_by_a_worker(site: Site, ferry: Client) -> None:
+    first = ferry.write_stream("/a", SOURCE)
+    with site.client(broker_url=None) as silent:
+        second = silent.write_stream("/b", SOURCE)
+    with site.database.begin() as session:
+        assert [job.id for job in queries.jobs_to_publish(session, limit=10)] == [second.id]
+    assert site.message_ids() == [first.id]
+
+
+def test_a_connection_lost_since_the_last_submit_is_replaced(postgres_site: Site) -> None:
+    """However little time has passed: a connection in steady use is not tested before each submit."""
+    lose = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'INSERT%'")
+    with postgres_site.client() as client, postgres_site.database.engine.connect() as connection:
+        client.write_stream("/a", SOURCE)
+        assert connection.execute(lose).all() == [(True,)]
+        client.write_stream("/b", SOURCE)
+    assert len(postgres_site.rows()) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
+from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from blobferry import Client
 from blobferry.errors import ConflictError
+from dev.services import valkey
 from tests.client.conftest import SOURCE, Site
 
 
@@ -98,6 +101,37 @@ def test_what_a_joined_session_left_behind_is_not_sent_with_its_next_commit(ferr
         kept = ferry.write_stream("/b", SOURCE, session=session)
         session.commit()
     assert (len(site.rows()), site.message_ids()) == (1, [kept.id])
+
+
+def test_after_the_commit_no_second_connection_is_needed(postgres_site: Site) -> None:
+    """The row is corrected when the broker does not take the message, and by then the session's is free again."""
+    engine = create_engine(postgres_site.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with (
+        valkey() as own,
+        Client(engine=engine, broker_url=own.url) as client,
+        Session(engine) as session,
+    ):
+        own.kill9()
+        job = client.write_stream("/a", SOURCE, session=session)
+        session.commit()
+        assert postgres_site.row(job)["published_at"] is None
+    engine.dispose()
+
+
+def test_a_commit_sends_its_messages_together(ferry: Client, site: Site, session: Session) -> None:
+    ferry.delete("/connects")
+    site.take_messages()
+    ids = [ferry.delete(f"/a/{number}", session=session).id for number in range(20)]
+    with redis.Redis.from_url(site.broker_url) as connection:
+        before = reads(connection)
+        session.commit()
+        assert reads(connection) - before < len(ids), "a round trip for each would be a read for each"
+    assert site.message_ids()[::-1] == ids
+
+
+def reads(connection: "redis.Redis") -> int:
+    """How often the broker has read something, at most 16 KiB at once."""
+    return int(connection.info("stats")["total_reads_processed"])
 
 
 def test_a_connection_takes_the_row_into_its_transaction(ferry: Client, site: Site) -> None:

@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState
-from blobferry.messages.job_messages import Message
 from dev.waiting import wait_until
 from models import Database, queries
 from tests.doubles import DeathError, FaultyStore, HookedStore, RecordingStore, When, WrappedStore, blob, tiny_store
@@ -22,6 +21,7 @@ from worker.errors import StoreUnavailableError
 from worker.jobs.outcome import Cancelled, Finished, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker, Swept
+from worker.maintenance.publish_due import SendMessages
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.stores.blob_values import BlobOptions, Page
@@ -176,7 +176,7 @@ class World:
         return row.finished_at is not None
 
     def sweep(
-        self, store: Store | None = None, *, publish: Callable[[Message], bool] = lambda message: True, **sections: Any
+        self, store: Store | None = None, *, publish: SendMessages = lambda *messages: len(messages), **sections: Any
     ) -> Swept:
         """One sweep of a caretaker whose messages arrive, unless ``publish`` says otherwise."""
         with self.worker(store, **sections) as runtime:

@@ -614,9 +614,9 @@ def test_rows_of_an_unknown_operation_are_left_to_workers_that_know_it(world: Wo
         world.change(job_id, operation="teleport", priority=5)
     known = world.submit()
 
-    def send(message: Message) -> bool:
-        sent.append(message)
-        return True
+    def send(*messages: Message) -> int:
+        sent.extend(messages)
+        return len(messages)
 
     assert world.sweep(publish=send).published == 1
     assert [message.job_id for message in sent] == [known]

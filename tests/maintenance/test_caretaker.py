@@ -38,9 +38,9 @@ def sent() -> list[Message]:
 
 @pytest.fixture
 def caretaker(runtime: Runtime, sent: list[Message]) -> Caretaker:
-    def publish(message: Message) -> bool:
-        sent.append(message)
-        return True
+    def publish(*messages: Message) -> int:
+        sent.extend(messages)
+        return len(messages)
 
     return Caretaker(runtime, publish)
 
@@ -86,7 +86,13 @@ def test_every_fifth_pick_over_several_sweeps_is_the_oldest(
 
 def test_a_broker_that_is_away_is_not_counted_as_published(world: World) -> None:
     world.submit()
-    assert world.sweep(publish=lambda message: False) == Swept()
+    assert world.sweep(publish=lambda *messages: 0) == Swept()
+
+
+def test_jobs_whose_message_could_not_be_sent_count_as_not_published(world: World) -> None:
+    jobs = [world.submit() for _ in range(4)]
+    assert world.sweep(publish=lambda *messages: 1) == Swept(published=1)
+    assert [world.job_row(job_id).published_at is None for job_id in jobs] == [False, True, True, True]
 
 
 def test_a_dead_workers_job_is_queued_and_published_in_one_sweep(
@@ -173,10 +179,10 @@ def test_old_jobs_are_pruned_also_where_a_tombstone_is_there_already(
 
 @pytest.mark.parametrize("broken", ["publish", "store"])
 def test_a_step_that_fails_does_not_stop_the_others(broken: str, world: World) -> None:
-    def publish(message: Message) -> bool:
+    def publish(*messages: Message) -> int:
         if broken == "publish":
             raise RuntimeError("a bug")
-        return True
+        return len(messages)
 
     dead, waiting, cancelled = (world.submit() for _ in range(3))
     world.submit(state="succeeded", finished_at=datetime(2020, 1, 1, tzinfo=UTC))
@@ -198,12 +204,12 @@ def test_a_database_that_is_away_is_no_error_of_a_sweep(world: World, tmp_path: 
 
 
 def test_the_loop_sweeps_until_it_is_told_to_end_and_in_time_for_the_next_run(world: World, runtime: Runtime) -> None:
-    ended, seen, messages = threading.Event(), threading.Event(), list[Message]()
+    ended, seen, sent = threading.Event(), threading.Event(), list[Message]()
 
-    def publish(message: Message) -> bool:
-        messages.append(message)
+    def publish(*messages: Message) -> int:
+        sent.extend(messages)
         seen.set()
-        return True
+        return len(messages)
 
     job_id = world.submit(state="retrying", run_at=ago(-0.3))
     runtime.settings = runtime.settings.model_copy(update={"sweep": SweepSettings(interval_seconds=3600)})
@@ -213,7 +219,7 @@ def test_the_loop_sweeps_until_it_is_told_to_end_and_in_time_for_the_next_run(wo
     ended.set()
     thread.join(60)
     assert not thread.is_alive()
-    assert [message.job_id for message in messages] == [job_id]
+    assert [message.job_id for message in sent] == [job_id]
 
 
 class Noting(Caretaker):
@@ -228,7 +234,7 @@ def test_the_parents_request_for_a_cancel_arrives_whatever_the_id(runtime: Runti
     line = request_line(job_id)
     assert len(line) <= select.PIPE_BUF
     assert line.count(b"\n") == 1
-    caretaker = Noting(runtime, lambda message: True)
+    caretaker = Noting(runtime, lambda *messages: len(messages))
     caretaker.listen([line.decode("ascii")])
     assert caretaker.noted == job_id
 
@@ -236,14 +242,14 @@ def test_the_parents_request_for_a_cancel_arrives_whatever_the_id(runtime: Runti
 @on_each_database
 def test_a_silent_broker_holds_up_a_sweep_once(world: World) -> None:
     jobs = [world.submit(arguments={"path": f"/{number}"}, cancel_requested=True) for number in range(5)]
-    tried: list[Message] = []
+    tried: list[int] = []
 
-    def silent(message: Message) -> bool:
-        tried.append(message)
-        return False
+    def silent(*messages: Message) -> int:
+        tried.append(len(messages))
+        return 0
 
     world.sweep(publish=silent)
-    assert len(tried) == 1
+    assert tried == [len(jobs)]
     assert {world.job_row(job_id).state for job_id in jobs} == {"cancelled"}
 
 
@@ -259,7 +265,7 @@ def test_a_caretaker_reports_a_worker_that_runs_jobs_as_alive_until_it_signs_off
     runs_jobs: bool, world: World, runtime: Runtime
 ) -> None:
     processes = WorkerProcesses("cafe", os.getpid())
-    caretaker = Caretaker(runtime, lambda message: True, processes, runs_jobs=runs_jobs)
+    caretaker = Caretaker(runtime, lambda *messages: len(messages), processes, runs_jobs=runs_jobs)
     for _ in range(2):
         caretaker.sweep()
     assert others_alive(world) == int(runs_jobs)

@@ -54,8 +54,8 @@ class Backlog:
         with self.database.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))
 
-    def publish(self, message: Message) -> bool:
-        return publish(self._app, message)
+    def publish(self, *messages: Message) -> int:
+        return publish(self._app, *messages)
 
     def sweep(self) -> None:
         """All caretakers at once."""

@@ -14,7 +14,7 @@ OURS = sorted([*MODULES, *(path.relative_to(ROOT) for path in (ROOT / "dev").rgl
 
 READERS_OF_THE_ENVIRONMENT = {Path("worker/settings.py"), Path("blobferry/client.py")}
 MAX_LINES = 250
-MAX_LINES_OF_ERRORS = 380  # one tree, in one place: splitting it would cost more than it gives
+MAX_LINES_OF_ERRORS = 385  # one tree, in one place: splitting it would cost more than it gives
 PUBLIC_FACES = {Path("worker/errors.py")}  # of blobferry/errors.py
 # They say nothing about what is inside, so everything ends up there.
 EMPTY_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}

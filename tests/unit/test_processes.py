@@ -65,7 +65,7 @@ def test_the_caretaker_frees_the_job_of_a_dead_child_and_no_other(
     claim(sqlite_database, alive, worker=process_name(WORKER, child.pid))
     claim(sqlite_database, elsewhere, worker=process_name("deadbeef", 2**22 + 1))
     with world.worker() as runtime:
-        swept = Caretaker(runtime, lambda message: True, family).sweep()
+        swept = Caretaker(runtime, lambda *messages: len(messages), family).sweep()
     assert swept.requeued == 1
     row = job_row(sqlite_database, dead)
     assert (row.state, row.crashes, row.error_code) == ("retrying", 1, "worker_died")
@@ -79,7 +79,7 @@ def test_revoked_jobs_are_cancelled_and_other_ids_ignored(sqlite_database: Datab
     change(sqlite_database, late, phase="completing", state="retrying")
     change(sqlite_database, done, state="succeeded")
     with world.worker() as runtime:
-        caretaker = Caretaker(runtime, lambda message: True)
+        caretaker = Caretaker(runtime, lambda *messages: len(messages))
         for job_id in (waiting, running, late, done, "a read's id"):
             caretaker.cancel(job_id)
         caretaker.sweep()
@@ -92,7 +92,7 @@ def test_revoked_jobs_are_cancelled_and_other_ids_ignored(sqlite_database: Datab
 def test_a_revoke_is_kept_while_the_database_is_away(sqlite_database: Database, world: World) -> None:
     job_id = submit(sqlite_database)
     with world.worker() as runtime:
-        caretaker = Caretaker(runtime, lambda message: True)
+        caretaker = Caretaker(runtime, lambda *messages: len(messages))
         caretaker.cancel(job_id)
         runtime.database = Database("postgresql://nobody@127.0.0.1:1/nowhere")
         caretaker.sweep()

@@ -9,7 +9,8 @@ from kombu.utils.json import dumps
 
 from blobferry.checks.arguments import MAX_CONTENT, check_job_id
 from blobferry.contract import check_request
-from blobferry.jobs.submission import asks_the_same, insert_job
+from blobferry.jobs.idempotency import asks_the_same
+from blobferry.jobs.submission import insert_job
 from blobferry.messages.job_messages import KEPT_OPTIONS
 from models import queries
 from worker.errors import ConfigurationError, InvalidRequestError

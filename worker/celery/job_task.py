@@ -7,28 +7,24 @@ last raises Retry but sends no message, because the schedule is kept in SQL.
 import logging
 import time
 from collections.abc import Mapping
-from itertools import count
 from typing import Any, Final
 
 from celery.exceptions import Ignore, Reject, Retry
 
 from blobferry.checks.arguments import check_job_id
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
-from blobferry.messages.job_messages import client_app, publish
 from models import queries
-from worker import drain
 from worker.celery.bare_task import is_publish_seq, make_row
+from worker.celery.next_jobs import publish_next
 from worker.celery.result_backend import is_reported
 from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
 from worker.jobs.outcome import Cancelled, Finished, LeftToOthers, NotClaimed, Outcome, Rescheduled
 from worker.jobs.runner import run_job
-from worker.maintenance.publish_due import publish_best
-from worker.runtime import Runtime, current_runtime, started_runtime
+from worker.runtime import Runtime, current_runtime
 
 logger = logging.getLogger(__name__)
 
-_turns: Final = count()  #: counts the picks of this process; every fifth is the oldest job
 #: The errors that jobs without a run fail with, by code.
 ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
 #: Seconds after which a finished job that Celery has no result of is reported by the run that finds it.
@@ -108,21 +104,3 @@ class JobTask(StrictTask):
     def on_retry(self, *args: Any, **kwargs: Any) -> None:
         """Publish the next jobs after a run that was not the last."""
         publish_next(self.app)
-
-
-def publish_next(app: Any) -> None:
-    """Publish the next jobs, so that a free slot need not wait for the caretaker. Raises no BlobferryError.
-
-    A draining worker publishes what it has just handed over, for others, and waits as briefly for it as a client would.
-    Celery also calls this in the parent when a child was lost. The parent has no runtime and must not make one.
-    """
-    runtime = started_runtime()
-    if runtime is None:
-        return
-    if drain.is_draining():
-        app = client_app(runtime.settings.broker_url.get_secret_value(), runtime.settings.broker_options)
-    try:
-        turn = next(_turns)
-        publish_best(runtime, lambda message: publish(app, message), limit=runtime.settings.concurrency, turn=turn)
-    except BlobferryError as error:
-        logger.warning("next jobs not published, the caretaker will", extra={"reason": str(error)})

@@ -20,7 +20,7 @@ from blobferry.messages.job_messages import Message
 from models import JobRow, queries
 from worker.errors import BlobferryError
 from worker.maintenance.abort_uploads import abort_given_up
-from worker.maintenance.publish_due import SendMessage, publish_best
+from worker.maintenance.publish_due import SendMessages, publish_best
 from worker.processes import WorkerProcesses
 from worker.runtime import Runtime
 
@@ -53,7 +53,7 @@ class Caretaker:
     def __init__(
         self,
         runtime: Runtime,
-        publish: SendMessage,
+        publish: SendMessages,
         processes: WorkerProcesses | None = None,
         *,
         runs_jobs: bool = False,
@@ -191,9 +191,9 @@ class Caretaker:
 
     def _report_ended(self, jobs: Sequence[JobRow]) -> None:
         """Publish a message for each job that ended here, so that a worker stores its Celery result."""
-        for job in jobs:
-            if job.state in FINAL_STATES and not self._publish(Message.from_row(job.as_row())):
-                break  # the broker is away, and the other messages would only delay the sweep
+        ended = [Message.from_row(job.as_row()) for job in jobs if job.state in FINAL_STATES]
+        if ended:
+            self._publish(*ended)
 
     def _publish_due(self) -> int:
         limit = AHEAD * self._runtime.settings.concurrency

@@ -1,0 +1,81 @@
+"""Rows of new jobs: the columns that a request fills, and the INSERTs, each built once."""
+
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
+
+from blobferry.contract import PLAIN_REQUEST, REQUEST_VERSION, Request
+from blobferry.redaction import is_sealed
+from blobferry.sealing import Sealer
+from blobferry.sql.clock import db_now
+from blobferry.sql.tables import jobs
+from blobferry.values import Job
+
+NewRow = dict[str, Any]
+"""The columns of a new job that its request fills."""
+
+#: What a submission hands on of a row: what a Job and its message hold.
+_KNOWN: Final = {
+    *(each.name for each in fields(Job)),
+    *("queue", "message_options", "parent_id", "root_id", "publish_seq", "published_at"),
+}
+_COLUMNS: Final = [column for column in jobs.c if column.name in _KNOWN]
+#: Columns that are null in a new row unless the INSERT names them.
+UNSET: Final = dict.fromkeys(column.name for column in _COLUMNS if column.server_default is None)
+
+
+def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
+    """The row of a checked request; the other columns have defaults."""
+    kept = sealer.kept_arguments(request.arguments)
+    not_before = _in_utc(request.not_before)
+    return {
+        "id": job_id,
+        "operation": request.operation,
+        "storage": request.storage,
+        "path": request.path,
+        "source": request.source if request.source_url is None else sealer.shown(request.source_url),
+        "dest": request.dest,
+        "request": kept,
+        "request_version": REQUEST_VERSION if is_sealed(str(kept.get("source", ""))) else PLAIN_REQUEST,
+        "labels": request.labels,
+        "idempotency_key": request.idempotency_key,
+        "priority": request.priority,
+        "not_before": not_before,
+        "run_at": not_before,
+        "deadline": _in_utc(request.deadline),
+    }
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)
+
+
+@lru_cache(maxsize=64)
+def insert_one(dialect: str, given: frozenset[str], *, is_published: bool) -> ReturningInsert[Any]:
+    """The INSERT of one row. It returns the defaults that it sets, and no row if one with this id or key exists.
+
+    Args:
+        dialect: the name of SQLAlchemy's dialect.
+        given: the names of the columns that its parameters fill.
+        is_published: whether the job's message is sent right after the commit.
+    """
+    defaults = [column for column in _COLUMNS if column.server_default is not None and column.name not in given]
+    insert = _insert(dialect).values(published_at=db_now()) if is_published else _insert(dialect)
+    one_row: ReturningInsert[Any] = insert.returning(*defaults)
+    return one_row
+
+
+@lru_cache(maxsize=8)
+def insert_several(dialect: str) -> ReturningInsert[Any]:
+    """The INSERT of several rows. It returns the ids of those that were inserted, in any order."""
+    several: ReturningInsert[Any] = _insert(dialect).returning(jobs.c.id)
+    return several
+
+
+def _insert(dialect: str) -> Any:
+    module = sqlite if dialect == "sqlite" else postgresql
+    return module.insert(jobs).on_conflict_do_nothing()
