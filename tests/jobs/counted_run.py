@@ -63,7 +63,7 @@ def started_threads(cost: Cost) -> Iterator[None]:
         cost.threads.append(thread.name)
         start(thread)
 
-    threading.Thread.start = noted  # type: ignore[method-assign]
+    threading.Thread.start = noted  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
