@@ -469,7 +469,7 @@ def test_a_wakeup_that_is_lost_and_a_retry_make_no_circle(postgres_line: Line) -
     first, second = postgres_line.out_of_turn()
     postgres_line.now_due(first)
     with postgres_line.database.begin() as session:
-        queries.fail_job(session, postgres_line.job_row(second), JobError("x"))
+        queries.fail_job(session, postgres_line.owned(second), JobError("x"))
         claiming = threading.Thread(target=postgres_line.take, args=(first,))
         claiming.start()
         claiming.join(1)
@@ -512,7 +512,7 @@ def test_a_job_that_another_worker_runs_by_now_keeps_its_locks(postgres_line: Li
         assert locks.take_locks(session, job, holds_of(job, DRIVERS)) == blocker
         savepoint.rollback()
         with postgres_line.database.begin() as other:
-            queries.finish_job(other, postgres_line.job_row(blocker), {})
+            queries.finish_job(other, postgres_line.owned(blocker), {})
         assert postgres_line.take(job_id) is not None
         locks.wait_for(session, job_id, blocker)
     postgres_line.now_due(first)
