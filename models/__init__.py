@@ -2,6 +2,7 @@
 
 from models.attempt import AttemptRow
 from models.base import Base
+from models.claimed_job import ClaimedJob
 from models.job import JobRow
 from models.lack import LackRow
 from models.living_worker import LivingWorkerRow
@@ -14,6 +15,7 @@ from models.upload import UploadRow
 __all__ = [
     "AttemptRow",
     "Base",
+    "ClaimedJob",
     "Database",
     "JobRow",
     "LackRow",

@@ -88,7 +88,8 @@ class Settings(BaseSettings):
     #: Fernet keys: the first encrypts source URLs that hold secrets, all decrypt. Empty: URLs are stored as given.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
     concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
-    max_tasks_per_child: int = Field(default=200, ge=1)  #: slices and reads after which a child is replaced
+    #: Slices and reads after which a child is replaced, which costs seconds of CPU. None: its memory alone decides.
+    max_tasks_per_child: int | None = Field(default=None, ge=1)
     #: Bytes after which a child is replaced, between two slices. None: twice the memory that it needs.
     max_memory_per_child: int | None = Field(default=None, ge=64 * MIB)
     keys: Literal["registry", "any"] = "registry"  #: of storages that set none; the client has a variable of this name

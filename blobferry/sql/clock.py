@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Float, literal
+from sqlalchemy import ColumnElement, DateTime, Float, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator
@@ -37,8 +37,11 @@ class db_now(FunctionElement[datetime]):
     type = UtcDateTime()
     inherit_cache = True  # the seconds are a bound value, so statements are cached
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        super().__init__(*([literal(float(seconds), Float)] if seconds else []))
+    def __init__(self, seconds: float | ColumnElement[float] = 0.0) -> None:
+        if isinstance(seconds, ColumnElement):  # a parameter of a statement that is made once
+            super().__init__(seconds)
+        else:
+            super().__init__(*([literal(float(seconds), Float)] if seconds else []))
 
 
 @compiles(db_now)

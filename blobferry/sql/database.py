@@ -19,6 +19,9 @@ BUSY_TIMEOUT: Final = 15.0  #: seconds that SQLite waits for another writer
 READ_ONLY: Final = "25006"  #: Source: PostgreSQL, "Error Codes", read_only_sql_transaction
 CONNECT_TIMEOUT: Final = 5  #: seconds to reach PostgreSQL
 
+_END_WHEN_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 10000"  # milliseconds
+_BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 10000"  # psycopg sends both at once
+
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
@@ -41,6 +44,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
             "keepalives_interval": 5,
             "tcp_user_timeout": 15_000,
             "target_session_attrs": "read-write",  # not a standby, after a failover
+            "autocommit": True,  # psycopg's own BEGIN would be one more round trip
             "prepare_threshold": None,  # a pooler gives the next transaction another server connection
         }
         options = {"pool_size": pool_size, "connect_args": timeouts}
@@ -50,7 +54,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         event.listen(engine, "begin", _begin_immediate)
     else:
         replace_lost_connections(engine)
-        event.listen(engine, "begin", _end_when_idle)
+        event.listen(engine, "begin", _begin_not_to_idle)
         event.listen(engine, "handle_error", _drop_read_only_connection)
     _engines.add(engine)
     return engine
@@ -74,12 +78,17 @@ def reachable() -> Iterator[None]:
         raise UnreachableError(f"database: all connections of the pool are in use: {error}") from error
 
 
-def _end_when_idle(connection: Connection) -> None:
+def _begin_not_to_idle(connection: Connection) -> None:
     # A host cut off in the middle of a transaction keeps its rows locked until TCP gives up, after minutes or hours.
     # Blobferry's own transactions never idle: they wait for the database only.
     # LOCAL, since behind a pooler the session is also that of other programs.
-    if not _is_autocommit(connection):
-        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 10000")  # milliseconds
+    if _is_autocommit(connection):
+        return
+    driver: Any = connection.connection.dbapi_connection
+    if driver.autocommit:
+        connection.exec_driver_sql(_BEGIN)
+    else:  # it was in AUTOCOMMIT before, and its dialect has taken it back to psycopg's default: that begins by itself
+        connection.exec_driver_sql(_END_WHEN_IDLE)
 
 
 def _drop_read_only_connection(context: ExceptionContext) -> None:

@@ -5,22 +5,25 @@ token. All others change only rows that no run owns, with SKIP LOCKED where the 
 from the database's clock, never from a worker's.
 """
 
+from models.queries.blockers import Hold
 from models.queries.checkpoints import (
     drop_parts,
+    insert_upload,
     known_upload_ids,
     newest_upload,
     parts_of,
+    read_upload,
     record_parts,
     update_upload,
 )
-from models.queries.claims import ControlRequests, claim_job, extend_lease, update_owned
+from models.queries.claims import claim_job, claim_new_job
 from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, mark_unpublished, seconds_to_next_run
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
-from models.queries.history import count_attempts_on_the_wire, count_bytes_sent, remark
-from models.queries.locks import Hold, drop_stale_locks
+from models.queries.history import close_attempt, remark
+from models.queries.locks import drop_stale_locks
 from models.queries.lookups import find_ended, find_job, is_pruned, time_now
 from models.queries.missing_messages import lacks_messages
-from models.queries.point_of_no_return import begin_completing, pass_point_of_no_return
+from models.queries.ownership import ControlRequests, extend_lease, pass_point_of_no_return, update_owned
 from models.queries.pruning import prune
 from models.queries.store_capabilities import missing_capabilities, note_missing_capability
 from models.queries.unowned import (
@@ -61,11 +64,10 @@ __all__ = [
     "ControlRequests",
     "Hold",
     "apply_requests",
-    "begin_completing",
     "cancel_job",
     "claim_job",
-    "count_attempts_on_the_wire",
-    "count_bytes_sent",
+    "claim_new_job",
+    "close_attempt",
     "count_others",
     "deadline_error",
     "drop_parts",
@@ -77,6 +79,7 @@ __all__ = [
     "find_job",
     "finish_job",
     "forget_lacks",
+    "insert_upload",
     "is_being_opened",
     "is_pruned",
     "jobs_to_publish",
@@ -97,6 +100,7 @@ __all__ = [
     "poll_again",
     "prune",
     "put_off_abort",
+    "read_upload",
     "record_parts",
     "release_job",
     "remark",

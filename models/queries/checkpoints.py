@@ -1,13 +1,16 @@
 """The checkpoint: the rows of a job's uploads and of their parts. Only the run that owns the job writes them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import BigInteger, ClauseElement, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from blobferry.contract import UploadState
 from blobferry.sql.clock import db_now
+from blobferry.sql.tables import parts, uploads
 from models.part import PartRow
 from models.queries.conditions import dialect
 from models.upload import UploadRow
@@ -24,6 +27,18 @@ def newest_upload(session: Session, job_id: str) -> UploadRow | None:
     return session.scalars(statement).one_or_none()
 
 
+def read_upload(session: Session, job_id: str) -> tuple[UploadRow | None, Sequence[PartRow]]:
+    """The upload to resume, as :func:`newest_upload`, and its checkpointed parts."""
+    row = newest_upload(session, job_id)
+    return row, parts_of(session, row.id) if row else ()
+
+
+def insert_upload(session: Session, **columns: Any) -> tuple[int, datetime]:
+    """Insert an upload; its id, and the database's time."""
+    row = session.execute(_INSERT, columns).one()
+    return int(row[0]), row[1]
+
+
 def parts_of(session: Session, upload: int) -> Sequence[PartRow]:
     """The checkpointed parts, in the order of their numbers."""
     return session.scalars(select(PartRow).where(PartRow.upload == upload).order_by(PartRow.part_number)).all()
@@ -32,22 +47,36 @@ def parts_of(session: Session, upload: int) -> Sequence[PartRow]:
 def record_parts(session: Session, upload: int, rows: Iterable[Mapping[str, Any]]) -> None:
     """Checkpoint parts. Safe to repeat: a part number that has a row gets the new values."""
     rows = [{"upload": upload, **row} for row in rows]
-    if not rows:
-        return
-    statement = dialect(session).insert(PartRow)
+    if rows:
+        session.execute(_record(dialect(session)), rows)
+
+
+@cache
+def _record(of: Any) -> Any:
+    statement = of.insert(parts)
     newer = {name: statement.excluded[name] for name in ("offset", "size", "etag", "checksum")}
-    session.execute(statement.on_conflict_do_update(index_elements=["upload", "part_number"], set_=newer), rows)
+    # With RETURNING, SQLAlchemy sends all rows in one statement.
+    return statement.on_conflict_do_update(index_elements=["upload", "part_number"], set_=newer).returning(
+        parts.c.part_number
+    )
 
 
-def drop_parts(session: Session, upload: int, part_numbers: Collection[int]) -> int:
-    """Delete the rows of parts that the store lacks or shows differently; return the bytes of the remaining parts."""
+def drop_parts(session: Session, upload: int, part_numbers: Collection[int]) -> None:
+    """Delete the rows of parts that the store lacks or shows differently."""
     session.execute(delete(PartRow).where(PartRow.upload == upload, PartRow.part_number.in_(part_numbers)))
-    return int(session.scalar(select(func.coalesce(func.sum(PartRow.size), 0)).where(PartRow.upload == upload)) or 0)
 
 
 def update_upload(session: Session, upload: int, **values: Any) -> None:
     """Set these columns of the upload's row, and ``updated_at``."""
-    session.execute(update(UploadRow).where(UploadRow.id == upload).values(updated_at=db_now(), **values))
+    evaluated = {name: value for name, value in values.items() if isinstance(value, ClauseElement)}
+    plain = {name: value for name, value in values.items() if name not in evaluated}
+    session.execute(_CHANGE.values(evaluated) if evaluated else _CHANGE, {"of_upload": upload, **plain})
+
+
+_INSERT: Final = insert(uploads).returning(uploads.c.id, uploads.c.opened_at)
+_CHANGE: Final = (
+    update(uploads).where(uploads.c.id == bindparam("of_upload", type_=BigInteger)).values(updated_at=db_now())
+)
 
 
 def known_upload_ids(session: Session, key: str) -> set[str]:

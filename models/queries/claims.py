@@ -1,29 +1,108 @@
-"""The claim, the lease, and the token that every write of a run checks."""
+"""The claim: a run takes a job, with its paths, in one transaction."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Final
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, or_, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    String,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    update,
+)
 from sqlalchemy.orm import Session
 
-from blobferry.contract import UNFINISHED_UPLOADS, JobState
-from blobferry.errors import LeaseLostError
+from blobferry.contract import OPERATIONS, REQUEST_VERSION, UNFINISHED_UPLOADS, JobState
 from blobferry.sql.clock import db_now
+from blobferry.sql.tables import attempts, jobs
+from blobferry.sql.worker_tables import lacks
 from models.attempt import AttemptRow
+from models.claimed_job import CLAIMED, FIRST_TOKEN, ClaimedJob
 from models.job import JobRow
-from models.queries.conditions import claimable, now, past_point_of_no_return
+from models.queries.blockers import Hold
+from models.queries.conditions import claimable, now
 from models.queries.history import open_attempt
-from models.queries.locks import Hold, take_locks, wait_for
+from models.queries.locks import take_locks, wait_for
 from models.queries.unowned import requeue_expired
 from models.upload import UploadRow
 
 
-class ControlRequests(NamedTuple):
-    """What has been requested of a running job since its claim."""
+def claim_new_job(
+    session: Session,
+    job_id: str,
+    *,
+    worker: str,
+    worker_id: str,
+    lease_seconds: float,
+    publish_seq: int | None = None,
+    holds: Callable[[ClaimedJob], Sequence[Hold]] = lambda job: (),
+) -> ClaimedJob | None:
+    """Claim a job that no run has claimed before, in as few statements as possible; None, and nothing has changed.
 
-    cancel: bool
-    pause: bool
-    overdue: bool  #: the deadline has passed
+    None does not mean that the job cannot be claimed: any job that is not new, has to wait for another one, or may have
+    to be left to other workers is for :func:`claim_job`. The transaction is rolled back then, so it has to be the
+    first call in it.
+
+    Args:
+        worker: the name of the process that will run the job.
+        worker_id: that of its worker. If it was ever seen to lack anything, it claims no job this way.
+        lease_seconds: how long the run owns the job without a heartbeat.
+        publish_seq: the number of the message; an outdated message claims nothing. None: any number.
+        holds: returns the paths that the job needs for itself.
+    """
+    asked = {"the_job": job_id, "of_worker": worker_id, "seconds": lease_seconds, "number": publish_seq}
+    row = session.execute(_CLAIM_NEW, {**asked, "worker": worker}).one_or_none()
+    if row is None:
+        return None
+    job = ClaimedJob(**row._mapping)
+    if take_locks(session, job, holds(job)) is not None:
+        session.rollback()
+        return None
+    session.execute(_INSERT_ATTEMPT, {"job_id": job.id, "attempt": job.attempt, "worker": worker})
+    job.sent_before, job.may_lack = job.bytes_sent, False
+    return job
+
+
+_INSERT_ATTEMPT: Final = insert(attempts)
+_LACKS: Final = exists().where(lacks.c.worker == bindparam("of_worker", type_=String))
+_CLAIM_NEW: Final = (
+    update(jobs)
+    .where(
+        jobs.c.id == bindparam("the_job", type_=String),
+        jobs.c.token == FIRST_TOKEN - 1,
+        jobs.c.publish_seq == func.coalesce(bindparam("number", type_=BigInteger), jobs.c.publish_seq),
+        jobs.c.state == JobState.QUEUED,
+        jobs.c.lease_expires_at.is_(None),
+        jobs.c.waits_for.is_(None),
+        jobs.c.operation.in_([literal(name) for name in OPERATIONS]),
+        jobs.c.request_version <= REQUEST_VERSION,
+        or_(jobs.c.run_at.is_(None), jobs.c.run_at <= db_now()),
+        or_(jobs.c.deadline.is_(None), jobs.c.deadline >= db_now()),
+        ~jobs.c.cancel_requested,
+        ~jobs.c.pause_requested,
+        ~_LACKS,
+    )
+    .values(
+        token=FIRST_TOKEN,
+        publish_seq=jobs.c.publish_seq + 1,  # outdates the messages sent before this claim
+        attempt=jobs.c.attempt + 1,
+        state=JobState.RUNNING,
+        lease_expires_at=db_now(bindparam("seconds", type_=Float)),
+        started_at=func.coalesce(jobs.c.started_at, db_now()),
+        updated_at=db_now(),
+        run_at=None,
+        published_at=None,
+    )
+    .returning(*CLAIMED)
+)
 
 
 def claim_job(
@@ -35,8 +114,8 @@ def claim_job(
     failed_upload_seconds: float,
     publish_seq: int | None = None,
     is_repeated: bool = False,
-    holds: Callable[[JobRow], Sequence[Hold]] = lambda job: (),
-) -> JobRow | None:
+    holds: Callable[[ClaimedJob], Sequence[Hold]] = lambda job: (),
+) -> ClaimedJob | None:
     """Claim the job for a run; None if it cannot be claimed. Of two concurrent callers, one gets it.
 
     An expired lease is re-queued first, so that a dead run counts as a crash even if the next message comes at once. A
@@ -72,7 +151,9 @@ def claim_job(
     return None
 
 
-def _update_claimed(session: Session, *wanted: ColumnElement[bool], worker: str, lease_seconds: float) -> JobRow | None:
+def _update_claimed(
+    session: Session, *wanted: ColumnElement[bool], worker: str, lease_seconds: float
+) -> ClaimedJob | None:
     # A job that was paused and resumed after its attempt had ended begins a new attempt.
     is_open = exists().where(
         AttemptRow.job_id == JobRow.id, AttemptRow.attempt == JobRow.attempt, AttemptRow.outcome.is_(None)
@@ -94,12 +175,13 @@ def _update_claimed(session: Session, *wanted: ColumnElement[bool], worker: str,
             run_at=None,
             published_at=None,
         )
-        .returning(JobRow)
+        .returning(*CLAIMED)
     )
-    return session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
+    row = session.execute(statement, execution_options={"synchronize_session": False}).one_or_none()
+    return None if row is None else ClaimedJob(**row._mapping)
 
 
-def _keep_unfinished_uploads(session: Session, job: JobRow) -> None:
+def _keep_unfinished_uploads(session: Session, job: ClaimedJob) -> None:
     # An upload that was kept after a failure or a pause must not expire while this run works on it.
     unfinished = (
         UploadRow.job_id == job.id,
@@ -107,29 +189,3 @@ def _keep_unfinished_uploads(session: Session, job: JobRow) -> None:
         UploadRow.recheck_at.is_not(None),
     )
     session.execute(update(UploadRow).where(*unfinished).values(recheck_at=None))
-
-
-def extend_lease(session: Session, job_id: str, token: int, lease_seconds: float) -> ControlRequests | None:
-    """Renew the lease; return the control requests, or None if another run owns the job."""
-    return _update_owned(session, job_id, token, lease_expires_at=db_now(lease_seconds))
-
-
-def update_owned(session: Session, job_id: str, token: int, **values: Any) -> ControlRequests:
-    """Set columns of the job for the run with this token; return the control requests. Raises LeaseLostError.
-
-    Every transaction of a run begins with this call, even if it writes other tables only: it locks the row.
-    """
-    requests = _update_owned(session, job_id, token, updated_at=db_now(), **values)
-    if requests is None:
-        raise LeaseLostError(f"job {job_id} no longer belongs to the run with token {token}")
-    return requests
-
-
-def _update_owned(session: Session, job_id: str, token: int, **values: Any) -> ControlRequests | None:
-    # Without a lease the run has ended, although the token is still its own.
-    owned = (JobRow.id == job_id, JobRow.token == token, JobRow.lease_expires_at.is_not(None))
-    overdue = and_(JobRow.deadline.is_not(None), JobRow.deadline < db_now(), ~past_point_of_no_return())
-    statement = update(JobRow).where(*owned).values(**values)
-    returning = statement.returning(JobRow.cancel_requested, JobRow.pause_requested, overdue)
-    row = session.execute(returning, execution_options={"synchronize_session": False}).one_or_none()
-    return None if row is None else ControlRequests(bool(row[0]), bool(row[1]), bool(row[2]))

@@ -40,7 +40,7 @@ def past_point_of_no_return() -> ColumnElement[bool]:
     return func.coalesce(JobRow.phase, "").in_(sorted(PAST_POINT_OF_NO_RETURN))
 
 
-def now(seconds: float = 0.0) -> ScalarSelect[datetime]:
+def now(seconds: float | ColumnElement[float] = 0.0) -> ScalarSelect[datetime]:
     """The database's time plus ``seconds``, for comparisons that search an index."""
     # A subquery is evaluated once per statement; the bare clock is volatile, which rules an index out.
     return select(db_now(seconds)).scalar_subquery()

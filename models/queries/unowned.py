@@ -8,9 +8,10 @@ from sqlalchemy.orm import Session
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState, UploadState
 from blobferry.errors import DeadlineExceededError, WorkerDiedError
 from blobferry.sql.clock import db_now
+from models.claimed_job import ClaimedJob
 from models.job import JobRow
 from models.queries.conditions import UNOWNED, now, past_point_of_no_return
-from models.queries.history import close_attempt, described
+from models.queries.history import close_abandoned_attempt, described
 from models.queries.locks import drop_locks
 from models.upload import UploadRow
 
@@ -32,7 +33,7 @@ def requeue_expired(
     expired = list(session.scalars(statement.with_for_update(skip_locked=True)))
     for job in expired:
         error = WorkerDiedError(f"worker {job.worker} died or lost the database while it ran this job")
-        close_attempt(session, job.id, job.attempt, outcome="died", error=error)
+        close_abandoned_attempt(session, job, "died", error)
         job.token += 1
         job.crash_streak += 1
         job.crashes += 1
@@ -89,12 +90,12 @@ def apply_requests(
     changed = []
     for job, is_overdue in session.execute(statement.with_for_update(skip_locked=True)):
         if job.cancel_requested:
-            close_attempt(session, job.id, job.attempt, outcome="cancelled", error=None)
+            close_abandoned_attempt(session, job, "cancelled")
             _end(session, job, JobState.CANCELLED)
         elif is_overdue:
             error = deadline_error(job)
             job.error_code, job.error_message = described(error)
-            close_attempt(session, job.id, job.attempt, outcome="failed", error=error)
+            close_abandoned_attempt(session, job, "failed", error)
             _end(session, job, JobState.FAILED)
         else:
             _release(job, JobState.PAUSED)
@@ -104,7 +105,7 @@ def apply_requests(
     return changed
 
 
-def deadline_error(job: JobRow) -> DeadlineExceededError:
+def deadline_error(job: JobRow | ClaimedJob) -> DeadlineExceededError:
     """The error of a job that missed its deadline. The job must have one."""
     assert job.deadline is not None, "a job without a deadline cannot be late"
     return DeadlineExceededError(f"not finished by its deadline {job.deadline.isoformat()}")

@@ -23,7 +23,7 @@ from blobferry.contract import JOBS_QUEUE, ROW_HEADER, SEQ_HEADER
 from blobferry.messages.job_messages import Message, client_app, publish
 from dev.services import free_port
 from dev.waiting import wait_until
-from models import Database, JobRow, queries
+from models import ClaimedJob, Database, JobRow, queries
 from tests.doubles import PUBLISHING, DeathError, FaultyStore, HookedStore, blob
 from tests.jobs.job_world import KEY, PART, PATH, THREADS, World
 from tests.models.rows import (
@@ -366,7 +366,7 @@ def test_the_first_member_of_a_group_keeps_its_place(world: World) -> None:
 def test_a_bare_message_whose_claim_lost_its_answer_finds_its_job_again(database: Database) -> None:
     job_id = submit(database)
 
-    def claim(worker: str) -> JobRow | None:
+    def claim(worker: str) -> ClaimedJob | None:
         means = {"lease_seconds": LEASE, "failed_upload_seconds": DAY, "is_repeated": True}
         return in_transaction(database, queries.claim_job, job_id, worker=worker, **means)
 

@@ -18,6 +18,7 @@ from tests.models.rows import Rows, ago, submit
 from worker import drain
 from worker.driver import Driver
 from worker.errors import StoreUnavailableError
+from worker.jobs.heartbeat import PROCESS_HEARTBEAT
 from worker.jobs.outcome import Cancelled, Finished, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker, Swept
@@ -313,5 +314,5 @@ def brought(*stores: RecordingStore) -> list[int]:
 
 
 def heartbeat_gives_up() -> None:
-    """Wait until the only run of this process has noticed that its lease is lost: its heartbeat ends."""
-    wait_until(lambda: "heartbeat" not in [thread.name for thread in threading.enumerate()], 30, "the end of the beat")
+    """Wait until the only run of this process has noticed that its lease is lost: nobody renews it any more."""
+    wait_until(lambda: not PROCESS_HEARTBEAT._due, 30, "the end of the beat")

@@ -65,7 +65,7 @@ def test_a_stale_owner_is_not_told_of_the_uploads(world: World) -> None:
     assert checkpoint.load() is None
     world.taken_over(stale.id)
     with pytest.raises(LeaseLostError):
-        checkpoint.load()
+        checkpoint.known_upload_ids(KEY)
 
 
 def test_fifty_uploads_that_cannot_be_aborted_do_not_hold_up_the_next(world: World) -> None:

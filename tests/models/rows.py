@@ -12,7 +12,8 @@ from sqlalchemy import select, text, update
 from blobferry.contract import check_request
 from blobferry.jobs.submission import insert_job
 from blobferry.sql.clock import db_now
-from models import AttemptRow, Database, JobRow, PartRow, TombstoneRow, UploadRow, queries
+from models import AttemptRow, ClaimedJob, Database, JobRow, PartRow, TombstoneRow, UploadRow, queries
+from models.claimed_job import CLAIMED
 from worker.jobs.lease import Lease, lease_clock
 from worker.settings import LeaseSettings
 
@@ -41,20 +42,20 @@ def submit(
     return job_id
 
 
-def claim(database: Database, job_id: str, **how: Any) -> JobRow:
+def claim(database: Database, job_id: str, **how: Any) -> ClaimedJob:
     """The job, claimed."""
     job = try_claim(database, job_id, **how)
     assert job is not None, f"{job_id} cannot be claimed"
     return job
 
 
-def try_claim(database: Database, job_id: str, **how: Any) -> JobRow | None:
+def try_claim(database: Database, job_id: str, **how: Any) -> ClaimedJob | None:
     """The job, or None if it cannot be claimed. ``how`` are arguments of queries.claim_job."""
     usual = {"worker": "host:1", "lease_seconds": LEASE, "failed_upload_seconds": RETENTION}
     return in_transaction(database, queries.claim_job, job_id, **usual | how)
 
 
-def lease_of(database: Database, job: JobRow) -> Lease:
+def lease_of(database: Database, job: ClaimedJob) -> Lease:
     """The lease of the run that claimed the job, without a heartbeat."""
     return Lease(database, job, LeaseSettings(), taken_at=lease_clock())
 
@@ -93,6 +94,12 @@ def at_once(number: int, work: Callable[[int], object]) -> None:
 def job_row(database: Database, job_id: str) -> JobRow:
     with database.begin() as session:
         return session.scalars(select(JobRow).where(JobRow.id == job_id)).one()
+
+
+def owned(database: Database, job_id: str) -> ClaimedJob:
+    """The job as the run that owns it knows it."""
+    row = job_row(database, job_id).as_row()
+    return ClaimedJob(**{column.name: row[column.name] for column in CLAIMED})
 
 
 def attempts(database: Database, job_id: str) -> list[AttemptRow]:

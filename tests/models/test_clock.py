@@ -78,6 +78,6 @@ def test_server_defaults_give_aware_times(database: Database) -> None:
 def test_times_are_the_databases_and_not_this_machines(database: Database) -> None:
     """Both are this machine's here, so a claim's times lie within the call."""
     before = datetime.now(UTC) - timedelta(milliseconds=5)
-    job = claim(database, submit(database))
+    job = job_row(database, claim(database, submit(database)).id)
     assert job.started_at is not None
     assert before <= job.started_at <= datetime.now(UTC) + timedelta(milliseconds=5)

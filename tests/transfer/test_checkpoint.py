@@ -12,10 +12,21 @@ from typing import Any, TypeVar
 
 import pytest
 
-from blobferry.contract import Phase, UploadState
-from models import Database, JobRow
+from blobferry.contract import JobState, Phase, UploadState
+from models import Database, JobRow, queries
 from tests.doubles import tiny_store
-from tests.models.rows import attempts, change, claim, expire_lease, job_row, lease_of, part_rows, submit, uploads
+from tests.models.rows import (
+    attempts,
+    change,
+    claim,
+    expire_lease,
+    in_transaction,
+    job_row,
+    lease_of,
+    part_rows,
+    submit,
+    uploads,
+)
 from worker.errors import LeaseLostError, SourceChangedError, TooManyRestartsError
 from worker.jobs.mark import mark_of
 from worker.jobs.sql_checkpoint import SqlCheckpoint
@@ -116,12 +127,27 @@ def test_an_upload_is_written_down_before_it_has_an_id(reopen: Reopen) -> None:
     assert abs(upload.opened_at - datetime.now(UTC)) < timedelta(seconds=10)
 
 
-def test_a_put_is_written_down_without_a_part_size(reopen: Reopen) -> None:
+def test_a_put_is_written_down_without_a_part_size_before_its_call(reopen: Reopen) -> None:
     checkpoint = reopen()
     checkpoint.pin_source(5, FINGERPRINT)
     checkpoint.opening("a", size=5, part_size=None, base=VisibleVersion())
-    upload = loaded(reopen())
-    assert (upload.part_size, upload.size, upload.base.is_absent) == (None, 5, True)
+    checkpoint.completing(BASE)
+    assert loaded(checkpoint).state == UploadState.COMPLETING
+    checkpoint = reopen()
+    upload = loaded(checkpoint)
+    assert (upload.part_size, upload.size, upload.base, upload.state) == (None, 5, BASE, UploadState.COMPLETING)
+    with pytest.raises(SourceChangedError):
+        checkpoint.pin_source(6, FINGERPRINT | {"size": 6})
+
+
+def test_what_is_held_is_what_another_process_finds(reopen: Reopen) -> None:
+    checkpoint = opened(reopen())
+    checkpoint.record(PARTS, bytes_sent=30)
+    checkpoint.drop([2])
+    checkpoint.completing(NEWER)
+    checkpoint.refused()
+    held = loaded(checkpoint)
+    assert loaded(reopen()) == held
 
 
 AGAIN = SentPart(2, 10, 10, '"again"', None)
@@ -186,7 +212,7 @@ def test_ids_are_known_once_saved_and_as_long_as_they_may_be_open(reopen: Reopen
 
 
 def test_the_same_source_can_be_pinned_again_and_another_one_not(reopen: Reopen) -> None:
-    reopen().pin_source(35, FINGERPRINT)
+    opened(reopen())
     checkpoint = reopen()
     checkpoint.pin_source(35, dict(FINGERPRINT))
     for change_ in ({"size": 36}, {"mtime_ns": 1}):
@@ -227,6 +253,7 @@ def test_the_row_counts_bytes_done_and_sent_and_the_history_its_own(run: SqlChec
     checkpoint.completed('"new"', "v1")
     row = sql.row()
     assert (row.bytes_done, row.bytes_sent, row.phase, row.etag, row.version_id) == (35, 30, "verifying", '"new"', "v1")
+    in_transaction(sql.database, queries.release_job, sql.job, JobState.QUEUED)
     assert [attempt.bytes_sent for attempt in attempts(sql.database, sql.job_id)] == [20, 10]
 
 
@@ -281,8 +308,8 @@ def test_what_stat_has_to_show_is_the_same_in_every_run(run: SqlCheckpoint, sql:
 
 
 WRITES: dict[str, Callable[[SqlCheckpoint], None]] = {
-    "pin_source": methodcaller("pin_source", 35, FINGERPRINT),
-    "opening": methodcaller("opening", "a", size=1, part_size=None, base=VisibleVersion()),
+    "pin_source": methodcaller("pin_source", 35, FINGERPRINT | {"etag": '"2"'}, is_compared=True),
+    "opening": methodcaller("opening", "a", size=1, part_size=1, base=VisibleVersion()),
     "opened": methodcaller("opened", "id-9"),
     "record": methodcaller("record", PARTS[:1], bytes_sent=10),
     "drop": methodcaller("drop", [1]),
@@ -302,14 +329,12 @@ def rows_of(sql: SqlJob) -> list[Any]:
 @pytest.mark.parametrize("name", WRITES)
 def test_a_run_without_its_lease_writes_nothing(name: str, run: SqlCheckpoint, sql: SqlJob) -> None:
     run.record(PARTS[1:], bytes_sent=20)
-    stale = sql.open()
-    stale.load()
     expire_lease(sql.database, sql.job_id)
     claim(sql.database, sql.job_id, worker="host:2")
     before = rows_of(sql)
     assert {2, 3} in before
     with pytest.raises(LeaseLostError):
-        WRITES[name](stale)
+        WRITES[name](run)
     assert rows_of(sql) == before
 
 

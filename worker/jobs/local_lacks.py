@@ -11,8 +11,8 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from blobferry.jobs.needs import SOURCES, STOP_AFTER, needs_of, source_need, storage_need
-from models import JobRow, queries
+from blobferry.jobs.needs import SOURCES, STOP_AFTER, source_need, storage_need
+from models import ClaimedJob, queries
 from worker.driver import Driver
 from worker.errors import (
     BlobferryError,
@@ -38,12 +38,12 @@ REFUSALS: Final = (PermissionDeniedError, BucketNotFoundError, InvalidStoreReque
 DENIALS: Final = frozenset({"AccessDenied", "AllAccessDisabled", "UnauthorizedAccess", "403"})
 
 
-def blame(error: BlobferryError, job: JobRow, runtime: Runtime) -> None:
+def blame(error: BlobferryError, job: ClaimedJob, runtime: Runtime) -> None:
     """Set what this worker may lack as the error shows it, and make the error transient if that is certain.
 
     If a store has refused something, it is asked whether it refuses this worker everything.
     """
-    needs = needs_of(job.as_row())
+    needs = job.needs
     names = [name for name in sorted(runtime.drivers) if storage_need(name) in needs]
     if error.lacks.partition(".")[0] == SOURCES:
         error.lacks = source_need(job.source or "")
@@ -81,7 +81,7 @@ def note_lack(error: BlobferryError, lease: Lease, runtime: Runtime) -> int:
     return others
 
 
-def _written_storage(job: JobRow) -> str:
+def _written_storage(job: ClaimedJob) -> str:
     return storage_need((job.request or {}).get("dest_storage") or job.storage)
 
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from blobferry.checks.source_urls import blob_path
 from blobferry.sealing import Sealer
-from models import JobRow
+from models import ClaimedJob
 from models.queries import Hold
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidPathError
@@ -14,7 +14,7 @@ from worker.errors import BlobferryError, InvalidPathError
 _NO_KEYS: Final = Sealer()
 
 
-def holds_of(job: JobRow, drivers: Mapping[str, Driver], sealer: Sealer = _NO_KEYS) -> list[Hold]:
+def holds_of(job: ClaimedJob, drivers: Mapping[str, Driver], sealer: Sealer = _NO_KEYS) -> list[Hold]:
     """The paths that the job needs. Paths that it cannot reach are left out, since the run will fail on them.
 
     What it only reads it shares with other readers. ``sealer`` opens a sealed source.
@@ -32,7 +32,7 @@ def holds_of(job: JobRow, drivers: Mapping[str, Driver], sealer: Sealer = _NO_KE
     return list(found.values())
 
 
-def _written_paths(job: JobRow) -> Iterator[tuple[str, str, bool]]:
+def _written_paths(job: ClaimedJob) -> Iterator[tuple[str, str, bool]]:
     request = job.request or {}
     if job.operation != "read_stream":
         yield request.get("dest_storage") or job.storage, str(job.path), False
@@ -40,7 +40,7 @@ def _written_paths(job: JobRow) -> Iterator[tuple[str, str, bool]]:
         yield job.storage, request["source_path"], False
 
 
-def _read_paths(job: JobRow, sealer: Sealer) -> Iterator[tuple[str, str, bool]]:
+def _read_paths(job: ClaimedJob, sealer: Sealer) -> Iterator[tuple[str, str, bool]]:
     if job.operation == "read_stream":
         yield job.storage, str(job.path), True
     try:

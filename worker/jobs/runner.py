@@ -13,8 +13,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState, Phase
-from blobferry.jobs.needs import needs_of
-from models import JobRow, queries
+from models import ClaimedJob, queries
 from worker.errors import BlobferryError, LeaseLostError, UnexpectedError, UnreachableError, VerificationError
 from worker.jobs.lease import Lease, lease_clock, retry_interval
 from worker.jobs.local_lacks import blame, note_lack
@@ -58,44 +57,67 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
         return outcome
 
 
-def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, JobRow | LeftToOthers | None]:
+Claim = ClaimedJob | LeftToOthers | None
+
+
+def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, Claim]:
     """Claim the job; return the earliest time at which its lease may have begun, by the lease clock, and the job.
 
     A job that needs what this worker lacks is left to those that may have it.
 
     The claim is repeated while the database is away: the answer to the COMMIT may have been lost.
     """
-    retention = runtime.settings.retention
     began_at, is_repeated = lease_clock(), False
     while True:
         taken_at = lease_clock()
         try:
             runtime.share_capabilities()
-            with runtime.database.begin() as session:
-                lack = queries.leave_to_others(session, job_id, runtime.worker_id, seconds=LEFT_SECONDS)
-                if lack is not None:
-                    reason = f"left to others: this worker, {runtime.worker_name}, lacks {lack.need}: {lack.reason}"
-                    return taken_at, LeftToOthers(reason, _after(LEFT_SECONDS))
-                job = queries.claim_job(
-                    session,
-                    job_id,
-                    worker=runtime.worker,
-                    lease_seconds=runtime.settings.lease.seconds,
-                    publish_seq=publish_seq,
-                    is_repeated=is_repeated,
-                    holds=lambda job: holds_of(job, runtime.drivers, runtime.sealer),
-                    failed_upload_seconds=retention.failed_upload_seconds,
-                )
-                if job is None:  # perhaps because of a control request: apply it now, not in the next sweep
-                    paused_upload_seconds = retention.paused_upload_seconds
-                    queries.apply_requests(session, limit=1, job_id=job_id, paused_upload_seconds=paused_upload_seconds)
-            return taken_at, job
+            job: Claim = None
+            if not (is_repeated or publish_seq):  # each claim raises the number, so this may be the first
+                job = _claim_new(runtime, job_id, publish_seq)
+            return taken_at, job or _claim_any(runtime, job_id, publish_seq, is_repeated=is_repeated)
         except UnreachableError as error:
             if lease_clock() - began_at > CLAIM_SECONDS:
                 raise
             is_repeated = True
             logger.warning("database is away, claiming again", extra={"job_id": job_id, "reason": str(error)})
             time.sleep(retry_interval(runtime.settings.lease))
+
+
+def _claim_new(runtime: Runtime, job_id: str, publish_seq: int | None) -> ClaimedJob | None:
+    with runtime.database.begin() as session:
+        return queries.claim_new_job(
+            session,
+            job_id,
+            worker=runtime.worker,
+            worker_id=runtime.worker_id,
+            lease_seconds=runtime.settings.lease.seconds,
+            publish_seq=publish_seq,
+            holds=lambda job: holds_of(job, runtime.drivers, runtime.sealer),
+        )
+
+
+def _claim_any(runtime: Runtime, job_id: str, publish_seq: int | None, *, is_repeated: bool) -> Claim:
+    retention = runtime.settings.retention
+    with runtime.database.begin() as session:
+        lack = queries.leave_to_others(session, job_id, runtime.worker_id, seconds=LEFT_SECONDS)
+        if lack is not None:
+            reason = f"left to others: this worker, {runtime.worker_name}, lacks {lack.need}: {lack.reason}"
+            return LeftToOthers(reason, _after(LEFT_SECONDS))
+        job = queries.claim_job(
+            session,
+            job_id,
+            worker=runtime.worker,
+            lease_seconds=runtime.settings.lease.seconds,
+            publish_seq=publish_seq,
+            is_repeated=is_repeated,
+            holds=lambda job: holds_of(job, runtime.drivers, runtime.sealer),
+            failed_upload_seconds=retention.failed_upload_seconds,
+        )
+        if job is None:  # perhaps because of a control request: apply it now, not in the next sweep
+            paused_upload_seconds = retention.paused_upload_seconds
+            queries.apply_requests(session, limit=1, job_id=job_id, paused_upload_seconds=paused_upload_seconds)
+    return job
 
 
 class _Run:
@@ -139,16 +161,16 @@ class _Run:
         reason = self._stop.reason() or StopReason.WITHDRAWN
         match reason:
             case StopReason.CANCEL:
-                self._lease.end(lambda session: queries.cancel_job(session, self._job))
+                self._lease.end(queries.cancel_job, self._job)
                 abort_given_up(self._runtime)
                 return Cancelled()
             case StopReason.DEADLINE:
                 return self._give_up(queries.deadline_error(self._job))
             case StopReason.PAUSE:
                 seconds = self._runtime.settings.retention.paused_upload_seconds
-                self._lease.end(lambda session: queries.pause_job(session, self._job, paused_upload_seconds=seconds))
+                self._lease.end(queries.pause_job, self._job, paused_upload_seconds=seconds)
             case _:
-                self._lease.end(lambda session: queries.release_job(session, self._job, JobState.QUEUED))
+                self._lease.end(queries.release_job, self._job, JobState.QUEUED)
         return Rescheduled(reason, datetime.now(UTC))
 
     def _verify(self, operation: JobOperation) -> Outcome:
@@ -159,17 +181,18 @@ class _Run:
         except NotVisibleError as error:
             difference = str(error)
         else:
-            self._lease.end(lambda session: self._finish(session, result))
+            self._lease.end(self._finish, result, **self._lease.take_deferred())
             return Finished(result=result)
-        if not self._lease.write(lambda session: queries.poll_again(session, job, seconds)):
+        if not self._lease.write(queries.poll_again, job, seconds):
             raise VerificationError(f"{job.path}: Stat did not show the outcome within {seconds:g} s: {difference}")
         delay = min(FIRST_POLL_DELAY * 2 ** min(job.polls, 10), LONGEST_POLL_DELAY)
-        self._lease.end(lambda session: queries.release_job(session, job, JobState.VERIFYING, delay=delay))
+        self._lease.end(queries.release_job, job, JobState.VERIFYING, delay=delay)
         return Rescheduled(f"Stat does not show the outcome yet: {difference}", _after(delay))
 
-    def _finish(self, session: Session, result: Mapping[str, Any]) -> None:
-        queries.finish_job(session, self._job, result)
-        queries.forget_lacks(session, self._runtime.worker_id, needs_of(self._job.as_row()))
+    def _finish(self, session: Session, result: Mapping[str, Any], **values: Any) -> None:
+        queries.finish_job(session, self._job, result, **values)
+        if self._job.may_lack:
+            queries.forget_lacks(session, self._runtime.worker_id, self._job.needs)
 
     def _failed(self, error: BlobferryError) -> Outcome:
         try:
@@ -195,17 +218,12 @@ class _Run:
             seconds = self._runtime.settings.retention.failed_upload_seconds if decision.resumable else 0.0
             return self._give_up(error, failed_upload_seconds=seconds)
         delay, failures, most = decision.delay, decision.failures, settings.max_attempts
-        self._lease.end(
-            lambda session: queries.retry_job(
-                session, self._job, error, delay=delay, failures=failures, max_attempts=most
-            )
-        )
+        self._lease.end(queries.retry_job, self._job, error, delay=delay, failures=failures, max_attempts=most)
         logger.warning("job will be retried", extra={"error_code": error.code, "error": str(error)})
         return Rescheduled(f"{error.code}: {error}", _after(delay))
 
     def _give_up(self, error: BlobferryError, *, failed_upload_seconds: float = 0.0) -> Outcome:
-        seconds = failed_upload_seconds
-        self._lease.end(lambda session: queries.fail_job(session, self._job, error, failed_upload_seconds=seconds))
+        self._lease.end(queries.fail_job, self._job, error, failed_upload_seconds=failed_upload_seconds)
         logger.error("job failed", extra={"error_code": error.code, "error": str(error)})
         abort_given_up(self._runtime)
         return Finished(error=error)

@@ -124,8 +124,18 @@ class Checkpoint(Protocol):
         """Take :meth:`completing` back: the store has refused every commit call, so that none had an effect."""
         ...
 
-    def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
-        """Save that readers see the blob."""
+    def completed(
+        self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0, is_recognised: bool = False
+    ) -> None:
+        """Save that readers see the blob.
+
+        Args:
+            etag: that of the blob, as the store has answered.
+            version_id: that of the blob, if the bucket keeps versions.
+            bytes_sent: for the commit call.
+            is_recognised: any later run finds out by a look that the blob is ours, without its ETag. Then this may be
+                saved with the next write.
+        """
         ...
 
     def abandon(self, *, gone: bool) -> None:
@@ -194,7 +204,9 @@ class MemoryCheckpoint:
     def refused(self) -> None:
         self._change(state=UploadState.OPEN if self._upload.upload_id else UploadState.OPENING)
 
-    def completed(self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0) -> None:
+    def completed(
+        self, etag: str | None, version_id: str | None, *, bytes_sent: int = 0, is_recognised: bool = False
+    ) -> None:
         self.bytes_sent += bytes_sent
         self._change(state=UploadState.COMPLETED, etag=etag)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from blobferry.contract import JobState
+from blobferry.contract import JobState, Phase
 from blobferry.errors import InvalidPartError, LeaseLostError, StoreUnavailableError
-from models import JobRow
+from models import ClaimedJob
 from tests.models.rows import LEASE, Rows, ago, at_once
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -18,8 +18,8 @@ FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 def test_a_claim_gives_the_job_to_one_worker_with_a_lease(rows: Rows) -> None:
     job = rows.claim(rows.submit(), worker="host:7")
     assert (job.state, job.token, job.attempt, job.worker) == (JobState.RUNNING, 1, 1, "host:7")
-    assert job.lease_expires_at is not None
-    assert abs((job.lease_expires_at - job.started_at).total_seconds() - LEASE) < 1
+    row = rows.job_row(job.id)
+    assert abs((row.lease_expires_at - row.started_at).total_seconds() - LEASE) < 1
     (attempt,) = rows.attempts(job.id)
     assert (attempt.attempt, attempt.worker, attempt.outcome, attempt.finished_at) == (1, "host:7", None, None)
 
@@ -31,7 +31,7 @@ def test_a_job_that_does_not_exist_cannot_be_claimed(rows: Rows) -> None:
 @pytest.mark.parametrize("expired", [False, True], ids=["a fresh job", "a dead worker's job"])
 def test_of_many_claimers_at_once_exactly_one_gets_the_job(rows: Rows, expired: bool) -> None:
     for _ in range(5):
-        job_id, got = rows.submit(), list[JobRow | None]()
+        job_id, got = rows.submit(), list[ClaimedJob | None]()
         if expired:
             rows.abandon(job_id)
         at_once(8, lambda number: got.append(rows.try_claim(job_id, worker=f"host:{number}")))  # noqa: B023
@@ -76,14 +76,14 @@ def test_an_old_message_claims_nothing(rows: Rows) -> None:
 
 
 def test_a_claim_takes_the_job_out_of_the_published_ones(rows: Rows) -> None:
-    assert rows.claim(rows.submit(published_at=datetime.now(UTC))).published_at is None
+    assert rows.job_row(rows.claim(rows.submit(published_at=datetime.now(UTC))).id).published_at is None
 
 
 def test_a_job_is_not_claimed_before_its_time(rows: Rows) -> None:
     job_id = rows.submit(run_at=ago(-60))
     assert rows.try_claim(job_id) is None
     rows.change(job_id, run_at=ago(0.001))
-    assert rows.claim(job_id).run_at is None
+    assert rows.job_row(rows.claim(job_id).id).run_at is None
 
 
 def test_not_before_is_the_first_run_at(rows: Rows) -> None:
@@ -127,7 +127,7 @@ def test_a_job_is_claimable_and_published_or_neither(rows: Rows, values: dict[st
     assert (rows.try_claim(job_id) is not None) == claimable
 
 
-OWNER_ONLY: dict[str, Callable[[Rows, JobRow], Any]] = {
+OWNER_ONLY: dict[str, Callable[[Rows, ClaimedJob], Any]] = {
     "update_owned": lambda rows, job: rows.update_owned(job.id, job.token, bytes_done=5),
     "release_job": lambda rows, job: rows.release_job(job, JobState.QUEUED),
     "retry_job": lambda rows, job: rows.retry_job(job, StoreUnavailableError("x"), delay=1, failures=1, max_attempts=8),
@@ -135,7 +135,7 @@ OWNER_ONLY: dict[str, Callable[[Rows, JobRow], Any]] = {
     "fail_job": lambda rows, job: rows.fail_job(job, InvalidPartError("x")),
     "cancel_job": lambda rows, job: rows.cancel_job(job),
     "poll_again": lambda rows, job: rows.poll_again(job, 60),
-    "begin_completing": lambda rows, job: rows.begin_completing(job, base_etag=""),
+    "pass_point_of_no_return": lambda rows, job: rows.pass_point_of_no_return(job, phase=Phase.COMPLETING),
 }
 
 
@@ -171,8 +171,9 @@ def test_an_update_of_the_owner_moves_updated_at(rows: Rows) -> None:
 
 def test_a_heartbeat_renews_the_lease_and_brings_back_cancel_and_pause(rows: Rows) -> None:
     job = rows.claim(rows.submit())
+    claimed_until = rows.job_row(job.id).lease_expires_at
     assert rows.extend_lease(job.id, job.token, 90) == (False, False, False)
-    assert rows.job_row(job.id).lease_expires_at - job.lease_expires_at > timedelta(seconds=50)
+    assert rows.job_row(job.id).lease_expires_at - claimed_until > timedelta(seconds=50)
     rows.change(job.id, cancel_requested=True)
     assert rows.extend_lease(job.id, job.token, LEASE) == (True, False, False)
     rows.change(job.id, cancel_requested=False, pause_requested=True)

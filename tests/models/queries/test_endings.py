@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from blobferry.contract import JobState
+from blobferry.contract import JobState, Phase
 from blobferry.errors import BlobferryError, DeleteIncompleteError, InvalidPartError, StoreError, StoreUnavailableError
 from models import JobRow
 from tests.models.rows import Rows, ago
@@ -41,7 +41,7 @@ def test_a_finished_job_has_a_result_and_no_error_of_earlier_attempts(rows: Rows
     rows.die(job_id)
     rows.claim(job_id)
     rows.change(job_id, size=30, bytes_done=10)
-    rows.finish_job(rows.job_row(job_id), {"etag": '"1"'})
+    rows.finish_job(rows.owned(job_id), {"etag": '"1"'})
     row = rows.job_row(job_id)
     assert (row.state, row.phase, row.run_at, row.error_code, row.error_message) == ("succeeded", *[None] * 4)
     assert (row.result, row.bytes_done) == ({"etag": '"1"'}, 30)
@@ -69,7 +69,7 @@ def test_a_refusal_after_the_point_of_no_return_leaves_the_upload_for_a_second_l
     """The row that a run holds is the one of its claim; what it did since is in SQL."""
     job = rows.claim(rows.submit())
     rows.add_upload(job.id, state="completing")
-    assert rows.begin_completing(job, base_etag=None)
+    assert rows.pass_point_of_no_return(job, phase=Phase.COMPLETING)
     rows.fail_job(job, StoreUnavailableError("late"))
     (upload,) = rows.uploads(job.id)
     assert upload.recheck_at is not None

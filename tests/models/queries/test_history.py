@@ -10,8 +10,15 @@ def test_an_attempt_counts_its_own_bytes(rows: Rows) -> None:
     rows.die(job_id)
     job = rows.claim(job_id)
     for total in (10, 15, 15):  # the last one is repeated: the answer to its COMMIT was lost
-        rows.count_bytes_sent(job, total)
-    assert [row.bytes_sent for row in rows.attempts(job_id)] == [0, 15]
+        rows.update_owned(job.id, job.token, bytes_sent=total)
+    rows.expire_lease(job_id)
+    rows.requeue()
+    job = rows.claim(job_id)
+    job.bytes_sent = 22
+    for _ in range(2):
+        rows.update_owned(job.id, job.token, bytes_sent=22)
+        rows.close_attempt(job, "succeeded")
+    assert [row.bytes_sent for row in rows.attempts(job_id)] == [0, 15, 7]
 
 
 def test_attempts_are_mapped_onto_their_table(rows: Rows) -> None:

@@ -12,9 +12,10 @@ from blobferry.contract import JobState
 from blobferry.errors import JobError
 from blobferry.jobs import control
 from models import Database, JobRow, PathLockRow, queries
-from models.queries import claims, locks
+from models.queries import blockers, claims, locks
+from models.queries.blockers import Hold
 from models.queries.conditions import claimable
-from models.queries.locks import Hold
+from models.queries.places import has_place
 from tests.doubles import tiny_store
 from tests.models.rows import LEASE, Rows, ago, submit
 from worker.driver import Driver
@@ -61,11 +62,11 @@ class Line(Rows):
         return self.take(job_id) is not None
 
     def finish(self, job_id: str) -> None:
-        self.finish_job(self.job_row(job_id), {})
+        self.finish_job(self.owned(job_id), {})
 
     def pause(self, job_id: str) -> None:
         self.change(job_id, pause_requested=True)
-        self.pause_job(self.job_row(job_id), paused_upload_seconds=60)
+        self.pause_job(self.owned(job_id), paused_upload_seconds=60)
 
     def not_yet(self, job_id: str) -> None:
         self.change(job_id, not_before=ago(-3600), run_at=ago(-3600))
@@ -257,7 +258,7 @@ def test_a_job_that_holds_a_path_for_reading_and_needs_it_for_itself_by_now_wait
     assert line.has(reader)
     apart = {"default": Driver(tiny_store(bucket="elsewhere")), "cold": Driver(_bucket)}
     assert line.take(copy, apart) is not None
-    line.release_job(line.job_row(copy), JobState.QUEUED)
+    line.release_job(line.owned(copy), JobState.QUEUED)
     joined = DRIVERS | {"cold": Driver(_bucket)}
     assert line.take(copy, joined) is None
     line.finish(reader)
@@ -369,9 +370,9 @@ def test_a_job_does_not_wait_for_one_that_is_just_giving_up_its_place(line: Line
     with ThreadPoolExecutor(1) as worker:
         with line.database.begin() as session:
             if how == "end":
-                queries.finish_job(session, line.job_row(first), {})
+                queries.finish_job(session, line.owned(first), {})
             else:
-                queries.pause_job(session, line.job_row(first), paused_upload_seconds=60)
+                queries.pause_job(session, line.owned(first), paused_upload_seconds=60)
             claim = worker.submit(line.has, second)
             wait({claim}, timeout=1)  # it waits for the end, or has looked too early
         claim.result(timeout=30)
@@ -448,7 +449,7 @@ def test_a_bucket_that_gets_another_name_makes_no_two_jobs_wait_for_each_other(l
     first, second = line.out_of_turn()
     line.now_due(first)
     assert line.take(first) is None
-    line.release_job(line.job_row(second), JobState.QUEUED)
+    line.release_job(line.owned(second), JobState.QUEUED)
     renamed = {"default": Driver(tiny_store(bucket="renamed"))}
     assert line.take(second, renamed) is None
     assert line.take(first, renamed) is not None
@@ -468,7 +469,7 @@ def test_a_wakeup_that_is_lost_and_a_retry_make_no_circle(postgres_line: Line) -
     first, second = postgres_line.out_of_turn()
     postgres_line.now_due(first)
     with postgres_line.database.begin() as session:
-        queries.fail_job(session, postgres_line.job_row(second), JobError("x"))
+        queries.fail_job(session, postgres_line.owned(second), JobError("x"))
         claiming = threading.Thread(target=postgres_line.take, args=(first,))
         claiming.start()
         claiming.join(1)
@@ -485,7 +486,7 @@ def test_a_job_that_is_resumed_while_its_locks_are_dropped_takes_them_anew(postg
     first, second = postgres_line.out_of_turn()
     upload = postgres_line.add_upload(second)
     control.pause(postgres_line.database.engine, second)
-    postgres_line.pause_job(postgres_line.job_row(second), paused_upload_seconds=1)
+    postgres_line.pause_job(postgres_line.owned(second), paused_upload_seconds=1)
     postgres_line.change_upload(upload, state="gone")
     taken: list[JobRow | None] = []
     with postgres_line.database.begin() as session:
@@ -511,7 +512,7 @@ def test_a_job_that_another_worker_runs_by_now_keeps_its_locks(postgres_line: Li
         assert locks.take_locks(session, job, holds_of(job, DRIVERS)) == blocker
         savepoint.rollback()
         with postgres_line.database.begin() as other:
-            queries.finish_job(other, postgres_line.job_row(blocker), {})
+            queries.finish_job(other, postgres_line.owned(blocker), {})
         assert postgres_line.take(job_id) is not None
         locks.wait_for(session, job_id, blocker)
     postgres_line.now_due(first)
@@ -543,8 +544,9 @@ def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postg
 
 def test_the_copies_of_a_path_are_found_by_an_index(postgres_database: Database) -> None:
     """Among any number of jobs: a claim asks this for each path of its job."""
-    hold = Hold("bucket", "a", False, {"default": "/a"})
-    statement = select(JobRow.id).where(locks._has_place(JobRow), locks._needs(hold, "default", "/a"))
+    needs = blockers._needs(blockers._Shape(is_tree=False, is_shared=False, above_names=(0,), above_key=0), 0)
+    statement = select(JobRow.id).where(has_place(JobRow), needs)
+    statement = statement.params(storage_0="default", path_0="/a", url_0="blob://default/a")
     jobs = "SELECT 'job-' || n, '/p/' || n, 'blob://default/s/' || n FROM generate_series(1, 3000) n"
     with postgres_database.begin() as session:
         session.execute(text(f"INSERT INTO blobferry_jobs (id, path, source) {jobs}"))

@@ -11,15 +11,15 @@ from tests.models.rows import Rows
 def test_a_cancel_before_the_point_of_no_return_wins(rows: Rows) -> None:
     job = rows.claim(rows.submit())
     rows.change(job.id, cancel_requested=True)
-    assert not rows.begin_completing(job, base_etag='"old"')
+    assert not rows.pass_point_of_no_return(job, phase=Phase.COMPLETING, base_etag='"old"')
     assert rows.job_row(job.id).phase != Phase.COMPLETING
 
 
 def test_a_cancel_after_the_point_of_no_return_is_too_late(rows: Rows) -> None:
     job = rows.claim(rows.submit())
-    assert rows.begin_completing(job, base_etag='"old"')
+    assert rows.pass_point_of_no_return(job, phase=Phase.COMPLETING, base_etag='"old"')
     rows.change(job.id, cancel_requested=True)
-    assert rows.begin_completing(job, base_etag='"newer"')  # a repeated commit call
+    assert rows.pass_point_of_no_return(job, phase=Phase.COMPLETING, base_etag='"newer"')  # a repeated commit call
     row = rows.job_row(job.id)
     assert (row.phase, row.base_etag) == ("completing", '"newer"')
 

@@ -1,10 +1,8 @@
 """delete: delete a path and everything below it."""
 
 from datetime import datetime
-from typing import Any
 
 from blobferry.contract import Phase
-from models import queries
 from worker.driver.delete_tree import time_of
 from worker.jobs.lease import Lease
 from worker.jobs.operations.operation import JobResult, NotVisibleError
@@ -33,8 +31,7 @@ class Delete:
         """Delete the blobs that are not newer than the cutoff."""
         self._driver.delete(self._path, deletion=self, stop=self._stop)
         # Later runs only look, so that they never delete a blob that is written from now on.
-        job = self._lease.job
-        if not self._lease.write(lambda session: queries.pass_point_of_no_return(session, job, phase=Phase.VERIFYING)):
+        if not self._lease.pass_point_of_no_return(phase=Phase.VERIFYING):
             raise Interrupted
         self.past_point_of_no_return = True
 
@@ -53,16 +50,13 @@ class Delete:
     def begin(self, cutoff: datetime) -> None:
         """Save the cutoff, by the store's clock. Newer blobs stay."""
         self.cutoff = cutoff
-        self._write(cutoff=cutoff, phase=Phase.DELETING)
+        self._lease.write(cutoff=cutoff, phase=Phase.DELETING)
 
     def deleting(self) -> None:
         """Save that a batch is about to be deleted. From now on an empty path is no error."""
         self.deleted_any = True
-        self._write(deleted_any=True)
+        self._lease.write(deleted_any=True)
 
     def deleted(self, count: int) -> None:
         """Count deleted keys as progress."""
         self.progressed = self.progressed or count > 0
-
-    def _write(self, **values: Any) -> None:
-        self._lease.write(lambda session: None, **values)

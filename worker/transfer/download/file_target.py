@@ -187,7 +187,7 @@ class FileTarget:
     def _completed(self, upload: SavedUpload, etag: str) -> bool:
         self._remove_partials(upload)
         self.destination.sync()
-        self.checkpoint.completed(etag, None)
+        self.checkpoint.completed(etag, None)  # at once: a reader may take the file away
         return True
 
     def _remove_partials(self, upload: SavedUpload) -> None:

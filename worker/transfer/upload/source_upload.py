@@ -11,7 +11,7 @@ from worker.stores.blob_values import Condition, PartReceipt, PutReceipt
 from worker.stores.capabilities import Capability
 from worker.stores.checksums import checksum_of, md5_etag_of
 from worker.transfer.body import PartBody
-from worker.transfer.checkpoint import SavedUpload, SentPart
+from worker.transfer.checkpoint import SavedUpload, SentPart, VisibleVersion
 from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.sources.source import MemorySource, Source
@@ -62,17 +62,19 @@ class SourceUpload:
 
     def _open(self) -> None:
         target, size, limits = self.target, self.source.size, self.target.store.limits
-        base = target.base()
         prefix = self.prefix.size if self.prefix and self._is_copied(self.prefix) else 0
         plan = plan_parts(
             size, part_size=self.part_size, limits=limits, prefix=prefix, copy_size=self.copying.part_size
         )
-        if self.prefix and self.copying.is_one_call(self.prefix, target):
-            target.checkpoint.opening(target.key, size=size, part_size=None, base=base, prefix=size)
-        elif not plan.prefix_parts and plan.count <= 1 and size <= MAX_BUFFER:
-            target.checkpoint.opening(target.key, size=size, part_size=None, base=base)
+        is_one_copy = self.prefix is not None and self.copying.is_one_call(self.prefix, target)
+        if is_one_copy or (not plan.prefix_parts and plan.count <= 1 and size <= MAX_BUFFER):
+            # What is visible counts from the commit call on, right before which it is looked at.
+            unseen = VisibleVersion()
+            target.checkpoint.opening(
+                target.key, size=size, part_size=None, base=unseen, prefix=size if is_one_copy else 0
+            )
         else:
-            self.opened.add(target.open_upload(plan, base))
+            self.opened.add(target.open_upload(plan, target.base()))
 
     def _is_copied(self, prefix: CopiedPrefix) -> bool:
         return prefix.size > 0 and (prefix.is_whole or prefix.size >= self.target.store.limits.min_part_size)
@@ -109,7 +111,9 @@ class SourceUpload:
                 target.base(),
                 replace(expected, checksum=checksum),
             )
-            target.checkpoint.completed(receipt.etag, receipt.version_id, bytes_sent=part.size)
+            target.checkpoint.completed(
+                receipt.etag, receipt.version_id, bytes_sent=part.size, is_recognised=target.is_recognised()
+            )
             return SentPart(part.number, part.offset, part.size, receipt.etag or "", checksum)
 
         whole = PartRange(1, 0, upload.size)
@@ -135,7 +139,8 @@ class SourceUpload:
         except (KeyNotFoundError, PreconditionFailedError):
             self.source.check()
             raise
-        target.checkpoint.completed(receipt.etag, receipt.version_id)
+        is_recognised = target.is_recognised(Capability.COPY_OPTIONS)
+        target.checkpoint.completed(receipt.etag, receipt.version_id, is_recognised=is_recognised)
         return True
 
     # --- multipart uploads -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from worker.errors import (
 )
 from worker.stores.attempts import asked_before_attempts
 from worker.stores.blob_values import BlobOptions, Condition, PartReceipt, PutReceipt
-from worker.stores.capabilities import HasLifecycle
+from worker.stores.capabilities import Capability, HasLifecycle
 from worker.stores.checksums import join_checksums
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
@@ -64,6 +64,12 @@ class Target:
     def replaces_anything(self) -> bool:
         """True if a blob that appears during the transfer is replaced; otherwise it is an error."""
         return self.is_last_writer and self.overwrite and self.onto is None
+
+    def is_recognised(self, kept_by: Capability = Capability.METADATA) -> bool:
+        """Whether any later run knows the blob as ours, by the mark that ``kept_by`` was seen to keep with it."""
+        options, capabilities = self.marked_options, self.store.capabilities
+        is_marked = options is not None and MARK_NAME in options.metadata
+        return is_marked and capabilities.is_known(kept_by) and capabilities.has(kept_by)
 
     def base(self) -> VisibleVersion:
         """Look at the key. Raises BlobExistsError or SupersededError if the visible blob must not be replaced."""
@@ -149,7 +155,7 @@ class Target:
             return self.resolve_vanished(replace(upload, state=saved.state, base=base), error)
         if refusals:  # the look may have found a blob that an earlier call made; an upload that is still open must go
             abort_upload(self.store, self.key, upload_id)
-        self.checkpoint.completed(receipt.etag, receipt.version_id)
+        self.checkpoint.completed(receipt.etag, receipt.version_id, is_recognised=self.is_recognised())
         return True
 
     def commit(
