@@ -5,6 +5,15 @@ token. All others change only rows that no run owns, with SKIP LOCKED where the 
 from the database's clock, never from a worker's.
 """
 
+from models.queries.batch_claims import ClaimedJob, Glance, claim_batch, glance, is_lacking
+from models.queries.batches import (
+    begin_completing_all,
+    end_batch,
+    extend_leases,
+    have_succeeded,
+    owned_rows,
+    release_claimed,
+)
 from models.queries.checkpoints import (
     drop_parts,
     known_upload_ids,
@@ -18,7 +27,7 @@ from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, mark_u
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
 from models.queries.history import count_attempts_on_the_wire, count_bytes_sent, remark
 from models.queries.locks import Hold, drop_stale_locks
-from models.queries.lookups import find_ended, find_job, is_pruned, time_now
+from models.queries.lookups import EndedJob, find_ended, find_job, is_pruned, time_now
 from models.queries.point_of_no_return import begin_completing, pass_point_of_no_return
 from models.queries.pruning import prune
 from models.queries.store_capabilities import missing_capabilities, note_missing_capability
@@ -57,11 +66,16 @@ __all__ = [
     "MAX_CRASHES",
     "MAX_CRASH_STREAK",
     "REPUBLISH_AFTER",
+    "ClaimedJob",
     "ControlRequests",
+    "EndedJob",
+    "Glance",
     "Hold",
     "apply_requests",
     "begin_completing",
+    "begin_completing_all",
     "cancel_job",
+    "claim_batch",
     "claim_job",
     "count_attempts_on_the_wire",
     "count_bytes_sent",
@@ -69,14 +83,19 @@ __all__ = [
     "deadline_error",
     "drop_parts",
     "drop_stale_locks",
+    "end_batch",
     "expire_leases",
     "extend_lease",
+    "extend_leases",
     "fail_job",
     "find_ended",
     "find_job",
     "finish_job",
     "forget_lacks",
+    "glance",
+    "have_succeeded",
     "is_being_opened",
+    "is_lacking",
     "is_pruned",
     "jobs_to_publish",
     "known_upload_ids",
@@ -87,6 +106,7 @@ __all__ = [
     "newest_upload",
     "note_lack",
     "note_missing_capability",
+    "owned_rows",
     "owners",
     "partial_files_elsewhere",
     "parts_of",
@@ -96,6 +116,7 @@ __all__ = [
     "prune",
     "put_off_abort",
     "record_parts",
+    "release_claimed",
     "release_job",
     "remark",
     "report_alive",

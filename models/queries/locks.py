@@ -36,8 +36,8 @@ from models.upload import UploadRow
 UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
 
 # The conditions of partial indexes, word for word.
-_IS_MOVE: Final = literal_column("operation = 'move'", Boolean)
-_IS_COPY: Final = literal_column("substr(source, 1, 7) = 'blob://'", Boolean)
+IS_MOVE: Final = literal_column("operation = 'move'", Boolean)
+IS_COPY: Final = literal_column("substr(source, 1, 7) = 'blob://'", Boolean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def take_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> str | No
     if all((hold.bucket, hold.key, hold.is_shared) in mine for hold in holds):
         return None  # a job that holds its paths must not wait, since others may be waiting for it
     for bucket in sorted({hold.bucket for hold in holds}):
-        _lock_bucket(session, bucket)
+        lock_bucket(session, bucket)
     for find_blocker in (_earlier_in_line, _later_holder):
         for hold in holds:
             blocker = find_blocker(session, job, hold)
@@ -76,7 +76,7 @@ def wait_for(session: Session, job_id: str, blocker: str) -> None:
     A waiting job gives up its locks and wakes the earlier jobs that wait for it, so jobs never wait in a circle.
     """
     # FOR SHARE: without it, a blocker that ends between this SELECT and our UPDATE would never wake this job.
-    still = session.scalar(select(JobRow.id).where(JobRow.id == blocker, _has_place(JobRow)).with_for_update(read=True))
+    still = session.scalar(select(JobRow.id).where(JobRow.id == blocker, has_place(JobRow)).with_for_update(read=True))
     if not _set_waits_for(session, and_(JobRow.id == job_id, JobRow.lease_expires_at.is_(None)), still):
         return  # another worker has claimed the job in the meantime
     session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
@@ -93,12 +93,12 @@ def drop_locks(session: Session, job_id: str) -> None:
 def drop_stale_locks(session: Session) -> int:
     """Drop the locks of jobs that have no place in line; return how many waiting jobs were woken."""
     blocker = aliased(JobRow)
-    placeless = select(JobRow.id).where(~_has_place(JobRow))
+    placeless = select(JobRow.id).where(~has_place(JobRow))
     stale = delete(PathLockRow).where(PathLockRow.job_id.in_(placeless))
     session.execute(stale, execution_options={"synchronize_session": False})
     holds = exists().where(PathLockRow.job_id == blocker.id)
     still_blocks = exists().where(
-        blocker.id == JobRow.waits_for, _has_place(blocker), or_(blocker.seq < JobRow.seq, holds)
+        blocker.id == JobRow.waits_for, has_place(blocker), or_(blocker.seq < JobRow.seq, holds)
     )
     return _set_waits_for(session, and_(JobRow.waits_for.is_not(None), ~still_blocks), None)
 
@@ -125,7 +125,8 @@ def _insert_locks(session: Session, job: JobRow, holds: Sequence[Hold]) -> None:
     session.execute(statement.on_conflict_do_update(index_elements=["bucket", "path", "job_id"], set_=kinds), rows)
 
 
-def _lock_bucket(session: Session, bucket: str) -> None:
+def lock_bucket(session: Session, bucket: str) -> None:
+    """Let one transaction at a time look for overlapping paths of the bucket and take its locks."""
     # Two claims that both read before either one writes would both succeed. SQLite has one writer at a time.
     if session.get_bind().dialect.name == "postgresql":
         lock = text("SELECT pg_advisory_xact_lock(hashtext('blobferry'), hashtext(:bucket))")
@@ -135,7 +136,7 @@ def _lock_bucket(session: Session, bucket: str) -> None:
 def _earlier_in_line(session: Session, job: JobRow, hold: Hold) -> str | None:
     """The last job submitted before this one that needs the path, and not only for reading if this one reads."""
     overlapping = or_(*(_needs(hold, storage, path) for storage, path in hold.names.items()))
-    earlier = select(JobRow.id).where(JobRow.seq < job.seq, _has_place(JobRow), overlapping)
+    earlier = select(JobRow.id).where(JobRow.seq < job.seq, has_place(JobRow), overlapping)
     return session.scalar(earlier.order_by(JobRow.seq.desc()).limit(1))
 
 
@@ -146,17 +147,17 @@ def _needs(hold: Hold, storage: str, path: str) -> ColumnElement[bool]:
         return or_(column == place, lies_below(column, place)) if hold.is_tree else column == place
 
     dest_storage = func.coalesce(JobRow.request["dest_storage"].as_string(), JobRow.storage)
-    above = and_(JobRow.storage == storage, JobRow.operation == "delete", JobRow.path.in_(_ancestors(path)))
+    above = and_(JobRow.storage == storage, JobRow.operation == "delete", JobRow.path.in_(ancestors(path)))
     at_path = and_(dest_storage == storage, is_held(JobRow.path, path))
-    moved = and_(JobRow.storage == storage, _IS_MOVE, is_held(JobRow.source, path))
+    moved = and_(JobRow.storage == storage, IS_MOVE, is_held(JobRow.source, path))
     if hold.is_shared:
         return or_(above, and_(at_path, JobRow.operation != "read_stream"), moved)
-    return or_(above, at_path, moved, and_(_IS_COPY, is_held(JobRow.source, blob_url(storage, path))))
+    return or_(above, at_path, moved, and_(IS_COPY, is_held(JobRow.source, blob_url(storage, path))))
 
 
 def _later_holder(session: Session, job: JobRow, hold: Hold) -> str | None:
     """A job that holds the path although it was submitted later: it was claimed before this job was due."""
-    overlaps = [PathLockRow.path == hold.key, and_(PathLockRow.is_tree, PathLockRow.path.in_(_ancestors(hold.key)))]
+    overlaps = [PathLockRow.path == hold.key, and_(PathLockRow.is_tree, PathLockRow.path.in_(ancestors(hold.key)))]
     if hold.is_tree:
         overlaps.append(lies_below(PathLockRow.path, hold.key))
     others = [PathLockRow.bucket == hold.bucket, PathLockRow.job_id != job.id]
@@ -165,7 +166,7 @@ def _later_holder(session: Session, job: JobRow, hold: Hold) -> str | None:
     return session.scalar(select(PathLockRow.job_id).where(*others, or_(*overlaps)).limit(1))
 
 
-def _ancestors(path: str) -> list[str]:
+def ancestors(path: str) -> list[str]:
     """The directories above a path, deepest first."""
     found = []
     while "/" in path:
@@ -175,7 +176,7 @@ def _ancestors(path: str) -> list[str]:
     return found
 
 
-def _has_place(job: type[JobRow]) -> ColumnElement[bool]:
+def has_place(job: type[JobRow]) -> ColumnElement[bool]:
     """The job has its place in line: it is due, not final, and not paused without an upload."""
     uploading = exists().where(UploadRow.job_id == job.id, UploadRow.state.in_(UNFINISHED_UPLOADS))
     # Literal states, because PostgreSQL uses the partial indexes for nothing else.

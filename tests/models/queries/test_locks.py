@@ -544,7 +544,7 @@ def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postg
 def test_the_copies_of_a_path_are_found_by_an_index(postgres_database: Database) -> None:
     """Among any number of jobs: a claim asks this for each path of its job."""
     hold = Hold("bucket", "a", False, {"default": "/a"})
-    statement = select(JobRow.id).where(locks._has_place(JobRow), locks._needs(hold, "default", "/a"))
+    statement = select(JobRow.id).where(locks.has_place(JobRow), locks._needs(hold, "default", "/a"))
     jobs = "SELECT 'job-' || n, '/p/' || n, 'blob://default/s/' || n FROM generate_series(1, 3000) n"
     with postgres_database.begin() as session:
         session.execute(text(f"INSERT INTO blobferry_jobs (id, path, source) {jobs}"))
