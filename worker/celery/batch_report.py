@@ -4,9 +4,9 @@ Their messages come later, or have come to other children; they find the job don
 """
 
 import logging
-from collections import OrderedDict
+import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from celery import states
 from celery.app.task import Context
@@ -15,46 +15,48 @@ from celery.utils.saferepr import saferepr
 from blobferry.contract import OPERATIONS
 from blobferry.messages.job_messages import Message
 from models.queries import ClaimedJob
+from worker.celery.batched_messages import forget, note_claimed, note_reported
 from worker.celery.result_backend import store_results
 from worker.errors import BlobferryError
 from worker.jobs.outcome import Cancelled, Finished, Outcome
 
 logger = logging.getLogger(__name__)
 
-MOST_TOLD: Final = 10_000  #: jobs that this process remembers
-
-#: Jobs that this process has reported, oldest first, with the number that their next message would have.
-_told: OrderedDict[str, int] = OrderedDict()
-
 Report = tuple[Context, str, Any]
 """A task's request, its state, and its result or error."""
 
 
-def was_reported(job_id: str, seq: int) -> bool:
-    """Whether this process has reported the job's end, and the message of that number is from before the run."""
-    return seq < _told.get(job_id, -1)
+class BatchReport:
+    """The reporter of a batch to which the message of the current task has led."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self._began = time.monotonic()
+
+    def claimed(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Have their messages dropped for as long as this process lives."""
+        note_claimed(map(_outdated, jobs))
+
+    def ended(self, outcomes: Sequence[tuple[ClaimedJob, Outcome]]) -> None:
+        """Store the results, and send the events. Jobs that have not ended are left to their next messages.
+
+        Never raises for a broker that is away; then later messages of these jobs report them.
+        """
+        task, messages = self._task, [_outdated(job) for job, _ in outcomes]
+        reports = [report for job, outcome in outcomes if (report := _report_of(task, job, outcome))]
+        if not reports:
+            return
+        if store_results(task.backend, reports):
+            note_reported(messages)
+        else:
+            forget(messages)
+        if task.send_events and task.app.conf.worker_send_task_events:
+            _send_events(task, reports, (time.monotonic() - self._began) / len(reports))
 
 
-def report_outcomes(task: Any, outcomes: Sequence[tuple[ClaimedJob, Outcome]], *, seconds: float) -> None:
-    """Store the results of jobs that have ended, and send their events. Never raises for a broker that is away.
-
-    Args:
-        task: the Celery task whose message is at hand.
-        outcomes: the other jobs; those that have not ended are left to their next messages.
-        seconds: how long they took together.
-    """
-    reports = [report for job, outcome in outcomes if (report := _report_of(task, job, outcome))]
-    if not reports:
-        return
-    stored = store_results(task.backend, reports)
-    if task.send_events and task.app.conf.worker_send_task_events:
-        _send_events(task, reports, seconds / len(reports))
-    if stored:
-        _told.update(
-            (job.id, job.publish_seq) for job, outcome in outcomes if isinstance(outcome, Finished | Cancelled)
-        )
-        while len(_told) > MOST_TOLD:
-            _told.popitem(last=False)
+def _outdated(job: ClaimedJob) -> tuple[str, int]:
+    """The message that the claim has outdated: a job that has never run had no other."""
+    return job.id, job.publish_seq - 1
 
 
 def _report_of(task: Any, job: ClaimedJob, outcome: Outcome) -> Report | None:

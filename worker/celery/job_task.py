@@ -6,7 +6,7 @@ last raises Retry but sends no message, because the schedule is kept in SQL.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
 from typing import Any, Final
 
@@ -16,10 +16,11 @@ from blobferry.checks.arguments import check_job_id
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
 from blobferry.messages.job_messages import client_app, publish
 from models import queries
-from models.queries import ClaimedJob, EndedJob
+from models.queries import EndedJob
 from worker import drain
 from worker.celery.bare_task import is_publish_seq, make_row
-from worker.celery.batch_report import report_outcomes, was_reported
+from worker.celery.batch_report import BatchReport
+from worker.celery.batched_messages import is_needless
 from worker.celery.result_backend import is_reported
 from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
@@ -46,6 +47,7 @@ class JobTask(StrictTask):
     max_retries = None
     default_retry_delay = 1  # seconds; only for Celery's own retry of a lost child
     Request = "worker.celery.revoke:JobRequest"  # used by the parent
+    Strategy = "worker.celery.needless_message:strategy"  # the same
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Run a slice of the message's job; return the job's result if that was the last slice.
@@ -57,17 +59,12 @@ class JobTask(StrictTask):
         if has_row and not is_publish_seq(seq):
             logger.warning("message ignored: it has no valid number", extra={"job_id": job_id})
             raise Ignore
-        if has_row and was_reported(job_id, seq):
+        if has_row and is_needless(job_id, seq):
             raise Ignore
-        began = time.monotonic()
-
-        def report(outcomes: Sequence[tuple[ClaimedJob, Outcome]]) -> None:
-            report_outcomes(self, outcomes, seconds=time.monotonic() - began)
-
         try:
             if not has_row and not make_row(runtime, request, operation, arguments):
                 raise Ignore
-            outcome = run_job(runtime, job_id, seq if has_row else None, report=report)
+            outcome = run_job(runtime, job_id, seq if has_row else None, reporter=BatchReport(self))
             if isinstance(outcome, NotClaimed):
                 outcome = self._unreported_outcome(runtime, outcome.ended)
         except UnreachableError as error:

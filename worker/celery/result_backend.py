@@ -49,7 +49,7 @@ def is_reported(backend: Any, task_id: str) -> bool:
 
 
 def store_results(backend: Any, results: Sequence[tuple[Any, str, Any]]) -> bool:
-    """Store how tasks have ended: request, state, and result or error of each. False if it could not be done.
+    """Store how tasks have ended: request, state, and result or error of each. False if that may not have been done.
 
     With Redis, successes go together in one round trip. No other result can be there that they must not replace: they
     are of jobs that had never run.
@@ -63,7 +63,7 @@ def store_results(backend: Any, results: Sequence[tuple[Any, str, Any]]) -> bool
     if not isinstance(backend, RedisBackend):
         for request, result in successes:
             backend.mark_as_done(request.id, result, request)
-        return True
+        return False
     try:
         if drain.is_draining():
             _hurry(backend)
@@ -72,7 +72,7 @@ def store_results(backend: Any, results: Sequence[tuple[Any, str, Any]]) -> bool
     except _away(backend) as error:
         logger.warning("results not stored", extra={"jobs": len(successes), "reason": repr(error)})
         return False
-    return True
+    return len(successes) == len(results)  # of the others it is only logged
 
 
 def _keyed(backend: RedisBackend, request: Any, result: Any) -> tuple[bytes, Any]:

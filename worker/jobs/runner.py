@@ -15,7 +15,7 @@ from blobferry.contract import JobState, Phase
 from blobferry.jobs.needs import needs_of
 from models import queries
 from worker.errors import BlobferryError, LeaseLostError, UnexpectedError, UnreachableError, VerificationError
-from worker.jobs.batch.batch_outcomes import GoOn, Report, report_to_nobody, run_batch
+from worker.jobs.batch.batch_outcomes import GoOn, Reporter, Unreported, run_batch
 from worker.jobs.job_claim import claim
 from worker.jobs.lease import Lease
 from worker.jobs.local_lacks import blame, note_lack
@@ -36,7 +36,7 @@ LONGEST_POLL_DELAY: Final = 30.0  #: seconds
 
 
 def run_job(
-    runtime: Runtime, job_id: str, publish_seq: int | None = None, *, report: Report = report_to_nobody
+    runtime: Runtime, job_id: str, publish_seq: int | None = None, *, reporter: Reporter | None = None
 ) -> Outcome:
     """Run one slice of the job if it can be claimed. Safe to call any number of times, also concurrently.
 
@@ -47,14 +47,14 @@ def run_job(
         runtime: of this process.
         job_id: of the job.
         publish_seq: the number of the message; an outdated message claims nothing.
-        report: is told of the outcomes of the other jobs.
+        reporter: is told of the other jobs.
     """
     taken_at, job = claim(runtime, job_id, publish_seq)
     if isinstance(job, LeftToOthers | NotClaimed):
         return job
     if isinstance(job, list):
         go_on: GoOn = lambda lease, error: _Run(runtime, lease).run(error)  # noqa: E731
-        return run_batch(runtime, job, taken_at=taken_at, report=report, go_on=go_on)
+        return run_batch(runtime, job, taken_at=taken_at, reporter=reporter or Unreported(), go_on=go_on)
     with (
         job_context(job_id=job.id, attempt=job.attempt),
         Lease(runtime.database, job, runtime.settings.lease, taken_at=taken_at) as lease,

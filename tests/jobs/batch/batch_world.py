@@ -1,6 +1,6 @@
 """Small jobs, the worker that takes them together, and what all of that asked of the database and of the store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ class BatchWorld(World):
         """One run for the message of that job, in a worker of its own."""
         told = Told()
         with self.worker(store, **sections) as runtime:
-            told.first = run_job(runtime, job_id, report=told.listen)
+            told.first = run_job(runtime, job_id, reporter=told)
         return told
 
     def seen_at(self, number: int | str) -> bytes | None:
@@ -70,9 +70,13 @@ class Told:
 
     def __init__(self) -> None:
         self.first: Outcome | None = None
+        self.jobs: list[str] = []  #: the other jobs that were claimed
         self.others: dict[str, Outcome] = {}
 
-    def listen(self, outcomes: Sequence[tuple[ClaimedJob, Outcome]]) -> None:
+    def claimed(self, jobs: Sequence[ClaimedJob]) -> None:
+        self.jobs = [job.id for job in jobs]
+
+    def ended(self, outcomes: Sequence[tuple[ClaimedJob, Outcome]]) -> None:
         for job, outcome in outcomes:
             assert job.id not in self.others, "told twice"
             self.others[job.id] = outcome
@@ -116,6 +120,3 @@ def statements(database: Database) -> Iterator[Statements]:
 
 def verbs(store: RecordingStore) -> list[str]:
     return sorted(call.verb for call in store.calls)
-
-
-Hook = Callable[[str], None]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Protocol
 
 from models import JobRow, queries
 from models.queries import ClaimedJob
@@ -18,24 +19,45 @@ from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[Sequence[tuple[ClaimedJob, Outcome]]], None]
-"""Is told how the runs of jobs have ended whose messages are not at hand."""
+
+class Reporter(Protocol):
+    """Is told of the jobs of a batch whose messages are not at hand."""
+
+    def claimed(self, jobs: Sequence[ClaimedJob]) -> None:
+        """They are claimed, so that all their messages until now are outdated."""
+        ...
+
+    def ended(self, outcomes: Sequence[tuple[ClaimedJob, Outcome]]) -> None:
+        """The runs of some of them have ended."""
+        ...
+
+
+class Unreported:
+    """For callers that only want the rows to be right."""
+
+    def claimed(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Nobody is told."""
+
+    def ended(self, outcomes: Sequence[tuple[ClaimedJob, Outcome]]) -> None:
+        """Nobody is told."""
+
+
 GoOn = Callable[[Lease, Exception | None], Outcome]
 """An ordinary run of a job that is claimed already; the error, if any, is what it would have met by now."""
 
-
-def report_to_nobody(outcomes: Sequence[tuple[ClaimedJob, Outcome]]) -> None:
-    """For callers that only want the rows to be right."""
+Tell = Callable[[Sequence[tuple[ClaimedJob, Outcome]]], None]
 
 
-def run_batch(runtime: Runtime, jobs: Sequence[ClaimedJob], *, taken_at: float, report: Report, go_on: GoOn) -> Outcome:
+def run_batch(
+    runtime: Runtime, jobs: Sequence[ClaimedJob], *, taken_at: float, reporter: Reporter, go_on: GoOn
+) -> Outcome:
     """Run the jobs of a batch; return the outcome of the first one, and report those of the others.
 
     Args:
         runtime: of this process.
         jobs: as claimed; the message at hand is that of the first.
         taken_at: the lease clock right before the claim.
-        report: is told of the other jobs, as they end.
+        reporter: is told of the other jobs.
         go_on: goes on with a job that has left the fast lane.
     """
     first, outcomes = jobs[0], dict[str, Outcome]()
@@ -43,12 +65,13 @@ def run_batch(runtime: Runtime, jobs: Sequence[ClaimedJob], *, taken_at: float, 
     def tell(found: Sequence[tuple[ClaimedJob, Outcome]]) -> None:
         outcomes.update((job.id, outcome) for job, outcome in found)
         if others := [(job, outcome) for job, outcome in found if job is not first]:
-            report(others)
+            reporter.ended(others)
 
     def ended(found: Sequence[tuple[ClaimedJob, JobResult]]) -> None:
         tell([(job, Finished(result=result)) for job, result in found])
 
     logger.info("batch claimed", extra={"jobs": len(jobs), "operation": "put_content", "job_id": first.id})
+    reporter.claimed(jobs[1:])
     lease = BatchLease(runtime.database, jobs, runtime.settings.lease, taken_at=taken_at)
     run = BatchRun(runtime, runtime.driver(first.storage), jobs, lease, ended=ended)
     try:
@@ -62,7 +85,7 @@ def run_batch(runtime: Runtime, jobs: Sequence[ClaimedJob], *, taken_at: float, 
     return outcomes.get(first.id, NotClaimed())
 
 
-def _go_on_with(members: Sequence[Member], lease: BatchLease, runtime: Runtime, tell: Report, go_on: GoOn) -> None:
+def _go_on_with(members: Sequence[Member], lease: BatchLease, runtime: Runtime, tell: Tell, go_on: GoOn) -> None:
     """Run the jobs that have left the lane one by one; each has its own lease at once, since the others may last."""
     by_seq = {member.job.seq: member for member in members}
     rows = lease.write(lambda session, is_repeated: queries.owned_rows(session, lease.tokens_of(by_seq)))
