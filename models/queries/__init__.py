@@ -5,7 +5,7 @@ token. All others change only rows that no run owns, with SKIP LOCKED where the 
 from the database's clock, never from a worker's.
 """
 
-from models.queries.batch_claims import ClaimedJob, Glance, claim_batch, glance, is_lacking
+from models.queries.batch_claims import ClaimedJob, Glance, claim_batch, glance
 from models.queries.batches import (
     begin_completing_all,
     end_batch,
@@ -95,7 +95,6 @@ __all__ = [
     "glance",
     "have_succeeded",
     "is_being_opened",
-    "is_lacking",
     "is_pruned",
     "jobs_to_publish",
     "known_upload_ids",

@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    exists,
     func,
     insert,
     select,
@@ -71,12 +72,19 @@ class ClaimedJob(NamedTuple):
     root_id: str | None
 
 
-def glance(session: Session, job_id: str, *, ended_before: float) -> Glance | None:
+def glance(session: Session, job_id: str, worker: str, *, ended_before: float) -> Glance | None:
     """Look at a job's row, but not at its contents; None if there is no row.
 
-    ``ended_before``: seconds after its end from which on an ended job counts as ended long ago.
+    Args:
+        job_id: of the job.
+        worker: the id of this worker. A job on whose storage one has failed here lately begins no batch, since it may
+            be others' to run; and so a batch has no lacks to forget at its end.
+        ended_before: seconds after its end from which on an ended job counts as ended long ago.
     """
     is_claimed = func.coalesce(JobRow.lease_expires_at >= now(), False)
+    is_lacking = exists().where(
+        LackRow.worker == worker, LackRow.need == func.concat(storage_need(""), JobRow.storage), lately()
+    )
     seen = select(
         JobRow.seq,
         JobRow.storage,
@@ -145,12 +153,6 @@ def claim_batch(
     locks = [{"bucket": holds[job.seq].bucket, "path": holds[job.seq].key, "job_id": job.id} for job in claimed]
     session.execute(_insert_locks(backend_of(session)), bound(locks))
     return sorted(claimed, key=lambda job: seqs.index(job.seq))
-
-
-def is_lacking(session: Session, worker: str, storage: str) -> bool:
-    """Whether a job was lately seen to fail on this worker for want of the storage. Then it may be others' to run."""
-    lack = select(LackRow.need).where(LackRow.worker == worker, LackRow.need == storage_need(storage), lately())
-    return session.scalar(lack) is not None
 
 
 def is_small() -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ token of every job and locks the rows, in the order of submission. All may be re
 be lost.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from blobferry.sql.tables import attempts, jobs, path_locks, uploads
 from models.job import JobRow
 from models.queries.conditions import UNOWNED
 from models.queries.given_rows import GivenRows, backend_of, bound
-from models.queries.worker_lacks import forget_lacks
 from models.upload import Place
 
 
@@ -70,8 +69,6 @@ def end_batch(
     *,
     succeeded: Sequence[Mapping[str, Any]],
     leaving: Sequence[Mapping[str, Any]],
-    worker: str,
-    needs: Collection[str],
 ) -> set[int]:
     """End the jobs whose blob Stat has shown; save how far the others have got; return the jobs that have ended.
 
@@ -81,8 +78,6 @@ def end_batch(
             ``sent``, its attempts on the wire by verb.
         leaving: for each job that an ordinary run goes on with ``seq``, ``job_id``, ``attempt``, ``sent``; ``phase``,
             ``upload_state``, ``etag``, ``version_id`` and ``size`` where they change, else null.
-        worker: the id of this worker.
-        needs: what the jobs that have succeeded need; this worker has it.
     """
     owned = lock_owned(session, tokens)
     ended = [row for row in succeeded if row["seq"] in owned]
@@ -101,7 +96,6 @@ def end_batch(
         session.execute(delete(path_locks).where(path_locks.c.job_id.in_(ids)))
         woken = update(jobs).where(jobs.c.waits_for.in_(ids)).values(waits_for=None, published_at=None)
         session.execute(woken)
-        forget_lacks(session, worker, needs)
     return {row["seq"] for row in ended}
 
 

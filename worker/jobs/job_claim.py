@@ -52,10 +52,10 @@ def claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float
 def _claim_as_fits(runtime: Runtime, job_id: str, publish_seq: int | None) -> Claimed:
     """Claim the job by itself, or a batch if it is small; or see that there is nothing to claim."""
     with runtime.database.begin() as session:
-        seen = queries.glance(session, job_id, ended_before=REPORT_ENDED_AFTER)
+        seen = queries.glance(session, job_id, runtime.worker_id, ended_before=REPORT_ENDED_AFTER)
         if seen is not None and (seen.is_claimed or seen.ended):
             return NotClaimed(seen.ended)
-        if seen is None or not begins_batch(session, runtime, seen, publish_seq):
+        if seen is None or not begins_batch(runtime, seen, publish_seq):
             return _claim_alone(session, runtime, job_id, publish_seq)
         if batch := take_batch(session, runtime, seen):
             return batch

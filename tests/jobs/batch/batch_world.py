@@ -34,6 +34,12 @@ class BatchWorld(World):
             told.first = run_job(runtime, job_id, reporter=told)
         return told
 
+    def succeed_alone(self, job_id: str) -> None:
+        """A later run of one job, at whose end it has succeeded."""
+        outcome = self.run(job_id)
+        assert isinstance(outcome, Finished), outcome
+        assert outcome.error is None, outcome
+
     def seen_at(self, number: int | str) -> bytes | None:
         """What readers see at the path of the small job."""
         return blob(self.memory, f"small/{number}")

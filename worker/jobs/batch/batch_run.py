@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from blobferry.jobs.needs import storage_need
 from models import queries
 from models.queries import ClaimedJob
 from models.queries.given_rows import time_text
@@ -114,8 +113,6 @@ class BatchRun:
                 tokens,
                 succeeded=list(shown.values()),
                 leaving=[member.progress() for member in leaving],
-                worker=self._runtime.worker_id,
-                needs=[storage_need(self._storage)],
             )
 
         ended = self._lease.write(end)

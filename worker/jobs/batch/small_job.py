@@ -13,12 +13,10 @@ from worker.units import MIB
 MOST_BYTES: Final = 8 * MIB  #: of the requests of a batch, contents and all, as text
 
 
-def begins_batch(session: Session, runtime: Runtime, seen: Glance, publish_seq: int | None) -> bool:
+def begins_batch(runtime: Runtime, seen: Glance, publish_seq: int | None) -> bool:
     """Whether the job may be the first of a batch. ``publish_seq`` is the number of the message."""
     is_current = seen.is_small and publish_seq in (None, seen.publish_seq)
-    if not is_current or runtime.settings.transfer.batch_jobs == 1 or seen.storage not in runtime.drivers:
-        return False
-    return not queries.is_lacking(session, runtime.worker_id, seen.storage)
+    return is_current and runtime.settings.transfer.batch_jobs > 1 and seen.storage in runtime.drivers
 
 
 def take_batch(session: Session, runtime: Runtime, first: Glance) -> list[ClaimedJob]:
