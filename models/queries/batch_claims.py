@@ -90,7 +90,7 @@ def glance(session: Session, job_id: str, worker: str, *, ended_before: float) -
         JobRow.storage,
         JobRow.queue,
         JobRow.publish_seq,
-        is_small(),
+        and_(is_small(), ~is_lacking),
         is_claimed,
         *ended_columns(ended_before),
     )
