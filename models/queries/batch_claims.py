@@ -20,6 +20,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     select,
     union,
     update,
@@ -83,7 +84,7 @@ def glance(session: Session, job_id: str, worker: str, *, ended_before: float) -
     """
     is_claimed = func.coalesce(JobRow.lease_expires_at >= now(), False)
     is_lacking = exists().where(
-        LackRow.worker == worker, LackRow.need == func.concat(storage_need(""), JobRow.storage), lately()
+        LackRow.worker == worker, LackRow.need == literal(storage_need("")).concat(JobRow.storage), lately()
     )
     seen = select(
         JobRow.seq,
