@@ -23,10 +23,10 @@ _FREE: Final = 0
 _table: Final = mmap.mmap(-1, SLOTS * _ENTRY.size)  # zeros: all free
 
 
-def note_claimed(messages: Iterable[tuple[str, int]]) -> None:
-    """Note messages, by job id and number, that a claim of this process has outdated."""
+def note_claimed(messages: Iterable[tuple[str, int]], process: int | None = None) -> None:
+    """Note messages, by job id and number, that a claim of this process, or of that one, has outdated."""
     for message in messages:
-        _write(_hash(message), os.getpid())
+        _write(_hash(message), process or os.getpid())
 
 
 def note_reported(messages: Iterable[tuple[str, int]]) -> None:
