@@ -48,6 +48,8 @@ class ClaimedJob:
     version_id: str | None
     cutoff: datetime | None
     deleted_any: bool
+    #: Whether a batch has begun it under this token, so that it may have rows.
+    was_in_batch: bool = False
     #: Whether its worker was perhaps seen to lack something.
     may_lack: bool = True
     #: Attempts on the wire by verb, of all runs of this attempt.
@@ -58,12 +60,12 @@ class ClaimedJob:
     @property
     def is_first_run(self) -> bool:
         """Whether no run has claimed the job before: then it has no upload, no lock and no earlier attempt."""
-        return self.token == FIRST_TOKEN
+        return self.token == FIRST_TOKEN and not self.was_in_batch
 
     @property
     def needs(self) -> frozenset[str]:
         """The names of what the job needs of its worker."""
-        return needs_of({"storage": self.storage, "request": self.request})
+        return needs_of({"storage": self.storage, "source": self.source, "request": self.request})
 
     def take(self, values: Mapping[str, Any]) -> None:
         """Have the columns that the run has written. Expressions, which the database evaluates, are left out."""

@@ -68,6 +68,7 @@ class TransferSettings(_Section):
     part_size: int = Field(default=16 * MIB, ge=5 * MIB, le=5 * GIB)
     slice_seconds: float = Field(default=300, gt=0, le=3600)  #: after which a job gives its slot to the next one
     verify_seconds: float = Field(default=300, ge=0)  #: within which Stat must show the outcome
+    batch_jobs: int = Field(default=32, ge=1, le=1000)  #: small jobs that one run takes together; 1: each by itself
 
 
 class LeaseSettings(_Section):

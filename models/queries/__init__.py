@@ -5,6 +5,15 @@ token. All others change only rows that no run owns, with SKIP LOCKED where the 
 from the database's clock, never from a worker's.
 """
 
+from models.queries.batch_claims import BatchedJob, Glance, claim_batch, glance
+from models.queries.batches import (
+    begin_completing_all,
+    end_batch,
+    extend_leases,
+    have_succeeded,
+    owned_jobs,
+    release_claimed,
+)
 from models.queries.blockers import Hold
 from models.queries.checkpoints import (
     drop_parts,
@@ -21,7 +30,7 @@ from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, mark_u
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
 from models.queries.history import close_attempt, remark
 from models.queries.locks import drop_stale_locks
-from models.queries.lookups import find_ended, find_job, is_pruned, time_now
+from models.queries.lookups import EndedJob, find_ended, find_job, is_pruned, time_now
 from models.queries.missing_messages import lacks_messages
 from models.queries.ownership import ControlRequests, extend_lease, pass_point_of_no_return, update_owned
 from models.queries.pruning import prune
@@ -61,10 +70,15 @@ __all__ = [
     "MAX_CRASHES",
     "MAX_CRASH_STREAK",
     "REPUBLISH_AFTER",
+    "BatchedJob",
     "ControlRequests",
+    "EndedJob",
+    "Glance",
     "Hold",
     "apply_requests",
+    "begin_completing_all",
     "cancel_job",
+    "claim_batch",
     "claim_job",
     "claim_new_job",
     "close_attempt",
@@ -72,13 +86,17 @@ __all__ = [
     "deadline_error",
     "drop_parts",
     "drop_stale_locks",
+    "end_batch",
     "expire_leases",
     "extend_lease",
+    "extend_leases",
     "fail_job",
     "find_ended",
     "find_job",
     "finish_job",
     "forget_lacks",
+    "glance",
+    "have_succeeded",
     "insert_upload",
     "is_being_opened",
     "is_pruned",
@@ -92,6 +110,7 @@ __all__ = [
     "newest_upload",
     "note_lack",
     "note_missing_capability",
+    "owned_jobs",
     "owners",
     "partial_files_elsewhere",
     "parts_of",
@@ -102,6 +121,7 @@ __all__ = [
     "put_off_abort",
     "read_upload",
     "record_parts",
+    "release_claimed",
     "release_job",
     "remark",
     "report_alive",

@@ -30,8 +30,8 @@ from models.job import JobRow
 from models.queries.places import has_place
 
 # The conditions of partial indexes, word for word.
-_IS_MOVE: Final = literal_column("operation = 'move'", Boolean)
-_IS_COPY: Final = literal_column("substr(source, 1, 7) = 'blob://'", Boolean)
+IS_MOVE: Final = literal_column("operation = 'move'", Boolean)
+IS_COPY: Final = literal_column("substr(source, 1, 7) = 'blob://'", Boolean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ def find_blocker(session: Session, job: ClaimedJob, holds: Sequence[Hold]) -> st
     """
     later: str | None = None
     for hold in holds:
-        above = [_ancestors(path) for path in hold.names.values()]
-        shape = _Shape(hold.is_tree, hold.is_shared, tuple(map(len, above)), len(_ancestors(hold.key)))
+        above = [ancestors(path) for path in hold.names.values()]
+        shape = _Shape(hold.is_tree, hold.is_shared, tuple(map(len, above)), len(ancestors(hold.key)))
         values = dict(_values(hold, above))
         row = session.execute(_blockers(shape), {"of_job": job.id, "of_seq": job.seq, **values}).one()
         if row[0] is not None:
@@ -85,7 +85,7 @@ def _values(hold: Hold, above: Sequence[Sequence[str]]) -> Iterator[tuple[str, A
         for depth, directory in enumerate(above[number]):
             yield f"above_{number}_{depth}", directory
     yield from _place("key", hold.key, is_tree=hold.is_tree)
-    for depth, directory in enumerate(_ancestors(hold.key)):
+    for depth, directory in enumerate(ancestors(hold.key)):
         yield f"above_key_{depth}", directory
 
 
@@ -118,13 +118,13 @@ def _needs(shape: _Shape, number: int) -> ColumnElement[bool]:
     at_path = and_(
         dest_storage == _text(f"storage_{number}"), _is_at(jobs.c.path, f"path_{number}", is_tree=shape.is_tree)
     )
-    needs = [and_(is_here, _IS_MOVE, _is_at(jobs.c.source, f"path_{number}", is_tree=shape.is_tree))]
+    needs = [and_(is_here, IS_MOVE, _is_at(jobs.c.source, f"path_{number}", is_tree=shape.is_tree))]
     if shape.above_names[number]:
         above = _is_above(jobs.c.path, str(number), shape.above_names[number])
         needs.append(and_(is_here, jobs.c.operation == "delete", above))
     if shape.is_shared:
         return or_(*needs, and_(at_path, jobs.c.operation != "read_stream"))
-    copied = and_(_IS_COPY, _is_at(jobs.c.source, f"url_{number}", is_tree=shape.is_tree))
+    copied = and_(IS_COPY, _is_at(jobs.c.source, f"url_{number}", is_tree=shape.is_tree))
     return or_(*needs, at_path, copied)
 
 
@@ -144,7 +144,7 @@ def _text(name: str) -> BindParameter[str]:
     return bindparam(name, type_=String)
 
 
-def _ancestors(path: str) -> list[str]:
+def ancestors(path: str) -> list[str]:
     """The directories above a path, deepest first."""
     found = []
     while "/" in path:

@@ -48,8 +48,8 @@ def claim_new_job(
     """Claim a job that no run has claimed before, in as few statements as possible; None, and nothing has changed.
 
     None does not mean that the job cannot be claimed: any job that is not new, has to wait for another one, or may have
-    to be left to other workers is for :func:`claim_job`. The transaction is rolled back then, so it has to be the
-    first call in it.
+    to be left to other workers is for :func:`claim_job`. The transaction is rolled back then, so nothing may
+    be written before it.
 
     Args:
         worker: the name of the process that will run the job.

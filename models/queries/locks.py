@@ -30,7 +30,7 @@ def take_locks(session: Session, job: ClaimedJob, holds: Sequence[Hold]) -> str 
     if not job.is_first_run and _has_locks(session, job, holds):
         return None  # a job that holds its paths must not wait, since others may be waiting for it
     for bucket in sorted({hold.bucket for hold in holds}):
-        _lock_bucket(session, bucket)
+        lock_bucket(session, bucket)
     blocker = find_blocker(session, job, holds)
     if blocker is None:
         _insert_locks(session, job, holds)
@@ -105,7 +105,8 @@ def _insert(of: Any) -> Any:
     return statement.on_conflict_do_update(index_elements=["bucket", "path", "job_id"], set_=kinds)
 
 
-def _lock_bucket(session: Session, bucket: str) -> None:
+def lock_bucket(session: Session, bucket: str) -> None:
+    """Let one transaction at a time look for overlapping paths of the bucket and take its locks."""
     # Two claims that both read before either one writes would both succeed. SQLite has one writer at a time.
     if session.get_bind().dialect.name == "postgresql":
         session.execute(_LOCK_BUCKET, {"bucket": bucket})

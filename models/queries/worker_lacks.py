@@ -53,7 +53,7 @@ def forget_lacks(session: Session, worker: str, needs: Collection[str]) -> None:
 
 def count_others(session: Session, worker: str, need: str) -> int:
     """How many other workers are alive and were not lately seen to lack ``need``."""
-    lacking = select(LackRow.worker).where(LackRow.need == need, _lately())
+    lacking = select(LackRow.worker).where(LackRow.need == need, lately())
     others = (
         LivingWorkerRow.worker != worker, LivingWorkerRow.alive_until > now(), LivingWorkerRow.worker.not_in(lacking)
     )  # fmt: skip
@@ -65,7 +65,7 @@ def leave_to_others(session: Session, job_id: str, worker: str, *, seconds: floa
 
     A job that has failed before is left to others from the first time, a new one after ``STOP_AFTER`` times in a row.
     """
-    lacks = session.scalars(select(LackRow).where(LackRow.worker == worker, _lately())).all()
+    lacks = session.scalars(select(LackRow).where(LackRow.worker == worker, lately())).all()
     job = find_job(session, job_id) if lacks else None
     if job is None:
         return None
@@ -79,7 +79,7 @@ def leave_to_others(session: Session, job_id: str, worker: str, *, seconds: floa
 def lacking_workers(session: Session) -> Sequence[LackRow]:
     """What living workers lack so that they leave jobs to others."""
     alive = select(LivingWorkerRow.worker).where(LivingWorkerRow.alive_until > now())
-    found = select(LackRow).where(LackRow.times >= STOP_AFTER, LackRow.worker.in_(alive), _lately())
+    found = select(LackRow).where(LackRow.times >= STOP_AFTER, LackRow.worker.in_(alive), lately())
     return session.scalars(found.order_by(LackRow.need, LackRow.name)).all()
 
 
@@ -89,5 +89,6 @@ def _put_off(session: Session, job_id: str, seconds: float) -> bool:
     return bool(session.execute(later, execution_options={"synchronize_session": False}).rowcount)  # type: ignore[attr-defined]
 
 
-def _lately() -> ColumnElement[bool]:
+def lately() -> ColumnElement[bool]:
+    """The lack was met a short time ago."""
     return LackRow.met_at > now(-LACKING_FOR)

@@ -14,11 +14,15 @@ from celery.exceptions import Ignore, Reject, Retry
 from blobferry.checks.arguments import check_job_id
 from blobferry.contract import ROW_HEADER, SEQ_HEADER, JobState
 from models import queries
+from models.queries import EndedJob
 from worker.celery.bare_task import is_publish_seq, make_row
+from worker.celery.batch_report import BatchReport
+from worker.celery.batched_messages import is_needless
 from worker.celery.next_jobs import publish_next
 from worker.celery.result_backend import is_reported
 from worker.celery.task_guard import StrictTask
 from worker.errors import BlobferryError, DeadlineExceededError, JobError, UnreachableError, WorkerDiedError
+from worker.jobs.job_claim import REPORT_ENDED_AFTER
 from worker.jobs.outcome import Cancelled, Finished, LeftToOthers, NotClaimed, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.runtime import Runtime, current_runtime
@@ -27,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 #: The errors that jobs without a run fail with, by code.
 ENDINGS: Final[Mapping[str, type[JobError]]] = {kind.code: kind for kind in (WorkerDiedError, DeadlineExceededError)}
-#: Seconds after which a finished job that Celery has no result of is reported by the run that finds it.
-REPORT_ENDED_AFTER: Final = 10.0
 LEAVE_PAUSE: Final = 0.5  #: seconds after which a worker takes the next message when it has left a job to others
 REQUEUE_PAUSE: Final = 1.0  #: seconds after which a message goes back to the queue while the database is away
 
@@ -42,6 +44,7 @@ class JobTask(StrictTask):
     default_retry_delay = 1  # seconds; only for Celery's own retry of a lost child
     reject_on_worker_lost = True  # only while the broker takes no such retry: the job goes on, so it is no FAILURE
     Request = "worker.celery.revoke:JobRequest"  # used by the parent
+    Strategy = "worker.celery.needless_message:strategy"  # the same
 
     def deliver(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Run a slice of the message's job; return the job's result if that was the last slice.
@@ -53,12 +56,14 @@ class JobTask(StrictTask):
         if has_row and not is_publish_seq(seq):
             logger.warning("message ignored: it has no valid number", extra={"job_id": job_id})
             raise Ignore
+        if has_row and is_needless(job_id, seq):
+            raise Ignore
         try:
             if not has_row and not make_row(runtime, request, operation, arguments):
                 raise Ignore
-            outcome = run_job(runtime, job_id, seq if has_row else None)
+            outcome = run_job(runtime, job_id, seq if has_row else None, reporter=BatchReport(self))
             if isinstance(outcome, NotClaimed):
-                outcome = self._unreported_outcome(runtime)
+                outcome = self._unreported_outcome(runtime, outcome.ended)
         except UnreachableError as error:
             # A bare message may be the only trace of the job, and another worker may reach the database.
             logger.warning("database is away, message requeued", extra={"job_id": request.id, "reason": str(error)})
@@ -81,21 +86,24 @@ class JobTask(StrictTask):
             case _:
                 raise Ignore
 
-    def _unreported_outcome(self, runtime: Runtime) -> Outcome:
+    def _unreported_outcome(self, runtime: Runtime, ended: EndedJob | None) -> Outcome:
         """The outcome of a job that ended without a Celery result: the caretaker ended it, or its worker died.
 
         A run that has just ended may still be storing its result. So the job must have ended a while ago, unless this
-        message is newer than its last run.
+        message is newer than its last run. Or nothing follows the job: then it may be reported twice, since both
+        reports are the same. The message of a job of a batch is older than its run, and may be the last one.
         """
-        with runtime.database.begin() as session:
-            job, ended_long_ago = queries.find_ended(session, self.request.id, REPORT_ENDED_AFTER)
-        if job is None or not (ended_long_ago or job.publish_seq == self.request.get(SEQ_HEADER)):
+        if ended is None:
+            with runtime.database.begin() as session:
+                ended = queries.find_ended(session, self.request.id, REPORT_ENDED_AFTER)
+        if ended is None:
             return NotClaimed()
-        if is_reported(self.backend, job.id):
+        is_newer = ended.publish_seq == self.request.get(SEQ_HEADER)
+        if not (ended.is_old or is_newer or not ended.is_followed) or is_reported(self.backend, self.request.id):
             return NotClaimed()
-        if job.state == JobState.FAILED:
-            return Finished(error=ENDINGS.get(job.error_code or "", JobError)(job.error_message or ""))
-        return Cancelled() if job.state == JobState.CANCELLED else Finished(result=job.result)
+        if ended.state == JobState.FAILED:
+            return Finished(error=ENDINGS.get(ended.error_code or "", JobError)(ended.error_message or ""))
+        return Cancelled() if ended.state == JobState.CANCELLED else Finished(result=ended.result)
 
     def after_return(self, *args: Any, **kwargs: Any) -> None:
         """Publish the next jobs after Celery has stored this run's result, so that no later RETRY overwrites it."""

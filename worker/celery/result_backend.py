@@ -1,12 +1,13 @@
 """The result backend shows others how a task ended. No task fails because the backend is away; the row is the truth."""
 
 import logging
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from itertools import chain
 from typing import Any, Final
 
 from celery import states
+from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendError
 
 from blobferry.messages.configured_app import ConfiguredApp
@@ -46,6 +47,47 @@ def is_reported(backend: Any, task_id: str) -> bool:
     except _away(backend) as error:
         logger.warning("result backend does not answer", extra={"job_id": task_id, "reason": repr(error)})
         return True
+
+
+def store_results(backend: Any, results: Sequence[tuple[Any, str, Any]]) -> bool:
+    """Store how tasks have ended: request, state, and result or error of each. False if that may not have been done.
+
+    With Redis, successes go together in one round trip. No other result can be there that they must not replace: they
+    are of jobs that had never run.
+    """
+    successes = [(request, result) for request, state, result in results if state == states.SUCCESS]
+    for request, state, result in results:
+        if state == states.FAILURE:
+            backend.mark_as_failure(request.id, result, request=request)
+        elif state == states.REVOKED:
+            backend.mark_as_revoked(request.id, result, request=request)
+    if not isinstance(backend, RedisBackend):
+        for request, result in successes:
+            backend.mark_as_done(request.id, result, request)
+        return False
+    try:
+        if drain.is_draining():
+            _hurry(backend)
+        values = [_keyed(backend, request, result) for request, result in successes]
+        backend.ensure(partial(_set_all, backend), (values,))
+    except _away(backend) as error:
+        logger.warning("results not stored", extra={"jobs": len(successes), "reason": repr(error)})
+        return False
+    return len(successes) == len(results)  # of the others it is only logged
+
+
+def _keyed(backend: RedisBackend, request: Any, result: Any) -> tuple[bytes, Any]:
+    meta = backend._get_result_meta(backend.encode_result(result, states.SUCCESS), states.SUCCESS, None, request)
+    return backend.get_key_for_task(request.id), backend.encode({**meta, "task_id": request.id})
+
+
+def _set_all(backend: RedisBackend, values: Sequence[tuple[bytes, Any]]) -> None:
+    """As RedisBackend does it for one: the value, and a message for those that wait for it."""
+    with backend.client.pipeline(transaction=False) as pipe:
+        for key, value in values:
+            pipe.set(key, value, ex=backend.expires or None)
+            pipe.publish(key, value)
+        pipe.execute()
 
 
 def _logged(store: Callable[..., Any], away: tuple[type[Exception], ...], backend: Any) -> Callable[..., Any]:

@@ -1,16 +1,19 @@
 """How a run ended, as a value. The Celery task translates it into SUCCESS, FAILURE, RETRY or nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from models.queries import EndedJob
 from worker.errors import BlobferryError
 
 
 @dataclass(frozen=True, slots=True)
 class NotClaimed:
-    """The job could not be claimed, or its lease was lost. The state of the job is unknown."""
+    """The job could not be claimed, or its lease was lost. The state of the job is unknown, unless it had ended."""
+
+    ended: EndedJob | None = field(default=None, compare=False)  #: how it had ended before, if that was seen
 
 
 @dataclass(frozen=True, slots=True)

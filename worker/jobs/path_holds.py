@@ -32,6 +32,17 @@ def holds_of(job: ClaimedJob, drivers: Mapping[str, Driver], sealer: Sealer = _N
     return list(found.values())
 
 
+def written_hold(storage: str, path: str, drivers: Mapping[str, Driver]) -> Hold | None:
+    """The one path that a job needs that only writes a blob; None if this worker has no such path."""
+    driver = drivers.get(storage)
+    if driver is None:
+        return None
+    try:
+        return _hold(driver, path, drivers, is_tree=False, is_shared=False)
+    except InvalidPathError:
+        return None
+
+
 def _written_paths(job: ClaimedJob) -> Iterator[tuple[str, str, bool]]:
     request = job.request or {}
     if job.operation != "read_stream":

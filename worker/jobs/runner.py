@@ -4,7 +4,6 @@ The runner knows jobs, not bytes. A run that has lost its lease writes nothing m
 """
 
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -13,13 +12,14 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState, Phase
-from models import ClaimedJob, queries
+from models import queries
 from worker.errors import BlobferryError, LeaseLostError, UnexpectedError, UnreachableError, VerificationError
-from worker.jobs.lease import Lease, lease_clock, retry_interval
+from worker.jobs.batch.batch_outcomes import GoOn, Reporter, Unreported, run_batch
+from worker.jobs.job_claim import claim
+from worker.jobs.lease import Lease
 from worker.jobs.local_lacks import blame, note_lack
 from worker.jobs.operations import OPERATIONS, JobOperation, NotVisibleError
 from worker.jobs.outcome import Cancelled, Finished, LeftToOthers, NotClaimed, Outcome, Rescheduled
-from worker.jobs.path_holds import holds_of
 from worker.jobs.retry import GiveUp, decide
 from worker.jobs.run_stop import RunStop, StopReason
 from worker.logs import job_context
@@ -30,23 +30,30 @@ from worker.transfer.stop import Interrupted
 
 logger = logging.getLogger(__name__)
 
-CLAIM_SECONDS: Final = 5.0  #: for so long a claim is repeated while the database is away
-LEFT_SECONDS: Final = 2.0  #: until a job is published again that this worker has left to others
 FIRST_POLL_DELAY: Final = 0.5  #: seconds; doubles with each Stat poll, up to LONGEST_POLL_DELAY
 LONGEST_POLL_DELAY: Final = 30.0  #: seconds
 
 
-def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Outcome:
+def run_job(
+    runtime: Runtime, job_id: str, publish_seq: int | None = None, *, reporter: Reporter | None = None
+) -> Outcome:
     """Run one slice of the job if it can be claimed. Safe to call any number of times, also concurrently.
 
-    ``publish_seq`` is the number of the message; an outdated message claims nothing. Raises UnreachableError if the
-    database stays away while the job is claimed.
+    A small job is run together with others that are due. Raises UnreachableError if the database stays away while the
+    job is claimed.
+
+    Args:
+        runtime: of this process.
+        job_id: of the job.
+        publish_seq: the number of the message; an outdated message claims nothing.
+        reporter: is told of the other jobs.
     """
-    taken_at, job = _claim(runtime, job_id, publish_seq)
-    if job is None:
-        return NotClaimed()
-    if isinstance(job, LeftToOthers):
+    taken_at, job = claim(runtime, job_id, publish_seq)
+    if isinstance(job, LeftToOthers | NotClaimed):
         return job
+    if isinstance(job, list):
+        go_on: GoOn = lambda lease, error: _Run(runtime, lease).run(error)  # noqa: E731
+        return run_batch(runtime, job, taken_at=taken_at, reporter=reporter or Unreported(), go_on=go_on)
     with (
         job_context(job_id=job.id, attempt=job.attempt),
         Lease(runtime.database, job, runtime.settings.lease, taken_at=taken_at) as lease,
@@ -55,69 +62,6 @@ def run_job(runtime: Runtime, job_id: str, publish_seq: int | None = None) -> Ou
         outcome = _Run(runtime, lease).run()
         logger.info("run ended", extra={"outcome": repr(outcome)})
         return outcome
-
-
-Claim = ClaimedJob | LeftToOthers | None
-
-
-def _claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, Claim]:
-    """Claim the job; return the earliest time at which its lease may have begun, by the lease clock, and the job.
-
-    A job that needs what this worker lacks is left to those that may have it.
-
-    The claim is repeated while the database is away: the answer to the COMMIT may have been lost.
-    """
-    began_at, is_repeated = lease_clock(), False
-    while True:
-        taken_at = lease_clock()
-        try:
-            runtime.share_capabilities()
-            job: Claim = None
-            if not (is_repeated or publish_seq):  # each claim raises the number, so this may be the first
-                job = _claim_new(runtime, job_id, publish_seq)
-            return taken_at, job or _claim_any(runtime, job_id, publish_seq, is_repeated=is_repeated)
-        except UnreachableError as error:
-            if lease_clock() - began_at > CLAIM_SECONDS:
-                raise
-            is_repeated = True
-            logger.warning("database is away, claiming again", extra={"job_id": job_id, "reason": str(error)})
-            time.sleep(retry_interval(runtime.settings.lease))
-
-
-def _claim_new(runtime: Runtime, job_id: str, publish_seq: int | None) -> ClaimedJob | None:
-    with runtime.database.begin() as session:
-        return queries.claim_new_job(
-            session,
-            job_id,
-            worker=runtime.worker,
-            worker_id=runtime.worker_id,
-            lease_seconds=runtime.settings.lease.seconds,
-            publish_seq=publish_seq,
-            holds=lambda job: holds_of(job, runtime.drivers, runtime.sealer),
-        )
-
-
-def _claim_any(runtime: Runtime, job_id: str, publish_seq: int | None, *, is_repeated: bool) -> Claim:
-    retention = runtime.settings.retention
-    with runtime.database.begin() as session:
-        lack = queries.leave_to_others(session, job_id, runtime.worker_id, seconds=LEFT_SECONDS)
-        if lack is not None:
-            reason = f"left to others: this worker, {runtime.worker_name}, lacks {lack.need}: {lack.reason}"
-            return LeftToOthers(reason, _after(LEFT_SECONDS))
-        job = queries.claim_job(
-            session,
-            job_id,
-            worker=runtime.worker,
-            lease_seconds=runtime.settings.lease.seconds,
-            publish_seq=publish_seq,
-            is_repeated=is_repeated,
-            holds=lambda job: holds_of(job, runtime.drivers, runtime.sealer),
-            failed_upload_seconds=retention.failed_upload_seconds,
-        )
-        if job is None:  # perhaps because of a control request: apply it now, not in the next sweep
-            paused_upload_seconds = retention.paused_upload_seconds
-            queries.apply_requests(session, limit=1, job_id=job_id, paused_upload_seconds=paused_upload_seconds)
-    return job
 
 
 class _Run:
@@ -130,9 +74,12 @@ class _Run:
         self._stop = RunStop(lease, seconds=runtime.settings.transfer.slice_seconds)
         self._operation: JobOperation | None = None
 
-    def run(self) -> Outcome:
+    def run(self, error: Exception | None = None) -> Outcome:
+        """Run the job. ``error``: what the run would meet, if it has begun elsewhere."""
         try:
             try:
+                if error is not None:
+                    raise error
                 return self._execute()
             except Interrupted:
                 return self._hand_over()

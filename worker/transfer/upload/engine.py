@@ -13,7 +13,7 @@ from worker.transfer.sources.reader_stream import ReaderStream
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice, SplicedStream
 from worker.transfer.upload.commit import refuse_other_key, resolve_commit
-from worker.transfer.upload.pace import Paces
+from worker.transfer.upload.pace import Pace, Paces
 from worker.transfer.upload.sent_parts import pin
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 from worker.transfer.upload.source_upload import SourceUpload
@@ -33,6 +33,10 @@ class Engine:
     def close(self) -> None:
         """End the threads."""
         self.threads.close()
+
+    def pace_of(self, store: Store) -> Pace:
+        """The pace of the store's bucket."""
+        return self._paces.of(store)
 
     def resolve_commit(self, store: Store, key: str, checkpoint: Checkpoint) -> bool:
         """Look whether an earlier run's commit call took effect; if so, complete the checkpoint and return True.

@@ -97,6 +97,11 @@ class Pace:
             _wait(max(random.uniform(pause / 2, pause), asked), stop)
         raise AssertionError("the last try returns or raises")
 
+    def once(self, work: Callable[[], Answer], count: int, stop: Stop) -> Answer:
+        """The same without repeating it: for a commit call, which nobody repeats before a look at the key."""
+        with self._turn(count, stop):
+            return work()
+
     @contextmanager
     def _turn(self, count: int, stop: Stop) -> Iterator[None]:
         with self.gate.changed:
