@@ -36,7 +36,7 @@ def work_off(stage: Stage, workers: Workers, count: int, units: float, **what: A
     workers.submit(first=0, count=count, **what)
     with workers.worker() as tracked:
         _wait(workers, max(1, round(count * WARM)))
-        _reset(stage)
+        reset_counts(stage)
         begun = moment(tracked.pid, workers.succeeded())
         _wait(workers, count)
         ended = moment(tracked.pid, count)
@@ -47,7 +47,7 @@ def work_off(stage: Stage, workers: Workers, count: int, units: float, **what: A
         wall=ended.at - begun.at,
         cpu=ended.cpu - begun.cpu,
         memory=tracked.peak.memory,
-        more=_requests(stage, done),
+        more=request_counts(stage, done),
     )
 
 
@@ -61,12 +61,14 @@ def _wait(workers: Workers, count: int) -> None:
         time.sleep(POLL)
 
 
-def _reset(stage: Stage) -> None:
+def reset_counts(stage: Stage) -> None:
+    """Count requests from zero, if the store counts them."""
     if stage.options.store == "sink":
         control(stage.sink, "reset")
 
 
-def _requests(stage: Stage, jobs: int) -> dict[str, float]:
+def request_counts(stage: Stage, jobs: int) -> dict[str, float]:
+    """The requests per job, by verb, if the store counts them."""
     if stage.options.store != "sink":
         return {}
     counts = control(stage.sink, "counts", "GET")

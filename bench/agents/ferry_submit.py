@@ -32,6 +32,8 @@ def submit(ferry, what):
     mode, method = what["mode"], getattr(ferry, what["operation"])
     if mode == "backlog":
         mode = "many" if hasattr(ferry, "submit_many") else "transaction"
+    if mode == "many" and not hasattr(ferry, "submit_many"):
+        return "missing"
     if mode == "many":
         for _ in ferry.submit_many(_many(what)):
             pass
