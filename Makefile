@@ -28,6 +28,9 @@ memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 
 bench: $(INSTALLED)  ## measure beside boto3, awscli, s5cmd, rclone, obstore and plain Celery; LOADS=… ROUNDS=3 SCALE=0.1
 	$(PYTHON) -m bench $(if $(LOADS),--loads $(LOADS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SCALE),--scale $(SCALE)) $(ARGS)
 
+bench-sql: $(INSTALLED)  ## measure what each statement costs at a million rows, as ratios to the empty table; SCALE=1
+	$(PYTHON) -m bench.sql_fills $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+
 # Tests that are marked no_cover run without coverage: other tests reach the same lines, and coverage would double their time.
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
 	$(PYTHON) -m pytest -m "no_cover and not long" --numprocesses 2 --dist worksteal --ignore tests/system $(ARGS)

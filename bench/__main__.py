@@ -1,6 +1,5 @@
 """``make bench``: ``python -m bench --loads small,gib --rounds 5 --scale 0.1``."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ from bench.interleaved_rounds import run_rounds
 from bench.loads.catalogue import LOADS
 from bench.result_tables import print_load, write_json
 from bench.stage import ROOT, Options, open_stage
+from bench.targets import print_targets
 
 
 @click.command()
@@ -35,8 +35,8 @@ def main(loads: str, only: str, rounds: int, scale: float, checkout: Path, store
             print_load(console, result)
             results.append(result)
             write_json(report, stage, results)
+    print_targets(console, results)
     console.print(f"written to {report}")
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ class Result:
             more={name: median(measurement.more.get(name, 0.0) for measurement in found) for name in names},
         )
 
+    def medians(self) -> dict[str, Measurement]:
+        """The medians of all contenders that were measured."""
+        return {name: found for name in self.measured if (found := self.median(name)) is not None}
+
 
 def run_rounds(stage: Stage, load: Load, console: Console) -> Result:
     """Measure the load. A contender that cannot be had, or fails, is named with the reason."""

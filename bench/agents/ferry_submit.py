@@ -6,12 +6,15 @@ made in the quickest way there is.
 """
 
 import json
+import os
 import sys
 import time
 
 from sqlalchemy.orm import Session
 
+import blobferry
 from blobferry import Client
+from blobferry.sql.database import open_engine
 
 
 def requests(what):
@@ -38,10 +41,10 @@ def submit(ferry, what):
         for _ in ferry.submit_many(_many(what)):
             pass
     elif mode == "transaction":
-        waiting = list(requests(what))
+        waiting, engine = list(requests(what)), open_engine(os.environ["BLOBFERRY_DATABASE_URL"])
         while waiting:
             batch, waiting = waiting[:500], waiting[500:]
-            with Session(ferry._engine) as session, session.begin():
+            with Session(engine) as session, session.begin():
                 for arguments in batch:
                     method(**arguments, session=session)
     else:
@@ -51,7 +54,8 @@ def submit(ferry, what):
 
 
 def _many(what):
-    return ({"operation": what["operation"], **arguments} for arguments in requests(what))
+    make = getattr(blobferry.NewJob, what["operation"])
+    return (make(**arguments) for arguments in requests(what))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ class StoredBlob:
     modified: float  #: Unix seconds
     headers: dict[str, str]
     checksums: dict[str, str]  #: headers that are shown if the request asks for checksums
+    is_generated: bool = False  #: its checksums are those of the bytes that GET sends
 
 
 @dataclass(slots=True)

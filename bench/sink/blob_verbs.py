@@ -35,6 +35,8 @@ def get_blob(table: BlobTable, key: str, head: RequestHead, body: Received) -> A
     """GetObject, of all of it or of a range."""
     blob = found_blob(table, key, head)
     wanted, headers = head.headers.get("range", ""), shown_headers(blob, head)
+    if not blob.is_generated:
+        headers = _without_checksums(headers)
     if not wanted.startswith("bytes="):
         return Answer(200, headers, size=blob.size, sends_from=0)
     first, _, last = wanted.removeprefix("bytes=").partition("-")
@@ -44,8 +46,12 @@ def get_blob(table: BlobTable, key: str, head: RequestHead, body: Received) -> A
         raise Refusal(416, "InvalidRange")
     headers["Content-Range"] = f"bytes {begin}-{end}/{blob.size}"
     if begin or end < blob.size - 1:
-        headers = {name: value for name, value in headers.items() if not name.startswith(CHECKSUM)}
+        headers = _without_checksums(headers)
     return Answer(206, headers, size=end - begin + 1, sends_from=begin)
+
+
+def _without_checksums(headers: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if not name.startswith(CHECKSUM)}
 
 
 def copy_blob(table: BlobTable, key: str, head: RequestHead, body: Received) -> Answer:

@@ -52,4 +52,5 @@ class Controls:
         table = self._tables.buckets.setdefault(bucket, BlobTable())
         headers = {"content-type": "application/octet-stream"}
         for number in range(count):
-            table.put(f"{prefix}{number:08}", StoredBlob(size, f"{drawn_etag()}-1", now(), dict(headers), checksums))
+            blob = StoredBlob(size, f"{drawn_etag()}-1", now(), headers, checksums, is_generated=True)
+            table.put(f"{prefix}{number:08}", blob)
