@@ -8,7 +8,7 @@ from rich.console import Console
 from bench.interleaved_rounds import run_rounds
 from bench.loads.catalogue import LOADS
 from bench.result_tables import print_load, write_json
-from bench.stage import ROOT, Options, open_stage
+from bench.stage import ROOT, Options, end_politely, open_stage
 from bench.targets import print_targets
 
 
@@ -25,6 +25,7 @@ def main(loads: str, only: str, rounds: int, scale: float, checkout: Path, store
     names = list(LOADS) if loads == "all" else loads.split(",")
     if unknown := [name for name in names if name not in LOADS]:
         raise click.UsageError(f"no such load: {', '.join(unknown)}; there are {', '.join(LOADS)}")
+    end_politely()
     console = Console(highlight=False)
     contenders = tuple(name for name in only.split(",") if name)
     options = Options(scale=scale, rounds=rounds, checkout=checkout.resolve(), store=store, contenders=contenders)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.ferry_stack import ferry_stack
-from bench.stage import ROOT, Options, Stage, open_stage
+from bench.stage import ROOT, Options, Stage, end_politely, open_stage
 
 FILLS: Final = ("empty", "finished", "scheduled")
 KINDS: Final = ("postgres", "sqlite")
@@ -37,6 +37,7 @@ Times = Mapping[str, float]
 @click.option("--json", "report", default=ROOT / ".bench" / "sql.json", type=click.Path(path_type=Path))
 def main(scale: float, repeats: int, kinds: str, checkout: Path, report: Path) -> None:
     """Measure, and print a table for each database."""
+    end_politely()
     console = Console(highlight=False)
     options = Options(scale=scale, rounds=1, checkout=checkout.resolve(), store="sink")
     found: dict[str, dict[str, Times]] = {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,11 @@ class Stage:
     def python(self, agent: str) -> list[str]:
         """The command of an agent that runs the code of the checkout."""
         return [sys.executable, str(AGENTS / agent)]
+
+
+def end_politely() -> None:
+    """Let SIGTERM, from `timeout` for example, unwind the program, so that no service of the stage stays behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @contextmanager

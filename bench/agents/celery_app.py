@@ -20,8 +20,6 @@ def make_client(**kwargs):
         "s3",
         endpoint_url=os.environ["PLAIN_ENDPOINT"],
         verify=os.environ.get("PLAIN_CA") or None,
-        aws_access_key_id="bench",
-        aws_secret_access_key="bench-secret",
         region_name="us-east-1",
         config=Config(s3={"addressing_style": "path"}),
     )

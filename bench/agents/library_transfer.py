@@ -20,7 +20,7 @@ class Boto3:
         from boto3.s3.transfer import TransferConfig
         from botocore.config import Config
 
-        self.bucket = what["bucket"]
+        self.bucket, self.keys = what["bucket"], (what["access_key"], what["secret_key"])
         self.client = boto3.client(
             "s3",
             endpoint_url=what["endpoint"],
@@ -48,8 +48,8 @@ class Boto3:
         bucket = boto3.resource(
             "s3",
             endpoint_url=self.client.meta.endpoint_url,
-            aws_access_key_id="bench",
-            aws_secret_access_key="bench-secret",
+            aws_access_key_id=self.keys[0],
+            aws_secret_access_key=self.keys[1],
             region_name="us-east-1",
         ).Bucket(self.bucket)
         bucket.objects.filter(Prefix=prefix).delete()
