@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up chaos memory test test-again test-zoo test-long check format migration lock clean
+.PHONY: help install demo up chaos memory bench bench-sql test test-again test-zoo test-long check format migration lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,12 @@ chaos: $(INSTALLED)  ## let everything go wrong for MINUTES=2, as SEED=1 wants i
 
 memory: $(INSTALLED)  ## measure the peak memory of a worker child that moves 2 GiB, about 2 minutes
 	$(PYTHON) -m dev.memory
+
+bench: $(INSTALLED)  ## measure beside boto3, awscli, s5cmd, rclone, obstore and plain Celery; LOADS=… ROUNDS=3 SCALE=0.1
+	$(PYTHON) -m bench $(if $(LOADS),--loads $(LOADS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+
+bench-sql: $(INSTALLED)  ## measure what each statement costs at a million rows, as ratios to the empty table; SCALE=1
+	$(PYTHON) -m bench.sql_fills $(if $(SCALE),--scale $(SCALE)) $(ARGS)
 
 # Tests that are marked no_cover run without coverage: other tests reach the same lines, and coverage would double their time.
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest

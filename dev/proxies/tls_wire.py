@@ -27,7 +27,7 @@ class TlsWire(Wire):
 def tls_wire(upstream: Upstream) -> Iterator[tuple[TlsWire, Path]]:
     """A wire to ``upstream`` and the file with the certificate of its authority."""
     with work_directory("tls") as work:
-        _certify(work)
+        certify(work)
         wire = TlsWire(upstream)
         wire.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         wire.context.load_cert_chain(work / "server.pem", work / "server.key")
@@ -35,7 +35,7 @@ def tls_wire(upstream: Upstream) -> Iterator[tuple[TlsWire, Path]]:
             yield running, work / "ca.pem"
 
 
-def _certify(work: Path) -> None:
+def certify(work: Path) -> None:
     """Make ca.pem, and server.pem with server.key, for 127.0.0.1."""
 
     def openssl(*arguments: str) -> None:

@@ -27,8 +27,9 @@ from dev.proxies.tcp import Upstream, Wire
 
 SERVER_VARIABLE = "BLOBFERRY_TEST_POSTGRES_URL"
 INSTALLATION = "pginstall18"
-# No fsync, 200 connections; shared memory in files among the data, where a killed server leaves none behind.
-SERVER_OPTIONS = ("-F", "-N", "200", "-c", "dynamic_shared_memory_type=mmap")
+# 200 connections; shared memory in files among the data, where a killed server leaves none behind.
+SERVER_OPTIONS = ("-N", "200", "-c", "dynamic_shared_memory_type=mmap")
+NO_FSYNC = "-F"
 INITDB_OPTIONS = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions")
 SEGMENT_LINE = 6  #: of postmaster.pid. Source: PostgreSQL, src/include/utils/pidfile.h, LOCK_FILE_LINE_SHMEM_KEY
 IPC_RMID = 0  #: Source: sys/ipc.h, the same on Linux and macOS
@@ -55,12 +56,13 @@ class Postgres(Service):
 
 
 @contextmanager
-def postgres(directory: Path | None = None, *, address: str = "") -> Iterator[Postgres]:
+def postgres(directory: Path | None = None, *, address: str = "", durable: bool = False) -> Iterator[Postgres]:
     """A PostgreSQL of our own on a unix socket, or the one that the environment names.
 
     Args:
         directory: Kept, with its data; a temporary one by default.
         address: It listens there too, on a free port and to its whole subnet, and ``url`` says so.
+        durable: A commit waits for the disk, as in production; tests need no such thing.
     """
     if url := os.environ.get(SERVER_VARIABLE):
         server = Postgres(url=url.replace("postgresql+psycopg://", "postgresql://", 1))
@@ -83,7 +85,7 @@ def postgres(directory: Path | None = None, *, address: str = "") -> Iterator[Po
         _initialize(binaries, data, owner)
         port = free_port() if address else None
         command: list[str | Path] = [binaries / "postgres", "-D", data, "-k", socket_directory, "-h", address]
-        command += [*SERVER_OPTIONS, *(["-p", str(port)] if port else [])]
+        command += [*SERVER_OPTIONS, *([] if durable else [NO_FSYNC]), *(["-p", str(port)] if port else [])]
         where = f"{address}:{port}/postgres" if port else f"/postgres?host={socket_directory}"
         if address:
             with (data / "pg_hba.conf").open("a") as rules:

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("blobferry", "tasks", "worker", "models")
 MODULES = sorted(path.relative_to(ROOT) for folder in SHIPPED for path in (ROOT / folder).rglob("*.py"))
-OURS = sorted([*MODULES, *(path.relative_to(ROOT) for path in (ROOT / "dev").rglob("*.py"))])
+TOOLS = ("dev", "bench")
+OURS = sorted([*MODULES, *(path.relative_to(ROOT) for folder in TOOLS for path in (ROOT / folder).rglob("*.py"))])
 
 READERS_OF_THE_ENVIRONMENT = {Path("worker/settings.py"), Path("blobferry/client.py")}
 MAX_LINES = 250
