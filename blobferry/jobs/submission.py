@@ -9,12 +9,14 @@ from sqlalchemy import Connection, Engine, and_, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
-from blobferry.contract import PLAIN_REQUEST, REQUEST_VERSION, Request
+from blobferry.contract import APART_REQUEST, PLAIN_REQUEST, SEALED_REQUEST, Request
 from blobferry.errors import ConfigurationError, ConflictError, InvalidRequestError
+from blobferry.jobs.put_contents import apart, digested
 from blobferry.redaction import is_sealed
 from blobferry.sealing import SETTING, Sealer
 from blobferry.sql.database import reachable
-from blobferry.sql.tables import jobs
+from blobferry.sql.sqlite_connection import must_survive
+from blobferry.sql.tables import JOB_COLUMNS, jobs
 
 #: The app's own transaction, which a submitted row may join.
 Transaction = Session | scoped_session[Session] | Connection
@@ -70,7 +72,7 @@ def insert_job(
     ``sealer`` lacks the key to compare the two.
     """
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    kept = sealer.kept_arguments(request.arguments)
+    kept, contents = apart(sealer.kept_arguments(request.arguments))
     values = {
         "id": job_id or str(uuid4()),
         "operation": request.operation,
@@ -79,7 +81,8 @@ def insert_job(
         "source": request.source if request.source_url is None else sealer.shown(request.source_url),
         "dest": request.dest,
         "request": kept,
-        "request_version": REQUEST_VERSION if is_sealed(str(kept.get("source", ""))) else PLAIN_REQUEST,
+        "request_version": _version(kept),
+        "contents": contents,
         "labels": request.labels,
         "idempotency_key": request.idempotency_key,
         "priority": request.priority,
@@ -87,16 +90,24 @@ def insert_job(
         "run_at": request.not_before,
         "deadline": request.deadline,
     }
-    insert = dialect.insert(jobs).values(**values | columns).on_conflict_do_nothing().returning(*jobs.c)
+    insert = dialect.insert(jobs).values(**values | columns).on_conflict_do_nothing().returning(*JOB_COLUMNS)
     for _ in range(_TRIES):
         row = connection.execute(insert).mappings().one_or_none()
         if row is not None:
+            must_survive(connection)
             return dict(row)
         existing = _existing(connection, values, request, sealer)
         if existing is not None:
             return existing
     # The row exists, but the caller's snapshot (REPEATABLE READ) is older than it.
     raise ConflictError(request.idempotency_key or "", str(values["id"]))
+
+
+def _version(kept: Mapping[str, Any]) -> int:
+    """The first version whose workers understand the request."""
+    if "contents" in kept:
+        return APART_REQUEST
+    return SEALED_REQUEST if is_sealed(str(kept.get("source", ""))) else PLAIN_REQUEST
 
 
 def _existing(
@@ -107,7 +118,7 @@ def _existing(
     if values["idempotency_key"] is not None:
         key = ("storage", "operation", "idempotency_key")
         same |= and_(*(jobs.c[name] == values[name] for name in key))
-    found = connection.execute(select(jobs).where(same)).mappings().first()
+    found = connection.execute(select(*JOB_COLUMNS).where(same)).mappings().first()
     if found is None:
         return None
     row = dict(found)
@@ -124,7 +135,7 @@ def asks_the_same(row: Mapping[str, Any], request: Request, sealer: Sealer) -> b
 
     Raises ConfigurationError if the ``sealer`` lacks the key for that.
     """
-    kept, asked = dict(row["request"] or {}), dict(request.arguments)
+    kept, asked = digested(row["request"] or {}), digested(request.arguments)
     sources = kept.pop("source", None), asked.pop("source", None)
     if (row["operation"], row["storage"], kept) != (request.operation, request.storage, asked):
         return False

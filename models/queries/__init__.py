@@ -17,10 +17,11 @@ from models.queries.claims import ControlRequests, claim_job, extend_lease, upda
 from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, mark_unpublished, seconds_to_next_run
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
 from models.queries.history import count_attempts_on_the_wire, count_bytes_sent, remark
-from models.queries.locks import Hold, drop_stale_locks
-from models.queries.lookups import find_ended, find_job, is_pruned, time_now
+from models.queries.locks import Hold
+from models.queries.lookups import contents_of, find_ended, find_job, is_pruned, time_now
 from models.queries.point_of_no_return import begin_completing, pass_point_of_no_return
 from models.queries.pruning import prune
+from models.queries.stale_locks import StaleSearch, drop_stale_locks
 from models.queries.store_capabilities import missing_capabilities, note_missing_capability
 from models.queries.unowned import (
     MAX_CRASH_STREAK,
@@ -59,10 +60,12 @@ __all__ = [
     "REPUBLISH_AFTER",
     "ControlRequests",
     "Hold",
+    "StaleSearch",
     "apply_requests",
     "begin_completing",
     "cancel_job",
     "claim_job",
+    "contents_of",
     "count_attempts_on_the_wire",
     "count_bytes_sent",
     "count_others",

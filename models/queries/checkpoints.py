@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from blobferry.contract import UploadState
 from blobferry.sql.clock import db_now
+from blobferry.sql.sqlite_connection import must_survive
 from models.part import PartRow
 from models.queries.conditions import dialect
 from models.upload import UploadRow
@@ -47,6 +48,8 @@ def drop_parts(session: Session, upload: int, part_numbers: Collection[int]) -> 
 
 def update_upload(session: Session, upload: int, **values: Any) -> None:
     """Set these columns of the upload's row, and ``updated_at``."""
+    if "upload_id" in values:  # an upload whose id is not known is taken for the lost one only while it has no parts
+        must_survive(session)
     session.execute(update(UploadRow).where(UploadRow.id == upload).values(updated_at=db_now(), **values))
 
 

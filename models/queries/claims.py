@@ -1,14 +1,15 @@
 """The claim, the lease, and the token that every write of a run checks."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, update
 from sqlalchemy.orm import Session
 
-from blobferry.contract import UNFINISHED_UPLOADS, JobState
+from blobferry.contract import UNFINISHED_UPLOADS, JobState, Phase
 from blobferry.errors import LeaseLostError
 from blobferry.sql.clock import db_now
+from blobferry.sql.sqlite_connection import must_survive
 from models.attempt import AttemptRow
 from models.job import JobRow
 from models.queries.conditions import claimable, now, past_point_of_no_return
@@ -16,6 +17,9 @@ from models.queries.history import open_attempt
 from models.queries.locks import Hold, take_locks, wait_for
 from models.queries.unowned import requeue_expired
 from models.upload import UploadRow
+
+#: Phases whose commit comes before something in the store that a run without it would not know of: an upload, a delete.
+FORGOTTEN_IS_LOST: Final = frozenset({Phase.UPLOADING, Phase.COMPLETING, Phase.DELETING, Phase.DELETING_SOURCE})
 
 
 class ControlRequests(NamedTuple):
@@ -120,6 +124,8 @@ def update_owned(session: Session, job_id: str, token: int, **values: Any) -> Co
     Every transaction of a run begins with this call, even if it writes other tables only: it locks the row.
     """
     requests = _update_owned(session, job_id, token, updated_at=db_now(), **values)
+    if values.get("phase") in FORGOTTEN_IS_LOST or values.get("deleted_any"):
+        must_survive(session)
     if requests is None:
         raise LeaseLostError(f"job {job_id} no longer belongs to the run with token {token}")
     return requests

@@ -4,16 +4,15 @@ A job takes all of its locks in its first claim, or none, and keeps them until i
 waits for the job right before it in line (``waits_for``), and is neither published nor claimable until that job ends.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
-    BindParameter,
-    Boolean,
     ColumnElement,
+    Integer,
     and_,
-    bindparam,
+    case,
     delete,
     exists,
     func,
@@ -21,23 +20,27 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
+    union_all,
     update,
 )
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy.orm import Session
 
 from blobferry.checks.source_urls import blob_url
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState
-from blobferry.jobs.job_queries import lies_below
+from blobferry.sql.index_conditions import COPIED, MOVED, UNFINISHED
+from blobferry.sql.prefixes import begins_with
 from models.job import JobRow
 from models.path_lock import PathLockRow
 from models.queries.conditions import dialect, now
 from models.upload import UploadRow
 
-UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
+_UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
 
-# The conditions of partial indexes, word for word.
-_IS_MOVE: Final = literal_column("operation = 'move'", Boolean)
-_IS_COPY: Final = literal_column("substr(source, 1, 7) = 'blob://'", Boolean)
+
+#: ``seq`` as a term to sort by. Without the sign, a database may read all jobs in the order of ``seq`` to find the last
+#: one in a range of paths.
+_SORTED: Final = literal_column("+seq", Integer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,34 +79,22 @@ def wait_for(session: Session, job_id: str, blocker: str) -> None:
     A waiting job gives up its locks and wakes the earlier jobs that wait for it, so jobs never wait in a circle.
     """
     # FOR SHARE: without it, a blocker that ends between this SELECT and our UPDATE would never wake this job.
-    still = session.scalar(select(JobRow.id).where(JobRow.id == blocker, _has_place(JobRow)).with_for_update(read=True))
-    if not _set_waits_for(session, and_(JobRow.id == job_id, JobRow.lease_expires_at.is_(None)), still):
+    still = session.scalar(select(JobRow.id).where(JobRow.id == blocker, has_place(JobRow)).with_for_update(read=True))
+    if not set_waits_for(session, and_(JobRow.id == job_id, JobRow.lease_expires_at.is_(None)), still):
         return  # another worker has claimed the job in the meantime
     session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
     seq = select(JobRow.seq).where(JobRow.id == job_id).scalar_subquery()
-    _set_waits_for(session, and_(JobRow.waits_for == job_id, JobRow.seq < seq), None)
+    set_waits_for(session, and_(JobRow.waits_for == job_id, JobRow.seq < seq), None)
 
 
 def drop_locks(session: Session, job_id: str) -> None:
     """Drop all locks of the job and wake the jobs that wait for it."""
     session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
-    _set_waits_for(session, JobRow.waits_for == job_id, None)
+    set_waits_for(session, JobRow.waits_for == job_id, None)
 
 
-def drop_stale_locks(session: Session) -> int:
-    """Drop the locks of jobs that have no place in line; return how many waiting jobs were woken."""
-    blocker = aliased(JobRow)
-    placeless = select(JobRow.id).where(~_has_place(JobRow))
-    stale = delete(PathLockRow).where(PathLockRow.job_id.in_(placeless))
-    session.execute(stale, execution_options={"synchronize_session": False})
-    holds = exists().where(PathLockRow.job_id == blocker.id)
-    still_blocks = exists().where(
-        blocker.id == JobRow.waits_for, _has_place(blocker), or_(blocker.seq < JobRow.seq, holds)
-    )
-    return _set_waits_for(session, and_(JobRow.waits_for.is_not(None), ~still_blocks), None)
-
-
-def _set_waits_for(session: Session, which: ColumnElement[bool], blocker: object) -> int:
+def set_waits_for(session: Session, which: ColumnElement[bool], blocker: object) -> int:
+    """Let these jobs wait for ``blocker``, None for nobody; return how many there are."""
     statement = update(JobRow).where(which).values(waits_for=blocker, published_at=None)
     result = session.execute(statement, execution_options={"synchronize_session": False})
     return int(result.rowcount)  # type: ignore[attr-defined]
@@ -134,35 +125,61 @@ def _lock_bucket(session: Session, bucket: str) -> None:
 
 def _earlier_in_line(session: Session, job: JobRow, hold: Hold) -> str | None:
     """The last job submitted before this one that needs the path, and not only for reading if this one reads."""
-    overlapping = or_(*(_needs(hold, storage, path) for storage, path in hold.names.items()))
-    earlier = select(JobRow.id).where(JobRow.seq < job.seq, _has_place(JobRow), overlapping)
-    return session.scalar(earlier.order_by(JobRow.seq.desc()).limit(1))
+    # A SELECT of its own for each way to need the path: each then has an index, of which it reads one row.
+    earlier = select(JobRow.seq, JobRow.id).where(JobRow.seq < job.seq, has_place(JobRow)).limit(1)
+    found = [
+        select(earlier.where(text(of), needs).order_by(_SORTED.desc() if is_range else JobRow.seq.desc()).subquery())
+        for storage, path in hold.names.items()
+        for of, needs, is_range in _ways_to_need(hold, storage, path)
+    ]
+    if not found:
+        return None
+    all_found = union_all(*found).subquery()
+    return session.scalar(select(all_found.c.id).order_by(all_found.c.seq.desc()).limit(1))
 
 
-def _needs(hold: Hold, storage: str, path: str) -> ColumnElement[bool]:
-    """The job needs this path of the storage, deletes a directory above it, or, for a tree, needs a path below it."""
+def _ways_to_need(hold: Hold, storage: str, path: str) -> Iterator[tuple[str, ColumnElement[bool], bool]]:
+    """How a job may need this path of the storage: the condition of an index, what is searched, whether it is a range.
 
-    def is_held(column: ColumnElement[Any] | InstrumentedAttribute[Any], place: str) -> ColumnElement[bool]:
-        return or_(column == place, lies_below(column, place)) if hold.is_tree else column == place
-
-    dest_storage = func.coalesce(JobRow.request["dest_storage"].as_string(), JobRow.storage)
-    above = and_(JobRow.storage == storage, JobRow.operation == "delete", JobRow.path.in_(_ancestors(path)))
-    at_path = and_(dest_storage == storage, is_held(JobRow.path, path))
-    moved = and_(JobRow.storage == storage, _IS_MOVE, is_held(JobRow.source, path))
+    It needs the path itself, deletes a directory above it, or, for a tree, needs a path below it.
+    """
+    dest_storage = case(  # the CASE leaves requests unread that may be long
+        (JobRow.operation == "move", func.coalesce(JobRow.request["dest_storage"].as_string(), JobRow.storage)),
+        else_=JobRow.storage,
+    )
+    # Not the bare column: without statistics SQLite would rather read all jobs of a storage and operation.
+    is_of_storage = func.coalesce(JobRow.storage, "") == storage
+    ancestors = _ancestors(path)
+    if ancestors:
+        deletes = and_(is_of_storage, JobRow.operation == "delete")
+        yield UNFINISHED, and_(deletes, JobRow.path.in_(ancestors)), True
+    ways = [
+        (UNFINISHED, dest_storage == storage, JobRow.path, path),
+        (MOVED, is_of_storage, JobRow.source, path),
+    ]
     if hold.is_shared:
-        return or_(above, and_(at_path, JobRow.operation != "read_stream"), moved)
-    return or_(above, at_path, moved, and_(_IS_COPY, is_held(JobRow.source, blob_url(storage, path))))
+        ways[0] = (UNFINISHED, and_(dest_storage == storage, JobRow.operation != "read_stream"), JobRow.path, path)
+    else:
+        ways.append((COPIED, true(), JobRow.source, blob_url(storage, path)))
+    for of, is_there, column, place in ways:
+        yield of, and_(is_there, column == place), False
+        if hold.is_tree:
+            yield of, and_(is_there, begins_with(column, f"{place}/")), True
 
 
 def _later_holder(session: Session, job: JobRow, hold: Hold) -> str | None:
     """A job that holds the path although it was submitted later: it was claimed before this job was due."""
-    overlaps = [PathLockRow.path == hold.key, and_(PathLockRow.is_tree, PathLockRow.path.in_(_ancestors(hold.key)))]
-    if hold.is_tree:
-        overlaps.append(lies_below(PathLockRow.path, hold.key))
     others = [PathLockRow.bucket == hold.bucket, PathLockRow.job_id != job.id]
     if hold.is_shared:
         others.append(~PathLockRow.is_shared)
-    return session.scalar(select(PathLockRow.job_id).where(*others, or_(*overlaps)).limit(1))
+    overlaps = [
+        PathLockRow.path == hold.key,
+        and_(PathLockRow.path.in_(_ancestors(hold.key)), PathLockRow.is_tree),
+        *([begins_with(PathLockRow.path, f"{hold.key}/")] if hold.is_tree else []),
+    ]
+    one = select(PathLockRow.job_id).where(*others).limit(1)  # a SELECT for each, as above
+    found = union_all(*(select(one.where(overlap).subquery()) for overlap in overlaps)).subquery()
+    return session.scalar(select(found.c.job_id).limit(1))
 
 
 def _ancestors(path: str) -> list[str]:
@@ -175,12 +192,8 @@ def _ancestors(path: str) -> list[str]:
     return found
 
 
-def _has_place(job: type[JobRow]) -> ColumnElement[bool]:
+def has_place(job: type[JobRow]) -> ColumnElement[bool]:
     """The job has its place in line: it is due, not final, and not paused without an upload."""
     uploading = exists().where(UploadRow.job_id == job.id, UploadRow.state.in_(UNFINISHED_UPLOADS))
-    # Literal states, because PostgreSQL uses the partial indexes for nothing else.
-    states: BindParameter[list[JobState]] = bindparam(
-        "unfinished", UNFINISHED, expanding=True, literal_execute=True, unique=True
-    )
     due = or_(job.not_before.is_(None), job.not_before <= now(), job.attempt > 0)
-    return and_(job.state.in_(states), due, or_(job.state != JobState.PAUSED, uploading))
+    return and_(job.state.in_(_UNFINISHED), due, or_(job.state != JobState.PAUSED, uploading))

@@ -6,6 +6,7 @@ from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
 from blobferry.contract import Phase
+from blobferry.sql.sqlite_connection import must_survive
 from models.job import JobRow
 from models.queries.claims import update_owned
 from models.queries.conditions import past_point_of_no_return
@@ -22,5 +23,6 @@ def begin_completing(session: Session, job: JobRow, *, base_etag: str) -> bool:
 def pass_point_of_no_return(session: Session, job: JobRow, **values: Any) -> bool:
     """Pass the point of no return, setting these columns; False if a cancel came first. Raises LeaseLostError."""
     update_owned(session, job.id, job.token)
+    must_survive(session)
     in_time = (JobRow.id == job.id, or_(past_point_of_no_return(), ~JobRow.cancel_requested))
     return session.scalar(update(JobRow).where(*in_time).values(**values).returning(JobRow.id)) is not None

@@ -1,9 +1,9 @@
 """write_stream and put_content: write a source, or the bytes of the request, to a path."""
 
-from base64 import b64decode
 from typing import Any
 
 from blobferry.contract import REPLACED_SOURCE
+from models import queries
 from worker.errors import SourceChangedError, SourceError
 from worker.jobs.operations.operation import JobResult, TransferOperation, result_of
 from worker.stores.blob_values import BlobOptions
@@ -70,4 +70,5 @@ class PutContent(WriteStream):
         """Put the bytes, unless an earlier run has done so."""
         path = self._request["path"]
         if not self._driver.resolve_commit(path, self._checkpoint):
-            self._driver.put_content(path, b64decode(self._request["contents"]["base64"]), **self._how())
+            found = self._lease.write(lambda session: queries.contents_of(session, [self._job.id]))
+            self._driver.put_content(path, found[self._job.id], **self._how())
