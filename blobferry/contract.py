@@ -19,8 +19,10 @@ JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
 TASK_PREFIX: Final = "blobferry."
 #: Increased when older workers would misread a request; a worker leaves jobs of a newer version alone.
-REQUEST_VERSION: Final = 2
-PLAIN_REQUEST: Final = 1  #: version of a request without a sealed URL; 2 may have one
+REQUEST_VERSION: Final = 3
+PLAIN_REQUEST: Final = 1  #: version of a request without a sealed URL
+SEALED_REQUEST: Final = 2  #: version of a request that may have one
+APART_REQUEST: Final = 3  #: version of a put_content whose bytes are in the column ``contents``, not in the request
 #: Headers of a message for a job that has a row. A worker drops the message if the row is missing or newer.
 ROW_HEADER: Final = "blobferry_row"
 SEQ_HEADER: Final = "publish_seq"

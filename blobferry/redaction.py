@@ -63,7 +63,8 @@ def redacted_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         shown["source"] = redacted(source)
     if isinstance(contents := shown.get("contents"), Mapping):
         encoded = str(contents.get("base64", ""))
-        shown["contents"] = f"<{len(encoded) // 4 * 3 - encoded[-2:].count('=')} bytes>"
+        size = contents.get("size", len(encoded) // 4 * 3 - encoded[-2:].count("="))
+        shown["contents"] = f"<{size} bytes>"
     return shown
 
 

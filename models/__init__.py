@@ -6,6 +6,7 @@ from models.claimed_job import ClaimedJob
 from models.job import JobRow
 from models.lack import LackRow
 from models.living_worker import LivingWorkerRow
+from models.message_row import MessageRow
 from models.part import PartRow
 from models.path_lock import PathLockRow
 from models.session import Database
@@ -20,6 +21,7 @@ __all__ = [
     "JobRow",
     "LackRow",
     "LivingWorkerRow",
+    "MessageRow",
     "PartRow",
     "PathLockRow",
     "TombstoneRow",

@@ -26,6 +26,7 @@ class ClaimedJob:
     path: str | None
     source: str | None
     request: dict[str, Any] | None
+    contents: bytes | None = field(repr=False)  #: of a put_content; in a row of an earlier version the request has them
     deadline: datetime | None
     publish_seq: int
     state: str

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.sql.tables import jobs
+from blobferry.sql.tables import JOB_COLUMNS, jobs
 from models.base import Base
 
 
@@ -13,6 +13,7 @@ class JobRow(Base):
     """A row of ``blobferry_jobs``. The row is the truth; a message only makes a worker look at it."""
 
     __table__ = jobs
+    __mapper_args__ = {"exclude_properties": ["contents"]}  # noqa: RUF012  only a claim reads it
 
     seq: Mapped[int]
     id: Mapped[str]
@@ -78,4 +79,4 @@ class JobRow(Base):
 
     def as_row(self) -> dict[str, Any]:
         """The columns by name, in the shape of the rows that the client's Core queries return."""
-        return {column.name: getattr(self, column.name) for column in jobs.columns}
+        return {column.name: getattr(self, column.name) for column in JOB_COLUMNS}

@@ -9,10 +9,13 @@ from blobferry.sql.database import open_engine, reachable
 
 
 class Database:
-    """Sessions on one engine. Thread-safe; opens no connection until the first session; safe across fork."""
+    """Sessions on one engine. Thread-safe; opens no connection until the first session; safe across fork.
+
+    On SQLite a power cut may undo the last commits, back to the last one that called ``must_survive``.
+    """
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
-        self.engine = open_engine(url, pool_size=pool_size)
+        self.engine = open_engine(url, pool_size=pool_size, all_survive=False)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         at_once = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # it shares the pool
         self._lookups = sessionmaker(at_once, expire_on_commit=False)

@@ -55,7 +55,10 @@ class Announcement:
     alone: Engine = field(init=False, compare=False)  #: shares its connections, and commits each statement
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alone", self.engine.execution_options(isolation_level="AUTOCOMMIT"))
+        # On SQLite a transaction costs no round trip, and only BEGIN waits its turn among the writers.
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        alone = self.engine if is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        object.__setattr__(self, "alone", alone)
 
     @property
     def is_ready(self) -> bool:

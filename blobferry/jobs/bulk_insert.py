@@ -11,9 +11,10 @@ from blobferry.jobs.idempotency import check_same
 from blobferry.jobs.job_rows import NewRow, insert_several
 from blobferry.jobs.submission import TRIES
 from blobferry.sealing import Sealer
-from blobferry.sql.tables import jobs
+from blobferry.sql.sqlite_connection import must_survive
+from blobferry.sql.tables import JOB_COLUMNS, jobs
 
-READ: Final = 100  #: existing rows that are read at once, contents included
+READ: Final = 100  #: existing rows that are read at once
 
 _Key = tuple[str, str, str]
 
@@ -42,6 +43,7 @@ def _insert(connection: Connection, rows: Sequence[NewRow]) -> set[str]:
     """The ids of the rows that were inserted."""
     filled = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     values = [{name: row[name] for name in filled} for row in rows]
+    must_survive(connection)
     return set(connection.scalars(insert_several(connection.dialect.name), values))
 
 
@@ -70,7 +72,7 @@ def _by_key(connection: Connection, rows: Sequence[NewRow]) -> dict[_Key, dict[s
     found: dict[_Key, dict[str, Any]] = {}
     for (storage, operation), wanted in keys.items():
         of_these = (jobs.c.storage == storage, jobs.c.operation == operation, jobs.c.idempotency_key.in_(wanted))
-        for existing in connection.execute(select(jobs).where(*of_these)).mappings():
+        for existing in connection.execute(select(*JOB_COLUMNS).where(*of_these)).mappings():
             row = dict(existing)
             found[_key(row)] = row
     return found

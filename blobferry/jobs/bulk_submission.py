@@ -123,5 +123,5 @@ def _insert_all(connection: Connection, chunks: Iterable[Sequence[NewRow]], seal
         for row, job_id in zip(chunk, found, strict=True):
             ids.append(job_id)
             if len(first) < WAKING and row["not_before"] is None and job_id == row["id"]:
-                first.append(row | _DEFAULTS | {"request": redacted_arguments(row["request"])})
+                first.append(row | _DEFAULTS | {"contents": None, "request": redacted_arguments(row["request"])})
     return ids, first

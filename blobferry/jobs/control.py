@@ -16,7 +16,7 @@ from blobferry.errors import JobNotFoundError, TooLateError
 from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
-from blobferry.sql.tables import attempts, jobs, uploads
+from blobferry.sql.tables import JOB_COLUMNS, attempts, jobs, uploads
 
 Row = Mapping[str, Any]
 Change = Callable[[Engine, str], Row]
@@ -109,7 +109,7 @@ def _locked(engine: Engine, job_id: str) -> Iterator["_Locked"]:
     with reachable(), engine.begin() as connection:
         # An UPDATE that changes nothing: on SQLite a SELECT takes no lock.
         touched = update(jobs).where(jobs.c.id == job_id).values(updated_at=jobs.c.updated_at)
-        row = connection.execute(touched.returning(*jobs.c, db_now().label("seen_at"))).mappings().one_or_none()
+        row = connection.execute(touched.returning(*JOB_COLUMNS, db_now().label("seen_at"))).mappings().one_or_none()
         if row is None:
             raise JobNotFoundError(job_id)
         yield _Locked(connection, dict(row))
@@ -126,7 +126,7 @@ class _Locked:
     def change(self, **values: Any) -> Row:
         """Change these columns; return the new row."""
         statement = update(jobs).where(jobs.c.id == self.row["id"]).values(updated_at=db_now(), **values)
-        returning = statement.returning(*jobs.c, db_now().label("seen_at"))
+        returning = statement.returning(*JOB_COLUMNS, db_now().label("seen_at"))
         return dict(self._connection.execute(returning).mappings().one())
 
     def keep_uploads_until(self, moment: db_now | None, states: tuple[UploadState, ...] = UNFINISHED_UPLOADS) -> None:

@@ -7,9 +7,10 @@ from sqlalchemy import Connection, and_, select
 
 from blobferry.contract import Request
 from blobferry.errors import ConfigurationError, ConflictError
+from blobferry.jobs.put_contents import digested
 from blobferry.redaction import is_sealed
 from blobferry.sealing import SETTING, Sealer
-from blobferry.sql.tables import jobs
+from blobferry.sql.tables import JOB_COLUMNS, jobs
 
 #: Beside the operation's arguments.
 _ASKED: Final = ("priority", "not_before", "deadline", "labels")
@@ -26,7 +27,7 @@ def existing_job(
     if values["idempotency_key"] is not None:
         key = ("storage", "operation", "idempotency_key")
         same |= and_(*(jobs.c[name] == values[name] for name in key))
-    found = connection.execute(select(jobs).where(same)).mappings().first()
+    found = connection.execute(select(*JOB_COLUMNS).where(same)).mappings().first()
     if found is None:
         return None
     row = dict(found)
@@ -49,7 +50,7 @@ def asks_the_same(row: Mapping[str, Any], request: Request, sealer: Sealer) -> b
 
     Raises ConfigurationError if the ``sealer`` lacks the key for that.
     """
-    kept, asked = dict(row["request"] or {}), dict(request.arguments)
+    kept, asked = digested(row["request"] or {}), digested(request.arguments)
     sources = kept.pop("source", None), asked.pop("source", None)
     if (row["operation"], row["storage"], kept) != (request.operation, request.storage, asked):
         return False

@@ -3,30 +3,32 @@
 Each brings the database's clock along as ``seen_at``, because the caller's clock may be wrong.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
+    CompoundSelect,
     Connection,
     and_,
-    bindparam,
     exists,
     func,
     literal,
     or_,
     select,
+    text,
     type_coerce,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import InstrumentedAttribute
 
-from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, UploadState
+from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, JobState, UploadState
 from blobferry.jobs.job_filter import JobFilter
 from blobferry.jobs.needs import LACKING_FOR, STOP_AFTER, needs_of
 from blobferry.sql.clock import db_now
-from blobferry.sql.tables import attempts, jobs, parts, uploads
+from blobferry.sql.index_conditions import DUE, LIVE_UPLOAD, OF_STATE, SCHEDULED
+from blobferry.sql.prefixes import begins_with
+from blobferry.sql.tables import JOB_COLUMNS, attempts, jobs, parts, uploads
 from blobferry.sql.worker_tables import lacks, workers
 from blobferry.values import Attempt, Job, Situation, Upload
 
@@ -37,16 +39,31 @@ Row = Mapping[str, Any]
 
 def find_job(connection: Connection, job_id: str) -> Row | None:
     """The row of the job, with the database's clock as ``seen_at``."""
-    seen = select(jobs, db_now().label("seen_at")).where(jobs.c.id == job_id)
+    seen = select(*JOB_COLUMNS, db_now().label("seen_at")).where(jobs.c.id == job_id)
     row = connection.execute(seen).mappings().one_or_none()
     return None if row is None else dict(row)
 
 
 def find_jobs(connection: Connection, wanted: JobFilter) -> list[Job]:
-    """The newest jobs that match, the newest first."""
+    """The newest jobs that match, the newest first.
+
+    Jobs of some states or times are found by an index. The other arguments are compared with one job after another, so
+    a listing by them alone reads as many jobs as it takes to find ``limit``.
+    """
+    matching = _matching(connection, wanted)
+    if wanted.since is not None or wanted.until is not None:
+        order: tuple[ColumnElement[Any], ...] = (jobs.c.created_at.desc(), jobs.c.seq.desc())
+        matching += [jobs.c.state.in_([str(state) for state in wanted.states])] if wanted.states else []
+    else:
+        order = (jobs.c.seq.desc(),)
+        matching += [jobs.c.seq.in_(_newest_of(wanted.states, matching, wanted.limit))] if wanted.states else []
+    seen = select(*JOB_COLUMNS, db_now().label("seen_at")).where(*matching).order_by(*order).limit(wanted.limit)
+    return [Job.from_row(dict(row)) for row in connection.execute(seen).mappings()]
+
+
+def _matching(connection: Connection, wanted: JobFilter) -> list[ColumnElement[bool]]:
+    """The conditions of the filter but for the states."""
     conditions: list[ColumnElement[bool]] = []
-    if wanted.states:
-        conditions.append(jobs.c.state.in_([str(state) for state in wanted.states]))
     if wanted.since is not None:
         conditions.append(jobs.c.created_at >= wanted.since)
     if wanted.until is not None:
@@ -56,17 +73,19 @@ def find_jobs(connection: Connection, wanted: JobFilter) -> list[Job]:
     if wanted.storage is not None:
         conditions.append(jobs.c.storage == wanted.storage)
     if wanted.under is not None and wanted.under != "/":
-        conditions.append(or_(jobs.c.path == wanted.under, lies_below(jobs.c.path, wanted.under)))
+        conditions.append(or_(jobs.c.path == wanted.under, begins_with(jobs.c.path, f"{wanted.under}/")))
     if wanted.labels:
         conditions.append(_has_labels(connection, wanted.labels))
-    seen = select(jobs, db_now().label("seen_at")).where(*conditions).order_by(jobs.c.seq.desc()).limit(wanted.limit)
-    return [Job.from_row(dict(row)) for row in connection.execute(seen).mappings()]
+    return conditions
 
 
-def lies_below(column: ColumnElement[Any] | InstrumentedAttribute[Any], path: str) -> ColumnElement[bool]:
-    """Whether the column's path lies below this one."""
-    below = f"{path}/"
-    return func.substr(column, 1, len(below)) == below  # not LIKE, which ignores case on SQLite
+def _newest_of(
+    states: Sequence[JobState], matching: Sequence[ColumnElement[bool]], limit: int
+) -> CompoundSelect[tuple[int]]:
+    """The newest jobs of each state; each is read from the end of the index that has it."""
+    newest = select(jobs.c.seq).where(*matching).order_by(jobs.c.seq.desc()).limit(limit)
+    of_states = (newest.where(text(OF_STATE[state])) for state in states)
+    return union_all(*(select(of_state.subquery()) for of_state in of_states))
 
 
 def _has_labels(connection: Connection, labels: Mapping[str, str]) -> ColumnElement[bool]:
@@ -106,7 +125,9 @@ def find_uploads(
     if job_id is not None:
         found = found.where(uploads.c.job_id == job_id)
     if not finished:
-        found = found.where(uploads.c.state.not_in([str(state) for state in _FINISHED_UPLOADS]))
+        live = select(uploads.c.id).where(text(LIVE_UPLOAD)).order_by(uploads.c.id).limit(limit)
+        of_job = uploads.c.state.not_in([str(state) for state in _FINISHED_UPLOADS])
+        found = found.where(of_job if job_id is not None else uploads.c.id.in_(live))
     return [_upload(dict(row)) for row in connection.execute(found).mappings()]
 
 
@@ -150,13 +171,9 @@ def _ahead(connection: Connection, row: Row) -> int:
     """The number of jobs that may be claimed now and come first: of higher priority, or of equal priority and older."""
     if row["state"] not in CLAIMABLE_STATES or row["lease_expires_at"] is not None:
         return 0
-    # Literals, not bound values: only then does PostgreSQL use the partial index.
-    states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
-    waiting = (
-        jobs.c.state.in_(states),
-        jobs.c.lease_expires_at.is_(None),
-        jobs.c.waits_for.is_(None),
-        or_(jobs.c.run_at.is_(None), jobs.c.run_at <= select(db_now()).scalar_subquery()),
-    )
+    due = select(jobs.c.seq).where(text(DUE))
+    # Those whose time has come, but that no publish has looked at since then.
+    come = select(jobs.c.seq).where(text(SCHEDULED), jobs.c.run_at <= select(db_now()).scalar_subquery())
     before = or_(jobs.c.priority > row["priority"], and_(jobs.c.priority == row["priority"], jobs.c.seq < row["seq"]))
-    return int(connection.scalar(select(func.count()).select_from(jobs).where(*waiting, before)) or 0)
+    counts = (select(func.count()).select_from(each.where(before).subquery()) for each in (due, come))
+    return sum(int(connection.scalar(count) or 0) for count in counts)

@@ -1,5 +1,6 @@
 """Rows of new jobs: the columns that a request fills, and the INSERTs, each built once."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -8,7 +9,8 @@ from typing import Any, Final
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
-from blobferry.contract import PLAIN_REQUEST, REQUEST_VERSION, Request
+from blobferry.contract import APART_REQUEST, PLAIN_REQUEST, SEALED_REQUEST, Request
+from blobferry.jobs.put_contents import apart
 from blobferry.redaction import is_sealed
 from blobferry.sealing import Sealer
 from blobferry.sql.clock import db_now
@@ -30,7 +32,7 @@ UNSET: Final = dict.fromkeys(column.name for column in _COLUMNS if column.server
 
 def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
     """The row of a checked request; the other columns have defaults."""
-    kept = sealer.kept_arguments(request.arguments)
+    kept, contents = apart(sealer.kept_arguments(request.arguments))
     not_before = _in_utc(request.not_before)
     return {
         "id": job_id,
@@ -40,7 +42,8 @@ def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
         "source": request.source if request.source_url is None else sealer.shown(request.source_url),
         "dest": request.dest,
         "request": kept,
-        "request_version": REQUEST_VERSION if is_sealed(str(kept.get("source", ""))) else PLAIN_REQUEST,
+        "request_version": _version(kept),
+        "contents": contents,
         "labels": request.labels,
         "idempotency_key": request.idempotency_key,
         "priority": request.priority,
@@ -48,6 +51,13 @@ def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
         "run_at": not_before,
         "deadline": _in_utc(request.deadline),
     }
+
+
+def _version(kept: Mapping[str, Any]) -> int:
+    """The first version whose workers understand the request."""
+    if "contents" in kept:
+        return APART_REQUEST
+    return SEALED_REQUEST if is_sealed(str(kept.get("source", ""))) else PLAIN_REQUEST
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

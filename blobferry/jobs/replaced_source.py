@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from blobferry.checks.source_urls import check_any_source, check_source
-from blobferry.contract import REPLACED_SOURCE, REQUEST_VERSION
+from blobferry.contract import REPLACED_SOURCE, SEALED_REQUEST
 from blobferry.errors import ConfigurationError, InvalidRequestError
 from blobferry.redaction import is_sealed
 from blobferry.sealing import Sealer
@@ -56,7 +56,7 @@ class ReplacedSource:
         return {
             "source": shown,
             "request": {**(row["request"] or {}), "source": kept},
-            "request_version": REQUEST_VERSION if is_sealed(kept) else row["request_version"],
+            "request_version": SEALED_REQUEST if is_sealed(kept) else row["request_version"],
             "source_fingerprint": known,
         }
 

@@ -34,7 +34,7 @@ class RowSpool:
     def add(self, row: NewRow) -> None:
         """Add a row at the end."""
         self._last.append(row)
-        self._bytes += _OF_A_ROW + len(row["request"].get("contents", {}).get("base64", ""))
+        self._bytes += _OF_A_ROW + len(row["contents"] or b"")
         if len(self._last) == MOST_ROWS or self._bytes >= MOST_BYTES:
             pickle.dump(self._last, self._file, pickle.HIGHEST_PROTOCOL)
             self._full_chunks += 1

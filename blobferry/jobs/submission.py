@@ -15,6 +15,7 @@ from blobferry.jobs.job_rows import UNSET, insert_one, new_row
 from blobferry.jobs.session_commits import after_commit
 from blobferry.sealing import Sealer
 from blobferry.sql.database import reachable
+from blobferry.sql.sqlite_connection import must_survive
 from blobferry.sql.tables import jobs
 
 #: The app's own transaction, which a submitted row may join.
@@ -61,12 +62,12 @@ def _insert_alone(engine: Engine, request: Request, **means: Any) -> Mapping[str
     ``engine``: in autocommit mode. One statement is a transaction; BEGIN and COMMIT would be two more round trips.
     """
     try:
-        with reachable(), engine.connect() as connection:
+        with reachable(), engine.begin() as connection:
             return insert_job(connection, request, **means)
     except UnreachableError as error:
         if not getattr(error.__cause__, "connection_invalidated", False):
             raise
-    with reachable(), engine.connect() as connection:
+    with reachable(), engine.begin() as connection:
         return insert_job(connection, request, **means)
 
 
@@ -116,7 +117,8 @@ def insert_job(
     for _ in range(TRIES):
         filled = connection.execute(insert, values).mappings().one_or_none()
         if filled is not None:
-            return UNSET | values | dict(filled)
+            must_survive(connection)
+            return {**UNSET, **values, **filled, "contents": None}
         existing = existing_job(connection, values, request, sealer)
         if existing is not None:
             return existing

@@ -4,6 +4,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -14,8 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from blobferry.errors import UnreachableError
 from blobferry.sql.database_url import parse_url
 from blobferry.sql.idle_connections import replace_lost_connections
+from blobferry.sql.sqlite_connection import BUSY_TIMEOUT, SqliteConnection, begin_immediate
 
-BUSY_TIMEOUT: Final = 15.0  #: seconds that SQLite waits for another writer
 READ_ONLY: Final = "25006"  #: Source: PostgreSQL, "Error Codes", read_only_sql_transaction
 CONNECT_TIMEOUT: Final = 5  #: seconds to reach PostgreSQL
 
@@ -25,18 +26,19 @@ _BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 10000"  
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
-def open_engine(url: str, *, pool_size: int = 5) -> Engine:
+def open_engine(url: str, *, pool_size: int = 5, all_survive: bool = True) -> Engine:
     """An engine for a database URL, whichever driver it names; see :mod:`blobferry.sql.database_url`.
 
     On PostgreSQL nothing outlives a transaction on the server's side, no prepared statement and no SET, so that it may
     be PgBouncer that answers, in transaction mode.
 
     On SQLite it uses WAL and begins every transaction with BEGIN IMMEDIATE; otherwise a transaction that reads first
-    and writes later fails with SQLITE_BUSY, whatever the timeout. Safe across fork.
+    and writes later fails with SQLITE_BUSY, whatever the timeout. Each commit survives a power cut; without
+    ``all_survive`` only those of transactions that call ``must_survive`` do. Safe across fork.
     """
     parsed = parse_url(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": SqliteConnection}}
     if not is_sqlite:
         timeouts = {
             "connect_timeout": CONNECT_TIMEOUT,
@@ -50,7 +52,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         options = {"pool_size": pool_size, "connect_args": timeouts}
     engine = create_engine(parsed, hide_parameters=True, **options)  # a source URL may hold a signature
     if is_sqlite:
-        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "connect", partial(_configure_sqlite, all_survive=all_survive))
         event.listen(engine, "begin", _begin_immediate)
     else:
         replace_lost_connections(engine)
@@ -97,17 +99,19 @@ def _drop_read_only_connection(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _configure_sqlite(connection: Any, record: Any) -> None:
+def _configure_sqlite(connection: Any, record: Any, *, all_survive: bool) -> None:
+    connection.all_survive = all_survive
     connection.isolation_level = None  # the driver's own BEGIN is deferred, and comes too late
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")  # see sqlite_connection
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
 def _begin_immediate(connection: Connection) -> None:
     if not _is_autocommit(connection):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        begin_immediate(connection)
 
 
 def _is_autocommit(connection: Connection) -> bool:

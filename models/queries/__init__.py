@@ -29,11 +29,11 @@ from models.queries.claims import claim_job, claim_new_job
 from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, mark_unpublished, seconds_to_next_run
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
 from models.queries.history import close_attempt, remark
-from models.queries.locks import drop_stale_locks
 from models.queries.lookups import EndedJob, find_ended, find_job, is_pruned, time_now
 from models.queries.missing_messages import lacks_messages
 from models.queries.ownership import ControlRequests, extend_lease, pass_point_of_no_return, update_owned
 from models.queries.pruning import prune
+from models.queries.stale_locks import StaleSearch, drop_stale_locks
 from models.queries.store_capabilities import missing_capabilities, note_missing_capability
 from models.queries.unowned import (
     MAX_CRASH_STREAK,
@@ -75,6 +75,7 @@ __all__ = [
     "EndedJob",
     "Glance",
     "Hold",
+    "StaleSearch",
     "apply_requests",
     "begin_completing_all",
     "cancel_job",

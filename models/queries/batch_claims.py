@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Insert,
+    Row,
     Select,
     Text,
     Update,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    text,
     union,
     update,
 )
@@ -29,12 +31,14 @@ from sqlalchemy.orm import Session
 
 from blobferry.contract import FINAL_STATES, JobState
 from blobferry.jobs.needs import storage_need
+from blobferry.jobs.put_contents import contents_of
 from blobferry.sql.clock import db_now
+from blobferry.sql.index_conditions import DUE
 from blobferry.sql.tables import attempts, jobs, path_locks
 from models.job import JobRow
 from models.lack import LackRow
 from models.queries.blockers import Hold
-from models.queries.conditions import claimable, now
+from models.queries.conditions import claimable, now, runnable
 from models.queries.given_rows import GivenRows, backend_of, bound
 from models.queries.locks import lock_bucket
 from models.queries.lookups import EndedJob, ended_columns
@@ -67,6 +71,7 @@ class BatchedJob(NamedTuple):
     path: str
     queue: str
     request: Mapping[str, Any]
+    contents: bytes
     token: int
     attempt: int
     publish_seq: int  #: of the next message; those with a lower number are outdated
@@ -126,7 +131,7 @@ def claim_batch(
         worker: the name of the process that will run them.
         lease_seconds: how long the run owns them without a heartbeat.
         most_jobs: how many jobs, the first included.
-        most_bytes: of their requests together, as text. The first one counts, but is taken in any case.
+        most_bytes: of their contents together. The first one counts, but is taken in any case.
         hold_of: returns the need of the one path that a job writes; None if the storage has no such path.
     """
     candidates = session.execute(
@@ -150,7 +155,7 @@ def claim_batch(
         return []
     seqs = [seq for seq in holds if seq not in blocked]
     ours = {"seqs": seqs, "owner": worker}
-    claimed = [BatchedJob(*row) for row in session.execute(_claim(lease_seconds), ours)]
+    claimed = [_batched(row) for row in session.execute(_claim(lease_seconds), ours)]
     session.execute(_open_attempts(), {"seqs": seqs})
     locks = [{"bucket": holds[job.seq].bucket, "path": holds[job.seq].key, "job_id": job.id} for job in claimed]
     session.execute(_insert_locks(backend_of(session)), bound(locks))
@@ -183,21 +188,33 @@ def _within(candidates: Sequence[Any], most_bytes: int, hold_of: Callable[[str],
     return holds
 
 
+def _batched(row: Row[Any]) -> BatchedJob:
+    return BatchedJob(**{**row._mapping, "contents": contents_of(row.contents, row.request) or b""})
+
+
 @cache
 def _candidates() -> Select[Any]:
-    """The first job and others like it: number, path, and characters of the request."""
+    """The first job and others like it: number, path, and bytes of the contents, about."""
     first = bindparam("first", type_=jobs.c.seq.type)
-    due = select(JobRow.seq).where(*claimable()).order_by(JobRow.priority.desc(), JobRow.seq).limit(bindparam("window"))
+    due = (
+        select(JobRow.seq)
+        .where(text(DUE), *runnable())
+        .order_by(JobRow.priority.desc(), JobRow.seq)
+        .limit(bindparam("window"))
+    )
     near = union(select(first.label("seq")), select(due.subquery().c.seq)).subquery()
     alike = (JobRow.storage == bindparam("storage"), JobRow.queue == bindparam("queue"), is_small())
-    return (
-        select(JobRow.seq, JobRow.path, func.length(cast(JobRow.request, Text)).label("size"))
+    of_request = func.length(cast(JobRow.request, Text))  # of an earlier version, which has them in there
+    size: ColumnElement[Any] = func.coalesce(func.length(jobs.c.contents), of_request)
+    found: Select[Any] = (
+        select(JobRow.seq, JobRow.path, size.label("size"))
         .join(near, near.c.seq == JobRow.seq)
         .where(*alike)
         .order_by(JobRow.seq != first, JobRow.priority.desc(), JobRow.seq)
         .limit(bindparam("most"))
         .with_for_update(skip_locked=True, of=JobRow)
     )
+    return found
 
 
 @cache

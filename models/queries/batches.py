@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState, Phase, UploadState
 from blobferry.sql.clock import db_now
+from blobferry.sql.sqlite_connection import must_survive
 from blobferry.sql.tables import attempts, jobs, path_locks, uploads
 from models.claimed_job import CLAIMED, ClaimedJob
 from models.queries.conditions import UNOWNED
@@ -55,6 +56,7 @@ def begin_completing_all(
         place: where the storage puts them.
     """
     owned = lock_owned(session, tokens)
+    must_survive(session)
     passing = [row for row in rows if row["seq"] in owned and not owned[row["seq"]].cancel_requested]
     if passing:
         backend = backend_of(session)

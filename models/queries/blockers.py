@@ -8,7 +8,6 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     BindParameter,
-    Boolean,
     Column,
     ColumnElement,
     Integer,
@@ -16,22 +15,36 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
+    cast,
     func,
     literal_column,
-    or_,
+    null,
     select,
+    text,
+    true,
+    union_all,
 )
 from sqlalchemy.orm import Session
 
 from blobferry.checks.source_urls import blob_url
+from blobferry.sql.index_conditions import COPIED, MOVED, UNFINISHED
+from blobferry.sql.prefixes import lies_within, prefix_end
 from blobferry.sql.tables import jobs, path_locks
 from models.claimed_job import ClaimedJob
 from models.job import JobRow
 from models.queries.places import has_place
 
-# The conditions of partial indexes, word for word.
-IS_MOVE: Final = literal_column("operation = 'move'", Boolean)
-IS_COPY: Final = literal_column("substr(source, 1, 7) = 'blob://'", Boolean)
+# Not the bare column: without statistics SQLite would rather read all jobs of a storage and operation.
+STORAGE: Final = func.coalesce(jobs.c.storage, "")
+#: Where the job's path is. The CASE leaves requests unread that may be long.
+DEST_STORAGE: Final = case(
+    (jobs.c.operation == "move", func.coalesce(jobs.c.request["dest_storage"].as_string(), jobs.c.storage)),
+    else_=jobs.c.storage,
+)
+#: ``seq`` as a term to sort by. Without the sign, a database may read all jobs in the order of ``seq`` to find the last
+#: one in a range of paths.
+_SORTED: Final = literal_column("+seq", Integer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,47 +106,69 @@ def _place(name: str, place: str, *, is_tree: bool) -> Iterator[tuple[str, Any]]
     yield name, place
     if is_tree:
         yield f"{name}_below", f"{place}/"
-        yield f"{name}_length", len(place) + 1
+        yield f"{name}_end", prefix_end(f"{place}/")
 
 
 @cache
 def _blockers(shape: _Shape) -> Select[tuple[str | None, str | None]]:
-    overlapping = or_(*(_needs(shape, number) for number in range(len(shape.above_names))))
+    # A SELECT of its own for each way to need the path: each then has an index, of which it reads one row.
     is_earlier = jobs.c.seq < bindparam("of_seq", type_=BigInteger)
-    earlier = select(jobs.c.id).where(is_earlier, has_place(JobRow), overlapping).order_by(jobs.c.seq.desc()).limit(1)
+    earlier = select(jobs.c.seq, jobs.c.id).where(is_earlier, has_place(JobRow)).limit(1)
+    needing = [
+        select(earlier.where(text(of), needs).order_by(_SORTED.desc() if is_range else jobs.c.seq.desc()).subquery())
+        for number in range(len(shape.above_names))
+        for of, needs, is_range in _ways_to_need(shape, number)
+    ]
     others = [path_locks.c.bucket == _text("bucket"), path_locks.c.job_id != _text("of_job")]
     if shape.is_shared:
         others.append(~path_locks.c.is_shared)
-    overlaps = _is_at(path_locks.c.path, "key", is_tree=shape.is_tree)
-    if shape.above_key:
-        overlaps = or_(overlaps, and_(path_locks.c.is_tree, _is_above(path_locks.c.path, "key", shape.above_key)))
-    later = select(path_locks.c.job_id).where(*others, overlaps).limit(1)
-    return select(earlier.scalar_subquery(), later.scalar_subquery())
+    holder = select(path_locks.c.job_id).where(*others).limit(1)
+    holding = [select(holder.where(overlaps).subquery()) for overlaps in _ways_to_hold(shape)]
+    later = union_all(*holding).subquery()
+    return select(_last_of(needing), select(later.c.job_id).limit(1).scalar_subquery())
 
 
-def _needs(shape: _Shape, number: int) -> ColumnElement[bool]:
-    """The job needs this path of the storage, deletes a directory above it, or, for a tree, needs a path below it."""
-    is_here = jobs.c.storage == _text(f"storage_{number}")
-    dest_storage = func.coalesce(jobs.c.request["dest_storage"].as_string(), jobs.c.storage)
-    at_path = and_(
-        dest_storage == _text(f"storage_{number}"), _is_at(jobs.c.path, f"path_{number}", is_tree=shape.is_tree)
-    )
-    needs = [and_(is_here, IS_MOVE, _is_at(jobs.c.source, f"path_{number}", is_tree=shape.is_tree))]
+def _last_of(needing: Sequence[Select[Any]]) -> ColumnElement[str | None]:
+    if not needing:
+        return cast(null(), String)
+    found = union_all(*needing).subquery()
+    return select(found.c.id).order_by(found.c.seq.desc()).limit(1).scalar_subquery()
+
+
+def _ways_to_need(shape: _Shape, number: int) -> Iterator[tuple[str, ColumnElement[bool], bool]]:
+    """How a job may need this path of the storage: the condition of an index, what is searched, whether it is a range.
+
+    It needs the path itself, deletes a directory above it, or, for a tree, needs a path below it.
+    """
+    storage = _text(f"storage_{number}")
     if shape.above_names[number]:
         above = _is_above(jobs.c.path, str(number), shape.above_names[number])
-        needs.append(and_(is_here, jobs.c.operation == "delete", above))
+        yield UNFINISHED, and_(storage == STORAGE, jobs.c.operation == "delete", above), True
+    at_path = storage == DEST_STORAGE
     if shape.is_shared:
-        return or_(*needs, and_(at_path, jobs.c.operation != "read_stream"))
-    copied = and_(IS_COPY, _is_at(jobs.c.source, f"url_{number}", is_tree=shape.is_tree))
-    return or_(*needs, at_path, copied)
+        at_path = and_(at_path, jobs.c.operation != "read_stream")
+    ways = [
+        (UNFINISHED, at_path, jobs.c.path, f"path_{number}"),
+        (MOVED, storage == STORAGE, jobs.c.source, f"path_{number}"),
+    ]
+    if not shape.is_shared:
+        ways.append((COPIED, true(), jobs.c.source, f"url_{number}"))
+    for of, is_there, column, name in ways:
+        yield of, and_(is_there, column == _text(name)), False
+        if shape.is_tree:
+            yield of, and_(is_there, _is_below(column, name)), True
 
 
-def _is_at(column: Column[Any], name: str, *, is_tree: bool) -> ColumnElement[bool]:
-    is_same = column == _text(name)
-    if not is_tree:
-        return is_same
-    # Not LIKE, which ignores case on SQLite.
-    return or_(is_same, func.substr(column, 1, bindparam(f"{name}_length", type_=Integer)) == _text(f"{name}_below"))
+def _ways_to_hold(shape: _Shape) -> Iterator[ColumnElement[bool]]:
+    yield path_locks.c.path == _text("key")
+    if shape.above_key:
+        yield and_(path_locks.c.is_tree, _is_above(path_locks.c.path, "key", shape.above_key))
+    if shape.is_tree:
+        yield _is_below(path_locks.c.path, "key")
+
+
+def _is_below(column: Column[Any], name: str) -> ColumnElement[bool]:
+    return lies_within(column, _text(f"{name}_below"), _text(f"{name}_end"))
 
 
 def _is_above(column: Column[Any], name: str, depth: int) -> ColumnElement[bool]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from blobferry.contract import UploadState
 from blobferry.sql.clock import db_now
+from blobferry.sql.sqlite_connection import must_survive
 from blobferry.sql.tables import parts, uploads
 from models.part import PartRow
 from models.queries.conditions import dialect
@@ -68,6 +69,8 @@ def drop_parts(session: Session, upload: int, part_numbers: Collection[int]) -> 
 
 def update_upload(session: Session, upload: int, **values: Any) -> None:
     """Set these columns of the upload's row, and ``updated_at``."""
+    if "upload_id" in values:  # an upload whose id is not known is taken for the lost one only while it has no parts
+        must_survive(session)
     evaluated = {name: value for name, value in values.items() if isinstance(value, ClauseElement)}
     plain = {name: value for name, value in values.items() if name not in evaluated}
     session.execute(_CHANGE.values(evaluated) if evaluated else _CHANGE, {"of_upload": upload, **plain})

@@ -80,7 +80,7 @@ _CLAIM_NEW: Final = (
         jobs.c.token == FIRST_TOKEN - 1,
         jobs.c.publish_seq == func.coalesce(bindparam("number", type_=BigInteger), jobs.c.publish_seq),
         jobs.c.state == JobState.QUEUED,
-        jobs.c.lease_expires_at.is_(None),
+        jobs.c.worker.is_(None),
         jobs.c.waits_for.is_(None),
         jobs.c.operation.in_([literal(name) for name in OPERATIONS]),
         jobs.c.request_version <= REQUEST_VERSION,

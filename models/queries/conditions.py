@@ -4,35 +4,35 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from blobferry.contract import CLAIMABLE_STATES, OPERATIONS, PAST_POINT_OF_NO_RETURN, REQUEST_VERSION
+from blobferry.contract import OPERATIONS, PAST_POINT_OF_NO_RETURN, REQUEST_VERSION
 from blobferry.sql.clock import db_now
+from blobferry.sql.index_conditions import WAITING
 from models.job import JobRow
 
 #: Column values of a job that no run owns.
 UNOWNED: Final[Mapping[str, None]] = {"worker": None, "lease_expires_at": None, "published_at": None}
 
 
-def claimable() -> list[ColumnElement[bool]]:
+def claimable() -> list[Any]:
     """The job may be claimed now."""
+    return [text(WAITING), or_(JobRow.run_at.is_(None), JobRow.run_at <= now()), *runnable()]
+
+
+def runnable() -> list[ColumnElement[bool]]:
+    """A job that waits may be claimed once its time has come: this worker knows it, and no request or deadline ends it.
+
+    Operations and request versions that this worker does not know are left to newer workers.
+    """
     return [
-        *waiting(),
-        or_(JobRow.run_at.is_(None), JobRow.run_at <= now()),
+        JobRow.operation.in_(tuple(OPERATIONS)),
+        JobRow.request_version <= REQUEST_VERSION,
         or_(past_point_of_no_return(), JobRow.deadline.is_(None), JobRow.deadline >= now()),
         or_(past_point_of_no_return(), ~JobRow.cancel_requested & ~JobRow.pause_requested),
     ]
-
-
-def waiting() -> list[ColumnElement[bool]]:
-    """The job waits for its time or for a worker, not for another job."""
-    # Literal states, because PostgreSQL uses the partial indexes for nothing else. Operations and request versions
-    # that this worker does not know are left to newer workers.
-    states: BindParameter[Any] = bindparam("waiting", sorted(CLAIMABLE_STATES), expanding=True, literal_execute=True)
-    known = (JobRow.operation.in_(tuple(OPERATIONS)), JobRow.request_version <= REQUEST_VERSION)
-    return [JobRow.state.in_(states), JobRow.lease_expires_at.is_(None), JobRow.waits_for.is_(None), *known]
 
 
 def past_point_of_no_return() -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Integer, String, bindparam, func, select, update
+from sqlalchemy import Integer, Row, String, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from blobferry.errors import BlobferryError
@@ -13,7 +13,6 @@ from blobferry.sql.clock import db_now
 from blobferry.sql.tables import attempts
 from models.attempt import AttemptRow
 from models.claimed_job import ClaimedJob
-from models.job import JobRow
 from models.queries.conditions import dialect
 
 
@@ -45,8 +44,13 @@ def close_attempt(session: Session, job: ClaimedJob, outcome: str, error: Blobfe
     _update_attempt(session, job, {"outcome": outcome, "error_code": code, "error_message": message})
 
 
-def close_abandoned_attempt(session: Session, job: JobRow, outcome: str, error: BlobferryError | None = None) -> None:
-    """Record how the attempt of a job that no run owns any more ended. What it has sent is told by the job's row."""
+def close_abandoned_attempt(
+    session: Session, job: Row[*tuple[Any, ...]], outcome: str, error: BlobferryError | None = None
+) -> None:
+    """Record how the attempt of a job that no run owns any more ended. What it has sent is told by the job's row.
+
+    ``job``: its ``id``, ``attempt`` and ``bytes_sent``.
+    """
     code, message = described(error) if error else (None, None)
     of_others = (AttemptRow.job_id == job.id, AttemptRow.attempt != job.attempt)
     before = session.scalar(select(func.coalesce(func.sum(AttemptRow.bytes_sent), 0)).where(*of_others)) or 0

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, String, and_, bindparam, delete, exists, or_, select, text, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, String, and_, bindparam, delete, select, text, update
+from sqlalchemy.orm import Session
 
 from blobferry.sql.tables import jobs, path_locks
 from models.claimed_job import ClaimedJob
@@ -44,11 +44,11 @@ def wait_for(session: Session, job_id: str, blocker: str) -> None:
     """
     # FOR SHARE: without it, a blocker that ends between this SELECT and our UPDATE would never wake this job.
     still = session.scalar(select(JobRow.id).where(JobRow.id == blocker, has_place(JobRow)).with_for_update(read=True))
-    if not _set_waits_for(session, and_(JobRow.id == job_id, JobRow.lease_expires_at.is_(None)), still):
+    if not set_waits_for(session, and_(JobRow.id == job_id, JobRow.lease_expires_at.is_(None)), still):
         return  # another worker has claimed the job in the meantime
     session.execute(delete(PathLockRow).where(PathLockRow.job_id == job_id))
     seq = select(JobRow.seq).where(JobRow.id == job_id).scalar_subquery()
-    _set_waits_for(session, and_(JobRow.waits_for == job_id, JobRow.seq < seq), None)
+    set_waits_for(session, and_(JobRow.waits_for == job_id, JobRow.seq < seq), None)
 
 
 def drop_locks(session: Session, job_id: str) -> None:
@@ -57,20 +57,8 @@ def drop_locks(session: Session, job_id: str) -> None:
     session.execute(_WAKE, {"of_job": job_id})
 
 
-def drop_stale_locks(session: Session) -> int:
-    """Drop the locks of jobs that have no place in line; return how many waiting jobs were woken."""
-    blocker = aliased(JobRow)
-    placeless = select(JobRow.id).where(~has_place(JobRow))
-    stale = delete(PathLockRow).where(PathLockRow.job_id.in_(placeless))
-    session.execute(stale, execution_options={"synchronize_session": False})
-    holds = exists().where(PathLockRow.job_id == blocker.id)
-    still_blocks = exists().where(
-        blocker.id == JobRow.waits_for, has_place(blocker), or_(blocker.seq < JobRow.seq, holds)
-    )
-    return _set_waits_for(session, and_(JobRow.waits_for.is_not(None), ~still_blocks), None)
-
-
-def _set_waits_for(session: Session, which: ColumnElement[bool], blocker: object) -> int:
+def set_waits_for(session: Session, which: ColumnElement[bool], blocker: object) -> int:
+    """Let these jobs wait for ``blocker``, None for nobody; return how many there are."""
     statement = update(JobRow).where(which).values(waits_for=blocker, published_at=None)
     result = session.execute(statement, execution_options={"synchronize_session": False})
     return int(result.rowcount)  # type: ignore[attr-defined]

@@ -3,11 +3,12 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, exists, func, literal, or_, select
+from sqlalchemy import Select, and_, bindparam, exists, func, or_, select, text
 from sqlalchemy.orm import Session
 
+from blobferry.sql.index_conditions import DUE, PUBLISHED, SCHEDULED
 from models.job import JobRow
-from models.queries.conditions import claimable, now
+from models.queries.conditions import now, runnable
 from models.queries.due_messages import REPUBLISH_AFTER
 
 
@@ -22,7 +23,11 @@ def lacks_messages(session: Session, *, limit: int) -> bool:
 @cache
 def _lacks_messages() -> Select[Any]:
     lost = now(-REPUBLISH_AFTER)
-    sent = select(literal(1)).where(*claimable(), JobRow.published_at >= lost).limit(bindparam("most")).subquery()
-    count = select(func.count()).select_from(sent).scalar_subquery()
-    unsent = exists().where(*claimable(), or_(JobRow.published_at.is_(None), JobRow.published_at < lost))
-    return select(and_(count < bindparam("most"), unsent))
+    newest = select(JobRow.published_at).where(text(PUBLISHED), *runnable()).order_by(JobRow.published_at.desc())
+    sent = newest.limit(bindparam("most")).subquery()
+    count = select(func.count()).where(sent.c.published_at >= lost).scalar_subquery()
+    needs_message = or_(JobRow.published_at.is_(None), JobRow.published_at < lost)
+    # One at a time, since each has an index: those that are due, and those whose time has come since the last publish.
+    unsent = exists().where(text(DUE), needs_message, *runnable())
+    come = exists().where(text(SCHEDULED), JobRow.run_at <= now(), *runnable())
+    return select(and_(count < bindparam("most"), or_(unsent, come)))

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select
+from sqlalchemy import ColumnElement, Select, and_, case, literal, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from blobferry.checks.source_urls import blob_url
+from blobferry.sql.index_conditions import COPIED, MOVED, UNFINISHED
 from models.job import JobRow
 from models.path_lock import PathLockRow
-from models.queries.blockers import IS_COPY, IS_MOVE, Hold, ancestors
+from models.queries.blockers import DEST_STORAGE, STORAGE, Hold, ancestors
 from models.queries.given_rows import GivenRows, backend_of, bound
 from models.queries.places import has_place
 
@@ -53,12 +54,11 @@ def _earliest(backend: str) -> Select[Any]:
     """For each given place: the first job in line that needs it, if there is one."""
     given = GivenRows(backend)
     kind, of, path = given.text("kind"), given.text("of"), given.text("path")
-    destination = func.coalesce(JobRow.request["dest_storage"].as_string(), JobRow.storage)
     first = case(
-        (kind == "at", _first_job(JobRow.path == path, destination == of)),
-        (kind == "deleted", _first_job(JobRow.path == path, JobRow.storage == of, JobRow.operation == "delete")),
-        (kind == "moved", _first_job(IS_MOVE, JobRow.source == path, JobRow.storage == of)),
-        (kind == "copied", _first_job(IS_COPY, JobRow.source == path)),
+        (kind == "at", _first_job(UNFINISHED, JobRow.path == path, of == DEST_STORAGE)),
+        (kind == "deleted", _first_job(UNFINISHED, JobRow.path == path, of == STORAGE, JobRow.operation == "delete")),
+        (kind == "moved", _first_job(MOVED, JobRow.source == path, of == STORAGE)),
+        (kind == "copied", _first_job(COPIED, JobRow.source == path)),
         (kind == "held", _lock(PathLockRow.bucket == of, PathLockRow.path == path)),
         (kind == "held tree", _lock(PathLockRow.bucket == of, PathLockRow.path == path, PathLockRow.is_tree)),
     )
@@ -66,8 +66,15 @@ def _earliest(backend: str) -> Select[Any]:
     return select(asked.c["at"], asked.c.earliest).where(asked.c.earliest.is_not(None))
 
 
-def _first_job(*wanted: ColumnElement[bool]) -> ColumnElement[int]:
-    return select(JobRow.seq).where(and_(*wanted), has_place(JobRow)).order_by(JobRow.seq).limit(1).scalar_subquery()
+def _first_job(of: str, *wanted: ColumnElement[bool]) -> ColumnElement[int]:
+    """``of``: the condition of the index that finds it."""
+    return (
+        select(JobRow.seq)
+        .where(text(of), and_(*wanted), has_place(JobRow))
+        .order_by(JobRow.seq)
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 def _lock(*wanted: ColumnElement[bool] | InstrumentedAttribute[bool]) -> ColumnElement[int]:

@@ -5,11 +5,15 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, ClauseElement, Float, String, Update, and_, bindparam, func, literal, or_, update
 from sqlalchemy.orm import Session
 
-from blobferry.contract import PAST_POINT_OF_NO_RETURN
+from blobferry.contract import PAST_POINT_OF_NO_RETURN, Phase
 from blobferry.errors import LeaseLostError
 from blobferry.sql.clock import db_now
+from blobferry.sql.sqlite_connection import must_survive
 from blobferry.sql.tables import jobs
 from models.claimed_job import ClaimedJob
+
+#: Phases whose commit comes before something in the store that a run without it would not know of: an upload, a delete.
+FORGOTTEN_IS_LOST: Final = frozenset({Phase.UPLOADING, Phase.COMPLETING, Phase.DELETING, Phase.DELETING_SOURCE})
 
 
 class ControlRequests(NamedTuple):
@@ -69,6 +73,8 @@ def extend_lease(session: Session, job_id: str, token: int, lease_seconds: float
 def _update(
     session: Session, statement: Update, job_id: str, token: int, values: dict[str, Any]
 ) -> ControlRequests | None:
+    if values.get("phase") in FORGOTTEN_IS_LOST or values.get("deleted_any"):
+        must_survive(session)
     plain = {"owned_id": job_id, "owned_token": token}
     evaluated = {}
     for name, value in values.items():

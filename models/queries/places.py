@@ -2,22 +2,18 @@
 
 from typing import Final
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, exists, or_
+from sqlalchemy import ColumnElement, and_, exists, or_
 
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState
 from models.job import JobRow
 from models.queries.conditions import now
 from models.upload import UploadRow
 
-UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
+_UNFINISHED: Final = sorted(state for state in JobState if state not in FINAL_STATES)
 
 
 def has_place(job: type[JobRow]) -> ColumnElement[bool]:
     """The job has its place in line: it is due, not final, and not paused without an upload."""
     uploading = exists().where(UploadRow.job_id == job.id, UploadRow.state.in_(UNFINISHED_UPLOADS))
-    # Literal states, because PostgreSQL uses the partial indexes for nothing else.
-    states: BindParameter[list[JobState]] = bindparam(
-        "unfinished", UNFINISHED, expanding=True, literal_execute=True, unique=True
-    )
     due = or_(job.not_before.is_(None), job.not_before <= now(), job.attempt > 0)
-    return and_(job.state.in_(states), due, or_(job.state != JobState.PAUSED, uploading))
+    return and_(job.state.in_(_UNFINISHED), due, or_(job.state != JobState.PAUSED, uploading))

@@ -1,15 +1,17 @@
 """Jobs that no run owns: re-queued after a crash; cancelled, failed or paused on request."""
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import Row, select, text, update
 from sqlalchemy.orm import Session
 
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState, UploadState
 from blobferry.errors import DeadlineExceededError, WorkerDiedError
 from blobferry.sql.clock import db_now
+from blobferry.sql.index_conditions import DATED, OWNED, REQUESTED
 from models.claimed_job import ClaimedJob
 from models.job import JobRow
+from models.message_row import MESSAGE_COLUMNS, MessageRow
 from models.queries.conditions import UNOWNED, now, past_point_of_no_return
 from models.queries.history import close_abandoned_attempt, described
 from models.queries.locks import drop_locks
@@ -19,44 +21,48 @@ MAX_CRASH_STREAK: Final = 5  #: workers in a row that may die while they run a j
 MAX_CRASHES: Final = 20  #: workers in all that may die while they run a job; one more fails it
 AMBIGUOUS_UPLOAD_SECONDS: Final = 24 * 3600.0  #: until an upload is aborted whose completion may still succeed
 
+Found = Row[*tuple[Any, ...]]
+_NO_OBJECTS: Final = {"synchronize_session": False}
+
 
 def requeue_expired(
     session: Session, *, limit: int, failed_upload_seconds: float, job_id: str | None = None
-) -> list[JobRow]:
+) -> list[MessageRow]:
     """Re-queue jobs whose lease has expired, and return them. The raised token fences off a run that is only slow.
 
     A job that has crashed too often fails instead; its upload is kept for ``failed_upload_seconds``.
     """
-    statement = select(JobRow).where(JobRow.lease_expires_at < now()).order_by(JobRow.lease_expires_at).limit(limit)
+    columns = (JobRow.worker, JobRow.attempt, JobRow.bytes_sent, JobRow.crashes, JobRow.crash_streak)
+    expired = select(*MESSAGE_COLUMNS, *columns).where(text(OWNED), JobRow.lease_expires_at < now())
     if job_id is not None:
-        statement = statement.where(JobRow.id == job_id)
-    expired = list(session.scalars(statement.with_for_update(skip_locked=True)))
-    for job in expired:
-        error = WorkerDiedError(f"worker {job.worker} died or lost the database while it ran this job")
-        close_abandoned_attempt(session, job, "died", error)
-        job.token += 1
-        job.crash_streak += 1
-        job.crashes += 1
-        job.error_code, job.error_message = described(error)
-        if job.crash_streak > MAX_CRASH_STREAK or job.crashes > MAX_CRASHES:
-            job.error_message = f"worker died {job.crashes} times with this job, {job.crash_streak} of them in a row"
-            _end(session, job, JobState.FAILED, failed_upload_seconds=failed_upload_seconds)
-        else:
-            _release(job, JobState.RETRYING)
-        session.flush()
-    return expired
+        expired = expired.where(JobRow.id == job_id)
+    found = expired.order_by(JobRow.lease_expires_at).limit(limit).with_for_update(skip_locked=True)
+    return [_requeue(session, job, failed_upload_seconds) for job in session.execute(found).all()]
+
+
+def _requeue(session: Session, job: Found, failed_upload_seconds: float) -> MessageRow:
+    error = WorkerDiedError(f"worker {job.worker} died or lost the database while it ran this job")
+    close_abandoned_attempt(session, job, "died", error)
+    code, message = described(error)
+    streak, crashes = job.crash_streak + 1, job.crashes + 1
+    counted: dict[str, Any] = {"token": JobRow.token + 1, "crash_streak": streak, "crashes": crashes}
+    if streak > MAX_CRASH_STREAK or crashes > MAX_CRASHES:
+        message = f"worker died {crashes} times with this job, {streak} of them in a row"
+        counted |= {"error_code": code, "error_message": message}
+        return _end(session, job, JobState.FAILED, failed_upload_seconds=failed_upload_seconds, **counted)
+    return _release(session, job, JobState.RETRYING, error_code=code, error_message=message, **counted)
 
 
 def expire_leases(session: Session, workers: list[str]) -> int:
     """Expire the leases of workers that are known to be dead; return how many leases there were."""
-    held = (JobRow.worker.in_(workers), JobRow.lease_expires_at.is_not(None))
+    held = (text(OWNED), JobRow.worker.in_(workers))
     statement = update(JobRow).where(*held).values(lease_expires_at=db_now(-0.001))
-    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+    return int(session.execute(statement, execution_options=_NO_OBJECTS).rowcount)  # type: ignore[attr-defined]
 
 
 def owners(session: Session) -> list[str]:
     """The workers that hold a lease now."""
-    return list(session.scalars(select(JobRow.worker).where(JobRow.lease_expires_at.is_not(None)).distinct()))
+    return [str(worker) for worker in session.scalars(select(JobRow.worker).where(text(OWNED)).distinct())]
 
 
 def request_cancel(session: Session, job_ids: list[str]) -> int:
@@ -75,37 +81,36 @@ def request_cancel(session: Session, job_ids: list[str]) -> int:
 
 def apply_requests(
     session: Session, *, limit: int, paused_upload_seconds: float, job_id: str | None = None
-) -> list[JobRow]:
+) -> list[MessageRow]:
     """Apply cancel, deadline and pause to jobs that no run owns; return those that ended or were paused."""
-    overdue = and_(JobRow.deadline.is_not(None), JobRow.deadline < now())
-    to_pause = and_(JobRow.pause_requested, JobRow.state != JobState.PAUSED)
-    statement = (
-        select(JobRow, overdue)
-        .where(JobRow.lease_expires_at.is_(None), JobRow.state.not_in(FINAL_STATES), ~past_point_of_no_return())
-        .where(or_(JobRow.cancel_requested, overdue, to_pause))
-        .limit(limit)
-    )
-    if job_id is not None:
-        statement = statement.where(JobRow.id == job_id)
-    changed = []
-    for job, is_overdue in session.execute(statement.with_for_update(skip_locked=True)):
-        if job.cancel_requested:
-            close_abandoned_attempt(session, job, "cancelled")
-            _end(session, job, JobState.CANCELLED)
-        elif is_overdue:
-            error = deadline_error(job)
-            job.error_code, job.error_message = described(error)
-            close_abandoned_attempt(session, job, "failed", error)
-            _end(session, job, JobState.FAILED)
-        else:
-            _release(job, JobState.PAUSED)
-            keep_paused_upload(session, job.id, paused_upload_seconds)
-        changed.append(job)
-    session.flush()
+    overdue = (text(DATED), JobRow.deadline < now())
+    changed = list[MessageRow]()
+    for unowned in ((text(REQUESTED),), overdue):  # one at a time, since each has an index
+        columns = (JobRow.attempt, JobRow.bytes_sent, JobRow.deadline, JobRow.cancel_requested, JobRow.pause_requested)
+        is_overdue = (JobRow.deadline.is_not(None) & (JobRow.deadline < now())).label("is_overdue")
+        statement = select(*MESSAGE_COLUMNS, *columns, is_overdue).where(*unowned, ~past_point_of_no_return())
+        if job_id is not None:
+            statement = statement.where(JobRow.id == job_id)
+        found = statement.limit(max(0, limit - len(changed))).with_for_update(skip_locked=True)
+        changed += [_apply(session, job, paused_upload_seconds) for job in session.execute(found).all()]
     return changed
 
 
-def deadline_error(job: JobRow | ClaimedJob) -> DeadlineExceededError:
+def _apply(session: Session, job: Found, paused_upload_seconds: float) -> MessageRow:
+    if job.cancel_requested:
+        close_abandoned_attempt(session, job, "cancelled")
+        return _end(session, job, JobState.CANCELLED)
+    if job.is_overdue:
+        error = deadline_error(job)
+        code, message = described(error)
+        close_abandoned_attempt(session, job, "failed", error)
+        return _end(session, job, JobState.FAILED, error_code=code, error_message=message)
+    paused = _release(session, job, JobState.PAUSED)
+    keep_paused_upload(session, job.id, paused_upload_seconds)
+    return paused
+
+
+def deadline_error(job: ClaimedJob | Found) -> DeadlineExceededError:
     """The error of a job that missed its deadline. The job must have one."""
     assert job.deadline is not None, "a job without a deadline cannot be late"
     return DeadlineExceededError(f"not finished by its deadline {job.deadline.isoformat()}")
@@ -135,17 +140,16 @@ def give_up_uploads(session: Session, job_id: str, *, failed_upload_seconds: flo
         session.execute(unfinished.values(state=UploadState.ABORTING, recheck_at=None))
 
 
-def _release(job: JobRow, state: JobState) -> None:
-    job.state = state
-    for column in (*UNOWNED, "run_at", "waits_for"):
-        setattr(job, column, None)
+def _release(session: Session, job: Found, state: JobState, **values: Any) -> MessageRow:
+    released = {**UNOWNED, "run_at": None, "waits_for": None, "state": state, **values}
+    session.execute(update(JobRow).where(JobRow.seq == job.seq).values(**released), execution_options=_NO_OBJECTS)
+    return MessageRow.of(job, state=state)
 
 
-def _end(session: Session, job: JobRow, state: JobState, *, failed_upload_seconds: float = 0.0) -> None:
-    _release(job, state)
-    job.phase = None
-    session.flush()
-    finish = update(JobRow).where(JobRow.id == job.id).values(finished_at=db_now())
-    session.execute(finish, execution_options={"synchronize_session": False})  # callers read the job afterwards
+def _end(
+    session: Session, job: Found, state: JobState, *, failed_upload_seconds: float = 0.0, **values: Any
+) -> MessageRow:
+    ended = _release(session, job, state, phase=None, finished_at=db_now(), **values)
     give_up_uploads(session, job.id, failed_upload_seconds=failed_upload_seconds, certain=False)
     drop_locks(session, job.id)
+    return ended

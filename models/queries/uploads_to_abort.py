@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from blobferry.contract import UNFINISHED_UPLOADS, UploadState
 from blobferry.sql.clock import db_now
+from blobferry.sql.index_conditions import ABORTING
 from models.queries.checkpoints import update_upload
 from models.queries.conditions import now
 from models.upload import UploadRow
@@ -22,15 +23,22 @@ def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence
     A partial file is returned to its own host, whose endpoint is ``files_of``; after ``HOST_GONE`` to any host.
     """
     retention_is_over = (UploadRow.state.in_(UNFINISHED_UPLOADS), UploadRow.recheck_at < now())
-    session.execute(update(UploadRow).where(*retention_is_over).values(state=UploadState.ABORTING, recheck_at=None))
-    not_put_off = or_(UploadRow.recheck_at.is_(None), UploadRow.recheck_at < now())
-    second_abort = (UploadRow.state == UploadState.GONE) & (UploadRow.recheck_at < now())
-    due = or_((UploadRow.state == UploadState.ABORTING) & not_put_off, second_abort)
+    first = select(UploadRow.id).where(*retention_is_over).order_by(UploadRow.recheck_at).limit(limit)
+    over = session.scalars(first.with_for_update(skip_locked=True)).all()
+    if over:
+        given_up = update(UploadRow).where(UploadRow.id.in_(over)).values(state=UploadState.ABORTING, recheck_at=None)
+        session.execute(given_up, execution_options={"synchronize_session": False})
     in_reach = or_(
         ~UploadRow.endpoint.startswith(FILES), UploadRow.endpoint == files_of, UploadRow.updated_at < now(-HOST_GONE)
     )
-    # Oldest first, so that an upload that cannot be aborted, and was just put off, does not crowd out the others.
-    return session.scalars(select(UploadRow).where(due, in_reach).order_by(UploadRow.updated_at).limit(limit)).all()
+    not_put_off = or_(UploadRow.recheck_at.is_(None), UploadRow.recheck_at < now())
+    # Two statements, since each has an index. In both the oldest come first, so that an upload that cannot be aborted,
+    # and was just put off, does not crowd out the others.
+    given_up_uploads = select(UploadRow).where(text(ABORTING), not_put_off, in_reach).order_by(UploadRow.updated_at)
+    due = list(session.scalars(given_up_uploads.limit(limit)))
+    second_abort = (UploadRow.state == UploadState.GONE, UploadRow.recheck_at < now(), in_reach)
+    again = select(UploadRow).where(*second_abort).order_by(UploadRow.recheck_at).limit(limit - len(due))
+    return due + list(session.scalars(again)) if len(due) < limit else due
 
 
 def partial_files_elsewhere(session: Session, *, limit: int, files_of: str) -> Sequence[UploadRow]:
@@ -38,7 +46,7 @@ def partial_files_elsewhere(session: Session, *, limit: int, files_of: str) -> S
 
     In random order, since those that it does not see stay, and must not hide the others.
     """
-    others = (UploadRow.state == UploadState.ABORTING, UploadRow.endpoint.startswith(FILES))
+    others = (text(ABORTING), UploadRow.endpoint.startswith(FILES))
     unseen = select(UploadRow).where(*others, UploadRow.endpoint != files_of, UploadRow.updated_at >= now(-HOST_GONE))
     return session.scalars(unseen.order_by(func.random()).limit(limit)).all()
 

@@ -5,6 +5,7 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,7 +85,9 @@ def is_kept(row: Mapping[str, Any], call: Call) -> None:
     own = {name: value for name, value in given.items() if name not in spec.options}
     kept = dict(row["request"])
     if "contents" in own:
-        assert contents(kept.pop("contents")) == contents(own.pop("contents"))
+        asked = contents(own.pop("contents"))
+        assert row["contents"] == asked
+        assert kept.pop("contents") == {"size": len(asked), "sha256": sha256(asked).hexdigest()}
     assert kept == {**spec.defaults, **own}
 
 

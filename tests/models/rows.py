@@ -98,8 +98,8 @@ def job_row(database: Database, job_id: str) -> JobRow:
 
 def owned(database: Database, job_id: str) -> ClaimedJob:
     """The job as the run that owns it knows it."""
-    row = job_row(database, job_id).as_row()
-    return ClaimedJob(**{column.name: row[column.name] for column in CLAIMED})
+    with database.begin() as session:
+        return ClaimedJob(**session.execute(select(*CLAIMED).where(JobRow.id == job_id)).one()._mapping)
 
 
 def attempts(database: Database, job_id: str) -> list[AttemptRow]:

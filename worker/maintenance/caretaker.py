@@ -17,7 +17,7 @@ from typing import Final
 
 from blobferry.contract import FINAL_STATES
 from blobferry.messages.job_messages import Message
-from models import JobRow, queries
+from models import MessageRow, queries
 from worker.errors import BlobferryError
 from worker.maintenance.abort_uploads import abort_given_up
 from worker.maintenance.publish_due import SendMessages, publish_best
@@ -26,7 +26,8 @@ from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 100  #: rows that one step of a sweep handles at most
+BATCH: Final = 25  #: jobs that are changed in one transaction: on SQLite nobody else can write meanwhile
+STEP_SECONDS: Final = 1.0  #: after which a step begins no further transaction
 LOOK_INTERVAL: Final = 0.5  #: seconds between two checks whether a child has died
 ALIVE_FOR: Final = 30.0  #: seconds without a sweep, three intervals aside, after which a worker does not count as alive
 AHEAD: Final = 4  #: published jobs per slot: enough to keep it busy, few enough to lose with the broker
@@ -66,6 +67,7 @@ class Caretaker:
         self._processes = processes
         self._revoked: SimpleQueue[str] = SimpleQueue()
         self._turn = 0
+        self._stale = queries.StaleSearch()
 
     def cancel(self, job_id: str) -> None:
         """Have the job of this id cancelled in the next sweep, which begins at once. Any thread may call this."""
@@ -82,12 +84,12 @@ class Caretaker:
         self._step(self._cancel_revoked)
         self._step(self._expire_dead_leases)
         return Swept(
-            requeued=self._step(self._requeue),
-            changed=self._step(self._apply_requests),
+            requeued=self._step(lambda: _in_batches(self._requeue)),
+            changed=self._step(lambda: _in_batches(self._apply_requests)),
             freed=self._step(self._drop_stale_locks),
             published=self._step(self._publish_due),
             aborted=self._step(lambda: abort_given_up(self._runtime)),
-            pruned=self._step(self._prune),
+            pruned=self._step(lambda: _in_batches(self._prune)),
         )
 
     def loop(self, ended: threading.Event) -> None:
@@ -114,7 +116,7 @@ class Caretaker:
         """
         interval = self._runtime.settings.sweep.interval_seconds
         try:
-            with self._runtime.database.begin() as session:
+            with self._runtime.database.read() as session:
                 due = queries.seconds_to_next_run(session, since=swept_for)
         except BlobferryError:
             return interval
@@ -163,7 +165,7 @@ class Caretaker:
         """Expire the leases of dead children, so that their jobs need not wait for the leases to run out."""
         if self._processes is None:
             return 0
-        with self._runtime.database.begin() as session:
+        with self._runtime.database.read() as session:
             owners = queries.owners(session)
         dead = self._processes.dead(owners)
         if not dead:
@@ -187,9 +189,9 @@ class Caretaker:
 
     def _drop_stale_locks(self) -> int:
         with self._runtime.database.begin() as session:
-            return queries.drop_stale_locks(session)
+            return queries.drop_stale_locks(session, search=self._stale)
 
-    def _report_ended(self, jobs: Sequence[JobRow]) -> None:
+    def _report_ended(self, jobs: Sequence[MessageRow]) -> None:
         """Publish a message for each job that ended here, so that a worker stores its Celery result."""
         ended = [Message.from_row(job.as_row()) for job in jobs if job.state in FINAL_STATES]
         if ended:
@@ -205,3 +207,13 @@ class Caretaker:
         jobs, tombstones = self._retention.job_seconds, self._retention.tombstone_seconds
         with self._runtime.database.begin() as session:
             return queries.prune(session, job_seconds=jobs, tombstone_seconds=tombstones, limit=BATCH)
+
+
+def _in_batches(work: Callable[[], int]) -> int:
+    """Repeat the work while it finds a whole ``BATCH`` to do, for ``STEP_SECONDS``; return how much was done."""
+    ends_at, done = time.monotonic() + STEP_SECONDS, 0
+    while True:
+        found = work()
+        done += found
+        if found < BATCH or time.monotonic() > ends_at:
+            return done

@@ -2,7 +2,7 @@
 
 from models import JobRow
 from models.queries import REPUBLISH_AFTER
-from models.queries.due_messages import pick_fairly
+from models.queries.due_messages import DUE_AT_ONCE, pick_fairly
 from tests.models.rows import Rows, ago, at_once
 
 
@@ -96,3 +96,10 @@ def test_a_job_that_became_due_during_a_sweep_counts_as_well(rows: Rows) -> None
     rows.submit(run_at=ago(5))
     assert rows.seconds_to_next_run(since=4) is None
     assert -60 < rows.seconds_to_next_run(since=30) <= 0
+
+
+def test_scheduled_jobs_become_due_in_the_order_of_their_times_so_many_at_once(rows: Rows) -> None:
+    jobs = [rows.submit(run_at=ago(seconds)) for seconds in range(1, DUE_AT_ONCE + 3)]
+    assert set(publish(rows, limit=1000)) == set(jobs[2:]), "the last two come last"
+    assert rows.job_row(jobs[-1]).run_at is None
+    assert publish(rows, limit=1000) == jobs[:2]

@@ -6,16 +6,15 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, text, update
+from sqlalchemy import event, select, update
 
 from blobferry.contract import JobState
 from blobferry.errors import JobError
 from blobferry.jobs import control
 from models import Database, JobRow, PathLockRow, queries
-from models.queries import blockers, claims, locks
+from models.queries import claims, locks
 from models.queries.blockers import Hold
 from models.queries.conditions import claimable
-from models.queries.places import has_place
 from tests.doubles import tiny_store
 from tests.models.rows import LEASE, Rows, ago, submit
 from worker.driver import Driver
@@ -542,17 +541,13 @@ def test_moves_in_opposite_directions_take_their_buckets_in_the_same_order(postg
     assert first == second
 
 
-def test_the_copies_of_a_path_are_found_by_an_index(postgres_database: Database) -> None:
-    """Among any number of jobs: a claim asks this for each path of its job."""
-    needs = blockers._needs(blockers._Shape(is_tree=False, is_shared=False, above_names=(0,), above_key=0), 0)
-    statement = select(JobRow.id).where(has_place(JobRow), needs)
-    statement = statement.params(storage_0="default", path_0="/a", url_0="blob://default/a")
-    jobs = "SELECT 'job-' || n, '/p/' || n, 'blob://default/s/' || n FROM generate_series(1, 3000) n"
-    with postgres_database.begin() as session:
-        session.execute(text(f"INSERT INTO blobferry_jobs (id, path, source) {jobs}"))
-        session.execute(text("ANALYZE blobferry_jobs"))  # the planner goes by what it knows of the table
-        session.execute(text("SET LOCAL enable_seqscan = off"))
-        compiled = statement.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
-        plan = "\n".join(session.scalars(text(f"EXPLAIN {compiled}")))
-    assert "Index Cond: (source = 'blob://default/a'" in plan, plan
-    assert "ix_blobferry_jobs_copied" in plan, plan
+def test_a_search_for_stale_locks_goes_on_where_it_was_and_begins_anew_after_the_last(line: Line) -> None:
+    search, found = queries.StaleSearch(), list[int]()
+    for number in range(3):
+        first, second = line.submit(job_id=f"holder-{number}", path=f"/{number}"), line.submit(path=f"/{number}")
+        line.change(second, waits_for=first)
+        line.change(first, state="succeeded")
+    for _ in range(4):
+        found.append(line.drop_stale_locks(search=search, limit=1))
+        assert (search.blocker == "") == (len(found) == 4)
+    assert found == [1, 1, 1, 0]

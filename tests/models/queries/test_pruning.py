@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from models import TombstoneRow
+from models.queries.pruning import PARTS_AT_ONCE
 from tests.models.rows import Rows, ago
 from worker.settings import RetentionSettings
 
@@ -77,3 +78,14 @@ def test_pruning_takes_the_oldest_first_and_no_more_than_it_was_told(rows: Rows)
     jobs = {age: finished(rows, age) for age in (5000, 7000, 6000)}
     assert prune(rows, limit=2) == 2
     assert rows.tombstones() == {jobs[7000], jobs[6000]}
+
+
+def test_a_job_of_many_parts_is_deleted_over_several_calls(rows: Rows) -> None:
+    job_id = finished(rows, 4000)
+    upload = rows.add_upload(job_id, state="completed")
+    number = PARTS_AT_ONCE + 3
+    rows.record_parts(upload, [{"part_number": n, "offset": n, "size": 1, "etag": ""} for n in range(1, number + 1)])
+    assert prune(rows) == 0
+    assert [part.part_number for part in rows.part_rows(upload)] == [number - 2, number - 1, number]
+    assert prune(rows) == 1
+    assert rows.part_rows(upload) == []

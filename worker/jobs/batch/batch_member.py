@@ -1,6 +1,5 @@
 """One job of a batch: its requests to the store, and how far it has come. It knows no SQL."""
 
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -113,5 +112,5 @@ def member_of(job: BatchedJob, driver: Driver, lease: BatchLease, pace: Pace, th
         options=BlobOptions(request.get("content_type"), request.get("metadata") or {}),
         overwrite=request.get("overwrite", True),
     )
-    source = MemorySource(b64decode(request["contents"]["base64"]))
+    source = MemorySource(job.contents)
     return Member(job, target, checkpoint, source, lease, pace, threads)

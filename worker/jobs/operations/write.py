@@ -1,9 +1,9 @@
 """write_stream and put_content: write a source, or the bytes of the request, to a path."""
 
-from base64 import b64decode
 from typing import Any
 
 from blobferry.contract import REPLACED_SOURCE
+from blobferry.jobs.put_contents import contents_of
 from worker.errors import SourceChangedError, SourceError
 from worker.jobs.operations.operation import JobResult, TransferOperation, result_of
 from worker.stores.blob_values import BlobOptions
@@ -73,4 +73,6 @@ class PutContent(WriteStream):
         """Put the bytes, unless an earlier run has done so."""
         path = self._request["path"]
         if not self._driver.resolve_commit(path, self._checkpoint):
-            self._driver.put_content(path, b64decode(self._request["contents"]["base64"]), **self._how())
+            contents = contents_of(self._job.contents, self._request)
+            assert contents is not None, "the row of a put_content has its bytes"
+            self._driver.put_content(path, contents, **self._how())
