@@ -93,7 +93,7 @@ def end_batch(
     if ended or left:
         session.execute(_count(backend), bound([*({"outcome": "succeeded", **row} for row in ended), *left]))
     if settled := [*({"upload_state": UploadState.COMPLETED, **row} for row in ended), *changed]:
-        session.execute(_settle_uploads(backend), bound(settled))
+        session.execute(_settle_uploads(backend), bound(settled, of_jobs=[row["job_id"] for row in settled]))
     if ended:
         ids = [row["job_id"] for row in ended]
         session.execute(delete(path_locks).where(path_locks.c.job_id.in_(ids)))
@@ -235,5 +235,7 @@ def _count(backend: str) -> Update:
 @cache
 def _settle_uploads(backend: str) -> Update:
     given = GivenRows(backend)
+    # The ids once more: PostgreSQL has no idea how few rows are given, and would rather read all uploads that are live.
+    few = uploads.c.job_id.in_(bindparam("of_jobs", expanding=True))
     mine = (uploads.c.job_id == given.text("job_id"), uploads.c.state == UploadState.COMPLETING)
-    return update(uploads).where(*mine).values(state=given.text("upload_state"), updated_at=db_now())
+    return update(uploads).where(few, *mine).values(state=given.text("upload_state"), updated_at=db_now())

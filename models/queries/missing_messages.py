@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, exists, func, or_, select, text
+from sqlalchemy import Select, and_, bindparam, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from blobferry.sql.index_conditions import DUE, PUBLISHED, SCHEDULED
@@ -28,6 +28,8 @@ def _lacks_messages() -> Select[Any]:
     count = select(func.count()).where(sent.c.published_at >= lost).scalar_subquery()
     needs_message = or_(JobRow.published_at.is_(None), JobRow.published_at < lost)
     # One at a time, since each has an index: those that are due, and those whose time has come since the last publish.
-    unsent = exists().where(text(DUE), needs_message, *runnable())
-    come = exists().where(text(SCHEDULED), JobRow.run_at <= now(), *runnable())
-    return select(and_(count < bindparam("most"), or_(unsent, come)))
+    # In its order, since for EXISTS PostgreSQL would rather read the table until it finds one.
+    due = select(JobRow.seq).where(text(DUE), needs_message, *runnable()).order_by(JobRow.priority.desc(), JobRow.seq)
+    come = select(JobRow.seq).where(text(SCHEDULED), JobRow.run_at <= now(), *runnable()).order_by(JobRow.run_at)
+    unsent = func.coalesce(due.limit(1).scalar_subquery(), come.limit(1).scalar_subquery()).is_not(None)
+    return select(and_(count < bindparam("most"), unsent))

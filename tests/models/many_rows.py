@@ -110,7 +110,12 @@ def watched(database: Database) -> Iterator[Reading]:
     def look(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         if "blobferry_" in statement:
             reading.begin(statement)
-            ask(connection.connection.dbapi_connection, statement, parameters[0] if many else parameters, reading)
+            ask(
+                connection.connection.dbapi_connection,
+                statement,
+                parameters[0] if isinstance(parameters, list) else parameters,
+                reading,
+            )
 
     event.listen(database.engine, "before_cursor_execute", look)
     try:

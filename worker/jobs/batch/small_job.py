@@ -10,7 +10,7 @@ from worker.jobs.path_holds import written_hold
 from worker.runtime import Runtime
 from worker.units import MIB
 
-MOST_BYTES: Final = 8 * MIB  #: of the requests of a batch, contents and all, as text
+MOST_BYTES: Final = 8 * MIB  #: of the contents of a batch
 
 
 def begins_batch(runtime: Runtime, seen: Glance, publish_seq: int | None) -> bool:
