@@ -11,7 +11,6 @@ def living(processes: Iterable[psutil.Process]) -> list[tuple[psutil.Process, Se
     found: list[tuple[psutil.Process, Sequence[str]]] = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
-            command = process.cmdline()  # a zombie has none
-            if process.status() != psutil.STATUS_ZOMBIE and command:
+            if command := process.cmdline():  # which raises NoSuchProcess for a zombie as well
                 found.append((process, command))
     return found
