@@ -22,6 +22,7 @@ from worker.stores.capabilities import Capabilities
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint
+from worker.transfer.probe_keys import DIRECTORY
 from worker.transfer.sources.source import Source
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
@@ -186,7 +187,7 @@ class HookedStore(WrappedStore):
         self._after = after
 
     def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if args and ".probe" in str(args[0]):
+        if args and DIRECTORY in str(args[0]):
             return super()._do(name, args, keywords)
         self._before(name)
         answer = super()._do(name, args, keywords)

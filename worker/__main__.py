@@ -17,6 +17,7 @@ from worker.celery.drain_bound import bound_drain, bound_drain_of
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
+from worker.maintenance.sweep_probes import ProbeSweep
 from worker.processes import processes_of_parent
 from worker.runtime import Runtime
 from worker.settings import load_settings
@@ -102,6 +103,7 @@ def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: boo
     if signals is not None:
         bound = (os.getppid(), signals, settings.drain_seconds)
         threading.Thread(target=bound_drain_of, args=bound, name="signals", daemon=True).start()
+    threading.Thread(target=ProbeSweep(runtime).loop, args=(ended.wait,), name="probes", daemon=True).start()
     caretaker.loop(ended)
     caretaker.sign_off()
     runtime.close()

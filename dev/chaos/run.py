@@ -56,7 +56,8 @@ def run(plan: Plan, directory: Path, console: Console) -> bool:
             faulting.end()
             client.close()
             engine.dispose()
-        found = Verdict(running, evidence, watch.excused, frozenset(retried)).check(scenes)
+        verdict = Verdict(running, evidence, watch.excused, frozenset(retried))
+        found = verdict.check(scenes)
         found += [Violation(text) for text in (*watch.violations, *submitting.violations)]
         found += _wrong_events(heard, evidence, submitting)
         found += [
@@ -69,6 +70,7 @@ def run(plan: Plan, directory: Path, console: Console) -> bool:
     console.print(
         f"settled {seconds:.1f} s after the last fault; {len(retried)} jobs retried by hand; looks: {watch.looks}"
     )
+    console.print(f"left by killed probes for the caretakers, who remove it in an hour: {len(verdict.young_probes)}")
     for violation in found:
         console.print(f"[red]violation:[/red] {violation.text}", markup=True)
         show_history(console, violation.job_id, evidence, submitting.asked)

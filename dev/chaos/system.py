@@ -14,8 +14,10 @@ from sqlalchemy import make_url
 
 from dev.chaos.contents import MIB, content
 from dev.chaos.job_model import FIXTURES
+from dev.chaos.living import living
 from dev.chaos.store_proxy import ChaosProxy, chaos_proxy
 from dev.chaos.web_site import site
+from dev.process import ServiceError
 from dev.proxies.quirk_proxy import quirk_proxy
 from dev.proxies.tcp import Wire, wire
 from dev.services import Postgres, S3Service, Valkey, postgres, postgres_database, swift, valkey
@@ -79,22 +81,21 @@ class System:
 
     def children(self, name: str) -> Sequence[psutil.Process]:
         """The processes of a worker that run jobs; none if it is down."""
-        return [child for child in self._family(name) if "sweep" not in child.cmdline()]
+        return [child for child, command in self._family(name) if "sweep" not in command]
 
     def caretakers(self, name: str) -> Sequence[psutil.Process]:
         """A worker's caretaker, if it has one now."""
-        return [child for child in self._family(name) if "sweep" in child.cmdline()]
+        return [child for child, command in self._family(name) if "sweep" in command]
 
     def is_up(self, name: str) -> bool:
         """Whether the worker's parent runs."""
-        with suppress(Exception):
+        with suppress(ServiceError, psutil.NoSuchProcess):  # it is down, or ended at this very moment
             return psutil.Process(self.workers[name].pids[0]).status() != psutil.STATUS_ZOMBIE
         return False
 
-    def _family(self, name: str) -> list[psutil.Process]:
-        with suppress(Exception):  # the service is down, or a process ended at this very moment
-            family = psutil.Process(self.workers[name].pids[0]).children()
-            return [child for child in family if child.status() != psutil.STATUS_ZOMBIE and child.cmdline()]
+    def _family(self, name: str) -> list[tuple[psutil.Process, Sequence[str]]]:
+        with suppress(ServiceError, psutil.NoSuchProcess):  # the same
+            return living(psutil.Process(self.workers[name].pids[0]).children())
         return []
 
 

@@ -35,7 +35,8 @@ def kill_parent(means: Means) -> Harm:
     """SIGKILL to the parent alone: its children are left to themselves, and another worker comes beside them."""
     if means.system.is_up(means.target):
         yield {child.pid for child in means.system.children(means.target)}
-        os.kill(means.system.workers[means.target].pids[0], signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(means.system.workers[means.target].pids[0], signal.SIGKILL)
         means.last()
         means.system.start_worker(means.target)
 
@@ -79,9 +80,9 @@ def stop_worker(means: Means) -> Harm:
     if means.system.is_up(means.target):
         yield {child.pid for child in means.system.children(means.target)}
         group = means.system.workers[means.target].pids[0]
-        os.killpg(group, signal.SIGSTOP)
-        means.last()
         with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGSTOP)
+            means.last()
             os.killpg(group, signal.SIGCONT)
 
 

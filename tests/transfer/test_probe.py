@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from tests.doubles import FaultyStore, RecordingStore, UnconditionalStore, WrappedStore, tiny_store, unfinished
+from worker.driver import Driver
 from worker.errors import NotSupportedError, PreconditionFailedError, StoreUnavailableError
 from worker.stores.capabilities import Capabilities, Capability
 from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.probe import PROBED, holds
+from worker.transfer.probe_keys import new_probe_key
 
 OPTIONS = [Capability.METADATA, Capability.COPY_OPTIONS]
 CONDITIONS = [capability for capability in PROBED if capability not in OPTIONS]
@@ -35,10 +37,9 @@ def is_clean(memory: MemoryStore) -> bool:
 @pytest.mark.parametrize("capability", PROBED)
 def test_a_store_that_has_it_is_asked_once(memory: MemoryStore, capability: Capability) -> None:
     store = RecordingStore(memory)
-    assert holds(store, capability, "d/key")
+    assert holds(store, capability)
     calls = len(store.calls)
-    assert all("d/key" not in call.args for call in store.calls)
-    assert holds(store, capability, "d/other")
+    assert holds(store, capability)
     assert (len(store.calls), memory.capabilities.missing, is_clean(memory)) == (calls, frozenset(), True)
 
 
@@ -48,19 +49,19 @@ def test_a_store_that_refuses_a_condition_that_holds_lacks_it(
     memory: MemoryStore, capability: Capability, refusal: type[Any]
 ) -> None:
     store = UnconditionalStore(memory, refusal)
-    assert not holds(store, capability, "key")
+    assert not holds(store, capability)
     assert (store.capabilities.missing, is_clean(memory)) == (frozenset({capability}), True)
 
 
 @pytest.mark.parametrize("capability", OPTIONS)
 def test_a_store_that_drops_options_lacks_it(memory: MemoryStore, capability: Capability) -> None:
-    assert not holds(DroppingStore(memory), capability, "key")
+    assert not holds(DroppingStore(memory), capability)
     assert is_clean(memory)
 
 
 def test_a_probe_that_fails_decides_nothing(memory: MemoryStore) -> None:
     with pytest.raises(StoreUnavailableError):
-        holds(FaultyStore(memory, "put", times=100), Capability.METADATA, "key")
+        holds(FaultyStore(memory, "put", times=100), Capability.METADATA)
     assert not memory.capabilities.is_known(Capability.METADATA)
 
 
@@ -69,25 +70,37 @@ def test_a_refusal_about_something_else_decides_nothing(memory: MemoryStore, cap
     refused = {"put", "complete_upload", "copy", "delete_batch"}
     store = FaultyStore(memory, *refused, error=lambda: NotSupportedError("no tags"), times=100)
     with pytest.raises(NotSupportedError, match="no tags"):
-        holds(store, capability, "key")
+        holds(store, capability)
     assert not memory.capabilities.is_known(capability)
 
 
-def test_the_key_of_a_probe_is_not_longer_than_a_store_takes(memory: MemoryStore) -> None:
+@pytest.mark.parametrize("root", ["", "videos/all"])
+@pytest.mark.parametrize("capability", PROBED)
+def test_all_that_a_probe_writes_is_at_one_place_of_the_storage(
+    memory: MemoryStore, capability: Capability, root: str
+) -> None:
     store = RecordingStore(memory)
-    assert holds(store, Capability.METADATA, "ü" * 512)
-    assert all(len(str(argument).encode()) <= 1024 for call in store.calls for argument in call.args[:1])
+    Driver(store, root=f"/{root}/")
+    assert holds(store, capability)
+    keys = {key for call in store.calls for key in ([call.args[0]] if isinstance(call.args[0], str) else call.args[0])}
+    assert keys
+    assert all(key.startswith(f"{root}/.blobferry-probe/".lstrip("/")) for key in keys)
+
+
+def test_the_name_of_a_probe_is_a_path_that_every_caller_may_name(memory: MemoryStore) -> None:
+    driver = Driver(memory, root="videos")
+    assert driver.key("/" + new_probe_key(memory).removeprefix("videos/")).startswith("videos/.blobferry-probe/")
 
 
 def test_a_probe_whose_blob_cannot_be_removed_still_decides(
     memory: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert holds(FaultyStore(memory, "delete_batch", times=100), Capability.METADATA, "key")
+    assert holds(FaultyStore(memory, "delete_batch", times=100), Capability.METADATA)
     assert "was not removed" in caplog.text
 
 
 @pytest.mark.parametrize("capability", PROBED)
 def test_a_busy_store_is_asked_again(memory: MemoryStore, capability: Capability) -> None:
     busy = FaultyStore(memory, "put", "copy", "complete_upload", "create_upload", "delete_batch")
-    assert holds(busy, capability, "key")
+    assert holds(busy, capability)
     assert (busy.fired, is_clean(memory)) == (1, True)

@@ -19,7 +19,7 @@ def examine_lacks(store: Store, prefix: str, where: str) -> Iterator[Finding]:
     bench = Bench(store, prefix)
     try:
         for capability in PROBED:
-            holds(store, capability, bench.key())
+            holds(store, capability)
         _try_headers(bench)
         takes_unequal_parts = store.limits.equal_parts or _takes_unequal_parts(bench)
     except BlobferryError as error:

@@ -56,7 +56,7 @@ def delete_unchanged(
             _delete(store, key, head.etag if is_conditional else None, path)
             return
         except ABOUT_CONDITION:
-            if not is_conditional or holds(store, Capability.DELETE_IF_MATCH, key):
+            if not is_conditional or holds(store, Capability.DELETE_IF_MATCH):
                 failures += 1
                 if failures == TRIES:
                     raise

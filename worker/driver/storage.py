@@ -27,6 +27,7 @@ class Storage:
         self.store = store
         self.keys = keys  #: which paths there are: "registry" or "any"
         self.root = root.strip("/")  #: the directory within the store below which all paths lie; "" is the whole store
+        store.capabilities.probes_below = self.root  # credentials may permit no other place
         self.engine = engine
         self.copying = copying
 

@@ -41,6 +41,8 @@ class Capabilities:
         self._missing = set(missing)
         self._confirmed = set(confirmed) - self._missing
         self._when_missed: Callable[[Capability, str], None] | None = None
+        #: The directory below which probes put their blobs, without slashes at its ends; "" is the whole store.
+        self.probes_below = ""
 
     def has(self, capability: Capability) -> bool:
         """Whether the store is not known to lack it."""

@@ -1,7 +1,7 @@
-"""Finds out whether a store has a capability, by a blob of our own beside the key in question.
+"""Finds out whether a store has a capability, by a blob of our own at a place of its own (``probe_keys``).
 
 Asked only once in a store's life, when a refusal may mean either a race with another writer or a store that handles the
-request in a way of its own. A race never decides that.
+request in a way of its own. A race never decides that. What a killed process leaves, ``left_probes`` removes.
 """
 
 import logging
@@ -10,19 +10,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, TypeVar
-from uuid import uuid4
 
 from worker.errors import (
     InvalidStoreRequestError,
+    KeyNotFoundError,
     NotSupportedError,
     PreconditionFailedError,
     StoreError,
     StoreUnavailableError,
+    UploadNotFoundError,
 )
 from worker.stores.blob_values import BlobOptions, Condition, PutReceipt
 from worker.stores.capabilities import Capability
 from worker.stores.checksums import Digests
 from worker.stores.store import Store
+from worker.transfer.probe_keys import new_probe_key
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +40,18 @@ _ABSENT: Final = Condition(if_none_match=True)
 _OTHER: Final = BlobOptions(metadata={"blobferry-probe": "changed"})
 
 
-def holds(store: Store, capability: Capability, key: str) -> bool:
-    """Whether the store has the capability; probed beside ``key`` unless that is known.
+def holds(store: Store, capability: Capability) -> bool:
+    """Whether the store has the capability; probed unless that is known.
 
     Raises StoreError if that cannot be found out; nothing is decided then.
     """
     capabilities = store.capabilities
     if not capabilities.is_known(capability):
-        with _probe_key(store, key) as probe:
-            problem = _PROBES[capability](store, probe)
+        try:
+            with _probe_key(store) as probe:
+                problem = _PROBES[capability](store, probe)
+        except (KeyNotFoundError, UploadNotFoundError) as error:  # this process was suspended, and swept behind
+            raise StoreUnavailableError(f"{store.name}: a probe was removed while it went on: {error}") from error
         if problem is None:
             capabilities.confirm(capability)
         else:
@@ -55,9 +60,9 @@ def holds(store: Store, capability: Capability, key: str) -> bool:
 
 
 @contextmanager
-def _probe_key(store: Store, key: str) -> Iterator[str]:
+def _probe_key(store: Store) -> Iterator[str]:
     """A key of our own; its blob is removed in the end."""
-    probe = f"{key.encode()[:900].decode(errors='ignore')}.{uuid4().hex}.probe"  # S3 counts bytes
+    probe = new_probe_key(store)
     try:
         yield probe
     finally:
@@ -112,41 +117,41 @@ def _etag(store: Store, key: str) -> str:
     return store.head(key).etag
 
 
-def _refused(conditional: Callable[[], object], unconditional: Callable[[], object]) -> str | None:
-    """How the store refuses a condition that holds. Raises the refusal if it is about something else."""
+def _refused(store: Store, key: str, condition: Condition, call: Callable[[Condition | None], object]) -> str | None:
+    """How the store refuses a condition that holds at the key. Raises the refusal if it is about something else."""
     try:
-        conditional()
+        call(condition)
     except ABOUT_CONDITION as error:
-        unconditional()
+        if condition.if_match is not None:
+            store.head(key)  # it does not hold if this process was suspended until the blob was swept
+        call(None)
         return f"a condition that holds is refused: {error}"
     return None
 
 
 def _put_on(store: Store, key: str, condition: Condition) -> str | None:
-    return _refused(lambda: _put(store, key, condition), lambda: _put(store, key))
+    return _refused(store, key, condition, partial(_put, store, key))
 
 
 def _complete_on(store: Store, key: str, condition: Condition) -> str | None:
-    return _refused(lambda: _complete(store, key, condition), lambda: _complete(store, key))
+    return _refused(store, key, condition, partial(_complete, store, key))
 
 
 def _copy_on(store: Store, key: str, condition_of: Callable[[str], Condition]) -> str | None:
     _put(store, key)
-    with _probe_key(store, key) as target:
-        condition = condition_of(target)
+    with _probe_key(store) as target:
 
-        def copy(condition: Condition | None = None) -> None:
+        def copy(condition: Condition | None) -> None:
             _committed(store, lambda: store.copy(key, target, condition=condition, options=_OTHER))
 
-        return _refused(lambda: copy(condition), copy)
+        return _refused(store, target, condition_of(target), copy)
 
 
 def _delete_if_match(store: Store, key: str) -> str | None:
-    etag = _etag(store, key)
-    return _refused(
-        lambda: _patiently(lambda: store.delete_batch([key], if_match=etag)),
-        lambda: _patiently(lambda: store.delete_batch([key])),
-    )
+    def delete(condition: Condition | None) -> None:
+        _patiently(lambda: store.delete_batch([key], if_match=condition.if_match if condition else None))
+
+    return _refused(store, key, Condition(if_match=_etag(store, key)), delete)
 
 
 def _keeps_metadata(store: Store, key: str) -> str | None:
@@ -156,7 +161,7 @@ def _keeps_metadata(store: Store, key: str) -> str | None:
 
 def _copies_options(store: Store, key: str) -> str | None:
     _put(store, key)
-    with _probe_key(store, key) as target:
+    with _probe_key(store) as target:
         _committed(store, partial(store.copy, key, target, options=_OTHER))
         kept = dict(store.head(target).metadata) == _OTHER.metadata
     return None if kept else "a copy does not get the metadata that it is given"

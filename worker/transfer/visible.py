@@ -52,7 +52,7 @@ class Expected:
             return "the blob of another job is there"
         if not self._has_our_bytes(head) or not (by_bytes or self._was_answered(head)):
             return f"another blob of the same size is there (ETag {head.etag})"
-        if self.mark and has_room_for_mark(head.metadata, self.mark) and holds(store, self.kept_by, head.key):
+        if self.mark and has_room_for_mark(head.metadata, self.mark) and holds(store, self.kept_by):
             return f"a blob with the same bytes, but without this job's mark, is there (ETag {head.etag})"
         return None
 

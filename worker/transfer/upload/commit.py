@@ -172,7 +172,7 @@ class _Commitment:
         """Whether the store turns out not to have the condition that it has refused."""
         capability = self._capability(base)
         may_lack = isinstance(error, ABOUT_CONDITION) and self.store.capabilities.has(capability)
-        return may_lack and not holds(self.store, capability, self.key)
+        return may_lack and not holds(self.store, capability)
 
     def _prepare_next(self, error: StoreError) -> None:
         """Return if the call is to be made again, since readers still see the base. Raises the error otherwise."""

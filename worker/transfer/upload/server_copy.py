@@ -37,7 +37,7 @@ class Copying:
         is_known = bool(target.checkpoint.mark or prefix.checksum or prefix.has_md5)
         most = min(self.threshold, target.store.limits.max_part_size)
         is_small = prefix.is_whole and target.overwrite and is_known and 0 < prefix.size <= most
-        return is_small and holds(target.store, Capability.COPY_OPTIONS, target.key)
+        return is_small and holds(target.store, Capability.COPY_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
