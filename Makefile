@@ -42,8 +42,8 @@ test-again: $(INSTALLED)  ## run all tests N=5 times in a row, beside BUSY=0 bus
 	for loop in $$(seq $(or $(BUSY),0)); do (while :; do :; done) & loops="$$loops $$!"; done; \
 	for run in $$(seq $(or $(N),5)); do echo "run $$run of $(or $(N),5)"; $(MAKE) --no-print-directory test; done
 
-test-zoo: $(INSTALLED)  ## run the cases of driver and stores on PROFILE of the zoo (python -m dev.zoo), as far as it can
-	ZOO_PROFILE="$(PROFILE)" $(PYTHON) -m pytest -k moto --numprocesses 2 tests/driver tests/stores $(ARGS)
+test-zoo: $(INSTALLED)  ## run the cases of driver and stores on every store of the zoo, or on PROFILE=… (python -m dev.zoo)
+	$(PYTHON) -m dev.zoo_suites $(if $(PROFILE),--profile "$(PROFILE)") $(ARGS)
 
 test-long: $(INSTALLED)  ## run the tests that are too long for every run
 	$(PYTHON) -m pytest -m long $(ARGS)

@@ -226,8 +226,9 @@ class RecordingStore(WrappedStore):
         return [call for call in self.calls if call.verb in verbs]
 
     def sent(self) -> list[tuple[int, bytes]]:
-        """The parts that went out: number and bytes, by number."""
-        return sorted((call.args[2], call.data or b"") for call in self.named("upload_part"))
+        """The parts that went out, but not a probe's: number and bytes, by number."""
+        parts = (call for call in self.named("upload_part") if ".probe" not in call.args[0])
+        return sorted((call.args[2], call.data or b"") for call in parts)
 
 
 class MortalStore(WrappedStore):

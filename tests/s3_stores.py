@@ -15,7 +15,7 @@ _ACCESS_FIELDS = {field.name for field in fields(S3Access)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ServiceOfTheZoo(S3Service):
+class ServiceOfTheZoo(S3Service):
     """A service behind a proxy; what tests ask it for themselves goes past that."""
 
     upstream: S3Service
@@ -34,7 +34,7 @@ def moto_of_the_zoo(**settings: Any) -> Iterator[S3Service]:
             return
         with quirk_proxy(service.endpoint, PROFILES[profile].rules()) as proxy:
             values = {field.name: getattr(service, field.name) for field in fields(service)}
-            yield _ServiceOfTheZoo(**values | {"endpoint": proxy.endpoint}, upstream=service)
+            yield ServiceOfTheZoo(**values | {"endpoint": proxy.endpoint}, upstream=service)
 
 
 def s3_store(service: S3Service | str, bucket: str = "bucket", **settings: Any) -> S3Store:

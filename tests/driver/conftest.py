@@ -17,11 +17,11 @@ from tests.driver.blobs_and_readers import MakeDriver, Once, ReaderOf, Reading, 
 from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
 from tests.driver.unsupported import UNSUPPORTED
 from tests.faults import refusing
-from tests.s3_stores import moto_of_the_zoo, s3_store
+from tests.s3_stores import moto_of_the_zoo
+from tests.zoo_stores import split_store
 from worker.driver import Driver
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
-from worker.stores.s3.s3_store import S3Store
 from worker.stores.store import Store
 from worker.transfer.upload.engine import Engine
 
@@ -61,14 +61,14 @@ def service(kind: str, request: pytest.FixtureRequest) -> S3Service:
 
 
 @pytest.fixture(scope="session")
-def make_s3_store() -> Callable[..., S3Store]:
+def make_s3_store() -> Callable[..., Store]:
     """A constructor of S3 stores from a running service. For the same settings the same one: clients are slow."""
-    made: dict[str, S3Store] = {}
+    made: dict[str, Store] = {}
 
-    def make(service: S3Service, bucket: str = BUCKET, **settings: Any) -> S3Store:
+    def make(service: S3Service, bucket: str = BUCKET, **settings: Any) -> Store:
         name = f"{service.endpoint} {bucket} {sorted(settings.items())}"
         if name not in made:
-            made[name] = s3_store(service, bucket, limits=LIMITS, **settings)
+            made[name] = split_store(service, bucket, limits=LIMITS, **settings)
         return made[name]
 
     return make
@@ -91,7 +91,7 @@ def stores(request: pytest.FixtureRequest, local_directory: Path) -> Callable[[s
             return MemoryStore(limits=LIMITS)
         if kind == "local":
             return LocalStore(local_directory / "bucket", limits=LIMITS)
-        return s3_store(request.getfixturevalue(f"{kind}_service"), BUCKET, limits=LIMITS)
+        return split_store(request.getfixturevalue(f"{kind}_service"), BUCKET, limits=LIMITS)
 
     return make
 

@@ -1,7 +1,6 @@
 """``keys = "any"``: what other programs have stored is named, listed, read, moved and deleted as it is."""
 
 import unicodedata
-import urllib.request
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from tests.doubles import RecordingStore
 from tests.driver.blobs_and_readers import MakeDriver, Reading, data, keys, put
 from tests.driver.store_kinds import COPYING, cases
+from tests.fetching import fetch
 from worker.driver import Driver
 from worker.errors import InvalidPathError
 from worker.stores.store import Store
@@ -72,9 +72,7 @@ def test_any_name_is_written_found_listed_read_moved_and_deleted(anything: Drive
 @pytest.mark.every_run_on("moto", "swift")
 def test_any_name_has_a_url(anything: Driver, name: str) -> None:
     put(anything, f"/{name}", data(50))
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(anything.url_for(f"/{name}"), timeout=30) as answer:
-        assert answer.read() == data(50)
+    assert fetch(anything.url_for(f"/{name}"))[:2] == (200, data(50))
 
 
 NEVER: dict[str, Any] = {

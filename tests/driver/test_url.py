@@ -1,10 +1,7 @@
 """url_for: a URL that allows one method on one blob until its time is up. Nobody looks whether the blob is there."""
 
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from email.message import Message
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,26 +11,12 @@ from dev.services import S3Service
 from tests.doubles import RecordingStore
 from tests.driver.blobs_and_readers import MakeDriver, data, put
 from tests.driver.store_kinds import BUCKET, at_home, cases, on_servers
+from tests.fetching import fetch
 from tests.s3_stores import s3_store
 from worker.driver import Driver
 from worker.errors import InvalidRequestError, UnsupportedMethodError
 
 pytestmark = pytest.mark.no_cover
-
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is to be asked for 127.0.0.1
-
-
-def fetch(url: str, method: str = "GET") -> tuple[int, bytes, dict[str, str]]:
-    try:
-        with OPENER.open(urllib.request.Request(url, method=method), timeout=30) as answer:
-            return answer.status, answer.read(), lowered(answer.headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read(), lowered(error.headers)
-
-
-def lowered(headers: Message) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
 
 
 def lifetime(url: str) -> int:

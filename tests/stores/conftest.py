@@ -11,6 +11,7 @@ from dev.serving import served
 from tests.s3_stores import moto_of_the_zoo, s3_store
 from tests.stores.contract import DEVIATIONS, Deviates
 from tests.stores.scripted_server import ScriptedServer
+from tests.zoo_stores import bare_store
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
 from worker.stores.store import Store
@@ -20,7 +21,7 @@ BUCKET = "contract-suite"
 STORES: dict[str, Callable[[pytest.FixtureRequest], Store]] = {
     "memory": lambda request: MemoryStore(),
     "local": lambda request: LocalStore(request.getfixturevalue("tmp_path_factory").mktemp("local") / "bucket"),
-    "moto": lambda request: s3_store(request.getfixturevalue("moto_service"), BUCKET),
+    "moto": lambda request: bare_store(request.getfixturevalue("moto_service"), BUCKET),
     "swift": lambda request: s3_store(request.getfixturevalue("swift_service"), BUCKET),
 }
 _numbers = count(1)

@@ -1,8 +1,6 @@
 """The contract of every store: blobs, conditions, options and URLs. See contract.py for deviations."""
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.doubles import blob, known
+from tests.fetching import fetch
 from tests.stores.contract import ALGORITHMS, FIRST, LAST, Deviates, checksum, error_of, keys, md5_etag
 from tests.stores.open_upload import OpenUpload
 from tests.stores.reused_buffer import ReusedBuffer
@@ -247,21 +246,11 @@ def test_tags_are_kept(store: Store, key: str, deviates: Deviates) -> None:
 on_servers = pytest.mark.parametrize("kind", ["moto", "swift"])
 
 
-def fetch(url: str, method: str = "GET") -> tuple[int, bytes]:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(urllib.request.Request(url, method=method), timeout=10) as response:
-            return response.status, response.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, b""
-
-
 @on_servers
 @pytest.mark.every_run_on("swift")
 def test_a_presigned_url_reads_the_blob(store: Store, prefix: str) -> None:
     store.put(prefix + "a b+ü", b"hello")
-    assert fetch(store.presign("GET", prefix + "a b+ü", 60)) == (200, b"hello")
+    assert fetch(store.presign("GET", prefix + "a b+ü", 60))[:2] == (200, b"hello")
 
 
 @on_servers
@@ -279,7 +268,7 @@ def test_a_tampered_url_is_refused(store: Store, prefix: str, deviates: Deviates
 def test_a_url_for_head_does_not_read(store: Store, key: str, deviates: Deviates) -> None:
     store.put(key, b"hello")
     url = store.presign("HEAD", key, 60)
-    assert fetch(url, "HEAD") == (200, b"")
+    assert fetch(url, "HEAD")[:2] == (200, b"")
     assert fetch(url)[0] == (200 if deviates("signatures are checked") else 403)
 
 

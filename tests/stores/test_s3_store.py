@@ -23,6 +23,7 @@ from tests.stores.contract import error_of
 from tests.stores.open_upload import OpenUpload
 from tests.stores.reused_buffer import ReusedBuffer
 from tests.stores.scripted_server import ERROR, Answer, ScriptedServer, SeenRequest, refusal
+from tests.zoo_stores import bare_store
 from worker.errors import (
     BucketNotFoundError,
     ConfigurationError,
@@ -83,7 +84,7 @@ def test_a_wrong_secret_is_permission_denied(swift_service: S3Service) -> None:
 
 @pytest.mark.parametrize("service", ["moto_service", "swift_service"])
 def test_a_missing_bucket_is_bucket_not_found(request: pytest.FixtureRequest, service: str) -> None:
-    store = s3_store(request.getfixturevalue(service), "no-such-bucket")
+    store = bare_store(request.getfixturevalue(service), "no-such-bucket")
     with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
         store.put("k", b"hello")
     assert error_of(store.list_page, "") is BucketNotFoundError
@@ -179,7 +180,7 @@ on_each_service = pytest.mark.parametrize(
 def test_signed_and_unsigned_payloads_both_arrive_over_http(
     request: pytest.FixtureRequest, service: str, sign_payload: bool, prefix: str
 ) -> None:
-    store = s3_store(request.getfixturevalue(service), BUCKET, sign_payload=sign_payload)
+    store = bare_store(request.getfixturevalue(service), BUCKET, sign_payload=sign_payload)
     data = os.urandom(300_001)
     store.put(prefix + "put", ReusedBuffer(data))
     upload = OpenUpload(store, prefix + "upload")
@@ -192,7 +193,7 @@ def test_signed_and_unsigned_payloads_both_arrive_over_http(
 def test_an_upload_works_with_every_checksum_setting(
     request: pytest.FixtureRequest, service: str, checksum: str, key: str
 ) -> None:
-    store = s3_store(request.getfixturevalue(service), BUCKET, checksum=checksum)
+    store = bare_store(request.getfixturevalue(service), BUCKET, checksum=checksum)
     OpenUpload(store, key, b"hello").complete(size=5)
     assert store.head(key).size == 5
     assert store.delete_batch([key]) == []
