@@ -63,6 +63,8 @@ def alone(engine: Engine) -> Iterator[None]:
 def migrate(connection: Connection) -> None:
     """Run the migrations on one connection, each in a transaction of its own; repeat one that finds a table in use."""
     if connection.dialect.name == "postgresql":
+        # Not our own autocommit: after CONCURRENTLY Alembic would go back to it for all migrations that follow.
+        connection.execution_options(isolation_level="READ COMMITTED")
         event.listen(connection, "begin", wait_briefly_for_tables)
     ends_at = time.monotonic() + TABLE_PATIENCE
     while True:
