@@ -18,7 +18,7 @@ from tests.driver.store_kinds import BUCKET, COPYING, KINDS, LIMITS, MIN, PART
 from tests.driver.unsupported import UNSUPPORTED
 from tests.faults import refusing
 from tests.s3_stores import moto_of_the_zoo
-from tests.zoo_stores import split_store
+from tests.zoo_stores import SplitStore, split_store
 from worker.driver import Driver
 from worker.stores.local import LocalStore
 from worker.stores.memory.memory_store import MemoryStore
@@ -81,6 +81,14 @@ def local_directory() -> Iterator[Path]:
         yield Path(directory)
 
 
+def get_acquainted(driver: Driver) -> None:
+    """Let the driver meet the refusals of a store of the zoo, or the first cases of a run would go another way."""
+    for size in (1, 5 * PART):
+        driver.put_content("/a", bytes(size), overwrite=False)
+        driver.move("/a", "/b", overwrite=False)
+        driver.delete("/b")
+
+
 @pytest.fixture(scope="session")
 def stores(request: pytest.FixtureRequest, local_directory: Path) -> Callable[[str], Store]:
     """One store a kind for the whole session; its server is started when it is first asked for."""
@@ -91,7 +99,10 @@ def stores(request: pytest.FixtureRequest, local_directory: Path) -> Callable[[s
             return MemoryStore(limits=LIMITS)
         if kind == "local":
             return LocalStore(local_directory / "bucket", limits=LIMITS)
-        return split_store(request.getfixturevalue(f"{kind}_service"), BUCKET, limits=LIMITS)
+        store = split_store(request.getfixturevalue(f"{kind}_service"), BUCKET, limits=LIMITS)
+        if isinstance(store, SplitStore):
+            get_acquainted(Driver(store, root="before", engine=request.getfixturevalue("engine"), copying=COPYING))
+        return store
 
     return make
 
