@@ -104,11 +104,10 @@ def glance(session: Session, job_id: str, worker: str, *, ended_before: float) -
     row = session.execute(seen.where(JobRow.id == job_id)).one_or_none()
     if row is None:
         return None
-    seq, storage, queue, publish_seq, small, claimed, *rest = row
-    ended = EndedJob(*rest)
-    return Glance(
-        seq, storage, queue, publish_seq, bool(small), bool(claimed), ended if ended.state in FINAL_STATES else None
-    )
+    seq, storage, queue, publish_seq, small, claimed = row[:6]
+    ended = EndedJob(*row[6:])
+    how = ended if ended.state in FINAL_STATES else None
+    return Glance(seq, storage, queue, publish_seq, bool(small), bool(claimed), how)
 
 
 def claim_batch(
