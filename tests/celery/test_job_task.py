@@ -42,7 +42,7 @@ from worker.celery.bare_task import make_row
 from worker.celery.job_task import JobTask
 from worker.celery.next_jobs import publish_next
 from worker.celery.revoke import ask_to_cancel, asked_since
-from worker.errors import UnreachableError
+from worker.errors import InvalidRequestError, UnreachableError
 from worker.jobs.lease import lease_clock
 from worker.jobs.outcome import Finished, NotClaimed
 from worker.jobs.runner import run_job
@@ -361,6 +361,17 @@ def test_the_first_member_of_a_group_keeps_its_place(world: World) -> None:
         arguments = {"path": PATH, "source": world.file.as_uri()}
         assert make_row(runtime, Context(id="first", group="g", group_index=0, callbacks=[]), "write_stream", arguments)
     assert job_row(world.database, "first").message_options == {"group_id": "g", "group_index": 0}
+
+
+def test_a_bare_replay_of_a_rows_own_message_is_no_failure_of_its_job(world: World) -> None:
+    """It shows no contents, so that it is no request; but Celery has the job's result already."""
+    job_id = world.ask("put_content", path=PATH, contents=b"the bytes")
+    shown = Message.from_row(world.job_row(job_id).as_row()).arguments
+    with world.worker() as runtime:
+        assert not make_row(runtime, Context(id=job_id), "put_content", shown)
+        with pytest.raises(InvalidRequestError, match="contents"):
+            make_row(runtime, Context(id="unknown"), "put_content", shown)
+    assert count_rows(world.database, "blobferry_jobs") == 1
 
 
 def test_a_bare_message_whose_claim_lost_its_answer_finds_its_job_again(database: Database) -> None:

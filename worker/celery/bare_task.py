@@ -30,7 +30,13 @@ def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[
         operation: the name of the operation.
         arguments: the keyword arguments of the task, not yet checked. Raises InvalidRequestError.
     """
-    asked = check_request(operation, arguments, keys=runtime.keys)
+    try:
+        asked = check_request(operation, arguments, keys=runtime.keys)
+    except InvalidRequestError:
+        if _is_known(runtime, request.id):  # its result must stay; a replayed message of a row shows no contents
+            logger.warning("message ignored: its job id exists with other arguments", extra={"job_id": request.id})
+            return False
+        raise
     options = runtime.sealer.kept_options(_storable(_options(request)))
     with runtime.database.begin() as session:
         row = insert_job(
@@ -62,6 +68,11 @@ def make_row(runtime: Runtime, request: Any, operation: str, arguments: Mapping[
             extra={"job_id": request.id, "reason": str(error)},
         )
     return True
+
+
+def _is_known(runtime: Runtime, job_id: str) -> bool:
+    with runtime.database.begin() as session:
+        return queries.find_job(session, job_id) is not None or queries.is_pruned(session, job_id)
 
 
 def _options(request: Any) -> Mapping[str, Any]:
