@@ -52,7 +52,7 @@ class Announcement:
 
     engine: Engine
     announcer: Announcer
-    alone: Engine = field(init=False, compare=False)  #: shares its connections, and commits each statement
+    alone: Engine = field(init=False, compare=False)  #: the same connections; on PostgreSQL it commits each statement
 
     def __post_init__(self) -> None:
         # On SQLite a transaction costs no round trip, and only BEGIN waits its turn among the writers.

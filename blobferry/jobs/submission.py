@@ -59,7 +59,7 @@ def submit(
 def _insert_alone(engine: Engine, request: Request, **means: Any) -> Mapping[str, Any]:
     """Insert the row in a transaction of its own, again if the connection was lost: the id makes that safe.
 
-    ``engine``: in autocommit mode. One statement is a transaction; BEGIN and COMMIT would be two more round trips.
+    ``engine``: on PostgreSQL in autocommit mode, as BEGIN and COMMIT would be two more round trips.
     """
     try:
         with reachable(), engine.begin() as connection:
