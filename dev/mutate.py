@@ -35,8 +35,12 @@ ROOT = Path(__file__).resolve().parent.parent
 JUDGES = {
     "worker/transfer/plan.py": "transfer/plan transfer/parts transfer/body upload/source_upload upload/stream_upload",
     "models/queries/locks.py": "models/queries/locks",
+    "models/queries/blockers.py": "models/queries/locks",
     "models/queries/claims.py": (
         "models/queries/claims models/queries/unowned models/queries/endings models/queries/history"
+    ),
+    "models/queries/ownership.py": (
+        "models/queries/claims models/queries/point_of_no_return models/queries/endings models/queries/history"
     ),
     "worker/transfer/visible.py": "upload/commit upload/source_upload driver/delete_moved",
     "worker/jobs/lease.py": "jobs/lease celery/job_task jobs/runner",
