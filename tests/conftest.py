@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
+from hypothesis import HealthCheck, settings
 from sqlalchemy import event, text
 
 from dev import services
@@ -18,6 +19,9 @@ from tests.zoo_limits import limit_of
 
 ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
 
+# On a busy machine an example takes as long as it takes.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 SLOWER_KINDS = ("local", "moto", "swift")  #: of stores; the memory store runs every case every time
 

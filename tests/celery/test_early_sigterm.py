@@ -32,11 +32,12 @@ def test_sigterm_ends_a_command_that_waits_for_a_silent_server(command: str, sil
     process = subprocess.Popen(
         [sys.executable, "-m", "worker", command], cwd=ROOT, env=environment, stderr=subprocess.PIPE
     )
-    try:
-        silent.settimeout(60)
-        with silent.accept()[0]:
-            process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=8)
-    finally:
-        process.kill()
+    with process:
+        try:
+            silent.settimeout(120)
+            with silent.accept()[0]:
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=60)  # another status tells that its own patience was over
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGTERM, said.decode()

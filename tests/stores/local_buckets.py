@@ -1,5 +1,6 @@
 """What tests do with buckets in a directory, also in processes of their own."""
 
+import faulthandler
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ def in_child(run: Callable[[], object]) -> int:
     if pid:
         return pid
     code = 1
+    faulthandler.dump_traceback_later(90, exit=True)  # a child that hangs says where
     try:
         run()
         code = 0
