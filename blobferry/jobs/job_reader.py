@@ -1,7 +1,7 @@
 """Reads jobs from the database. It needs no broker and no worker, changes nothing, and is safe to repeat."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,7 +14,8 @@ from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_
 from blobferry.sql.database import reachable
 from blobferry.values import Attempt, Job, Situation, Upload
 
-POLL_INTERVAL: Final = 0.2  #: seconds between two reads of the row
+SHORTEST_INTERVAL: Final = 0.01  #: seconds between two reads of the row
+LONGEST_INTERVAL: Final = 0.2
 AWAY_INTERVAL: Final = 1.0  #: seconds between two tries while the database is away
 
 
@@ -24,8 +25,16 @@ class JobReader:
     Every method raises UnreachableError if the database is away, and JobNotFoundError for the id of no job.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._engine = engine
+        self._clock = clock
+        self._sleep = sleep
 
     def get(self, job_id: str) -> Job:
         """The job as it is now."""
@@ -38,24 +47,24 @@ class JobReader:
 
     def watch(self, job_id: str, timeout: float | None, *, patience: float) -> Iterator[Job]:
         """The job now, then after each change until it is final."""
-        started = time.monotonic()
+        started = self._clock()
         seen = self.get(job_id)  # not retried: an unknown job or an unreachable database is reported at once
         yield seen
-        answered = time.monotonic()
+        answered = self._clock()
         away: UnreachableError | None = None
         while not seen.is_final:
-            if timeout is not None and time.monotonic() - started >= timeout:
+            if timeout is not None and self._clock() - started >= timeout:
                 last = f", or was when the database last answered ({away})" if away else ""
                 raise TimeoutError(f"job {job_id} is still {seen.state} after {timeout:g} s{last}")
-            time.sleep(AWAY_INTERVAL if away else POLL_INTERVAL)
+            self._sleep(AWAY_INTERVAL if away else _interval(self._clock() - started))
             try:
                 job = self.get(job_id)
             except UnreachableError as error:
                 away = error
-                if time.monotonic() - answered >= patience:
+                if self._clock() - answered >= patience:
                     raise
                 continue
-            answered, away = time.monotonic(), None
+            answered, away = self._clock(), None
             if job != seen:
                 seen = job
                 yield job
@@ -93,3 +102,11 @@ class JobReader:
         # AUTOCOMMIT: on SQLite a transaction would begin with BEGIN IMMEDIATE and wait for the writer.
         with reachable(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
+
+
+def _interval(waited: float) -> float:
+    """Seconds to the next read of a job that has been watched for ``waited`` seconds.
+
+    In proportion, so that a small job is seen soon after its end, and a long one does not read its row all the time.
+    """
+    return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, waited / 5))

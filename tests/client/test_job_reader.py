@@ -1,7 +1,6 @@
 """Looking at jobs: get, wait and watch see what the worker has written."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from blobferry import Client
+from blobferry import Client, Job
 from blobferry.contract import check_request
 from blobferry.errors import InvalidRequestError, JobNotFoundError
+from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.submission import insert_job
 from tests.client.conftest import SOURCE, Site
 
@@ -52,20 +52,36 @@ def test_wait_with_no_time_looks_once(ferry: Client, site: Site) -> None:
     assert ferry.wait(job.id, timeout=0).is_final
 
 
-def test_an_end_is_seen_within_half_a_second(ferry: Client, site: Site) -> None:
-    job = ferry.write_stream("/a", SOURCE)
-    ended = []
+class Waiting:
+    """A clock that only sleeping advances; the job ends at a time of it."""
 
-    def finish() -> None:
-        site.change(job, state="succeeded")
-        ended.append(time.monotonic())
+    def __init__(self, site: Site, job: Job, ends_at: float) -> None:
+        self.now, self.reads = 0.0, 0
+        self._site, self._job, self._ends_at = site, job, ends_at
 
-    timer = threading.Timer(0.3, finish)
-    timer.start()
-    ferry.wait(job.id, timeout=30)
-    seen = time.monotonic()
-    timer.join()
-    assert seen - ended[0] < 0.5
+    def sleep(self, seconds: float) -> None:
+        before, self.now, self.reads = self.now, self.now + seconds, self.reads + 1
+        if before < self._ends_at <= self.now:
+            self._site.change(self._job, state="succeeded")
+
+    def end_of_wait(self) -> float:
+        """The time at which a wait for the job returns."""
+        reader = JobReader(self._site.database.engine, clock=lambda: self.now, sleep=self.sleep)
+        (*_, last) = reader.watch(self._job.id, None, patience=60)
+        assert last.is_final
+        return self.now
+
+
+@pytest.mark.parametrize("ends_at", [0.001, 0.03, 0.1, 0.5, 3.0])
+def test_an_end_is_seen_soon_by_the_time_that_the_job_took(ferry: Client, site: Site, ends_at: float) -> None:
+    late = Waiting(site, ferry.write_stream("/a", SOURCE), ends_at).end_of_wait() - ends_at
+    assert late <= min(0.2, max(0.01, ends_at / 4)) + 1e-9
+
+
+def test_a_wait_of_a_minute_reads_the_row_five_times_a_second(ferry: Client, site: Site) -> None:
+    waiting = Waiting(site, ferry.write_stream("/a", SOURCE), 60.0)
+    waiting.end_of_wait()
+    assert waiting.reads <= 5 * 60 + 20
 
 
 def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, site: Site) -> None:
