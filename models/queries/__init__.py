@@ -56,6 +56,7 @@ from models.queries.uploads_to_abort import (
 )
 from models.queries.worker_lacks import (
     count_others,
+    forget_gone_workers,
     forget_lacks,
     lacking_workers,
     leave_to_others,
@@ -95,6 +96,7 @@ __all__ = [
     "find_ended",
     "find_job",
     "finish_job",
+    "forget_gone_workers",
     "forget_lacks",
     "glance",
     "have_succeeded",

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Final, Protocol, TypeVar
 
-from sqlalchemy import ScalarSelect, and_, func, or_, select, text, update
+from sqlalchemy import Float, ScalarSelect, Select, and_, bindparam, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from blobferry.sql.clock import db_now
@@ -90,10 +91,14 @@ def seconds_to_next_run(session: Session, *, since: float = 0.0) -> float | None
 
     ``since``: seconds ago. A job that has become claimable since then counts too; less than 0 seconds are left to it.
     """
-    scheduled = (text(SCHEDULED), JobRow.run_at > now(-since))
-    first = select(JobRow.run_at, now()).where(*scheduled).order_by(JobRow.run_at).limit(1)
-    row = session.execute(first).one_or_none()
+    row = session.execute(_next_run(), {"since": -since}).one_or_none()
     return None if row is None or row[0] is None else (row[0] - row[1]).total_seconds()
+
+
+@cache
+def _next_run() -> Select[datetime | None, datetime]:
+    scheduled = (text(SCHEDULED), JobRow.run_at > now(bindparam("since", type_=Float)))
+    return select(JobRow.run_at, now()).where(*scheduled).order_by(JobRow.run_at).limit(1)
 
 
 def _make_due(session: Session) -> None:

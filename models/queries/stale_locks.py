@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from models.job import JobRow
@@ -30,19 +31,20 @@ def drop_stale_locks(session: Session, *, search: StaleSearch | None = None, lim
     got to; None: from the first. ``search`` then stands behind them.
     """
     search = search if search is not None else StaleSearch()
-    holders = _next_ids(session, PathLockRow.job_id, search.holder, limit)
+    holders = session.scalars(_next_ids(PathLockRow.job_id), {"after": search.holder, "most": limit}).all()
     if holders:
         has_place_in_line = exists().where(JobRow.id == PathLockRow.job_id, has_place(JobRow))
         stale = delete(PathLockRow).where(PathLockRow.job_id.in_(holders), ~has_place_in_line)
         session.execute(stale, execution_options={"synchronize_session": False})
-    blockers = _next_ids(session, JobRow.waits_for, search.blocker, limit)
+    blockers = session.scalars(_next_ids(JobRow.waits_for), {"after": search.blocker, "most": limit}).all()
     woken = _wake(session, blockers) if blockers else 0
     search.holder, search.blocker = (ids[-1] if len(ids) == limit else "" for ids in (holders, blockers))
     return woken
 
 
-def _next_ids(session: Session, column: InstrumentedAttribute[Any], after: str, limit: int) -> Sequence[str]:
-    return session.scalars(select(column).where(column > after).distinct().order_by(column).limit(limit)).all()
+@cache
+def _next_ids(column: InstrumentedAttribute[Any]) -> Select[Any]:
+    return select(column).where(column > bindparam("after")).distinct().order_by(column).limit(bindparam("most"))
 
 
 def _wake(session: Session, blockers: Sequence[str]) -> int:

@@ -1,8 +1,9 @@
 """Jobs that no run owns: re-queued after a crash; cancelled, failed or paused on request."""
 
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Row, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select, text, update
 from sqlalchemy.orm import Session
 
 from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState, UploadState
@@ -32,12 +33,19 @@ def requeue_expired(
 
     A job that has crashed too often fails instead; its upload is kept for ``failed_upload_seconds``.
     """
+    found = session.execute(_expired(is_one=job_id is not None), {"most": limit, "job_id": job_id}).all()
+    return [_requeue(session, job, failed_upload_seconds) for job in found]
+
+
+@cache
+def _expired(*, is_one: bool) -> Select[Any]:
     columns = (JobRow.worker, JobRow.attempt, JobRow.bytes_sent, JobRow.crashes, JobRow.crash_streak)
-    expired = select(*MESSAGE_COLUMNS, *columns).where(text(OWNED), JobRow.lease_expires_at < now())
-    if job_id is not None:
-        expired = expired.where(JobRow.id == job_id)
-    found = expired.order_by(JobRow.lease_expires_at).limit(limit).with_for_update(skip_locked=True)
-    return [_requeue(session, job, failed_upload_seconds) for job in session.execute(found).all()]
+    expired = select(*MESSAGE_COLUMNS, *columns).where(text(OWNED), JobRow.lease_expires_at < now(), *_one(is_one))
+    return expired.order_by(JobRow.lease_expires_at).limit(bindparam("most")).with_for_update(skip_locked=True)
+
+
+def _one(is_one: bool) -> list[ColumnElement[bool]]:
+    return [JobRow.id == bindparam("job_id")] if is_one else []
 
 
 def _requeue(session: Session, job: Found, failed_upload_seconds: float) -> MessageRow:
@@ -62,7 +70,12 @@ def expire_leases(session: Session, workers: list[str]) -> int:
 
 def owners(session: Session) -> list[str]:
     """The workers that hold a lease now."""
-    return [str(worker) for worker in session.scalars(select(JobRow.worker).where(text(OWNED)).distinct())]
+    return [str(worker) for worker in session.scalars(_owners())]
+
+
+@cache
+def _owners() -> Select[Any]:
+    return select(JobRow.worker).where(text(OWNED)).distinct()
 
 
 def request_cancel(session: Session, job_ids: list[str]) -> int:
@@ -83,17 +96,21 @@ def apply_requests(
     session: Session, *, limit: int, paused_upload_seconds: float, job_id: str | None = None
 ) -> list[MessageRow]:
     """Apply cancel, deadline and pause to jobs that no run owns; return those that ended or were paused."""
-    overdue = (text(DATED), JobRow.deadline < now())
     changed = list[MessageRow]()
-    for unowned in ((text(REQUESTED),), overdue):  # one at a time, since each has an index
-        columns = (JobRow.attempt, JobRow.bytes_sent, JobRow.deadline, JobRow.cancel_requested, JobRow.pause_requested)
-        is_overdue = (JobRow.deadline.is_not(None) & (JobRow.deadline < now())).label("is_overdue")
-        statement = select(*MESSAGE_COLUMNS, *columns, is_overdue).where(*unowned, ~past_point_of_no_return())
-        if job_id is not None:
-            statement = statement.where(JobRow.id == job_id)
-        found = statement.limit(max(0, limit - len(changed))).with_for_update(skip_locked=True)
-        changed += [_apply(session, job, paused_upload_seconds) for job in session.execute(found).all()]
+    for is_overdue in (False, True):  # one at a time, since each has an index
+        given = {"most": max(0, limit - len(changed)), "job_id": job_id}
+        found = session.execute(_to_change(is_overdue=is_overdue, is_one=job_id is not None), given).all()
+        changed += [_apply(session, job, paused_upload_seconds) for job in found]
     return changed
+
+
+@cache
+def _to_change(*, is_overdue: bool, is_one: bool) -> Select[Any]:
+    unowned = (text(DATED), JobRow.deadline < now()) if is_overdue else (text(REQUESTED),)
+    columns = (JobRow.attempt, JobRow.bytes_sent, JobRow.deadline, JobRow.cancel_requested, JobRow.pause_requested)
+    late = (JobRow.deadline.is_not(None) & (JobRow.deadline < now())).label("is_overdue")
+    found = select(*MESSAGE_COLUMNS, *columns, late).where(*unowned, ~past_point_of_no_return(), *_one(is_one))
+    return found.limit(bindparam("most")).with_for_update(skip_locked=True)
 
 
 def _apply(session: Session, job: Found, paused_upload_seconds: float) -> MessageRow:

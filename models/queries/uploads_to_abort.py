@@ -1,9 +1,10 @@
 """Uploads that no job needs any more: which of them to abort now, and how each abort ended."""
 
 from collections.abc import Sequence
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from blobferry.contract import UNFINISHED_UPLOADS, UploadState
@@ -22,23 +23,41 @@ def uploads_to_abort(session: Session, *, limit: int, files_of: str) -> Sequence
 
     A partial file is returned to its own host, whose endpoint is ``files_of``; after ``HOST_GONE`` to any host.
     """
-    retention_is_over = (UploadRow.state.in_(UNFINISHED_UPLOADS), UploadRow.recheck_at < now())
-    first = select(UploadRow.id).where(*retention_is_over).order_by(UploadRow.recheck_at).limit(limit)
-    over = session.scalars(first.with_for_update(skip_locked=True)).all()
+    over = session.scalars(_retention_is_over(), {"most": limit}).all()
     if over:
         given_up = update(UploadRow).where(UploadRow.id.in_(over)).values(state=UploadState.ABORTING, recheck_at=None)
         session.execute(given_up, execution_options={"synchronize_session": False})
-    in_reach = or_(
-        ~UploadRow.endpoint.startswith(FILES), UploadRow.endpoint == files_of, UploadRow.updated_at < now(-HOST_GONE)
-    )
-    not_put_off = or_(UploadRow.recheck_at.is_(None), UploadRow.recheck_at < now())
     # Two statements, since each has an index. In both the oldest come first, so that an upload that cannot be aborted,
     # and was just put off, does not crowd out the others.
-    given_up_uploads = select(UploadRow).where(text(ABORTING), not_put_off, in_reach).order_by(UploadRow.updated_at)
-    due = list(session.scalars(given_up_uploads.limit(limit)))
-    second_abort = (UploadRow.state == UploadState.GONE, UploadRow.recheck_at < now(), in_reach)
-    again = select(UploadRow).where(*second_abort).order_by(UploadRow.recheck_at).limit(limit - len(due))
-    return due + list(session.scalars(again)) if len(due) < limit else due
+    due = list(session.scalars(_given_up(), {"most": limit, "here": files_of}))
+    if len(due) < limit:
+        due += session.scalars(_second_aborts(), {"most": limit - len(due), "here": files_of})
+    return due
+
+
+@cache
+def _retention_is_over() -> Select[Any]:
+    is_over = (UploadRow.state.in_(UNFINISHED_UPLOADS), UploadRow.recheck_at < now())
+    first = select(UploadRow.id).where(*is_over).order_by(UploadRow.recheck_at).limit(bindparam("most"))
+    return first.with_for_update(skip_locked=True)
+
+
+@cache
+def _given_up() -> Select[Any]:
+    not_put_off = or_(UploadRow.recheck_at.is_(None), UploadRow.recheck_at < now())
+    given_up = select(UploadRow).where(text(ABORTING), not_put_off, _in_reach())
+    return given_up.order_by(UploadRow.updated_at).limit(bindparam("most"))
+
+
+@cache
+def _second_aborts() -> Select[Any]:
+    are_due = (UploadRow.state == UploadState.GONE, UploadRow.recheck_at < now(), _in_reach())
+    return select(UploadRow).where(*are_due).order_by(UploadRow.recheck_at).limit(bindparam("most"))
+
+
+def _in_reach() -> ColumnElement[bool]:
+    is_blob, is_here = ~UploadRow.endpoint.startswith(FILES), UploadRow.endpoint == bindparam("here")
+    return or_(is_blob, is_here, UploadRow.updated_at < now(-HOST_GONE))
 
 
 def partial_files_elsewhere(session: Session, *, limit: int, files_of: str) -> Sequence[UploadRow]:

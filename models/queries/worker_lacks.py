@@ -23,10 +23,14 @@ FORGET_AFTER: Final = 24 * 3600.0  #: seconds after which rows of workers that a
 
 
 def report_alive(session: Session, worker: str, name: str, seconds: float) -> None:
-    """Count the worker as alive for ``seconds``, and forget the workers that are gone. Safe to repeat."""
+    """Count the worker as alive for ``seconds``. Safe to repeat."""
     values = {"name": name, "alive_until": db_now(seconds)}
     statement = dialect(session).insert(LivingWorkerRow).values(worker=worker, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["worker"], set_=values))
+
+
+def forget_gone_workers(session: Session) -> None:
+    """Forget the workers that have not been alive for ``FORGET_AFTER``, and what they lacked. Safe to repeat."""
     session.execute(delete(LivingWorkerRow).where(LivingWorkerRow.alive_until < now(-FORGET_AFTER)))
     session.execute(delete(LackRow).where(LackRow.met_at < now(-FORGET_AFTER)))
 

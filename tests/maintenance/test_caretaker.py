@@ -15,6 +15,7 @@ from blobferry.checks.arguments import MAX_JOB_ID
 from blobferry.messages.job_messages import Message
 from models import Database, TombstoneRow
 from tests.doubles import FaultyStore, blob, unfinished
+from tests.jobs.counted_run import Cost, counted
 from tests.jobs.job_world import KEY, OLD, World, on_each_database
 from tests.models.rows import ago
 from worker.celery.caretaker_process import request_line
@@ -220,6 +221,50 @@ def test_the_loop_sweeps_until_it_is_told_to_end_and_in_time_for_the_next_run(wo
     thread.join(60)
     assert not thread.is_alive()
     assert [message.job_id for message in sent] == [job_id]
+
+
+class Pruning(Caretaker):
+    """A caretaker whose first two sweeps find something to prune; it ends after the fifth."""
+
+    def __init__(self, runtime: Runtime, ended: threading.Event) -> None:
+        super().__init__(runtime, lambda *messages: len(messages))
+        self.ended, self.were_quick = ended, list[bool]()
+
+    def sweep(self, *, is_quick: bool = False) -> Swept:
+        self.were_quick.append(is_quick)
+        if len(self.were_quick) == 5:
+            self.ended.set()
+        return Swept(pruned=int(len(self.were_quick) <= 2))
+
+
+def test_the_loop_prunes_at_once_and_goes_on_while_there_is_something_to_prune(runtime: Runtime) -> None:
+    runtime.settings = runtime.settings.model_copy(update={"sweep": SweepSettings(interval_seconds=0.1)})
+    caretaker = Pruning(runtime, threading.Event())
+    caretaker.loop(caretaker.ended)
+    assert caretaker.were_quick == [False, False, False, True, True]
+
+
+def test_a_quick_sweep_leaves_out_nothing_but_what_waits_for_hours(
+    world: World, caretaker: Caretaker, sent: list[Message]
+) -> None:
+    dead, cancelled_job = world.submit(), world.submit(arguments={"path": "/b"}, cancel_requested=True)
+    world.abandon(dead)
+    cancelled(world, upload_id=world.memory.create_upload(KEY), state="aborting")
+    world.submit(state="succeeded", finished_at=datetime(2020, 1, 1, tzinfo=UTC))
+    assert caretaker.sweep(is_quick=True) == Swept(requeued=1, changed=1, published=1, aborted=1)
+    assert world.job_row(cancelled_job).state == "cancelled"
+    assert caretaker.sweep() == Swept(pruned=1)
+
+
+@on_each_database
+def test_an_idle_sweep_costs_no_more_than_this(world: World, runtime: Runtime) -> None:
+    processes = WorkerProcesses("cafe", os.getpid())
+    caretaker, cost = Caretaker(runtime, lambda *messages: 0, processes, runs_jobs=True), Cost()
+    caretaker.sweep()
+    with counted(world.database, cost):
+        caretaker.sweep(is_quick=True)
+    assert cost.transactions <= 7, "five that may write, and two reads"
+    assert len(cost.statements) <= 11, cost.statements
 
 
 class Noting(Caretaker):

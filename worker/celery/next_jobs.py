@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from blobferry.messages.job_messages import client_app
 from blobferry.messages.publisher import Publisher
-from models import queries
 from worker import drain
 from worker.errors import BlobferryError
 from worker.maintenance.publish_due import publish_best
@@ -30,9 +29,6 @@ def publish_next(app: Any) -> None:
     if publisher.is_paused:  # the caretaker publishes once the broker is back
         return
     try:
-        with runtime.database.read() as session:
-            if not queries.lacks_messages(session, limit=limit):
-                return
         publish_best(runtime, publisher.publish, limit=limit, turn=next(_turns))
     except BlobferryError as error:
         logger.warning("next jobs not published, the caretaker will", extra={"reason": str(error)})

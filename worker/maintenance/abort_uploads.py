@@ -23,8 +23,10 @@ FOREIGN_BATCH: Final = 10  #: partial files of other hosts that one sweep looks 
 PUT_OFF: Final = 60.0  #: seconds after which a failed abort is tried again
 
 
-def abort_given_up(runtime: Runtime) -> int:
+def abort_given_up(runtime: Runtime, *, also_elsewhere: bool = True) -> int:
     """Abort the uploads that are due; return how many were aborted. Safe to repeat, also concurrently.
+
+    ``also_elsewhere``: look for partial files that were begun under another host's name, too.
 
     An upload that cannot be aborted now keeps its row for a later sweep. If the database is away, nothing is done.
     """
@@ -43,7 +45,7 @@ def abort_given_up(runtime: Runtime) -> int:
             _put_off(runtime, upload)
             extra = {"job_id": upload.job_id, "key": upload.key, "reason": str(error)}
             logger.warning("upload not aborted, will be tried again", extra=extra)
-    return done + _remove_foreign_partials(runtime)
+    return done + _remove_foreign_partials(runtime) if also_elsewhere else done
 
 
 def _remove_foreign_partials(runtime: Runtime) -> int:

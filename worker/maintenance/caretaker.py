@@ -30,6 +30,9 @@ BATCH: Final = 25  #: jobs that are changed in one transaction: on SQLite nobody
 STEP_SECONDS: Final = 1.0  #: after which a step begins no further transaction
 LOOK_INTERVAL: Final = 0.5  #: seconds between two checks whether a child has died
 ALIVE_FOR: Final = 30.0  #: seconds without a sweep, three intervals aside, after which a worker does not count as alive
+#: Seconds between two sweeps that also look for what is only there after hours: what to prune, what others have left.
+#: While there is something to prune, each sweep prunes.
+RARELY: Final = 60.0
 AHEAD: Final = 4  #: published jobs per slot: enough to keep it busy, few enough to lose with the broker
 
 
@@ -78,8 +81,11 @@ class Caretaker:
         for line in lines:
             self.cancel(json.loads(line)["cancel"])
 
-    def sweep(self) -> Swept:
-        """Sweep once. A step that fails is logged and does not stop the others; the next sweep repeats it."""
+    def sweep(self, *, is_quick: bool = False) -> Swept:
+        """Sweep once. A step that fails is logged and does not stop the others; the next sweep repeats it.
+
+        ``is_quick``: leave out what is only there after hours.
+        """
         self._step(self._report_alive)
         self._step(self._cancel_revoked)
         self._step(self._expire_dead_leases)
@@ -88,16 +94,18 @@ class Caretaker:
             changed=self._step(lambda: _in_batches(self._apply_requests)),
             freed=self._step(self._drop_stale_locks),
             published=self._step(self._publish_due),
-            aborted=self._step(lambda: abort_given_up(self._runtime)),
-            pruned=self._step(lambda: _in_batches(self._prune)),
+            aborted=self._step(lambda: abort_given_up(self._runtime, also_elsewhere=not is_quick)),
+            pruned=0 if is_quick else self._step(lambda: _in_batches(self._prune)),
         )
 
     def loop(self, ended: threading.Event) -> None:
         """Sweep until the event is set or the parent is gone, so that a killed worker leaves no caretaker behind."""
-        parent = os.getppid()
+        parent, pruned_at = os.getppid(), -RARELY
         while not ended.is_set() and os.getppid() == parent:
             began = time.monotonic()
-            swept = self.sweep()
+            swept = self.sweep(is_quick=began - pruned_at < RARELY)
+            if not swept.pruned and began - pruned_at >= RARELY:
+                pruned_at = began
             if swept:
                 logger.info("swept", extra={name: getattr(swept, name) for name in Swept.__slots__})
             next_sweep = time.monotonic() + self._pause(time.monotonic() - began)
@@ -206,6 +214,7 @@ class Caretaker:
     def _prune(self) -> int:
         jobs, tombstones = self._retention.job_seconds, self._retention.tombstone_seconds
         with self._runtime.database.begin() as session:
+            queries.forget_gone_workers(session)
             return queries.prune(session, job_seconds=jobs, tombstone_seconds=tombstones, limit=BATCH)
 
 

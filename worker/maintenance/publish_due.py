@@ -21,6 +21,9 @@ def publish_best(runtime: Runtime, publish: SendMessages, *, limit: int, turn: i
     The jobs whose messages cannot be sent are marked unpublished again, so the next round tries them. ``turn`` counts
     the earlier picks; every fifth pick is the oldest job.
     """
+    with runtime.database.read() as session:
+        if not queries.lacks_messages(session, limit=limit):  # mostly, and then nobody waits for a lock
+            return 0
     with runtime.database.begin() as session:
         jobs = queries.jobs_to_publish(session, limit=limit, turn=turn)
     if not jobs:

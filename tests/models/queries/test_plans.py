@@ -154,6 +154,7 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
     "missing capabilities": lambda session: queries.missing_capabilities(session, "s"),
     "note a capability": lambda session: queries.note_missing_capability(session, "s", "c", "r"),
     "alive": lambda session: queries.report_alive(session, "w", "w", 30),
+    "gone workers": queries.forget_gone_workers,
     "no longer alive": lambda session: queries.report_ended(session, "w"),
     "lacks": leave_to_others,
     "no lacks": lambda session: queries.forget_lacks(session, "w", ["a"]),
