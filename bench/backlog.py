@@ -5,6 +5,7 @@ ends with the last one. CPU is that of the worker's whole tree in between.
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
@@ -26,6 +27,8 @@ class Workers(Protocol):
 
     def worker(self) -> AbstractContextManager[Tracked]: ...  # noqa: D102
 
+    def sql_counts(self) -> Mapping[str, int]: ...  # noqa: D102
+
     def succeeded(self) -> int: ...  # noqa: D102
 
     def failed(self) -> int: ...  # noqa: D102
@@ -37,9 +40,11 @@ def work_off(stage: Stage, workers: Workers, count: int, units: float, **what: A
     with workers.worker() as tracked:
         _wait(workers, max(1, round(count * WARM)))
         reset_counts(stage)
+        sql = workers.sql_counts()
         begun = moment(tracked.pid, workers.succeeded())
         _wait(workers, count)
         ended = moment(tracked.pid, count)
+        asked = {name: number - sql[name] for name, number in workers.sql_counts().items()}
     done = (ended.done - begun.done) or 1
     measured = done / count * units
     return Measurement(
@@ -47,7 +52,7 @@ def work_off(stage: Stage, workers: Workers, count: int, units: float, **what: A
         wall=ended.at - begun.at,
         cpu=ended.cpu - begun.cpu,
         memory=tracked.peak.memory,
-        more=request_counts(stage, done),
+        more=request_counts(stage, done) | {f"{name} per job": number / done for name, number in asked.items()},
     )
 
 

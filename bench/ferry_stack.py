@@ -14,6 +14,7 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import make_url
 
+from bench.sql_counts import SqlCounts
 from bench.stage import BUCKET, Stage
 from bench.tracked_process import Tracked, tracked_server
 from dev.process import FOREIGN_VARIABLES, ServiceError
@@ -34,6 +35,7 @@ class FerryStack:
         self._secure = secure
         self.directory = stage.directory / f"ferry-{stage.number()}"
         self.directory.mkdir()
+        self._sql = SqlCounts(self.directory / "sql-counts")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -86,9 +88,13 @@ class FerryStack:
             [sys.executable, "-m", "worker", "run", "--name", f"bench{self._stage.number()}"],
             directory=self.directory,
             answers=lambda: " ready." in log.read_text(errors="replace"),
-            environment=self.environment,
+            environment=self.environment | self._sql.variables(str(self._stage.options.checkout)),
         ) as tracked:
             yield tracked
+
+    def sql_counts(self) -> Mapping[str, int]:
+        """The transactions and statements of the worker so far."""
+        return self._sql.read()
 
     def succeeded(self) -> int:
         """How many jobs have."""

@@ -44,6 +44,10 @@ class PlainCelery:
     def _database(self, number: int) -> str:
         return self._stage.broker.url.removesuffix("/0") + f"/{number}"
 
+    def sql_counts(self) -> Mapping[str, int]:
+        """None: it has no database."""
+        return {}
+
     def submit(self, **what: Any) -> None:
         """Send the tasks. See ``agents/celery_submit.py``."""
         python: list[str | Path] = [self._celery.parent / "python", AGENTS / "celery_submit.py", json.dumps(what)]
