@@ -16,12 +16,13 @@ from sqlalchemy.orm import Session
 
 from models import Database
 from tests.doubles import FaultyStore, When, blob, do_not_wait_for_the_disk, tiny_store, unfinished
-from tests.jobs.job_world import KEY, OLD, PATH, QUICK, World
+from tests.jobs.job_world import KEY, OLD, PATH, QUICK, World, on_each_database
 from tests.models.rows import claim, submit
 from worker.errors import LeaseLostError, StoreUnavailableError, UnreachableError
 from worker.jobs.lease import Lease, lease_clock
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Outcome, Rescheduled
 from worker.jobs.runner import run_job
+from worker.maintenance.caretaker import Swept
 from worker.settings import LeaseSettings
 from worker.stores.store import Store
 
@@ -35,10 +36,15 @@ class AwayDatabase(Database):
 
     def __init__(self, url: str, away_at: int, when: When, *, times: int = 1) -> None:
         super().__init__(url)
-        event.listen(self.engine, "connect", do_not_wait_for_the_disk)
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", do_not_wait_for_the_disk)
         self.transactions = 0
         self._away = range(away_at, away_at + times)
         self._when = when
+
+    def go_away_next(self) -> None:
+        """At the next transaction."""
+        self._away = range(self.transactions + 1, self.transactions + 2)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -65,6 +71,21 @@ def run(world: World, job_id: str, away_at: int, when: When, store: Any = None) 
     finally:
         database.close()
     return outcome, database.transactions
+
+
+def run_with_a_lost_claim(world: World, job_id: str) -> None:
+    """How the run of a message ended that has lost the answer to the COMMIT of its claim."""
+    url = world.database.engine.url.render_as_string(hide_password=False)
+    database = AwayDatabase(url, 0, "after")
+    try:
+        with world.worker(database=database, lease=PATIENT) as runtime:
+            runtime.share_capabilities()  # once in the life of a child, and before its first claim
+            database.go_away_next()
+            outcome = run_job(runtime, job_id, publish_seq=world.job_row(job_id).publish_seq)
+    finally:
+        database.close()
+    assert isinstance(outcome, Finished)
+    assert outcome.error is None
 
 
 def facts(world: World, job_id: str) -> dict[str, Any]:
@@ -173,10 +194,29 @@ def test_a_database_that_stays_away_ends_the_run_before_its_lease(sqlite_databas
 
 def test_a_claim_whose_answer_was_lost_is_found_again_and_not_taken_twice(world: World) -> None:
     job_id = world.submit()
-    outcome, _ = run(world, job_id, 1, "after")
-    assert isinstance(outcome, Finished)
+    run_with_a_lost_claim(world, job_id)
     row = world.job_row(job_id)
     assert (row.attempt, row.publish_seq, row.crashes) == (1, 1, 0)
+
+
+@on_each_database
+def test_a_claim_of_a_batch_whose_answer_was_lost_gives_the_other_jobs_back(world: World) -> None:
+    """The run that repeats the claim does not know which jobs the first one took. Their leases need not run out."""
+    theirs = world.ask("put_content", path="/small/theirs", contents=b"x")
+    assert world.try_claim(theirs, publish_seq=0, worker="somebody:1") is not None
+    jobs = [world.ask("put_content", path=f"/small/{number}", contents=b"x") for number in range(4)]
+    run_with_a_lost_claim(world, jobs[1])
+    others = [world.job_row(job_id) for job_id in jobs if job_id != jobs[1]]
+    assert {(row.state, row.publish_seq) for row in others} == {("queued", 1)}, "they were claimed, and given back"
+    assert {(row.worker, row.lease_expires_at, row.published_at) for row in others} == {(None, None, None)}
+    assert world.job_row(theirs).worker == "somebody:1"
+    assert world.sweep() == Swept(published=3), "no lease has to run out first"
+    for row in others:
+        world.succeed(row.id)
+    for job_id in jobs:
+        row = world.job_row(job_id)
+        assert (row.state, row.attempt, row.failures, row.crashes) == ("succeeded", 1, 0, 0)
+        assert [each.outcome for each in world.attempts(job_id)] == ["succeeded"]
 
 
 def test_a_claim_that_is_repeated_takes_nothing_from_another_worker(world: World) -> None:

@@ -26,7 +26,9 @@ from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 25  #: jobs that are changed in one transaction: on SQLite nobody else can write meanwhile
+#: Jobs that are changed in one transaction, by up to seven statements each: on SQLite nobody else can write meanwhile,
+#: and nobody is to wait for more than 50 ms.
+BATCH: Final = 8
 STEP_SECONDS: Final = 1.0  #: after which a step begins no further transaction
 LOOK_INTERVAL: Final = 0.5  #: seconds between two checks whether a child has died
 ALIVE_FOR: Final = 30.0  #: seconds without a sweep, three intervals aside, after which a worker does not count as alive
