@@ -14,12 +14,15 @@ Request = Mapping[str, Any]
 def apart(request: Request) -> tuple[dict[str, Any], bytes | None]:
     """The arguments to keep in the request, and the bytes to keep beside it; None for another operation."""
     contents = inline_contents(request)
-    return digested(request), contents
+    return _digested(request, contents), contents
 
 
 def digested(request: Request) -> dict[str, Any]:
     """The request with the size and the digest of its bytes; two requests are equal if these are."""
-    contents = inline_contents(request)
+    return _digested(request, inline_contents(request))
+
+
+def _digested(request: Request, contents: bytes | None) -> dict[str, Any]:
     if contents is None:
         return dict(request)
     return {**request, "contents": {"size": len(contents), "sha256": sha256(contents).hexdigest()}}
