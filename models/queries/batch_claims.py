@@ -88,26 +88,22 @@ def glance(session: Session, job_id: str, worker: str, *, ended_before: float) -
             be others' to run; and so a batch has no lacks to forget at its end.
         ended_before: seconds after its end from which on an ended job counts as ended long ago.
     """
-    is_claimed = func.coalesce(JobRow.lease_expires_at >= now(), False)
-    is_lacking = exists().where(
-        LackRow.worker == worker, LackRow.need == literal(storage_need("")).concat(JobRow.storage), lately()
-    )
-    seen = select(
-        JobRow.seq,
-        JobRow.storage,
-        JobRow.queue,
-        JobRow.publish_seq,
-        and_(is_small(), ~is_lacking),
-        is_claimed,
-        *ended_columns(ended_before),
-    )
-    row = session.execute(seen.where(JobRow.id == job_id)).one_or_none()
+    row = session.execute(_glance(ended_before), {"job_id": job_id, "of_worker": worker}).one_or_none()
     if row is None:
         return None
     seq, storage, queue, publish_seq, small, claimed = row[:6]
     ended = EndedJob(*row[6:])
     how = ended if ended.state in FINAL_STATES else None
     return Glance(seq, storage, queue, publish_seq, bool(small), bool(claimed), how)
+
+
+@cache
+def _glance(ended_before: float) -> Select[Any]:
+    is_claimed = func.coalesce(JobRow.lease_expires_at >= now(), False)
+    of_storage = literal(storage_need("")).concat(JobRow.storage)
+    is_lacking = exists().where(LackRow.worker == bindparam("of_worker"), LackRow.need == of_storage, lately())
+    columns = (JobRow.seq, JobRow.storage, JobRow.queue, JobRow.publish_seq, and_(is_small(), ~is_lacking), is_claimed)
+    return select(*columns, *ended_columns(ended_before)).where(JobRow.id == bindparam("job_id"))
 
 
 def claim_batch(
