@@ -63,13 +63,8 @@ def blame(error: BlobferryError, job: ClaimedJob, runtime: Runtime) -> None:
 
 def note_lack(error: BlobferryError, lease: Lease, runtime: Runtime) -> int:
     """Note what this worker lacks; return how many living workers may have it. Raises LeaseLostError."""
-
     # A repeated write may count twice: the worker then stops a little earlier.
-    def note(session: Session) -> tuple[int, int]:
-        times = queries.note_lack(session, runtime.worker_id, runtime.worker_name, error.lacks, str(error))
-        return times, queries.count_others(session, runtime.worker_id, error.lacks)
-
-    times, others = lease.write(note)
+    times, others = lease.write(_note, error, runtime)
     if times >= STOP_AFTER:
         follows = (
             "it takes no more of them while others can" if others else "no other worker is known that can run them"
@@ -79,6 +74,11 @@ def note_lack(error: BlobferryError, lease: Lease, runtime: Runtime) -> int:
             extra={"lacks": error.lacks, "times_in_a_row": times, "others": others, "reason": str(error)},
         )
     return others
+
+
+def _note(session: Session, error: BlobferryError, runtime: Runtime) -> tuple[int, int]:
+    times = queries.note_lack(session, runtime.worker_id, runtime.worker_name, error.lacks, str(error))
+    return times, queries.count_others(session, runtime.worker_id, error.lacks)
 
 
 def _written_storage(job: ClaimedJob) -> str:

@@ -71,8 +71,6 @@ class PutContent(WriteStream):
 
     def execute(self) -> None:
         """Put the bytes, unless an earlier run has done so."""
-        path = self._request["path"]
-        if not self._driver.resolve_commit(path, self._checkpoint):
-            contents = contents_of(self._job.contents, self._request)
-            assert contents is not None, "the row of a put_content has its bytes"
-            self._driver.put_content(path, contents, **self._how())
+        contents = contents_of(self._job.contents, self._request)
+        assert contents is not None, "the row of a put_content has its bytes"
+        self._driver.put_content(self._request["path"], contents, **self._how())
