@@ -100,9 +100,9 @@ def run(sql: SqlJob) -> SqlCheckpoint:
 
 def opened(checkpoint: AnyCheckpoint, upload_id: str | None = "id-1") -> AnyCheckpoint:
     checkpoint.pin_source(35, FINGERPRINT)
-    checkpoint.opening("videos/7.mp4", size=35, part_size=10, base=BASE)
+    assert checkpoint.opening("videos/7.mp4", size=35, part_size=10, base=BASE) == checkpoint.load()
     if upload_id:
-        checkpoint.opened(upload_id)
+        assert checkpoint.opened(upload_id) == checkpoint.load()
     return checkpoint
 
 

@@ -194,10 +194,6 @@ class Driver:
             raise
         return data.total_read if isinstance(data, ReaderStream) else data.size
 
-    def resolve_commit(self, path: str, checkpoint: Checkpoint) -> bool:
-        """Whether the write that an earlier run began to commit is visible. Raises SupersededError, StoreError."""
-        return self._storage.engine.resolve_commit(self.store, self.key(path), checkpoint)
-
     # --- moving and deleting -----------------------------------------------------------------------------------------
 
     def move(self, source_path: str, dest_path: str, *, dest: "Driver | None" = None, overwrite: bool = True) -> None:

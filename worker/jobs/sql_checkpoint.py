@@ -45,21 +45,19 @@ class SqlCheckpoint:
             place: where new uploads are opened.
             max_restarts: how often the job may begin again from byte 0.
             storage: the storage that is written to, if it is not the job's own.
-            may_lie_elsewhere: load an upload from another place too. False: ask for it, or raise ConfigurationError for
-                another bucket.
+            may_lie_elsewhere: load one from elsewhere too. False: ask for it; ConfigurationError for another bucket.
             is_found: asks the place for an upload, or the blob with this mark, that has another endpoint in its row.
         """
-        job = lease.job
-        self.mark = mark_of(job.id)
+        self._job = lease.job
+        self.mark = mark_of(self._job.id)
         self.progressed = False  #: whether this run has sent bytes
         self._lease = lease
-        self._job = job
         self._place = place
-        self._storage = storage or job.storage
+        self._storage = storage or self._job.storage
         self._max_restarts = max_restarts
         self._may_lie_elsewhere = may_lie_elsewhere
         self._is_found = is_found
-        self._is_read = job.is_first_run  # which has no rows
+        self._is_read = self._job.is_first_run  # which has no rows
         self._upload: SavedUpload | None = None  # without its parts
         self._parts: dict[int, SentPart] = {}
         self._row: int | None = None  # its id; None for an upload of one call, whose row comes with its commit call
@@ -78,8 +76,8 @@ class SqlCheckpoint:
         found = pinned(known, fingerprint, source=str(self._job.source), is_compared=is_compared)
         if found is None:
             return False
-        values: dict[str, Any] = {"size": size, "source_fingerprint": found}
-        values["phase"] = self._job.phase or Phase.UPLOADING
+        phase = self._job.phase or Phase.UPLOADING
+        values: dict[str, Any] = {"size": size, "source_fingerprint": found, "phase": phase}
         if self.load() is None:
             self._lease.defer(**values)
         elif (size, found) != (self._job.size, known):
@@ -119,7 +117,7 @@ class SqlCheckpoint:
     def opening(
         self, key: str, *, size: int, part_size: int | None, base: VisibleVersion,
         prefix: int = 0, prefix_parts: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> SavedUpload:  # fmt: skip
         """Insert the upload's row before Create is sent, so that the upload is found if Create goes unanswered.
 
         The row of an upload of one call is inserted right before that call, by :meth:`completing`.
@@ -131,6 +129,7 @@ class SqlCheckpoint:
             self._lease.defer(**begun)
         else:
             self._lease.write(self._insert, upload, **begun)
+        return self._held
 
     def _insert(self, session: Session, upload: SavedUpload) -> None:
         """Insert the row, unless an earlier try has worked and only its answer was lost."""
@@ -142,9 +141,10 @@ class SqlCheckpoint:
         self._row, opened_at = queries.insert_upload(session, **of_job, **columns_of(upload, self._place))
         self._upload = replace(upload, opened_at=opened_at)
 
-    def opened(self, upload_id: str) -> None:
+    def opened(self, upload_id: str) -> SavedUpload:
         """Save the upload id that the store has returned."""
-        self._change({"upload_id": upload_id, "state": UploadState.OPEN}, upload_id=upload_id, state=UploadState.OPEN)
+        opened: dict[str, Any] = {"upload_id": upload_id, "state": UploadState.OPEN}
+        return self._change(opened, **opened)
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
         """Save parts that the store holds. ``bytes_sent``: sent for them in this call; 0 if they were found there."""
@@ -201,15 +201,15 @@ class SqlCheckpoint:
         self._forget(restarts, columns, "had vanished" if gone else "could not be gone on with")
 
     def _forget(self, restarts: int, columns: Mapping[str, Any], reason: str) -> None:
-        counts, lost = restarts > self._job.restarts, self._job.bytes_done
-
-        def forget(session: Session) -> None:
-            queries.update_upload(session, self._saved_row, **columns)
-            if counts:
-                queries.remark(session, self._job, f"its upload {reason} at byte {lost}: begun again from byte 0")
-
-        self._lease.write(forget, restarts=restarts, bytes_done=0, phase=Phase.UPLOADING)
+        remark = f"its upload {reason} at byte {self._job.bytes_done}: begun again from byte 0"
+        told = remark if restarts > self._job.restarts else None
+        self._lease.write(self._leave, columns, told, restarts=restarts, bytes_done=0, phase=Phase.UPLOADING)
         self._upload, self._parts, self._row = None, {}, None
+
+    def _leave(self, session: Session, columns: Mapping[str, Any], remark: str | None) -> None:
+        queries.update_upload(session, self._saved_row, **columns)
+        if remark:
+            queries.remark(session, self._job, remark)
 
     def found_here(self, key: str) -> None:
         """Save that an upload that was opened elsewhere is seen here."""
@@ -226,8 +226,7 @@ class SqlCheckpoint:
 
     def expected(self) -> Expected:
         """What Stat must show once the upload is completed."""
-        self.load()
-        return expected_blob(replace(self._held, parts=self._parts), self.mark)
+        return expected_blob(self.load() or self._held, self.mark)
 
     def deleting_source(self) -> None:
         """Save that Stat has shown the copy of a move. From now on a missing source is no error."""
@@ -243,8 +242,9 @@ class SqlCheckpoint:
         assert self._row is not None, "the upload has a row from its opening or its commit call on"
         return self._row
 
-    def _change(self, columns: Mapping[str, Any], *, phase: Phase | None = None, **fields: Any) -> None:
+    def _change(self, columns: Mapping[str, Any], *, phase: Phase | None = None, **fields: Any) -> SavedUpload:
         """Set columns of the upload's row, and of the upload the fields that follow from them."""
         change = partial(queries.update_upload, upload=self._saved_row, **columns)
         self._lease.write(change, **({"phase": phase} if phase else {}))
-        self._upload = replace(self._held, **fields)
+        self._upload = upload = replace(self._held, **fields)
+        return upload

@@ -64,6 +64,11 @@ class SavedUpload:
     prefix_parts: int = 0  #: number of its parts; 0 with a prefix: copied in one commit call
     is_elsewhere: bool = False  #: whether it was opened under another host's name, or in another directory
 
+    @property
+    def is_completing(self) -> bool:
+        """Whether a commit call may have had an effect."""
+        return self.state == UploadState.COMPLETING
+
 
 class Checkpoint(Protocol):
     """Where a transfer saves its progress."""
@@ -91,8 +96,8 @@ class Checkpoint(Protocol):
         base: VisibleVersion,
         prefix: int = 0,
         prefix_parts: int = 0,
-    ) -> None:
-        """Save an upload before Create is sent.
+    ) -> SavedUpload:
+        """Save an upload before Create is sent, and return it.
 
         Args:
             key: that of the blob.
@@ -104,8 +109,8 @@ class Checkpoint(Protocol):
         """
         ...
 
-    def opened(self, upload_id: str) -> None:
-        """Save the upload's id, which the store has returned."""
+    def opened(self, upload_id: str) -> SavedUpload:
+        """Save the upload's id, which the store has returned. Returns the upload that has it."""
         ...
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
@@ -175,20 +180,15 @@ class MemoryCheckpoint:
         return self.upload
 
     def opening(
-        self,
-        key: str,
-        *,
-        size: int,
-        part_size: int | None,
-        base: VisibleVersion,
-        prefix: int = 0,
-        prefix_parts: int = 0,
-    ) -> None:
+        self, key: str, *, size: int, part_size: int | None, base: VisibleVersion,
+        prefix: int = 0, prefix_parts: int = 0,
+    ) -> SavedUpload:  # fmt: skip
         now = datetime.now().astimezone()
         self.upload = SavedUpload(key, size, part_size, base, opened_at=now, prefix=prefix, prefix_parts=prefix_parts)
+        return self.upload
 
-    def opened(self, upload_id: str) -> None:
-        self._change(upload_id=upload_id, state=UploadState.OPEN)
+    def opened(self, upload_id: str) -> SavedUpload:
+        return self._change(upload_id=upload_id, state=UploadState.OPEN)
 
     def record(self, parts: Sequence[SentPart], *, bytes_sent: int, progressed: bool = True) -> None:
         self.bytes_sent += bytes_sent
@@ -243,5 +243,6 @@ class MemoryCheckpoint:
         assert self.upload is not None, "opening() comes first"
         return self.upload
 
-    def _change(self, **values: Any) -> None:
+    def _change(self, **values: Any) -> SavedUpload:
         self.upload = replace(self._upload, **values)
+        return self.upload

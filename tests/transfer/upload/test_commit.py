@@ -26,6 +26,7 @@ from worker.stores.store import Store
 from worker.transfer.checkpoint import MemoryCheckpoint, VisibleVersion
 from worker.transfer.stop import Interrupted, never
 from worker.transfer.upload.commit import MAX_TRIES, PUT, CommitCall, commit, was_committed
+from worker.transfer.upload.target import Target
 from worker.transfer.visible import Expected, look
 
 NEW = b"the new blob"
@@ -52,19 +53,19 @@ class CommitOnce:
         assert self.checkpoint.upload is not None
         return str(self.checkpoint.upload.state)
 
-    def run(self, stop: Callable[[], bool] = never, *, call: CommitCall | None = None, **how: Any) -> PutReceipt:
-        return commit(
-            self.store,
-            "key",
-            PUT,
-            call or put_new(self.store),
-            base=self.base,
-            expected=EXPECTED,
-            checkpoint=self.checkpoint,
-            stop=stop,
-            sleep=self.slept.append,
-            **how,
+    def run(
+        self,
+        stop: Callable[[], bool] = never,
+        *,
+        call: CommitCall | None = None,
+        is_last_writer: bool = False,
+        **how: Any,
+    ) -> PutReceipt:
+        target = Target(
+            store=self.store, key="key", checkpoint=self.checkpoint, stop=stop, is_last_writer=is_last_writer
         )
+        put = call or put_new(self.store)
+        return commit(target, PUT, put, base=self.base, expected=EXPECTED, sleep=self.slept.append, **how)
 
     @property
     def ended(self) -> tuple[bytes | None, list[float]]:

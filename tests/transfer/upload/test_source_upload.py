@@ -25,6 +25,7 @@ from worker.errors import (
 from worker.stores.blob_values import BlobOptions, Limits
 from worker.transfer.checkpoint import MemoryCheckpoint
 from worker.transfer.stop import Interrupted
+from worker.transfer.upload.commit import resolve_commit
 from worker.transfer.upload.engine import Engine
 
 #: One put, and ten parts.
@@ -348,7 +349,7 @@ def test_a_stop_is_asked_before_each_part_and_each_commit_call(size: int, asked:
 @both_sizes
 def test_an_engine_resolves_an_earlier_commit_without_a_source(size: int, bench: Bench) -> None:
     def resolve() -> bool:
-        return bench.engine.resolve_commit(bench.memory, KEY, bench.checkpoint)
+        return resolve_commit(bench.memory, KEY, bench.checkpoint)
 
     assert not resolve()
     with pytest.raises(LookupError):
@@ -364,7 +365,7 @@ def test_a_completion_in_doubt_at_another_key_is_not_judged_by_the_blob_there(be
     with pytest.raises(StoreUnavailableError):
         bench.write(store=FaultyStore(bench.memory, "complete_upload", times=99))
     with pytest.raises(ConfigurationError, match="rootdirectory"):
-        bench.engine.resolve_commit(bench.memory, "elsewhere", bench.checkpoint)
+        resolve_commit(bench.memory, "elsewhere", bench.checkpoint)
 
 
 # --- plain driver calls ----------------------------------------------------------------------------------------------

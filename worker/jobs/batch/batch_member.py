@@ -17,7 +17,7 @@ from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import MemoryCheckpoint, VisibleVersion
 from worker.transfer.plan import PartRange
 from worker.transfer.sources.source import MemorySource
-from worker.transfer.upload.commit import PUT, expected_blob
+from worker.transfer.upload.commit import PUT, commit, expected_blob
 from worker.transfer.upload.pace import Pace
 from worker.transfer.upload.target import Target
 from worker.transfer.visible import look
@@ -49,9 +49,7 @@ class Member:
     def send(self) -> None:
         """Put the blob, on the condition that readers still see the base, and look at it. Raises as ``commit`` does."""
         store, key, mark = self.target.store, self.target.key, self.checkpoint.mark
-        self.checkpoint.opening(key, size=self.source.size, part_size=None, base=self.base)
-        upload = self.checkpoint.load()
-        assert upload is not None, "it was just opened"
+        upload = self.checkpoint.opening(key, size=self.source.size, part_size=None, base=self.base)
         body = PartBody(self.source, PartRange(1, 0, self.source.size), self.source.data, filled=self.source.size)
         checksum, options = checksum_of(body, store.checksum), self.target.marked_options
         expected = replace(expected_blob(upload, mark, md5_etag_of(body)), checksum=checksum)
@@ -63,7 +61,7 @@ class Member:
             return self.pace.once(send, self.threads, self.target.stop)
 
         with asked_before_attempts(self._before_attempt):
-            self.receipt = self.target.commit(PUT, put, upload, self.base, expected)
+            self.receipt = commit(self.target, PUT, put, base=self.base, expected=expected)
             head = look(store, key)
             if replace(expected, answered=self.receipt.etag).difference(store, head) is None:
                 self.head = head

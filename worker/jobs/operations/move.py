@@ -16,7 +16,7 @@ class Move(TransferOperation):
     def execute(self) -> None:
         """Copy the blob, unless an earlier run has done so."""
         source_path, dest_path = self._request["source_path"], self._request["dest_path"]
-        if not self._dest.resolve_commit(dest_path, self._checkpoint):
+        if not self._is_committed(self._dest, dest_path):
             self._driver.copy(
                 source_path,
                 dest_path,

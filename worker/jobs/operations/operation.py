@@ -12,6 +12,7 @@ from worker.runtime import Runtime
 from worker.stores.blob_values import BlobHead
 from worker.stores.store import Store
 from worker.transfer.stop import Stop
+from worker.transfer.upload.commit import resolve_commit
 from worker.transfer.upload.whereabouts import is_found
 
 JobResult = Mapping[str, Any]
@@ -89,6 +90,10 @@ class TransferOperation:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _is_committed(self, driver: Driver, path: str) -> bool:
+        """Whether readers see the blob that an earlier run began to commit. Raises SupersededError, StoreError."""
+        return resolve_commit(driver.store, driver.key(path), self._checkpoint)
 
     def _visible(self, driver: Driver, path: str) -> BlobHead:
         head = driver.look(path)

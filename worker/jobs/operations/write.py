@@ -19,7 +19,7 @@ class WriteStream(TransferOperation):
     def execute(self) -> None:
         """Transfer the source, unless an earlier run has done so."""
         path = self._request["path"]
-        if self._driver.resolve_commit(path, self._checkpoint):  # before the source is opened, which may be gone
+        if self._is_committed(self._driver, path):  # before the source is opened, which may be gone
             return
         try:
             self._write(path)

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from blobferry.contract import UploadState
 from worker.errors import (
+    BlobExistsError,
     ConfigurationError,
     KeyNotFoundError,
     PreconditionFailedError,
@@ -27,7 +29,8 @@ from worker.stores.checksums import join_checksums, multipart_etag
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, SavedUpload, VisibleVersion
 from worker.transfer.probe import ABOUT_CONDITION, holds
-from worker.transfer.stop import Interrupted, Stop
+from worker.transfer.stop import Interrupted
+from worker.transfer.upload.target import Target
 from worker.transfer.visible import Expected, look
 
 logger = logging.getLogger(__name__)
@@ -56,70 +59,62 @@ COMPLETE: Final = CommitVerb(Capability.COMPLETE_IF_MATCH, Capability.COMPLETE_I
 
 
 def commit(
-    store: Store,
-    key: str,
+    target: Target,
     verb: CommitVerb,
     call: CommitCall,
     *,
     base: VisibleVersion,
     expected: Expected,
-    checkpoint: Checkpoint,
-    stop: Stop,
     is_ambiguous: bool = False,
-    is_last_writer: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PutReceipt:
     """Make the call on the condition that readers still see ``base``; after an error, look at the key.
 
     A condition is left out only if a probe shows that the store does not have it, never because a race was lost.
-    Raises SupersededError if another blob has appeared, Interrupted before the call, and the store's own error if the
-    call had no effect. If the store has refused every call for certain, the point of no return is not passed.
+    Raises SupersededError or BlobExistsError if another blob has appeared, Interrupted before the call, and the store's
+    own error if the call had no effect. If the store has refused every call for certain, the point of no return is not
+    passed.
 
     Args:
-        store: of the key.
-        key: the key that the call changes.
+        target: the key that the call changes; its checkpoint saves the point of no return before each call.
         verb: what kind of call it is.
         call: makes the call with a condition; None for no condition.
         base: the version that readers see right before.
         expected: identifies our blob.
-        checkpoint: saves the point of no return before each call.
-        stop: called before each call.
         is_ambiguous: whether a call of an earlier run may have had an effect.
-        is_last_writer: replace a blob that appears in between, instead of raising SupersededError.
         sleep: waits between two tries, in seconds.
     """
-    commitment = _Commitment(store, key, verb, call, expected, checkpoint, stop, is_ambiguous, is_last_writer, sleep)
+    commitment = _Commitment(target, verb, call, expected, is_ambiguous, sleep)
     try:
         return commitment.run(base)
-    except (StoreError, SupersededError):
+    except (StoreError, SupersededError) as error:
         if not commitment.is_ambiguous:
-            checkpoint.refused()
-        raise
+            target.checkpoint.refused()
+        if isinstance(error, StoreError) or target.overwrite:
+            raise
+        raise BlobExistsError(f"{target.key}: a blob appeared there, and overwrite is off") from error
 
 
 @dataclass(slots=True)
 class _Commitment:
     """The tries of one commit call."""
 
-    store: Store
-    key: str
+    target: Target
     verb: CommitVerb
     call: CommitCall
     expected: Expected
-    checkpoint: Checkpoint
-    stop: Stop
     is_ambiguous: bool  #: whether a call may have had an effect
-    is_last_writer: bool
     sleep: Callable[[float], None]
     failures: int = field(default=0, init=False)
     replaced: int = field(default=0, init=False)
     was_refused: bool = field(default=False, init=False)  #: whether a call certainly had no effect
 
     def run(self, base: VisibleVersion) -> PutReceipt:
+        target = self.target
         while True:
-            if self.stop():
+            if target.stop():
                 raise Interrupted
-            self.checkpoint.completing(base)
+            target.checkpoint.completing(base)
             try:
                 return self._try(base)
             except StoreError as error:
@@ -127,15 +122,17 @@ class _Commitment:
                 lacks_condition = self._lacks_condition(base, error)  # before the look: a probe takes seconds
                 try:
                     committed = was_committed(
-                        self.store, self.key, base=base, expected=self.expected, by_bytes=self.is_ambiguous
+                        target.store, target.key, base=base, expected=self.expected, by_bytes=self.is_ambiguous
                     )
                 except SupersededError:
                     if not self._may_replace(error):
                         raise
-                    base = VisibleVersion.of(look(self.store, self.key))
+                    base = VisibleVersion.of(look(target.store, target.key))
                     continue
                 if committed:
-                    logger.info("commit call failed but had taken effect", extra={"key": self.key, "error": error.code})
+                    logger.info(
+                        "commit call failed but had taken effect", extra={"key": target.key, "error": error.code}
+                    )
                     return committed
                 if not lacks_condition:
                     self._prepare_next(error)
@@ -144,9 +141,10 @@ class _Commitment:
         capability = self._capability(base)
         condition = Condition(if_none_match=True) if base.is_absent else Condition(if_match=base.etag)
         # Without the condition, the look right before keeps the unguarded moment short.
-        receipt = self.call(condition if self.store.capabilities.has(capability) else None)
+        store, key = self.target.store, self.target.key
+        receipt = self.call(condition if store.capabilities.has(capability) else None)
         if not receipt.etag:  # an empty answer, or the page of a proxy
-            raise StoreUnavailableError(f"{self.store.name}: the answer to the commit of {self.key!r} has no ETag")
+            raise StoreUnavailableError(f"{store.name}: the answer to the commit of {key!r} has no ETag")
         return receipt
 
     def _capability(self, base: VisibleVersion) -> Capability:
@@ -166,13 +164,13 @@ class _Commitment:
     def _may_replace(self, error: StoreError) -> bool:
         """Whether a blob that has appeared in between is to be replaced next."""
         self.replaced += 1
-        return self.is_last_writer and isinstance(error, NO_EFFECT) and self.replaced < MAX_REPLACED
+        return self.target.replaces_anything and isinstance(error, NO_EFFECT) and self.replaced < MAX_REPLACED
 
     def _lacks_condition(self, base: VisibleVersion, error: StoreError) -> bool:
         """Whether the store turns out not to have the condition that it has refused."""
-        capability = self._capability(base)
-        may_lack = isinstance(error, ABOUT_CONDITION) and self.store.capabilities.has(capability)
-        return may_lack and not holds(self.store, capability)
+        capability, store = self._capability(base), self.target.store
+        may_lack = isinstance(error, ABOUT_CONDITION) and store.capabilities.has(capability)
+        return may_lack and not holds(store, capability)
 
     def _prepare_next(self, error: StoreError) -> None:
         """Return if the call is to be made again, since readers still see the base. Raises the error otherwise."""
@@ -203,11 +201,24 @@ def was_committed(
     return PutReceipt(head.etag, head.version_id)
 
 
-def resolve_commit(store: Store, key: str, upload: SavedUpload, checkpoint: Checkpoint) -> bool:
-    """Look whether an earlier run's commit call took effect; if so, complete the checkpoint. Needs no source.
+def resolve_commit(store: Store, key: str, checkpoint: Checkpoint, upload: SavedUpload | None = None) -> bool:
+    """Whether readers see the blob that an earlier run began to commit; if so, the checkpoint is completed.
 
-    Raises SupersededError if readers see neither our blob nor its base.
+    Needs no source, which may be gone by now. Raises SupersededError if readers see neither our blob nor its base;
+    ConfigurationError, StoreError.
+
+    Args:
+        store: of the key.
+        key: that of the blob.
+        checkpoint: of the transfer.
+        upload: as it was saved; None: as it is saved now.
     """
+    upload = upload or checkpoint.load()
+    if upload is None or upload.state not in (UploadState.COMPLETING, UploadState.COMPLETED):
+        return False
+    refuse_other_key(upload, key)
+    if upload.state == UploadState.COMPLETED:
+        return True
     receipt = was_committed(store, key, base=upload.base, expected=expected_blob(upload, checkpoint.mark))
     if receipt:
         checkpoint.completed(receipt.etag, receipt.version_id)

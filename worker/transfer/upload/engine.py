@@ -4,17 +4,14 @@ It knows no jobs. It saves its progress in the checkpoint, and looks at the stor
 steps, and the effect of a crash after each of them, is in docs/architecture.md.
 """
 
-from blobferry.contract import UploadState
 from worker.stores.store import Store
-from worker.transfer.checkpoint import Checkpoint
 from worker.transfer.parts import MAX_BUFFER, PartThreads
 from worker.transfer.plan import plan_prefix
 from worker.transfer.sources.reader_stream import ReaderStream
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice, SplicedStream
-from worker.transfer.upload.commit import refuse_other_key, resolve_commit
+from worker.transfer.upload.multipart_upload import MultipartUpload
 from worker.transfer.upload.pace import Pace, Paces
-from worker.transfer.upload.sent_parts import pin
 from worker.transfer.upload.server_copy import CopiedPrefix, Copying
 from worker.transfer.upload.source_upload import SourceUpload
 from worker.transfer.upload.stream_upload import write_stream
@@ -38,17 +35,6 @@ class Engine:
         """The pace of the store's bucket."""
         return self._paces.of(store)
 
-    def resolve_commit(self, store: Store, key: str, checkpoint: Checkpoint) -> bool:
-        """Look whether an earlier run's commit call took effect; if so, complete the checkpoint and return True.
-
-        Needs no source, which may be gone once readers see the blob. Raises SupersededError, StoreError.
-        """
-        upload = checkpoint.load()
-        if upload is None or upload.state not in (UploadState.COMPLETING, UploadState.COMPLETED):
-            return False
-        refuse_other_key(upload, key)
-        return upload.state == UploadState.COMPLETED or resolve_commit(store, key, upload, checkpoint)
-
     def write(
         self, target: Target, source: Source, *, prefix: CopiedPrefix | None = None, copying: Copying | None = None
     ) -> None:
@@ -58,11 +44,7 @@ class Engine:
         Readers see the old blob or the new one at any moment. Raises Interrupted, SourceError, StoreError,
         TransferError; the upload then stays, to be continued later.
         """
-        pin(target, source, self.threads)
-        pace = self._paces.of(target.store)
-        upload = SourceUpload(target, source, prefix, self.threads, copying or Copying(), self.part_size, pace)
-        while not upload.advance():
-            pass
+        SourceUpload(self._multipart(target, copying or Copying()), source, prefix, self.part_size).run()
 
     def write_reader(
         self, target: Target, reader: ReaderStream, before: Splice, *, prefix: CopiedPrefix | None, copying: Copying
@@ -87,5 +69,7 @@ class Engine:
         known = before.size + reader.total_read
         plan = plan_prefix(kept, part_size=self.part_size, limits=target.store.limits, known=known)
         stream = SplicedStream(before, plan.size, reader)
-        pace = self._paces.of(target.store)
-        write_stream(target, stream, plan, prefix, threads=self.threads, copying=copying, pace=pace)
+        write_stream(self._multipart(target, copying), stream, plan, prefix)
+
+    def _multipart(self, target: Target, copying: Copying) -> MultipartUpload:
+        return MultipartUpload(target, self.threads, copying, self.pace_of(target.store))

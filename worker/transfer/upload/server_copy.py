@@ -1,19 +1,12 @@
 """Server-side copy: the store copies the bytes; they never pass through the worker."""
 
 import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from worker.errors import KeyNotFoundError, PreconditionFailedError, SourceChangedError
 from worker.stores.blob_values import BlobHead
 from worker.stores.capabilities import Capability
-from worker.transfer.checkpoint import SentPart
-from worker.transfer.parts import Task, run_all
-from worker.transfer.plan import PartRange
 from worker.transfer.probe import holds
-from worker.transfer.upload.pace import Pace
 from worker.transfer.upload.target import Target
 from worker.units import MIB
 
@@ -58,42 +51,3 @@ class CopiedPrefix:
             has_md5 = bool(_MD5.fullmatch(blob.etag)) and not (blob.encryption or "").startswith("aws:kms")
             return cls(blob.key, blob.etag, blob.size, is_whole=True, checksum=blob.checksum, has_md5=has_md5)
         return cls(blob.key, blob.etag, min(size, blob.size))
-
-
-def copy_parts(
-    target: Target, upload_id: str, prefix: CopiedPrefix, parts: Iterable[PartRange], threads: int, pace: Pace
-) -> list[SentPart]:
-    """Copy ranges of the prefix into parts of the upload; record and return them, in no order.
-
-    Raises SourceChangedError if the blob was replaced, otherwise as :func:`~worker.transfer.parts.run_all` does.
-
-    Args:
-        target: the key that the upload is for.
-        upload_id: the upload, which is open.
-        prefix: the blob to copy from.
-        parts: ranges of the prefix, with their part numbers.
-        threads: number of copies at once.
-        pace: that of the bucket.
-    """
-
-    def prepare(part: PartRange) -> Task:
-        def copy() -> SentPart:
-            receipt = pace.call(
-                lambda: target.store.copy_part(
-                    target.key, upload_id, part.number, prefix.key, part.offset, part.size, source_if_match=prefix.etag
-                ),
-                threads,
-                target.stop,
-            )
-            return SentPart(part.number, part.offset, part.size, receipt.etag, receipt.checksum)
-
-        return copy
-
-    def record(copied: list[SentPart]) -> None:
-        target.checkpoint.record(copied, bytes_sent=0)
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="copy") as executor:
-        try:
-            return run_all(executor, threads, parts, prepare, record, target.stop)
-        except (KeyNotFoundError, PreconditionFailedError) as error:
-            raise SourceChangedError(f"{prefix.key}: changed while it was copied: {error}") from error

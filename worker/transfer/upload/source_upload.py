@@ -5,21 +5,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from blobferry.contract import UploadState
 from worker.errors import KeyNotFoundError, PermissionDeniedError, PreconditionFailedError, UploadNotFoundError
 from worker.stores.blob_values import Condition, PartReceipt, PutReceipt
 from worker.stores.capabilities import Capability
 from worker.stores.checksums import checksum_of, md5_etag_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SavedUpload, SentPart, VisibleVersion
-from worker.transfer.parts import MAX_BUFFER, PartThreads
+from worker.transfer.parts import MAX_BUFFER
 from worker.transfer.plan import PartPlan, PartRange, plan_parts
 from worker.transfer.sources.source import MemorySource, Source
-from worker.transfer.upload.commit import COPY, PUT, expected_blob, refuse_other_key, resolve_commit
-from worker.transfer.upload.pace import Pace
+from worker.transfer.upload.commit import COPY, PUT, commit, expected_blob, refuse_other_key, resolve_commit
+from worker.transfer.upload.multipart_upload import MultipartUpload
 from worker.transfer.upload.reconcile import reconcile
 from worker.transfer.upload.sent_parts import MAX_COMPARISONS, pin, touched_again
-from worker.transfer.upload.server_copy import CopiedPrefix, Copying, copy_parts
+from worker.transfer.upload.server_copy import CopiedPrefix
 from worker.transfer.upload.target import Target
 
 logger = logging.getLogger(__name__)
@@ -29,52 +28,49 @@ logger = logging.getLogger(__name__)
 class SourceUpload:
     """One call of :meth:`Engine.write <worker.transfer.upload.engine.Engine.write>`."""
 
-    target: Target
+    multipart: MultipartUpload
     source: Source
     prefix: CopiedPrefix | None
-    threads: PartThreads
-    copying: Copying
     part_size: int
-    pace: Pace
-    opened: set[str] = field(default_factory=set)  #: ids of uploads that this call has opened, without parts
     doubts: list[Mapping[str, Any]] = field(default_factory=list)  #: fingerprints after which bytes were compared
 
-    def advance(self) -> bool:
-        """Take the next step from the state that the checkpoint has; True if the upload is completed."""
+    @property
+    def target(self) -> Target:
+        """The key to write."""
+        return self.multipart.target
+
+    def run(self) -> None:
+        """Continue from the checkpoint, and begin again from byte 0 where that is needed."""
+        checkpoint = self.target.checkpoint
+        pin(self.target, self.source, self.multipart.threads)
+        upload = checkpoint.load()
+        while not self._finish(upload or self._open(), is_new=upload is None):
+            upload = checkpoint.load()
+
+    def _finish(self, upload: SavedUpload, *, is_new: bool) -> bool:
+        """Do what is left to do; False if that is changed by what was found. ``is_new``: it was opened right before."""
         target = self.target
-        upload = target.checkpoint.load()
-        if upload is None:
-            self._open()
-            return False
-        if upload.state == UploadState.COMPLETED:
+        if resolve_commit(target.store, target.key, target.checkpoint, upload):
             return True
         refuse_other_key(upload, target.key)
-        is_completing = upload.state == UploadState.COMPLETING
-        if is_completing and resolve_commit(target.store, target.key, upload, target.checkpoint):
-            return True
         if upload.part_size is None:
             return self._copy(upload, self.prefix) if upload.prefix and self.prefix else self._put(upload)
         if upload.upload_id is None:
-            target.abort_lost_uploads(upload)
+            self.multipart.abort_lost(upload)
             target.checkpoint.abandon(gone=True)
             return False
-        return self._upload(upload, upload.upload_id)
+        return self._upload(upload, upload.upload_id, is_new=is_new)
 
-    def _open(self) -> None:
-        target, size, limits = self.target, self.source.size, self.target.store.limits
+    def _open(self) -> SavedUpload:
+        target, size, limits, copying = self.target, self.source.size, self.target.store.limits, self.multipart.copying
         prefix = self.prefix.size if self.prefix and self._is_copied(self.prefix) else 0
-        plan = plan_parts(
-            size, part_size=self.part_size, limits=limits, prefix=prefix, copy_size=self.copying.part_size
-        )
-        is_one_copy = self.prefix is not None and self.copying.is_one_call(self.prefix, target)
-        if is_one_copy or (not plan.prefix_parts and plan.count <= 1 and size <= MAX_BUFFER):
-            # What is visible counts from the commit call on, right before which it is looked at.
-            unseen = VisibleVersion()
-            target.checkpoint.opening(
-                target.key, size=size, part_size=None, base=unseen, prefix=size if is_one_copy else 0
-            )
-        else:
-            self.opened.add(target.open_upload(plan, target.base()))
+        plan = plan_parts(size, part_size=self.part_size, limits=limits, prefix=prefix, copy_size=copying.part_size)
+        is_one_copy = self.prefix is not None and copying.is_one_call(self.prefix, target)
+        if not is_one_copy and (plan.prefix_parts or plan.count > 1 or size > MAX_BUFFER):
+            return self.multipart.open(plan, target.base())
+        # What is visible counts from the commit call on, right before which it is looked at.
+        unseen, copied = VisibleVersion(), size if is_one_copy else 0
+        return target.checkpoint.opening(target.key, size=size, part_size=None, base=unseen, prefix=copied)
 
     def _is_copied(self, prefix: CopiedPrefix) -> bool:
         return prefix.size > 0 and (prefix.is_whole or prefix.size >= self.target.store.limits.min_part_size)
@@ -101,15 +97,16 @@ class SourceUpload:
                 checksum, etag = checksum_of(body, store.checksum), md5_etag_of(body)
                 if not self._is_doubtful():
                     break  # otherwise nothing was sent yet: read the bytes once more
-            expected = expected_blob(upload, target.checkpoint.mark, etag)
-            receipt = target.commit(
+            expected = replace(expected_blob(upload, target.checkpoint.mark, etag), checksum=checksum)
+            receipt = commit(
+                target,
                 PUT,
                 lambda condition: store.put(
                     target.key, body, checksum=checksum, condition=condition, options=target.marked_options
                 ),
-                upload,
-                target.base(),
-                replace(expected, checksum=checksum),
+                base=target.base(),
+                expected=expected,
+                is_ambiguous=upload.is_completing,
             )
             target.checkpoint.completed(
                 receipt.etag, receipt.version_id, bytes_sent=part.size, is_recognised=target.is_recognised()
@@ -120,7 +117,7 @@ class SourceUpload:
         if isinstance(self.source, MemorySource):  # needs no buffer, so it does not wait for one
             send(whole, self.source.data, filled=upload.size)
         else:
-            self.threads.run(send, whole)
+            self.multipart.threads.run(send, whole)
         return True
 
     def _copy(self, upload: SavedUpload, prefix: CopiedPrefix) -> bool:
@@ -135,7 +132,9 @@ class SourceUpload:
         expected = expected_blob(upload, target.checkpoint.mark, prefix.etag)
         expected = replace(expected, checksum=prefix.checksum, kept_by=Capability.COPY_OPTIONS)
         try:
-            receipt = target.commit(COPY, call, upload, target.base(), expected)
+            receipt = commit(
+                target, COPY, call, base=target.base(), expected=expected, is_ambiguous=upload.is_completing
+            )
         except (KeyNotFoundError, PreconditionFailedError):
             self.source.check()
             raise
@@ -145,15 +144,14 @@ class SourceUpload:
 
     # --- multipart uploads -----------------------------------------------------------------------------------------
 
-    def _upload(self, upload: SavedUpload, upload_id: str) -> bool:
+    def _upload(self, upload: SavedUpload, upload_id: str, *, is_new: bool) -> bool:
         target = self.target
         try:
-            parts = self._send_missing(upload, upload_id)
+            parts = self._send_missing(upload, upload_id, [] if is_new else self._held_parts(upload, upload_id))
         except UploadNotFoundError as error:
-            return target.resolve_vanished(upload, error)
+            return self.multipart.recover(upload, error)
         if self._is_doubtful():
-            pin(target, self.source, self.threads)
-            self.opened.discard(upload_id)  # it has parts now
+            pin(target, self.source, self.multipart.threads)
             return False
         base = target.base()
         if base != upload.base and not target.replaces_anything:
@@ -161,12 +159,10 @@ class SourceUpload:
             logger.info("destination changed since the upload was opened", extra={"key": target.key})
             target.checkpoint.abandon(gone=False)
             return False
-        return target.complete(replace(upload, parts=parts), upload_id, base)
+        return self.multipart.complete(replace(upload, parts=parts), base)
 
     def _held_parts(self, upload: SavedUpload, upload_id: str) -> Iterable[PartReceipt]:
         """Return the parts that the store holds; those of the rows if it may not be asked."""
-        if upload_id in self.opened:
-            return []
         try:
             return list(self.target.store.list_parts(self.target.key, upload_id))
         except PermissionDeniedError as error:
@@ -174,34 +170,27 @@ class SourceUpload:
             parts = upload.parts.values()
             return [PartReceipt(part.part_number, part.size, part.etag, part.checksum) for part in parts]
 
-    def _send_missing(self, upload: SavedUpload, upload_id: str) -> dict[int, SentPart]:
-        target, store = self.target, self.target.store
+    def _send_missing(self, upload: SavedUpload, upload_id: str, listed: Iterable[PartReceipt]) -> dict[int, SentPart]:
+        target, threads = self.target, self.multipart.threads
         assert upload.part_size is not None, "a put has no parts"
         plan = PartPlan(upload.size, upload.part_size, upload.prefix_parts)
         parts = reconcile(
             upload,
             plan,
-            self._held_parts(upload, upload_id),
+            listed,
             source=self.source,
-            algorithm=store.checksum,
-            threads=self.threads,
+            algorithm=target.store.checksum,
+            threads=threads,
             checkpoint=target.checkpoint,
         )
 
         def send(part: PartRange, buffer: memoryview) -> SentPart:
-            body = PartBody(self.source, part, buffer)
-            checksum = checksum_of(body, store.checksum)
-            receipt = self.pace.call(
-                lambda: store.upload_part(target.key, upload_id, part.number, body, checksum=checksum),
-                self.threads.count,
-                target.stop,
-            )
-            return SentPart(part.number, part.offset, part.size, receipt.etag, checksum)
+            return self.multipart.send(upload_id, PartBody(self.source, part, buffer))
 
         sent: list[SentPart] = []
         if self.prefix is not None:
             missing = (part for part in plan.copied() if part.number not in parts)
-            sent += copy_parts(target, upload_id, self.prefix, missing, self.copying.threads, self.pace)
+            sent += self.multipart.copy(upload_id, self.prefix, missing)
         missing = (part for part in plan.sent() if part.number not in parts)
-        sent += self.threads.send_all(missing, send, target.checkpoint, target.stop)
+        sent += threads.send_all(missing, send, target.checkpoint, target.stop)
         return parts | {part.part_number: part for part in sent}

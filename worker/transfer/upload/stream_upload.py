@@ -7,65 +7,46 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import PlanError, SourceUnavailableError, SupersededError, UploadNotFoundError
-from worker.stores.checksums import checksum_of
 from worker.transfer.body import PartBody
 from worker.transfer.checkpoint import SentPart
-from worker.transfer.parts import Buffers, PartThreads, Task, recorder, run_all
+from worker.transfer.parts import Buffers, Task, recorder, run_all
 from worker.transfer.plan import Ladder, PartPlan, PartRange
 from worker.transfer.sources.source import MemorySource
 from worker.transfer.sources.splice import Stream
 from worker.transfer.sources.spool import Spool
-from worker.transfer.upload.pace import Pace
-from worker.transfer.upload.server_copy import CopiedPrefix, Copying, copy_parts
-from worker.transfer.upload.target import Target
+from worker.transfer.upload.multipart_upload import MultipartUpload
+from worker.transfer.upload.server_copy import CopiedPrefix
 
 SPOOL_DIRECTORY: Final = Path("/var/tmp")  #: for parts larger than a buffer; /tmp is often memory
 
 
-def write_stream(
-    target: Target,
-    stream: Stream,
-    plan: PartPlan,
-    prefix: CopiedPrefix | None,
-    *,
-    threads: PartThreads,
-    copying: Copying,
-    pace: Pace,
-) -> None:
+def write_stream(multipart: MultipartUpload, stream: Stream, plan: PartPlan, prefix: CopiedPrefix | None) -> None:
     """Make the prefix and the stream's bytes the blob. A stream cannot be read again, so any error is final.
 
     Raises SourceError, StoreError, TransferError; PlanError if there are more bytes than a blob can hold.
 
     Args:
-        target: the key to write.
+        multipart: uploads to the target.
         stream: its bytes follow those of the plan.
         plan: the parts that the store copies itself, perhaps none; the stream's first parts are as large.
         prefix: what it copies them from; None for none.
-        threads: send the parts; the buffers are the call's own.
-        copying: how the store copies the prefix.
-        pace: that of the bucket.
     """
-    base = target.base()
-    target.open_upload(plan, base)
-    upload = target.checkpoint.load()
-    assert upload is not None, "open_upload() has saved it"
+    target = multipart.target
+    upload = multipart.open(plan, target.base())
     upload_id = str(upload.upload_id)
-    parts = copy_parts(target, upload_id, prefix, plan.copied(), copying.threads, pace) if prefix else []
+    parts = multipart.copy(upload_id, prefix, plan.copied()) if prefix else []
     ladder = Ladder(plan.part_size, target.store.limits, plan.prefix_parts)
-    parts += _send(target, upload_id, stream, ladder.parts(plan.size), threads, pace)
+    parts += _send(multipart, upload_id, stream, ladder.parts(plan.size))
     now = target.base()
-    if now != base and not target.replaces_anything:
+    if now != upload.base and not target.replaces_anything:
         raise SupersededError(f"{target.key}: was replaced during the upload; the new blob was left alone")
     size = sum(part.size for part in parts)
-    upload = replace(upload, size=size, parts={part.part_number: part for part in parts})
-    if not target.complete(upload, upload_id, now):
+    if not multipart.complete(replace(upload, size=size, parts={part.part_number: part for part in parts}), now):
         raise UploadNotFoundError(f"{target.key}: the upload has vanished, and its bytes cannot be read again")
 
 
-def _send(
-    target: Target, upload_id: str, stream: Stream, parts: Iterator[PartRange], threads: PartThreads, pace: Pace
-) -> list[SentPart]:
-    store = target.store
+def _send(multipart: MultipartUpload, upload_id: str, stream: Stream, parts: Iterator[PartRange]) -> list[SentPart]:
+    target, threads = multipart.target, multipart.threads
     # A slow reader must not block buffers of other transfers.
     buffers = Buffers(threads.count, threads.buffer_size)
 
@@ -82,19 +63,13 @@ def _send(
 
         def send(part: PartRange, buffer: memoryview) -> SentPart:
             with taken as body:
-                checksum = checksum_of(body, store.checksum)
-                receipt = pace.call(
-                    lambda: store.upload_part(target.key, upload_id, part.number, body, checksum=checksum),
-                    threads.count,
-                    target.stop,
-                )
-            return SentPart(part.number, part.offset, len(body), receipt.etag, checksum)
+                return multipart.send(upload_id, body)
 
         return buffers.task(send, part, buffer)
 
     sent = run_all(threads.executor, threads.count, parts, prepare, recorder(target.checkpoint), target.stop)
     if stream.readinto(memoryview(bytearray(1))):
-        raise PlanError(f"{target.key}: the reader has more bytes than fit into {store.limits.max_parts} parts")
+        raise PlanError(f"{target.key}: the reader has more bytes than fit into {target.store.limits.max_parts} parts")
     return sent
 
 
