@@ -3,18 +3,19 @@
 Made once in each child after the fork, since clients, connections and threads do not survive a fork.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
+from functools import partial
 from socket import gethostname
 from urllib.parse import urlsplit
 
 from blobferry.checks.source_urls import blob_path
 from blobferry.sealing import Sealer
-from models import Database
+from models import Database, queries
 from worker.driver import Driver
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, UnreachableError
 from worker.processes import process_name
 from worker.settings import Settings, load_settings
-from worker.shared_capabilities import share_capabilities
 from worker.transfer.sources.blob_source import BlobSource
 from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.http.http_source import HttpSource
@@ -23,6 +24,8 @@ from worker.transfer.sources.source import Source
 from worker.transfer.stop import Stop, never, while_stalled, within_part
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import WORKER_PACES
+
+logger = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -99,7 +102,7 @@ class Runtime:
     def share_capabilities(self) -> None:
         """Learn, once, what other processes have seen the storages lack. Raises UnreachableError."""
         if not self._shares_capabilities:
-            share_capabilities(self.database, [driver.store for driver in self._drivers.values()])
+            share_capabilities(self.database, self._drivers.values())
             self._shares_capabilities = True
 
     def warm_up(self) -> None:
@@ -111,6 +114,23 @@ class Runtime:
         """Stop the threads and close the connections."""
         self.engine.close()
         self.database.close()
+
+
+def share_capabilities(database: Database, drivers: Iterable[Driver]) -> None:
+    """Take over what is known of their stores, and save what is seen from now on. Raises UnreachableError."""
+    for driver in drivers:
+        store = driver.store
+        with database.begin() as session:
+            known = queries.missing_capabilities(session, store.identity)
+        store.capabilities.share(known, partial(_note_missing, database, store.identity))
+
+
+def _note_missing(database: Database, identity: str, capability: str, reason: str) -> None:
+    try:
+        with database.begin() as session:
+            queries.note_missing_capability(session, identity, capability, reason)
+    except UnreachableError as error:  # other processes find it out by themselves
+        logger.warning("capability not saved", extra={"capability": capability, "reason": str(error)})
 
 
 _current: Runtime | None = None

@@ -9,7 +9,6 @@ from models import UploadRow, queries
 from models.queries import FILES
 from worker.errors import BlobferryError, ConfigurationError, UnreachableError, WriteConflictError
 from worker.runtime import Runtime
-from worker.stores.store import Store
 from worker.transfer.checkpoint import SavedUpload, VisibleVersion
 from worker.transfer.download.destination import host_endpoint
 from worker.transfer.download.partial_file import remove_partial
@@ -70,8 +69,9 @@ def _abort(runtime: Runtime, upload: UploadRow) -> None:
         return
     is_multipart = upload.part_size is not None  # a single put leaves nothing behind
     if is_multipart:
-        store = _store_of(runtime, upload)
-        for upload_id in [upload.upload_id] if upload.upload_id else _lost(runtime, store, upload):
+        _refuse_other_place(runtime, upload)
+        store = runtime.driver(upload.storage).store
+        for upload_id in [upload.upload_id] if upload.upload_id else _lost(runtime, upload):
             abort_upload(store, upload.key, upload_id)
     is_first_abort = upload.state == UploadState.ABORTING
     recheck = runtime.settings.retention.abort_recheck_seconds if is_multipart and is_first_abort else None
@@ -79,8 +79,8 @@ def _abort(runtime: Runtime, upload: UploadRow) -> None:
         queries.upload_is_gone(session, upload.id, recheck_seconds=recheck)
 
 
-def _store_of(runtime: Runtime, upload: UploadRow) -> Store:
-    """The store that holds the upload, perhaps by another name than the row has. Raises ConfigurationError."""
+def _refuse_other_place(runtime: Runtime, upload: UploadRow) -> None:
+    """Raise ConfigurationError unless the storage holds the upload, perhaps by another name than the row has."""
     store = runtime.driver(upload.storage).store
     if not upload.is_at(store):
         is_there = upload.upload_id is not None and has_upload(store, upload.key, upload.upload_id)
@@ -89,7 +89,6 @@ def _store_of(runtime: Runtime, upload: UploadRow) -> Store:
                 f"does not lead to bucket {upload.bucket!r} at {upload.endpoint or 'AWS'} any more, where an upload"
             )
             raise ConfigurationError(f"storages.{upload.storage}", f"{problem} has to be aborted")
-    return store
 
 
 def _remove_partial(runtime: Runtime, upload: UploadRow) -> None:
@@ -106,7 +105,7 @@ def _record_gone(runtime: Runtime, upload: UploadRow) -> None:
         queries.upload_is_gone(session, upload.id, recheck_seconds=None)
 
 
-def _lost(runtime: Runtime, store: Store, upload: UploadRow) -> list[str]:
+def _lost(runtime: Runtime, upload: UploadRow) -> list[str]:
     with runtime.database.begin() as session:
         if queries.is_being_opened(session, upload):  # a listing cannot tell it from the lost one
             raise WriteConflictError(f"{upload.key}: another upload at this key is being opened")
@@ -116,7 +115,7 @@ def _lost(runtime: Runtime, store: Store, upload: UploadRow) -> list[str]:
             return queries.known_upload_ids(session, upload.key)
 
     saved = SavedUpload(upload.key, upload.size or 0, upload.part_size, VisibleVersion(), upload.opened_at)
-    return lost_uploads(store, saved, known_ids)
+    return lost_uploads(runtime.driver(upload.storage).store, saved, known_ids)
 
 
 def _put_off(runtime: Runtime, upload: UploadRow) -> None:

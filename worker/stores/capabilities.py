@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -73,10 +73,13 @@ class Capabilities:
             if self._when_missed is not None:
                 self._when_missed(capability, reason)
 
-    def share(self, known: Iterable[Capability], when_missed: Callable[[Capability, str], None]) -> None:
-        """Take over what other processes have seen, and tell them from now on."""
+    def share(self, known: Collection[str], when_missed: Callable[[Capability, str], None]) -> None:
+        """Take over what other processes have seen it lack, and tell them from now on.
+
+        ``known``: names of capabilities; those that only a newer worker knows are ignored.
+        """
         with self._lock:
-            self._missing |= set(known) - self._confirmed
+            self._missing |= {capability for capability in Capability if capability in known} - self._confirmed
             self._when_missed = when_missed
 
 
