@@ -24,13 +24,12 @@ from blobferry.jobs.submission import insert_job
 from dev.process import work_directory
 from dev.services import S3Service, create_bucket, moto, postgres, postgres_database
 from models import Database
+from models.migrations import ALEMBIC_INI
 from worker.driver import Driver
 from worker.jobs.outcome import Finished
 from worker.jobs.runner import run_job
-from worker.migrations import ALEMBIC_INI
 from worker.runtime import Runtime
-from worker.setting_sections import SourcesSettings
-from worker.settings import Settings
+from worker.settings import Settings, SourcesSettings
 
 BUCKET: Final = "costs"
 SIZE: Final = 4096  #: bytes of each blob

@@ -66,7 +66,7 @@ def run(name: str | None, only: str | None, loglevel: str) -> None:
 def migrate(revision: str) -> None:
     """Create the tables, or bring them up to date. Safe to run at any time, also twice at once."""
     # Alembic takes ten MiB, which the children of `run` need not inherit.
-    from worker import migrations  # noqa: PLC0415
+    from models import migrations  # noqa: PLC0415
 
     load_settings()
     with reachable():

@@ -484,10 +484,14 @@ def test_only_what_has_to_be_mended_makes_the_exit_status() -> None:
     assert [exit_status(findings) for findings in ([], FINDINGS[:1], FINDINGS[:2], FINDINGS)] == [0, 0, 0, 1]
 
 
+def with_storage(parameters: Mapping[str, Any]) -> Settings:
+    return Settings.model_construct(storages={"default": DriverParameters.parse(parameters)})
+
+
 def test_a_storage_whose_certificate_is_not_checked_is_told() -> None:
     given = {"bucket": "b", "region": "r"}
-    (finding,) = examine_certificates("default", DriverParameters.parse(given | {"verify": False}))
+    (finding,) = examine_certificates("default", with_storage(given | {"verify": False}))
     assert (finding.where, finding.state) == ("storage default", "missing")
     assert "verify = false: whoever is on the way can read and change blobs" in finding.says
-    assert list(examine_certificates("default", DriverParameters.parse(given))) == []
-    assert list(examine_certificates("default", DriverParameters.parse({"driver": "memory", "verify": False}))) == []
+    assert list(examine_certificates("default", with_storage(given))) == []
+    assert list(examine_certificates("default", with_storage({"driver": "memory", "verify": False}))) == []

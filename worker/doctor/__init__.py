@@ -36,8 +36,8 @@ def examine(runtime: Runtime) -> list[Finding]:
         )
     retention = settings.retention
     kept = timedelta(seconds=max(retention.failed_upload_seconds, retention.paused_upload_seconds))
-    for name, storage in settings.storages.items():
-        findings += examine_certificates(name, storage)
+    for name in settings.storages:
+        findings += examine_certificates(name, settings)
         findings += examine_storage(name, runtime.driver(name), kept)
     return findings
 

@@ -11,10 +11,9 @@ from blobferry.messages.job_messages import client_app
 from blobferry.messages.server_kind import refuse_unfit_server
 from blobferry.sql.tables import VERSION_TABLE
 from models import Database, queries
+from models.migrations import known_revisions
 from worker.doctor.findings import Finding
 from worker.errors import ConfigurationError, UnreachableError
-from worker.migrations import known_revisions
-from worker.parameters import DriverParameters
 from worker.settings import Settings
 
 _MIGRATE: Final = "run `python -m worker migrate`"
@@ -83,8 +82,9 @@ def examine_encryption(settings: Settings) -> Iterator[Finding]:
         yield Finding("encryption", "source URLs", "missing", says)
 
 
-def examine_certificates(name: str, storage: DriverParameters) -> Iterator[Finding]:
+def examine_certificates(name: str, settings: Settings) -> Iterator[Finding]:
     """Whether a storage checks with whom it talks."""
+    storage = settings.storages[name]
     if storage.driver == "s3" and not storage.verify:
         says = "verify = false: whoever is on the way can read and change blobs; name the store's authority by ca_file"
         yield Finding(f"storage {name}", "certificate checked", "missing", says)

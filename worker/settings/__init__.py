@@ -34,7 +34,7 @@ from blobferry.sealing import Sealer, parse_keys
 from blobferry.sql.database_url import parse_url
 from worker.errors import ConfigurationError
 from worker.parameters import DriverParameters, configuration_error
-from worker.setting_sections import (
+from worker.settings.sections import (
     BrokerSettings,
     LeaseSettings,
     RetentionSettings,
