@@ -1,7 +1,7 @@
 """``python -m dev.job_cost``: CPU of one small job in the process that runs it, on a real PostgreSQL and moto.
 
 The process calls ``run_job`` for each job, as a worker child does; the servers are processes of their own. Celery is
-not in it. ``--profile`` prints where the time goes instead.
+not in it, and no job is run in a batch. ``--profile`` prints where the time goes instead.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from worker.driver import Driver
 from worker.jobs.outcome import Finished
 from worker.jobs.runner import run_job
 from worker.runtime import Runtime
-from worker.settings import Settings, SourcesSettings
+from worker.settings import Settings, SourcesSettings, TransferSettings
 
 BUCKET: Final = "costs"
 SIZE: Final = 4096  #: bytes of each blob
@@ -38,7 +38,10 @@ SIZE: Final = 4096  #: bytes of each blob
 def runtime_of(s3: S3Service, database_url: str, directory: Path) -> Runtime:
     """The runtime of a worker child whose one storage is the bucket."""
     settings = Settings.model_construct(
-        database_url=SecretStr(database_url), concurrency=2, sources=SourcesSettings(file_roots=(directory,))
+        database_url=SecretStr(database_url),
+        concurrency=2,
+        sources=SourcesSettings(file_roots=(directory,)),
+        transfer=TransferSettings(batch_jobs=1),
     )
     parameters = {
         "bucket": BUCKET,
