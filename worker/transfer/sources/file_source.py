@@ -69,7 +69,7 @@ class FileSource:
         """
         patience, roots = patience or Patience(), list(roots)
         source, tells_size = waited_for(
-            lambda: cls._open(url, roots, patience), patience.watch(url), discard=lambda found: found[0].close()
+            lambda: cls.open_at_once(url, roots, patience), patience.watch(url), discard=lambda found: found[0].close()
         )
         if tells_size:
             return source
@@ -77,8 +77,13 @@ class FileSource:
             return SpooledFile.of(url, source._descriptor, spool_directory, stop, patience)
 
     @classmethod
-    def _open(cls, url: str, roots: Iterable[Path], patience: Patience) -> "tuple[FileSource, bool]":
-        """Open the file; also return whether its status tells the number of its bytes."""
+    def open_at_once(
+        cls, url: str, roots: Iterable[Path], patience: Patience | None = None
+    ) -> "tuple[FileSource, bool]":
+        """Open the file; also return whether its status tells the number of its bytes.
+
+        Takes as long as its mount does, so it is for a thread that may be lost. Raises as ``open`` does.
+        """
         path = path_of(url)
         roots = [Path(os.path.realpath(root)) for root in roots]
         refuse_outside(url, os.path.realpath(path), roots, SourceNotAllowedError)
@@ -105,10 +110,18 @@ class FileSource:
             buffer[filled : filled + len(piece)] = piece
             filled += len(piece)
         if filled < len(buffer):
-            raise SourceChangedError(
-                f"{self.url}: ends at byte {offset + filled}, it had {self.size} bytes, by its status on worker "
-                f"host {gethostname()}"
-            )
+            raise self._too_short(offset + filled)
+
+    def whole(self) -> bytes:
+        """All bytes, with everything checked that ``check`` does. Raises as that does.
+
+        Takes as long as its mount does, so it is for a thread that may be lost.
+        """
+        data = b"".join(self._pieces(0, self.size))
+        if len(data) < self.size:
+            raise self._too_short(len(data))
+        self._compare(self._fingerprint(), has_more=self.has_more())
+        return data
 
     def check(self) -> None:
         """Raise SourceChangedError if size or modification time have changed, or the file has bytes after its end.
@@ -118,6 +131,9 @@ class FileSource:
         """
         watch = self._patience.watch(self.url)
         now, has_more = waited_for(lambda: (self._fingerprint(), self.has_more()), watch)
+        self._compare(now, has_more=has_more)
+
+    def _compare(self, now: Mapping[str, Any], *, has_more: bool) -> None:
         if any(now[name] != self.fingerprint[name] for name in ("size", "mtime_ns")):
             raise SourceChangedError(f"{self.url}: changed while it was read: {self.fingerprint} is now {now}")
         if has_more:
@@ -127,15 +143,25 @@ class FileSource:
             )
         self.fingerprint = now
 
+    def _too_short(self, end: int) -> SourceChangedError:
+        return SourceChangedError(
+            f"{self.url}: ends at byte {end}, it had {self.size} bytes, by its status on worker host {gethostname()}"
+        )
+
     def has_more(self) -> bool:
         """Whether a byte can be read after the end that the file's status tells."""
         return bool(self._read(self.size, 1))
 
     def close(self) -> None:
         # Also closing may hang, until the reads that a mount has not answered are over.
-        thread = threading.Thread(target=_close, args=(self._descriptor,), name="source", daemon=True)
+        thread = threading.Thread(target=self.close_at_once, name="source", daemon=True)
         thread.start()
         thread.join(POLL)
+
+    def close_at_once(self) -> None:
+        """Close the file, which takes as long as its mount does."""
+        with suppress(OSError):  # of a mount that is gone by now; nothing was written
+            os.close(self._descriptor)
 
     def _pieces(self, offset: int, size: int) -> Generator[bytes]:
         while size and (piece := self._read(offset, min(size, _PIECE))):
@@ -152,11 +178,6 @@ class FileSource:
         status = settled_status(self._descriptor)
         instance = [status.st_dev, status.st_ino, status.st_ctime_ns]
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, INSTANCE: instance}
-
-
-def _close(descriptor: int) -> None:
-    with suppress(OSError):  # of a mount that is gone by now; nothing was written
-        os.close(descriptor)
 
 
 def _open(url: str, path: str, roots: Collection[Path]) -> int:

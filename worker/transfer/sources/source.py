@@ -40,13 +40,14 @@ class Source(Protocol):
 class MemorySource:
     """Bytes in memory."""
 
-    url = "memory"
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        """``data`` must not change while the source is in use."""
+    def __init__(
+        self, data: bytes | memoryview, *, url: str = "memory", fingerprint: Mapping[str, Any] | None = None
+    ) -> None:
+        """``data`` must not change while the source is in use. ``fingerprint``: of ``url``, where it was read."""
+        self.url = url
         self.data = memoryview(data)
         self.size = len(self.data)
-        self.fingerprint: Mapping[str, Any] = {"size": self.size}
+        self.fingerprint: Mapping[str, Any] = fingerprint or {"size": self.size}
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self.data[offset : offset + len(buffer)]
