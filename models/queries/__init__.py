@@ -5,14 +5,13 @@ token. All others change only rows that no run owns, with SKIP LOCKED where the 
 from the database's clock, never from a worker's.
 """
 
-from models.queries.batch_claims import BatchedJob, Glance, claim_batch, glance
+from models.queries.batch_claims import BatchedJob, claim_batch
 from models.queries.batches import (
     begin_completing_all,
     end_batch,
     extend_leases,
     have_succeeded,
     owned_jobs,
-    release_claimed,
 )
 from models.queries.blockers import Hold
 from models.queries.checkpoints import (
@@ -28,11 +27,13 @@ from models.queries.checkpoints import (
 from models.queries.claims import claim_job, claim_new_job
 from models.queries.due_messages import REPUBLISH_AFTER, jobs_to_publish, mark_unpublished, seconds_to_next_run
 from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, poll_again, release_job, retry_job
+from models.queries.glances import Glance, glance
 from models.queries.history import close_attempt, remark
 from models.queries.lookups import EndedJob, find_ended, find_job, is_pruned, time_now
 from models.queries.missing_messages import lacks_messages
 from models.queries.ownership import ControlRequests, extend_lease, pass_point_of_no_return, update_owned
 from models.queries.pruning import prune
+from models.queries.releases import hand_back, release_claimed
 from models.queries.stale_locks import StaleSearch, drop_stale_locks
 from models.queries.store_capabilities import missing_capabilities, note_missing_capability
 from models.queries.unowned import (
@@ -99,6 +100,7 @@ __all__ = [
     "forget_gone_workers",
     "forget_lacks",
     "glance",
+    "hand_back",
     "have_succeeded",
     "insert_upload",
     "is_being_opened",

@@ -118,15 +118,6 @@ def have_succeeded(session: Session, tokens: Mapping[int, int]) -> set[int]:
     return {seq for seq, token in session.execute(done) if token == tokens[seq]}
 
 
-def release_claimed(session: Session, worker: str, but: str) -> None:
-    """Give back what this process has claimed, except one job: the answer to the claim was lost. Safe to repeat.
-
-    A process has one run at a time, so that all its leases are those of that claim.
-    """
-    mine = (jobs.c.worker == worker, jobs.c.lease_expires_at.is_not(None), jobs.c.id != but)
-    session.execute(update(jobs).where(*mine).values(state=JobState.QUEUED, updated_at=db_now(), **UNOWNED))
-
-
 @cache
 def _owned() -> Select[Any]:
     mine = (jobs.c.seq.in_(bindparam("seqs", expanding=True)), jobs.c.lease_expires_at.is_not(None))

@@ -72,13 +72,13 @@ def started_threads(cost: Cost) -> Iterator[None]:
 
 def cost_of(world: World, job_id: str, *, runs_before: tuple[str, ...] = ()) -> Cost:
     """The cost of the run in which the job succeeds, in a worker child that has already run other jobs."""
-    cost, recording = Cost(), RecordingStore(world.memory)
+    cost, recording, source = Cost(), RecordingStore(world.memory), world.job_row(job_id).source
     with world.worker(recording) as runtime:
         for other in runs_before:
             assert isinstance(run_job(runtime, other), Finished)
         recording.calls.clear()
         with counted(world.database, cost), started_threads(cost):
-            outcome = run_job(runtime, job_id)
+            outcome = run_job(runtime, job_id, source=source)
     assert isinstance(outcome, Finished), outcome
     assert outcome.error is None, outcome
     cost.requests = Counter(call.verb for call in recording.calls)

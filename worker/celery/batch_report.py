@@ -73,7 +73,7 @@ def _report_of(task: Any, job: BatchedJob, outcome: Outcome) -> Report | None:
 
 def _request(task: Any, job: BatchedJob) -> Context:
     """The request that the job's own message would have: results keep its name, arguments, worker and queue."""
-    row = {**job._asdict(), "source": None, "message_options": None}
+    row = {**job._asdict(), "message_options": None}
     message = Message.from_row(row)
     return Context(
         id=job.id,

@@ -61,7 +61,8 @@ class JobTask(StrictTask):
         try:
             if not has_row and not make_row(runtime, request, operation, arguments):
                 raise Ignore
-            outcome = run_job(runtime, job_id, seq if has_row else None, reporter=BatchReport(self))
+            seq, source = seq if has_row else None, arguments.get("source")
+            outcome = run_job(runtime, job_id, seq, source=source, reporter=BatchReport(self))
             if isinstance(outcome, NotClaimed):
                 outcome = self._unreported_outcome(runtime, outcome.ended)
         except UnreachableError as error:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from models import ClaimedJob, queries
 from models.queries import BatchedJob
 from worker.errors import UnreachableError
-from worker.jobs.batch.small_job import begins_batch, take_batch
+from worker.jobs.batch.small_job import begins_batch, names_small_file, take_batch
 from worker.jobs.lease import lease_clock, retry_interval
 from worker.jobs.outcome import LeftToOthers, NotClaimed
 from worker.jobs.path_holds import holds_of
@@ -26,12 +26,14 @@ REPORT_ENDED_AFTER: Final = 10.0
 Claimed = ClaimedJob | list[BatchedJob] | LeftToOthers | NotClaimed
 
 
-def claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float, Claimed]:
+def claim(runtime: Runtime, job_id: str, publish_seq: int | None, source: object = None) -> tuple[float, Claimed]:
     """Claim the job; return the earliest time at which its lease may have begun, by the lease clock, and the job.
 
-    The claim is repeated while the database is away: the answer to the COMMIT may have been lost.
+    The claim is repeated while the database is away: the answer to the COMMIT may have been lost. ``source``: as the
+    message has it.
     """
     began_at, is_repeated = lease_clock(), False
+    is_small_file = names_small_file(runtime, source)
     while True:
         taken_at = lease_clock()
         try:
@@ -40,7 +42,7 @@ def claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float
                 with runtime.database.begin() as session:
                     queries.release_claimed(session, runtime.worker, but=job_id)
                     return taken_at, _claim_alone(session, runtime, job_id, publish_seq, is_repeated=True)
-            return taken_at, _claim_as_fits(runtime, job_id, publish_seq)
+            return taken_at, _claim_as_fits(runtime, job_id, publish_seq, is_small_file=is_small_file)
         except UnreachableError as error:
             if lease_clock() - began_at > CLAIM_SECONDS:
                 raise
@@ -49,13 +51,13 @@ def claim(runtime: Runtime, job_id: str, publish_seq: int | None) -> tuple[float
             time.sleep(retry_interval(runtime.settings.lease))
 
 
-def _claim_as_fits(runtime: Runtime, job_id: str, publish_seq: int | None) -> Claimed:
+def _claim_as_fits(runtime: Runtime, job_id: str, publish_seq: int | None, *, is_small_file: bool) -> Claimed:
     """Claim the job by itself, or a batch if it is small; or see that there is nothing to claim."""
     with runtime.database.begin() as session:
         seen = queries.glance(session, job_id, runtime.worker_id, ended_before=REPORT_ENDED_AFTER)
         if seen is not None and (seen.is_claimed or seen.ended):
             return NotClaimed(seen.ended)
-        if seen is not None and begins_batch(runtime, seen, publish_seq):
+        if seen is not None and begins_batch(runtime, seen, publish_seq, is_small_file=is_small_file):
             job: Claimed | None = take_batch(session, runtime, seen) or None
         elif not publish_seq:  # each claim raises the number, so this may be the first
             job = _claim_new(session, runtime, job_id, publish_seq)

@@ -35,7 +35,12 @@ LONGEST_POLL_DELAY: Final = 30.0  #: seconds
 
 
 def run_job(
-    runtime: Runtime, job_id: str, publish_seq: int | None = None, *, reporter: Reporter | None = None
+    runtime: Runtime,
+    job_id: str,
+    publish_seq: int | None = None,
+    *,
+    source: object = None,
+    reporter: Reporter | None = None,
 ) -> Outcome:
     """Run one slice of the job if it can be claimed. Safe to call any number of times, also concurrently.
 
@@ -46,9 +51,10 @@ def run_job(
         runtime: of this process.
         job_id: of the job.
         publish_seq: the number of the message; an outdated message claims nothing.
+        source: as the message has it. Only a job that writes a small file takes others of its kind along.
         reporter: is told of the other jobs.
     """
-    taken_at, job = claim(runtime, job_id, publish_seq)
+    taken_at, job = claim(runtime, job_id, publish_seq, source)
     if isinstance(job, LeftToOthers | NotClaimed):
         return job
     if isinstance(job, list):

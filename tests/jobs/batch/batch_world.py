@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 
 from models import Database
@@ -12,16 +15,38 @@ from tests.doubles import RecordingStore, blob
 from tests.jobs.job_world import World
 from worker.jobs.outcome import Finished, Outcome
 from worker.jobs.runner import run_job
+from worker.runtime import Runtime
 from worker.stores.store import Store
+
+#: A test of both kinds of small jobs.
+on_each_kind = pytest.mark.parametrize("kind", ["contents", "files"], indirect=True)
 
 
 class BatchWorld(World):
-    """A world whose jobs put a few bytes each: job 3 puts ``b"job 3"`` at ``/small/3``."""
+    """A world whose jobs write a few bytes each: job 3 writes ``b"job 3"`` to ``/small/3``."""
 
-    def small(self, number: int | str, **arguments: Any) -> str:
+    def __init__(self, database: Database, directory: Path, *, of_files: bool = False) -> None:
+        super().__init__(database, directory)
+        self._of_files = of_files
+        self._sources: dict[int | str, Path] = {}
+        self._urls: dict[str, str] = {}  # of jobs, by id
+        self._numbers = count()
+
+    def small(self, number: int | str, contents: bytes | None = None, **arguments: Any) -> str:
         """A small job; its id."""
-        contents = f"job {number}".encode()
-        return self.ask("put_content", **{"path": f"/small/{number}", "contents": contents} | arguments)
+        contents = f"job {number}".encode() if contents is None else contents
+        arguments = {"path": f"/small/{number}", **arguments}
+        if not self._of_files:
+            return self.ask("put_content", contents=contents, **arguments)
+        file = self._sources[number] = self.file.with_name(f"small-{next(self._numbers)}")
+        file.write_bytes(contents)
+        job_id = self.ask("write_stream", source=file.as_uri(), **arguments)
+        self._urls[job_id] = file.as_uri()
+        return job_id
+
+    def source(self, number: int | str) -> Path:
+        """The file that the last small job of this number writes."""
+        return self._sources[number]
 
     def some(self, count: int, **arguments: Any) -> list[str]:
         """Small jobs; their ids, in the order of submission."""
@@ -31,8 +56,12 @@ class BatchWorld(World):
         """One run for the message of that job, in a worker of its own."""
         told = Told()
         with self.worker(store, **sections) as runtime:
-            told.first = run_job(runtime, job_id, reporter=told)
+            told.first = self.deliver(runtime, job_id, told)
         return told
+
+    def deliver(self, runtime: Runtime, job_id: str, told: "Told | None" = None, number: int | None = None) -> Outcome:
+        """One run for a message of that job, which names its file."""
+        return run_job(runtime, job_id, number, source=self._urls.get(job_id), reporter=told)
 
     def succeed_alone(self, job_id: str) -> None:
         """A later run of one job, at whose end it has succeeded."""

@@ -11,10 +11,9 @@ import pytest
 
 from models import Database
 from tests.doubles import DeathError, Fuse, FusedDatabase, MortalStore, RecordingStore, When, unfinished
-from tests.jobs.batch.batch_world import BatchWorld
+from tests.jobs.batch.batch_world import BatchWorld, on_each_kind
 from tests.jobs.job_world import OLD, THREADS
 from worker.jobs.outcome import Finished
-from worker.jobs.runner import run_job
 
 pytestmark = pytest.mark.no_cover
 
@@ -25,8 +24,8 @@ JOBS = 3
 class Scene(BatchWorld):
     """Three small jobs, of which the second replaces a blob, and the workers that die with them."""
 
-    def __init__(self, safe: Database, mortal: FusedDatabase, directory: Path) -> None:
-        super().__init__(safe, directory)
+    def __init__(self, safe: Database, mortal: FusedDatabase, directory: Path, *, of_files: bool) -> None:
+        super().__init__(safe, directory, of_files=of_files)
         self.mortal = mortal
         self.torn: list[object] = []
         self.memory.put("small/1", OLD)
@@ -46,7 +45,7 @@ class Scene(BatchWorld):
         try:
             with self.worker(MortalStore(self.recording, fuse, self.look), database=self.mortal) as runtime:
                 for job_id in self.jobs:
-                    outcome = run_job(runtime, job_id)
+                    outcome = self.deliver(runtime, job_id)
                     assert not isinstance(outcome, Finished) or outcome.error is None, outcome
         except DeathError:
             return False
@@ -76,13 +75,14 @@ class Scene(BatchWorld):
 
 
 @pytest.fixture
-def scene(sqlite_database: Database, tmp_path: Path) -> Iterator[Callable[[], Scene]]:
+def scene(sqlite_database: Database, tmp_path: Path, kind: str) -> Iterator[Callable[[], Scene]]:
     """Makes a scene, each in a directory of its own."""
     numbers, mortal = count(), FusedDatabase(str(sqlite_database.engine.url), Fuse())
-    yield lambda: Scene(sqlite_database, mortal, tmp_path / str(next(numbers)))
+    yield lambda: Scene(sqlite_database, mortal, tmp_path / str(next(numbers)), of_files=kind == "files")
     mortal.close()
 
 
+@on_each_kind
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_worker_of_a_batch_may_die_at_any_call_or_commit(when: When, scene: Callable[[], Scene]) -> None:
     for fail_at in range(1, MOST_CALLS):
@@ -99,6 +99,7 @@ def test_the_worker_of_a_batch_may_die_at_any_call_or_commit(when: When, scene: 
     pytest.fail("it never ends")
 
 
+@on_each_kind
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_second_worker_of_a_batch_may_die_as_well(when: When, scene: Callable[[], Scene]) -> None:
     """Wherever the first one dies, the second one does after one call, six, eleven …, so that all distances occur."""

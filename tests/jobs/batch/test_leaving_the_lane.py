@@ -1,18 +1,22 @@
 """One member of a batch goes wrong: that job ends as if it had run by itself, and the others do not notice."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState
+from models import Database
+from models.queries import BatchedJob
 from tests.doubles import HookedStore, LaggingStore, RecordingStore, WrappedStore
-from tests.jobs.batch.batch_world import BatchWorld
+from tests.jobs.batch.batch_world import BatchWorld, Told, on_each_kind
 from tests.jobs.job_world import OLD, on_each_database
 from tests.models.rows import take_away
 from worker import drain
-from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError
+from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailableError, UnreachableError
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.stores.store import Store
 
@@ -66,6 +70,7 @@ def outcome_of(world: BatchWorld, store: Store, jobs: list[str], number: int, **
 
 
 @on_each_database
+@on_each_kind
 @MEMBERS
 @pytest.mark.parametrize("verb", ["head", "put"])
 def test_a_job_whose_path_somebody_else_writes_leaves_their_blob_alone(
@@ -82,6 +87,7 @@ def test_a_job_whose_path_somebody_else_writes_leaves_their_blob_alone(
     assert upload.state in ("aborting", "gone")
 
 
+@on_each_kind
 @MEMBERS
 def test_a_certain_refusal_takes_the_point_of_no_return_back(number: int, world: BatchWorld) -> None:
     """Else a later look would call a blob with the same bytes ours, on a store that keeps no marks."""
@@ -101,6 +107,7 @@ def test_a_certain_refusal_takes_the_point_of_no_return_back(number: int, world:
 
 
 @on_each_database
+@on_each_kind
 @MEMBERS
 @pytest.mark.parametrize("verb", ["head", "put"])
 def test_a_job_whose_store_is_unavailable_is_retried_alone(verb: str, number: int, world: BatchWorld) -> None:
@@ -122,6 +129,7 @@ def test_a_job_whose_store_is_unavailable_is_retried_alone(verb: str, number: in
     assert world.outcomes(jobs[number]) == ["retrying", "succeeded"]
 
 
+@on_each_kind
 @MEMBERS
 def test_a_put_whose_answer_is_lost_is_found_and_not_repeated(number: int, world: BatchWorld) -> None:
     jobs, key = world.some(4), f"small/{number}"
@@ -133,6 +141,7 @@ def test_a_put_whose_answer_is_lost_is_found_and_not_repeated(number: int, world
     world.assert_done(jobs)
 
 
+@on_each_kind
 @MEMBERS
 def test_a_store_that_asks_to_slow_down_gets_the_put_again(number: int, world: BatchWorld) -> None:
     jobs, key = world.some(4), f"small/{number}"
@@ -141,6 +150,7 @@ def test_a_store_that_asks_to_slow_down_gets_the_put_again(number: int, world: B
     world.assert_done(jobs)
 
 
+@on_each_kind
 @MEMBERS
 def test_a_job_that_must_not_overwrite_fails_and_the_others_do_not(number: int, world: BatchWorld) -> None:
     world.memory.put(f"small/{number}", OLD)
@@ -150,6 +160,7 @@ def test_a_job_that_must_not_overwrite_fails_and_the_others_do_not(number: int, 
     assert world.seen_at(number) == OLD
 
 
+@on_each_kind
 @MEMBERS
 def test_a_job_that_must_not_overwrite_leaves_a_blob_alone_that_appears(number: int, world: BatchWorld) -> None:
     jobs, key = world.some(4, overwrite=False), f"small/{number}"
@@ -159,6 +170,7 @@ def test_a_job_that_must_not_overwrite_leaves_a_blob_alone_that_appears(number: 
 
 
 @on_each_database
+@on_each_kind
 @MEMBERS
 def test_a_cancel_before_the_point_of_no_return_cancels_that_job(number: int, world: BatchWorld) -> None:
     jobs, key = world.some(4), f"small/{number}"
@@ -168,6 +180,7 @@ def test_a_cancel_before_the_point_of_no_return_cancels_that_job(number: int, wo
     assert world.has_ended(jobs[number], JobState.CANCELLED)
 
 
+@on_each_kind
 @MEMBERS
 @pytest.mark.parametrize("verb", ["put", "head"])
 def test_a_cancel_after_it_comes_too_late(verb: str, number: int, world: BatchWorld) -> None:
@@ -182,6 +195,7 @@ def test_a_cancel_after_it_comes_too_late(verb: str, number: int, world: BatchWo
 
 
 @on_each_database
+@on_each_kind
 @MEMBERS
 @pytest.mark.parametrize("verb", ["head", "put"])
 def test_a_job_whose_lease_is_lost_is_left_to_its_new_owner(verb: str, number: int, world: BatchWorld) -> None:
@@ -196,6 +210,52 @@ def test_a_job_whose_lease_is_lost_is_left_to_its_new_owner(verb: str, number: i
     assert world.seen_at(number) == f"job {number}".encode()
 
 
+class LeavingDatabase(Database):
+    """Out of reach for good after so many more transactions."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.engine.url.render_as_string(hide_password=False))
+        self.left = 1000
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        self.left -= 1
+        if self.left < 0:
+            raise UnreachableError("away")
+        with super().begin() as session:
+            yield session
+
+
+@on_each_kind
+@pytest.mark.parametrize("transactions", [0, 1, 2])
+def test_a_batch_whose_database_stays_away_is_left_to_later_runs(
+    transactions: int, kind: str, world: BatchWorld
+) -> None:
+    """It ends without an error, since Celery must not be told of a failure, wherever in the batch that is."""
+    world.memory.put("small/1", OLD)
+    jobs = [world.small(number, overwrite=number == 0) for number in range(2)]
+    jobs.append(world.small(2, bytes(25)))  # too large
+    database = LeavingDatabase(world.database)
+
+    class Leaving(Told):
+        def claimed(self, jobs: Sequence[BatchedJob]) -> None:
+            super().claimed(jobs)
+            database.left = transactions
+
+    told = Leaving()
+    lease = {"seconds": 3, "heartbeat_seconds": 1, "margin_seconds": 1.5}
+    with world.worker(database=database, lease=lease) as runtime:
+        outcome = world.deliver(runtime, jobs[0], told)
+    database.close()
+    assert isinstance(outcome, NotClaimed | Finished)
+    assert told.others == {}
+    for number in (0, 2):
+        world.expire_lease(jobs[number])
+        world.succeed_alone(jobs[number])
+    assert (world.seen_at(0), world.seen_at(2)) == (b"job 0", bytes(25))
+
+
+@on_each_kind
 @MEMBERS
 def test_a_job_that_stat_does_not_show_yet_is_polled_alone(number: int, world: BatchWorld) -> None:
     jobs, key = world.some(4), f"small/{number}"
@@ -218,6 +278,7 @@ def test_a_job_that_stat_does_not_show_yet_is_polled_alone(number: int, world: B
     world.assert_done(jobs)
 
 
+@on_each_kind
 def test_a_draining_worker_hands_over_what_it_has_not_begun_to_put(world: BatchWorld) -> None:
     jobs = world.some(4)
     store = HookedStore(world.memory, before=lambda verb: drain.start())

@@ -7,7 +7,7 @@ import pytest
 
 from models import Database
 from models.queries import BatchedJob
-from tests.jobs.batch.batch_world import BatchWorld, Told
+from tests.jobs.batch.batch_world import BatchWorld, Told, on_each_kind
 from tests.jobs.job_world import on_each_database
 from tests.models.rows import ago, at_once
 from worker.driver import Driver
@@ -17,6 +17,7 @@ from worker.jobs.runner import run_job
 
 
 @on_each_database
+@on_each_kind
 def test_the_next_jobs_are_taken_highest_priority_first_then_the_oldest(world: BatchWorld) -> None:
     low, first, high, usual, late = (
         world.small(number, priority=priority) for number, priority in enumerate([0, 3, 7, 3, 3])
@@ -57,6 +58,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @on_each_database
+@on_each_kind
 @pytest.mark.parametrize("why", ODD)
 def test_a_job_that_is_unusual_is_not_taken_along(why: str, world: BatchWorld) -> None:
     jobs = world.some(3)
@@ -65,6 +67,7 @@ def test_a_job_that_is_unusual_is_not_taken_along(why: str, world: BatchWorld) -
     assert world.seen_at(1) is None
 
 
+@on_each_kind
 @pytest.mark.parametrize("why", ["has a deadline", "is to be followed", "was begun"])
 def test_a_job_that_is_unusual_runs_alone(why: str, world: BatchWorld) -> None:
     jobs = world.some(3)
@@ -74,10 +77,23 @@ def test_a_job_that_is_unusual_runs_alone(why: str, world: BatchWorld) -> None:
     assert (told.jobs, world.states(jobs)) == ([], ["succeeded", "queued", "queued"])
 
 
-def test_jobs_of_other_operations_are_not_taken_along(world: BatchWorld) -> None:
-    jobs = [world.small(0), world.submit(arguments={"path": "/file"}), world.small(2)]
-    assert world.run_batch(jobs[0]).jobs == [jobs[2]]
-    assert world.job_row(jobs[1]).state == "queued"
+@on_each_kind
+def test_jobs_of_another_kind_are_not_taken_along(kind: str, world: BatchWorld) -> None:
+    """Of the others, write_stream takes no http sources, which may be of any size, and no blobs, which hold a path."""
+    source = world.file
+    others: dict[str, dict[str, Any]] = {
+        "contents": {"operation": "put_content", "contents": b"other"},
+        "files": {"operation": "write_stream", "source": source.as_uri()},
+        "http": {"operation": "write_stream", "source": "http://192.0.2.1/other"},
+        "blob": {"operation": "write_stream", "source": "blob://default/small/other"},
+        "append": {"operation": "write_stream", "source": source.as_uri(), "offset": 3},
+    }
+    del others[kind]
+    first = world.small(0)
+    left = [world.ask(path=f"/small/{name}", **arguments) for name, arguments in others.items()]
+    last = world.small(2)
+    assert world.run_batch(first).jobs == [last]
+    assert world.states(left) == ["queued"] * len(left)
 
 
 def test_an_outdated_message_takes_nothing(world: BatchWorld) -> None:
@@ -99,15 +115,28 @@ def test_a_worker_that_lately_failed_for_want_of_the_storage_runs_each_alone(wor
     with world.worker() as runtime:
         world.note_lack(runtime.worker_id, runtime.worker_name, "storages.default", "denied")
         told = Told()
-        assert isinstance(run_job(runtime, jobs[0], reporter=told), Finished)
+        assert isinstance(world.deliver(runtime, jobs[0], told), Finished)
     assert (told.jobs, world.states(jobs)) == ([], ["succeeded", "queued"])
     assert world.count_rows("blobferry_lacks") == 0, "as it has succeeded"
+
+
+@on_each_kind
+def test_a_worker_that_lately_lacked_a_directory_runs_jobs_of_files_alone(kind: str, world: BatchWorld) -> None:
+    """The directory may be one of theirs, and whoever succeeds forgets that it was lacking."""
+    jobs = world.some(2)
+    with world.worker() as runtime:
+        world.note_lack(runtime.worker_id, runtime.worker_name, f"directory {world.file.parent}", "not there")
+        told = Told()
+        assert isinstance(world.deliver(runtime, jobs[0], told), Finished)
+    assert told.jobs == ([] if kind == "files" else jobs[1:])
+    assert world.count_rows("blobferry_lacks") == (0 if kind == "files" else 1)
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 
 @on_each_database
+@on_each_kind
 def test_of_two_jobs_for_one_path_only_the_earlier_is_taken_whatever_its_priority(world: BatchWorld) -> None:
     first, earlier, later = world.small(0), world.small(1), world.small(1, contents=b"later", priority=9)
     assert world.run_batch(first).jobs == [earlier]
@@ -166,6 +195,7 @@ def test_a_job_is_not_taken_while_a_later_one_holds_its_path(what: str, world: B
 
 
 @on_each_database
+@on_each_kind
 def test_storages_that_share_a_bucket_share_its_paths(world: BatchWorld) -> None:
     """The other storage's root is a directory of this one."""
     earlier = world.ask("put_content", path="/1", contents=b"x", storage="inner")
@@ -176,12 +206,13 @@ def test_storages_that_share_a_bucket_share_its_paths(world: BatchWorld) -> None
             "inner": Driver(world.memory, root="small", engine=runtime.engine),
         }
         told = Told()
-        run_job(runtime, first, reporter=told)
+        world.deliver(runtime, first, told)
     assert told.jobs == [free]
     assert world.states([earlier, blocked]) == ["queued"] * 2
 
 
 @on_each_database
+@on_each_kind
 def test_the_end_of_a_batch_wakes_whoever_waits_for_one_of_its_jobs(world: BatchWorld) -> None:
     jobs = world.some(3)
     waiting = world.small(1, contents=b"next")
@@ -210,6 +241,7 @@ class Racing(Told):
 
 
 @on_each_database
+@on_each_kind
 def test_batches_that_race_for_the_same_jobs_take_each_once(world: BatchWorld) -> None:
     jobs = world.some(24)
     claimed: list[str] = []
@@ -220,7 +252,7 @@ def test_batches_that_race_for_the_same_jobs_take_each_once(world: BatchWorld) -
     def race(position: int) -> None:
         with world.worker(database=databases[position], transfer={"batch_jobs": 5}) as runtime:
             for job_id in jobs[position::4]:
-                run_job(runtime, job_id, reporter=Racing(claimed, lock))
+                world.deliver(runtime, job_id, Racing(claimed, lock))
 
     at_once(4, race)
     for database in databases:
@@ -238,7 +270,7 @@ def test_a_claim_of_many_rows_is_a_batch_in_the_order_of_the_queue(world: BatchW
             seen.extend(jobs)
 
     with world.worker() as runtime:
-        run_job(runtime, jobs[0], reporter=Keeping())
+        world.deliver(runtime, jobs[0], Keeping())
     assert [(job.id, job.token, job.attempt, job.publish_seq) for job in seen] == [
         (job_id, 1, 1, 1) for job_id in jobs[1:]
     ]

@@ -52,9 +52,13 @@ def hold(key: str, *, is_tree: bool = False, is_shared: bool = False) -> Hold:
     return Hold("b", key, is_tree, {"default": f"/{key}"}, is_shared)
 
 
-def claim_batch(session: Session) -> list[BatchedJob]:
+OF_CONTENTS: Final = "operation = 'put_content', source = NULL, contents = 'x'"
+OF_FILES: Final = "operation = 'write_stream', source = 'file:///x'"
+
+
+def claim_batch(session: Session, kind: str) -> list[BatchedJob]:
     """Claim jobs that have been made small ones, those that are next among others that are none."""
-    small = "operation = 'put_content', source = NULL, attempt = 0, contents = 'x', priority = 9"
+    small = f"{kind}, attempt = 0, priority = 9"
     ids = [f"queued-{number}" for number in range(20_000, 20_012)]
     session.execute(
         text(f"UPDATE blobferry_jobs SET {small} WHERE id IN :ids").bindparams(bindparam("ids", ids, expanding=True))
@@ -67,9 +71,9 @@ def claim_batch(session: Session) -> list[BatchedJob]:
     return claimed
 
 
-def run_batch(session: Session) -> None:
+def run_batch(session: Session, kind: str = OF_CONTENTS) -> None:
     """A batch of which some jobs leave."""
-    claimed = claim_batch(session)
+    claimed = claim_batch(session, kind)
     tokens = {job.seq: job.token for job in claimed}
     assert queries.extend_leases(session, tokens, 30) == set(tokens)
     common = [{"seq": job.seq, "job_id": job.id, "attempt": job.attempt, "size": 1} for job in claimed]
@@ -81,7 +85,9 @@ def run_batch(session: Session) -> None:
     assert len(queries.end_batch(session, tokens, succeeded=shown[4:], leaving=left)) == 4
     assert len(queries.have_succeeded(session, tokens)) == 4
     assert len(queries.owned_jobs(session, tokens)) == 4
-    queries.release_claimed(session, "w@h:0", but=claimed[0].id)
+    queries.hand_back(session, {job.seq: job.token for job in claimed[:2]})
+    assert len(queries.owned_jobs(session, tokens)) == 2
+    queries.release_claimed(session, "w@h:0", but=claimed[2].id)
 
 
 def leave_to_others(session: Session) -> object:
@@ -102,6 +108,7 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
         session, "queued-29999", worker="w@h:1", worker_id="w", lease_seconds=30.0, holds=lambda job: [hold("x/3")]
     ),
     "batch": run_batch,
+    "batch of files": lambda session: run_batch(session, OF_FILES),
     "claim of a dead run": claim("dead-1", hold("dead/1")),
     "claim of a request": lambda session: queries.apply_requests(
         session, limit=1, paused_upload_seconds=DAY, job_id="cancelled-1"

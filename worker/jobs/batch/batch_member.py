@@ -30,16 +30,22 @@ class Member:
     job: BatchedJob
     target: Target
     checkpoint: MemoryCheckpoint  #: what a single run would have in SQL; the batch writes it there for all members
-    source: MemorySource
     lease: BatchLease
     pace: Pace
     threads: int  #: number of parallel requests, for the pace
+    read: MemorySource | None = None  #: its bytes, once they are read; without them nothing is done for it
     attempts: Counter[str] = field(default_factory=Counter)  #: on the wire, by verb
     base: VisibleVersion = field(default_factory=VisibleVersion)  #: what readers see before
     has_passed: bool = False  #: whether its row says that it is past the point of no return
     receipt: PutReceipt | None = None  #: the store has answered that the blob is there
     head: BlobHead | None = None  #: the blob, as Stat has shown it
     error: Exception | None = None  #: why it leaves the lane, if there is more to say than that it has to
+
+    @property
+    def source(self) -> MemorySource:
+        """Its bytes."""
+        assert self.read is not None, "they are read before anything is sent"
+        return self.read
 
     def look(self) -> None:
         """See what readers see. Raises BlobExistsError, StoreError, LeaseLostError."""
@@ -95,7 +101,7 @@ class Member:
 
 
 def member_of(job: BatchedJob, driver: Driver, lease: BatchLease, pace: Pace, threads: int) -> Member:
-    """The member for a claimed put_content."""
+    """The member for a claimed job, whose bytes have yet to be read."""
     request, checkpoint = job.request, MemoryCheckpoint(mark_of(job.id))
 
     def stop() -> bool:
@@ -110,5 +116,4 @@ def member_of(job: BatchedJob, driver: Driver, lease: BatchLease, pace: Pace, th
         options=BlobOptions(request.get("content_type"), request.get("metadata") or {}),
         overwrite=request.get("overwrite", True),
     )
-    source = MemorySource(job.contents)
-    return Member(job, target, checkpoint, source, lease, pace, threads)
+    return Member(job, target, checkpoint, lease, pace, threads)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Protocol
 
 from models import ClaimedJob, queries
@@ -13,7 +14,7 @@ from worker.jobs.batch.batch_member import Member
 from worker.jobs.batch.batch_run import BatchRun
 from worker.jobs.lease import Lease
 from worker.jobs.operations.operation import JobResult
-from worker.jobs.outcome import Finished, NotClaimed, Outcome
+from worker.jobs.outcome import Finished, NotClaimed, Outcome, Rescheduled
 from worker.logs import job_context
 from worker.runtime import Runtime
 
@@ -70,19 +71,34 @@ def run_batch(
     def ended(found: Sequence[tuple[BatchedJob, JobResult]]) -> None:
         tell([(job, Finished(result=result)) for job, result in found])
 
-    logger.info("batch claimed", extra={"jobs": len(jobs), "operation": "put_content", "job_id": first.id})
+    logger.info("batch claimed", extra={"jobs": len(jobs), "operation": first.operation, "job_id": first.id})
     reporter.claimed(jobs[1:])
     lease = BatchLease(runtime.database, jobs, runtime.settings.lease, taken_at=taken_at)
     run = BatchRun(runtime, runtime.driver(first.storage), jobs, lease, ended=ended)
     try:
         run.run()
+        logger.info("batch ended", extra={"succeeded": len(outcomes), "leaving": len(run.leaving)})
+        handed = [member for member in run.leaving if _is_for_others(member) and member.job is not first]
+        if handed:
+            _hand_back(handed, lease, tell)
+        if staying := [member for member in run.leaving if member not in handed]:
+            _go_on_with(staying, lease, runtime, tell, go_on)
     except LeaseLostError as error:
         logger.warning("lease of a batch lost", extra={"reason": str(error)})
-        return outcomes.get(first.id, NotClaimed())
-    logger.info("batch ended", extra={"succeeded": len(outcomes), "leaving": len(run.leaving)})
-    if run.leaving:
-        _go_on_with(run.leaving, lease, runtime, tell, go_on)
     return outcomes.get(first.id, NotClaimed())
+
+
+def _is_for_others(member: Member) -> bool:
+    """Whether its run may take long and has not begun: its file is large, or on a mount that does not answer."""
+    return member.read is None and member.error is None
+
+
+def _hand_back(members: Sequence[Member], lease: BatchLease, tell: Tell) -> None:
+    """Release these jobs, so that they need not wait for each other. They have an attempt now, so each runs alone."""
+    tokens = lease.tokens_of(member.job.seq for member in members)
+    lease.write(lambda session, is_repeated: queries.hand_back(session, tokens))
+    outcome = Rescheduled("its file is not one to be sent in a batch", datetime.now(UTC))
+    tell([(member.job, outcome) for member in members])
 
 
 def _go_on_with(members: Sequence[Member], lease: BatchLease, runtime: Runtime, tell: Tell, go_on: GoOn) -> None:

@@ -1,4 +1,4 @@
-"""Runs a batch: look at every key, pass the point of no return, put, look again, end. The requests go side by side.
+"""Runs a batch: read, look at every key, pass the point of no return, put, look again, end, with requests side by side.
 
 Three writes for all jobs together, unless some requests take long: then those that are done do not wait for them.
 """
@@ -17,8 +17,10 @@ from worker import drain
 from worker.driver import Driver
 from worker.jobs.batch.batch_lease import BatchLease
 from worker.jobs.batch.batch_member import Member, member_of
+from worker.jobs.batch.batch_sources import read_sources
 from worker.jobs.operations.operation import JobResult, result_of
 from worker.runtime import Runtime
+from worker.transfer.sources.source import MemorySource
 from worker.transfer.stop import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -50,11 +52,7 @@ class BatchRun:
     def run(self) -> None:
         """Run until every job has ended or leaves the lane. Raises LeaseLostError."""
         try:
-            for member in self._members:
-                if member.source.size <= self._runtime.engine.part_size:
-                    self._start(member, member.look)
-                else:  # an ordinary run sends it in parts
-                    self._settled.append(member)
+            self._read()
             if not self._pending:
                 self._advance([])
             while self._pending:
@@ -63,6 +61,21 @@ class BatchRun:
                 self._advance([self._collect(future) for future in done])
         finally:
             wait(self._pending)  # no thread may send anything after this returns
+
+    def _read(self) -> None:
+        """Start each member once its bytes are read."""
+        unread = {member.job.seq: member for member in self._members}
+        for job, read in read_sources(self._runtime, [member.job for member in self._members]):
+            member = unread.pop(job.seq)
+            if isinstance(read, MemorySource):
+                member.read = read
+            else:
+                member.error = read
+            if member.read is not None and member.source.size <= self._runtime.engine.part_size:
+                self._start(member, member.look)
+            else:  # an ordinary run sends it in parts, or has the error
+                self._settled.append(member)
+        self._settled += unread.values()
 
     def _start(self, member: Member, step: Callable[[], None]) -> None:
         self._pending[self._threads.executor.submit(step)] = member

@@ -1,0 +1,28 @@
+"""The bytes of the jobs of a batch: those in their rows, or those of their files, which are read before all else."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from models.queries import BatchedJob
+from worker.jobs.batch.small_job import largest_file
+from worker.runtime import Runtime
+from worker.transfer.sources.small_files import Read, read_files
+from worker.transfer.sources.source import MemorySource
+
+READING: Final = 2.0  #: seconds for all files of a batch
+
+
+def read_sources(runtime: Runtime, jobs: Sequence[BatchedJob]) -> Iterator[tuple[BatchedJob, Read]]:
+    """Read what the jobs write, as :func:`read_files` does. Nothing is yielded for a file that does not come in time.
+
+    A file is opened, read and checked by the rules of any run: allowed roots, a regular file, as many bytes as its
+    status says and not one more, the same status afterwards.
+    """
+    of_files = [job for job in jobs if str(job.request.get("source", "")).startswith("file:")]
+    if not of_files:
+        yield from ((job, MemorySource(job.contents)) for job in jobs)
+        return
+    urls = [str(job.request["source"]) for job in of_files]
+    roots = runtime.settings.sources.file_roots
+    for position, read in read_files(urls, roots, largest_file(runtime), READING):
+        yield of_files[position], read
