@@ -7,6 +7,7 @@ from typing import Any, Literal
 How = Literal[
     "client",  # Client, in a transaction of its own
     "twice",  # the same, twice with one idempotency key; and once more with another request, which is refused
+    "together",  # all of a scene in one submit_many, at its step "submit together"
     "committed",  # in a transaction of an app
     "rolled_back",  # the same, but the transaction comes to nothing: it must never run
     "savepoint",  # in a savepoint that is rolled back, within a transaction that is committed: it must never run
@@ -36,7 +37,7 @@ class Step:
     """Something that happens to a scene, ``at`` so many seconds after its beginning."""
 
     at: float
-    action: Literal["submit", "cancel", "pause", "resume", "retry"]
+    action: Literal["submit", "submit together", "cancel", "pause", "resume", "retry"]
     name: str  #: of the job
 
 

@@ -1,8 +1,10 @@
 """What a run has shown, as tables."""
 
+import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -60,6 +62,18 @@ def show_jobs(
         f"workers that died with a job: {sum(row['crashes'] for row in evidence.jobs.values())}; "
         f"uploads begun again: {sum(row['restarts'] for row in evidence.jobs.values())}"
     )
+
+
+def show_batches(console: Console, directory: Path) -> None:
+    """How many jobs the workers, whose logs are below the directory, have claimed together."""
+    lines = (line for log in directory.rglob("worker-*.log") for line in log.open(errors="replace"))
+    claimed = [json.loads(line) for line in lines if '"event": "batch claimed"' in line and line.endswith("}\n")]
+    sizes = {
+        kind: sorted(of["jobs"] for of in claimed if of["operation"] == kind)
+        for kind in ("put_content", "write_stream")
+    }
+    for kind, found in sizes.items():
+        console.print(f"batches of {kind}: {len(found)}, {sum(found)} jobs, at most {max(found, default=0)} in one")
 
 
 def show_history(console: Console, job_id: str | None, evidence: Evidence, asked: Mapping[str, list[str]]) -> None:

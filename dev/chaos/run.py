@@ -16,7 +16,7 @@ from dev.chaos.evidence import Evidence, gather, rows
 from dev.chaos.fault_plan import Plan
 from dev.chaos.fault_threads import Faulting
 from dev.chaos.planned_jobs import Scene, Step
-from dev.chaos.report import show_faults, show_history, show_jobs
+from dev.chaos.report import show_batches, show_faults, show_history, show_jobs
 from dev.chaos.row_watch import RowWatch, watching
 from dev.chaos.submitter import Submitting, app_engine
 from dev.chaos.system import BUCKETS, System, system
@@ -67,6 +67,7 @@ def run(plan: Plan, directory: Path, console: Console) -> bool:
         ]
     show_faults(console, watch)
     show_jobs(console, scenes, evidence, running.proxy.received)
+    show_batches(console, directory)
     console.print(
         f"settled {seconds:.1f} s after the last fault; {len(retried)} jobs retried by hand; looks: {watch.looks}"
     )

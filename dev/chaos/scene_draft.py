@@ -9,6 +9,7 @@ from dev.chaos.planned_jobs import Spec, Step
 
 #: Bytes, with how often they are drawn: mostly small, some of several parts.
 SIZES: Final = {0: 1, 1: 1, 300: 4, 40_000: 6, 900_000: 5, 5 * MIB: 2, 5 * MIB + 1: 2, 12_000_000: 2, 26_000_000: 1}
+SMALL: Final = (0, 1, 300, 4096, 4096, 40_000)  #: bytes of files and contents that are sent in batches
 LARGE: Final = (11 * MIB, 18_000_000, 30_000_000)  #: several parts, so that there is a middle to be hit
 _HOW: Final = {"how", "starts_in", "ends_in", "may", "follows_order", "priority"}
 
@@ -42,8 +43,9 @@ class Draft:
         name = f"{self.name}-{len(self.jobs)}"
         priority = self.chance.choice((0, 0, 0, 3, 9)) if how.get("follows_order", True) else 0
         self.jobs.append(Spec(name=name, operation=operation, arguments=arguments, **{"priority": priority, **how}))
-        self.then("submit", name)
-        self.wait(self.chance.uniform(0, 0.3))
+        if how.get("how") != "together":
+            self.then("submit", name)
+            self.wait(self.chance.uniform(0, 0.3))
         return name
 
     def then(self, action: Any, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from dev.chaos.job_model import FIXTURES
 from dev.chaos.planned_jobs import Scene
-from dev.chaos.scene_draft import LARGE, Draft
+from dev.chaos.scene_draft import LARGE, SMALL, Draft
 
 
 def overwrites(draft: Draft) -> None:
@@ -152,6 +152,15 @@ def retried(draft: Draft) -> None:
     draft.then("retry", name)  # once it has failed, and its source has appeared
 
 
+def many_small(draft: Draft) -> None:
+    """Many small ones at once, which workers take in batches. Some share a path, and some files are not that small."""
+    via = draft.chance.choice((("put",), ("file",), ("put", "file")))
+    for number in range(draft.chance.randint(12, 30)):
+        size = 900_000 if draft.chance.random() < 0.05 else draft.chance.choice(SMALL)
+        draft.write(draft.path(f"small/{number % 20}"), size, via=draft.chance.choice(via), how="together")
+    draft.then("submit together", draft.jobs[0].name)
+
+
 def late(draft: Draft) -> None:
     """Deadlines: one over before it begins, one that may be met."""
     draft.write(draft.path("late"), 300, ends_in=-5.0, may=frozenset({"deadline"}), follows_order=False)
@@ -188,6 +197,7 @@ KINDS: Final[Mapping[Callable[[Draft], None], int]] = {
     cancelled_move: 2,
     paused: 2,
     retried: 2,
+    many_small: 4,
     late: 1,
     postponed: 1,
     impossible: 1,

@@ -1,7 +1,7 @@
 """Submits the jobs of a plan as apps do, while things are broken, and sends the control requests of the plan."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from blobferry import Client
+from blobferry import Client, NewJob
 from blobferry.contract import JOBS_QUEUE, TASK_PREFIX
 from blobferry.errors import BlobferryError, ConflictError, UnreachableError
 from dev.chaos.contents import content
@@ -46,6 +46,8 @@ class Submitting:
         if step.action == "submit":
             self._prepare(job, hidden=job.name in scene.hidden)
             self._submit(job)
+        elif step.action == "submit together":
+            self._submit_together([job for job in scene.jobs if job.how == "together"])
         elif step.action == "retry":
             if not self._patiently(lambda: self.client.get(self.ids[job.name])).is_final:
                 return False
@@ -80,13 +82,22 @@ class Submitting:
         if job.how == "twice":
             self._submit_again(job, times)
 
+    def _submit_together(self, jobs: Sequence[Spec]) -> None:
+        for job in jobs:
+            self._prepare(job, hidden=False)
+        requests = [NewJob(job.operation, {**self._arguments(job), **_labels(job)}) for job in jobs]
+        ids = self._patiently(lambda: list(self.client.submit_many(requests)))
+        self.ids |= {job.name: job_id for job, job_id in zip(jobs, ids, strict=True)}
+
     def _call(self, job: Spec, times: dict[str, Any], **more: Any) -> Any:
-        arguments = {name: self.system.filled(value) for name, value in job.arguments.items()} | times | more
+        submit: Callable[..., Any] = getattr(self.client, job.operation)
+        return submit(**{**self._arguments(job), **_labels(job), **times, **more})
+
+    def _arguments(self, job: Spec) -> dict[str, Any]:
+        arguments = {name: self.system.filled(value) for name, value in job.arguments.items()}
         if job.operation == "put_content":
             arguments["contents"] = content(job.name, job.size or 0)
-        key = arguments.pop("key", job.name)
-        submit: Callable[..., Any] = getattr(self.client, job.operation)
-        return submit(**arguments, idempotency_key=key, priority=job.priority, labels={"chaos": job.name})
+        return arguments
 
     def _in_transaction(self, job: Spec, times: dict[str, Any]) -> str:
         with Session(self.engine) as session, session.begin():
@@ -115,9 +126,7 @@ class Submitting:
             pass
 
     def _send_bare(self, job: Spec, times: dict[str, Any]) -> None:
-        arguments = {name: self.system.filled(value) for name, value in job.arguments.items()} | times
-        if job.operation == "put_content":
-            arguments["contents"] = content(job.name, job.size or 0)
+        arguments = self._arguments(job) | times
         self.ids[job.name] = job.name
         with sender(self.system.broker.url) as app:
             try:
@@ -150,6 +159,10 @@ class Submitting:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE)
+
+
+def _labels(job: Spec) -> dict[str, Any]:
+    return {"idempotency_key": job.name, "priority": job.priority, "labels": {"chaos": job.name}}
 
 
 def app_engine(system: System) -> Engine:
