@@ -11,8 +11,8 @@ import pytest
 
 from models import Database
 from tests.doubles import DeathError, Fuse, FusedDatabase, MortalStore, RecordingStore, When, unfinished
-from tests.jobs.batch.batch_world import BatchWorld, on_each_kind
-from tests.jobs.job_world import OLD, THREADS
+from tests.jobs.batch.batch_world import BatchWorld
+from tests.jobs.job_world import OLD, PART, THREADS
 from worker.jobs.outcome import Finished
 
 pytestmark = pytest.mark.no_cover
@@ -21,21 +21,28 @@ MOST_CALLS = 200
 JOBS = 3
 
 
+#: With "large", the last file is one that is handed back and runs alone, in parts.
+on_all_kinds = pytest.mark.parametrize("kind", ["contents", "files", "large"], indirect=True)
+
+
 class Scene(BatchWorld):
     """Three small jobs, of which the second replaces a blob, and the workers that die with them."""
 
-    def __init__(self, safe: Database, mortal: FusedDatabase, directory: Path, *, of_files: bool) -> None:
-        super().__init__(safe, directory, of_files=of_files)
+    def __init__(self, safe: Database, mortal: FusedDatabase, directory: Path, kind: str) -> None:
+        super().__init__(safe, directory, of_files=kind != "contents")
+        self.written = [f"job {number}".encode() for number in range(JOBS)]
+        if kind == "large":
+            self.written[-1] = bytes(11)
         self.mortal = mortal
         self.torn: list[object] = []
         self.memory.put("small/1", OLD)
         self.recording = RecordingStore(self.memory)
-        self.jobs = self.some(JOBS)
+        self.jobs = [self.small(number, contents) for number, contents in enumerate(self.written)]
 
     def look(self, verb: str) -> None:
         """What a reader sees after each call must be the old blob or the new one."""
         for number in range(JOBS):
-            allowed = (OLD if number == 1 else None, f"job {number}".encode())
+            allowed = (OLD if number == 1 else None, self.written[number])
             if (seen := self.seen_at(number)) not in allowed:
                 self.torn.append(seen)
 
@@ -65,10 +72,11 @@ class Scene(BatchWorld):
             history = self.outcomes(job_id)
             assert history == ["died"] * row.crashes + ["succeeded"]
             assert (row.attempt, row.crashes <= deaths) == (len(history), True)
-            size = len(f"job {number}")
-            assert (self.seen_at(number), row.size, row.bytes_done) == (f"job {number}".encode(), size, size)
-            (upload,) = self.uploads(job_id)
+            size = len(self.written[number])
+            assert (self.seen_at(number), row.size, row.bytes_done) == (self.written[number], size, size)
+            upload = self.uploads(job_id)[-1]
             assert (upload.state, upload.key) == ("completed", f"small/{number}")
+            assert size > PART or len(self.uploads(job_id)) == 1
         assert self.count_rows("blobferry_path_locks") == 0
         assert unfinished(self.memory) == []
         assert len(self.recording.named("put")) <= JOBS + deaths * THREADS
@@ -78,11 +86,11 @@ class Scene(BatchWorld):
 def scene(sqlite_database: Database, tmp_path: Path, kind: str) -> Iterator[Callable[[], Scene]]:
     """Makes a scene, each in a directory of its own."""
     numbers, mortal = count(), FusedDatabase(str(sqlite_database.engine.url), Fuse())
-    yield lambda: Scene(sqlite_database, mortal, tmp_path / str(next(numbers)), of_files=kind == "files")
+    yield lambda: Scene(sqlite_database, mortal, tmp_path / str(next(numbers)), kind)
     mortal.close()
 
 
-@on_each_kind
+@on_all_kinds
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_worker_of_a_batch_may_die_at_any_call_or_commit(when: When, scene: Callable[[], Scene]) -> None:
     for fail_at in range(1, MOST_CALLS):
@@ -99,7 +107,7 @@ def test_the_worker_of_a_batch_may_die_at_any_call_or_commit(when: When, scene: 
     pytest.fail("it never ends")
 
 
-@on_each_kind
+@on_all_kinds
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_second_worker_of_a_batch_may_die_as_well(when: When, scene: Callable[[], Scene]) -> None:
     """Wherever the first one dies, the second one does after one call, six, eleven …, so that all distances occur."""
