@@ -29,10 +29,12 @@ Serve = Callable[[socket.socket, threading.Event], None]
 
 
 @contextmanager
-def peer(serve: Serve, certificate: Path | None = None, round_trip: float = 0.0) -> Iterator[S3Store]:
+def peer(
+    serve: Serve, certificate: Path | None = None, round_trip: float = 0.0, *, read_timeout: float = READ_TIMEOUT
+) -> Iterator[S3Store]:
     """A store whose server treats each connection so, until the event is set; by TLS with a certificate.
 
-    ``round_trip``: how many seconds the end of TLS's handshake is on its way.
+    ``round_trip``: how many seconds the end of TLS's handshake is on its way. ``read_timeout``: of the store.
     """
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if certificate:
@@ -57,7 +59,7 @@ def peer(serve: Serve, certificate: Path | None = None, round_trip: float = 0.0)
         threads.append(threading.Thread(target=accept, args=(server,)))
         threads[0].start()
         port = server.getsockname()[1]
-        yield store_at(f"https://localhost:{port}" if certificate else f"http://127.0.0.1:{port}")
+        yield store_at(f"https://localhost:{port}" if certificate else f"http://127.0.0.1:{port}", read_timeout)
         ended.set()
         server.shutdown(socket.SHUT_RDWR)
     for thread in threads:
@@ -76,8 +78,8 @@ def shake_hands(connection: socket.socket, tls: ssl.SSLContext, round_trip: floa
     return secure
 
 
-def store_at(endpoint: str) -> S3Store:
-    return s3_store(endpoint, connect_timeout=1.0, read_timeout=READ_TIMEOUT)
+def store_at(endpoint: str, read_timeout: float = READ_TIMEOUT) -> S3Store:
+    return s3_store(endpoint, connect_timeout=1.0, read_timeout=read_timeout)
 
 
 def read_head(connection: socket.socket) -> tuple[int, int]:
@@ -278,3 +280,48 @@ def test_a_server_that_does_not_accept_is_given_up() -> None:
         for connection in waiting:
             connection.close()
     assert time.monotonic() - began < 15
+
+
+# --- what is cut off by another thread -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_tls", [False, True])
+def test_a_read_that_waits_ends_when_another_thread_cuts_it_off(by_tls: bool, certificate: Path) -> None:
+    """Long before the read timeout, and in the middle of a TLS record too."""
+
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        read_request(connection)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: "e"\r\n\r\n' + bytes(300))
+        ended.wait()
+
+    with peer(serve, certificate if by_tls else None, read_timeout=300) as store, store.get("k") as reader:
+        assert reader.readinto(memoryview(bytearray(200))) == 200
+        found: list[object] = []
+
+        def wait_for_more() -> None:
+            try:
+                found.append(reader.readinto(memoryview(bytearray(800))))
+            except StoreUnavailableError as error:
+                found.append(error)
+
+        waiting = threading.Thread(target=wait_for_more)
+        waiting.start()
+        while waiting.is_alive():  # it may not have begun to wait yet
+            reader.abort()
+            waiting.join(0.1)
+    (end,) = found
+    assert isinstance(end, StoreUnavailableError) or end == 100
+
+
+def test_a_reader_that_is_done_may_be_cut_off_without_harm_to_the_next_request() -> None:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        for _ in range(2):
+            read_request(connection)
+            connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nETag: "e"\r\n\r\nabc')
+
+    with peer(serve) as store:
+        with store.get("k") as reader:
+            assert reader.readinto(memoryview(bytearray(9))) == 3
+            reader.abort()
+        reader.abort()
+        assert read(store) == b"abc"

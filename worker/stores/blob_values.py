@@ -6,7 +6,7 @@ ETags are opaque and kept as sent, quotes included. Sizes are bytes, times aware
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from worker.errors import InvalidStoreRequestError
 from worker.units import GIB, MIB
@@ -185,6 +185,19 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Release the connection."""
+        ...
+
+
+@runtime_checkable
+class AbortableReader(Reader, Protocol):
+    """A reader whose connection another thread may cut."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Read into the buffer; return the number of bytes, 0 at the end. Raises StoreError."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection: a read that waits in another thread ends at once, as does every later one."""
         ...
 
 

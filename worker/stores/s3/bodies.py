@@ -1,7 +1,7 @@
 """Request bodies for botocore, and the reader of a response body."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -82,6 +82,22 @@ class S3Reader:
                 f"s3: {self._key!r} in bucket {self._bucket!r}: the answer broke off {self._left} bytes before its end"
             )
         return data
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer; return the number of bytes, fewer only at the end. Raises StoreUnavailableError."""
+        wanted = min(len(buffer), self._left)
+        if not wanted:
+            return 0
+        with s3_errors("read", bucket=self._bucket, key=self._key):
+            count: int = self._stream.readinto(buffer[:wanted])
+        self._left -= count
+        return count
+
+    def abort(self) -> None:
+        """Cut the connection: a read that waits in another thread ends at once."""
+        if self._stream is not None:
+            with suppress(ValueError, RuntimeError, OSError):  # it was read to its end, or is closed
+                self._stream.__enter__().shutdown()  # botocore's body enters as urllib3's response
 
     def close(self) -> None:
         """Return the connection to the pool, or close it if bytes are unread."""

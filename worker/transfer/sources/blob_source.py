@@ -1,7 +1,8 @@
 """A blob as a source, always in the version that was seen first."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from worker.errors import (
@@ -20,14 +21,13 @@ from worker.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from worker.stores.blob_values import BlobHead
+from worker.stores.blob_values import BlobHead, Reader
 from worker.stores.store import Store
-from worker.transfer.sources.patience import Patience, waited_for
-from worker.transfer.sources.source import fill
-from worker.units import KIB
+from worker.transfer.sources.patience import Patience, SourceWatch, waited_for
+from worker.transfer.sources.range_fill import fill_range
+from worker.transfer.sources.source import fill_by
 
 _TRANSIENT: Final = (StoreUnavailableError, CredentialsError, ChecksumMismatchError)
-_PIECE: Final = 128 * KIB  #: bytes read at once, at most: each part thread needs them beside its buffer
 
 
 def version_of(head: BlobHead) -> dict[str, Any]:
@@ -62,7 +62,8 @@ class BlobSource:
     def readinto(self, offset: int, buffer: memoryview) -> None:
         if offset + len(buffer) > self.size:
             raise SourceChangedError(f"{self.url}: has {self.size} bytes, {offset + len(buffer)} were expected")
-        fill(buffer, offset, self._pieces, self._patience.watch(self.url) if self._patience else None)
+        watch = self._patience.watch(self.url) if self._patience else None
+        fill_by(partial(self._fill, watch), buffer, offset)
 
     def check(self) -> None:
         """Raise SourceChangedError if another blob is there, or none."""
@@ -79,20 +80,16 @@ class BlobSource:
             return self._store.head(self._key)
         return waited_for(lambda: self._store.head(self._key), self._patience.watch(self.url))
 
-    def _pieces(self, offset: int, size: int) -> Generator[bytes]:
-        with (
-            self._store_errors(KeyNotFoundError, PreconditionFailedError, RangeNotSatisfiableError),
-            self._store.get(self._key, offset, size, if_match=self.fingerprint["etag"]) as reader,
-        ):
+    def _fill(self, watch: SourceWatch | None, offset: int, buffer: memoryview) -> Iterator[int]:
+        with self._store_errors(KeyNotFoundError, PreconditionFailedError, RangeNotSatisfiableError):
+            yield from fill_range(buffer, lambda: self._open(offset, len(buffer)), watch)
+
+    @contextmanager
+    def _open(self, offset: int, size: int) -> Iterator[Reader]:
+        with self._store.get(self._key, offset, size, if_match=self.fingerprint["etag"]) as reader:
             if reader.etag and reader.etag != self.fingerprint["etag"]:  # some stores ignore If-Match
                 raise SourceChangedError(f"{self.url}: changed while it was read: its ETag is {reader.etag} now")
-            left = size
-            while left:
-                piece = reader.read(min(left, _PIECE))
-                if not piece:
-                    raise SourceUnavailableError(f"{self.url}: the answer ended {left} bytes before its end")
-                left -= len(piece)
-                yield piece
+            yield reader
 
     @contextmanager
     def _store_errors(self, *gone: type[StoreError], absent: type[SourceError] = SourceChangedError) -> Iterator[None]:

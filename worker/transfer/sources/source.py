@@ -1,7 +1,7 @@
 """Sources: bytes that can be read again at any offset, by several threads, with a check for changes."""
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 from worker.errors import ArgumentTypeError, SourceUnavailableError
@@ -73,23 +73,34 @@ _PROGRESS: Final = 64 * KIB  #: bytes after which a drop is the first one again:
 
 Pieces = Callable[[int, int], Generator[bytes]]
 """Yields bytes of a range, at least one; arguments: offset and size. Raises SourceUnavailableError for a drop."""
+Reach = Callable[[int, memoryview], Iterator[int]]
+"""Reads into the buffer from an offset; yields how many bytes came, each time. Raises as :data:`Pieces` do."""
 
 
-def fill(buffer: memoryview, offset: int, pieces: Pieces, watch: SourceWatch | None = None) -> None:
+def fill(buffer: memoryview, offset: int, pieces: Pieces, watch: SourceWatch) -> None:
+    """Fill the buffer from ``offset`` with pieces, as :func:`fill_by` does. Raises as the ``watch`` does, too."""
+
+    def copied(offset: int, buffer: memoryview) -> Iterator[int]:
+        filled = 0
+        for piece in watched(pieces(offset, len(buffer)), watch):
+            watch.arrived(len(piece))
+            buffer[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            yield len(piece)
+
+    fill_by(copied, buffer, offset)
+
+
+def fill_by(reach: Reach, buffer: memoryview, offset: int) -> None:
     """Fill the buffer from ``offset``; after a dropped connection, go on at the byte that was reached.
 
-    Raises SourceUnavailableError after ``_TRIES`` drops without progress, or at once if it says how long to wait; and
-    as the ``watch`` does, if there is one.
+    Raises SourceUnavailableError after ``_TRIES`` drops without progress, or at once if it says how long to wait.
     """
     filled = drops = counted = 0
     while filled < len(buffer):
         try:
-            found = pieces(offset + filled, len(buffer) - filled)
-            for piece in found if watch is None else watched(found, watch):
-                if watch is not None:
-                    watch.arrived(len(piece))
-                buffer[filled : filled + len(piece)] = piece
-                filled += len(piece)
+            for count in reach(offset + filled, buffer[filled:]):
+                filled += count
         except SourceUnavailableError as error:
             drops = 1 if filled - counted >= _PROGRESS else drops + 1
             counted = filled
