@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from queue import SimpleQueue
 from typing import Final
 
@@ -99,7 +100,8 @@ class Buffers:
         with self._lock:
             if self._free.empty() and self._spare > 0:
                 self._spare -= 1  # made on first use: a child that only moves small blobs needs little memory
-                return memoryview(bytearray(self._size))
+                # Begins at a page, as direct writes to a disk demand.
+                return memoryview(mmap(-1, self._size, MAP_PRIVATE | MAP_ANONYMOUS))
         return self._free.get()
 
     def give(self, buffer: memoryview) -> None:

@@ -1,6 +1,7 @@
 """Downloads: exact bytes, one version of the blob, and going on after whatever went wrong on the way."""
 
 import os
+import random
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -254,3 +255,10 @@ def test_the_bytes_of_a_file_are_on_the_disk_before_rows_say_so(tmp_path: Path) 
     recorded = [position for position, name in enumerate(told) if name == "record"]
     assert len(recorded) > 1
     assert all(told[position - 1] == "sync" for position in recorded), told
+
+
+def test_parts_of_blocks_and_a_rest_are_written_at_their_places(world: World) -> None:
+    """Whole blocks go past the page cache, the last bytes through it."""
+    data = random.Random(7).randbytes(3 * MIB + 5)
+    large = World(world.root / "large", data)
+    large.finish(part_size=MIB, threads=2)

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from worker.errors import DestinationNotAllowedError, DestinationUnavailableError, LeaseLostError
 from worker.transfer.download.destination import FileDestination, etag_of
+from worker.transfer.download.direct_writes import DirectWrites
 
 _SUFFIX: Final = re.compile(r"-(0|[1-9][0-9]*)\.part", re.ASCII)
 _UPLOAD_ID: Final = re.compile(
@@ -37,6 +38,7 @@ class PartialFile:
         self.size = size  #: in bytes, once it is complete
         self._destination = destination
         self._descriptor = descriptor
+        self._direct = DirectWrites(descriptor)
 
     @classmethod
     def create(cls, destination: FileDestination, upload_id: str, token: int, size: int) -> Self:
@@ -106,11 +108,11 @@ class PartialFile:
             raise DestinationUnavailableError(f"{self._destination.url}: the partial file {self.name} is gone")
         with self._destination.errors("write the partial file", lambda: self.missing):
             while data:
-                written = os.pwrite(self._descriptor, data, offset)
+                written = self._direct.write(data, offset) or os.pwrite(self._descriptor, data, offset)
                 data, offset = data[written:], offset + written
 
     def sync(self) -> None:
-        """Write the bytes to the disk, before rows are written for them."""
+        """Make sure that the bytes are on the disk, before rows are written for them."""
         with self._destination.errors("write the partial file to the disk", lambda: self.missing):
             os.fdatasync(self._descriptor)
 
@@ -122,6 +124,7 @@ class PartialFile:
 
     def close(self) -> None:
         """Close the file; it stays where it is."""
+        self._direct.close()
         os.close(self._descriptor)
 
     def _take_mode(self) -> None:
