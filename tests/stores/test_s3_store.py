@@ -317,6 +317,20 @@ def test_a_batch_of_deletes_carries_content_md5_as_every_store_knows_it(server: 
     assert names(request, "x-amz-checksum", "x-amz-sdk-checksum") == []
 
 
+def test_every_request_names_its_client_and_the_app_that_the_environment_names(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SDK_UA_APP_ID", "thumbnails")
+    server.script(Answer(headers={"ETag": '"e"'}))
+    store = server.store()
+    store.put("k", b"x")
+    store.put("k", b"x")
+    first, second = (request.headers["user-agent"] for request in server.requests)
+    assert first == second
+    assert re.fullmatch(r"Boto3/\S+ Python/\S+ Linux/\S+ .*app/thumbnails Botocore/\S+", first), first
+    assert len(set(first.split())) == len(first.split())
+
+
 def test_a_session_token_is_sent(server: ScriptedServer) -> None:
     server.script(Answer(headers=HEAD))
     server.store(session_token="t0k3n").head("k")

@@ -20,6 +20,8 @@ from botocore.awsrequest import AWSHTTPConnection, AWSHTTPConnectionPool, AWSHTT
 #: Linux only. Elsewhere each piece of a body may take the read timeout.
 _USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
 _COUNT: Final = struct.Struct("i")
+#: Bytes that leave in one flight of packets, and so move at once or not at all: the read timeout may begin with them.
+_FEW: Final = 10 * 1024  # less than the initial window of RFC 6928, ten segments
 
 
 def time_out_without_progress(client: Any, read_timeout: float) -> None:
@@ -73,7 +75,7 @@ class _ProgressTimeout:
         return super().send(data)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        if self._queued():
+        if self._queued() > _FEW:
             self._wait_until_acknowledged()
         return super().getresponse()  # type: ignore[misc]
 
