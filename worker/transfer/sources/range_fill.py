@@ -16,7 +16,7 @@ from worker.stores.blob_values import AbortableReader, Reader
 from worker.transfer.sources.patience import POLL, SourceWatch
 from worker.units import KIB
 
-_PIECE: Final = 256 * KIB  #: bytes read at once, at most; each part thread needs them beside its buffer
+_PIECE: Final = 512 * KIB  #: bytes read at once, at most; each part thread needs them beside its buffer
 
 OpenRange = Callable[[], AbstractContextManager[Reader]]
 """Sends the request for the range that the buffer shall hold."""
