@@ -27,7 +27,7 @@ from blobferry.jobs.submission import Transaction, submit
 from blobferry.messages.broker import Broker
 from blobferry.messages.broker_address import BrokerOptions, options_of
 from blobferry.sealing import Sealer
-from blobferry.sql.database import open_engine
+from blobferry.sql.database import engine_of
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
 READ_TIMEOUT: Final = 10.0  #: seconds
@@ -60,11 +60,9 @@ class Client(AbstractContextManager["Client"]):
         keys: str = "registry",
         broker_options: BrokerOptions | None = None,
     ) -> None:
-        if (database_url is None) == (engine is None):
-            raise ConfigurationError("database_url", "give either database_url or engine")
         self._keys = check_keys(keys)
         self._owns_engine = engine is None
-        self._engine = engine if engine is not None else open_engine(str(database_url))
+        self._engine = engine_of(database_url, engine)
         self._reader = JobReader(self._engine)
         self._broker = Broker(broker_url, result_backend, broker_options)
         self._announcement = Announcement(self._engine, self._broker)
@@ -176,15 +174,21 @@ class Client(AbstractContextManager["Client"]):
         """The job as it is now."""
         return self._reader.get(job_id)
 
+    def get_many(self, job_ids: Iterable[str]) -> dict[str, Job]:
+        """Those of the jobs that exist, by id, in the order of the ids: one query for up to 5,000 of them."""
+        return self._reader.get_many(job_ids)
+
     def wait(self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
         """The job once it is final, in any final state. Raises TimeoutError after ``timeout`` seconds, and
         UnreachableError if the database is away at the call, or later for ``patience`` seconds.
         """
         return next(job for job in self.watch(job_id, timeout, patience=patience) if job.is_final)
 
-    def watch(self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE) -> Iterator[Job]:
-        """The job now, then after each change until it is final. Raises as ``wait`` does."""
-        return self._reader.watch(job_id, timeout, patience=patience)
+    def watch(
+        self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE, heartbeat: float | None = None
+    ) -> Iterator[Job]:
+        """The job now, at each change until it is final, and each ``heartbeat`` seconds without. Raises as ``wait``."""
+        return self._reader.watch(job_id, timeout, patience=patience, heartbeat=heartbeat)
 
     def jobs(
         self, *,
@@ -192,19 +196,16 @@ class Client(AbstractContextManager["Client"]):
         operation: str | None = None, storage: str | None = None, under: str | None = None,
         labels: Mapping[str, str] | None = None, limit: int = 100,
     ) -> builtins.list[Job]:  # fmt: skip
-        """The newest jobs that match all arguments, the newest first.
+        """The newest jobs that match all arguments, the newest first. Raises InvalidRequestError naming a wrong one.
 
         Args:
             state: one state, or several.
-            since: submitted then or later: an aware datetime, or ISO 8601 with a zone.
-            until: submitted before then.
+            since, until: submitted then or later; before then. Aware datetimes, or ISO 8601 with a zone.
             operation: an operation that is a job, such as ``write_stream``.
             storage: the storage that the job was submitted for.
             under: the job's path is this path or lies below it.
             labels: the job has these labels; it may have others.
             limit: the most jobs to return, at most 10,000.
-
-        Raises InvalidRequestError naming the argument that cannot be used.
         """
         wanted = {"state": state, "since": since, "until": until, "operation": operation, "storage": storage}
         return self._reader.jobs(check_filter(wanted | {"under": under, "labels": labels, "limit": limit}, self._keys))
@@ -220,8 +221,6 @@ class Client(AbstractContextManager["Client"]):
     def situation(self, job_id: str) -> Situation:
         """The job with everything that explains its state."""
         return self._reader.situation(job_id)
-
-    # --- read blobs --------------------------------------------------------------------------------------------------
 
     def get_content(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> bytes:
         """The whole blob, of at most 1 MiB. Use ``read_stream`` for larger ones."""

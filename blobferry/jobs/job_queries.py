@@ -33,6 +33,8 @@ from blobferry.sql.worker_tables import lacks, workers
 from blobferry.values import Attempt, Job, Situation, Upload
 
 _FINISHED_UPLOADS: Final = (UploadState.COMPLETED, UploadState.GONE)
+#: Ids in one SELECT. Fewer than the parameters that SQLite takes: 32,766. Source: SQLite, "Implementation Limits"
+IDS_AT_ONCE: Final = 5_000
 
 Row = Mapping[str, Any]
 
@@ -42,6 +44,16 @@ def find_job(connection: Connection, job_id: str) -> Row | None:
     seen = select(*JOB_COLUMNS, db_now().label("seen_at")).where(jobs.c.id == job_id)
     row = connection.execute(seen).mappings().one_or_none()
     return None if row is None else dict(row)
+
+
+def find_many(connection: Connection, job_ids: Sequence[str]) -> dict[str, Job]:
+    """The jobs with these ids, by id; one SELECT for each ``IDS_AT_ONCE`` of them."""
+    found: dict[str, Job] = {}
+    for start in range(0, len(job_ids), IDS_AT_ONCE):
+        asked = jobs.c.id.in_(job_ids[start : start + IDS_AT_ONCE])
+        rows = connection.execute(select(*JOB_COLUMNS, db_now().label("seen_at")).where(asked)).mappings()
+        found |= {row["id"]: Job.from_row(dict(row)) for row in rows}
+    return found
 
 
 def find_jobs(connection: Connection, wanted: JobFilter) -> list[Job]:

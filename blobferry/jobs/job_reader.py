@@ -1,22 +1,20 @@
 """Reads jobs from the database. It needs no broker and no worker, changes nothing, and is safe to repeat."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from sqlalchemy import Connection, Engine
 
 from blobferry.checks.arguments import check_job_id
-from blobferry.errors import JobNotFoundError, UnreachableError
+from blobferry.errors import InvalidRequestError, JobNotFoundError
 from blobferry.jobs.job_filter import JobFilter, check_limit
-from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_situation, find_uploads
+from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_many, find_situation, find_uploads
+from blobferry.jobs.job_watch import JobWatch, check_limits
+from blobferry.jobs.shared_reading import SharedReading
+from blobferry.redaction import short_repr
 from blobferry.sql.database import reachable
 from blobferry.values import Attempt, Job, Situation, Upload
-
-SHORTEST_INTERVAL: Final = 0.01  #: seconds between two reads of the row
-LONGEST_INTERVAL: Final = 0.2
-AWAY_INTERVAL: Final = 1.0  #: seconds between two tries while the database is away
 
 
 class JobReader:
@@ -33,8 +31,9 @@ class JobReader:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
-        self._clock = clock
         self._sleep = sleep
+        self.clock = clock
+        self.shared = SharedReading(self.get_many, clock)
 
     def get(self, job_id: str) -> Job:
         """The job as it is now."""
@@ -45,29 +44,34 @@ class JobReader:
             raise JobNotFoundError(job_id)
         return Job.from_row(row)
 
-    def watch(self, job_id: str, timeout: float | None, *, patience: float) -> Iterator[Job]:
-        """The job now, then after each change until it is final."""
-        started = self._clock()
-        seen = self.get(job_id)  # not retried: an unknown job or an unreachable database is reported at once
-        yield seen
-        answered = self._clock()
-        away: UnreachableError | None = None
-        while not seen.is_final:
-            if timeout is not None and self._clock() - started >= timeout:
-                last = f", or was when the database last answered ({away})" if away else ""
-                raise TimeoutError(f"job {job_id} is still {seen.state} after {timeout:g} s{last}")
-            self._sleep(AWAY_INTERVAL if away else _interval(self._clock() - started))
-            try:
-                job = self.get(job_id)
-            except UnreachableError as error:
-                away = error
-                if self._clock() - answered >= patience:
-                    raise
-                continue
-            answered, away = self._clock(), None
-            if job != seen:
-                seen = job
-                yield job
+    def get_many(self, job_ids: Iterable[str]) -> dict[str, Job]:
+        """Those of the jobs that exist, by id, in the order of the ids."""
+        if isinstance(job_ids, str | bytes):
+            raise InvalidRequestError(f"job ids: needs several ids, such as a list, got {short_repr(job_ids)}")
+        asked = list(dict.fromkeys(job_ids))
+        for job_id in asked:
+            check_job_id(job_id)
+        with self._connection() as connection:
+            found = find_many(connection, asked)
+        return {job_id: found[job_id] for job_id in asked if job_id in found}
+
+    def watch(
+        self, job_id: str, timeout: float | None, *, patience: float, heartbeat: float | None = None
+    ) -> Iterator[Job]:
+        """The job now, then after each change until it is final, and after ``heartbeat`` seconds without a change."""
+        limits = check_limits(timeout, patience, heartbeat)
+        began = self.clock()
+        job = self.get(job_id)  # not retried: an unknown job or an unreachable database is reported at once
+        read_at = self.clock()
+        yield job
+        watch = JobWatch(job, limits, began=began, read_at=read_at, clock=self.clock)
+        with self.shared.watched(job_id):
+            while not watch.is_over:
+                alone = watch.interval_alone()
+                self._sleep(min(watch.due_in(), self.shared.due_in() if alone is None else alone))
+                found = watch.look(self.shared.latest() if alone is None else self.shared.alone(job_id))
+                if found is not None:
+                    yield found
 
     def jobs(self, wanted: JobFilter) -> list[Job]:
         """The newest jobs that match, the newest first."""
@@ -102,11 +106,3 @@ class JobReader:
         # AUTOCOMMIT: on SQLite a transaction would begin with BEGIN IMMEDIATE and wait for the writer.
         with reachable(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
-
-
-def _interval(waited: float) -> float:
-    """Seconds to the next read of a job that has been watched for ``waited`` seconds.
-
-    In proportion, so that a small job is seen soon after its end, and a long one does not read its row all the time.
-    """
-    return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, waited / 5))

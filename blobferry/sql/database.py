@@ -12,7 +12,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from blobferry.errors import UnreachableError
+from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.sql.database_url import parse_url
 from blobferry.sql.idle_connections import replace_lost_connections
 from blobferry.sql.sqlite_connection import BUSY_TIMEOUT, SqliteConnection, begin_immediate
@@ -60,6 +60,21 @@ def open_engine(url: str, *, pool_size: int = 5, all_survive: bool = True) -> En
         event.listen(engine, "handle_error", _drop_read_only_connection)
     _engines.add(engine)
     return engine
+
+
+def engine_of(database_url: str | None, engine: Engine | None) -> Engine:
+    """The app's engine, or one of our own for the URL. Raises ConfigurationError unless one of them is given."""
+    if (database_url is None) == (engine is None):
+        raise ConfigurationError("database_url", "give either database_url or engine")
+    if engine is None:
+        return open_engine(str(database_url))
+    if isinstance(engine, Engine):
+        return engine
+    kind = type(engine).__name__
+    problem = f"needs a SQLAlchemy Engine, got {kind}"
+    if kind == "AsyncEngine":
+        problem += "; use blobferry.AsyncClient(engine=engine), or Client(database_url=…) with the same URL"
+    raise ConfigurationError("engine", problem)
 
 
 @contextmanager

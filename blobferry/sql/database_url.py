@@ -27,6 +27,7 @@ _NEEDLESS: Final = frozenset(
         "statement_cache_size",
     )
 )
+_INSTALL_PSYCOPG: Final = "install it with: pip install 'blobferry[postgresql]'"
 #: asyncpg's ``ssl`` in libpq's words, for the values that libpq does not know.
 _SSL_MODES: Final[Mapping[str, str]] = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
 
@@ -58,7 +59,8 @@ def _with_libpq_parameters(url: URL) -> URL:
     try:
         psycopg = url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        raise ConfigurationError("database_url", f"{url.drivername} needs the package {error.name}") from error
+        problem = f"Blobferry's own connections need {error.name}, whichever driver the app uses; {_INSTALL_PSYCOPG}"
+        raise ConfigurationError("database_url", problem) from error
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     for name in url.query:
         if name not in known:

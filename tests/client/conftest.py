@@ -8,6 +8,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 from click.testing import CliRunner, Result
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import event, insert, select, text, update
 
 from blobferry import Client, Job
 from blobferry.cli import main
@@ -43,6 +44,22 @@ def all_at_once(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
 
     with ThreadPoolExecutor(len(calls)) as threads:
         return list(threads.map(call, calls))
+
+
+@contextmanager
+def counted_selects(client: Client) -> Iterator[list[str]]:
+    """The SELECTs of jobs that the client sends meanwhile."""
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        if statement.startswith("SELECT") and "blobferry_jobs" in statement:
+            sent.append(statement)
+
+    event.listen(client._engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(client._engine, "before_cursor_execute", note)
 
 
 def run_python(script: str, environment: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from blobferry.contract import check_request
 from blobferry.errors import InvalidRequestError, JobNotFoundError
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.submission import insert_job
-from tests.client.conftest import SOURCE, Site
+from tests.client.conftest import SOURCE, Site, counted_selects
 
 
 def test_an_unknown_job_is_not_found_nor_waited_for(ferry: Client) -> None:
@@ -95,6 +95,22 @@ def test_watch_shows_each_change_once_and_ends_with_the_job(ferry: Client, site:
         if not now.is_final:
             site.change(job, **next(steps))
     assert seen == [("queued", 0), ("running", 0), ("running", 5), ("succeeded", 10)]
+
+
+def test_many_jobs_are_read_at_once_in_the_order_of_their_ids(ferry: Client, site: Site) -> None:
+    ids = [ferry.write_stream(f"/{number}", SOURCE).id for number in range(3)]
+    with counted_selects(ferry) as selects:
+        found = ferry.get_many([ids[2], "nobody", ids[0], ids[2]])
+    assert (list(found), len(selects)) == ([ids[2], ids[0]], 1)
+    assert found[ids[0]] == ferry.get(ids[0])
+    assert ferry.get_many(()) == {}
+
+
+@pytest.mark.parametrize("ids", ["one", [""], [7]])
+def test_what_are_no_ids_is_refused_before_a_query(ferry: Client, ids: Any) -> None:
+    with counted_selects(ferry) as selects, pytest.raises(InvalidRequestError, match="job id"):
+        ferry.get_many(ids)
+    assert selects == []
 
 
 def test_a_job_says_all_of_itself_in_json(ferry: Client) -> None:

@@ -1,8 +1,13 @@
 """Database URLs as the settings of apps have them: each means psycopg 3 or SQLite, or is refused by a sentence."""
 
+import sys
+from typing import Any
+
 import pytest
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from blobferry import Client
 from blobferry.errors import ConfigurationError
 from blobferry.sql.database import open_engine
 from blobferry.sql.database_url import parse_url
@@ -71,3 +76,15 @@ def test_anything_else_is_refused_by_a_sentence_without_the_password(url: str) -
         parse_url(url)
     assert caught.value.name == "database_url"
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_missing_driver_of_our_own_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
+    with pytest.raises(ConfigurationError, match=r"psycopg.*pip install 'blobferry\[postgresql\]'"):
+        parse_url("postgresql+asyncpg://u@h/d")
+
+
+def test_an_async_engine_is_refused_by_a_sentence_that_names_what_takes_it() -> None:
+    engine: Any = create_async_engine("sqlite+aiosqlite:///x.db")
+    with pytest.raises(ConfigurationError, match=r"engine.*AsyncEngine.*blobferry\.AsyncClient\(engine=engine\)"):
+        Client(engine=engine)
