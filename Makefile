@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up chaos memory bench bench-sql test test-again test-zoo test-long check format migration lock clean
+.PHONY: help install demo up chaos memory bench bench-sql test test-again test-zoo test-long check format async-client migration lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ check: $(INSTALLED)  ## check format, style, types, import directions and migrat
 format: $(INSTALLED)  ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
+
+async-client: $(INSTALLED)  ## write blobferry/async_client.py anew from the signatures of Client
+	$(PYTHON) -m dev.async_methods
 
 migration: $(INSTALLED)  ## write the migration that brings the database to the models; m="what changes"
 	@test -n "$(m)" || { echo 'say what changes: make migration m="add a column"' >&2; exit 2; }

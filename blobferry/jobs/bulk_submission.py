@@ -111,7 +111,7 @@ def _begin_on_sqlite(connection: Connection) -> None:
         return
     if not connection.in_transaction():
         connection.exec_driver_sql("SELECT 1")  # an engine of ours begins here
-    if not getattr(connection.connection.dbapi_connection, "in_transaction", True):
+    if not getattr(connection.connection.driver_connection, "in_transaction", True):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 

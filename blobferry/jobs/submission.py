@@ -8,12 +8,13 @@ from sqlalchemy import ClauseElement, Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from blobferry.contract import Request
-from blobferry.errors import ConflictError, InvalidRequestError, UnreachableError
+from blobferry.errors import ConflictError, UnreachableError
 from blobferry.jobs.announcement import Announcement, awaits_message, message_row
 from blobferry.jobs.idempotency import existing_job
 from blobferry.jobs.job_rows import UNSET, insert_one, new_row
 from blobferry.jobs.session_commits import after_commit
 from blobferry.sealing import Sealer
+from blobferry.sql.async_transactions import refusal
 from blobferry.sql.database import reachable
 from blobferry.sql.sqlite_connection import must_survive
 from blobferry.sql.tables import jobs
@@ -77,7 +78,7 @@ def plain_transaction(transaction: Transaction | None) -> Session | Connection |
         return transaction()
     if transaction is None or isinstance(transaction, Session | Connection):
         return transaction
-    raise InvalidRequestError(f"session: needs a Session or a Connection, got {type(transaction).__name__}")
+    raise refusal(transaction)
 
 
 def publishes(transaction: Session | Connection | None, announcement: Announcement) -> bool:

@@ -1,0 +1,1 @@
+"""How AsyncClient calls Client from an event loop: threads, transactions, watches."""
