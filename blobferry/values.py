@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from blobferry.contract import FINAL_STATES, JobState, UploadState
 
 
-class _Value:
+class JsonValue:
     """A value that can be written as JSON."""
 
     __slots__ = ()
@@ -25,7 +25,7 @@ class _Value:
 
 
 @dataclass(frozen=True, slots=True)
-class FileInfo(_Value):
+class FileInfo(JsonValue):
     """A blob, or else a directory, as ``stat`` shows it."""
 
     path: str
@@ -42,7 +42,7 @@ class FileInfo(_Value):
 
 
 @dataclass(frozen=True, slots=True)
-class Job(_Value):
+class Job(JsonValue):
     """A job at the time of reading. Read it again with ``Client.get``."""
 
     id: str
@@ -90,7 +90,7 @@ class Job(_Value):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt(_Value):
+class Attempt(JsonValue):
     """One attempt of a job, with all its slices and pauses."""
 
     attempt: int  #: from 1
@@ -111,7 +111,7 @@ class Attempt(_Value):
 
 
 @dataclass(frozen=True, slots=True)
-class Upload(_Value):
+class Upload(JsonValue):
     """A multipart upload or put of a job, or the partial file of a ``read_stream``."""
 
     job_id: str
@@ -137,7 +137,7 @@ _NESTED: Final = frozenset({"job", "attempts", "uploads", "holder"})
 
 
 @dataclass(frozen=True, slots=True)
-class Situation(_Value):
+class Situation(JsonValue):
     """A job with everything that explains its state, read together at ``job.seen_at``."""
 
     job: Job
@@ -161,7 +161,7 @@ class Situation(_Value):
         """The fields of the job and of the situation in one dict for ``json.dumps``."""
         return {
             **self.job.as_json(),
-            **{name: value for name, value in _Value.as_json(self).items() if name not in _NESTED},
+            **{name: value for name, value in JsonValue.as_json(self).items() if name not in _NESTED},
             "attempts": [attempt.as_json() for attempt in self.attempts],
             "uploads": [upload.as_json() for upload in self.uploads],
         }

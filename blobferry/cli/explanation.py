@@ -4,20 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from blobferry.cli.next_step import next_step
-from blobferry.cli.wording import (
-    NOTHING_MORE,
-    WAITS_FOR_SLOT,
-    countdown,
-    in_bytes,
-    is_due,
-    problem,
-    progress,
-    short_time,
-    time_ago,
-)
+from blobferry.cli.wording import NOTHING_MORE, WAITS_FOR_SLOT, countdown, is_due, short_time, time_ago
 from blobferry.contract import JobState, Phase
 from blobferry.redaction import printable
 from blobferry.values import Job, Situation
+from blobferry.views.job_words import problem, progress
+from blobferry.views.sizes_and_durations import in_bytes
 
 #: Seconds within which a caretaker publishes a job that may be claimed.
 OVERDUE_PUBLISH: Final = 20.0

@@ -10,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from blobferry.cli.explanation import explanation
-from blobferry.cli.wording import briefly, done_of, duration, in_bytes, local_time, problem, progress, short_time
+from blobferry.cli.wording import briefly, local_time, short_time
 from blobferry.contract import JobState
 from blobferry.redaction import printable
 from blobferry.values import Attempt, Job, Situation, Upload
+from blobferry.views.job_words import problem, progress
+from blobferry.views.sizes_and_durations import done_of, duration, in_bytes
 
 _WIDEST: Final = 10_000  #: columns of a line in a pipe, at most
 

@@ -2,10 +2,12 @@
 
 from typing import Final
 
-from blobferry.cli.wording import WAITS_FOR_SLOT, countdown, done_of, in_bytes, is_due, progress, short_time, time_ago
+from blobferry.cli.wording import WAITS_FOR_SLOT, countdown, is_due, short_time, time_ago
 from blobferry.contract import PAST_POINT_OF_NO_RETURN, JobState, UploadState
 from blobferry.errors import SourceChangedError, SourceError, SourceNotAllowedError, SourceNotFoundError
 from blobferry.values import Situation, Upload
+from blobferry.views.job_words import progress
+from blobferry.views.sizes_and_durations import done_of, in_bytes
 
 _REFUSED_SOURCE: Final = frozenset({SourceError.code, SourceNotAllowedError.code, SourceNotFoundError.code})
 

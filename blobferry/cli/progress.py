@@ -17,17 +17,18 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TaskID,
-    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
 from rich.text import Text
 
-from blobferry.cli.wording import briefly, in_bytes, problem, progress
+from blobferry.cli.wording import briefly
 from blobferry.contract import JobState
 from blobferry.redaction import printable
 from blobferry.values import Job
+from blobferry.views.job_words import percent, problem, progress
+from blobferry.views.sizes_and_durations import in_bytes
 
 Show = Callable[[Job], None]
 STEP: Final = 10  #: percent between two plain lines
@@ -109,6 +110,13 @@ class _Speed(ProgressColumn):
         return Text(f"{in_bytes(task.speed or 0)}/s")
 
 
+class _Percent(ProgressColumn):
+    """The percentage, which is 100 only at the end: rich's own is that as soon as the bytes are sent."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{percent(task.fields['job']) or 0:>3}%", style="progress.percentage")
+
+
 class _When(ProgressColumn):
     """A column that is empty unless ``applies``."""
 
@@ -133,7 +141,7 @@ def _bar(console: Console) -> Progress:
     return Progress(
         _Words(Column(no_wrap=True)),
         BarColumn(bar_width=None),
-        TaskProgressColumn(),
+        _When(_is_sized, _Percent()),
         _When(_is_sized, DownloadColumn(binary_units=True)),
         _When(_is_moving, _Speed()),
         TextColumn("{task.fields[attempt]}"),

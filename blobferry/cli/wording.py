@@ -3,31 +3,14 @@
 from datetime import datetime
 from typing import Final
 
-from blobferry.contract import JobState, Phase
+from blobferry.contract import JobState
 from blobferry.redaction import printable
 from blobferry.values import FileInfo, Job
+from blobferry.views.job_words import in_words, problem, waits_until
+from blobferry.views.sizes_and_durations import duration, in_bytes
 
-#: What a running job does; uploading if its operation is not here.
-_ACTIVITIES: Final = {"read_stream": "downloading", "move": "copying", "delete": "deleting"}
 NOTHING_MORE: Final = "nothing more will be done"
 WAITS_FOR_SLOT: Final = "waits for a free worker slot"
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def in_bytes(size: float) -> str:
-    """A number of bytes, such as 1.5 GiB."""
-    unit = _unit(size)
-    return f"{size / 1024**unit:.{min(unit, 1)}f} {_UNITS[unit]}"
-
-
-def done_of(done: int, size: int, separator: str = "/") -> str:
-    """Two numbers of bytes in the unit of the second, such as 0.3/1.5 GiB."""
-    unit = _unit(size)
-    return f"{done / 1024**unit:.{min(unit, 1)}f}{separator}{in_bytes(size)}"
-
-
-def _unit(size: float) -> int:
-    return next((unit for unit in range(len(_UNITS)) if size < 1024 ** (unit + 1)), len(_UNITS) - 1)
 
 
 def local_time(moment: datetime) -> str:
@@ -39,14 +22,6 @@ def short_time(moment: datetime) -> str:
     """The time of day by the reader's clock, with the date unless that is today."""
     then = moment.astimezone()
     return then.strftime("%H:%M:%S" if then.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
-
-
-def duration(seconds: float) -> str:
-    """A duration in the largest unit of which it has at least two."""
-    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def countdown(moment: datetime, now: datetime) -> str:
@@ -64,42 +39,14 @@ def is_due(job: Job) -> bool:
     return job.run_at is None or job.run_at <= job.seen_at
 
 
-def progress(job: Job) -> str:
-    """How much of the blob is transferred; "" for a delete, which moves no bytes."""
-    if job.operation == "delete":
-        return ""
-    if job.size is None:
-        return f"{in_bytes(job.bytes_done)} of an unknown size"
-    part = job.bytes_done / job.size if job.size else float(job.state == JobState.SUCCEEDED)
-    return f"{done_of(job.bytes_done, job.size, ' of ')} ({part:.0%})"
-
-
-def problem(job: Job) -> str:
-    """The code and message of the latest failure; "" without one."""
-    return printable(f"{job.error_code}: {job.error_message or ''}".rstrip(": ")) if job.error_code else ""
-
-
 def briefly(job: Job, now: datetime | None = None) -> str:
     """The job's state in a few words. ``now``: the database's clock; when the job was read, unless given."""
-    now = now or job.seen_at
-    due = job.run_at is not None and job.run_at > now
-    match job.state:
-        case JobState.QUEUED | JobState.RUNNING | JobState.RETRYING if job.cancel_requested:
-            return "cancelling"
-        case JobState.QUEUED | JobState.RUNNING | JobState.RETRYING if job.pause_requested:
-            return "pausing"
-        case JobState.QUEUED if due and job.run_at:
-            return f"not before {short_time(job.run_at)}"
-        case JobState.RUNNING if job.phase == Phase.COMPLETING:
-            return "completing"
-        case JobState.RUNNING if job.phase == Phase.DELETING_SOURCE:
-            return "deleting the source"
-        case JobState.RUNNING:
-            return _ACTIVITIES.get(job.operation, "uploading")
-        case JobState.RETRYING if due and job.run_at:
-            return f"retrying at {countdown(job.run_at, now)}"
-        case _:
-            return str(job.state)
+    moment = waits_until(job, now)
+    if moment is None:
+        return in_words(job, now)
+    if job.state == JobState.RETRYING:
+        return f"retrying at {countdown(moment, now or job.seen_at)}"
+    return f"not before {short_time(moment)}"
 
 
 def final_line(job: Job) -> str:
