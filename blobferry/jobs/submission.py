@@ -20,7 +20,7 @@ from blobferry.sql.sqlite_connection import must_survive
 from blobferry.sql.tables import jobs
 
 #: The app's own transaction, which a submitted row may join.
-Transaction = Session | scoped_session[Session] | Connection
+Transaction = Session | scoped_session[Any] | Connection
 
 NO_KEYS: Final = Sealer()
 TRIES: Final = 3  #: attempts to insert or read a row that another transaction deletes in between
@@ -75,7 +75,8 @@ def _insert_alone(engine: Engine, request: Request, **means: Any) -> Mapping[str
 def plain_transaction(transaction: Transaction | None) -> Session | Connection | None:
     """The transaction itself, behind a scoped session. Raises InvalidRequestError for anything else."""
     if isinstance(transaction, scoped_session):
-        return transaction()
+        session: Session = transaction()
+        return session
     if transaction is None or isinstance(transaction, Session | Connection):
         return transaction
     raise refusal(transaction)

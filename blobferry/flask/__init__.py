@@ -1,0 +1,7 @@
+"""Blobferry in a Flask app: `pip install 'blobferry[flask]'`. See docs/flask.md."""
+
+from blobferry.flask.flask_ferry import FlaskFerry
+from blobferry.flask.job_blueprint import job_blueprint
+from blobferry.views.job_view import JobView
+
+__all__ = ["FlaskFerry", "JobView", "job_blueprint"]
