@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
-class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
+{decorators}class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     """Client for asyncio: its methods, awaited. The event loop never waits for the database, the broker or a worker.
 
     ``session`` takes an AsyncSession or an AsyncConnection. ``engine`` may be an AsyncEngine: Blobferry opens
@@ -90,6 +90,7 @@ def text() -> str:
     init, from_env = methods["__init__"], methods["from_env"]
     written = HEADER.format(
         imports="\n".join(ast.unparse(node) for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)),
+        decorators="".join(f"@{ast.unparse(each)}\n" for each in client.decorator_list),
         constants=", ".join(["Client", *_constants(module)]),
         init=ast.unparse(init.args).replace("engine: Engine | None", 'engine: "Engine | AsyncEngine | None"'),
         passed=", ".join(_passed(init.args, but=("database_url", "engine"))),

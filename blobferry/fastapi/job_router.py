@@ -1,5 +1,6 @@
 """The routes of jobs: one job, its events as they happen, cancel and retry. Each behind the app's own dependencies."""
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -102,12 +103,13 @@ def job_router(
     ) -> AsyncIterator[JobView | ServerSentEvent]:
         """The job now and after each change, until it has ended: server-sent events named "job"."""
         events = JobEvents(last_event_id, explains=explains)
-        watch = cast(Any, ferry.watch(job.id, heartbeat=heartbeat))
+        # Patient: a browser that comes back while the database is away, and is told so, stays away for ever.
+        watch = cast(Any, ferry.watch(job.id, patience=math.inf, heartbeat=heartbeat))
         try:
             async with aclosing(watch):
                 async for now in watch:
                     yield _sent(events, now)
-        except BlobferryError as error:  # the status has been sent; the browser comes back, and is told by that answer
+        except BlobferryError as error:  # it is gone; the browser comes back, and is told so by that answer
             yield ServerSentEvent(comment=shown(error)["code"])
 
     if change is not None:

@@ -1,12 +1,13 @@
 """The routes of jobs: one job, its events as they happen, cancel and retry. Each behind a function of the app."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from threading import BoundedSemaphore
 from typing import Any, Final
 
-from flask import Blueprint, Response, jsonify, request, stream_with_context
+from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from blobferry.client import Client
@@ -71,8 +72,9 @@ def job_blueprint(
         events = JobEvents(last_event_id, explains=explains)
         held = free if request.is_multithread else None
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        # Without the request's context: that would keep the app's session, and its connection, until the job ends.
         stream = _stream(client_of_current_app(), job, events, heartbeat, held)
-        return Response(stream_with_context(stream), mimetype="text/event-stream", headers=headers)
+        return Response(stream, mimetype="text/event-stream", headers=headers)
 
     if change is not None:
 
@@ -98,11 +100,12 @@ def _stream(
             yield _sent(events, job)
             return
         try:
-            watch: Any = client.watch(job.id, heartbeat=heartbeat)
+            # Patient: a browser that comes back while the database is away, and is told so, stays away for ever.
+            watch: Any = client.watch(job.id, patience=math.inf, heartbeat=heartbeat)
             with closing(watch):
                 for now in watch:
                     yield _sent(events, now)
-        except BlobferryError as error:  # the status has been sent; the browser comes back, and is told by that answer
+        except BlobferryError as error:  # it is gone; the browser comes back, and is told so by that answer
             yield f": {shown(error)['code']}\n\n"
 
 

@@ -44,13 +44,14 @@ class SharedReading:
 
     def _forget(self) -> None:
         self._process = os.getpid()
-        self._lock = Lock()
+        self._lock = Lock()  # of _watched; never held while the database is asked: event loops take it too
+        self._one_reads = Lock()
         self._watched: Counter[str] = Counter()
         self._last: Reading | None = None
         self._next_at = 0.0
 
     def _own(self) -> None:
-        # In a forked child the lock may be held, and jobs may be watched, by threads that are not there.
+        # In a forked child the locks may be held, and jobs may be watched, by threads that are not there.
         if self._process != os.getpid():
             self._forget()
 
@@ -77,7 +78,7 @@ class SharedReading:
     def latest(self) -> Reading:
         """The last reading, or a new one if that is due. Whoever comes while it is made waits for it."""
         self._own()
-        with self._lock:
+        with self._one_reads:
             if self._last is None or not self.due_in():
                 self._last = self._new()
             return self._last
@@ -88,7 +89,9 @@ class SharedReading:
 
     def _new(self) -> Reading:
         busy = time.thread_time()
-        reading = self._reading(frozenset(self._watched))
+        with self._lock:
+            asked = frozenset(self._watched)
+        reading = self._reading(asked)
         rest = IDLE * (time.thread_time() - busy)
         self._next_at = reading.ended + (AWAY_INTERVAL if reading.away else max(POLL_INTERVAL, rest))
         return reading

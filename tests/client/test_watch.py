@@ -1,6 +1,5 @@
 """Watching: heartbeats while nothing changes, and one query for all who watch."""
 
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from blobferry.errors import InvalidRequestError, JobNotFoundError, UnreachableE
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.job_watch import JobWatch, check_limits
 from blobferry.jobs.shared_reading import POLL_INTERVAL, Reading, SharedReading
-from tests.client.conftest import SOURCE, Site, counted_selects
+from tests.client.conftest import SOURCE, Site, counted_selects, run_python
 
 
 def test_a_heartbeat_shows_the_unchanged_job(ferry: Client, site: Site) -> None:
@@ -62,17 +61,54 @@ def test_threads_that_watch_share_their_queries(ferry: Client, site: Site) -> No
     assert count <= took / POLL_INTERVAL + 1, "a query for each of them would be twelve times as many"
 
 
-def test_a_child_of_a_fork_reads_for_itself(sqlite_site: Site, client: Client) -> None:
-    """Another thread of the parent holds the lock at the fork."""
-    job = client.write_stream("/a", SOURCE)
-    shared = client._reader.shared
-    with shared.watched("of the parent"), shared._lock:
-        child = os.fork()
-        if not child:
-            with shared.watched(job.id):
-                reading = shared.latest()
-            os._exit(0 if set(reading.asked) == set(reading.jobs) == {job.id} else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+FORK = """
+    import os
+    from blobferry import Client
+
+    with Client.from_env() as client:
+        job = client.delete("/a")
+        shared = client._reader.shared
+        with shared.watched("of the parent"), shared._lock, shared._one_reads:
+            child = os.fork()
+            if not child:
+                with shared.watched(job.id):
+                    reading = shared.latest()
+                os._exit(set(reading.asked) != {job.id} or set(reading.jobs) != {job.id})
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+def test_a_child_of_a_fork_reads_for_itself(site: Site) -> None:
+    """Other threads of the parent watch, and hold the locks, at the fork."""
+    run_python(FORK, site.environment())
+
+
+def test_who_begins_to_watch_does_not_wait_for_a_reading() -> None:
+    """An event loop would stand still for as long as the database does not answer."""
+    begun, released = threading.Event(), threading.Event()
+
+    def hang(ids: Any) -> Mapping[str, Job]:
+        begun.set()
+        released.wait(30)
+        return {}
+
+    shared = SharedReading(hang)
+    reading = threading.Thread(target=shared.latest)
+    reading.start()
+    assert begun.wait(10)
+
+    def watch() -> None:
+        with shared.watched("7"):
+            shared.due_in()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    watching.join(10)
+    is_done = not watching.is_alive()
+    released.set()
+    reading.join()
+    watching.join()
+    assert is_done
 
 
 def test_watching_many_jobs_takes_a_tenth_of_a_core() -> None:

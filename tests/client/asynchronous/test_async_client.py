@@ -14,7 +14,7 @@ from blobferry import AsyncClient, Client, NewJob
 from blobferry.errors import ConfigurationError, InvalidRequestError, JobNotFoundError, TooLateError, UnreachableError
 from dev import async_methods
 from tests.client.asynchronous.conftest import async_url
-from tests.client.conftest import SOURCE, Site
+from tests.client.conftest import SOURCE, Site, run_python
 
 pytestmark = pytest.mark.anyio
 
@@ -130,3 +130,29 @@ def test_a_database_that_nobody_else_can_open_is_refused() -> None:
 async def test_a_plain_session_is_refused_with_what_takes_it(ferry: AsyncClient, site: Site) -> None:
     with Session(site.database.engine) as session, pytest.raises(InvalidRequestError, match=r"blobferry\.Client takes"):
         await ferry.delete("/a", session=session)  # type: ignore[arg-type]
+
+
+FORK = """
+    import asyncio, os, warnings
+    from blobferry import AsyncClient
+
+    warnings.simplefilter("ignore")  # Python 3.12 says that a process with threads should not fork
+    ferry = AsyncClient.from_env()
+
+    async def submit(path):
+        job = await ferry.delete(path)
+        assert (await ferry.get(job.id)).path == path
+
+    asyncio.run(submit("/a/before"))
+    child = os.fork()
+    asyncio.run(submit("/a/parent" if child else "/a/child"))
+    asyncio.run(ferry.close())
+    if not child:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+def test_a_forked_child_and_its_parent_both_go_on(site: Site) -> None:
+    run_python(FORK, site.environment())
+    assert len(site.rows()) == len(set(site.message_ids())) == 3

@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from blobferry import AsyncClient, Job, NewJob
 from blobferry.aio.call_threads import DATABASE_THREADS, CallThreads
 from blobferry.aio.loop_watches import LoopWatches
+from blobferry.contract import JobState
 from blobferry.errors import InvalidRequestError, JobNotFoundError, UnreachableError
 from blobferry.jobs.shared_reading import SharedReading
 from tests.client.conftest import SOURCE, Site, counted_selects
@@ -153,3 +156,12 @@ async def test_an_unexpected_error_of_the_readings_reaches_who_watches(answers: 
     answers.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         await anext(watch)
+
+
+async def test_a_patient_watch_goes_on_when_the_database_is_back(answers: Answers) -> None:
+    watch = watch_of(answers, patience=math.inf, heartbeat=0.05)
+    await anext(watch)
+    answers.error = UnreachableError("away")
+    assert [await anext(watch) for _ in range(8)] == [answers.job] * 8
+    answers.error, answers.job = None, replace(answers.job, state=JobState.SUCCEEDED)
+    assert [job.state async for job in watch][-1] == "succeeded"

@@ -114,6 +114,16 @@ def test_what_the_browser_has_seen_is_not_sent_again(sqlite_site: Site, client: 
     assert text.count(": heartbeat\n\n") >= 2
 
 
+def test_a_stream_keeps_nothing_of_the_request(sqlite_site: Site, job: Job) -> None:
+    """Flask-SQLAlchemy's session would keep its connection for as long as the job waits."""
+    app = app_of(sqlite_site, heartbeat=0.1)
+    ended = threading.Event()
+    app.teardown_appcontext(lambda error: ended.set())
+    with serving(app) as server, listen(server, f"/jobs/{job.id}/events") as browser:
+        received(browser, b": heartbeat")
+        assert ended.is_set()
+
+
 def test_a_server_without_threads_holds_no_stream_open(sqlite_site: Site, job: Job) -> None:
     """It would answer nobody else. The browser comes back by itself."""
     web = app_of(sqlite_site).test_client()

@@ -1,6 +1,8 @@
 """A real uvicorn, and many browsers that listen to jobs that wait: the app answers, and they cost it little."""
 
 import json
+import os
+import signal
 import socket
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import psutil
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -112,6 +115,20 @@ def test_a_browser_that_goes_is_noticed(sqlite_site: Site, tmp_path: Path) -> No
             received(browser, b"\nid: ")
             assert app.call("/figures")["watched"] == 1
         wait_until(lambda: app.call("/figures")["watched"] == 0, 10, "the app has noticed")
+
+
+def test_a_restart_does_not_wait_for_who_listens(sqlite_site: Site, tmp_path: Path) -> None:
+    """With uvicorn's --timeout-graceful-shutdown, as the docs say."""
+    with serving(sqlite_site, tmp_path) as app:
+        job = app.call("/videos", "POST")
+        with app.listen(job["id"]) as browser:
+            received(browser, b"\nid: ")
+            os.kill(app.processes[0].pid, signal.SIGTERM)
+            wait_until(lambda: not psutil.pid_exists(app.processes[0].pid) or _is_over(app), 30, "uvicorn has ended")
+
+
+def _is_over(app: WebApp) -> bool:
+    return psutil.Process(app.processes[0].pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.no_cover
