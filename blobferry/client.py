@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
@@ -22,6 +21,7 @@ from blobferry.jobs.job_ids import JobIds
 from blobferry.jobs.job_options import JobOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.new_job import NewJob, file_url
+from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.jobs.submission import Transaction, submit
 from blobferry.messages.broker import Broker
@@ -35,11 +35,12 @@ PATIENCE: Final = 60.0  #: seconds that the database may be away during a wait
 _VARIABLES: Final = ("database_url", "broker_url", "result_backend", "encryption_keys", "keys")
 
 
+@with_listed_options
 class Client(AbstractContextManager["Client"]):
     """Submits jobs, reads their state, cancels, pauses, resumes and retries them, and reads blobs. Thread-safe.
 
-    May be made before a fork; connects on first use. A job is durable from its COMMIT. Raises InvalidRequestError, with
-    no row written, UnreachableError, JobNotFoundError.
+    May be made before a fork; connects on first use. A job is durable from its COMMIT. Raises InvalidRequestError that
+    names the argument, with no row written; UnreachableError; JobNotFoundError.
 
     Args:
         database_url: the database that holds the jobs; or pass the app's own ``engine``.
@@ -71,8 +72,9 @@ class Client(AbstractContextManager["Client"]):
         self._sealer = Sealer(encryption_keys)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """A client from the variables BLOBFERRY_DATABASE_URL, which is needed, and those of the other arguments."""
+        environ = os.environ if environ is None else environ
         values = {name: environ.get(f"BLOBFERRY_{name.upper()}", "") for name in _VARIABLES}
         if not values["database_url"]:
             raise ConfigurationError("BLOBFERRY_DATABASE_URL", "is not set; set it to the URL of the jobs' database")
@@ -163,7 +165,7 @@ class Client(AbstractContextManager["Client"]):
         ``source`` is another URL or file of the same content, with which the worker compares what was sent.
         """
         replaced = None if source is None else ReplacedSource.of(file_url(source), self._sealer, self._keys)
-        return self._control(partial(control.retry, source=replaced), job_id)
+        return self._control(lambda engine, job: control.retry(engine, job, source=replaced), job_id)
 
     def _control(self, change: control.Change, job_id: str) -> Job:
         row = change(self._engine, job_id)
@@ -203,8 +205,6 @@ class Client(AbstractContextManager["Client"]):
             under: the job's path is this path or lies below it.
             labels: the job has these labels; it may have others.
             limit: the most jobs to return, at most 10,000.
-
-        Raises InvalidRequestError naming the argument that cannot be used.
         """
         wanted = {"state": state, "since": since, "until": until, "operation": operation, "storage": storage}
         return self._reader.jobs(check_filter(wanted | {"under": under, "labels": labels, "limit": limit}, self._keys))

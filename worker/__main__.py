@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from blobferry import __version__
 from blobferry.messages.job_messages import client_app
 from blobferry.messages.publisher import Publisher
 from blobferry.messages.server_kind import refuse_unfit_server
@@ -27,6 +28,7 @@ OUTAGE_PAUSE: Final = 2.0
 
 
 @click.group()
+@click.version_option(__version__, message="blobferry-worker %(version)s")
 def main() -> None:
     """Blobferry's worker."""
 

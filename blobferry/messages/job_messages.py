@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -102,8 +103,8 @@ def publish(app: Celery, *messages: Message) -> int:
         try:
             with app.producer_or_acquire() as producer:
                 producer.connection.transport_options.update(_connecting(producer.connection))
-                in_one = producer.supports_batch_publish
-                with producer.batch(max_size=OPERATIONS):
+                in_one = getattr(producer, "supports_batch_publish", False)  # kombu has it from 5.7 on
+                with producer.batch(max_size=OPERATIONS) if in_one else nullcontext():
                     for position, message in enumerate(messages[sent:], start=sent):
                         _send(app, producer, message)
                         sent = sent if in_one else position + 1

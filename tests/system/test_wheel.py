@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from blobferry import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -39,6 +41,7 @@ def test_the_wheel_holds_every_module_of_blobferry_and_no_other_package(packed: 
     assert {name for name in packages if not name.endswith(".dist-info")} == {"blobferry"}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "blobferry").rglob("*.py")}
     assert {name for name in packed if name.endswith(".py")} == modules
+    assert "blobferry/py.typed" in packed
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in packed)
 
 
@@ -49,8 +52,10 @@ def test_the_wheel_asks_for_no_more_than_a_client_needs(packed: dict[str, bytes]
     extra = {need for need in needs if "extra ==" in need}
     names = set(re.findall(r"(?m)^[\w\[\]-]+", "\n".join(needs - extra)))
     assert names == {"celery[redis]", "kombu", "sqlalchemy", "click", "rich"}
-    assert [line for line in lines if line.startswith("Provides-Extra")] == ["Provides-Extra: encryption"]
-    assert [need.partition(">")[0] for need in extra] == ["cryptography"]
+    extras = {line.partition(": ")[2] for line in lines if line.startswith("Provides-Extra")}
+    assert extras == {"encryption", "postgresql"}
+    assert {need.partition(">")[0] for need in extra} == {"cryptography", "psycopg[binary]"}
+    assert f"Version: {__version__}" in lines
 
 
 @pytest.mark.long
