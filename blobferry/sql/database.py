@@ -74,7 +74,7 @@ def reachable() -> Iterator[None]:
             raise
         reason = (str(error.orig).strip() or repr(error.orig)).splitlines()[0]
         if "blobferry_" in reason:
-            reason += " (run `python -m worker migrate` on this database, if that has not been done)"
+            reason += " (run `blobferry-worker migrate`, or in a checkout `python -m worker migrate`, on this database)"
         raise UnreachableError(f"database: {reason}") from error
     except PoolTimeoutError as error:
         raise UnreachableError(f"database: all connections of the pool are in use: {error}") from error
