@@ -27,6 +27,8 @@ MAX_METADATA_BYTES: Final = MAX_BLOB_METADATA - len(MARK_NAME) - 32  #: what the
 MAX_LABELS: Final = 16 * 1024  #: bytes of a job's labels, names and values
 MAX_CHILDREN: Final = 10_000  #: of a directory, in one answer
 MAX_PRIORITY: Final = 9
+RESERVED_KEYS: Final = "blobferry:"  #: how idempotency keys begin that are notes of our own
+REPLACED_BY: Final = f"{RESERVED_KEYS}replaced-by:"  #: such a note; the id of the job that has the key now follows
 MAX_CONTENT: Final = 1024 * 1024  #: bytes that a message or a result carries
 #: Bytes; ten thousand parts of 5 GiB. Source: S3 user guide, "Amazon S3 multipart upload limits"
 MAX_OFFSET: Final = 10_000 * 5 * 1024**3
@@ -86,6 +88,7 @@ def check_optional(check: Check) -> Check:
 
 
 check_boolean: Final = _check("true or false", lambda value: isinstance(value, bool))
+check_reuse: Final = _check("'failed'", lambda value: value == "failed")
 check_priority: Final = check_whole_number(0, MAX_PRIORITY)
 check_content_type: Final = _check("a media type such as 'video/mp4'", _is_media_type)
 check_storage: Final = _check(
@@ -97,6 +100,13 @@ check_child: Final = _check(
     f"the path of a child, at most {2 * MAX_KEY_BYTES} characters",
     lambda value: _is_storable(value) and value.startswith("/") and len(value) <= 2 * MAX_KEY_BYTES,
 )
+
+
+def check_key(name: str, value: Any) -> Any:
+    """An idempotency key: 1 to 255 characters."""
+    if isinstance(value, str) and value.startswith(RESERVED_KEYS):
+        raise InvalidRequestError(f"{name}: cannot begin with {RESERVED_KEYS!r}, got {short_repr(value)}")
+    return check_text(255)(name, value)
 
 
 def check_offset(name: str, value: Any) -> Any:

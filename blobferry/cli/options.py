@@ -75,6 +75,7 @@ _JOB = (
     click.option("--not-before", callback=moment, metavar="TIME", help="Do not run before then (ISO 8601 with zone)."),
     click.option("--deadline", callback=moment, metavar="TIME", help="Fail if not done by then (ISO 8601 with zone)."),
     click.option("--idempotency-key", metavar="KEY", help="Repeating the command returns the first job."),
+    click.option("--reuse", type=click.Choice(["failed"]), help="Use the key of a failed or cancelled job again."),
     wait,
     timeout,
     as_json,

@@ -147,6 +147,8 @@ def _submit(
         raise click.UsageError("--timeout needs --wait")
     with open_client(as_json) as client, reported(as_json):
         job = ask(client)
+    if job.replaces is not None:
+        click.echo(f"note: its key was that of job {job.replaces}, which has ended without success", err=True)
     if missing is not None:
         click.echo(f"note: {printable(missing)} does not exist here; the worker needs it at that path", err=True)
     if as_json and not wait:

@@ -17,6 +17,7 @@ from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
 from blobferry.sql.tables import JOB_COLUMNS, attempts, jobs, uploads
+from blobferry.values import successor
 
 Row = Mapping[str, Any]
 Change = Callable[[Engine, str], Row]
@@ -81,6 +82,8 @@ def retry(engine: Engine, job_id: str, source: ReplacedSource | None = None) -> 
                 where = f"it is {job.state}, and only a failed job takes another source"
                 raise TooLateError(job_id, "retry", where, "wait for its end")
             return job.row
+        if (other := successor(job.row["idempotency_key"])) is not None:
+            raise TooLateError(job_id, "retry", f"job {other} has its idempotency key and goes on instead")
         deadline = job.row["deadline"]
         if deadline is not None and deadline <= job.row["seen_at"]:
             when = deadline.isoformat(timespec="seconds")

@@ -16,6 +16,8 @@ class RequestOptions(TypedDict, total=False):
     deadline: datetime | None  #: a job that has not succeeded by then fails
     labels: Mapping[str, str] | None  #: the app's own
     idempotency_key: str | None  #: repeating the request returns the first job; another request raises ConflictError
+    #: "failed": a new job takes the key of one that failed or was cancelled, which ``Job.replaces`` names
+    reuse: str | None
 
 
 class WriteRequestOptions(RequestOptions, total=False):
