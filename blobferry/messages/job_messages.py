@@ -112,7 +112,9 @@ def publish(app: Celery, *messages: Message) -> int:
         except Exception as error:  # clients of brokers raise many types; the rows are safe in any case
             if not tries_left:
                 shown = {"job_id": messages[sent].job_id, "messages": len(messages) - sent, "reason": repr(error)}
-                logger.warning("message not published", extra=shown)
+                # In the text too: an app's own format need not show what is in ``extra``.
+                text = "message not published, the caretaker does it: job %(job_id)s, %(messages)d in all: %(reason)s"
+                logger.warning(text, shown, extra=shown)
     return sent
 
 
@@ -149,7 +151,8 @@ def _send(app: Celery, producer: Any, message: Message) -> None:
         app.amqp.send_task_message(producer, name, task, queue=message.queue, headers=headers, retry=False)
     except (EncodeError, KeyError, TypeError, ValueError) as error:
         # Another try would fail as well, so report it as sent: other jobs must not wait behind this one.
-        logger.warning("message cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
+        shown = {"job_id": message.job_id, "reason": repr(error)}
+        logger.warning("message of job %(job_id)s cannot be sent: %(reason)s", shown, extra=shown)
 
 
 def _listed(links: Any) -> Any:
