@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 PREFIX: Final = "BLOBFERRY_"
+_UNSET: Final = "BLOBFERRY_CONFIG to the path of a blobferry.toml, which is not set, so that no file was read"
 #: Variables that are no settings: one names the file, the tests set others.
 FOREIGN: Final = re.compile(r"BLOBFERRY_(CONFIG|TEST_.*)")
 #: What Kubernetes sets in every pod for a service that is named blobferry or blobferry-something, as NAME=value.
@@ -158,7 +159,10 @@ def load_settings() -> Settings:
     try:
         settings = Settings()  # type: ignore[call-arg]  # the environment gives the arguments
     except ValidationError as error:
-        raise configuration_error(error) from None  # the cause would show the values
+        wrong = configuration_error(error)
+        if not path and wrong.problem == "is missing":
+            wrong = ConfigurationError(wrong.name, f"is missing: set {PREFIX}{wrong.name.upper()}, or {_UNSET}")
+        raise wrong from None  # the cause would show the values
     except ValueError as error:
         raise ConfigurationError(path or "environment", str(error)) from error
     parse_url(settings.database_url.get_secret_value())
