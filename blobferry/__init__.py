@@ -7,6 +7,7 @@ Client with a broker the other.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from blobferry.checks.safe_paths import safe_path
 from blobferry.contract import JobState
 from blobferry.errors import (
     ArgumentTypeError,
@@ -125,6 +126,7 @@ __all__ = [
     "WorkerDiedError",
     "WriteConflictError",
     "__version__",
+    "safe_path",
     "seal",
 ]
 

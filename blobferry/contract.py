@@ -6,11 +6,11 @@ Nothing here needs the store, the source or the configuration; the worker checks
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from blobferry.checks import arguments, paths, source_urls
+from blobferry.checks import arguments, paths, source_urls, url_options
 from blobferry.checks.arguments import Check
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import redacted, short_repr
@@ -90,6 +90,7 @@ class Request:
     priority: int = 0
     not_before: datetime | None = None
     deadline: datetime | None = None
+    relative: frozenset[str] = frozenset()  #: those times that were given as a duration, which a repeat has anew
 
     @property
     def source_url(self) -> str | None:
@@ -131,17 +132,15 @@ class Operation:
         return JOB_OPTIONS if self.queue == JOBS_QUEUE else READ_OPTIONS
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
 READ_OPTIONS: Final[Mapping[str, Check]] = {"storage": arguments.check_storage}
-#: Arguments that every job takes; they are columns of its row.
+#: Arguments that every job takes.
 JOB_OPTIONS: Final[Mapping[str, Check]] = {
     **READ_OPTIONS,
     "idempotency_key": arguments.check_optional(arguments.check_key),
     "reuse": arguments.check_optional(arguments.check_reuse),
     "priority": arguments.check_priority,
-    "not_before": arguments.check_optional(arguments.check_time),
-    "deadline": arguments.check_optional(arguments.check_time),
+    "not_before": arguments.check_optional(arguments.check_due),
+    "deadline": arguments.check_optional(arguments.check_due),
     "labels": arguments.check_optional(arguments.check_labels),
 }
 _OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": arguments.check_boolean}
@@ -201,7 +200,7 @@ READS: Final = _by_name(
     Operation(
         "url_for",
         required={"path": paths.check_path_value},
-        optional={"options": arguments.check_optional(arguments.check_url_options)},
+        optional={"options": arguments.check_optional(url_options.check_url_options)},
         queue=READS_QUEUE,
     ),
 )
@@ -247,4 +246,5 @@ def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "regi
         priority=values.get("priority", 0),
         not_before=arguments.parse_time(values.get("not_before")),
         deadline=arguments.parse_time(values.get("deadline")),
+        relative=frozenset(name for name in ("not_before", "deadline") if isinstance(given.get(name), timedelta)),
     )

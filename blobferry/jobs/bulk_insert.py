@@ -58,7 +58,8 @@ def _existing(
         for position in some:
             row, existing = known[position], found.get(_key(known[position]))
             if existing is not None:
-                request = Request(row["operation"], row["storage"], row["path"], row["request"], reuse=row["reuse"])
+                asked = (row["operation"], row["storage"], row["path"], row["request"])
+                request = Request(*asked, reuse=row["reuse"], relative=row["relative"])
                 try:
                     if gives_key(existing, request):
                         take_key(connection, existing, row["id"])

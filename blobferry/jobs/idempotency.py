@@ -42,7 +42,8 @@ def check_same(row: Mapping[str, Any], values: Mapping[str, Any], request: Reque
 
     ``values``: the columns that the request fills. Raises ConfigurationError as :func:`asks_the_same` does.
     """
-    if any(row[name] != values[name] for name in _ASKED) or not asks_the_same(row, request, sealer):
+    asked = (name for name in _ASKED if name not in request.relative)
+    if any(row[name] != values[name] for name in asked) or not asks_the_same(row, request, sealer):
         raise ConflictError(values["idempotency_key"], row["id"])
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from blobferry.checks.arguments import check_job_id
 from blobferry.errors import JobNotFoundError, UnreachableError
 from blobferry.jobs.job_filter import JobFilter, check_limit
+from blobferry.jobs.job_ids import JobId
 from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_situation, find_uploads
 from blobferry.sql.database import reachable
 from blobferry.values import Attempt, Job, Situation, Upload
@@ -36,16 +37,16 @@ class JobReader:
         self._clock = clock
         self._sleep = sleep
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: JobId) -> Job:
         """The job as it is now."""
-        check_job_id(job_id)
+        job_id = check_job_id(job_id)
         with self._connection() as connection:
             row = find_job(connection, job_id)
         if row is None:
             raise JobNotFoundError(job_id)
         return Job.from_row(row)
 
-    def watch(self, job_id: str, timeout: float | None, *, patience: float) -> Iterator[Job]:
+    def watch(self, job_id: JobId, timeout: float | None, *, patience: float) -> Iterator[Job]:
         """The job now, then after each change until it is final."""
         started = self._clock()
         seen = self.get(job_id)  # not retried: an unknown job or an unreachable database is reported at once
@@ -74,23 +75,23 @@ class JobReader:
         with self._connection() as connection:
             return find_jobs(connection, wanted)
 
-    def uploads(self, job_id: str | None, *, finished: bool, limit: int) -> list[Upload]:
+    def uploads(self, job_id: JobId | None, *, finished: bool, limit: int) -> list[Upload]:
         """The unfinished uploads, or all, the oldest first; of one job if its id is given."""
         check_limit("limit", limit)
         if job_id is not None:
-            self.get(job_id)
+            job_id = self.get(job_id).id
         with self._connection() as connection:
             return find_uploads(connection, job_id=job_id, finished=finished, limit=limit)
 
-    def attempts(self, job_id: str) -> list[Attempt]:
+    def attempts(self, job_id: JobId) -> list[Attempt]:
         """The attempts of the job, the oldest first."""
-        self.get(job_id)
+        job_id = self.get(job_id).id
         with self._connection() as connection:
             return find_attempts(connection, job_id)
 
-    def situation(self, job_id: str) -> Situation:
+    def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""
-        check_job_id(job_id)
+        job_id = check_job_id(job_id)
         with self._connection() as connection:
             found = find_situation(connection, job_id)
         if found is None:

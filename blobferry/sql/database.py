@@ -12,7 +12,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from blobferry.errors import UnreachableError
+from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.sql.database_url import parse_url
 from blobferry.sql.idle_connections import replace_lost_connections
 from blobferry.sql.sqlite_connection import BUSY_TIMEOUT, SqliteConnection, begin_immediate
@@ -22,6 +22,19 @@ CONNECT_TIMEOUT: Final = 5  #: seconds to reach PostgreSQL
 
 _END_WHEN_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 10000"  # milliseconds
 _BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 10000"  # psycopg sends both at once
+
+
+def chosen_engine(database_url: str | None, engine: Engine | None) -> Engine:
+    """The app's own engine, or one for the URL. Raises ConfigurationError unless exactly one of them can be used."""
+    if (database_url is None) == (engine is None):
+        raise ConfigurationError("database_url", "give either database_url or engine")
+    if engine is None:
+        return open_engine(str(database_url))
+    if not isinstance(engine, Engine):
+        problem = "give database_url instead, for which Blobferry opens a synchronous engine"
+        raise ConfigurationError("engine", f"needs an Engine, got {type(engine).__name__}: {problem}")
+    return engine
+
 
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 

@@ -58,7 +58,11 @@ def _with_libpq_parameters(url: URL) -> URL:
     try:
         psycopg = url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        raise ConfigurationError("database_url", f"{url.drivername} needs the package {error.name}") from error
+        problem = (
+            f"needs the package {error.name}, by which Blobferry connects whatever driver the URL names: "
+            "pip install 'blobferry[postgresql]'"
+        )
+        raise ConfigurationError("database_url", problem) from error
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     for name in url.query:
         if name not in known:

@@ -1,8 +1,13 @@
 """Database URLs as the settings of apps have them: each means psycopg 3 or SQLite, or is refused by a sentence."""
 
+import sys
+from typing import Any
+
 import pytest
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from blobferry import Client
 from blobferry.errors import ConfigurationError
 from blobferry.sql.database import open_engine
 from blobferry.sql.database_url import parse_url
@@ -71,3 +76,17 @@ def test_anything_else_is_refused_by_a_sentence_without_the_password(url: str) -
         parse_url(url)
     assert caught.value.name == "database_url"
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_without_psycopg_it_says_which_extra_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
+    with pytest.raises(
+        ConfigurationError, match=r"whatever driver the URL names: pip install 'blobferry\[postgresql\]'"
+    ):
+        parse_url("postgresql+asyncpg://u@h/d")
+
+
+def test_an_engine_of_asyncio_is_refused_at_once() -> None:
+    engine: Any = AsyncEngine.__new__(AsyncEngine)  # its drivers are not installed here
+    with pytest.raises(ConfigurationError, match=r"needs an Engine, got .*: give database_url instead"):
+        Client(engine=engine)
