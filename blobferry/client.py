@@ -228,11 +228,13 @@ class Client(AbstractContextManager["Client"]):
         return FileInfo.from_json(self._read("stat", {"path": path, "storage": storage}, timeout))
 
     def list(
-        self, path: str, *, after: str | None = None, limit: int | None = None,
+        self, path: str, *, after: str | None = None, limit: int | None = None, recursive: bool = False,
         storage: str = "default", timeout: float = READ_TIMEOUT,
     ) -> builtins.list[str]:  # fmt: skip
-        """Up to 10,000 absolute paths directly under the path, in byte order; with ``after``, those that follow it."""
-        asked = {"path": path, "after": after, "limit": limit, "storage": storage}
+        """Up to 10,000 absolute paths directly under the path, in byte order; with ``after``, those that follow it.
+        ``recursive``: the paths of all blobs at any depth, and of no directory.
+        """
+        asked = {"path": path, "after": after, "limit": limit, "recursive": recursive or None, "storage": storage}
         return builtins.list(self._read("list", asked, timeout))
 
     def url_for(

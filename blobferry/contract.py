@@ -193,6 +193,7 @@ READS: Final = _by_name(
         required={"path": paths.check_path_or_root},
         optional={
             "after": arguments.check_optional(arguments.check_child),
+            "recursive": arguments.check_optional(arguments.check_boolean),
             "limit": arguments.check_optional(arguments.check_whole_number(1, arguments.MAX_CHILDREN)),
         },
         queue=READS_QUEUE,
@@ -204,7 +205,6 @@ READS: Final = _by_name(
         queue=READS_QUEUE,
     ),
 )
-
 
 #: What stands in for the checks of paths where a storage may have ``keys = "any"``: its own driver has the last word.
 _CHECKS_OF_ANY_KEYS: Final[Mapping[Check, Check]] = {

@@ -114,9 +114,9 @@ class Driver:
             return FileInfo(path, 0, None, is_dir=True)
         raise PathNotFoundError(path, self.store.name)
 
-    def list(self, path: str) -> list[str]:
-        """The paths of the directory's direct children, once each, in byte order. Only ``/`` may have none."""
-        found = children(self.store, self._storage.prefix(path), path)
+    def list(self, path: str, *, recursive: bool = False) -> list[str]:
+        """The directory's children, or all blobs below it, as paths, in byte order. Only ``/`` may have none."""
+        found = children(self.store, self._storage.prefix(path), path, recursive=recursive)
         if found is None and path != "/":
             raise PathNotFoundError(path, self.store.name, BLOB if self.look(path) is not None else "")
         return found or []
