@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up chaos memory bench bench-sql test test-again test-zoo test-long check format migration lock dist clean
+.PHONY: help install demo up chaos memory bench bench-sql test test-again test-zoo test-long check format migration lock docs dist clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ lock: .venv  ## write the requirements files with their hashes anew, changing no
 		--no-strip-extras --no-emit-index-url --no-emit-find-links $(ARGS) "$$@"; }; \
 	compile --group worker -o requirements.txt; \
 	compile --group dev -c requirements.txt -o requirements-dev.txt
+
+docs: $(INSTALLED)  ## write docs/settings.md anew, from the code that reads the settings
+	$(PYTHON) -m dev.settings_page
 
 dist: $(INSTALLED)  ## build the wheels of the client and of the worker into dist/
 	rm -rf dist

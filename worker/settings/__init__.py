@@ -83,8 +83,8 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    database_url: SecretStr
-    broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    database_url: SecretStr  #: PostgreSQL, or SQLite for a single host
+    broker_url: SecretStr = SecretStr("redis://localhost:6379/0")  #: Redis, Valkey, or the sentinels of one
     result_backend: SecretStr | None = None  #: None: the broker
     #: Fernet keys: the first encrypts source URLs that hold secrets, all decrypt. Empty: URLs are stored as given.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
