@@ -85,6 +85,7 @@ clean:  ## remove what tools and tests leave behind, but not .venv
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 $(INSTALLED): requirements-dev.txt | .venv
+	@echo 'installing the locked requirements into .venv; the first time takes minutes, in which pip prints nothing'
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
