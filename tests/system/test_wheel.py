@@ -1,6 +1,7 @@
 """The wheels: web apps install the package ``blobferry`` and nothing else of ours; the worker is another wheel."""
 
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -96,13 +97,18 @@ def test_the_workers_wheel_holds_worker_tasks_models_and_migrations(worker_wheel
     assert f"Version: {__version__}" in lines
 
 
-@pytest.fixture
-def installed(worker_wheel: Path, tmp_path: Path) -> Path:
-    """A folder with the worker's wheel; what it needs is in this environment."""
-    folder = tmp_path / "site-packages"
+@pytest.fixture(scope="module")
+def installed_once(worker_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("installed") / "site-packages"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
     run(*pip, folder, worker_wheel)
     return folder
+
+
+@pytest.fixture
+def installed(installed_once: Path, tmp_path: Path) -> Path:
+    """A folder with the worker's wheel; what it needs is in this environment."""
+    return Path(shutil.copytree(installed_once, tmp_path / "site-packages"))
 
 
 def answer(installed: Path, *words: str, path: tuple[Path, ...] = (), cwd: Path = ROOT) -> str:
