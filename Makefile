@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up chaos memory bench bench-sql test test-again test-zoo test-long check format async-client migration lock clean
+.PHONY: help install demo up chaos memory bench bench-sql test test-again test-zoo test-long check format async-client migration lock docs dist clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -75,11 +75,20 @@ lock: .venv  ## write the requirements files with their hashes anew, changing no
 	compile --group worker -o requirements.txt; \
 	compile --group dev -c requirements.txt -o requirements-dev.txt
 
+docs: $(INSTALLED)  ## write docs/settings.md anew, from the code that reads the settings
+	$(PYTHON) -m dev.settings_page
+
+dist: $(INSTALLED)  ## build the wheels of the client and of the worker into dist/
+	rm -rf dist
+	$(PYTHON) -m build --no-isolation --outdir dist .
+	$(PYTHON) -m build --no-isolation --wheel --outdir dist packaging/worker
+
 clean:  ## remove what tools and tests leave behind, but not .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 $(INSTALLED): requirements-dev.txt | .venv
+	@echo 'installing the locked requirements into .venv; the first time takes minutes, in which pip prints nothing'
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

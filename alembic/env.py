@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection, Engine, event, text
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, Engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
 
-from blobferry.errors import UnreachableError
+from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.sql.database import open_engine
 from blobferry.sql.tables import VERSION_TABLE
 from models import Base
@@ -83,6 +84,18 @@ def migrate(connection: Connection) -> None:
         time.sleep(TABLE_PAUSE)
 
 
+def refuse_tables_of_others(connection: Connection) -> None:
+    """Raise ConfigurationError if our tables were made by other migrations, which then have to go on with them."""
+    ours = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    if not ours.get_current_heads() and inspect(connection).has_table("blobferry_jobs"):
+        problem = (
+            f"has Blobferry's tables, and {VERSION_TABLE} does not say so: they were made by the migrations of your "
+            "app; bring them up to date by these, as in: alembic upgrade blobferry@head"
+        )
+        raise ConfigurationError("database_url", problem)
+    connection.rollback()
+
+
 def wait_briefly_for_tables(connection: Connection) -> None:
     """Let the transaction that begins give up soon if a table is in use."""
     if connection.get_isolation_level() != "AUTOCOMMIT":  # CONCURRENTLY waits, and nobody waits for it
@@ -109,6 +122,9 @@ if context.is_offline_mode():
     raise SystemExit("alembic: --sql is not supported, run the migrations on a database")
 url = context.config.get_main_option("sqlalchemy.url") or load_settings().database_url.get_secret_value()
 engine = open_engine(url)
-with alone(engine), engine.connect() as connection:
-    migrate(connection)
-engine.dispose()
+try:
+    with alone(engine), engine.connect() as connection:
+        refuse_tables_of_others(connection)
+        migrate(connection)
+finally:
+    engine.dispose()

@@ -13,8 +13,10 @@ from blobferry.aio.async_calls import AsyncCalls, own_database
 from blobferry.aio.async_options import AsyncJobOptions, AsyncWriteOptions
 from blobferry.client import PATIENCE, READ_TIMEOUT, Client
 from blobferry.jobs.job_filter import States
-from blobferry.jobs.job_ids import JobIds
+from blobferry.jobs.job_ids import JobId, JobIds
+from blobferry.jobs.job_options import Labels
 from blobferry.jobs.new_job import NewJob
+from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.messages.broker_address import BrokerOptions
 from blobferry.sql.async_transactions import AsyncTransaction
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
+@with_listed_options
 class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     """Client for asyncio: its methods, awaited. The event loop never waits for the database, the broker or a worker.
 
@@ -130,47 +133,45 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         """
         return await self._calls.submit(Client.submit_many, requests, session=session)
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: JobId) -> Job:
         """End the job, within one part, and remove what it has sent; a failed job gives up the upload that it kept.
         Raises TooLateError for a job that has succeeded or whose outcome readers may see.
         """
         return await self._calls.change(self._calls.client.cancel, job_id)
 
-    async def pause(self, job_id: str) -> Job:
+    async def pause(self, job_id: JobId) -> Job:
         """Stop the job, within one part, and keep its upload for the worker's retention. Raises TooLateError for a job
         that is final, is being cancelled, or whose outcome readers may see.
         """
         return await self._calls.change(self._calls.client.pause, job_id)
 
-    async def resume(self, job_id: str) -> Job:
-        """Let a paused job continue where it was; any other is left unchanged. Raises TooLateError for a job that is
-        final or is being cancelled.
-        """
+    async def resume(self, job_id: JobId) -> Job:
+        """Let a paused job continue; others are unchanged. Raises TooLateError if it is final or being cancelled."""
         return await self._calls.change(self._calls.client.resume, job_id)
 
-    async def retry(self, job_id: str, *, source: str | Path | None = None) -> Job:
+    async def retry(self, job_id: JobId, *, source: str | Path | None = None) -> Job:
         """Let a failed job continue with the parts that are still kept and with all its tries; others are unchanged.
         Raises TooLateError for a job that has succeeded, was cancelled, or is past its deadline: submit it again.
         ``source`` is another URL or file of the same content, with which the worker compares what was sent.
         """
         return await self._calls.change(self._calls.client.retry, job_id, source=source)
 
-    async def get(self, job_id: str) -> Job:
+    async def get(self, job_id: JobId) -> Job:
         """The job as it is now."""
         return await self._calls.read(self._calls.client.get, job_id)
 
-    async def get_many(self, job_ids: Iterable[str]) -> dict[str, Job]:
+    async def get_many(self, job_ids: Iterable[JobId]) -> dict[str, Job]:
         """Those of the jobs that exist, by id, in the order of the ids: one query for up to 5,000 of them."""
         return await self._calls.read(self._calls.client.get_many, job_ids)
 
-    async def wait(self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
+    async def wait(self, job_id: JobId, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
         """The job once it is final, in any final state. Raises TimeoutError after ``timeout`` seconds, and
         UnreachableError if the database is away at the call, or later for ``patience`` seconds.
         """
         return await self._calls.wait(job_id, timeout, patience=patience)
 
     def watch(
-        self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE, heartbeat: float | None = None
+        self, job_id: JobId, timeout: float | None = None, *, patience: float = PATIENCE, heartbeat: float | None = None
     ) -> AsyncIterator[Job]:
         """The job now, at each change until it is final, and each ``heartbeat`` seconds without. Raises as ``wait``."""
         return self._calls.watch(job_id, timeout, patience=patience, heartbeat=heartbeat)
@@ -184,19 +185,16 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         operation: str | None = None,
         storage: str | None = None,
         under: str | None = None,
-        labels: Mapping[str, str] | None = None,
+        labels: Labels | None = None,
         limit: int = 100,
     ) -> builtins.list[Job]:
-        """The newest jobs that match all arguments, the newest first. Raises InvalidRequestError naming a wrong one.
+        """The newest jobs that match all arguments, the newest first: ``limit``, or 10,000 at most.
 
         Args:
             state: one state, or several.
-            since, until: submitted then or later; before then. Aware datetimes, or ISO 8601 with a zone.
-            operation: an operation that is a job, such as ``write_stream``.
-            storage: the storage that the job was submitted for.
-            under: the job's path is this path or lies below it.
-            labels: the job has these labels; it may have others.
-            limit: the most jobs to return, at most 10,000.
+            since, until: submitted then or later, and before then: aware datetimes, or ISO 8601 with a zone.
+            operation, storage: what was submitted, such as ``write_stream``, and for which storage.
+            under, labels: the job's path is this path or lies below it; the job has these labels, and perhaps others.
         """
         return await self._calls.read(
             self._calls.client.jobs,
@@ -211,16 +209,16 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         )
 
     async def uploads(
-        self, job_id: str | None = None, *, finished: bool = False, limit: int = 1000
+        self, job_id: JobId | None = None, *, finished: bool = False, limit: int = 1000
     ) -> builtins.list[Upload]:
         """The unfinished uploads, or with ``finished`` all, the oldest first; of one job if its id is given."""
         return await self._calls.read(self._calls.client.uploads, job_id, finished=finished, limit=limit)
 
-    async def attempts(self, job_id: str) -> builtins.list[Attempt]:
+    async def attempts(self, job_id: JobId) -> builtins.list[Attempt]:
         """The attempts of the job with worker, times, outcome and bytes, the oldest first."""
         return await self._calls.read(self._calls.client.attempts, job_id)
 
-    async def situation(self, job_id: str) -> Situation:
+    async def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""
         return await self._calls.read(self._calls.client.situation, job_id)
 
@@ -238,12 +236,21 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         *,
         after: str | None = None,
         limit: int | None = None,
+        recursive: bool = False,
         storage: str = "default",
         timeout: float = READ_TIMEOUT,
     ) -> builtins.list[str]:
-        """Up to 10,000 absolute paths directly under the path, in byte order; with ``after``, those that follow it."""
+        """Up to 10,000 absolute paths directly under the path, in byte order; with ``after``, those that follow it.
+        ``recursive``: the paths of all blobs at any depth, and of no directory.
+        """
         return await self._calls.ask(
-            self._calls.client.list, path, after=after, limit=limit, storage=storage, timeout=timeout
+            self._calls.client.list,
+            path,
+            after=after,
+            limit=limit,
+            recursive=recursive,
+            storage=storage,
+            timeout=timeout,
         )
 
     async def url_for(
@@ -254,5 +261,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         storage: str = "default",
         timeout: float = READ_TIMEOUT,
     ) -> str:
-        """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD), ``expiry`` (an aware datetime)."""
+        """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a
+        timedelta or seconds), ``response-content-disposition`` and ``response-content-type``.
+        """
         return await self._calls.ask(self._calls.client.url_for, path, options, storage=storage, timeout=timeout)

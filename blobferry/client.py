@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
@@ -18,16 +17,17 @@ from blobferry.jobs import control
 from blobferry.jobs.announcement import Announcement
 from blobferry.jobs.bulk_submission import submit_many
 from blobferry.jobs.job_filter import States, check_filter
-from blobferry.jobs.job_ids import JobIds
-from blobferry.jobs.job_options import JobOptions, WriteOptions
+from blobferry.jobs.job_ids import JobId, JobIds
+from blobferry.jobs.job_options import JobOptions, Labels, WriteOptions
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.new_job import NewJob, file_url
+from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.jobs.submission import Transaction, submit
 from blobferry.messages.broker import Broker
 from blobferry.messages.broker_address import BrokerOptions, options_of
 from blobferry.sealing import Sealer
-from blobferry.sql.database import engine_of
+from blobferry.sql.database import chosen_engine
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
 READ_TIMEOUT: Final = 10.0  #: seconds
@@ -35,11 +35,12 @@ PATIENCE: Final = 60.0  #: seconds that the database may be away during a wait
 _VARIABLES: Final = ("database_url", "broker_url", "result_backend", "encryption_keys", "keys")
 
 
+@with_listed_options
 class Client(AbstractContextManager["Client"]):
     """Submits jobs, reads their state, cancels, pauses, resumes and retries them, and reads blobs. Thread-safe.
 
-    May be made before a fork; connects on first use. A job is durable from its COMMIT. Raises InvalidRequestError, with
-    no row written, UnreachableError, JobNotFoundError.
+    May be made before a fork; connects on first use. A job is durable from its COMMIT. Raises InvalidRequestError that
+    names the argument, with no row written; UnreachableError; JobNotFoundError.
 
     Args:
         database_url: the database that holds the jobs; or pass the app's own ``engine``.
@@ -62,15 +63,16 @@ class Client(AbstractContextManager["Client"]):
     ) -> None:
         self._keys = check_keys(keys)
         self._owns_engine = engine is None
-        self._engine = engine_of(database_url, engine)
+        self._engine = chosen_engine(database_url, engine)
         self._reader = JobReader(self._engine)
         self._broker = Broker(broker_url, result_backend, broker_options)
         self._announcement = Announcement(self._engine, self._broker)
         self._sealer = Sealer(encryption_keys)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """A client from the variables BLOBFERRY_DATABASE_URL, which is needed, and those of the other arguments."""
+        environ = os.environ if environ is None else environ
         values = {name: environ.get(f"BLOBFERRY_{name.upper()}", "") for name in _VARIABLES}
         if not values["database_url"]:
             raise ConfigurationError("BLOBFERRY_DATABASE_URL", "is not set; set it to the URL of the jobs' database")
@@ -137,55 +139,51 @@ class Client(AbstractContextManager["Client"]):
 
     # --- control jobs; each of these may be repeated ------------------------------------------------------------------
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: JobId) -> Job:
         """End the job, within one part, and remove what it has sent; a failed job gives up the upload that it kept.
         Raises TooLateError for a job that has succeeded or whose outcome readers may see.
         """
         return self._control(control.cancel, job_id)
 
-    def pause(self, job_id: str) -> Job:
+    def pause(self, job_id: JobId) -> Job:
         """Stop the job, within one part, and keep its upload for the worker's retention. Raises TooLateError for a job
         that is final, is being cancelled, or whose outcome readers may see.
         """
         return self._control(control.pause, job_id)
 
-    def resume(self, job_id: str) -> Job:
-        """Let a paused job continue where it was; any other is left unchanged. Raises TooLateError for a job that is
-        final or is being cancelled.
-        """
+    def resume(self, job_id: JobId) -> Job:
+        """Let a paused job continue; others are unchanged. Raises TooLateError if it is final or being cancelled."""
         return self._control(control.resume, job_id)
 
-    def retry(self, job_id: str, *, source: str | Path | None = None) -> Job:
+    def retry(self, job_id: JobId, *, source: str | Path | None = None) -> Job:
         """Let a failed job continue with the parts that are still kept and with all its tries; others are unchanged.
         Raises TooLateError for a job that has succeeded, was cancelled, or is past its deadline: submit it again.
         ``source`` is another URL or file of the same content, with which the worker compares what was sent.
         """
         replaced = None if source is None else ReplacedSource.of(file_url(source), self._sealer, self._keys)
-        return self._control(partial(control.retry, source=replaced), job_id)
+        return self._control(lambda engine, job: control.retry(engine, job, source=replaced), job_id)
 
-    def _control(self, change: control.Change, job_id: str) -> Job:
+    def _control(self, change: control.Change, job_id: JobId) -> Job:
         row = change(self._engine, job_id)
         self._broker.publish_controlled(row)
         return Job.from_row(row)
 
-    # --- read jobs ---------------------------------------------------------------------------------------------------
-
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: JobId) -> Job:
         """The job as it is now."""
         return self._reader.get(job_id)
 
-    def get_many(self, job_ids: Iterable[str]) -> dict[str, Job]:
+    def get_many(self, job_ids: Iterable[JobId]) -> dict[str, Job]:
         """Those of the jobs that exist, by id, in the order of the ids: one query for up to 5,000 of them."""
         return self._reader.get_many(job_ids)
 
-    def wait(self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
+    def wait(self, job_id: JobId, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
         """The job once it is final, in any final state. Raises TimeoutError after ``timeout`` seconds, and
         UnreachableError if the database is away at the call, or later for ``patience`` seconds.
         """
         return next(job for job in self.watch(job_id, timeout, patience=patience) if job.is_final)
 
     def watch(
-        self, job_id: str, timeout: float | None = None, *, patience: float = PATIENCE, heartbeat: float | None = None
+        self, job_id: JobId, timeout: float | None = None, *, patience: float = PATIENCE, heartbeat: float | None = None
     ) -> Iterator[Job]:
         """The job now, at each change until it is final, and each ``heartbeat`` seconds without. Raises as ``wait``."""
         return self._reader.watch(job_id, timeout, patience=patience, heartbeat=heartbeat)
@@ -194,31 +192,30 @@ class Client(AbstractContextManager["Client"]):
         self, *,
         state: States | None = None, since: datetime | str | None = None, until: datetime | str | None = None,
         operation: str | None = None, storage: str | None = None, under: str | None = None,
-        labels: Mapping[str, str] | None = None, limit: int = 100,
+        labels: Labels | None = None, limit: int = 100,
     ) -> builtins.list[Job]:  # fmt: skip
-        """The newest jobs that match all arguments, the newest first. Raises InvalidRequestError naming a wrong one.
+        """The newest jobs that match all arguments, the newest first: ``limit``, or 10,000 at most.
 
         Args:
             state: one state, or several.
-            since, until: submitted then or later; before then. Aware datetimes, or ISO 8601 with a zone.
-            operation: an operation that is a job, such as ``write_stream``.
-            storage: the storage that the job was submitted for.
-            under: the job's path is this path or lies below it.
-            labels: the job has these labels; it may have others.
-            limit: the most jobs to return, at most 10,000.
+            since, until: submitted then or later, and before then: aware datetimes, or ISO 8601 with a zone.
+            operation, storage: what was submitted, such as ``write_stream``, and for which storage.
+            under, labels: the job's path is this path or lies below it; the job has these labels, and perhaps others.
         """
         wanted = {"state": state, "since": since, "until": until, "operation": operation, "storage": storage}
         return self._reader.jobs(check_filter(wanted | {"under": under, "labels": labels, "limit": limit}, self._keys))
 
-    def uploads(self, job_id: str | None = None, *, finished: bool = False, limit: int = 1000) -> builtins.list[Upload]:
+    def uploads(
+        self, job_id: JobId | None = None, *, finished: bool = False, limit: int = 1000
+    ) -> builtins.list[Upload]:
         """The unfinished uploads, or with ``finished`` all, the oldest first; of one job if its id is given."""
         return self._reader.uploads(job_id, finished=finished, limit=limit)
 
-    def attempts(self, job_id: str) -> builtins.list[Attempt]:
+    def attempts(self, job_id: JobId) -> builtins.list[Attempt]:
         """The attempts of the job with worker, times, outcome and bytes, the oldest first."""
         return self._reader.attempts(job_id)
 
-    def situation(self, job_id: str) -> Situation:
+    def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""
         return self._reader.situation(job_id)
 
@@ -231,18 +228,22 @@ class Client(AbstractContextManager["Client"]):
         return FileInfo.from_json(self._read("stat", {"path": path, "storage": storage}, timeout))
 
     def list(
-        self, path: str, *, after: str | None = None, limit: int | None = None,
+        self, path: str, *, after: str | None = None, limit: int | None = None, recursive: bool = False,
         storage: str = "default", timeout: float = READ_TIMEOUT,
     ) -> builtins.list[str]:  # fmt: skip
-        """Up to 10,000 absolute paths directly under the path, in byte order; with ``after``, those that follow it."""
-        asked = {"path": path, "after": after, "limit": limit, "storage": storage}
+        """Up to 10,000 absolute paths directly under the path, in byte order; with ``after``, those that follow it.
+        ``recursive``: the paths of all blobs at any depth, and of no directory.
+        """
+        asked = {"path": path, "after": after, "limit": limit, "recursive": recursive or None, "storage": storage}
         return builtins.list(self._read("list", asked, timeout))
 
     def url_for(
         self, path: str, options: Mapping[str, Any] | None = None, *,
         storage: str = "default", timeout: float = READ_TIMEOUT,
     ) -> str:  # fmt: skip
-        """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD), ``expiry`` (an aware datetime)."""
+        """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a
+        timedelta or seconds), ``response-content-disposition`` and ``response-content-type``.
+        """
         return str(self._read("url_for", {"path": path, "options": options, "storage": storage}, timeout))
 
     def _read(self, operation: str, arguments: Mapping[str, Any], timeout: float) -> Any:

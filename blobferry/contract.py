@@ -1,16 +1,16 @@
 """The contract between web apps and workers: operations, task names, queues, states, and the check of a request.
 
-Client, command and worker all check requests here, so a bare ``send_task`` ends in the error that Client raises.
+Client, command and worker check requests here, so a bare ``send_task`` ends in Client's error.
 Nothing here needs the store, the source or the configuration; the worker checks those.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from blobferry.checks import arguments, paths, source_urls
+from blobferry.checks import arguments, paths, source_urls, url_options
 from blobferry.checks.arguments import Check
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import redacted, short_repr
@@ -18,8 +18,7 @@ from blobferry.redaction import redacted, short_repr
 JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
 TASK_PREFIX: Final = "blobferry."
-#: Increased when older workers would misread a request; a worker leaves jobs of a newer version alone.
-REQUEST_VERSION: Final = 3
+REQUEST_VERSION: Final = 3  #: increased when older workers would misread a request: they leave it alone
 PLAIN_REQUEST: Final = 1  #: version of a request without a sealed URL
 SEALED_REQUEST: Final = 2  #: version of a request that may have one
 APART_REQUEST: Final = 3  #: version of a put_content whose bytes are in the column ``contents``, not in the request
@@ -87,9 +86,11 @@ class Request:
     arguments: Mapping[str, Any]
     labels: Mapping[str, str] | None = None
     idempotency_key: str | None = None
+    reuse: str | None = None  #: "failed": the key of a failed or cancelled job may be used again
     priority: int = 0
     not_before: datetime | None = None
     deadline: datetime | None = None
+    relative: frozenset[str] = frozenset()  #: those times that were given as a duration, which a repeat has anew
 
     @property
     def source_url(self) -> str | None:
@@ -115,9 +116,8 @@ class Operation:
     name: str
     required: Mapping[str, Check]
     optional: Mapping[str, Check] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(
-        default_factory=dict
-    )  #: stored in the row, so that a request with a default equals one without it
+    #: Stored in the row, so that a request with a default equals one without it.
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     path: str = "path"  #: the argument that names the blob, or the destination of a move
     queue: str = JOBS_QUEUE
 
@@ -132,16 +132,15 @@ class Operation:
         return JOB_OPTIONS if self.queue == JOBS_QUEUE else READ_OPTIONS
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
 READ_OPTIONS: Final[Mapping[str, Check]] = {"storage": arguments.check_storage}
-#: Arguments that every job takes; they are columns of its row.
+#: Arguments that every job takes.
 JOB_OPTIONS: Final[Mapping[str, Check]] = {
     **READ_OPTIONS,
-    "idempotency_key": arguments.check_optional(arguments.check_text(255)),
+    "idempotency_key": arguments.check_optional(arguments.check_key),
+    "reuse": arguments.check_optional(arguments.check_reuse),
     "priority": arguments.check_priority,
-    "not_before": arguments.check_optional(arguments.check_time),
-    "deadline": arguments.check_optional(arguments.check_time),
+    "not_before": arguments.check_optional(arguments.check_due),
+    "deadline": arguments.check_optional(arguments.check_due),
     "labels": arguments.check_optional(arguments.check_labels),
 }
 _OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": arguments.check_boolean}
@@ -194,6 +193,7 @@ READS: Final = _by_name(
         required={"path": paths.check_path_or_root},
         optional={
             "after": arguments.check_optional(arguments.check_child),
+            "recursive": arguments.check_optional(arguments.check_boolean),
             "limit": arguments.check_optional(arguments.check_whole_number(1, arguments.MAX_CHILDREN)),
         },
         queue=READS_QUEUE,
@@ -201,11 +201,10 @@ READS: Final = _by_name(
     Operation(
         "url_for",
         required={"path": paths.check_path_value},
-        optional={"options": arguments.check_optional(arguments.check_url_options)},
+        optional={"options": arguments.check_optional(url_options.check_url_options)},
         queue=READS_QUEUE,
     ),
 )
-
 
 #: What stands in for the checks of paths where a storage may have ``keys = "any"``: its own driver has the last word.
 _CHECKS_OF_ANY_KEYS: Final[Mapping[Check, Check]] = {
@@ -243,7 +242,9 @@ def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "regi
         arguments={**spec.defaults, **own},
         labels=values.get("labels"),
         idempotency_key=values.get("idempotency_key"),
+        reuse=values.get("reuse"),
         priority=values.get("priority", 0),
         not_before=arguments.parse_time(values.get("not_before")),
         deadline=arguments.parse_time(values.get("deadline")),
+        relative=frozenset(name for name in ("not_before", "deadline") if isinstance(given.get(name), timedelta)),
     )

@@ -59,16 +59,13 @@ the annotated fields of a dataclass, from which ``template`` builds the message.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from blobferry.checks.broken_rules import broken_rule
 from blobferry.redaction import short_repr
 
 #: Codes of a store for a key that it failed to delete, if another try may delete it.
 PASSING_CODES: Final = {"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"}
 
 _LONGEST_PATH: Final = 2_048  #: characters of an invalid path that its message shows
-_LETTERS: Final = (
-    "its components hold ASCII letters, digits, '.', '_' and '-' (keys = \"registry\"; \"any\" takes others)",
-    'its components hold no control characters (keys = "any")',
-)
 
 
 class BlobferryError(Exception):
@@ -131,14 +128,14 @@ class InvalidPathError(InvalidRequestError, code="invalid_path"):
     path: Any
     driver: str = ""
     keys: str = "registry"
-    template = (
-        "invalid path {}: a path is absolute, {}, none is empty, '.' or '..', and its key has at most 1,024 bytes"
-    )
+    template = "invalid path {}: {}"
 
     def __str__(self) -> str:
         is_short = isinstance(self.path, str) and len(self.path) <= _LONGEST_PATH
         shown = repr(self.path) if is_short else short_repr(self.path)
-        return (f"{self.driver}: " if self.driver else "") + self.template.format(shown, _LETTERS[self.keys == "any"])
+        return (f"{self.driver}: " if self.driver else "") + self.template.format(
+            shown, broken_rule(self.path, self.keys)
+        )
 
 
 @dataclass(eq=False, repr=False)
@@ -153,21 +150,25 @@ class InvalidOffsetError(InvalidRequestError, code="invalid_offset"):
 
 @dataclass(eq=False, repr=False)
 class UnsupportedMethodError(InvalidRequestError, code="unsupported_method"):
-    """``url_for`` signs only GET and HEAD, and cannot sign where blobs have no URLs."""
+    """``url_for`` signs only GET, HEAD and PUT, and cannot sign where blobs have no URLs."""
 
     method: str
     driver: str = ""
-    reason: str = "use 'GET' or 'HEAD'"
+    reason: str = "use 'GET', 'HEAD' or 'PUT'"
     template = "unsupported method {method!r}: {reason}"
 
 
 @dataclass(eq=False, repr=False)
 class PathNotFoundError(BlobferryError, code="path_not_found"):
-    """Nothing is stored at the path."""
+    """Nothing is stored at the path, or not what was asked for: ``why`` says that it is a directory, or a blob."""
 
     path: str
     driver: str = ""
-    template = "path not found: {path}"
+    why: str = ""
+    template = "path not found: {path}{why}"
+
+    def __post_init__(self) -> None:
+        self.args = (self.path, self.driver, self.why) if self.why else (self.path, self.driver)  # as older clients do
 
 
 class JobError(BlobferryError, code="job"):

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self
 
+from blobferry.checks.arguments import REPLACED_BY
 from blobferry.contract import FINAL_STATES, JobState, UploadState
+
+
+def successor(key: str | None) -> str | None:
+    """The id of the job that has taken the key of a job; None if none has. ``key``: of its row."""
+    return key.removeprefix(REPLACED_BY) if key is not None and key.startswith(REPLACED_BY) else None
 
 
 class JsonValue:
@@ -74,6 +80,8 @@ class Job(JsonValue):
     idempotency_key: str | None
     #: When it was read, which countdowns start from. Jobs that differ only in it are equal.
     seen_at: datetime = field(compare=False)
+    replaces: str | None = None  #: in the answer of a submit with ``reuse``: the ended job that had the key until now
+    replaced_by: str | None = None  #: the job that has the key of this one, which failed or was cancelled
 
     @property
     def is_final(self) -> bool:
@@ -86,6 +94,9 @@ class Job(JsonValue):
         request = row["request"] or {}
         seen_at = row.get("seen_at") or row["updated_at"]
         known = {"state": JobState(row["state"]), "dest_storage": request.get("dest_storage"), "seen_at": seen_at}
+        known["replaces"], known["replaced_by"] = row.get("replaces"), successor(row["idempotency_key"])
+        if known["replaced_by"] is not None:
+            known["idempotency_key"] = None
         return cls._from({**row, **known})
 
 

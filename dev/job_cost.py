@@ -24,7 +24,6 @@ from blobferry.jobs.submission import insert_job
 from dev.process import work_directory
 from dev.services import S3Service, create_bucket, moto, postgres, postgres_database
 from models import Database
-from models.migrations import ALEMBIC_INI
 from worker.driver import Driver
 from worker.jobs.outcome import Finished
 from worker.jobs.runner import run_job
@@ -89,7 +88,7 @@ def main() -> None:
         s3 = services.enter_context(moto())
         create_bucket(s3, BUCKET)
         url = services.enter_context(postgres_database(services.enter_context(postgres())))
-        config = Config(str(ALEMBIC_INI))
+        config = Config(str(Path(__file__).parents[1] / "alembic.ini"))
         config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
         command.upgrade(config, "head")
         file = directory / "small.bin"

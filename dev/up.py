@@ -61,7 +61,8 @@ In another terminal, here in the checkout:
   .venv/bin/blobferry write {stack.incoming}/README.md /docs/readme.md --wait
   .venv/bin/blobferry read /docs/readme.md {outgoing}/readme.md --wait
 
-The worker sees no other files than those in these two directories. Ctrl-C ends everything, and removes them."""
+The worker sees no other files than those in these two directories. Ctrl-C ends everything,
+and removes them with all blobs and jobs."""
 
 
 if __name__ == "__main__":

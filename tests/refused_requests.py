@@ -90,7 +90,7 @@ REFUSED: Final = (
     Refused("list", {}, "list: argument 'path' is missing"),
     Refused("url_for", {"path": "a"}, "'a'", InvalidPathError, "url a"),
     Refused(
-        "url_for", {"path": "/a", "options": {"method": "PUT"}}, "unsupported method 'PUT'", UnsupportedMethodError
+        "url_for", {"path": "/a", "options": {"method": "POST"}}, "unsupported method 'POST'", UnsupportedMethodError
     ),
     Refused("url_for", {"path": "/a", "options": {"expires": 1}}, "unknown option 'expires'"),
     Refused("url_for", {"path": "/a", "options": {"expiry": "soon"}}, "options: expiry: needs a time"),

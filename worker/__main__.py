@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import click
 
+from blobferry import __version__
 from blobferry.messages.job_messages import client_app
 from blobferry.messages.publisher import Publisher
 from blobferry.messages.server_kind import refuse_unfit_server
 from blobferry.sql.database import reachable
+from models.table_check import refuse_unmigrated
 from worker.celery.drain_bound import bound_drain, bound_drain_of
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
@@ -27,6 +29,7 @@ OUTAGE_PAUSE: Final = 2.0
 
 
 @click.group()
+@click.version_option(__version__, message="blobferry-worker %(version)s")
 def main() -> None:
     """Blobferry's worker."""
 
@@ -45,6 +48,7 @@ def run(name: str | None, only: str | None, loglevel: str) -> None:
         if parameters.driver == "memory":
             problem = "a worker cannot use the memory store: its children share no memory. Use local or s3"
             raise ConfigurationError(f"storages.{storage}.driver", problem)
+    refuse_unmigrated(settings.database_url.get_secret_value())
     refuse_unfit_server(client_app(settings.broker_url.get_secret_value(), settings.broker_options))
     # Importing it configures Celery, which needs settings that are known to be valid.
     from worker.app import QUEUES, app  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """The first tables.
 
 Safe on a running system: expand first (nullable columns, or with a server default), contract in a later release.
-An index on a table with rows is made, replaced and dropped by models.live_indexes, so that nobody waits for it.
+An index on a table with rows is made, replaced and dropped by blobferry.sql.live_indexes, so that nobody waits for it.
 """
 
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ from blobferry.sql import clock
 
 revision: str = "0001"
 down_revision: str | None = None
-branch_labels = None
+branch_labels = ("blobferry",)  # of all of them, for apps that run them by their own Alembic
 depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

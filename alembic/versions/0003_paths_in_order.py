@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from models.live_indexes import create_live_index, drop_live_index, replace_live_index
+from blobferry.sql.live_indexes import create_live_index, drop_live_index, replace_live_index
 
 revision: str = "0003"
 down_revision: str | None = "0002"

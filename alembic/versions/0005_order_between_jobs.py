@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from blobferry.sql import clock
-from models.live_indexes import create_live_index, drop_live_index
+from blobferry.sql.live_indexes import create_live_index, drop_live_index
 
 revision: str = "0005"
 down_revision: str | None = "0004"

@@ -13,6 +13,7 @@ from blobferry.aio.call_threads import CallThreads
 from blobferry.aio.later_announcement import LaterAnnouncement
 from blobferry.aio.loop_watches import LoopWatches
 from blobferry.client import Client
+from blobferry.jobs.job_ids import JobId
 from blobferry.sql.async_transactions import AsyncTransaction, run_within, url_of
 from blobferry.values import Job
 
@@ -62,7 +63,7 @@ class AsyncCalls:
         return await self._threads.abandoned(lambda: call(*args, **options), asks_a_worker=True)
 
     def watch(
-        self, job_id: str, timeout: float | None, *, patience: float, heartbeat: float | None = None
+        self, job_id: JobId, timeout: float | None, *, patience: float, heartbeat: float | None = None
     ) -> AsyncIterator[Job]:
         """As ``Client.watch``, together with all watches of this event loop."""
         loop = asyncio.get_running_loop()
@@ -71,7 +72,7 @@ class AsyncCalls:
             watches = self._watches[loop] = LoopWatches(self.client._reader, self._threads)
         return watches.watch(job_id, timeout, patience=patience, heartbeat=heartbeat)
 
-    async def wait(self, job_id: str, timeout: float | None, *, patience: float) -> Job:
+    async def wait(self, job_id: JobId, timeout: float | None, *, patience: float) -> Job:
         """As ``Client.wait``."""
         async with aclosing(self.watch(job_id, timeout, patience=patience)) as watch:  # type: ignore[type-var]
             async for job in watch:

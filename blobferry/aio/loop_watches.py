@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from blobferry.aio.call_threads import CallThreads
+from blobferry.jobs.job_ids import JobId
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.job_watch import JobWatch, check_limits
 from blobferry.jobs.shared_reading import Reading
@@ -25,7 +26,7 @@ class LoopWatches:
         self._reads: asyncio.Task[None] | None = None  #: while anybody watches
 
     async def watch(
-        self, job_id: str, timeout: float | None, *, patience: float, heartbeat: float | None
+        self, job_id: JobId, timeout: float | None, *, patience: float, heartbeat: float | None
     ) -> AsyncIterator[Job]:
         """The job now, then after each change until it is final, and after ``heartbeat`` seconds without a change."""
         limits = check_limits(timeout, patience, heartbeat)
@@ -34,8 +35,8 @@ class LoopWatches:
         read_at = time.monotonic()
         yield job
         watch = JobWatch(job, limits, began=began, read_at=read_at)
-        with self._reader.shared.watched(job_id):
-            waker = self._enter(job_id)
+        with self._reader.shared.watched(job.id):
+            waker = self._enter(job.id)
             try:
                 while not watch.is_over:
                     alone = watch.interval_alone()
@@ -46,12 +47,12 @@ class LoopWatches:
                     waker.clear()
                     reading = self._last()
                     if alone is not None:
-                        reading = await self._threads.abandoned(lambda: self._reader.shared.alone(job_id))
+                        reading = await self._threads.abandoned(lambda: self._reader.shared.alone(job.id))
                     found = watch.look(reading)
                     if found is not None:
                         yield found
             finally:
-                self._leave(job_id, waker)
+                self._leave(job.id, waker)
 
     def _enter(self, job_id: str) -> asyncio.Event:
         waker = asyncio.Event()

@@ -7,15 +7,16 @@ import re
 from base64 import b64encode
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from blobferry.checks.paths import MAX_KEY_BYTES
 from blobferry.errors import (
     ArgumentTypeError,
     InvalidOffsetError,
     InvalidRequestError,
-    UnsupportedMethodError,
 )
 from blobferry.redaction import short_repr
 
@@ -27,6 +28,8 @@ MAX_METADATA_BYTES: Final = MAX_BLOB_METADATA - len(MARK_NAME) - 32  #: what the
 MAX_LABELS: Final = 16 * 1024  #: bytes of a job's labels, names and values
 MAX_CHILDREN: Final = 10_000  #: of a directory, in one answer
 MAX_PRIORITY: Final = 9
+RESERVED_KEYS: Final = "blobferry:"  #: how idempotency keys begin that are notes of our own
+REPLACED_BY: Final = f"{RESERVED_KEYS}replaced-by:"  #: such a note; the id of the job that has the key now follows
 MAX_CONTENT: Final = 1024 * 1024  #: bytes that a message or a result carries
 #: Bytes; ten thousand parts of 5 GiB. Source: S3 user guide, "Amazon S3 multipart upload limits"
 MAX_OFFSET: Final = 10_000 * 5 * 1024**3
@@ -44,13 +47,14 @@ def _check(needs: str, is_good: Callable[[Any], bool]) -> Check:
 
     def check(name: str, value: Any) -> Any:
         if not is_good(value):
-            raise _refused(name, needs, value)
+            raise refused(name, needs, value)
         return value
 
     return check
 
 
-def _refused(name: str, needs: str, value: Any) -> InvalidRequestError:
+def refused(name: str, needs: str, value: Any) -> InvalidRequestError:
+    """The error for a value that an argument cannot have."""
     return InvalidRequestError(f"{name}: needs {needs}, got {short_repr(value)}")
 
 
@@ -86,6 +90,7 @@ def check_optional(check: Check) -> Check:
 
 
 check_boolean: Final = _check("true or false", lambda value: isinstance(value, bool))
+check_reuse: Final = _check("'failed'", lambda value: value == "failed")
 check_priority: Final = check_whole_number(0, MAX_PRIORITY)
 check_content_type: Final = _check("a media type such as 'video/mp4'", _is_media_type)
 check_storage: Final = _check(
@@ -99,6 +104,13 @@ check_child: Final = _check(
 )
 
 
+def check_key(name: str, value: Any) -> Any:
+    """An idempotency key: 1 to 255 characters."""
+    if isinstance(value, str) and value.startswith(RESERVED_KEYS):
+        raise InvalidRequestError(f"{name}: cannot begin with {RESERVED_KEYS!r}, got {short_repr(value)}")
+    return check_text(255)(name, value)
+
+
 def check_offset(name: str, value: Any) -> Any:
     """A whole number of bytes; ``check_offset_range`` checks the range, because its error names the path."""
     if not _is_whole(value):
@@ -107,9 +119,13 @@ def check_offset(name: str, value: Any) -> Any:
 
 
 def check_job_id(job_id: Any) -> str:
-    """Return the id if a job can have it: 1 to 155 characters."""
+    """Return the id if a job can have it: a string of 1 to 155 characters, or a UUID, which becomes one."""
+    if isinstance(job_id, UUID):
+        return str(job_id)
+    if not isinstance(job_id, str):
+        raise refused("job id", "a string or a UUID, such as job.id", job_id)
     if not _is_storable(job_id) or not 0 < len(job_id) <= MAX_JOB_ID:
-        raise _refused("job id", f"1 to {MAX_JOB_ID} characters", job_id)
+        raise refused("job id", f"1 to {MAX_JOB_ID} characters", job_id)
     return str(job_id)
 
 
@@ -158,23 +174,6 @@ def _check_size(name: str, size: int) -> None:
         )
 
 
-def check_url_options(name: str, value: Any) -> dict[str, str]:
-    """The options of a signed URL: ``method`` and ``expiry``."""
-    if not isinstance(value, Mapping):
-        raise _refused(name, "a mapping with 'method' and 'expiry'", value)
-    for option in value:
-        if option not in ("method", "expiry"):
-            raise InvalidRequestError(f"{name}: unknown option {short_repr(option)}; known options: 'method', 'expiry'")
-    options = {}
-    if (method := value.get("method")) is not None:
-        if method not in ("GET", "HEAD"):
-            raise UnsupportedMethodError(_shortened(method))
-        options["method"] = method
-    if (expiry := value.get("expiry")) is not None:
-        options["expiry"] = check_time(f"{name}: expiry", expiry)
-    return options
-
-
 def check_time(name: str, value: Any) -> str:
     """A time with a zone, in ISO 8601."""
     try:
@@ -185,7 +184,15 @@ def check_time(name: str, value: Any) -> str:
             return str(moment.isoformat())
     except Exception:  # the zone may be the caller's own class, and raise anything
         pass
-    raise _refused(name, "a time with a zone (ISO 8601 or an aware datetime)", value)
+    raise refused(name, "a time with a zone (ISO 8601 or an aware datetime)", value)
+
+
+def check_due(name: str, value: Any) -> str:
+    """A time with a zone, or a timedelta from now by this host's clock."""
+    if isinstance(value, timedelta):
+        with suppress(OverflowError):  # then it is refused as what it is
+            value = datetime.now(UTC) + value
+    return check_time(name, value)
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -196,12 +203,14 @@ def parse_time(text: str | None) -> datetime | None:
 def check_strings(name: str, value: Any) -> dict[str, str]:
     """A mapping of strings to strings that every database can keep."""
     if not isinstance(value, Mapping) or not all(_is_storable(text) for pair in value.items() for text in pair):
-        raise _refused(name, "a mapping of strings to strings (no zero bytes, valid Unicode)", value)
+        raise refused(name, "a mapping of strings to strings (no zero bytes, valid Unicode)", value)
     return dict(value)
 
 
 def check_labels(name: str, value: Any) -> dict[str, str]:
-    """The labels of a job: strings, together at most 16 KiB."""
+    """The labels of a job: strings, whole numbers or UUIDs, which become strings; together at most 16 KiB."""
+    if isinstance(value, Mapping):  # a row's key is the most usual label
+        value = {key: str(text) if _is_whole(text) or isinstance(text, UUID) else text for key, text in value.items()}
     labels = check_strings(name, value)
     size = sum(len(text.encode()) for pair in labels.items() for text in pair)
     if size > MAX_LABELS:
@@ -223,8 +232,3 @@ def check_metadata(name: str, value: Any) -> dict[str, str]:
     if sum(len(key) + len(text) for key, text in metadata.items()) > MAX_METADATA_BYTES:
         raise InvalidRequestError(f"{name}: names and values together exceed {MAX_METADATA_BYTES} bytes")
     return metadata
-
-
-def _shortened(value: Any) -> str:
-    """The text itself, for an error with a field for it; a short repr of anything else and of very long text."""
-    return value if isinstance(value, str) and len(value) <= 2 * MAX_KEY_BYTES else short_repr(value)

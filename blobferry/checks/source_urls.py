@@ -1,5 +1,6 @@
 """Checks of the URLs of sources and destinations. No error shows a secret that a URL holds."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -42,6 +43,7 @@ def _check_source(name: str, value: Any, kinds: _Checks) -> str:
         if len(value) > MAX_SEALED or not _SEALED.fullmatch(value):
             raise InvalidRequestError(f"{name}: starts with 'sealed:' but is not what blobferry.seal() returns")
         return value
+    value = _of_path(value)
     url = _check(name, value, kinds, "'file:///srv/incoming/7.mp4', 'https://host/path' or 'blob://storage/path'")
     parts = urlsplit(url)
     return blob_url(parts.netloc, blob_path(parts)) if parts.scheme == "blob" else url
@@ -54,13 +56,29 @@ def blob_url(storage: str, path: str) -> str:
 
 def check_dest(name: str, value: Any) -> str:
     """The ``file:`` URL, as the worker sees it, of the file that a blob is read into."""
-    url = _check(name, value, {"file": _check_file}, "'file:///srv/outgoing/7.mp4'")
+    url = _check(name, _of_path(value), {"file": _check_file}, "'file:///srv/outgoing/7.mp4'")
     if url.endswith("/"):
         raise InvalidRequestError(f"{name}: names a directory; add the name of the file, got {_got(url)}")
     return url
 
 
+def _of_path(value: Any) -> Any:
+    """The URL of a file that is given by its absolute path; anything else as it is."""
+    if not isinstance(value, str) or not value.startswith("/"):
+        return value
+    try:
+        return f"file://{quote(os.fsencode(value))}"
+    except UnicodeEncodeError:  # the name of no file
+        return value
+
+
 def _check(name: str, value: Any, kinds: _Checks, such_as: str) -> str:
+    if hasattr(value, "read") or isinstance(value, bytes | bytearray | memoryview):
+        kind = "a file object" if hasattr(value, "read") else "bytes"
+        raise InvalidRequestError(
+            f"{name}: needs a URL or a path that the worker can open, got {kind}, which cannot travel to it: use "
+            "put_content for up to 1 MiB, or write a file where the worker sees it and name that"
+        )
     if not isinstance(value, str) or not value.isprintable() or value != value.strip():
         # urlsplit drops line ends and outer blanks silently: another file would be read.
         raise InvalidRequestError(
@@ -73,6 +91,13 @@ def _check(name: str, value: Any, kinds: _Checks, such_as: str) -> str:
     except ValueError:  # its text may show the password
         raise InvalidRequestError(f"{name}: needs a URL, got a malformed one: {_got(value)}") from None
     check = kinds.get(url.scheme)
+    if url.scheme == "s3":
+        raise InvalidRequestError(
+            f"{name}: write 'blob://STORAGE{redacted(url.path)}', with the name of the worker's storage that has this "
+            f"bucket, got {_got(value)}"
+        )
+    if check is None and not url.scheme and "file" in kinds:
+        such_as += f", or an absolute path (pathlib.Path({_got(value)}) makes one)"
     if check is None:
         raise InvalidRequestError(f"{name}: needs a URL such as {such_as}, got {_got(value)}")
     check(name, value, url)

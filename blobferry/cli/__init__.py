@@ -9,6 +9,7 @@ import logging
 
 import click
 
+from blobferry import __version__
 from blobferry.cli.control_commands import cancel, pause, resume, retry
 from blobferry.cli.exit_status import Remark
 from blobferry.cli.job_commands import jobs, status, uploads, watch
@@ -17,6 +18,7 @@ from blobferry.cli.submit_commands import delete, move, read, write
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="blobferry %(version)s")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Submit transfers of blobs to the workers, and watch and control them.

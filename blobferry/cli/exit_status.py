@@ -112,9 +112,8 @@ def followed(
 
 
 class Remark(logging.Formatter):
-    """A log record as one line for stderr; ``extra`` holds its ``reason``."""
+    """A log record as one line for stderr."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        reason = getattr(record, "reason", "")
-        return printable(f"note: {record.getMessage()}" + (f" ({reason})" if reason else ""))
+        return printable(f"note: {record.getMessage()}")

@@ -54,13 +54,14 @@ def watch(job_id: str, timeout: float | None, as_json: bool) -> None:
     type=click.Choice([str(state) for state in JobState]),
     help="Repeatable.",
 )
-@click.option("--since", callback=options.moment, metavar="TIME", help="Only jobs submitted then or later.")
-@click.option("--until", callback=options.moment, metavar="TIME", help="Only jobs submitted before then.")
+@click.option("--since", callback=options.past, metavar="TIME|1h", help="Only jobs submitted then or later.")
+@click.option("--until", callback=options.past, metavar="TIME|1h", help="Only jobs submitted before then.")
 @click.option("--operation", type=click.Choice(list(OPERATIONS)), help="Only jobs of this operation.")
 @click.option("--storage", metavar="NAME", help="Only jobs submitted for this storage.")
 @click.option("--under", metavar="PATH", help="Only jobs for this path or one below it.")
 @options.labels("Only jobs with this label; repeatable.")
 @click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=100, show_default=True, help="At most so many.")
+@click.option("--ids", "only_ids", is_flag=True, help="Print an id a line: blobferry retry $(blobferry jobs … --ids)")
 @options.as_json
 def jobs(
     states: tuple[str, ...],
@@ -68,17 +69,22 @@ def jobs(
     until: datetime | None,
     labels: Mapping[str, str] | None,
     limit: int,
+    only_ids: bool,
     as_json: bool,
     **exact: Any,
 ) -> None:
     """List jobs that match all options, the newest first.
 
-    A TIME is in ISO 8601 with a zone, such as 2030-05-01T06:00:00+02:00. With --json, prints an array.
+    A TIME is in ISO 8601 with a zone, such as 2030-05-01T06:00:00+02:00; 90s, 15m, 1h and 7d are that long ago. With
+    --json, prints an array.
     """
     with open_client(as_json) as client, reported(as_json):
         found = client.jobs(state=states or None, since=since, until=until, labels=labels, limit=limit, **exact)
     if as_json:
         click.echo(json.dumps([job.as_json() for job in found]))
+    elif only_ids:
+        for job in found:
+            click.echo(job.id)
     else:
         print_jobs(found)
 

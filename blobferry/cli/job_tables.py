@@ -65,7 +65,8 @@ def _time_rows(job: Job) -> Iterator[tuple[str, str]]:
 
 def _attempt(attempt: Attempt, situation: Situation) -> str:
     """One line about one attempt."""
-    ended = attempt.finished_at or situation.job.seen_at
+    job, is_paused = situation.job, situation.job.state == JobState.PAUSED and attempt.outcome is None
+    ended = attempt.finished_at or (job.updated_at if is_paused else job.seen_at)
     error = f"{attempt.error_code}: {attempt.error_message or ''}".rstrip(": ") if attempt.error_code else ""
     words = [
         f"{attempt.attempt}.",
@@ -73,7 +74,7 @@ def _attempt(attempt: Attempt, situation: Situation) -> str:
         f"{duration((ended - attempt.started_at).total_seconds())}",
         f"on {attempt.worker or 'a worker'},",
         f"{in_bytes(attempt.bytes_sent)} sent:",
-        attempt.outcome or "not ended",
+        attempt.outcome or ("paused" if is_paused else "not ended"),
         f"({error})" if error else "",
         f"[{attempt.remark}]" if attempt.remark else "",
     ]

@@ -3,13 +3,14 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import click
 
 from blobferry.cli import options
-from blobferry.cli.exit_status import open_client, report, reported
+from blobferry.cli.exit_status import followed, open_client, report, reported
 from blobferry.client import Client
 from blobferry.errors import ConflictError, InvalidRequestError
 from blobferry.jobs.job_ids import JobIds
@@ -73,6 +74,35 @@ def submit_listed(lines: Iterable[str], how: Mapping[str, Any], as_json: bool) -
     if not as_json:
         jobs = f"{len(ids)} job" + ("" if len(ids) == 1 else "s")
         click.echo(f"{jobs} submitted; to list those that wait: blobferry jobs --state queued", err=True)
+
+
+def submit_into(
+    directory: str, sources: Sequence[str], how: Mapping[str, Any], wait: bool, timeout: float | None, as_json: bool
+) -> None:
+    """Submit a write of each source to its own name in the directory; print the ids, and with ``wait`` follow them."""
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout needs --wait")
+    statuses = [0]
+    with open_client(as_json) as client, reported(as_json):
+        requests = [_into(directory, source, how) for source in sources]
+        ids = client.submit_many(requests)
+        for job_id, request in zip(ids, requests, strict=True):
+            line = {"id": job_id, "path": request.arguments["path"]}
+            if not (wait and as_json):
+                click.echo(json.dumps(line) if as_json else job_id)
+        if wait:
+            statuses += [followed(client, job_id, timeout, as_json) for job_id in ids]
+    sys.exit(max(statuses))
+
+
+def _into(directory: str, source: str, how: Mapping[str, Any]) -> NewJob:
+    file = options.absolute_file(source)
+    name = file.name if file is not None else unquote(urlsplit(source).path).rpartition("/")[2]
+    if not name or source == "-":
+        raise InvalidRequestError(f"{short_repr(source)} has no name of its own to be written under {directory}")
+    key = how["idempotency_key"]
+    named = {} if key is None else {"idempotency_key": f"{key}:{name}"}
+    return NewJob.write_stream(directory + name, file or source, **{**how, **named})
 
 
 def _submitted(client: Client, listed: ListedJobs, as_json: bool) -> JobIds:

@@ -44,6 +44,8 @@ def _after_the_end(situation: Situation) -> str:
 
 def _after_failure(situation: Situation) -> str:
     job, upload = situation.job, _kept_upload(situation)
+    if job.replaced_by is not None:
+        return f"job {job.replaced_by} has its idempotency key and goes on instead"
     retry = f"`blobferry retry {job.id}`"
     if job.deadline is not None and job.deadline <= job.seen_at:
         return "its deadline has passed; submit it again"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,6 +14,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://.*|file:.*", re.DOTALL | re.IGNORECASE)
+
+
+_DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def absolute_file(word: str) -> Path | None:
@@ -30,6 +34,18 @@ def moment(context: click.Context, parameter: click.Parameter, word: str | None)
     if then is not None and then.tzinfo is None:
         raise click.BadParameter(f"needs a time with a zone, such as {word}+00:00, got {word!r}")
     return then
+
+
+def due(context: click.Context, parameter: click.Parameter, word: str | None) -> datetime | timedelta | None:
+    """Parse a time as above, or a duration from now such as 90s, 15m, 1h or 7d."""
+    duration = _DURATION.fullmatch(word or "")
+    return timedelta(**{_UNITS[duration[2]]: int(duration[1])}) if duration else moment(context, parameter, word)
+
+
+def past(context: click.Context, parameter: click.Parameter, word: str | None) -> datetime | None:
+    """Parse a time as above, or a duration before now."""
+    then = due(context, parameter, word)
+    return datetime.now(UTC) - then if isinstance(then, timedelta) else then
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> Mapping[str, str] | None:
@@ -72,9 +88,10 @@ _JOB = (
     click.option(
         "--priority", type=click.IntRange(0, MAX_PRIORITY), default=0, show_default=True, help="Higher first."
     ),
-    click.option("--not-before", callback=moment, metavar="TIME", help="Do not run before then (ISO 8601 with zone)."),
-    click.option("--deadline", callback=moment, metavar="TIME", help="Fail if not done by then (ISO 8601 with zone)."),
+    click.option("--not-before", callback=due, metavar="TIME|1h", help="Do not run before then (ISO 8601 with zone)."),
+    click.option("--deadline", callback=due, metavar="TIME|1h", help="Fail if not done by then (ISO 8601 with zone)."),
     click.option("--idempotency-key", metavar="KEY", help="Repeating the command returns the first job."),
+    click.option("--reuse", type=click.Choice(["failed"]), help="Use the key of a failed or cancelled job again."),
     wait,
     timeout,
     as_json,

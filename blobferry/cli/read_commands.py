@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -44,17 +44,19 @@ def stat(path: str, storage: str, timeout: float, as_json: bool) -> None:
 @click.argument("path")
 @click.option("--after", metavar="CHILD", help="Only the paths that follow this one.")
 @click.option("--limit", type=int, help="At most so many paths; 10,000 are the most of one answer.")
+@click.option("--recursive", is_flag=True, help="All blobs below PATH, at any depth.")
 @options.storage
 @_timeout
 @options.as_json
-def list_(path: str, after: str | None, limit: int | None, storage: str, timeout: float, as_json: bool) -> None:
+def list_(
+    path: str, after: str | None, limit: int | None, recursive: bool, storage: str, timeout: float, as_json: bool
+) -> None:
     """List the paths directly under PATH.
 
     Prints one path per line; with --json, an array.
     """
-    children = answer(
-        lambda client: client.list(path, after=after, limit=limit, storage=storage, timeout=timeout), as_json
-    )
+    means: dict[str, Any] = {"after": after, "limit": limit, "recursive": recursive}
+    children = answer(lambda client: client.list(path, **means, storage=storage, timeout=timeout), as_json)
     if as_json:
         print_answer(children)
         return
@@ -64,17 +66,31 @@ def list_(path: str, after: str | None, limit: int | None, storage: str, timeout
 
 @click.command()
 @click.argument("path")
-@click.option("--method", type=click.Choice(["GET", "HEAD"]), default="GET", show_default=True, help="Allowed method.")
-@click.option("--expires", callback=options.moment, metavar="TIME", help="ISO 8601 with zone [default: 20 minutes]")
+@click.option(
+    "--method", type=click.Choice(["GET", "HEAD", "PUT"]), default="GET", show_default=True, help="Allowed method."
+)
+@click.option("--expires", callback=options.due, metavar="TIME|1h", help="When, or in what time [default: 20m]")
+@click.option("--disposition", metavar="TEXT", help="Content-Disposition of the answer: 'attachment; filename=…'")
+@click.option("--content-type", metavar="TYPE", help="Content-Type of the answer.")
 @options.storage
 @_timeout
 @options.as_json
-def url(path: str, method: str, expires: datetime | None, storage: str, timeout: float, as_json: bool) -> None:
+def url(
+    path: str,
+    method: str,
+    expires: datetime | timedelta | None,
+    disposition: str | None,
+    content_type: str | None,
+    storage: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
     """Print a URL of the blob at PATH that needs no credentials.
 
     With --json, prints {"url": …}.
     """
-    allowed = {"method": method, "expiry": expires}
+    answered = {"response-content-disposition": disposition, "response-content-type": content_type}
+    allowed = {"method": method, "expiry": expires, **answered}
     found = answer(lambda client: client.url_for(path, allowed, storage=storage, timeout=timeout), as_json)
     if as_json:
         print_answer({"url": found})

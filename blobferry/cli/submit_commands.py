@@ -11,7 +11,7 @@ import click
 from blobferry.checks.arguments import MAX_CONTENT
 from blobferry.cli import options
 from blobferry.cli.exit_status import follow, open_client, reported
-from blobferry.cli.listed_jobs import submit_listed
+from blobferry.cli.listed_jobs import submit_into, submit_listed
 from blobferry.cli.progress import print_json
 from blobferry.cli.read_commands import answer, print_answer
 from blobferry.client import Client
@@ -22,8 +22,7 @@ STANDARD: Final = "-"
 
 
 @click.command()
-@click.argument("source", metavar="FILE|URL|-", required=False)
-@click.argument("path", required=False)
+@click.argument("words", metavar="FILE|URL|-... PATH", nargs=-1)
 @click.option(
     "--from-file",
     "listed",
@@ -36,8 +35,7 @@ STANDARD: Final = "-"
 @options.of_blob
 @options.of_job
 def write(
-    source: str | None,
-    path: str | None,
+    words: tuple[str, ...],
     listed: TextIO | None,
     offset: int,
     no_overwrite: bool,
@@ -52,18 +50,29 @@ def write(
     With -, up to 1 MiB of standard input becomes the blob. With --offset, the blob keeps the bytes before it and loses
     those after it. Prints the id of the job.
 
+    A PATH that ends with a slash is a directory: each FILE or URL is written into it under its own name, all of them or
+    none. With --idempotency-key KEY, a.mp4 then has the key KEY:a.mp4.
+
     With --from-file, submits the jobs of all lines, or none if one of them is wrong; errors name the line. The options
     are those of each job; with --idempotency-key KEY, line 7 has the key KEY:7. Prints an id for each line that is not
     empty, or with --json {"id": …, "line": …}.
     """
     how["overwrite"] = not no_overwrite
     if listed is not None:
-        given = ("source", "path", "offset", "wait", "timeout")
+        given = ("words", "offset", "wait", "timeout")
         _refuse_given(*given, because="--from-file takes no FILE, PATH, --offset, --wait and --timeout")
         submit_listed(listed, how, as_json)
         return
-    if source is None or path is None:
-        raise click.UsageError(f"Missing argument '{'FILE|URL|-' if source is None else 'PATH'}'.")
+    if len(words) < 2:
+        raise click.UsageError(f"Missing argument '{'PATH' if words else 'FILE|URL|-'}'.")
+    *sources, path = words
+    if path.endswith("/"):
+        _refuse_given("offset", because="a PATH that ends with a slash takes no --offset")
+        submit_into(path, sources, how, wait, timeout, as_json)
+        return
+    if len(sources) > 1:
+        raise click.UsageError(f"several files need a PATH that ends with a slash, got {path!r}")
+    (source,) = sources
     if source == STANDARD:
         _refuse_given("offset", because="standard input replaces the whole blob; --offset needs a FILE")
         contents = sys.stdin.buffer.read(MAX_CONTENT + 1)
@@ -147,6 +156,8 @@ def _submit(
         raise click.UsageError("--timeout needs --wait")
     with open_client(as_json) as client, reported(as_json):
         job = ask(client)
+    if job.replaces is not None:
+        click.echo(f"note: its key was that of job {job.replaces}, which has ended without success", err=True)
     if missing is not None:
         click.echo(f"note: {printable(missing)} does not exist here; the worker needs it at that path", err=True)
     if as_json and not wait:

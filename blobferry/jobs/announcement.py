@@ -76,7 +76,8 @@ class Announcement:
             if unsent:
                 self._correct(unsent)
         except UnreachableError as error:
-            logger.warning("not published for 30 seconds", extra={"reason": str(error)})
+            shown = {"job_id": unsent[0], "jobs": len(unsent), "reason": str(error)}
+            logger.warning("not published for 30 s: job %(job_id)s, %(jobs)d in all: %(reason)s", shown, extra=shown)
 
     def _correct(self, unsent: Sequence[str]) -> None:
         for ids in (unsent[start : start + BATCH] for start in range(0, len(unsent), BATCH)):

@@ -9,6 +9,7 @@ from blobferry.contract import Request
 from blobferry.errors import ConflictError
 from blobferry.jobs.idempotency import check_same
 from blobferry.jobs.job_rows import NewRow, insert_several
+from blobferry.jobs.key_reuse import gives_key, take_key
 from blobferry.jobs.submission import TRIES
 from blobferry.sealing import Sealer
 from blobferry.sql.sqlite_connection import must_survive
@@ -41,7 +42,7 @@ def insert_chunk(connection: Connection, rows: Sequence[NewRow], sealer: Sealer,
 
 def _insert(connection: Connection, rows: Sequence[NewRow]) -> set[str]:
     """The ids of the rows that were inserted."""
-    filled = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    filled = [name for name in rows[0] if name in jobs.c and any(row[name] is not None for row in rows)]
     values = [{name: row[name] for name in filled} for row in rows]
     must_survive(connection)
     return set(connection.scalars(insert_several(connection.dialect.name), values))
@@ -57,8 +58,12 @@ def _existing(
         for position in some:
             row, existing = known[position], found.get(_key(known[position]))
             if existing is not None:
-                request = Request(row["operation"], row["storage"], row["path"], row["request"])
+                asked = (row["operation"], row["storage"], row["path"], row["request"])
+                request = Request(*asked, reuse=row["reuse"], relative=row["relative"])
                 try:
+                    if gives_key(existing, request):
+                        take_key(connection, existing, row["id"])
+                        continue  # the next try inserts the row, or finds who was first
                     check_same(existing, row, request, sealer)
                 except ConflictError as error:
                     raise ConflictError(error.idempotency_key, error.job_id, start + position) from None

@@ -80,7 +80,7 @@ def _checked_row(position: int, request: NewJob, sealer: Sealer, keys: str) -> N
         checked = check_request(request.operation, request.arguments, keys=keys)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"requests[{position}]: {error}") from error
-    return new_row(checked, str(uuid4()), sealer)
+    return new_row(checked, str(uuid4()), sealer) | {"reuse": checked.reuse, "relative": checked.relative}
 
 
 @contextmanager

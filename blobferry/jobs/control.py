@@ -13,13 +13,15 @@ from sqlalchemy import Connection, Engine, select, update
 from blobferry.checks.arguments import check_job_id
 from blobferry.contract import FINAL_STATES, PAST_POINT_OF_NO_RETURN, UNFINISHED_UPLOADS, JobState, Phase, UploadState
 from blobferry.errors import JobNotFoundError, TooLateError
+from blobferry.jobs.job_ids import JobId
 from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
 from blobferry.sql.tables import JOB_COLUMNS, attempts, jobs, uploads
+from blobferry.values import successor
 
 Row = Mapping[str, Any]
-Change = Callable[[Engine, str], Row]
+Change = Callable[[Engine, JobId], Row]
 """``change(engine, job_id)`` returns the row after the change. Raises JobNotFoundError and TooLateError."""
 
 _UNCOMMITTED: Final = (UploadState.OPENING, UploadState.OPEN)  #: readers cannot see the blobs of these
@@ -30,7 +32,7 @@ _COUNTERS: Final = ("failures", "crashes", "crash_streak", "restarts", "polls")
 _END_COLUMNS: Final = ("run_at", "finished_at", "verify_until", "published_at", "result", "waits_for")
 
 
-def cancel(engine: Engine, job_id: str) -> Row:
+def cancel(engine: Engine, job_id: JobId) -> Row:
     """Request the end of the job. A failed job gives up the uploads that it kept; a cancelled one is unchanged."""
     with _locked(engine, job_id) as job:
         if job.state == JobState.CANCELLED:
@@ -43,7 +45,7 @@ def cancel(engine: Engine, job_id: str) -> Row:
         return job.change(cancel_requested=True)
 
 
-def pause(engine: Engine, job_id: str) -> Row:
+def pause(engine: Engine, job_id: JobId) -> Row:
     """Request that the job stops and keeps its upload. A paused one is unchanged."""
     with _locked(engine, job_id) as job:
         job.refuse_ended("pause")
@@ -53,7 +55,7 @@ def pause(engine: Engine, job_id: str) -> Row:
         return job.change(pause_requested=True)
 
 
-def resume(engine: Engine, job_id: str) -> Row:
+def resume(engine: Engine, job_id: JobId) -> Row:
     """End a pause, or withdraw the request for one. Other jobs are unchanged."""
     with _locked(engine, job_id) as job:
         job.refuse_ended("resume")
@@ -66,7 +68,7 @@ def resume(engine: Engine, job_id: str) -> Row:
         return job.change(pause_requested=False) if job.row["pause_requested"] else job.row
 
 
-def retry(engine: Engine, job_id: str, source: ReplacedSource | None = None) -> Row:
+def retry(engine: Engine, job_id: JobId, source: ReplacedSource | None = None) -> Row:
     """Let a failed job continue with the parts that it kept. A job that has not ended is unchanged.
 
     ``source`` is read instead of the job's own. Raises TooLateError for it if the job has not failed, unless it is that
@@ -79,12 +81,14 @@ def retry(engine: Engine, job_id: str, source: ReplacedSource | None = None) -> 
             job.refuse_ended("retry")
             if source is not None and not source.is_that_of(job.row):
                 where = f"it is {job.state}, and only a failed job takes another source"
-                raise TooLateError(job_id, "retry", where, "wait for its end")
+                raise TooLateError(job.row["id"], "retry", where, "wait for its end")
             return job.row
+        if (other := successor(job.row["idempotency_key"])) is not None:
+            raise TooLateError(job.row["id"], "retry", f"job {other} has its idempotency key and goes on instead")
         deadline = job.row["deadline"]
         if deadline is not None and deadline <= job.row["seen_at"]:
             when = deadline.isoformat(timespec="seconds")
-            raise TooLateError(job_id, "retry", f"its deadline was {when}", _SUBMIT_AGAIN)
+            raise TooLateError(job.row["id"], "retry", f"its deadline was {when}", _SUBMIT_AGAIN)
         job.keep_uploads_until(None)
         upload = job.upload_state()
         # Without an upload it starts from byte 0, so the source may have changed since.
@@ -103,9 +107,9 @@ def retry(engine: Engine, job_id: str, source: ReplacedSource | None = None) -> 
 
 
 @contextmanager
-def _locked(engine: Engine, job_id: str) -> Iterator["_Locked"]:
+def _locked(engine: Engine, job_id: JobId) -> Iterator["_Locked"]:
     """The job, its row locked until the block ends. Raises JobNotFoundError."""
-    check_job_id(job_id)
+    job_id = check_job_id(job_id)
     with reachable(), engine.begin() as connection:
         # An UPDATE that changes nothing: on SQLite a SELECT takes no lock.
         touched = update(jobs).where(jobs.c.id == job_id).values(updated_at=jobs.c.updated_at)

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, and_, select
 
 from blobferry.contract import Request
 from blobferry.errors import ConfigurationError, ConflictError
+from blobferry.jobs.key_reuse import gives_key
 from blobferry.jobs.put_contents import digested
 from blobferry.redaction import is_sealed
 from blobferry.sealing import SETTING, Sealer
@@ -21,7 +22,7 @@ def existing_job(
 ) -> Mapping[str, Any] | None:
     """The row with the id or idempotency key of these values; None if it has been deleted meanwhile.
 
-    Raises as :func:`check_same` does, unless the row was found by its id.
+    Raises as :func:`check_same` does, unless the row was found by its id, or gives its key to the request.
     """
     same = jobs.c.id == values["id"]
     if values["idempotency_key"] is not None:
@@ -31,7 +32,7 @@ def existing_job(
     if found is None:
         return None
     row = dict(found)
-    if row["id"] != values["id"]:
+    if row["id"] != values["id"] and not gives_key(row, request):
         check_same(row, values, request, sealer)
     return row
 
@@ -41,7 +42,8 @@ def check_same(row: Mapping[str, Any], values: Mapping[str, Any], request: Reque
 
     ``values``: the columns that the request fills. Raises ConfigurationError as :func:`asks_the_same` does.
     """
-    if any(row[name] != values[name] for name in _ASKED) or not asks_the_same(row, request, sealer):
+    asked = (name for name in _ASKED if name not in request.relative)
+    if any(row[name] != values[name] for name in asked) or not asks_the_same(row, request, sealer):
         raise ConflictError(values["idempotency_key"], row["id"])
 
 

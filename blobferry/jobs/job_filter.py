@@ -40,7 +40,7 @@ def check_filter(given: Mapping[str, Any], keys: str = "registry") -> JobFilter:
         until=arguments.parse_time(_optional(arguments.check_time, "until", given)),
         storage=_optional(arguments.check_storage, "storage", given),
         under=_optional(check_under, "under", given),
-        labels=_optional(arguments.check_strings, "labels", given),
+        labels=_optional(arguments.check_labels, "labels", given),
         limit=check_limit("limit", given["limit"]),
     )
 

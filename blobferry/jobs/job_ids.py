@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final, overload
 from uuid import UUID
 
+JobId = str | UUID  #: as a caller may give it
+
 _SIZE: Final = 16  #: bytes of a UUID
 
 

@@ -1,10 +1,13 @@
 """Keyword arguments of the methods of Client and NewJob that make jobs."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypedDict
+from uuid import UUID
 
 from blobferry.jobs.submission import Transaction
+
+Labels = Mapping[str, str | int | UUID]
 
 
 class RequestOptions(TypedDict, total=False):
@@ -12,10 +15,12 @@ class RequestOptions(TypedDict, total=False):
 
     storage: str  #: the name of a storage that the worker knows; "default"
     priority: int  #: 0 to 9, higher first; 0
-    not_before: datetime | None
-    deadline: datetime | None  #: a job that has not succeeded by then fails
-    labels: Mapping[str, str] | None  #: the app's own
+    not_before: datetime | timedelta | None  #: a duration counts from now, by this host's clock
+    deadline: datetime | timedelta | None  #: a job that has not succeeded by then fails
+    labels: Labels | None  #: the app's own; kept as strings
     idempotency_key: str | None  #: repeating the request returns the first job; another request raises ConflictError
+    #: "failed": a new job takes the key of one that failed or was cancelled, which ``Job.replaces`` names
+    reuse: str | None
 
 
 class WriteRequestOptions(RequestOptions, total=False):

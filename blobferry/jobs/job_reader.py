@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from blobferry.checks.arguments import check_job_id
 from blobferry.errors import InvalidRequestError, JobNotFoundError
 from blobferry.jobs.job_filter import JobFilter, check_limit
+from blobferry.jobs.job_ids import JobId
 from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_many, find_situation, find_uploads
 from blobferry.jobs.job_watch import JobWatch, check_limits
 from blobferry.jobs.shared_reading import SharedReading
@@ -35,28 +36,26 @@ class JobReader:
         self.clock = clock
         self.shared = SharedReading(self.get_many, clock)
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: JobId) -> Job:
         """The job as it is now."""
-        check_job_id(job_id)
+        job_id = check_job_id(job_id)
         with self._connection() as connection:
             row = find_job(connection, job_id)
         if row is None:
             raise JobNotFoundError(job_id)
         return Job.from_row(row)
 
-    def get_many(self, job_ids: Iterable[str]) -> dict[str, Job]:
+    def get_many(self, job_ids: Iterable[JobId]) -> dict[str, Job]:
         """Those of the jobs that exist, by id, in the order of the ids."""
         if isinstance(job_ids, str | bytes):
             raise InvalidRequestError(f"job ids: needs several ids, such as a list, got {short_repr(job_ids)}")
-        asked = list(dict.fromkeys(job_ids))
-        for job_id in asked:
-            check_job_id(job_id)
+        asked = list(dict.fromkeys(check_job_id(job_id) for job_id in job_ids))
         with self._connection() as connection:
             found = find_many(connection, asked)
         return {job_id: found[job_id] for job_id in asked if job_id in found}
 
     def watch(
-        self, job_id: str, timeout: float | None, *, patience: float, heartbeat: float | None = None
+        self, job_id: JobId, timeout: float | None, *, patience: float, heartbeat: float | None = None
     ) -> Iterator[Job]:
         """The job now, then after each change until it is final, and after ``heartbeat`` seconds without a change."""
         limits = check_limits(timeout, patience, heartbeat)
@@ -65,11 +64,11 @@ class JobReader:
         read_at = self.clock()
         yield job
         watch = JobWatch(job, limits, began=began, read_at=read_at, clock=self.clock)
-        with self.shared.watched(job_id):
+        with self.shared.watched(job.id):
             while not watch.is_over:
                 alone = watch.interval_alone()
                 self._sleep(min(watch.due_in(), self.shared.due_in() if alone is None else alone))
-                found = watch.look(self.shared.latest() if alone is None else self.shared.alone(job_id))
+                found = watch.look(self.shared.latest() if alone is None else self.shared.alone(job.id))
                 if found is not None:
                     yield found
 
@@ -78,23 +77,23 @@ class JobReader:
         with self._connection() as connection:
             return find_jobs(connection, wanted)
 
-    def uploads(self, job_id: str | None, *, finished: bool, limit: int) -> list[Upload]:
+    def uploads(self, job_id: JobId | None, *, finished: bool, limit: int) -> list[Upload]:
         """The unfinished uploads, or all, the oldest first; of one job if its id is given."""
         check_limit("limit", limit)
         if job_id is not None:
-            self.get(job_id)
+            job_id = self.get(job_id).id
         with self._connection() as connection:
             return find_uploads(connection, job_id=job_id, finished=finished, limit=limit)
 
-    def attempts(self, job_id: str) -> list[Attempt]:
+    def attempts(self, job_id: JobId) -> list[Attempt]:
         """The attempts of the job, the oldest first."""
-        self.get(job_id)
+        job_id = self.get(job_id).id
         with self._connection() as connection:
             return find_attempts(connection, job_id)
 
-    def situation(self, job_id: str) -> Situation:
+    def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""
-        check_job_id(job_id)
+        job_id = check_job_id(job_id)
         with self._connection() as connection:
             found = find_situation(connection, job_id)
         if found is None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Self, Unpack
 
 from blobferry.jobs.job_options import RequestOptions, WriteRequestOptions
+from blobferry.jobs.option_signatures import with_listed_options
 
 
+@with_listed_options
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A job that is to be submitted, made like a job is by the method of :class:`~blobferry.Client` of the same name.

@@ -12,6 +12,7 @@ from blobferry.errors import ConflictError, UnreachableError
 from blobferry.jobs.announcement import Announcement, awaits_message, message_row
 from blobferry.jobs.idempotency import existing_job
 from blobferry.jobs.job_rows import UNSET, insert_one, new_row
+from blobferry.jobs.key_reuse import gives_key, take_key
 from blobferry.jobs.session_commits import after_commit
 from blobferry.sealing import Sealer
 from blobferry.sql.async_transactions import refusal
@@ -42,7 +43,8 @@ def submit(
     is_published = request.not_before is None and publishes(transaction, announcement)
     means: dict[str, Any] = {"job_id": job_id, "sealer": sealer, "is_published": is_published}
     if transaction is None:
-        row = _insert_alone(announcement.alone, request, **means)
+        engine = announcement.alone if request.reuse is None else announcement.engine  # a key moves with its new row
+        row = _insert_alone(engine, request, **means)
     elif isinstance(transaction, Session):
         row = insert_job(transaction.connection(), request, **means)
     else:
@@ -116,13 +118,18 @@ def insert_job(
     insert = insert_one(connection.dialect.name, frozenset(values), is_published=is_published)
     if computed:
         insert = insert.values(computed).returning(*(jobs.c[name] for name in computed))
+    replaces = None
     for _ in range(TRIES):
         filled = connection.execute(insert, values).mappings().one_or_none()
         if filled is not None:
             must_survive(connection)
-            return {**UNSET, **values, **filled, "contents": None}
+            return {**UNSET, **values, **filled, "contents": None, "replaces": replaces}
         existing = existing_job(connection, values, request, sealer)
-        if existing is not None:
+        if existing is None:
+            continue
+        if existing["id"] == values["id"] or not gives_key(existing, request):
             return existing
+        if take_key(connection, existing, values["id"]):
+            replaces = existing["id"]
     # The row exists, but the caller's snapshot (REPEATABLE READ) is older than it.
     raise ConflictError(request.idempotency_key or "", str(values["id"]))

@@ -1,14 +1,15 @@
 """Broker: what a client sends through Celery's broker, messages for rows that it has written, and reads."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blobferry.contract import FINAL_STATES, JobState, Request
 from blobferry.errors import ConfigurationError
 from blobferry.messages.broker_address import BrokerOptions
-from blobferry.messages.job_messages import Message, client_app
-from blobferry.messages.publisher import Publisher
-from blobferry.messages.read_messages import ReadRequester
+
+if TYPE_CHECKING:
+    from blobferry.messages.publisher import Publisher
+    from blobferry.messages.read_messages import ReadRequester
 
 Row = Mapping[str, Any]
 
@@ -19,11 +20,24 @@ class Broker:
     Without a URL nothing is published; the caretaker publishes the row within seconds.
     """
 
+    _app: Any  #: Celery's; None without a URL
+    _publisher: "Publisher | None"
+    _requester: "ReadRequester | None"
+
     def __init__(self, url: str | None, result_backend: str | None, options: BrokerOptions | None = None) -> None:
         self._url, self._options = url, options
-        self._app = client_app(url, options) if url else None
-        self._publisher = Publisher(self._app) if self._app else None
-        self._requester = ReadRequester(self._app, result_backend, options) if self._app and result_backend else None
+        self._app, self._publisher, self._requester = None, None, None
+        if not url:
+            return
+        # Here, because they load Celery, which takes longer than all the rest.
+        from blobferry.messages.job_messages import Message, client_app  # noqa: PLC0415
+        from blobferry.messages.publisher import Publisher  # noqa: PLC0415
+        from blobferry.messages.read_messages import ReadRequester  # noqa: PLC0415
+
+        self._app, self._message, self._read_by = client_app(url, options), Message.from_row, ReadRequester
+        self._publisher = Publisher(self._app)
+        if result_backend:
+            self._requester = ReadRequester(self._app, result_backend, options)
 
     @property
     def is_ready(self) -> bool:
@@ -32,7 +46,7 @@ class Broker:
 
     def publish_rows(self, rows: Sequence[Row]) -> int:
         """Send a message for each row, in one round trip; return for how many of them, from the first on."""
-        return 0 if self._publisher is None else self._publisher.publish(*map(Message.from_row, rows))
+        return 0 if self._publisher is None else self._publisher.publish(*map(self._message, rows))
 
     def publish_controlled(self, row: Row) -> None:
         """Publish a row that was cancelled, paused, resumed or retried, unless a run will see the request itself."""
@@ -50,7 +64,7 @@ class Broker:
                 "broker_url", f"is not set; {request.operation} needs a worker and thus the broker"
             )
         if self._requester is None:  # only now: a broker that cannot hold results may still take messages
-            self._requester = ReadRequester(self._app, self._url, self._options)
+            self._requester = self._read_by(self._app, self._url, self._options)
         return self._requester.read(request, timeout)
 
     def close(self) -> None:

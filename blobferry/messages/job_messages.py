@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -102,8 +103,8 @@ def publish(app: Celery, *messages: Message) -> int:
         try:
             with app.producer_or_acquire() as producer:
                 producer.connection.transport_options.update(_connecting(producer.connection))
-                in_one = producer.supports_batch_publish
-                with producer.batch(max_size=OPERATIONS):
+                in_one = getattr(producer, "supports_batch_publish", False)  # kombu has it from 5.7 on
+                with producer.batch(max_size=OPERATIONS) if in_one else nullcontext():
                     for position, message in enumerate(messages[sent:], start=sent):
                         _send(app, producer, message)
                         sent = sent if in_one else position + 1
@@ -111,7 +112,9 @@ def publish(app: Celery, *messages: Message) -> int:
         except Exception as error:  # clients of brokers raise many types; the rows are safe in any case
             if not tries_left:
                 shown = {"job_id": messages[sent].job_id, "messages": len(messages) - sent, "reason": repr(error)}
-                logger.warning("message not published", extra=shown)
+                # In the text too: an app's own format need not show what is in ``extra``.
+                text = "message not published, the caretaker does it: job %(job_id)s, %(messages)d in all: %(reason)s"
+                logger.warning(text, shown, extra=shown)
     return sent
 
 
@@ -148,7 +151,8 @@ def _send(app: Celery, producer: Any, message: Message) -> None:
         app.amqp.send_task_message(producer, name, task, queue=message.queue, headers=headers, retry=False)
     except (EncodeError, KeyError, TypeError, ValueError) as error:
         # Another try would fail as well, so report it as sent: other jobs must not wait behind this one.
-        logger.warning("message cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
+        shown = {"job_id": message.job_id, "reason": repr(error)}
+        logger.warning("message of job %(job_id)s cannot be sent: %(reason)s", shown, extra=shown)
 
 
 def _listed(links: Any) -> Any:

@@ -23,6 +23,19 @@ CONNECT_TIMEOUT: Final = 5  #: seconds to reach PostgreSQL
 _END_WHEN_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 10000"  # milliseconds
 _BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 10000"  # psycopg sends both at once
 
+
+def chosen_engine(database_url: str | None, engine: Engine | None) -> Engine:
+    """The app's own engine, or one for the URL. Raises ConfigurationError unless exactly one of them can be used."""
+    if (database_url is None) == (engine is None):
+        raise ConfigurationError("database_url", "give either database_url or engine")
+    if engine is None:
+        return open_engine(str(database_url))
+    if not isinstance(engine, Engine):
+        problem = "give database_url instead, for a synchronous engine, or use blobferry.AsyncClient(engine=…)"
+        raise ConfigurationError("engine", f"needs an Engine, got {type(engine).__name__}: {problem}")
+    return engine
+
+
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
@@ -62,21 +75,6 @@ def open_engine(url: str, *, pool_size: int = 5, all_survive: bool = True) -> En
     return engine
 
 
-def engine_of(database_url: str | None, engine: Engine | None) -> Engine:
-    """The app's engine, or one of our own for the URL. Raises ConfigurationError unless one of them is given."""
-    if (database_url is None) == (engine is None):
-        raise ConfigurationError("database_url", "give either database_url or engine")
-    if engine is None:
-        return open_engine(str(database_url))
-    if isinstance(engine, Engine):
-        return engine
-    kind = type(engine).__name__
-    problem = f"needs a SQLAlchemy Engine, got {kind}"
-    if kind == "AsyncEngine":
-        problem += "; use blobferry.AsyncClient(engine=engine), or Client(database_url=…) with the same URL"
-    raise ConfigurationError("engine", problem)
-
-
 @contextmanager
 def reachable() -> Iterator[None]:
     """Raise UnreachableError, with advice, if the database is away or lacks the tables."""
@@ -89,7 +87,7 @@ def reachable() -> Iterator[None]:
             raise
         reason = (str(error.orig).strip() or repr(error.orig)).splitlines()[0]
         if "blobferry_" in reason:
-            reason += " (run `python -m worker migrate` on this database, if that has not been done)"
+            reason += " (run `blobferry-worker migrate`, or in a checkout `python -m worker migrate`, on this database)"
         raise UnreachableError(f"database: {reason}") from error
     except PoolTimeoutError as error:
         raise UnreachableError(f"database: all connections of the pool are in use: {error}") from error

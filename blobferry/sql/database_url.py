@@ -27,7 +27,6 @@ _NEEDLESS: Final = frozenset(
         "statement_cache_size",
     )
 )
-_INSTALL_PSYCOPG: Final = "install it with: pip install 'blobferry[postgresql]'"
 #: asyncpg's ``ssl`` in libpq's words, for the values that libpq does not know.
 _SSL_MODES: Final[Mapping[str, str]] = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
 
@@ -59,7 +58,10 @@ def _with_libpq_parameters(url: URL) -> URL:
     try:
         psycopg = url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        problem = f"Blobferry's own connections need {error.name}, whichever driver the app uses; {_INSTALL_PSYCOPG}"
+        problem = (
+            f"needs the package {error.name}, by which Blobferry connects whatever driver the URL names: "
+            "pip install 'blobferry[postgresql]'"
+        )
         raise ConfigurationError("database_url", problem) from error
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     for name in url.query:

@@ -95,3 +95,11 @@ def test_an_error_on_a_later_page_is_no_shorter_answer(store: Store, look: Calla
     fill(store, "d/a", "d/b")
     with pytest.raises(PermissionDeniedError):
         look(refusing(EmptyPages(store), "list_page", fail_at=2))
+
+
+def test_all_blobs_below_a_prefix_are_listed_without_markers(store: Store) -> None:
+    fill(store, "a", "d/", "d/x", "d/e/y", "d/e/f/", "d/g//z", "dd")
+    for seen in (store, EmptyPages(store)):
+        assert children(seen, "d/", "/d", recursive=True) == ["/d/e/y", "/d/x"]
+        assert children(seen, "", "/", recursive=True) == ["/a", "/d/e/y", "/d/x", "/dd"]
+        assert children(seen, "n/", "/n", recursive=True) is None

@@ -179,7 +179,7 @@ WRONG: dict[str, Callable[[Driver, Any], object]] = {
     "a path": lambda driver, wrong: driver.stat("a"),
     "an offset": lambda driver, wrong: driver.read_stream("/a", -1),
     "an offset of too many digits": lambda driver, wrong: driver.write_stream("/a", 10**5_000, Reading(b"")),
-    "a method": lambda driver, wrong: driver.url_for("/a", {"method": "PUT"}),
+    "a method": lambda driver, wrong: driver.url_for("/a", {"method": "POST"}),
     "an expiry": lambda driver, wrong: driver.url_for("/a", {"expiry": wrong}),
     "an option": lambda driver, wrong: driver.url_for("/a", {"x": 1}),
     "no options": lambda driver, wrong: driver.url_for("/a", wrong),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -87,10 +88,34 @@ def test_method_and_expiry_go_together(driver: Driver) -> None:
     assert lifetime(url) <= 300
 
 
-METHODS = ["PUT", "POST", "DELETE", "get", "head", "Get", "", " GET", 5, b"GET", ["GET"]]
+@on_servers
+@pytest.mark.every_run_on("moto")
+def test_a_url_for_put_takes_the_bytes_that_a_browser_sends(driver: Driver) -> None:
+    url = driver.url_for("/a/new", {"method": "PUT"})
+    assert "checksum" not in url.lower()  # a browser computes none
+    request = Request(url, b"of a browser", {"Content-Type": "text/plain"}, method="PUT")
+    with urlopen(request) as answer:
+        assert answer.status == 200
+    assert driver.get_content("/a/new") == b"of a browser"
 
 
-@cases("method", {"PUT": "PUT", "get": "get"}, {repr(method): method for method in METHODS})
+@on_servers
+@pytest.mark.every_run_on("moto")
+def test_a_url_names_the_download_and_its_type(driver: Driver) -> None:
+    put(driver, "/a", data(32))
+    disposition = 'attachment; filename="my video.mp4"'
+    options = {"response-content-disposition": disposition, "response-content-type": "video/mp4"}
+    status, body, headers = fetch(driver.url_for("/a", options))
+    assert (status, body) == (200, data(32))
+    assert (headers["content-disposition"], headers["content-type"]) == (disposition, "video/mp4")
+    with pytest.raises(InvalidRequestError, match="only the answer to a GET can have it"):
+        driver.url_for("/a", {"method": "PUT", **options})
+
+
+METHODS = ["put", "POST", "DELETE", "get", "head", "Get", "", " GET", 5, b"GET", ["GET"]]
+
+
+@cases("method", {"PATCH": "PATCH", "get": "get"}, {repr(method): method for method in METHODS})
 @pytest.mark.every_run_on("local", "swift")
 def test_other_methods_are_unsupported_and_no_request_is_sent(
     recorded: RecordingStore, on: MakeDriver, method: Any

@@ -69,7 +69,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
         *("ftp://example.org/a", "http:///a", "http://host:port/a", "http://host:0/a", "http://host/a b"),
         *("http://host\\@other/a", "https://host/a#b", "https://host/a\r\nX-Other: 1", "https://[::1/a"),
         *("https://host/" + "a" * MAX_URL, "blob://Default/a", "blob://default/a?b", "blob://user@default/a"),
-        *("/srv/a", "file:relative", "file://other-host/srv/a", "file:///srv/a?b", "file:///srv/a#b"),
+        *("srv/a", "file:relative", "file://other-host/srv/a", "file:///srv/a?b", "file:///srv/a#b"),
         *("file:///srv/a%00b", "file:///srv/a\0b", "file://[::1/srv/a", "file:///srv/\ud800", b"file:///srv/a", None),
     ),
     "offset": (-1.5, "0", False, 0.0),
@@ -84,7 +84,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "priority": (-1, 10, True, "5", 5.0),
     "not_before": (datetime(2026, 1, 1), "2026-01-01T00:00:00", "soon", 1_790_000_000),  # noqa: DTZ001  the point of it
     "deadline": ("2026-13-01T00:00:00Z", "0001-01-01T00:00:00+14:00"),
-    "labels": ({"a": 1}, {1: "a"}, "a", {"a": "zero\0byte"}, {"zero\0byte": "a"}, {"a": "\ud800"}),
+    "labels": ({"a": 1.5}, {"a": True}, {1: "a"}, "a", {"a": "zero\0byte"}, {"zero\0byte": "a"}, {"a": "\ud800"}),
 }
 
 

@@ -21,7 +21,7 @@ from blobferry.errors import BlobferryError
 # Arguments of the classes that take more than a message.
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ConfigurationError": ("transfer.part_size", "needs at least 5 MiB"),
-    "InvalidPathError": ("/a//b", "s3", "any"),
+    "InvalidPathError": ("/ä", "s3", "registry"),
     "InvalidOffsetError": ("/a", -1, "s3"),
     "UnsupportedMethodError": ("PUT", "s3"),
     "PathNotFoundError": ("/a", "s3"),

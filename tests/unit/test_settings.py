@@ -36,8 +36,10 @@ def load(tmp_path: Path) -> Iterator[Load]:
         if name.startswith("BLOBFERRY_"):
             del os.environ[name]
 
-    def load_(variables: Mapping[str, str] | None = None, toml: str | None = None) -> Settings:
-        os.environ.update(LEAST if variables is None else {**LEAST, **variables})
+    def load_(
+        variables: Mapping[str, str] | None = None, toml: str | None = None, least: Mapping[str, str] = LEAST
+    ) -> Settings:
+        os.environ.update({**least, **(variables or {})})
         if toml is not None:
             file = tmp_path / "blobferry.toml"
             file.write_text(toml)
@@ -62,9 +64,11 @@ def test_a_database_is_all_that_has_to_be_said(load: Load) -> None:
 def refused(load: Load) -> Refuse:
     """Loads wrong settings, for the error."""
 
-    def refused_(variables: Mapping[str, str] | None = None, toml: str | None = None) -> ConfigurationError:
+    def refused_(
+        variables: Mapping[str, str] | None = None, toml: str | None = None, least: Mapping[str, str] = LEAST
+    ) -> ConfigurationError:
         with pytest.raises(ConfigurationError) as caught:
-            load(variables, toml)
+            load(variables, toml, least)
         return caught.value
 
     return refused_
@@ -235,6 +239,13 @@ def test_a_missing_or_wrong_database_is_named_without_its_password(url: str, ref
     error = refused({"BLOBFERRY_DATABASE_URL": url})
     assert error.name == "database_url"
     assert "s3cr3t" not in str(error)
+
+
+def test_a_missing_setting_says_where_it_may_stand(refused: Refuse) -> None:
+    problem = refused(least={}).problem
+    where = "set BLOBFERRY_DATABASE_URL, or BLOBFERRY_CONFIG to the path of a blobferry.toml, which is not set"
+    assert where in problem
+    assert refused(toml="concurrency = 2\n", least={}).problem == "is missing"
 
 
 def test_a_wrong_file_is_named(refused: Refuse, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def _stat(driver: Driver, asked: Request) -> dict[str, Any]:
 
 def _list(driver: Driver, asked: Request) -> list[str]:
     after, limit = asked.arguments.get("after"), asked.arguments.get("limit")
-    children = driver.list(asked.path)
+    children = driver.list(asked.path, recursive=asked.arguments.get("recursive", False))
     if after is not None:
         children = [child for child in children if child > after]
     if limit is None and len(children) > MAX_CHILDREN:

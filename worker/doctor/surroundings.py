@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select, table, text
+from sqlalchemy import text
 
 from blobferry.messages.job_messages import client_app
 from blobferry.messages.server_kind import refuse_unfit_server
-from blobferry.sql.tables import VERSION_TABLE
 from models import Database, queries
-from models.migrations import known_revisions
+from models.migrations import known_revisions, revision_of
 from worker.doctor.findings import Finding
 from worker.errors import ConfigurationError, UnreachableError
 from worker.settings import Settings
@@ -32,7 +31,7 @@ def examine_database(database: Database) -> Iterator[Finding]:
         yield Finding("database", what, "ok", url.render_as_string(hide_password=True))
         what = "migrated"
         with database.begin() as session:
-            found = session.scalar(select(text("version_num")).select_from(table(VERSION_TABLE)))
+            found = revision_of(session.connection())
     except UnreachableError as error:
         yield Finding("database", what, "broken", str(error))
     else:

@@ -13,7 +13,7 @@ from worker.driver.directories import children, is_directory
 from worker.driver.move_blob import copy_blob, move_blob
 from worker.driver.offsets import check_read_offset, check_write_offset
 from worker.driver.signed_urls import sign
-from worker.driver.storage import DEFAULT_CHUNK_SIZE, DEFAULT_THREADS, Storage
+from worker.driver.storage import BLOB, DEFAULT_CHUNK_SIZE, DEFAULT_THREADS, Storage
 from worker.driver.write_blob import write_at
 from worker.errors import PathNotFoundError
 from worker.parameters import DriverParameters
@@ -114,19 +114,19 @@ class Driver:
             return FileInfo(path, 0, None, is_dir=True)
         raise PathNotFoundError(path, self.store.name)
 
-    def list(self, path: str) -> list[str]:
-        """The paths of the directory's direct children, once each, in byte order. Only ``/`` may have none."""
-        found = children(self.store, self._storage.prefix(path), path)
+    def list(self, path: str, *, recursive: bool = False) -> list[str]:
+        """The directory's children, or all blobs below it, as paths, in byte order. Only ``/`` may have none."""
+        found = children(self.store, self._storage.prefix(path), path, recursive=recursive)
         if found is None and path != "/":
-            raise PathNotFoundError(path, self.store.name)
+            raise PathNotFoundError(path, self.store.name, BLOB if self.look(path) is not None else "")
         return found or []
 
     def url_for(self, path: str, options: Mapping[str, Any] | None = None) -> str:
-        """A URL that allows anybody to GET or HEAD the path. Sends no request, so the blob may be missing.
+        """A URL that allows anybody to GET, HEAD or PUT the path. Sends no request, so the blob may be missing.
 
-        Options: ``method``, "GET" (default) or "HEAD"; ``expiry``, an aware datetime at most 7 days from now, by
-        default in 20 minutes. A URL signed with temporary credentials also expires with them. Raises
-        UnsupportedMethodError, also where blobs have no URLs; InvalidRequestError.
+        Options: ``method``, "GET" (default), "HEAD" or "PUT"; ``expiry``, an aware datetime at most 7 days from now, by
+        default in 20 minutes, and not later than temporary credentials; ``response-content-disposition`` and ``-type``
+        of a GET. Raises UnsupportedMethodError, also where blobs have no URLs; InvalidRequestError.
         """
         return sign(self.store, self.key(path), path, {} if options is None else options)
 

@@ -1,11 +1,12 @@
 """A storage: a store below a root directory, and the engine that writes to it. Maps paths to keys."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from blobferry.checks.paths import MAX_KEY_BYTES, check_path
-from worker.errors import InvalidPathError, KeyNotFoundError, PathNotFoundError
+from worker.driver.directories import is_directory
+from worker.errors import InvalidPathError, KeyNotFoundError, PathNotFoundError, StoreError
 from worker.stores.blob_values import BlobHead, BlobOptions
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
@@ -17,6 +18,8 @@ from worker.transfer.visible import look
 from worker.units import MIB
 
 DEFAULT_CHUNK_SIZE: Final = 16 * MIB  #: bytes; the part size of a driver that is given no engine
+DIRECTORY: Final = " is a directory, and this needs a blob"
+BLOB: Final = " is a blob, not a directory"
 DEFAULT_THREADS: Final = 4  #: that send parts at once, in a driver that is given no engine
 
 
@@ -56,9 +59,13 @@ class Storage:
         head = self.look(path)
         if head is None:
             # An answer to HEAD does not tell a missing bucket from a missing key; a listing raises for the bucket.
-            self.store.list_page(self.key(path), limit=1)
-            raise PathNotFoundError(path, self.store.name)
+            raise self.missing(path)
         return head
+
+    def missing(self, path: str) -> PathNotFoundError:
+        """The error for a path without a blob, which says if it is a directory. Raises StoreError."""
+        why = DIRECTORY if is_directory(self.store, self.prefix(path)) else ""
+        return PathNotFoundError(path, self.store.name, why)
 
     def target(
         self, path: str, checkpoint: Checkpoint, stop: Stop, *, overwrite: bool, options: BlobOptions | None = None
@@ -88,4 +95,7 @@ class Storage:
         try:
             yield
         except KeyNotFoundError as error:
-            raise PathNotFoundError(path, self.store.name) from error
+            missing = PathNotFoundError(path, self.store.name)
+            with suppress(StoreError):  # the credentials may not permit to list
+                missing = self.missing(path)
+            raise missing from error

@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 PREFIX: Final = "BLOBFERRY_"
+_UNSET: Final = "BLOBFERRY_CONFIG to the path of a blobferry.toml, which is not set, so that no file was read"
 #: Variables that are no settings: one names the file, the tests set others.
 FOREIGN: Final = re.compile(r"BLOBFERRY_(CONFIG|TEST_.*)")
 #: What Kubernetes sets in every pod for a service that is named blobferry or blobferry-something, as NAME=value.
@@ -82,8 +83,8 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    database_url: SecretStr
-    broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    database_url: SecretStr  #: PostgreSQL, or SQLite for a single host
+    broker_url: SecretStr = SecretStr("redis://localhost:6379/0")  #: Redis, Valkey, or the sentinels of one
     result_backend: SecretStr | None = None  #: None: the broker
     #: Fernet keys: the first encrypts source URLs that hold secrets, all decrypt. Empty: URLs are stored as given.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
@@ -158,7 +159,10 @@ def load_settings() -> Settings:
     try:
         settings = Settings()  # type: ignore[call-arg]  # the environment gives the arguments
     except ValidationError as error:
-        raise configuration_error(error) from None  # the cause would show the values
+        wrong = configuration_error(error)
+        if not path and wrong.problem == "is missing":
+            wrong = ConfigurationError(wrong.name, f"is missing: set {PREFIX}{wrong.name.upper()}, or {_UNSET}")
+        raise wrong from None  # the cause would show the values
     except ValueError as error:
         raise ConfigurationError(path or "environment", str(error)) from error
     parse_url(settings.database_url.get_secret_value())

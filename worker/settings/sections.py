@@ -33,10 +33,10 @@ class SourcesSettings(_Section):
     http_allow_private: bool = False  #: whether ``http(s):`` sources may have addresses that are not public
     #: Networks and single addresses that ``http(s):`` sources may not have, even if they are public or allowed.
     http_refuse: tuple[IPv4Network | IPv6Network, ...] = ()
-    http_refuse_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+    http_refuse_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()  #: that such sources may not have
     http_max_size: int | None = Field(default=5 * GIB, ge=0)  #: bytes; None: as large as a blob may be
-    http_max_redirects: int = Field(default=5, ge=0, le=20)
-    http_connect_seconds: float = Field(default=5, gt=0)
+    http_max_redirects: int = Field(default=5, ge=0, le=20)  #: that are followed
+    http_connect_seconds: float = Field(default=5, gt=0)  #: to reach a server
     http_read_seconds: float = Field(
         default=30, gt=0
     )  #: longest wait for a byte; all headers must arrive within twice that
@@ -44,7 +44,7 @@ class SourcesSettings(_Section):
     http_spool_directory: Annotated[Path, AfterValidator(_absolute_path)] = Path("/var/tmp")
     #: Bytes per second that a source must send, over ``least_rate_seconds``; a slower one is retried later. 0: any.
     least_rate: int = Field(default=1024, ge=0)
-    least_rate_seconds: float = Field(default=60, gt=0)
+    least_rate_seconds: float = Field(default=60, gt=0)  #: over which the rate is measured
     #: Certificate authorities to trust in addition to the system's.
     http_ca_file: Annotated[Path | None, AfterValidator(_absolute_path)] = None
 
@@ -64,8 +64,8 @@ class BrokerSettings(_Section):
 class TransferSettings(_Section):
     """``[transfer]``: how bytes move. A child needs 120 MiB + part_threads × min(part_size, 64 MiB) of memory."""
 
-    part_threads: int = Field(default=4, ge=1, le=64)
-    part_size: int = Field(default=16 * MIB, ge=5 * MIB, le=5 * GIB)
+    part_threads: int = Field(default=4, ge=1, le=64)  #: parts that one child sends at once
+    part_size: int = Field(default=16 * MIB, ge=5 * MIB, le=5 * GIB)  #: larger where a store's parts would not hold it
     slice_seconds: float = Field(default=300, gt=0, le=3600)  #: after which a job gives its slot to the next one
     verify_seconds: float = Field(default=300, ge=0)  #: within which Stat must show the outcome
     batch_jobs: int = Field(default=32, ge=1, le=1000)  #: small jobs that one run takes together; 1: each by itself
@@ -74,8 +74,8 @@ class TransferSettings(_Section):
 class LeaseSettings(_Section):
     """``[lease]``: how long a job stays with a worker that no longer renews its lease."""
 
-    seconds: float = Field(default=30, ge=2, le=600)
-    heartbeat_seconds: float = Field(default=10, gt=0)
+    seconds: float = Field(default=30, ge=2, le=600)  #: after which another worker may take the job
+    heartbeat_seconds: float = Field(default=10, gt=0)  #: between two renewals
     margin_seconds: float = Field(default=5, gt=0)  #: before the end of the lease, in which a run begins no new request
 
     @model_validator(mode="after")
@@ -89,8 +89,8 @@ class RetrySettings(_Section):
     """``[retry]``: what follows a transient error."""
 
     max_attempts: int = Field(default=8, ge=1)  #: runs in a row without progress that fail a job
-    base_seconds: int = Field(default=2, ge=1)
-    max_seconds: int = Field(default=600, ge=1)
+    base_seconds: int = Field(default=2, ge=1)  #: before the first retry; doubled for each that follows
+    max_seconds: int = Field(default=600, ge=1)  #: between two retries at most
     max_restarts: int = Field(default=3, ge=0)  #: how often the upload of one job may begin again from byte 0
 
 
@@ -98,7 +98,7 @@ class RetentionSettings(_Section):
     """``[retention]``: how long uploads and rows are kept that no run needs."""
 
     failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
-    paused_upload_seconds: float = Field(default=7 * 24 * 3600, ge=0)
+    paused_upload_seconds: float = Field(default=7 * 24 * 3600, ge=0)  #: of a paused job
     job_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: rows of finished jobs
     tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: ids of pruned jobs, from the pruning on
     abort_recheck_seconds: float = Field(
@@ -109,4 +109,4 @@ class RetentionSettings(_Section):
 class SweepSettings(_Section):
     """``[sweep]``: the caretaker."""
 
-    interval_seconds: float = Field(default=5, gt=0)
+    interval_seconds: float = Field(default=5, gt=0)  #: between two sweeps

@@ -7,7 +7,7 @@ and offsets are bytes; ranges are ``[offset, offset + size)``. Methods are threa
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import Protocol
 
 from worker.stores.blob_values import (
     BlobHead,
@@ -16,6 +16,7 @@ from worker.stores.blob_values import (
     Condition,
     DeleteFailure,
     Limits,
+    Method,
     Page,
     PartReceipt,
     PutReceipt,
@@ -227,8 +228,10 @@ class Store(Protocol):
 
     # --- URLs --------------------------------------------------------------------------------------------------------
 
-    def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
+    def presign(self, method: Method, key: str, expires_in: int, answer: Mapping[str, str] | None = None) -> str:
         """A URL that allows the method on the key for ``expires_in`` seconds, 1 to 604,800. Sends no request.
+
+        ``answer``: headers of the answer to a GET, as ``response-content-disposition`` and ``response-content-type``.
 
         Raises NotSupportedError if the store has no URLs.
         """

@@ -258,3 +258,13 @@ def test_status_in_json_holds_the_same_facts(command: Command, client: Client, j
     now = client.get(job.id).as_json()
     del now["seen_at"]
     assert {name: said[name] for name in now} == now
+
+
+def test_the_history_of_a_paused_job_says_paused_and_stops_its_clock(
+    command: Command, sqlite_site: Site, client: Client
+) -> None:
+    job = client.write_stream("/a", SOURCE)
+    began, paused = db_now(-100), db_now(-90)
+    sqlite_site.add_attempt(job, attempt=1, worker="w1@host:7", started_at=began)
+    sqlite_site.change(job, state="paused", attempt=1, updated_at=paused)
+    assert re.search(r"1\. \S+, 10 s on w1@host:7, 0 B sent: paused", command("status", job.id).stdout)

@@ -1,6 +1,7 @@
 """``write --from-file``: many jobs from a list, and errors that name its line."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,57 @@ def test_what_belongs_to_one_job_is_refused(
     done = command("write", "--from-file", str(listed), *words)
     assert (done.exit_code, sqlite_site.rows()) == (2, [])
     assert "--from-file takes no FILE, PATH, --offset, --wait and --timeout" in done.stderr
+
+
+def test_files_go_into_a_directory_under_their_own_names(command: Command, sqlite_site: Site, tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("a.bin", "b.bin")]
+    done = command("write", *files, "https://example.org/x/c%20d.bin?sig=1", "/dir/", "--idempotency-key", "k")
+    assert done.exit_code == 2
+    assert "invalid path '/dir/c d.bin': holds ' '" in done.stderr
+    assert paths(sqlite_site) == []
+    done = command("write", *files, "/dir/", "--idempotency-key", "k")
+    assert (done.exit_code, done.stdout.split()) == (0, [row["id"] for row in sqlite_site.rows()])
+    assert [(row["path"], row["idempotency_key"]) for row in sqlite_site.rows()] == [
+        ("/dir/a.bin", "k:a.bin"),
+        ("/dir/b.bin", "k:b.bin"),
+    ]
+    done = command("write", files[0], "/other/", "--json")
+    assert json.loads(done.stdout)["path"] == "/other/a.bin"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("a.bin", "b.bin", "/dir"), "several files need a PATH that ends with a slash, got '/dir'"),
+        (("-", "/dir/"), "has no name of its own to be written under /dir/"),
+        (("https://example.org/", "/dir/"), "has no name of its own"),
+        (("a.bin", "/dir/", "--offset", "1"), "takes no --offset"),
+        (("a.bin", "/dir/", "--timeout", "1"), "--timeout needs --wait"),
+        (("a.bin",), "Missing argument 'PATH'"),
+        ((), "Missing argument 'FILE|URL|-'"),
+    ],
+)
+def test_what_cannot_go_into_a_directory_is_refused(
+    command: Command, sqlite_site: Site, words: tuple[str, ...], says: str
+) -> None:
+    done = command("write", *words)
+    assert (done.exit_code, sqlite_site.rows()) == (2, [])
+    assert says in done.stderr
+
+
+def test_ids_alone_are_printed_for_other_commands(command: Command, sqlite_site: Site) -> None:
+    for path in ("/a", "/b"):
+        command("write", SOURCE, path)
+    ids = [row["id"] for row in sqlite_site.rows()]
+    assert command("jobs", "--ids", "--since", "1h").stdout.split() == ids[::-1]
+    assert command("jobs", "--ids", "--until", "1h").stdout == ""
+    assert command("cancel", *ids).exit_code == 0
+
+
+def test_a_duration_is_a_time_from_now(command: Command, sqlite_site: Site) -> None:
+    before = datetime.now(UTC)
+    assert command("write", SOURCE, "/a", "--deadline", "2h", "--not-before", "90s").exit_code == 0
+    (row,) = sqlite_site.rows()
+    assert timedelta(0) <= row["deadline"] - before - timedelta(hours=2) < timedelta(minutes=1)
+    assert timedelta(0) <= row["not_before"] - before - timedelta(seconds=90) < timedelta(minutes=1)
+    assert "needs a time such as" in command("write", SOURCE, "/a", "--deadline", "2 hours").stderr

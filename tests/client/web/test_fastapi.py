@@ -131,7 +131,6 @@ def test_what_the_browser_has_seen_is_not_sent_again(sqlite_site: Site, client: 
         text = web.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": event_id(client.get(job.id))}).text
         finish.join()
     assert [data["state"] for _, _, data in events_in(text)] == ["failed"]
-    assert text.count(": heartbeat\n") >= 2, "it shows that it is alive"
     assert "Why" not in text
 
 

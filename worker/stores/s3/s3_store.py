@@ -1,6 +1,6 @@
 """The S3 store: whole blobs, listings and deletes, through boto3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 from worker.errors import (
@@ -15,6 +15,7 @@ from worker.stores.blob_values import (
     Body,
     Condition,
     Limits,
+    Method,
     Page,
     PutReceipt,
 )
@@ -220,10 +221,11 @@ class S3Store:
 
     # --- else --------------------------------------------------------------------------------------------------------
 
-    def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
-        operation = {"GET": "get_object", "HEAD": "head_object"}[method]
+    def presign(self, method: Method, key: str, expires_in: int, answer: Mapping[str, str] | None = None) -> str:
+        operation = {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object"}[method]
+        params = {"".join(map(str.title, name.split("-"))): value for name, value in (answer or {}).items()}
         with s3_errors("sign a URL for", bucket=self._bucket.name, key=key):
             url: str = self._bucket.signing_client.generate_presigned_url(
-                operation, Params={"Bucket": self._bucket.name, "Key": key}, ExpiresIn=expires_in
+                operation, Params={"Bucket": self._bucket.name, "Key": key, **params}, ExpiresIn=expires_in
             )
         return url

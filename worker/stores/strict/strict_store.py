@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final
 
 from worker.errors import NotSupportedError, PreconditionFailedError, StoreError
 from worker.stores.blob_values import (
@@ -13,6 +13,7 @@ from worker.stores.blob_values import (
     Body,
     Condition,
     DeleteFailure,
+    Method,
     Page,
     PutReceipt,
     Reader,
@@ -132,7 +133,7 @@ class StrictStore:
             raise PreconditionFailedError(changed[0].message)
         return changed
 
-    def presign(self, method: Literal["GET", "HEAD"], key: str, expires_in: int) -> str:
+    def presign(self, method: Method, key: str, expires_in: int, answer: Mapping[str, str] | None = None) -> str:
         raise NotSupportedError(f"{self.name}: a blob has no URL: there is no server that it could name")
 
     def _put(
