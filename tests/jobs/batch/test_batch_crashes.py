@@ -107,7 +107,7 @@ def test_the_worker_of_a_batch_may_die_at_any_call_or_commit(when: When, scene: 
     pytest.fail("it never ends")
 
 
-@on_all_kinds
+@pytest.mark.parametrize("kind", ["contents", pytest.param("files", marks=pytest.mark.long), "large"], indirect=True)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_second_worker_of_a_batch_may_die_as_well(when: When, scene: Callable[[], Scene]) -> None:
     """Wherever the first one dies, the second one does after one call, six, eleven …, so that all distances occur."""
