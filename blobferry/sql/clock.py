@@ -54,7 +54,9 @@ def _postgresql_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
 @compiles(db_now, "sqlite")
 def _sqlite_now(element: db_now, compiler: Any, **kwargs: Any) -> str:
     # SQLite's clock has milliseconds; the zeros let its text compare with bound values in microseconds.
+    # post_process_text doubles "%" where a driver marks parameters by it: Django's.
+    now = compiler.post_process_text("strftime('%Y-%m-%d %H:%M:%f000', 'now'")
     for seconds in element.clauses:
-        later = f"printf('%+f seconds', {compiler.process(seconds, **kwargs)})"
-        return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', {later}))"
-    return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
+        later = compiler.post_process_text("printf('%+f seconds', ")
+        return f"({now}, {later}{compiler.process(seconds, **kwargs)})))"
+    return f"({now}))"
