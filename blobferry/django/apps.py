@@ -1,5 +1,7 @@
 """The app, as Django's registry knows it."""
 
+from importlib import import_module
+
 from django.apps import AppConfig
 
 
@@ -9,3 +11,7 @@ class BlobferryConfig(AppConfig):
     name = "blobferry.django"
     label = "blobferry"
     verbose_name = "Blobferry"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        import_module("blobferry.django.system_checks")

@@ -1,0 +1,67 @@
+"""What ``manage.py check`` says of BLOBFERRY and its databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.db import connections
+from sqlalchemy.engine import URL
+
+from blobferry.client import Client
+from blobferry.django.configuration import SETTING, FerrySettings, problems
+from blobferry.django.ferries import Ferry
+from blobferry.errors import ConfigurationError
+
+TAG: Final = "blobferry"
+_OTHER: Final = "the variable BLOBFERRY_DATABASE_URL names another database than DATABASES[{alias!r}]"
+
+
+@register(TAG)
+def check_settings(**options: Any) -> list[CheckMessage]:
+    """Whether the setting is one that a client can be made of. It connects to nothing."""
+    wrong = [Error(str(problem), id="blobferry.E001") for problem in problems(getattr(settings, SETTING, {}))]
+    return wrong or list(_project_problems(FerrySettings.of_project()))
+
+
+def _project_problems(given: FerrySettings) -> Iterator[CheckMessage]:
+    try:
+        Ferry().close()
+    except ConfigurationError as error:
+        hint = "BLOBFERRY['DATABASE'] is an alias of DATABASES; other keys have the values of the worker's settings"
+        yield Error(str(error), hint=hint, id="blobferry.E002")
+        return
+    if not given.broker_url:
+        yield Warning(
+            f"{SETTING}['BROKER_URL'] is not set: jobs begin when the workers' caretaker finds them, seconds later, "
+            "and stat, list, get_content and url_for fail",
+            hint="set it to the broker_url of the workers",
+            id="blobferry.W001",
+        )
+    if elsewhere(given.database):
+        yield Warning(
+            _OTHER.format(alias=given.database),
+            hint="clients made by Client.from_env(), and a worker started with it, do not see this project's jobs",
+            id="blobferry.W002",
+        )
+
+
+def elsewhere(alias: str) -> bool:
+    """Whether the environment names another database than that of the alias, as far as the two can be compared."""
+    try:
+        with Client.from_env() as client:
+            named = client._engine.url
+    except ConfigurationError:  # not set, or not for this process
+        return False
+    return not _is_same(named, connections[alias])
+
+
+def _is_same(named: URL, connection: Any) -> bool:
+    name = str(connection.settings_dict["NAME"])
+    if named.get_backend_name() != connection.vendor:
+        return False
+    if connection.vendor == "sqlite":
+        return Path(named.database or "").absolute() == Path(name).absolute()
+    hosts = {str(named.host or named.query.get("host") or ""), str(connection.settings_dict["HOST"] or "")}
+    return named.database == name and (len(hosts) == 1 or "" in hosts)

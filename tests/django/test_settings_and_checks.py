@@ -1,0 +1,86 @@
+"""The setting BLOBFERRY, and what `manage.py check` says of it."""
+
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.test import override_settings
+from sqlalchemy import make_url
+
+from blobferry.django import ferry
+from blobferry.django.system_checks import TAG
+from blobferry.errors import ConfigurationError
+from tests.django.conftest import as_in_settings, connect
+
+BROKER = {"BROKER_URL": "redis://127.0.0.1:1/0"}
+
+
+def found(given: Any) -> list[str]:
+    """The ids and texts of what the checks say of this value of BLOBFERRY."""
+    with override_settings(BLOBFERRY=given):
+        return [f"{message.id} {message.msg}" for message in run_checks(tags=[TAG])]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "blobferry.E001 BLOBFERRY: needs a dict, got list"),
+        ({"BROKER": "redis://"}, "E001 BLOBFERRY['BROKER']: is unknown; known keys: BROKER_OPTIONS, BROKER_URL, DATAB"),
+        ({"BROKER_URL": 5}, "blobferry.E001 BLOBFERRY['BROKER_URL']: needs a text, got int"),
+        ({"BROKER_OPTIONS": {"tsl": True}}, "unknown option 'tsl'; known options: ca_file, "),
+        ({"PUBLISH_IN_TESTS": "no"}, "E001 BLOBFERRY['PUBLISH_IN_TESTS']: needs True or False, got str"),
+        ({"DATABASE": "nowhere"}, "E002 BLOBFERRY['DATABASE']: 'nowhere' is not in DATABASES; there are: default, oth"),
+        ({"BROKER_URL": "nonsense"}, "blobferry.E002 broker_url: "),
+        ({"ENCRYPTION_KEYS": ["short"]}, "blobferry.E002 encryption_keys: "),
+        ({"PATHS": "all"}, "blobferry.E002 keys: "),
+        ({}, "blobferry.W001 BLOBFERRY['BROKER_URL'] is not set"),
+    ],
+)
+def test_each_mistake_is_reported_once_and_by_name(given: Any, said: str) -> None:
+    (message,) = found(given)
+    assert said in message
+
+
+def test_settings_that_work_are_not_reported() -> None:
+    assert found(BROKER | {"DATABASE": "other", "RESULT_BACKEND": None, "BROKER_OPTIONS": {"master_name": "m"}}) == []
+
+
+def test_a_database_that_we_do_not_support_is_named() -> None:
+    connect("default", {"ENGINE": "django.db.backends.dummy"})
+    try:
+        (message,) = found(BROKER)
+    finally:
+        connect("default", {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"})
+    assert "DATABASES['default'] is unknown; only PostgreSQL and SQLite are supported" in message
+
+
+@pytest.mark.parametrize(
+    ("django_url", "client_url", "is_same"),
+    [
+        ("sqlite:////srv/app.db", "sqlite:////srv/app.db", True),
+        ("sqlite:////srv/app.db", "sqlite:////srv/jobs.db", False),
+        ("postgresql://db/app", "sqlite:////srv/app.db", False),
+        ("postgresql://db/app", "postgresql://u:p@db/app", True),
+        ("postgresql:///app", "postgresql://u:p@db/app", True),
+        ("postgresql://db/app", "postgresql://db/jobs", False),
+        ("postgresql://db/app", "postgresql://other/app", False),
+    ],
+)
+def test_the_database_of_other_clients_is_compared(
+    monkeypatch: pytest.MonkeyPatch, django_url: str, client_url: str, is_same: bool
+) -> None:
+    connect("default", as_in_settings(make_url(django_url).render_as_string(hide_password=False)))
+    monkeypatch.setenv("BLOBFERRY_DATABASE_URL", client_url)
+    try:
+        assert [message.partition(" ")[0] for message in found(BROKER)] == ([] if is_same else ["blobferry.W002"])
+    finally:
+        connect("default", {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"})
+
+
+def test_the_client_is_made_anew_after_its_settings_have_changed() -> None:
+    with override_settings(BLOBFERRY={"DATABASE": "other"}):
+        assert ferry.alias == "other"
+    with override_settings(BLOBFERRY={}):
+        assert ferry.alias == "default"
+    with override_settings(BLOBFERRY={"BROKER": ""}), pytest.raises(ConfigurationError, match="unknown"):
+        ferry.get("a")
