@@ -16,11 +16,11 @@ from sqlalchemy.exc import OperationalError
 
 from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.sql.database import open_engine
+from blobferry.sql.revision import MIGRATION_LOCK
 from blobferry.sql.tables import VERSION_TABLE
 from models import Base
 from worker.settings import load_settings
 
-MIGRATION_LOCK = 0x626C6F62  # an arbitrary constant; "blob"
 LOCK_POLL = 0.2  # seconds between two tries to get it
 #: While a migration waits for a table, every query of that table waits behind it: a heartbeat too.
 TABLE_TIMEOUT = "200ms"

@@ -1,18 +1,20 @@
 """What ``manage.py check`` says of BLOBFERRY and its databases."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
 from sqlalchemy.engine import URL
 
 from blobferry.client import Client
 from blobferry.django.configuration import SETTING, FerrySettings, problems
 from blobferry.django.ferries import Ferry
+from blobferry.django.schema import recorded_revision
 from blobferry.errors import ConfigurationError
+from blobferry.sql.revision import HEAD
 
 TAG: Final = "blobferry"
 _OTHER: Final = "the variable BLOBFERRY_DATABASE_URL names another database than DATABASES[{alias!r}]"
@@ -45,6 +47,31 @@ def _project_problems(given: FerrySettings) -> Iterator[CheckMessage]:
             hint="clients made by Client.from_env(), and a worker started with it, do not see this project's jobs",
             id="blobferry.W002",
         )
+
+
+@register(Tags.database)
+def check_tables(*, databases: Sequence[str] | None = None, **options: Any) -> list[CheckMessage]:
+    """Whether the tables are there: for ``check --database`` and before a migrate, so it only warns."""
+    if any(True for _ in problems(getattr(settings, SETTING, {}))):
+        return []
+    alias = FerrySettings.of_project().database
+    if alias not in (databases or ()) or connections[alias].vendor not in ("postgresql", "sqlite"):
+        return []
+    problem, hint = table_problem(alias)
+    return [Warning(problem, hint=hint, id="blobferry.W003")] if problem else []
+
+
+def table_problem(alias: str) -> tuple[str, str]:
+    """What is wrong with the tables in this database, and what to do; two empty texts if nothing is."""
+    recorded = recorded_revision(connections[alias])
+    if recorded is None:
+        return f"the tables of Blobferry are not in DATABASES[{alias!r}]", f"`manage.py migrate --database {alias}`"
+    if recorded == HEAD:
+        return "", ""
+    is_older = recorded < HEAD
+    age, hint = ("older", f"`manage.py migrate --database {alias}`") if is_older else ("newer", "upgrade blobferry")
+    where = f"the tables of Blobferry in DATABASES[{alias!r}]"
+    return f"{where} are at revision {recorded}, which is {age} than this version's, {HEAD}", hint
 
 
 def elsewhere(alias: str) -> bool:

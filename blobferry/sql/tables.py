@@ -40,6 +40,18 @@ def _index(name: str, *columns: Any, where: str | None = None, prefix: str | Non
     return Index(f"ix_blobferry_{name}", *columns, **how)
 
 
+def _room(vacuum_at: float, *, fill: int | None = None) -> dict[str, Any]:
+    """How PostgreSQL keeps a table that is updated all the time.
+
+    Args:
+        vacuum_at: the dead rows, as a part of all, at which autovacuum begins; its default is 0.2, of a million rows.
+        fill: how full a page may be, in percent, so that an update finds place beside the old version.
+    """
+    options = {"fillfactor": fill} if fill else {}
+    vacuum = {"vacuum_scale_factor": vacuum_at, "vacuum_threshold": 1000, "analyze_scale_factor": max(vacuum_at, 0.02)}
+    return {"postgresql_with": {**options, **{f"autovacuum_{name}": value for name, value in vacuum.items()}}}
+
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -134,6 +146,7 @@ jobs = Table(
     *(_index(f"jobs_{state}", "seq", where=condition) for state, condition in only.OF_STATE.items()),
     _index("jobs_created_at", "created_at"),
     sqlite_autoincrement=True,
+    **_room(0.02, fill=80),
 )
 
 #: All columns but the contents, which only the run reads that sends them.
@@ -166,6 +179,7 @@ uploads = Table(
     _index("uploads_aborting", "updated_at", where=only.ABORTING),
     _index("uploads_recheck_at", "recheck_at", where="recheck_at IS NOT NULL"),
     sqlite_autoincrement=True,
+    **_room(0.05, fill=80),
 )
 
 parts = Table(
@@ -177,6 +191,7 @@ parts = Table(
     Column("size", BIG_INTEGER, nullable=False, server_default=text("0")),
     Column("etag", Text, nullable=False, server_default=""),
     Column("checksum", Text),  # "CRC64NVME:base64"
+    **_room(0.05),
 )
 
 attempts = Table(
@@ -198,6 +213,7 @@ attempts = Table(
     Column("remark", Text),  # something else worth knowing, such as an upload that was lost and begun again
     count("bytes_sent"),
     Column("sent", JSON_VALUE),  # attempts on the wire by verb, repeated ones included
+    **_room(0.05, fill=80),
 )
 
 path_locks = Table(
@@ -210,6 +226,7 @@ path_locks = Table(
     flag("is_shared"),  # read only: others may read it as well
     _index("path_locks_job_id", "job_id"),
     _index("path_locks_path", "path", prefix="path"),
+    **_room(0.0),
 )
 
 capabilities = Table(

@@ -1,0 +1,68 @@
+"""The revision of the tables, and the SQL that makes it: for whoever migrates without Alembic.
+
+``python -m worker migrate`` runs Alembic's scripts. Django's migrations run what this module returns, and record the
+same revision in the same table, so each of the two sees what the other has done. A test compares what both make.
+
+A script of Alembic's that comes after ``FIRST`` has its statements in ``UPGRADES``, and runs them from there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ClauseElement, Column, MetaData, String, Table, delete, insert, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDLElement
+
+from blobferry.sql import tables, worker_tables
+
+Upgrades = Mapping[str, Mapping[str, Sequence[str]]]
+
+FIRST: Final = "0008"  #: the oldest revision that can be made, or gone on from, without Alembic
+#: By revision, in order, and by the name of SQLAlchemy's dialect: the statements that lead to it from the one before.
+UPGRADES: Final[Upgrades] = {}
+HEAD: Final = max((FIRST, *UPGRADES))  #: what ``blobferry.sql.tables`` says
+
+MIGRATION_LOCK: Final = 0x626C6F62  #: of PostgreSQL's advisory locks, an arbitrary constant; "blob"
+
+#: All tables but the next one, in the order in which they can be made.
+ALL_TABLES: Final = worker_tables.workers.metadata.sorted_tables
+#: As Alembic makes it.
+_versions: Final = Table(
+    tables.VERSION_TABLE,
+    MetaData(naming_convention={"pk": "%(table_name)s_pkc"}),
+    Column("version_num", String(32), primary_key=True),
+)
+
+
+def creation(dialect_name: str) -> list[str]:
+    """The statements that make all tables in a database without any, and record ``HEAD``. None has parameters."""
+    made: list[ClauseElement] = []
+    for table in (*ALL_TABLES, _versions):
+        made += [CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))]
+    return [_text(statement, dialect_name) for statement in (*made, insert(_versions).values(version_num=HEAD))]
+
+
+def upgrades(recorded: str, wanted: str, dialect_name: str, known: Upgrades = UPGRADES) -> list[str]:
+    """The statements that lead from the recorded revision to the wanted one, which they record; none if it is later."""
+    steps = [revision for revision in known if recorded < revision <= wanted]
+    found = [statement for revision in steps for statement in known[revision][dialect_name]]
+    return [*found, _text(update(_versions).values(version_num=wanted), dialect_name)] if steps else []
+
+
+def emptying(dialect_name: str) -> list[str]:
+    """The statements that delete all rows."""
+    return [_text(delete(table), dialect_name) for table in reversed(ALL_TABLES)]
+
+
+def dropping(dialect_name: str) -> list[str]:
+    """The statements that drop all tables."""
+    return [_text(DropTable(table), dialect_name) for table in (_versions, *reversed(ALL_TABLES))]
+
+
+def _text(statement: ClauseElement, dialect_name: str) -> str:
+    dialect: Any = (sqlite if dialect_name == "sqlite" else postgresql).dialect()
+    # The statements that define tables have no parameters, and take no such option.
+    options: dict[str, Any] = (
+        {} if isinstance(statement, ExecutableDDLElement) else {"compile_kwargs": {"literal_binds": True}}
+    )
+    return str(statement.compile(dialect=dialect, **options)).strip()
