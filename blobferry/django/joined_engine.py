@@ -28,8 +28,7 @@ from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.pool import NullPool
 
 from blobferry.errors import ConfigurationError
-
-_DRIVER: Final = "blobferry_django"
+from blobferry.jobs.open_blocks import JOINED
 
 #: What SQLAlchemy asks of a driver. The errors are those that Django's cursors raise.
 _DJANGO: Final = SimpleNamespace(
@@ -57,15 +56,10 @@ def joined_engine(alias: str) -> Engine:
     return _engine(alias, vendor)
 
 
-def is_joined(engine: Engine) -> bool:
-    """Whether the engine takes part in Django's transactions."""
-    return engine.dialect.driver == _DRIVER
-
-
 @lru_cache
 def _engine(alias: str, vendor: str) -> Engine:
     engine = create_engine(
-        f"{vendor}+{_DRIVER}://",
+        f"{vendor}+{JOINED}://",
         creator=lambda: JoinedConnection(db.connections[alias]),  # that of this thread or task
         module=_DJANGO,
         poolclass=NullPool,
@@ -161,7 +155,7 @@ class _ZonedCursor:
 class _Joined(DefaultDialect):
     """What both dialects do alike: begin and end blocks of Django's, and ask the database for nothing on the side."""
 
-    driver = _DRIVER
+    driver = JOINED
     default_isolation_level: IsolationLevel = "READ COMMITTED"  # whatever it is that Django has set
 
     def initialize(self, connection: Any) -> None: ...
@@ -210,5 +204,5 @@ class JoinedSqlite(_Joined, SQLiteDialect):
     colspecs: dict[Any, Any] = {**SQLiteDialect.colspecs, DateTime: _SqliteTime}  # noqa: RUF012 - as in its base
 
 
-registry.register(f"postgresql.{_DRIVER}", __name__, "JoinedPostgresql")
-registry.register(f"sqlite.{_DRIVER}", __name__, "JoinedSqlite")
+registry.register(f"postgresql.{JOINED}", __name__, "JoinedPostgresql")
+registry.register(f"sqlite.{JOINED}", __name__, "JoinedSqlite")

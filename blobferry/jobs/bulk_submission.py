@@ -19,6 +19,7 @@ from blobferry.jobs.bulk_insert import insert_chunk
 from blobferry.jobs.job_ids import JobIds
 from blobferry.jobs.job_rows import NewRow, new_row
 from blobferry.jobs.new_job import NewJob
+from blobferry.jobs.open_blocks import heed_open_blocks
 from blobferry.jobs.row_spool import RowSpool
 from blobferry.jobs.session_commits import after_commit
 from blobferry.jobs.submission import Transaction, plain_transaction, publishes
@@ -53,6 +54,8 @@ def submit_many(
     Raises InvalidRequestError or ConflictError that names the position of a request, with nothing written.
     """
     transaction = plain_transaction(transaction)
+    if transaction is None:
+        heed_open_blocks(announcement.engine)
     wakes = publishes(transaction, announcement)
     with RowSpool() as spool:
         for position, request in enumerate(requests):

@@ -13,6 +13,7 @@ from blobferry.jobs.announcement import Announcement, awaits_message, message_ro
 from blobferry.jobs.idempotency import existing_job
 from blobferry.jobs.job_rows import UNSET, insert_one, new_row
 from blobferry.jobs.key_reuse import gives_key, take_key
+from blobferry.jobs.open_blocks import heed_open_blocks
 from blobferry.jobs.session_commits import after_commit
 from blobferry.sealing import Sealer
 from blobferry.sql.async_transactions import refusal
@@ -64,6 +65,7 @@ def _insert_alone(engine: Engine, request: Request, **means: Any) -> Mapping[str
 
     ``engine``: on PostgreSQL in autocommit mode, as BEGIN and COMMIT would be two more round trips.
     """
+    heed_open_blocks(engine)
     try:
         with reachable(), engine.begin() as connection:
             return insert_job(connection, request, **means)
