@@ -9,3 +9,4 @@ BLOBFERRY = {"BROKER_URL": os.environ["PROJECT_BROKER_URL"]}
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "blobferry.django", "shop"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+ROOT_URLCONF = "shop.urls"
