@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import pytest
 from alembic import command
 from django.core.checks import run_checks
 from django.core.management import call_command
-from django.db import connections
+from django.db import connections, transaction
 from django.test import override_settings
 from sqlalchemy import create_engine, inspect, text
 
+from blobferry.django import ferry
+from blobferry.django.models import FerryJob
 from blobferry.django.schema import TablesError, recorded_revision
 from blobferry.sql.revision import ALL_TABLES, FIRST, HEAD, UPGRADES, upgrades
 from dev.services import Postgres, postgres_database
+from models import Database
 from models.migrations import known_revisions
 from tests.conftest import alembic_config
 from tests.django.conftest import as_in_settings, connect
+from tests.jobs.job_world import PATH, World
 
 Schema = dict[str, Any]
 
@@ -128,6 +133,21 @@ def test_django_knows_what_alembic_has_made(two_urls: tuple[str, str]) -> None:
     assert "Applying blobferry.0001_initial... OK" in migrate(url)
     assert "No migrations to apply" in migrate(url)
     assert schema_of(url) == before
+
+
+def test_a_worker_runs_jobs_in_tables_that_django_has_made(two_urls: tuple[str, str], tmp_path: Path) -> None:
+    url, _ = two_urls
+    migrate(url)
+    with override_settings(BLOBFERRY={}), closing(Database(url)) as database:
+        world = World(database, tmp_path / "incoming")
+        with transaction.atomic():
+            job = ferry.write_stream(PATH, world.file)
+        world.succeed(job.id)
+        assert world.seen() == world.data
+        done = ferry.wait(job.id, timeout=0)
+        assert (done.state, done.bytes_done) == ("succeeded", len(world.data))
+        assert [attempt.outcome for attempt in ferry.attempts(job.id)] == ["succeeded"]
+        assert [(row.path, row.is_final) for row in FerryJob.objects.all()] == [(PATH, True)]
 
 
 def test_tables_older_than_the_first_revision_are_left_to_the_worker(two_urls: tuple[str, str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
+from django.test import Client as Browser
 from django.test import override_settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
@@ -110,6 +111,17 @@ def test_a_job_from_a_callback_of_the_commit_is_published(project: Project) -> N
     with transaction.atomic():
         transaction.on_commit(lambda: ids.append(project.ferry.delete("/a").id))
     assert (project.job_ids(), project.site.message_ids()) == (ids, ids)
+
+
+def test_a_request_is_a_block_where_the_project_says_so(project: Project) -> None:
+    connect("default", as_in_settings(project.site.url) | {"ATOMIC_REQUESTS": True})
+    browser = Browser()
+    with pytest.raises(ZeroDivisionError):
+        browser.get("/videos/0/")
+    assert (project.videos(), project.job_ids(), project.site.messages()) == ([], [], [])
+    assert browser.get("/videos/1/").status_code == 100
+    assert (project.videos(), len(project.job_ids())) == ([1], 1)
+    assert project.site.message_ids() == project.job_ids()
 
 
 def test_each_database_has_jobs_of_its_own(project: Project, sqlite_url: str) -> None:
