@@ -75,6 +75,7 @@ class Ferry(Client):
     def __init__(self, database: str | None = None) -> None:
         given = FerrySettings.of_project()
         self.alias = database or given.database
+        self._others: dict[str, Ferry] = {}
         super().__init__(engine=joined_engine(self.alias), encryption_keys=given.encryption_keys, keys=given.paths)
         options = BrokerOptions(**given.broker_options)
         self._broker = QuietBroker(
@@ -84,7 +85,15 @@ class Ferry(Client):
 
     def using(self, database: str) -> "Ferry":
         """The same for another database of DATABASES, whose own worker runs its jobs."""
-        return type(self)(database)
+        if database not in self._others:
+            self._others[database] = type(self)(database)
+        return self._others[database]
+
+    def close(self) -> None:
+        """Close the connections to the broker, also of those for other databases. Django closes its own."""
+        super().close()
+        for other in self._others.values():
+            other.close()
 
     def _submit(self, operation: str, arguments: dict[str, Any]) -> Job:
         if arguments.get("session") is not None:

@@ -1,9 +1,8 @@
 """The broker of a Django project, which is silent while its tests run."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from django.test import utils as test_environment
 
 from blobferry.contract import Request
 from blobferry.errors import ConfigurationError
@@ -14,7 +13,8 @@ from blobferry.messages.broker_address import BrokerOptions
 def is_tested() -> bool:
     """Whether Django's test environment is set up, by its own runner or by pytest-django."""
     # No public name says so. Seen in Django 5.2 to 6.1: setup_test_environment sets it, and nothing else does.
-    return hasattr(getattr(test_environment, "_TestState", None), "saved_data")
+    # A process that runs no tests does not import the module, nor does this.
+    return hasattr(getattr(sys.modules.get("django.test.utils"), "_TestState", None), "saved_data")
 
 
 class QuietBroker(Broker):

@@ -130,6 +130,7 @@ def test_each_database_has_jobs_of_its_own(project: Project, sqlite_url: str) ->
     metadata.create_all(create)
     create.dispose()
     other = project.ferry.using("other")
+    assert other is project.ferry.using("other"), "one connection to the broker, however often it is asked for"
     with rolled_back("other"):
         kept = project.ferry.delete("/kept").id
         lost = other.delete("/lost").id
