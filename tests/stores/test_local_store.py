@@ -331,7 +331,11 @@ def test_a_part_named_with_another_checksum_completes_nothing(store: LocalStore)
 
 # --- several processes -------------------------------------------------------------------------------------------
 
+# Without coverage: a child of a covered process writes all that its parent has covered, for seconds.
+in_processes = pytest.mark.no_cover
 
+
+@in_processes
 def test_of_many_processes_that_create_a_blob_exactly_one_wins(store: LocalStore) -> None:
     for number in range(10):
         start = time.monotonic() + 0.03
@@ -349,6 +353,7 @@ def test_of_many_processes_that_create_a_blob_exactly_one_wins(store: LocalStore
         assert codes[int(blob(store, f"d/{number}") or b"")] == 0
 
 
+@in_processes
 def test_no_step_is_lost_that_processes_make_with_if_match(store: LocalStore) -> None:
     store.put("d/counter", b"0")
 
@@ -368,6 +373,7 @@ def test_no_step_is_lost_that_processes_make_with_if_match(store: LocalStore) ->
     assert blob(store, "d/counter") == b"60"
 
 
+@in_processes
 def test_of_many_processes_that_complete_an_upload_exactly_one_does(store: LocalStore, path: Path) -> None:
     upload = OpenUpload(store, "a", os.urandom(MIB), b"2")
 
@@ -379,6 +385,7 @@ def test_of_many_processes_that_complete_an_upload_exactly_one_does(store: Local
     assert len(files(path)) == 1
 
 
+@in_processes
 def test_puts_and_deletes_next_to_each_other_do_not_take_away_each_others_directory(store: LocalStore) -> None:
     def come_and_go() -> None:
         for _ in range(40):
@@ -390,6 +397,7 @@ def test_puts_and_deletes_next_to_each_other_do_not_take_away_each_others_direct
     assert all_keys(store) == []
 
 
+@in_processes
 def test_a_fork_takes_no_connection_along_even_while_threads_write(store: LocalStore, path: Path) -> None:
     """SQLite counts the locks of a process in memory: a child that had its parent's connections would lose writes."""
     stop = threading.Event()
@@ -423,6 +431,7 @@ def test_a_fork_takes_no_connection_along_even_while_threads_write(store: LocalS
     assert named == set(os.listdir(path / "files"))
 
 
+@in_processes
 def test_an_index_that_one_process_leaves_stays_that_of_its_children(store: LocalStore, path: Path) -> None:
     """The last connection to be closed removes SQLite's log: that of a parent must not be taken for the last."""
     store.put("a", OLD)
