@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from blobferry.checks import arguments, paths, source_urls, url_options
+from blobferry.checks import arguments, callbacks, paths, source_urls, url_options
 from blobferry.checks.arguments import Check
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import redacted, short_repr
@@ -18,7 +18,7 @@ from blobferry.redaction import redacted, short_repr
 JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
 TASK_PREFIX: Final = "blobferry."
-REQUEST_VERSION: Final = 3  #: increased when older workers would misread a request: they leave it alone
+REQUEST_VERSION: Final = 4  #: increased when older workers would misread a request: they leave it alone
 PLAIN_REQUEST: Final = 1  #: version of a request without a sealed URL
 SEALED_REQUEST: Final = 2  #: version of a request that may have one
 APART_REQUEST: Final = 3  #: version of a put_content whose bytes are in the column ``contents``, not in the request
@@ -72,8 +72,7 @@ class UploadState(StrEnum):
 #: Entry of a source's fingerprint: true once a retry has named another source, until that was found to agree.
 REPLACED_SOURCE: Final = "replaced"
 
-#: Uploads that a job may continue, or whose blob readers may see at any moment.
-UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)
+UNFINISHED_UPLOADS: Final = (UploadState.OPENING, UploadState.OPEN, UploadState.COMPLETING)  #: not given up or done
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,7 @@ class Request:
     not_before: datetime | None = None
     deadline: datetime | None = None
     relative: frozenset[str] = frozenset()  #: those times that were given as a duration, which a repeat has anew
+    on_end: Mapping[str, Any] | None = None  #: who is told of its end
 
     @property
     def source_url(self) -> str | None:
@@ -142,6 +142,7 @@ JOB_OPTIONS: Final[Mapping[str, Check]] = {
     "not_before": arguments.check_optional(arguments.check_due),
     "deadline": arguments.check_optional(arguments.check_due),
     "labels": arguments.check_optional(arguments.check_labels),
+    **callbacks.END_OPTIONS,
 }
 _OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": arguments.check_boolean}
 _BLOB: Final[Mapping[str, Check]] = {
@@ -240,11 +241,10 @@ def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "regi
         storage=values.get("storage", "default"),
         path=values[spec.path],
         arguments={**spec.defaults, **own},
-        labels=values.get("labels"),
-        idempotency_key=values.get("idempotency_key"),
-        reuse=values.get("reuse"),
+        **{name: values.get(name) for name in ("labels", "idempotency_key", "reuse")},
         priority=values.get("priority", 0),
         not_before=arguments.parse_time(values.get("not_before")),
         deadline=arguments.parse_time(values.get("deadline")),
         relative=frozenset(name for name in ("not_before", "deadline") if isinstance(given.get(name), timedelta)),
+        on_end=callbacks.end_receivers(values),
     )

@@ -3,6 +3,7 @@
 from models.attempt import AttemptRow
 from models.base import Base
 from models.claimed_job import ClaimedJob
+from models.delivery import DeliveryRow
 from models.job import JobRow
 from models.lack import LackRow
 from models.living_worker import LivingWorkerRow
@@ -18,6 +19,7 @@ __all__ = [
     "Base",
     "ClaimedJob",
     "Database",
+    "DeliveryRow",
     "JobRow",
     "LackRow",
     "LivingWorkerRow",

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.sql.tables import capabilities
+from blobferry.sql.worker_tables import capabilities
 from models.base import Base
 
 

@@ -49,6 +49,7 @@ class ClaimedJob:
     version_id: str | None
     cutoff: datetime | None
     deleted_any: bool
+    on_end: dict[str, Any] | None  #: who is told of its end
     #: Whether a batch has begun it under this token, so that it may have rows.
     was_in_batch: bool = False
     #: Whether its worker was perhaps seen to lack something.

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Mapped
 
-from blobferry.sql.tables import JOB_COLUMNS, jobs
+from blobferry.sql.tables import APART, JOB_COLUMNS, jobs
 from models.base import Base
 
 
@@ -13,7 +13,7 @@ class JobRow(Base):
     """A row of ``blobferry_jobs``. The row is the truth; a message only makes a worker look at it."""
 
     __table__ = jobs
-    __mapper_args__ = {"exclude_properties": ["contents"]}  # noqa: RUF012  only a claim reads it
+    __mapper_args__ = {"exclude_properties": list(APART)}  # noqa: RUF012
 
     seq: Mapped[int]
     id: Mapped[str]

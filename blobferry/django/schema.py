@@ -42,11 +42,6 @@ class BringTo(Operation):
     def __init__(self, wanted: str) -> None:
         self.wanted = wanted
 
-    @property
-    def reversible(self) -> bool:
-        """Only the first one can be undone, which drops the tables."""
-        return self.wanted == revision.FIRST
-
     def state_forwards(self, app_label: str, state: Any) -> None:
         """Nothing: no model is managed."""
 
@@ -70,8 +65,8 @@ class BringTo(Operation):
             schema_editor.execute(statement, params=None)
 
     def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        """Drop the tables, jobs included."""
-        if router.allow_migrate(schema_editor.connection.alias, app_label):
+        """Drop the tables, jobs included, if it is the first revision that is undone; others leave them as they are."""
+        if self.wanted == revision.FIRST and router.allow_migrate(schema_editor.connection.alias, app_label):
             for statement in revision.dropping(schema_editor.connection.vendor):
                 schema_editor.execute(statement, params=None)
 

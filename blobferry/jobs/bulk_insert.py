@@ -77,7 +77,7 @@ def _by_key(connection: Connection, rows: Sequence[NewRow]) -> dict[_Key, dict[s
     found: dict[_Key, dict[str, Any]] = {}
     for (storage, operation), wanted in keys.items():
         of_these = (jobs.c.storage == storage, jobs.c.operation == operation, jobs.c.idempotency_key.in_(wanted))
-        for existing in connection.execute(select(*JOB_COLUMNS).where(*of_these)).mappings():
+        for existing in connection.execute(select(*JOB_COLUMNS, jobs.c.on_end).where(*of_these)).mappings():
             row = dict(existing)
             found[_key(row)] = row
     return found

@@ -14,7 +14,7 @@ from blobferry.sealing import SETTING, Sealer
 from blobferry.sql.tables import JOB_COLUMNS, jobs
 
 #: Beside the operation's arguments.
-_ASKED: Final = ("priority", "not_before", "deadline", "labels")
+_ASKED: Final = ("priority", "not_before", "deadline", "labels", "on_end")
 
 
 def existing_job(
@@ -28,7 +28,7 @@ def existing_job(
     if values["idempotency_key"] is not None:
         key = ("storage", "operation", "idempotency_key")
         same |= and_(*(jobs.c[name] == values[name] for name in key))
-    found = connection.execute(select(*JOB_COLUMNS).where(same)).mappings().first()
+    found = connection.execute(select(*JOB_COLUMNS, jobs.c.on_end).where(same)).mappings().first()
     if found is None:
         return None
     row = dict(found)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import Any, TypedDict
 from uuid import UUID
 
 from blobferry.jobs.submission import Transaction
@@ -21,6 +21,8 @@ class RequestOptions(TypedDict, total=False):
     idempotency_key: str | None  #: repeating the request returns the first job; another request raises ConflictError
     #: "failed": a new job takes the key of one that failed or was cancelled, which ``Job.replaces`` names
     reuse: str | None
+    on_done: Mapping[str, Any] | None  #: a Celery signature, sent once the job has succeeded
+    on_failed: Mapping[str, Any] | None  #: the same, once it has failed or was cancelled
 
 
 class WriteRequestOptions(RequestOptions, total=False):

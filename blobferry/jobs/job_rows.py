@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
+from blobferry.checks.callbacks import TOLD_REQUEST
 from blobferry.contract import APART_REQUEST, PLAIN_REQUEST, SEALED_REQUEST, Request
 from blobferry.jobs.put_contents import apart
 from blobferry.redaction import is_sealed
@@ -42,7 +43,7 @@ def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
         "source": request.source if request.source_url is None else sealer.shown(request.source_url),
         "dest": request.dest,
         "request": kept,
-        "request_version": _version(kept),
+        "request_version": _version(kept) if request.on_end is None else TOLD_REQUEST,
         "contents": contents,
         "labels": request.labels,
         "idempotency_key": request.idempotency_key,
@@ -50,6 +51,7 @@ def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
         "not_before": not_before,
         "run_at": not_before,
         "deadline": _in_utc(request.deadline),
+        "on_end": None if request.on_end is None else sealer.kept_options(request.on_end),
     }
 
 

@@ -12,6 +12,7 @@ from kombu.exceptions import EncodeError
 from blobferry.contract import READS_QUEUE, ROW_HEADER, SEQ_HEADER, TASK_PREFIX, Request
 from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.messages.broker_address import BrokerOptions, broker_address
+from blobferry.messages.callback_messages import CallbackMessage, send_callback
 from blobferry.messages.configured_app import ConfiguredApp
 from blobferry.redaction import redacted_arguments, short_repr
 
@@ -92,7 +93,7 @@ def client_app(broker_url: str, options: BrokerOptions | None = None) -> Celery:
     return app
 
 
-def publish(app: Celery, *messages: Message) -> int:
+def publish(app: Celery, *messages: Message | CallbackMessage) -> int:
     """Send the messages, over Redis in one round trip; return how many of them, from the first on, were sent.
 
     Fewer than all if the broker is out of reach; some of the others may have been sent all the same. Never raises: the
@@ -123,12 +124,15 @@ def _connecting(connection: Any) -> Mapping[str, int]:
     return {"max_retries": int(len(connection.alt) > 1), "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
-def _send(app: Celery, producer: Any, message: Message) -> None:
+def _send(app: Celery, producer: Any, message: Message | CallbackMessage) -> None:
     """Send the message, with Celery's signals and events; in a batch of the producer it leaves with the others.
 
     Not by ``send_task``, which takes a connection and two round trips for each message, and makes the task that runs
     here the parent of whatever it publishes.
     """
+    if isinstance(message, CallbackMessage):
+        send_callback(app, producer, message)
+        return
     name, options = TASK_PREFIX + message.operation, dict(message.options)
     links = {kind: _listed(options.pop(option, None)) for option, kind in _LINKS.items()}
     try:

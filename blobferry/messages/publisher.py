@@ -6,6 +6,7 @@ from typing import Final
 
 from celery import Celery
 
+from blobferry.messages.callback_messages import CallbackMessage
 from blobferry.messages.job_messages import Message, publish
 
 FIRST_PAUSE: Final = 1.0  #: seconds without another try after the first failed one; doubled by each that follows
@@ -34,7 +35,7 @@ class Publisher:
         """Whether nothing would be published now."""
         return self._pause > 0 and self._clock() < self._paused_until
 
-    def publish(self, *messages: Message) -> int:
+    def publish(self, *messages: Message | CallbackMessage) -> int:
         """Send the messages; return how many of them, from the first on, were sent. Never raises."""
         if not messages or not self._may_try():
             return 0

@@ -13,19 +13,21 @@ from sqlalchemy import ClauseElement, Column, MetaData, String, Table, delete, i
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDLElement
 
-from blobferry.sql import tables, worker_tables
+from blobferry.sql import outbox_tables, tables, worker_tables
+from blobferry.sql.to_0009 import DROP_STATUS_VIEW, ENDED_INDEX, STATUS_VIEW, TO_0009
 
 Upgrades = Mapping[str, Mapping[str, Sequence[str]]]
 
 FIRST: Final = "0008"  #: the oldest revision that can be made, or gone on from, without Alembic
 #: By revision, in order, and by the name of SQLAlchemy's dialect: the statements that lead to it from the one before.
-UPGRADES: Final[Upgrades] = {}
+UPGRADES: Final[Upgrades] = {"0009": {name: (*steps, ENDED_INDEX) for name, steps in TO_0009.items()}}
 HEAD: Final = max((FIRST, *UPGRADES))  #: what ``blobferry.sql.tables`` says
 
 MIGRATION_LOCK: Final = 0x626C6F62  #: of PostgreSQL's advisory locks, an arbitrary constant; "blob"
 
 #: All tables but the next one, in the order in which they can be made.
 ALL_TABLES: Final = worker_tables.workers.metadata.sorted_tables
+assert outbox_tables.deliveries in ALL_TABLES, "it is imported"
 #: As Alembic makes it.
 _versions: Final = Table(
     tables.VERSION_TABLE,
@@ -39,7 +41,8 @@ def creation(dialect_name: str) -> list[str]:
     made: list[ClauseElement] = []
     for table in (*ALL_TABLES, _versions):
         made += [CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))]
-    return [_text(statement, dialect_name) for statement in (*made, insert(_versions).values(version_num=HEAD))]
+    record = insert(_versions).values(version_num=HEAD)
+    return [*(_text(statement, dialect_name) for statement in made), STATUS_VIEW, _text(record, dialect_name)]
 
 
 def upgrades(recorded: str, wanted: str, dialect_name: str, known: Upgrades = UPGRADES) -> list[str]:
@@ -56,7 +59,7 @@ def emptying(dialect_name: str) -> list[str]:
 
 def dropping(dialect_name: str) -> list[str]:
     """The statements that drop all tables."""
-    return [_text(DropTable(table), dialect_name) for table in (_versions, *reversed(ALL_TABLES))]
+    return [DROP_STATUS_VIEW, *(_text(DropTable(table), dialect_name) for table in (_versions, *reversed(ALL_TABLES)))]
 
 
 def _text(statement: ClauseElement, dialect_name: str) -> str:

@@ -127,6 +127,10 @@ jobs = Table(
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("result", JSON_VALUE),
+    # what is told at its end: :mod:`blobferry.sql.outbox_tables`
+    Column("on_end", JSON_VALUE),  # null: nobody has asked for anything
+    count("ends"),  # how often it has ended: a failed job may be retried
+    Column("ended_in", BIG_INTEGER),  # the transaction of its last end
     # The bytes of a put_content. The last column: SQLite then reads the others without it.
     Column("contents", LargeBinary),
     UniqueConstraint("storage", "operation", "idempotency_key"),
@@ -143,14 +147,16 @@ jobs = Table(
     _index("jobs_source", "source", "seq", where=only.MOVED, prefix="source"),
     _index("jobs_copied", "source", "seq", where=only.COPIED, prefix="source"),
     _index("jobs_finished_at", "finished_at", where="finished_at IS NOT NULL"),
+    _index("jobs_ended", "ended_in", "seq", where="ended_in IS NOT NULL"),
     *(_index(f"jobs_{state}", "seq", where=condition) for state, condition in only.OF_STATE.items()),
     _index("jobs_created_at", "created_at"),
     sqlite_autoincrement=True,
     **_room(0.02, fill=80),
 )
 
-#: All columns but the contents, which only the run reads that sends them.
-JOB_COLUMNS: Final = tuple(column for column in jobs.columns if column.name != "contents")
+#: Those that lie behind the bytes of a put_content on SQLite, or are these; the others are read without them.
+APART: Final = ("contents", "on_end", "ends", "ended_in")
+JOB_COLUMNS: Final = tuple(column for column in jobs.columns if column.name not in APART)
 
 uploads = Table(
     "blobferry_uploads",
@@ -227,15 +233,6 @@ path_locks = Table(
     _index("path_locks_job_id", "job_id"),
     _index("path_locks_path", "path", prefix="path"),
     **_room(0.0),
-)
-
-capabilities = Table(
-    "blobferry_capabilities",
-    metadata,
-    Column("store", String(512), primary_key=True),  # its identity
-    Column("capability", String(64), primary_key=True),  # that it was seen to lack
-    Column("reason", Text),
-    clock("seen_at"),
 )
 
 tombstones = Table(

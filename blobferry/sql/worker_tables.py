@@ -1,4 +1,4 @@
-"""The tables of living workers and of what they lack, beside those of jobs in :mod:`blobferry.sql.tables`."""
+"""The tables of living workers, and of what they and stores lack, beside those in :mod:`blobferry.sql.tables`."""
 
 from sqlalchemy import Column, Integer, String, Table, Text, text
 
@@ -22,4 +22,13 @@ lacks = Table(
     Column("reason", Text),  # the last error
     Column("times", Integer, nullable=False, server_default=text("0")),  # jobs in a row that failed for want of it
     Column("met_at", UtcDateTime(), nullable=False, server_default=db_now()),  # the last of them
+)
+
+capabilities = Table(
+    "blobferry_capabilities",
+    metadata,
+    Column("store", String(512), primary_key=True),  # its identity
+    Column("capability", String(64), primary_key=True),  # that it was seen to lack
+    Column("reason", Text),
+    Column("seen_at", UtcDateTime(), nullable=False, server_default=db_now()),
 )

@@ -30,7 +30,8 @@ from models.queries.endings import cancel_job, fail_job, finish_job, pause_job, 
 from models.queries.glances import Glance, glance
 from models.queries.history import close_attempt, remark
 from models.queries.lookups import EndedJob, find_ended, find_job, is_pruned, time_now
-from models.queries.missing_messages import lacks_messages
+from models.queries.missing_messages import missing_messages
+from models.queries.outbox import Delivery, note_delivered, put_off_deliveries, take_deliveries
 from models.queries.ownership import ControlRequests, extend_lease, pass_point_of_no_return, update_owned
 from models.queries.pruning import prune
 from models.queries.releases import hand_back, release_claimed
@@ -74,6 +75,7 @@ __all__ = [
     "REPUBLISH_AFTER",
     "BatchedJob",
     "ControlRequests",
+    "Delivery",
     "EndedJob",
     "Glance",
     "Hold",
@@ -108,11 +110,12 @@ __all__ = [
     "jobs_to_publish",
     "known_upload_ids",
     "lacking_workers",
-    "lacks_messages",
     "leave_to_others",
     "mark_unpublished",
     "missing_capabilities",
+    "missing_messages",
     "newest_upload",
+    "note_delivered",
     "note_lack",
     "note_missing_capability",
     "owned_jobs",
@@ -124,6 +127,7 @@ __all__ = [
     "poll_again",
     "prune",
     "put_off_abort",
+    "put_off_deliveries",
     "read_upload",
     "record_parts",
     "release_claimed",
@@ -135,6 +139,7 @@ __all__ = [
     "requeue_expired",
     "retry_job",
     "seconds_to_next_run",
+    "take_deliveries",
     "time_now",
     "update_owned",
     "update_upload",

@@ -59,6 +59,7 @@ class BatchedJob(NamedTuple):
     publish_seq: int  #: of the next message; those with a lower number are outdated
     parent_id: str | None
     root_id: str | None
+    on_end: Mapping[str, Any] | None  #: who is told of its end
 
 
 def claim_batch(

@@ -20,6 +20,7 @@ from models.claimed_job import CLAIMED, ClaimedJob
 from models.queries.conditions import UNOWNED
 from models.queries.given_rows import GivenRows, backend_of, bound
 from models.queries.history import open_attempt
+from models.queries.outbox import ENDED, note_end
 from models.upload import Place
 
 
@@ -78,7 +79,7 @@ def end_batch(
     Args:
         tokens: of all of these jobs, by ``seq``.
         succeeded: for each job ``seq``, ``job_id``, ``attempt``, ``size``, ``etag``, ``version_id``, ``result``, and
-            ``sent``, its attempts on the wire by verb.
+            ``sent``, its attempts on the wire by verb, and ``on_end``.
         leaving: for each job that an ordinary run goes on with ``seq``, ``job_id``, ``attempt``, ``sent``; ``phase``,
             ``upload_state``, ``etag``, ``version_id`` and ``size`` where they change, else null.
     """
@@ -88,6 +89,7 @@ def end_batch(
     backend = backend_of(session)
     if ended:
         session.execute(_succeed(backend), bound(ended))
+        note_end(session, JobState.SUCCEEDED, {row["job_id"]: row["on_end"] for row in ended})
     if changed := [row for row in left if row["phase"]]:
         session.execute(_leave(backend), bound(changed))
     if ended or left:
@@ -178,6 +180,7 @@ def _succeed(backend: str) -> Update:
             run_at=None,
             finished_at=db_now(),
             updated_at=db_now(),
+            **ENDED,
             error_code=None,
             error_message=None,
             result=given.json("result"),

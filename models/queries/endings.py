@@ -15,6 +15,7 @@ from models.job import JobRow
 from models.queries.conditions import UNOWNED
 from models.queries.history import close_attempt, described, save_attempt
 from models.queries.locks import drop_locks
+from models.queries.outbox import ENDED, note_end
 from models.queries.ownership import update_owned
 from models.queries.unowned import give_up_uploads, keep_paused_upload
 
@@ -110,7 +111,8 @@ _END_UPLOADS: Final = (
 
 def _end(session: Session, job: ClaimedJob, state: JobState, **values: Any) -> None:
     ended = {**values, "state": state, "phase": None, "run_at": None, **UNOWNED}
-    update_owned(session, job.id, job.token, finished_at=_NOW, **ended)
+    update_owned(session, job.id, job.token, finished_at=_NOW, **ENDED, **ended)
+    note_end(session, state, {job.id: job.on_end})
 
 
 def _is_certain(session: Session, job: ClaimedJob, error: BlobferryError | None) -> bool:

@@ -6,6 +6,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from blobferry.contract import FINAL_STATES, UploadState
+from models.delivery import DeliveryRow
 from models.job import JobRow
 from models.part import PartRow
 from models.queries.conditions import dialect, now
@@ -22,16 +23,19 @@ def prune(session: Session, *, job_seconds: float, tombstone_seconds: float, lim
     """Delete jobs that ended more than ``job_seconds`` ago and leave tombstones; return how many jobs were deleted.
 
     Tombstones are deleted ``tombstone_seconds`` after their job was pruned. A job whose upload may still exist in the
-    store stays: its rows are the only trace of that upload. At most ``limit`` jobs, ``PARTS_AT_ONCE`` parts and
-    ``TOMBSTONES_AT_ONCE`` tombstones are deleted by one call; a job with more parts is left to the next calls.
+    store stays: its rows are the only trace of that upload. So does a job of whose end somebody is still to be told.
+    At most ``limit`` jobs, ``PARTS_AT_ONCE`` parts and ``TOMBSTONES_AT_ONCE`` tombstones are deleted by one call; a job
+    with more parts is left to the next calls.
     """
     _drop_tombstones(session, tombstone_seconds)
     open_uploads = select(UploadRow.id).where(
         UploadRow.job_id == JobRow.id, UploadRow.state.not_in((UploadState.COMPLETED, UploadState.GONE))
     )
+    untold = select(DeliveryRow.id).where(DeliveryRow.job_id == JobRow.id, DeliveryRow.state == "due")
     old = (
         select(JobRow.seq, JobRow.id, JobRow.finished_at)
         .where(JobRow.state.in_(FINAL_STATES), JobRow.finished_at < now(-job_seconds), ~open_uploads.exists())
+        .where(~untold.exists())
         .order_by(JobRow.finished_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -10,12 +10,14 @@ from blobferry.contract import FINAL_STATES, UNFINISHED_UPLOADS, JobState, Uploa
 from blobferry.errors import DeadlineExceededError, WorkerDiedError
 from blobferry.sql.clock import db_now
 from blobferry.sql.index_conditions import DATED, OWNED, REQUESTED
+from blobferry.sql.tables import jobs
 from models.claimed_job import ClaimedJob
 from models.job import JobRow
 from models.message_row import MESSAGE_COLUMNS, MessageRow
 from models.queries.conditions import UNOWNED, now, past_point_of_no_return
 from models.queries.history import close_abandoned_attempt, described
 from models.queries.locks import drop_locks
+from models.queries.outbox import ENDED, note_end
 from models.upload import UploadRow
 
 MAX_CRASH_STREAK: Final = 5  #: workers in a row that may die while they run a job; one more fails it
@@ -39,7 +41,7 @@ def requeue_expired(
 
 @cache
 def _expired(*, is_one: bool) -> Select[Any]:
-    columns = (JobRow.worker, JobRow.attempt, JobRow.bytes_sent, JobRow.crashes, JobRow.crash_streak)
+    columns = (JobRow.worker, JobRow.attempt, JobRow.bytes_sent, JobRow.crashes, JobRow.crash_streak, jobs.c.on_end)
     expired = select(*MESSAGE_COLUMNS, *columns).where(text(OWNED), JobRow.lease_expires_at < now(), *_one(is_one))
     return expired.order_by(JobRow.lease_expires_at).limit(bindparam("most")).with_for_update(skip_locked=True)
 
@@ -107,7 +109,8 @@ def apply_requests(
 @cache
 def _to_change(*, is_overdue: bool, is_one: bool) -> Select[Any]:
     unowned = (text(DATED), JobRow.deadline < now()) if is_overdue else (text(REQUESTED),)
-    columns = (JobRow.attempt, JobRow.bytes_sent, JobRow.deadline, JobRow.cancel_requested, JobRow.pause_requested)
+    requested = (JobRow.cancel_requested, JobRow.pause_requested)
+    columns = (JobRow.attempt, JobRow.bytes_sent, JobRow.deadline, *requested, jobs.c.on_end)
     late = (JobRow.deadline.is_not(None) & (JobRow.deadline < now())).label("is_overdue")
     found = select(*MESSAGE_COLUMNS, *columns, late).where(*unowned, ~past_point_of_no_return(), *_one(is_one))
     return found.limit(bindparam("most")).with_for_update(skip_locked=True)
@@ -159,14 +162,15 @@ def give_up_uploads(session: Session, job_id: str, *, failed_upload_seconds: flo
 
 def _release(session: Session, job: Found, state: JobState, **values: Any) -> MessageRow:
     released = {**UNOWNED, "run_at": None, "waits_for": None, "state": state, **values}
-    session.execute(update(JobRow).where(JobRow.seq == job.seq).values(**released), execution_options=_NO_OBJECTS)
+    session.execute(update(jobs).where(jobs.c.seq == job.seq).values(**released))
     return MessageRow.of(job, state=state)
 
 
 def _end(
     session: Session, job: Found, state: JobState, *, failed_upload_seconds: float = 0.0, **values: Any
 ) -> MessageRow:
-    ended = _release(session, job, state, phase=None, finished_at=db_now(), **values)
+    ended = _release(session, job, state, phase=None, finished_at=db_now(), **ENDED, **values)
+    note_end(session, state, {job.id: job.on_end})
     give_up_uploads(session, job.id, failed_upload_seconds=failed_upload_seconds, certain=False)
     drop_locks(session, job.id)
     return ended

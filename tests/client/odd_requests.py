@@ -97,7 +97,10 @@ _MOMENTS: Final = st.sampled_from(
 _TEXTS: Final = st.dictionaries(st.text("ab☃ ", max_size=3), st.text("xyz☃'\"\\\n", max_size=5), max_size=3)
 _OPTIONS: Final = st.fixed_dictionaries({}, optional={"method": st.sampled_from(["GET", "HEAD"]), "expiry": _MOMENTS})
 
+_CALLBACKS: Final = st.sampled_from([None, {"task": "shop.stored", "args": [7], "options": {"queue": "shop"}}])
 GOOD: Final[Mapping[str, st.SearchStrategy[Any]]] = {
+    "on_done": _CALLBACKS,
+    "on_failed": _CALLBACKS,
     "path": _PATHS,
     "source_path": _PATHS,
     "dest_path": _PATHS,

@@ -22,7 +22,7 @@ from worker.jobs.heartbeat import PROCESS_HEARTBEAT
 from worker.jobs.outcome import Cancelled, Finished, Outcome, Rescheduled
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker, Swept
-from worker.maintenance.publish_due import SendMessages
+from worker.maintenance.sender import SendMessages
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.stores.blob_values import BlobOptions, Page

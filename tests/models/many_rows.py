@@ -13,7 +13,7 @@ from blobferry.sql.tables import metadata
 from models import Database
 
 #: The tables that grow with the number of jobs. The others have a row for each worker or store.
-BIG: Final = ("jobs", "uploads", "parts", "attempts", "path_locks", "tombstones")
+BIG: Final = ("jobs", "uploads", "parts", "attempts", "path_locks", "tombstones", "deliveries")
 ROWS_READ: Final = 2_000  #: of one table, by one statement; the largest step of a sweep looks at 500 jobs
 STEPS: Final = 150_000  #: of SQLite's virtual machine for one statement; to scan the jobs takes more than a million
 
@@ -47,6 +47,9 @@ OTHERS: Final = (
     ("parts", "upload, part_number", "n, 1", 20_000),
     ("path_locks", "bucket, path, job_id, is_tree, is_shared", "'b', 'q/' || n, 'queued-' || n, false, false", 20_000),
     ("path_locks", "bucket, path, job_id, is_tree, is_shared", "'b', 'r/' || n, 'running-' || n, false, false", 30),
+    ("deliveries", "job_id, sequence, job_state, state", "'finished-' || n, 1, 'succeeded', 'delivered'", 30_000),
+    ("deliveries", "job_id, sequence, job_state, due_at", "'finished-' || n, 2, 'failed', ago(-86400)", 5_000),
+    ("deliveries", "job_id, sequence, job_state, due_at", "'queued-' || n, 1, 'failed', ago(1)", 100),
     ("tombstones", "id, pruned_at", "'gone-' || n, ago(n * 60)", 30_000),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from sqlalchemy import select, text, update
 from blobferry.contract import check_request
 from blobferry.jobs.submission import insert_job
 from blobferry.sql.clock import db_now
-from models import AttemptRow, ClaimedJob, Database, JobRow, PartRow, TombstoneRow, UploadRow, queries
+from models import AttemptRow, ClaimedJob, Database, DeliveryRow, JobRow, PartRow, TombstoneRow, UploadRow, queries
 from models.claimed_job import CLAIMED
 from worker.jobs.lease import Lease, lease_clock
 from worker.settings import LeaseSettings
@@ -119,6 +119,11 @@ def uploads(database: Database, job_id: str) -> list[UploadRow]:
 def part_rows(database: Database, upload: int) -> list[PartRow]:
     with database.begin() as session:
         return list(queries.parts_of(session, upload))
+
+
+def deliveries(database: Database, job_id: str) -> list[DeliveryRow]:
+    with database.begin() as session:
+        return list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.id)))
 
 
 def tombstones(database: Database) -> set[str]:

@@ -20,7 +20,8 @@ from blobferry.messages.job_messages import Message
 from models import MessageRow, queries
 from worker.errors import BlobferryError
 from worker.maintenance.abort_uploads import abort_given_up
-from worker.maintenance.publish_due import SendMessages, publish_best
+from worker.maintenance.publish_due import publish_best
+from worker.maintenance.sender import SendMessages
 from worker.processes import WorkerProcesses
 from worker.runtime import Runtime
 
@@ -46,11 +47,12 @@ class Swept:
     changed: int = 0  #: jobs without a run that were cancelled, overdue or paused
     freed: int = 0  #: jobs that no longer wait for another job
     published: int = 0
+    told: int = 0  #: ends of jobs, to those who have asked for that
     aborted: int = 0  #: uploads
     pruned: int = 0  #: finished jobs
 
     def __bool__(self) -> bool:
-        return any((self.requeued, self.changed, self.freed, self.published, self.aborted, self.pruned))
+        return any(getattr(self, name) for name in self.__slots__)
 
 
 class Caretaker:
@@ -72,6 +74,7 @@ class Caretaker:
         self._processes = processes
         self._revoked: SimpleQueue[str] = SimpleQueue()
         self._turn = 0
+        self._told = 0  #: ends, in the last sweep
         self._stale = queries.StaleSearch()
 
     def cancel(self, job_id: str) -> None:
@@ -96,6 +99,7 @@ class Caretaker:
             changed=self._step(lambda: _in_batches(self._apply_requests)),
             freed=self._step(self._drop_stale_locks),
             published=self._step(self._publish_due),
+            told=self._told,
             aborted=self._step(lambda: abort_given_up(self._runtime, also_elsewhere=not is_quick)),
             pruned=0 if is_quick else self._step(lambda: _in_batches(self._prune)),
         )
@@ -208,10 +212,10 @@ class Caretaker:
             self._publish(*ended)
 
     def _publish_due(self) -> int:
-        limit = AHEAD * self._runtime.settings.concurrency
-        published = publish_best(self._runtime, self._publish, limit=limit, turn=self._turn)
-        self._turn = (self._turn + published) % 5
-        return published
+        self._told, limit = 0, AHEAD * self._runtime.settings.concurrency
+        sent = publish_best(self._runtime, self._publish, limit=limit, turn=self._turn, telling_seconds=STEP_SECONDS)
+        self._turn, self._told = (self._turn + sent.jobs) % 5, sent.ends
+        return sent.jobs
 
     def _prune(self) -> int:
         jobs, tombstones = self._retention.job_seconds, self._retention.tombstone_seconds

@@ -11,7 +11,7 @@ from tests.models.rows import Rows, ago
 
 def lacks_messages(rows: Rows, limit: int = 2) -> bool:
     with rows.database.read() as session:
-        return queries.lacks_messages(session, limit=limit)
+        return queries.missing_messages(session, limit=limit).of_jobs
 
 
 def test_no_job_needs_none(rows: Rows) -> None:

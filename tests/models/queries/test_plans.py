@@ -80,7 +80,7 @@ def run_batch(session: Session, kind: str = OF_CONTENTS) -> None:
     base: dict[str, Any] = {"key": "x", "fingerprint": {}, "base_etag": "", "base_mod_time": None}
     rows = [row | base for row in common]
     queries.begin_completing_all(session, tokens, rows, storage="default", place=tiny_store())
-    shown = [row | {"sent": {}, "etag": "e", "version_id": None, "result": {}} for row in common]
+    shown = [row | {"sent": {}, "etag": "e", "version_id": None, "result": {}, "on_end": None} for row in common]
     left = [row | {"phase": Phase.VERIFYING, "upload_state": UploadState.COMPLETED} for row in shown[:4]]
     assert len(queries.end_batch(session, tokens, succeeded=shown[4:], leaving=left)) == 4
     assert len(queries.have_succeeded(session, tokens)) == 4
@@ -88,6 +88,13 @@ def run_batch(session: Session, kind: str = OF_CONTENTS) -> None:
     queries.hand_back(session, {job.seq: job.token for job in claimed[:2]})
     assert len(queries.owned_jobs(session, tokens)) == 2
     queries.release_claimed(session, "w@h:0", but=claimed[2].id)
+
+
+def deliver(session: Session) -> None:
+    taken = queries.take_deliveries(session, limit=64, hold_seconds=30)
+    assert len(taken) == 64
+    queries.note_delivered(session, [each.id for each in taken[:40]])
+    queries.put_off_deliveries(session, [each.id for each in taken[40:]], 2)
 
 
 def leave_to_others(session: Session) -> object:
@@ -114,8 +121,8 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
         session, limit=1, paused_upload_seconds=DAY, job_id="cancelled-1"
     ),
     "publish": lambda session: queries.mark_unpublished(session, queries.jobs_to_publish(session, limit=400, turn=1)),
-    "missing messages": lambda session: queries.lacks_messages(session, limit=100),
-    "no missing messages": lambda session: queries.lacks_messages(session, limit=1),
+    "missing messages": lambda session: queries.missing_messages(session, limit=100),
+    "no missing messages": lambda session: queries.missing_messages(session, limit=1),
     "next run": lambda session: queries.seconds_to_next_run(session, since=5),
     "expired leases": lambda session: queries.requeue_expired(session, limit=100, failed_upload_seconds=DAY),
     "requests": lambda session: queries.apply_requests(session, limit=100, paused_upload_seconds=DAY),
@@ -163,6 +170,8 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
     "alive": lambda session: queries.report_alive(session, "w", "w", 30),
     "gone workers": queries.forget_gone_workers,
     "no longer alive": lambda session: queries.report_ended(session, "w"),
+    "deliver": deliver,
+    "told end": lambda session: queries.outbox.note_end(session, JobState.FAILED, {"finished-1": {"on_failed": {}}}),
     "lacks": leave_to_others,
     "no lacks": lambda session: queries.forget_lacks(session, "w", ["a"]),
     "lacking workers": queries.lacking_workers,

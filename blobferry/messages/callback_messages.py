@@ -1,0 +1,104 @@
+"""Messages of the app's own tasks, which are told that a job has ended."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from celery import Celery
+from kombu.exceptions import EncodeError
+
+logger = logging.getLogger(__name__)
+
+CALLBACK_QUEUE: Final = "celery"  #: of a task that names none: the default of Celery, and so of most apps
+_ROUTE: Final = frozenset(("queue", "exchange", "routing_key"))
+_WHERE: Final = (*_ROUTE, "priority", "headers")  #: options of a message that are not in its body
+_EVENTS: Final = UUID("6b3f1d0e-5c0b-4e55-9a53-0f5b6f62e001")  #: an arbitrary constant
+
+
+def event_id(job_id: str, sequence: int) -> str:
+    """The id of the event that the job has ended for the ``sequence``-th time; the same wherever it is asked for."""
+    return str(uuid5(_EVENTS, f"{job_id}/{sequence}"))
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackMessage:
+    """The message of a task that is told of an end. Sent again, it has the same task id."""
+
+    job_id: str
+    root_id: str | None
+    signature: Mapping[str, Any]  #: as ``check_callback`` returns it
+    event: Mapping[str, Any]
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The event, then the signature's own, as with Celery's ``link``; an immutable signature gets its own alone."""
+        own = tuple(self.signature["args"])
+        return own if self.signature.get("immutable") else (dict(self.event), *own)
+
+
+def end_event(
+    *,
+    job_id: str,
+    sequence: int,
+    state: str,
+    ended_at: datetime,
+    error_code: str | None,
+    error_message: str | None,
+    row: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What whoever is told gets: JSON values.
+
+    Args:
+        job_id: of the job.
+        sequence: of its ends, from 1.
+        state: in which it has ended.
+        ended_at: when, by the database's clock.
+        error_code: of a failed job.
+        error_message: of a failed job.
+        row: its ``operation``, ``storage``, ``path``, ``labels`` and ``size``, in bytes if known.
+    """
+    return {
+        "event_id": event_id(job_id, sequence),
+        "sequence": sequence,
+        "job_id": job_id,
+        "state": state,
+        **{name: row[name] for name in ("operation", "storage", "path", "size")},
+        "labels": row["labels"] or {},
+        "error_code": error_code,
+        "error_message": error_message,
+        "finished_at": ended_at.isoformat(),
+    }
+
+
+def send_callback(app: Celery, producer: Any, message: CallbackMessage) -> None:
+    """Send the message by this producer. Raises what the broker's client raises."""
+    signature = message.signature
+    options = {name: value for name, value in signature.get("options", {}).items() if value is not None}
+    where = {name: options.pop(name) for name in _WHERE if name in options}
+    if not _ROUTE & where.keys():
+        where["queue"] = CALLBACK_QUEUE
+    try:
+        task = app.amqp.create_task_message(
+            str(uuid5(UUID(message.event["event_id"]), signature["task"])),
+            signature["task"],
+            message.arguments,
+            dict(signature["kwargs"]),
+            callbacks=_listed(options.pop("link", None)),
+            errbacks=_listed(options.pop("link_error", None)),
+            create_sent_event=app.conf.task_send_sent_event,
+            parent_id=message.job_id,
+            root_id=message.root_id or message.job_id,
+            reply_to=app.thread_oid,
+            **options,
+        )
+        app.amqp.send_task_message(producer, signature["task"], task, retry=False, **where)
+    except (EncodeError, KeyError, TypeError, ValueError) as error:
+        # Another try would fail as well, so report it as sent: others must not wait behind this one.
+        logger.warning("callback cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
+
+
+def _listed(links: Any) -> Any:
+    return links if links is None or isinstance(links, list | tuple) else [links]
