@@ -31,6 +31,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_default_queue": JOBS_QUEUE,
         "task_queues": None,
         "task_create_missing_queues": True,
+        # The next task of a chain or a link is the app's, unless it is one of ours.
+        "task_routes": ["worker.celery.routes:route"],
         # One message per process, redelivered if the worker dies.
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
