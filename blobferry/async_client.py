@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from blobferry.aio.async_calls import AsyncCalls, own_database
 from blobferry.aio.async_options import AsyncJobOptions, AsyncWriteOptions
 from blobferry.client import PATIENCE, READ_TIMEOUT, Client
+from blobferry.jobs.end_feed import Ends
 from blobferry.jobs.job_filter import States
 from blobferry.jobs.job_ids import JobId, JobIds
 from blobferry.jobs.job_options import Labels
@@ -191,9 +192,8 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         """The newest jobs that match all arguments, the newest first: ``limit``, or 10,000 at most.
 
         Args:
-            state: one state, or several.
             since, until: submitted then or later, and before then: aware datetimes, or ISO 8601 with a zone.
-            operation, storage: what was submitted, such as ``write_stream``, and for which storage.
+            state, operation, storage: one state, or several; what was submitted, ``write_stream``; for which storage.
             under, labels: the job's path is this path or lies below it; the job has these labels, and perhaps others.
         """
         return await self._calls.read(
@@ -221,6 +221,10 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     async def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""
         return await self._calls.read(self._calls.client.situation, job_id)
+
+    async def finished(self, *, after: str | None = None, labels: Labels | None = None, limit: int = 100) -> Ends:
+        """The jobs that have ended since ``after``, the ``cursor`` of an earlier answer, or "now": see docs/ends.md."""
+        return await self._calls.read(self._calls.client.finished, after=after, labels=labels, limit=limit)
 
     async def get_content(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> bytes:
         """The whole blob, of at most 1 MiB. Use ``read_stream`` for larger ones."""

@@ -16,6 +16,7 @@ from blobferry.errors import ConfigurationError
 from blobferry.jobs import control
 from blobferry.jobs.announcement import Announcement
 from blobferry.jobs.bulk_submission import submit_many
+from blobferry.jobs.end_feed import Ends, read_ends
 from blobferry.jobs.job_filter import States, check_filter
 from blobferry.jobs.job_ids import JobId, JobIds
 from blobferry.jobs.job_options import JobOptions, Labels, WriteOptions
@@ -90,8 +91,6 @@ class Client(AbstractContextManager["Client"]):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # --- submit jobs -------------------------------------------------------------------------------------------------
-
     def put_content(self, path: str, contents: bytes | bytearray | memoryview, **options: Unpack[WriteOptions]) -> Job:
         """Submit a job that makes these bytes the whole blob. At most 1 MiB: the row of the job holds them."""
         return self._submit("put_content", {"path": path, "contents": contents, **options})
@@ -136,8 +135,6 @@ class Client(AbstractContextManager["Client"]):
         iterable raises. Nothing is written then, and ``session`` may go on.
         """
         return submit_many(requests, session, self._announcement, self._sealer, self._keys)
-
-    # --- control jobs; each of these may be repeated ------------------------------------------------------------------
 
     def cancel(self, job_id: JobId) -> Job:
         """End the job, within one part, and remove what it has sent; a failed job gives up the upload that it kept.
@@ -197,9 +194,8 @@ class Client(AbstractContextManager["Client"]):
         """The newest jobs that match all arguments, the newest first: ``limit``, or 10,000 at most.
 
         Args:
-            state: one state, or several.
             since, until: submitted then or later, and before then: aware datetimes, or ISO 8601 with a zone.
-            operation, storage: what was submitted, such as ``write_stream``, and for which storage.
+            state, operation, storage: one state, or several; what was submitted, ``write_stream``; for which storage.
             under, labels: the job's path is this path or lies below it; the job has these labels, and perhaps others.
         """
         wanted = {"state": state, "since": since, "until": until, "operation": operation, "storage": storage}
@@ -218,6 +214,10 @@ class Client(AbstractContextManager["Client"]):
     def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""
         return self._reader.situation(job_id)
+
+    def finished(self, *, after: str | None = None, labels: Labels | None = None, limit: int = 100) -> Ends:
+        """The jobs that have ended since ``after``, the ``cursor`` of an earlier answer, or "now": see docs/ends.md."""
+        return read_ends(self._engine, after, labels, limit)
 
     def get_content(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> bytes:
         """The whole blob, of at most 1 MiB. Use ``read_stream`` for larger ones."""

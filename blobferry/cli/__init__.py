@@ -13,6 +13,7 @@ from blobferry import __version__
 from blobferry.cli.control_commands import cancel, pause, resume, retry
 from blobferry.cli.exit_status import Remark
 from blobferry.cli.job_commands import jobs, status, uploads, watch
+from blobferry.cli.listen_command import listen
 from blobferry.cli.read_commands import list_, stat, url
 from blobferry.cli.submit_commands import delete, move, read, write
 
@@ -41,7 +42,7 @@ def main(context: click.Context) -> None:
     context.call_on_close(lambda: logger.removeHandler(remarks))
 
 
-for command in (write, read, move, delete, stat, list_, url, status, watch, jobs, uploads):
+for command in (write, read, move, delete, stat, list_, url, status, watch, jobs, uploads, listen):
     main.add_command(command)
 for command in (cancel, pause, resume, retry):
     main.add_command(command)

@@ -87,7 +87,7 @@ def _matching(connection: Connection, wanted: JobFilter) -> list[ColumnElement[b
     if wanted.under is not None and wanted.under != "/":
         conditions.append(or_(jobs.c.path == wanted.under, begins_with(jobs.c.path, f"{wanted.under}/")))
     if wanted.labels:
-        conditions.append(_has_labels(connection, wanted.labels))
+        conditions.append(has_labels(connection, wanted.labels))
     return conditions
 
 
@@ -100,7 +100,8 @@ def _newest_of(
     return union_all(*(select(of_state.subquery()) for of_state in of_states))
 
 
-def _has_labels(connection: Connection, labels: Mapping[str, str]) -> ColumnElement[bool]:
+def has_labels(connection: Connection, labels: Mapping[str, str]) -> ColumnElement[bool]:
+    """The job has these labels, and perhaps others."""
     if connection.dialect.name == "postgresql":
         return type_coerce(jobs.c.labels, JSONB).contains(dict(labels))
     # Not a JSON path: SQLite's syntax of paths cannot express a name with a quotation mark.

@@ -19,8 +19,8 @@ STEPS: Final = 150_000  #: of SQLite's virtual machine for one statement; to sca
 
 #: Rows by table and kind: columns, values, number. ``n`` counts from 1; ``ago(x)`` is a time that many seconds ago.
 FILLING: Final = (
-    ("finished", "state, started_at, finished_at, created_at, attempt",
-     "CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'succeeded' END, ago(n), ago(n), ago(n), 1", 190_000),
+    ("finished", "state, started_at, finished_at, created_at, attempt, ends, ended_in",
+     "CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'succeeded' END, ago(n), ago(n), ago(n), 1, 1, n", 190_000),
     ("scheduled", "not_before, run_at, priority", "ago(-86400 - n), ago(-86400 - n), n % 3", 60_000),
     ("queued", "priority, attempt", "n % 3, 1", 39_600),
     ("waiting", "waits_for", "'queued-' || n", 5_000),

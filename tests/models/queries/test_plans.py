@@ -4,6 +4,7 @@ import inspect
 import pkgutil
 import shutil
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState, Phase, UploadState
 from blobferry.errors import InvalidPartError, StoreUnavailableError
+from blobferry.jobs import end_feed
 from dev.services import Postgres, postgres_database
 from models import ClaimedJob, Database, JobRow, UploadRow, queries
 from models.claimed_job import CLAIMED
@@ -29,6 +31,7 @@ DAY: Final = 24 * 3600.0
 UPLOAD: Final = 1_000_001  #: of the running job
 HERE: Final[dict[str, Any]] = {"worker": "w@h:1", "lease_seconds": 30.0, "failed_upload_seconds": DAY}
 PART: Final = {"part_number": 1, "offset": 0, "size": 1, "etag": ""}
+CURSOR: Final = urlsafe_b64encode(b"[[10,[5,6]],null,[0,0]]").decode()
 ERROR: Final = InvalidPartError("x")
 
 pytestmark = [pytest.mark.no_cover, pytest.mark.timeout(300)]
@@ -95,6 +98,13 @@ def deliver(session: Session) -> None:
     assert len(taken) == 64
     queries.note_delivered(session, [each.id for each in taken[:40]])
     queries.put_off_deliveries(session, [each.id for each in taken[40:]], 2)
+
+
+def read_feed(session: Session) -> None:
+    """Not of models.queries, but many clients poll it: a page that begins with two late ones, and the next."""
+    first = end_feed.page_of(session.connection(), CURSOR, None, 100)
+    assert len(first) == 100
+    end_feed.page_of(session.connection(), first.cursor, None, 100)
 
 
 def leave_to_others(session: Session) -> object:
@@ -170,6 +180,7 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
     "alive": lambda session: queries.report_alive(session, "w", "w", 30),
     "gone workers": queries.forget_gone_workers,
     "no longer alive": lambda session: queries.report_ended(session, "w"),
+    "feed": read_feed,
     "deliver": deliver,
     "told end": lambda session: queries.outbox.note_end(session, JobState.FAILED, {"finished-1": {"on_failed": {}}}),
     "lacks": leave_to_others,
