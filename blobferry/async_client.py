@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from sqlalchemy import Engine
 
 from blobferry.aio.async_calls import AsyncCalls, own_database
-from blobferry.aio.async_options import AsyncJobOptions, AsyncWriteOptions
+from blobferry.aio.async_options import AsyncJobOptions, AsyncStreamOptions, AsyncWriteOptions
 from blobferry.client import PATIENCE, READ_TIMEOUT, Client
 from blobferry.jobs.end_feed import Ends
 from blobferry.jobs.job_filter import States
@@ -19,6 +19,7 @@ from blobferry.jobs.job_options import Labels
 from blobferry.jobs.new_job import NewJob
 from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.messages.broker_address import BrokerOptions
+from blobferry.spooling import AnyUpload, Spooled
 from blobferry.sql.async_transactions import AsyncTransaction
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
@@ -48,6 +49,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         encryption_keys: str | Sequence[str] = (),
         keys: str = "registry",
         broker_options: BrokerOptions | None = None,
+        spool_dir: str | Path | None = None,
     ) -> None:
         self._calls = AsyncCalls(
             Client(
@@ -57,6 +59,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
                 encryption_keys=encryption_keys,
                 keys=keys,
                 broker_options=broker_options,
+                spool_dir=spool_dir,
             )
         )
 
@@ -85,10 +88,20 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         """Submit a job that makes these bytes the whole blob. At most 1 MiB: the row of the job holds them."""
         return await self._calls.submit(Client.put_content, path, contents, **options)
 
+    async def spool(
+        self, upload: AnyUpload, *, size: int | None = None, digest: bool = True, move: bool = False
+    ) -> Spooled:
+        """Bring an upload from its beginning into ``spool_dir`` and onto the disk: a source for ``write_stream``.
+
+        Renames a temporary file on the same file system, and with ``move`` any file; copies all else. ``size``: bytes
+        that it must have. Without ``digest`` no SHA-256 is computed. Raises InvalidRequestError, OSError.
+        """
+        return await self._calls.change(self._calls.client.spool, upload, size=size, digest=digest, move=move)
+
     async def write_stream(
-        self, path: str, source: str | Path, offset: int = 0, **options: Unpack[AsyncWriteOptions]
+        self, path: str, source: str | Path | Spooled, offset: int = 0, **options: Unpack[AsyncStreamOptions]
     ) -> Job:
-        """Submit a job that writes the source, a URL or file as the **worker** sees it, to the path.
+        """Submit a job that writes the source, spooled or a URL or file as the **worker** sees it, to the path.
 
         With an ``offset``, in bytes, the blob keeps what lies before it, padded with zeros, and loses what lies after.
         """
@@ -127,10 +140,9 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     async def submit_many(self, requests: Iterable[NewJob], *, session: AsyncTransaction | None = None) -> JobIds:
         """Submit any number of jobs, all or none of them; return their ids, in order.
 
-        ``requests`` may be a generator of any length: it is read to its end first, partly into a temporary file. A key
-        counts as in a single submit, also among the requests. Safe to repeat if each request has one. Raises
-        InvalidRequestError or ConflictError that says which request it is about, ``requests[17]``, and what the
-        iterable raises. Nothing is written then, and ``session`` may go on.
+        ``requests`` may be a generator of any length: it is read to its end first, partly into a temporary file. Safe
+        to repeat if each request has a key. Raises InvalidRequestError or ConflictError that says which request it is
+        about, ``requests[17]``, and what the iterable raises. Nothing is written then, and ``session`` may go on.
         """
         return await self._calls.submit(Client.submit_many, requests, session=session)
 
@@ -150,7 +162,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         """Let a paused job continue; others are unchanged. Raises TooLateError if it is final or being cancelled."""
         return await self._calls.change(self._calls.client.resume, job_id)
 
-    async def retry(self, job_id: JobId, *, source: str | Path | None = None) -> Job:
+    async def retry(self, job_id: JobId, *, source: str | Path | Spooled | None = None) -> Job:
         """Let a failed job continue with the parts that are still kept and with all its tries; others are unchanged.
         Raises TooLateError for a job that has succeeded, was cancelled, or is past its deadline: submit it again.
         ``source`` is another URL or file of the same content, with which the worker compares what was sent.
@@ -166,9 +178,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         return await self._calls.read(self._calls.client.get_many, job_ids)
 
     async def wait(self, job_id: JobId, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
-        """The job once it is final, in any final state. Raises TimeoutError after ``timeout`` seconds, and
-        UnreachableError if the database is away at the call, or later for ``patience`` seconds.
-        """
+        """The job in a final state. Raises TimeoutError after ``timeout`` s, UnreachableError after ``patience`` s."""
         return await self._calls.wait(job_id, timeout, patience=patience)
 
     def watch(

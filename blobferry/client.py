@@ -11,29 +11,29 @@ from typing import Any, Final, Self, Unpack
 from sqlalchemy import Engine
 
 from blobferry.checks.paths import check_keys
+from blobferry.client_variables import from_variables
 from blobferry.contract import check_request
-from blobferry.errors import ConfigurationError
 from blobferry.jobs import control
 from blobferry.jobs.announcement import Announcement
 from blobferry.jobs.bulk_submission import submit_many
 from blobferry.jobs.end_feed import Ends, read_ends
 from blobferry.jobs.job_filter import States, check_filter
 from blobferry.jobs.job_ids import JobId, JobIds
-from blobferry.jobs.job_options import JobOptions, Labels, WriteOptions
+from blobferry.jobs.job_options import JobOptions, Labels, StreamOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.new_job import NewJob, file_url
 from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.jobs.submission import Transaction, submit
 from blobferry.messages.broker import Broker
-from blobferry.messages.broker_address import BrokerOptions, options_of
+from blobferry.messages.broker_address import BrokerOptions
 from blobferry.sealing import Sealer
+from blobferry.spooling import AnyUpload, SpoolDirectory, Spooled
 from blobferry.sql.database import chosen_engine
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
 READ_TIMEOUT: Final = 10.0  #: seconds
 PATIENCE: Final = 60.0  #: seconds that the database may be away during a wait
-_VARIABLES: Final = ("database_url", "broker_url", "result_backend", "encryption_keys", "keys")
 
 
 @with_listed_options
@@ -49,6 +49,7 @@ class Client(AbstractContextManager["Client"]):
         result_backend: where the answers of reads are; the broker unless given. ``broker_options`` is for both URLs.
         encryption_keys: the worker's Fernet keys; the first one seals source URLs that hold a secret.
         keys: "any" where a storage has ``keys = "any"``: paths may then hold more than ASCII letters and digits.
+        spool_dir: the directory for ``spool``, which the workers see under the same path.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Client(AbstractContextManager["Client"]):
         encryption_keys: str | Sequence[str] = (),
         keys: str = "registry",
         broker_options: BrokerOptions | None = None,
+        spool_dir: str | Path | None = None,
     ) -> None:
         self._keys = check_keys(keys)
         self._owns_engine = engine is None
@@ -69,18 +71,12 @@ class Client(AbstractContextManager["Client"]):
         self._broker = Broker(broker_url, result_backend, broker_options)
         self._announcement = Announcement(self._engine, self._broker)
         self._sealer = Sealer(encryption_keys)
+        self._spool = SpoolDirectory(spool_dir)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """A client from the variables BLOBFERRY_DATABASE_URL, which is needed, and those of the other arguments."""
-        environ = os.environ if environ is None else environ
-        values = {name: environ.get(f"BLOBFERRY_{name.upper()}", "") for name in _VARIABLES}
-        if not values["database_url"]:
-            raise ConfigurationError("BLOBFERRY_DATABASE_URL", "is not set; set it to the URL of the jobs' database")
-        try:
-            return cls(engine=None, broker_options=options_of(environ), **values)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"BLOBFERRY_{error.name.upper().replace('.', '__')}", error.problem) from None
+        return from_variables(cls, os.environ if environ is None else environ)
 
     def close(self) -> None:
         """Close the connections that this client opened, not the app's own engine. It may be used again afterwards."""
@@ -95,8 +91,18 @@ class Client(AbstractContextManager["Client"]):
         """Submit a job that makes these bytes the whole blob. At most 1 MiB: the row of the job holds them."""
         return self._submit("put_content", {"path": path, "contents": contents, **options})
 
-    def write_stream(self, path: str, source: str | Path, offset: int = 0, **options: Unpack[WriteOptions]) -> Job:
-        """Submit a job that writes the source, a URL or file as the **worker** sees it, to the path.
+    def spool(self, upload: AnyUpload, *, size: int | None = None, digest: bool = True, move: bool = False) -> Spooled:
+        """Bring an upload from its beginning into ``spool_dir`` and onto the disk: a source for ``write_stream``.
+
+        Renames a temporary file on the same file system, and with ``move`` any file; copies all else. ``size``: bytes
+        that it must have. Without ``digest`` no SHA-256 is computed. Raises InvalidRequestError, OSError.
+        """
+        return self._spool.take(upload, size=size, digest=digest, move=move)
+
+    def write_stream(
+        self, path: str, source: str | Path | Spooled, offset: int = 0, **options: Unpack[StreamOptions]
+    ) -> Job:
+        """Submit a job that writes the source, spooled or a URL or file as the **worker** sees it, to the path.
 
         With an ``offset``, in bytes, the blob keeps what lies before it, padded with zeros, and loses what lies after.
         """
@@ -129,17 +135,15 @@ class Client(AbstractContextManager["Client"]):
     def submit_many(self, requests: Iterable[NewJob], *, session: Transaction | None = None) -> JobIds:
         """Submit any number of jobs, all or none of them; return their ids, in order.
 
-        ``requests`` may be a generator of any length: it is read to its end first, partly into a temporary file. A key
-        counts as in a single submit, also among the requests. Safe to repeat if each request has one. Raises
-        InvalidRequestError or ConflictError that says which request it is about, ``requests[17]``, and what the
-        iterable raises. Nothing is written then, and ``session`` may go on.
+        ``requests`` may be a generator of any length: it is read to its end first, partly into a temporary file. Safe
+        to repeat if each request has a key. Raises InvalidRequestError or ConflictError that says which request it is
+        about, ``requests[17]``, and what the iterable raises. Nothing is written then, and ``session`` may go on.
         """
         return submit_many(requests, session, self._announcement, self._sealer, self._keys)
 
     def cancel(self, job_id: JobId) -> Job:
         """End the job, within one part, and remove what it has sent; a failed job gives up the upload that it kept.
-        Raises TooLateError for a job that has succeeded or whose outcome readers may see.
-        """
+        Raises TooLateError for a job that has succeeded or whose outcome readers may see."""
         return self._control(control.cancel, job_id)
 
     def pause(self, job_id: JobId) -> Job:
@@ -152,7 +156,7 @@ class Client(AbstractContextManager["Client"]):
         """Let a paused job continue; others are unchanged. Raises TooLateError if it is final or being cancelled."""
         return self._control(control.resume, job_id)
 
-    def retry(self, job_id: JobId, *, source: str | Path | None = None) -> Job:
+    def retry(self, job_id: JobId, *, source: str | Path | Spooled | None = None) -> Job:
         """Let a failed job continue with the parts that are still kept and with all its tries; others are unchanged.
         Raises TooLateError for a job that has succeeded, was cancelled, or is past its deadline: submit it again.
         ``source`` is another URL or file of the same content, with which the worker compares what was sent.
@@ -174,9 +178,7 @@ class Client(AbstractContextManager["Client"]):
         return self._reader.get_many(job_ids)
 
     def wait(self, job_id: JobId, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
-        """The job once it is final, in any final state. Raises TimeoutError after ``timeout`` seconds, and
-        UnreachableError if the database is away at the call, or later for ``patience`` seconds.
-        """
+        """The job in a final state. Raises TimeoutError after ``timeout`` s, UnreachableError after ``patience`` s."""
         return next(job for job in self.watch(job_id, timeout, patience=patience) if job.is_final)
 
     def watch(

@@ -89,6 +89,7 @@ class Request:
     priority: int = 0
     not_before: datetime | None = None
     deadline: datetime | None = None
+    delete_source: bool | None = None  #: of a write_stream; None: if the source is a spooled upload
     relative: frozenset[str] = frozenset()  #: those times that were given as a duration, which a repeat has anew
     on_end: Mapping[str, Any] | None = None  #: who is told of its end
 
@@ -144,6 +145,8 @@ JOB_OPTIONS: Final[Mapping[str, Check]] = {
     "labels": arguments.check_optional(arguments.check_labels),
     **callbacks.END_OPTIONS,
 }
+#: No part of the stored request but a column: workers of an earlier version leave the file to a sweep.
+_REMOVAL: Final[Mapping[str, Check]] = {"delete_source": arguments.check_optional(arguments.check_boolean)}
 _OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": arguments.check_boolean}
 _BLOB: Final[Mapping[str, Check]] = {
     "metadata": arguments.check_optional(arguments.check_metadata),
@@ -166,7 +169,7 @@ OPERATIONS: Final = _by_name(
     Operation(
         "write_stream",
         required={"path": paths.check_path_value, "source": source_urls.check_source},
-        optional={"offset": arguments.check_offset, **_OVERWRITE, **_BLOB},
+        optional={"offset": arguments.check_offset, **_REMOVAL, **_OVERWRITE, **_BLOB},
         defaults={"offset": 0, "overwrite": True},
     ),
     Operation(
@@ -207,13 +210,6 @@ READS: Final = _by_name(
     ),
 )
 
-#: What stands in for the checks of paths where a storage may have ``keys = "any"``: its own driver has the last word.
-_CHECKS_OF_ANY_KEYS: Final[Mapping[Check, Check]] = {
-    paths.check_path_value: paths.check_any_path_value,
-    paths.check_path_or_root: paths.check_any_path_or_root,
-    source_urls.check_source: source_urls.check_any_source,
-}
-
 
 def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "registry") -> Request:
     """Check the arguments given to an operation and return them as a Request.
@@ -224,7 +220,7 @@ def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "regi
     spec = OPERATIONS.get(operation) or READS[operation]
     checks = {**spec.required, **spec.optional, **spec.options}
     if keys == "any":
-        checks = {name: _CHECKS_OF_ANY_KEYS.get(check, check) for name, check in checks.items()}
+        checks = {name: source_urls.CHECKS_OF_ANY_KEYS.get(check, check) for name, check in checks.items()}
     for name in given:
         if name not in checks:
             raise InvalidRequestError(f"{operation}: unknown argument {short_repr(name)}; it takes {', '.join(checks)}")
@@ -235,7 +231,8 @@ def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "regi
     values = {name: check(name, given[name]) for name, check in checks.items() if name in given}
     if "offset" in values:
         arguments.check_offset_range(values["path"], values["offset"])
-    own = {name: value for name, value in values.items() if name not in spec.options and value is not None}
+    columns = {**spec.options, **_REMOVAL}
+    own = {name: value for name, value in values.items() if name not in columns and value is not None}
     return Request(
         operation=operation,
         storage=values.get("storage", "default"),
@@ -245,6 +242,7 @@ def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "regi
         priority=values.get("priority", 0),
         not_before=arguments.parse_time(values.get("not_before")),
         deadline=arguments.parse_time(values.get("deadline")),
+        delete_source=values.get("delete_source"),
         relative=frozenset(name for name in ("not_before", "deadline") if isinstance(given.get(name), timedelta)),
         on_end=callbacks.end_receivers(values),
     )

@@ -25,6 +25,7 @@ RENAMED: Final = {
     "Transaction": "AsyncTransaction",
     "JobOptions": "AsyncJobOptions",
     "WriteOptions": "AsyncWriteOptions",
+    "StreamOptions": "AsyncStreamOptions",
     "Iterator": "AsyncIterator",
 }
 
@@ -37,7 +38,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from blobferry.aio.async_calls import AsyncCalls, own_database
-from blobferry.aio.async_options import AsyncJobOptions, AsyncWriteOptions
+from blobferry.aio.async_options import AsyncJobOptions, AsyncStreamOptions, AsyncWriteOptions
 from blobferry.client import {constants}
 from blobferry.sql.async_transactions import AsyncTransaction
 

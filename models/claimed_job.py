@@ -50,6 +50,7 @@ class ClaimedJob:
     cutoff: datetime | None
     deleted_any: bool
     on_end: dict[str, Any] | None  #: who is told of its end
+    removes_source: bool
     #: Whether a batch has begun it under this token, so that it may have rows.
     was_in_batch: bool = False
     #: Whether its worker was perhaps seen to lack something.

@@ -77,6 +77,9 @@ class JobRow(Base):
     error_message: Mapped[str | None]
     result: Mapped[dict[str, Any] | None]
 
+    spooled: Mapped[str | None]
+    removes_source: Mapped[bool]
+
     def as_row(self) -> dict[str, Any]:
         """The columns by name, in the shape of the rows that the client's Core queries return."""
         return {column.name: getattr(self, column.name) for column in JOB_COLUMNS}

@@ -99,7 +99,7 @@ def sqlite_database(sqlite_url: str) -> Iterator[Database]:
 def postgres_database(migrated_postgres: Database) -> Database:
     with migrated_postgres.begin() as session:
         # The others go along. For a handful of rows faster than TRUNCATE.
-        for table in ("jobs", "tombstones", "capabilities", "workers", "lacks", "listeners"):
+        for table in ("jobs", "tombstones", "capabilities", "workers", "lacks", "listeners", "spools"):
             session.execute(text(f"DELETE FROM blobferry_{table}"))
     return migrated_postgres
 

@@ -20,6 +20,7 @@ from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
 from worker.maintenance.sweep_probes import ProbeSweep
+from worker.maintenance.sweep_spool import SpoolSweep
 from worker.processes import processes_of_parent
 from worker.runtime import Runtime
 from worker.settings import load_settings
@@ -93,6 +94,7 @@ def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: boo
     caretaker = Caretaker(runtime, publisher.publish, processes, runs_jobs=runs_jobs)
     if not loop:
         click.echo(caretaker.sweep())
+        SpoolSweep(runtime).go_round()
         return
     ended = threading.Event()
 
@@ -107,6 +109,7 @@ def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: boo
     if signals is not None:
         bound = (os.getppid(), signals, settings.drain_seconds)
         threading.Thread(target=bound_drain_of, args=bound, name="signals", daemon=True).start()
+    threading.Thread(target=SpoolSweep(runtime).loop, args=(ended.wait,), name="spool", daemon=True).start()
     threading.Thread(target=ProbeSweep(runtime).loop, args=(ended.wait,), name="probes", daemon=True).start()
     caretaker.loop(ended)
     caretaker.sign_off()

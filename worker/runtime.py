@@ -10,6 +10,7 @@ from socket import gethostname
 from urllib.parse import urlsplit
 
 from blobferry.checks.source_urls import blob_path
+from blobferry.redaction import redacted
 from blobferry.sealing import Sealer
 from models import Database, queries
 from worker.driver import Driver
@@ -21,6 +22,7 @@ from worker.transfer.sources.file_source import FileSource
 from worker.transfer.sources.http.http_source import HttpSource
 from worker.transfer.sources.patience import Patience
 from worker.transfer.sources.source import Source
+from worker.transfer.sources.source_removal import refuse_unremovable
 from worker.transfer.stop import Stop, never, while_stalled, within_part
 from worker.transfer.upload.engine import Engine
 from worker.transfer.upload.pace import WORKER_PACES
@@ -93,11 +95,16 @@ class Runtime:
             case _:
                 return FileSource.open(
                     url,
-                    sources.file_roots,
+                    self.settings.source_roots,
                     spool_directory=sources.http_spool_directory,
                     stop=stop,
                     patience=patience,
                 )
+
+    def refuse_unremovable(self, url: str) -> None:
+        """Raise SourceNotAllowedError unless this worker may remove the source once it has been sent."""
+        url, settings = self.sealer.opened(url), self.settings
+        refuse_unremovable(redacted(url), spool=settings.spool_dir, roots=settings.sources.delete_roots)
 
     def share_capabilities(self) -> None:
         """Learn, once, what other processes have seen the storages lack. Raises UnreachableError."""

@@ -6,8 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from blobferry.checks.arguments import check_storage
-from blobferry.checks.paths import check_any_path_value, check_path
+from blobferry.checks.arguments import Check, check_storage
+from blobferry.checks.paths import (
+    check_any_path_or_root,
+    check_any_path_value,
+    check_path,
+    check_path_or_root,
+    check_path_value,
+)
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import is_sealed, redacted, short_repr
 
@@ -152,3 +158,11 @@ _SOURCES: Final = {"file": _check_file, "http": _check_http, "https": _check_htt
 
 def _got(value: Any) -> str:
     return short_repr(redacted(value) if isinstance(value, str) else value)
+
+
+#: What stands in for the checks of paths where a storage may have ``keys = "any"``: its own driver has the last word.
+CHECKS_OF_ANY_KEYS: Final[Mapping[Check, Check]] = {
+    check_path_value: check_any_path_value,
+    check_path_or_root: check_any_path_or_root,
+    check_source: check_any_source,
+}

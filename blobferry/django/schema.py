@@ -38,6 +38,7 @@ class BringTo(Operation):
     """
 
     reduces_to_sql = True
+    reversible = True
 
     def __init__(self, wanted: str) -> None:
         self.wanted = wanted

@@ -11,6 +11,7 @@ from blobferry.jobs.key_reuse import gives_key
 from blobferry.jobs.put_contents import digested
 from blobferry.redaction import is_sealed
 from blobferry.sealing import SETTING, Sealer
+from blobferry.spooling.spooled import SpooledName
 from blobferry.sql.tables import JOB_COLUMNS, jobs
 
 #: Beside the operation's arguments.
@@ -56,7 +57,7 @@ def asks_the_same(row: Mapping[str, Any], request: Request, sealer: Sealer) -> b
     sources = kept.pop("source", None), asked.pop("source", None)
     if (row["operation"], row["storage"], kept) != (request.operation, request.storage, asked):
         return False
-    if sources[0] == sources[1]:
+    if sources[0] == sources[1] or _are_one_upload(*sources):
         return True
     if None in sources:
         return False
@@ -69,3 +70,11 @@ def asks_the_same(row: Mapping[str, Any], request: Request, sealer: Sealer) -> b
         raise ConfigurationError(
             SETTING, f"the source cannot be compared with that of job {row['id']}: {error.problem}"
         ) from None
+
+
+def _are_one_upload(known: str | None, asked: str | None) -> bool:
+    """Whether both are the same bytes, spooled twice: a request that a browser has sent again."""
+    names = SpooledName.of_url(known), SpooledName.of_url(asked)
+    if names[0] is None or names[1] is None or not names[0].digest:
+        return False
+    return names[0][1:] == names[1][1:]

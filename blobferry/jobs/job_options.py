@@ -33,6 +33,13 @@ class WriteRequestOptions(RequestOptions, total=False):
     content_type: str | None  #: of the blob; None as above
 
 
+class StreamRequestOptions(WriteRequestOptions, total=False):
+    """Options of a write_stream."""
+
+    #: True: the worker removes the source, a file, once the job has succeeded. None: if the source is spooled.
+    delete_source: bool | None
+
+
 class JobOptions(RequestOptions, total=False):
     """Those of a job that is submitted at once."""
 
@@ -41,3 +48,7 @@ class JobOptions(RequestOptions, total=False):
 
 class WriteOptions(WriteRequestOptions, JobOptions, total=False):
     """Those of a job that writes a blob and is submitted at once."""
+
+
+class StreamOptions(StreamRequestOptions, WriteOptions, total=False):
+    """Those of a write_stream that is submitted at once."""

@@ -14,6 +14,7 @@ from blobferry.contract import APART_REQUEST, PLAIN_REQUEST, SEALED_REQUEST, Req
 from blobferry.jobs.put_contents import apart
 from blobferry.redaction import is_sealed
 from blobferry.sealing import Sealer
+from blobferry.spooling.spooled import SpooledName
 from blobferry.sql.clock import db_now
 from blobferry.sql.tables import jobs
 from blobferry.values import Job
@@ -34,7 +35,7 @@ UNSET: Final = dict.fromkeys(column.name for column in _COLUMNS if column.server
 def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
     """The row of a checked request; the other columns have defaults."""
     kept, contents = apart(sealer.kept_arguments(request.arguments))
-    not_before = _in_utc(request.not_before)
+    not_before, spooled = _in_utc(request.not_before), SpooledName.of_url(request.source_url)
     return {
         "id": job_id,
         "operation": request.operation,
@@ -45,6 +46,8 @@ def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
         "request": kept,
         "request_version": _version(kept) if request.on_end is None else TOLD_REQUEST,
         "contents": contents,
+        "spooled": spooled and spooled.name,
+        "removes_source": spooled is not None if request.delete_source is None else request.delete_source,
         "labels": request.labels,
         "idempotency_key": request.idempotency_key,
         "priority": request.priority,

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, Unpack
 
-from blobferry.jobs.job_options import RequestOptions, WriteRequestOptions
+from blobferry.jobs.job_options import RequestOptions, StreamRequestOptions, WriteRequestOptions
 from blobferry.jobs.option_signatures import with_listed_options
+from blobferry.spooling.spooled import Spooled
 
 
 @with_listed_options
@@ -29,9 +30,9 @@ class NewJob:
 
     @classmethod
     def write_stream(
-        cls, path: str, source: str | Path, offset: int = 0, **options: Unpack[WriteRequestOptions]
+        cls, path: str, source: str | Path | Spooled, offset: int = 0, **options: Unpack[StreamRequestOptions]
     ) -> Self:
-        """The source, a URL or file as the **worker** sees it, is written to the path, from byte ``offset`` on."""
+        """The source, spooled or as the **worker** sees it, is written to the path, from byte ``offset`` on."""
         return cls("write_stream", {"path": path, "source": file_url(source), "offset": offset, **options})
 
     @classmethod
@@ -62,6 +63,8 @@ class NewJob:
         return cls("delete", {"path": path, **options})
 
 
-def file_url(file: str | Path) -> str:
-    """The URL of a file given as a Path; a URL is returned unchanged."""
+def file_url(file: str | Path | Spooled) -> str:
+    """The URL of a file given as a Path or spooled; a URL is returned unchanged."""
+    if isinstance(file, Spooled):
+        return file.url
     return file.absolute().as_uri() if isinstance(file, Path) else file

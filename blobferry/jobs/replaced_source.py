@@ -9,6 +9,7 @@ from blobferry.contract import REPLACED_SOURCE, SEALED_REQUEST
 from blobferry.errors import ConfigurationError, InvalidRequestError
 from blobferry.redaction import is_sealed
 from blobferry.sealing import Sealer
+from blobferry.spooling.spooled import SpooledName
 
 _ETAG: Final = "etag"  #: of a fingerprint: may be equal at two places without equal bytes
 _DATE: Final = "last_modified"  #: the same, also of two files behind one path that were deployed together
@@ -53,11 +54,15 @@ class ReplacedSource:
             dropped = {_DATE} if is_same_place else {_DATE, _ETAG}
             known = {name: value for name, value in known.items() if name not in dropped}
             known[REPLACED_SOURCE] = True
+        spooled = SpooledName.of_url(self.url)
         return {
             "source": shown,
             "request": {**(row["request"] or {}), "source": kept},
             "request_version": SEALED_REQUEST if is_sealed(kept) else row["request_version"],
             "source_fingerprint": known,
+            "spooled": spooled and spooled.name,
+            # What was asked of a spooled upload by default was not asked of a file that takes its place.
+            "removes_source": spooled is not None or (row["removes_source"] and not row["spooled"]),
         }
 
 

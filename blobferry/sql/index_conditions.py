@@ -28,6 +28,10 @@ UNFINISHED: Final = "state IN ('paused', 'queued', 'retrying', 'running', 'verif
 MOVED: Final = f"operation = 'move' AND {UNFINISHED}"
 COPIED: Final = f"substr(source, 1, 7) = 'blob://' AND {UNFINISHED}"
 
+#: The job has succeeded, and its source is still to be removed.
+#: Spelled so that SQLite does not rather take the index of all that have succeeded.
+REMOVING: Final = "CASE WHEN removes_source THEN state ELSE '' END = 'succeeded'"
+
 #: Listings by state. One index for each, since a database would take an index of all states for other statements, too.
 OF_STATE: Final = {
     state: f"state = '{state}'"

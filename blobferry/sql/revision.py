@@ -18,9 +18,42 @@ from blobferry.sql.to_0009 import DROP_STATUS_VIEW, ENDED_INDEX, STATUS_VIEW, TO
 
 Upgrades = Mapping[str, Mapping[str, Sequence[str]]]
 
+
+def _text(statement: ClauseElement, dialect_name: str) -> str:
+    dialect: Any = (sqlite if dialect_name == "sqlite" else postgresql).dialect()
+    # The statements that define tables have no parameters, and take no such option.
+    options: dict[str, Any] = (
+        {} if isinstance(statement, ExecutableDDLElement) else {"compile_kwargs": {"literal_binds": True}}
+    )
+    return str(statement.compile(dialect=dialect, **options)).strip()
+
+
+def _created(table: Table, *names: str, dialect_name: str) -> list[str]:
+    """The statements that make these indexes of the table."""
+    wanted = {f"ix_{table.name}_{name}" for name in names}
+    found = sorted((index for index in table.indexes if index.name in wanted), key=lambda index: str(index.name))
+    return [_text(CreateIndex(index), dialect_name) for index in found]
+
+
 FIRST: Final = "0008"  #: the oldest revision that can be made, or gone on from, without Alembic
 #: By revision, in order, and by the name of SQLAlchemy's dialect: the statements that lead to it from the one before.
-UPGRADES: Final[Upgrades] = {"0009": {name: (*steps, ENDED_INDEX) for name, steps in TO_0009.items()}}
+UPGRADES: Final[Upgrades] = {
+    "0009": {name: (*steps, ENDED_INDEX) for name, steps in TO_0009.items()},
+    "0010": {
+        "sqlite": [
+            "ALTER TABLE blobferry_jobs ADD COLUMN spooled VARCHAR(128)",
+            "ALTER TABLE blobferry_jobs ADD COLUMN removes_source BOOLEAN DEFAULT 0 NOT NULL",
+            *_created(tables.jobs, "spooled", "removing", dialect_name="sqlite"),
+            _text(CreateTable(worker_tables.spools), "sqlite"),
+        ],
+        "postgresql": [
+            "ALTER TABLE blobferry_jobs ADD COLUMN spooled VARCHAR(128)",
+            "ALTER TABLE blobferry_jobs ADD COLUMN removes_source BOOLEAN DEFAULT false NOT NULL",
+            *_created(tables.jobs, "spooled", "removing", dialect_name="postgresql"),
+            _text(CreateTable(worker_tables.spools), "postgresql"),
+        ],
+    },
+}
 HEAD: Final = max((FIRST, *UPGRADES))  #: what ``blobferry.sql.tables`` says
 
 MIGRATION_LOCK: Final = 0x626C6F62  #: of PostgreSQL's advisory locks, an arbitrary constant; "blob"
@@ -60,12 +93,3 @@ def emptying(dialect_name: str) -> list[str]:
 def dropping(dialect_name: str) -> list[str]:
     """The statements that drop all tables."""
     return [DROP_STATUS_VIEW, *(_text(DropTable(table), dialect_name) for table in (_versions, *reversed(ALL_TABLES)))]
-
-
-def _text(statement: ClauseElement, dialect_name: str) -> str:
-    dialect: Any = (sqlite if dialect_name == "sqlite" else postgresql).dialect()
-    # The statements that define tables have no parameters, and take no such option.
-    options: dict[str, Any] = (
-        {} if isinstance(statement, ExecutableDDLElement) else {"compile_kwargs": {"literal_binds": True}}
-    )
-    return str(statement.compile(dialect=dialect, **options)).strip()

@@ -131,6 +131,9 @@ jobs = Table(
     Column("on_end", JSON_VALUE),  # null: nobody has asked for anything
     count("ends"),  # how often it has ended: a failed job may be retried
     Column("ended_in", BIG_INTEGER),  # the transaction of its last end
+    # the source's file
+    Column("spooled", String(128)),  # the name of a file in the spool directory
+    flag("removes_source"),  # once the job has succeeded; false again when that is done
     # The bytes of a put_content. The last column: SQLite then reads the others without it.
     Column("contents", LargeBinary),
     UniqueConstraint("storage", "operation", "idempotency_key"),
@@ -146,6 +149,8 @@ jobs = Table(
     _index("jobs_path", "path", "seq", where=only.UNFINISHED, prefix="path"),
     _index("jobs_source", "source", "seq", where=only.MOVED, prefix="source"),
     _index("jobs_copied", "source", "seq", where=only.COPIED, prefix="source"),
+    _index("jobs_spooled", "spooled", where="spooled IS NOT NULL"),
+    _index("jobs_removing", "seq", where=only.REMOVING),
     _index("jobs_finished_at", "finished_at", where="finished_at IS NOT NULL"),
     _index("jobs_ended", "ended_in", "seq", where="ended_in IS NOT NULL"),
     *(_index(f"jobs_{state}", "seq", where=condition) for state, condition in only.OF_STATE.items()),
@@ -203,12 +208,7 @@ parts = Table(
 attempts = Table(
     "blobferry_attempts",
     metadata,
-    Column(
-        "job_id",
-        String(155),
-        ForeignKey("blobferry_jobs.id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _of_job(is_key=True),
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("worker", String(255)),  # the last one, where slices moved it
     clock("started_at"),

@@ -1,4 +1,4 @@
-"""The tables of living workers, and of what they and stores lack, beside those in :mod:`blobferry.sql.tables`."""
+"""The tables of living workers, of what they and stores lack, and of spools, beside :mod:`blobferry.sql.tables`."""
 
 from sqlalchemy import Column, Integer, String, Table, Text, text
 
@@ -31,4 +31,11 @@ capabilities = Table(
     Column("capability", String(64), primary_key=True),  # that it was seen to lack
     Column("reason", Text),
     Column("seen_at", UtcDateTime(), nullable=False, server_default=db_now()),
+)
+
+spools = Table(
+    "blobferry_spools",
+    metadata,
+    Column("id", String(64), primary_key=True),  # as the marker in a spool directory says, which is this database's
+    Column("claimed_at", UtcDateTime(), nullable=False, server_default=db_now()),
 )

@@ -35,6 +35,17 @@ from models.queries.outbox import Delivery, note_delivered, put_off_deliveries, 
 from models.queries.ownership import ControlRequests, extend_lease, pass_point_of_no_return, update_owned
 from models.queries.pruning import prune
 from models.queries.releases import hand_back, release_claimed
+from models.queries.spooled_sources import (
+    NAMES_AT_ONCE,
+    RemovableSource,
+    add_spool,
+    have_ended,
+    needed_spools,
+    newest_transaction,
+    owns_spool,
+    sources_removed,
+    sources_to_remove,
+)
 from models.queries.stale_locks import StaleSearch, drop_stale_locks
 from models.queries.store_capabilities import missing_capabilities, note_missing_capability
 from models.queries.unowned import (
@@ -72,6 +83,7 @@ __all__ = [
     "HOST_GONE",
     "MAX_CRASHES",
     "MAX_CRASH_STREAK",
+    "NAMES_AT_ONCE",
     "REPUBLISH_AFTER",
     "BatchedJob",
     "ControlRequests",
@@ -79,7 +91,9 @@ __all__ = [
     "EndedJob",
     "Glance",
     "Hold",
+    "RemovableSource",
     "StaleSearch",
+    "add_spool",
     "apply_requests",
     "begin_completing_all",
     "cancel_job",
@@ -103,6 +117,7 @@ __all__ = [
     "forget_lacks",
     "glance",
     "hand_back",
+    "have_ended",
     "have_succeeded",
     "insert_upload",
     "is_being_opened",
@@ -114,12 +129,15 @@ __all__ = [
     "mark_unpublished",
     "missing_capabilities",
     "missing_messages",
+    "needed_spools",
+    "newest_transaction",
     "newest_upload",
     "note_delivered",
     "note_lack",
     "note_missing_capability",
     "owned_jobs",
     "owners",
+    "owns_spool",
     "partial_files_elsewhere",
     "parts_of",
     "pass_point_of_no_return",
@@ -139,6 +157,8 @@ __all__ = [
     "requeue_expired",
     "retry_job",
     "seconds_to_next_run",
+    "sources_removed",
+    "sources_to_remove",
     "take_deliveries",
     "time_now",
     "update_owned",

@@ -60,6 +60,7 @@ class BatchedJob(NamedTuple):
     parent_id: str | None
     root_id: str | None
     on_end: Mapping[str, Any] | None  #: who is told of its end
+    removes_source: bool
 
 
 def claim_batch(

@@ -61,6 +61,7 @@ class World:
         self.file = directory / "7.mp4"
         self.data = bytes(number % 251 for number in range(size))
         self.file.write_bytes(self.data)
+        self.spool_dir: Path | None = None  #: of its workers
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rows, name)
@@ -104,6 +105,7 @@ class World:
         settings = Settings.model_construct(
             database_url=SecretStr(self.database.engine.url.render_as_string(hide_password=False)),
             concurrency=2,
+            spool_dir=self.spool_dir,
             **{name: kinds[name](**values) for name, values in sections.items()},
         )
         engine = Engine(part_size=self.part_size, part_threads=THREADS)

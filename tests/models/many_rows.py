@@ -32,6 +32,7 @@ FILLING: Final = (
     ("pausing", "pause_requested, attempt", "true, 1", 3),
     ("overdue", "deadline, attempt", "ago(1), 1", 3),
     ("come", "run_at", "ago(1)", 3),
+    ("spooled", "spooled, removes_source, state, finished_at", "'ferry-' || n, true, 'failed', ago(n)", 20_000),
 )  # fmt: skip
 OTHERS: Final = (
     ("attempts", "job_id, attempt, outcome", "'finished-' || n, 1, 'succeeded'", 40_000),

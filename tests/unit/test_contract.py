@@ -379,7 +379,7 @@ COLUMNS = {
     "blobferry_jobs": "id seq tenant queue request_version message_options publish_seq published_at parent_id root_id "
     "phase base_etag version_id bytes_done bytes_sent attempt failures crashes restarts token operation storage path "
     "source state size run_at created_at updated_at started_at finished_at error_code error_message result labels "
-    "idempotency_key priority not_before deadline on_end ends ended_in",
+    "idempotency_key priority not_before deadline on_end ends ended_in spooled removes_source",
     "blobferry_uploads": "job_id upload_id storage bucket endpoint key part_size state opened_at",
     "blobferry_parts": "part_number offset size etag checksum",
     "blobferry_attempts": "job_id attempt worker started_at finished_at outcome error_code bytes_sent sent",
@@ -390,6 +390,7 @@ COLUMNS = {
     "blobferry_lacks": "worker need name reason times met_at",
     "blobferry_deliveries": "id job_id sequence kind job_state state due_at tries delivered_at",
     "blobferry_listeners": "name position updated_at",
+    "blobferry_spools": "id claimed_at",
 }
 
 

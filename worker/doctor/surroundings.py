@@ -91,7 +91,7 @@ def examine_certificates(name: str, settings: Settings) -> Iterator[Finding]:
 
 def examine_file_roots(settings: Settings) -> Iterator[Finding]:
     """Whether the file roots are directories that this user can read."""
-    for root in settings.sources.file_roots:
+    for root in settings.source_roots:
         try:
             with os.scandir(root) as entries:
                 next(entries, None)

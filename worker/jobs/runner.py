@@ -24,6 +24,7 @@ from worker.jobs.retry import GiveUp, decide
 from worker.jobs.run_stop import RunStop, StopReason
 from worker.logs import job_context
 from worker.maintenance.abort_uploads import abort_given_up
+from worker.maintenance.remove_sources import remove_sources
 from worker.runtime import Runtime
 from worker.stores.attempts import asked_before_attempts
 from worker.transfer.stop import Interrupted
@@ -135,6 +136,7 @@ class _Run:
             difference = str(error)
         else:
             self._lease.end(self._finish, result, **self._lease.take_deferred())
+            remove_sources(self._runtime, [job.id] if job.removes_source else [])
             return Finished(result=result)
         if not self._lease.write(queries.poll_again, job, seconds):
             raise VerificationError(f"{job.path}: Stat did not show the outcome within {seconds:g} s: {difference}")

@@ -42,6 +42,7 @@ from worker.settings.sections import (
     SourcesSettings,
     SweepSettings,
     TransferSettings,
+    absolute_path,
 )
 from worker.units import MIB
 
@@ -96,6 +97,8 @@ class Settings(BaseSettings):
     keys: Literal["registry", "any"] = "registry"  #: of storages that set none; the client has a variable of this name
     #: Seconds after a SIGTERM within which the worker ends, whatever is away; runs hand over their jobs meanwhile.
     drain_seconds: float = Field(default=8, ge=1, le=3600)
+    #: Where clients spool uploads, under the path by which they have it. Sources may lie there, and are removed.
+    spool_dir: Annotated[Path | None, AfterValidator(absolute_path)] = None
     broker: BrokerSettings = BrokerSettings()
     storages: dict[str, DriverParameters] = Field(default_factory=dict)  #: by name
     sources: SourcesSettings = SourcesSettings()
@@ -120,6 +123,11 @@ class Settings(BaseSettings):
         return BrokerOptions(
             **self.broker.model_dump() | {"sentinel_password": self.broker.sentinel_password.get_secret_value()}
         )
+
+    @property
+    def source_roots(self) -> tuple[Path, ...]:
+        """The directories below which the files of sources may lie."""
+        return (*self.sources.file_roots, *((self.spool_dir,) if self.spool_dir else ()))
 
     @property
     def max_child_memory(self) -> int:

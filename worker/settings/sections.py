@@ -15,11 +15,12 @@ class _Section(BaseModel):
 
 def _absolute(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     for root in roots:
-        _absolute_path(root)
+        absolute_path(root)
     return roots
 
 
-def _absolute_path(path: Path | None) -> Path | None:
+def absolute_path(path: Path | None) -> Path | None:
+    """The path, or None. Raises ValueError for one that depends on the current directory."""
     if path is not None and not path.is_absolute():
         raise ValueError(f"{path} is not an absolute path")
     return path
@@ -30,6 +31,8 @@ class SourcesSettings(_Section):
 
     #: Directories below which ``file:`` URLs may lie. Empty: jobs may use no files.
     file_roots: Annotated[tuple[Path, ...], AfterValidator(_absolute)] = ()
+    #: Directories below which a ``write_stream`` with ``delete_source`` may remove its file. Empty: spooled ones only.
+    delete_roots: Annotated[tuple[Path, ...], AfterValidator(_absolute)] = ()
     http_allow_private: bool = False  #: whether ``http(s):`` sources may have addresses that are not public
     #: Networks and single addresses that ``http(s):`` sources may not have, even if they are public or allowed.
     http_refuse: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -41,12 +44,12 @@ class SourcesSettings(_Section):
         default=30, gt=0
     )  #: longest wait for a byte; all headers must arrive within twice that
     #: Holds the bytes of servers without range requests; should not be a tmpfs, which is memory.
-    http_spool_directory: Annotated[Path, AfterValidator(_absolute_path)] = Path("/var/tmp")
+    http_spool_directory: Annotated[Path, AfterValidator(absolute_path)] = Path("/var/tmp")
     #: Bytes per second that a source must send, over ``least_rate_seconds``; a slower one is retried later. 0: any.
     least_rate: int = Field(default=1024, ge=0)
     least_rate_seconds: float = Field(default=60, gt=0)  #: over which the rate is measured
     #: Certificate authorities to trust in addition to the system's.
-    http_ca_file: Annotated[Path | None, AfterValidator(_absolute_path)] = None
+    http_ca_file: Annotated[Path | None, AfterValidator(absolute_path)] = None
 
 
 class BrokerSettings(_Section):
@@ -101,6 +104,7 @@ class RetentionSettings(_Section):
     paused_upload_seconds: float = Field(default=7 * 24 * 3600, ge=0)  #: of a paused job
     job_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: rows of finished jobs
     tombstone_seconds: float = Field(default=30 * 24 * 3600, ge=0)  #: ids of pruned jobs, from the pruning on
+    spooled_seconds: float = Field(default=24 * 3600, ge=60)  #: uploads in ``spool_dir`` of which no job is submitted
     abort_recheck_seconds: float = Field(
         default=3600, ge=0
     )  #: until a second abort, as parts may arrive after the first

@@ -114,6 +114,15 @@ def leave_to_others(session: Session) -> object:
     return queries.leave_to_others(session, "queued-9", "w", seconds=1)
 
 
+def remove_sources(session: Session) -> None:
+    """Of one job that has just succeeded, and of all whose worker was killed then."""
+    session.execute(text("UPDATE blobferry_jobs SET removes_source = true WHERE id IN ('finished-1', 'finished-2')"))
+    assert len(queries.sources_to_remove(session, limit=1, job_ids=["finished-1"])) == 1
+    assert len(queries.sources_to_remove(session, limit=100)) == 2
+    queries.sources_removed(session, ["finished-1", "finished-2"])
+    assert queries.sources_to_remove(session, limit=100) == []
+
+
 #: What is tried, by name. The functions of a run get the job that runs.
 WORK: Final[dict[str, Callable[[Session], object]]] = {
     "claim": claim("queued-30000", hold("x/1")),
@@ -183,6 +192,11 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
     "feed": read_feed,
     "deliver": deliver,
     "told end": lambda session: queries.outbox.note_end(session, JobState.FAILED, {"finished-1": {"on_failed": {}}}),
+    "sources to remove": remove_sources,
+    "needed uploads": lambda session: queries.needed_spools(session, [f"ferry-{n}" for n in range(500)], but=["x"]),
+    "new spool": lambda session: queries.add_spool(session, "s"),
+    "own spool": lambda session: queries.owns_spool(session, "s"),
+    "open transactions": lambda session: queries.have_ended(session, queries.newest_transaction(session)),
     "lacks": leave_to_others,
     "no lacks": lambda session: queries.forget_lacks(session, "w", ["a"]),
     "lacking workers": queries.lacking_workers,

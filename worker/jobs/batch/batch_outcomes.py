@@ -16,6 +16,7 @@ from worker.jobs.lease import Lease
 from worker.jobs.operations.operation import JobResult
 from worker.jobs.outcome import Finished, NotClaimed, Outcome, Rescheduled
 from worker.logs import job_context
+from worker.maintenance.remove_sources import remove_sources
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def run_batch(
             reporter.ended(others)
 
     def ended(found: Sequence[tuple[BatchedJob, JobResult]]) -> None:
+        remove_sources(runtime, [job.id for job, _ in found if job.removes_source])
         tell([(job, Finished(result=result)) for job, result in found])
 
     logger.info("batch claimed", extra={"jobs": len(jobs), "operation": first.operation, "job_id": first.id})

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from models.queries import BatchedJob
+from worker.errors import SourceNotAllowedError
 from worker.jobs.batch.small_job import largest_file
 from worker.runtime import Runtime
 from worker.transfer.sources.small_files import Read, read_files
@@ -22,7 +23,24 @@ def read_sources(runtime: Runtime, jobs: Sequence[BatchedJob]) -> Iterator[tuple
     if not of_files:
         yield from ((job, MemorySource(job.contents)) for job in jobs)
         return
+    of_files, refused = _removable(runtime, of_files)
+    yield from refused
     urls = [str(job.request["source"]) for job in of_files]
-    roots = runtime.settings.sources.file_roots
+    roots = runtime.settings.source_roots
     for position, read in read_files(urls, roots, largest_file(runtime), READING):
         yield of_files[position], read
+
+
+def _removable(
+    runtime: Runtime, jobs: Sequence[BatchedJob]
+) -> tuple[list[BatchedJob], list[tuple[BatchedJob, SourceNotAllowedError]]]:
+    """Those whose source may be read, and why the others' may not: they are to remove what is not theirs to remove."""
+    readable, refused = list[BatchedJob](), list[tuple[BatchedJob, SourceNotAllowedError]]()
+    for job in jobs:
+        try:
+            if job.removes_source:
+                runtime.refuse_unremovable(str(job.request["source"]))
+            readable.append(job)
+        except SourceNotAllowedError as error:
+            refused.append((job, error))
+    return readable, refused

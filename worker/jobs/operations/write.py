@@ -29,6 +29,8 @@ class WriteStream(TransferOperation):
 
     def _write(self, path: str) -> None:
         url = self._request["source"]
+        if self._job.removes_source:
+            self._runtime.refuse_unremovable(url)
         source = self._runtime.open_source(url, self._stop)
         try:
             self._write_from(source, path)

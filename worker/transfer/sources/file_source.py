@@ -23,6 +23,7 @@ from worker.transfer.fingerprint import INSTANCE
 from worker.transfer.sources.file_times import settled_status
 from worker.transfer.sources.patience import POLL, Patience, waited_for, watched
 from worker.transfer.sources.spooled_file import SpooledFile
+from worker.transfer.sources.uploaded_bytes import refuse_other_upload
 from worker.transfer.stop import Stop, never
 from worker.units import KIB
 
@@ -93,6 +94,7 @@ class FileSource:
             if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
                 raise _not_regular(url, _KINDS.get(stat.S_IFMT(mode), "something else"))
             source = cls(url, descriptor, patience)
+            refuse_other_upload(url, source.size, source.whole)
             if source.size or not source.has_more():
                 return source, True
             if os.fstat(descriptor).st_size:  # it is being written just now
