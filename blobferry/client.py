@@ -94,8 +94,8 @@ class Client(AbstractContextManager["Client"]):
     def spool(self, upload: AnyUpload, *, size: int | None = None, digest: bool = True, move: bool = False) -> Spooled:
         """Bring an upload from its beginning into ``spool_dir`` and onto the disk: a source for ``write_stream``.
 
-        Renames a temporary file on the same file system, and with ``move`` any file; copies all else. ``size``: bytes
-        that it must have. Without ``digest`` no SHA-256 is computed. Raises InvalidRequestError, OSError.
+        Renames a temporary file on the same file system, with ``move`` any; copies all else. ``size``: bytes that it
+        must have. Without ``digest`` no SHA-256 is computed. Raises InvalidRequestError, OSError.
         """
         return self._spool.take(upload, size=size, digest=digest, move=move)
 
@@ -135,15 +135,17 @@ class Client(AbstractContextManager["Client"]):
     def submit_many(self, requests: Iterable[NewJob], *, session: Transaction | None = None) -> JobIds:
         """Submit any number of jobs, all or none of them; return their ids, in order.
 
-        ``requests`` may be a generator of any length: it is read to its end first, partly into a temporary file. Safe
-        to repeat if each request has a key. Raises InvalidRequestError or ConflictError that says which request it is
-        about, ``requests[17]``, and what the iterable raises. Nothing is written then, and ``session`` may go on.
+        ``requests`` may be a generator of any length: it is read to its end first, partly into a temporary file. A key
+        counts as in a single submit, also among the requests. Safe to repeat if each request has one. Raises
+        InvalidRequestError or ConflictError that says which request it is about, ``requests[17]``, and what the
+        iterable raises. Nothing is written then, and ``session`` may go on.
         """
         return submit_many(requests, session, self._announcement, self._sealer, self._keys)
 
     def cancel(self, job_id: JobId) -> Job:
         """End the job, within one part, and remove what it has sent; a failed job gives up the upload that it kept.
-        Raises TooLateError for a job that has succeeded or whose outcome readers may see."""
+        Raises TooLateError for a job that has succeeded or whose outcome readers may see.
+        """
         return self._control(control.cancel, job_id)
 
     def pause(self, job_id: JobId) -> Job:
@@ -153,7 +155,9 @@ class Client(AbstractContextManager["Client"]):
         return self._control(control.pause, job_id)
 
     def resume(self, job_id: JobId) -> Job:
-        """Let a paused job continue; others are unchanged. Raises TooLateError if it is final or being cancelled."""
+        """Let a paused job continue where it was; any other is left unchanged. Raises TooLateError for a job that is
+        final or is being cancelled.
+        """
         return self._control(control.resume, job_id)
 
     def retry(self, job_id: JobId, *, source: str | Path | Spooled | None = None) -> Job:
@@ -178,7 +182,9 @@ class Client(AbstractContextManager["Client"]):
         return self._reader.get_many(job_ids)
 
     def wait(self, job_id: JobId, timeout: float | None = None, *, patience: float = PATIENCE) -> Job:
-        """The job in a final state. Raises TimeoutError after ``timeout`` s, UnreachableError after ``patience`` s."""
+        """The job once it is final, in any final state. Raises TimeoutError after ``timeout`` seconds, and
+        UnreachableError if the database is away at the call, or later for ``patience`` seconds.
+        """
         return next(job for job in self.watch(job_id, timeout, patience=patience) if job.is_final)
 
     def watch(
@@ -193,12 +199,16 @@ class Client(AbstractContextManager["Client"]):
         operation: str | None = None, storage: str | None = None, under: str | None = None,
         labels: Labels | None = None, limit: int = 100,
     ) -> builtins.list[Job]:  # fmt: skip
-        """The newest jobs that match all arguments, the newest first: ``limit``, or 10,000 at most.
+        """The newest jobs that match all arguments, the newest first. Raises InvalidRequestError naming a wrong one.
 
         Args:
-            since, until: submitted then or later, and before then: aware datetimes, or ISO 8601 with a zone.
-            state, operation, storage: one state, or several; what was submitted, ``write_stream``; for which storage.
-            under, labels: the job's path is this path or lies below it; the job has these labels, and perhaps others.
+            state: one state, or several.
+            since: submitted then or later: an aware datetime, or ISO 8601 with a zone. ``until``: before then.
+            operation: an operation that is a job, such as ``write_stream``.
+            storage: the storage that the job was submitted for.
+            under: the job's path is this path or lies below it.
+            labels: the job has these labels; it may have others.
+            limit: the most jobs to return, at most 10,000.
         """
         wanted = {"state": state, "since": since, "until": until, "operation": operation, "storage": storage}
         return self._reader.jobs(check_filter(wanted | {"under": under, "labels": labels, "limit": limit}, self._keys))

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import and_, select, text, update
+from sqlalchemy import TextClause, and_, select, text, update
 from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState
@@ -14,6 +14,8 @@ from models.job import JobRow
 from models.queries.conditions import dialect
 
 NAMES_AT_ONCE: Final = 500  #: of spooled files, in one statement
+_NEWEST: Final = text("SELECT pg_current_xact_id()::text")
+_OLDEST_OPEN: Final = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
 _NO_OBJECTS: Final = {"synchronize_session": False}
 
 
@@ -76,7 +78,7 @@ def add_spool(session: Session, spool_id: str) -> None:
 def newest_transaction(session: Session) -> int:
     """A number above those of all transactions that have written until now; 0 on SQLite, where only one may write."""
     # Not the end of a snapshot: transactions that have begun to write since the last COMMIT are beyond it.
-    return _number(session, "pg_current_xact_id()")
+    return _number(session, _NEWEST)
 
 
 def have_ended(session: Session, newest: int) -> bool:
@@ -84,10 +86,10 @@ def have_ended(session: Session, newest: int) -> bool:
 
     On SQLite the session's own BEGIN IMMEDIATE has waited for them.
     """
-    return _number(session, "pg_snapshot_xmin(pg_current_snapshot())") >= newest
+    return _number(session, _OLDEST_OPEN) >= newest
 
 
-def _number(session: Session, function: str) -> int:
+def _number(session: Session, function: TextClause) -> int:
     if session.get_bind().dialect.name == "sqlite":
         return 0
-    return int(session.scalar(text(f"SELECT {function}::text")) or 0)
+    return int(session.scalar(function) or 0)

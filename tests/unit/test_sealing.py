@@ -63,7 +63,7 @@ def test_the_first_key_seals_and_every_key_opens() -> None:
         assert error.transient is False
 
 
-@pytest.mark.parametrize("inside", ["ftp://user:C4NARY@host/a", "/etc/passwd", "", "http://user:C4NARY@ho st/"])
+@pytest.mark.parametrize("inside", ["ftp://user:C4NARY@host/a", "etc/passwd", "", "http://user:C4NARY@ho st/"])
 def test_what_is_inside_is_checked_like_any_source(inside: str) -> None:
     sealed = f"sealed:{Fernet(OLD).encrypt(inside.encode()).decode()}"
     assert check_request("write_stream", {"path": "/a", "source": sealed}).source == "sealed:***"
