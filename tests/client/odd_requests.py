@@ -128,6 +128,9 @@ GOOD: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     "not_before": _MOMENTS | st.none(),
     "deadline": _MOMENTS | st.none(),
     "labels": _TEXTS | st.none(),
+    "reuse": st.sampled_from(["failed", None]),
+    "recursive": st.booleans() | st.none(),
+    "delete_source": st.booleans() | st.none(),
 }
 
 # --- what is odd ---------------------------------------------------------------------------------------------------
