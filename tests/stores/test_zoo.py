@@ -48,9 +48,13 @@ def s3() -> Iterator[S3Service]:
         yield service
 
 
-@pytest.fixture(params=PROFILES)
-def profile(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def every_other(first: int) -> pytest.MarkDecorator:
+    """All profiles, every second one in every run: the two tests together see each of them every time."""
+    cases = [
+        pytest.param(name, marks=[] if number % 2 == first else pytest.mark.long)
+        for number, name in enumerate(PROFILES)
+    ]
+    return pytest.mark.parametrize("profile", cases)
 
 
 @pytest.fixture
@@ -76,6 +80,7 @@ def driver(s3: S3Service, proxy: QuirkProxy, profile: str, tmp_path: Path) -> Dr
     return Driver.from_parameters(parameters | dict(PROFILES[profile].parameters))
 
 
+@every_other(0)
 def test_the_driver_on_every_profile(driver: Driver, profile: str) -> None:
     """Small and large blobs are written, appended to, cut, read, moved, listed and deleted."""
     driver.put_content("/small", b"one", options=OPTIONS)
@@ -118,6 +123,7 @@ def runtime(driver: Driver, sqlite_url: str, tmp_path: Path) -> Iterator[Runtime
     runtime.close()
 
 
+@every_other(1)
 def test_five_jobs_on_every_profile(runtime: Runtime, driver: Driver, s3: S3Service, tmp_path: Path) -> None:
     """Write, append, move, delete a tree, read; and nothing is left open."""
     (tmp_path / "source").write_bytes(DATA)
