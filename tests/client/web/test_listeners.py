@@ -133,6 +133,7 @@ def _is_over(app: WebApp) -> bool:
 
 
 @pytest.mark.no_cover
+@pytest.mark.long
 def test_a_thousand_listeners_cost_one_query_per_interval_and_no_thread_each(
     postgres_site: Site, tmp_path: Path
 ) -> None:
