@@ -83,7 +83,7 @@ def test_a_filter_that_holds_for_all_jobs_finds_them_all(ferry: Client, filters:
         ({"operation": 7}, "operation: "),
         ({"storage": "A B"}, "storage: "),
         ({"under": "videos/"}, "videos/"),
-        ({"labels": {"a": 1}}, "labels: "),
+        ({"labels": {"a": 1.5}}, "labels: "),
         ({"limit": 0}, "limit: needs a whole number from 1 to 10000, got 0"),
         ({"limit": True}, "limit: "),
         ({"limit": 10_001}, "limit: "),

@@ -58,6 +58,7 @@ async def test_time_is_up_in_time_and_an_unknown_job_is_reported_at_once(ferry: 
         await ferry.wait("nobody")
 
 
+@pytest.mark.long
 async def test_a_thousand_watchers_cost_one_query_per_interval(ferry: AsyncClient, site: Site) -> None:
     ids = await ferry.submit_many(NewJob.delete(f"/{number}") for number in range(WATCHERS))
     begun = asyncio.Semaphore(0)
