@@ -70,10 +70,8 @@ class _Position(NamedTuple):
         """The position in a cursor. Raises InvalidRequestError."""
         try:
             base, upper, last = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-            found = [
-                None if each is None else _Snapshot(int(each[0]), tuple(map(int, each[1]))) for each in (base, upper)
-            ]
-            return cls(found[0] or _Snapshot(), found[1], (int(last[0]), int(last[1])))
+            newer = None if upper is None else _Snapshot.of(upper)
+            return cls(_Snapshot.of(base), newer, (int(last[0]), int(last[1])))
         except (ValueError, TypeError, LookupError):
             raise InvalidRequestError("after: needs the cursor of an earlier answer, or 'now'") from None
 

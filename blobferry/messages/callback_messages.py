@@ -86,8 +86,8 @@ def send_callback(app: Celery, producer: Any, message: CallbackMessage) -> None:
             signature["task"],
             message.arguments,
             dict(signature["kwargs"]),
-            callbacks=_listed(options.pop("link", None)),
-            errbacks=_listed(options.pop("link_error", None)),
+            callbacks=listed(options.pop("link", None)),
+            errbacks=listed(options.pop("link_error", None)),
             create_sent_event=app.conf.task_send_sent_event,
             parent_id=message.job_id,
             root_id=message.root_id or message.job_id,
@@ -100,5 +100,6 @@ def send_callback(app: Celery, producer: Any, message: CallbackMessage) -> None:
         logger.warning("callback cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
 
 
-def _listed(links: Any) -> Any:
+def listed(links: Any) -> Any:
+    """One link or several as the list that a message holds."""
     return links if links is None or isinstance(links, list | tuple) else [links]

@@ -12,7 +12,7 @@ from kombu.exceptions import EncodeError
 from blobferry.contract import READS_QUEUE, ROW_HEADER, SEQ_HEADER, TASK_PREFIX, Request
 from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.messages.broker_address import BrokerOptions, broker_address
-from blobferry.messages.callback_messages import CallbackMessage, send_callback
+from blobferry.messages.callback_messages import CallbackMessage, listed, send_callback
 from blobferry.messages.configured_app import ConfiguredApp
 from blobferry.redaction import redacted_arguments, short_repr
 
@@ -134,7 +134,7 @@ def _send(app: Celery, producer: Any, message: Message | CallbackMessage) -> Non
         send_callback(app, producer, message)
         return
     name, options = TASK_PREFIX + message.operation, dict(message.options)
-    links = {kind: _listed(options.pop(option, None)) for option, kind in _LINKS.items()}
+    links = {kind: listed(options.pop(option, None)) for option, kind in _LINKS.items()}
     try:
         task = app.amqp.create_task_message(
             message.job_id,
@@ -157,10 +157,6 @@ def _send(app: Celery, producer: Any, message: Message | CallbackMessage) -> Non
         # Another try would fail as well, so report it as sent: other jobs must not wait behind this one.
         shown = {"job_id": message.job_id, "reason": repr(error)}
         logger.warning("message of job %(job_id)s cannot be sent: %(reason)s", shown, extra=shown)
-
-
-def _listed(links: Any) -> Any:
-    return links if links is None or isinstance(links, list | tuple) else [links]
 
 
 def send_read(app: Celery, request: Request, task_id: str, timeout: float) -> None:

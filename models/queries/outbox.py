@@ -81,7 +81,7 @@ def note_delivered(session: Session, ids: Sequence[int]) -> None:
 
 
 def put_off_deliveries(session: Session, ids: Sequence[int], seconds: float) -> None:
-    """These have not arrived; they are due again after so many seconds."""
+    """These have not left, which counts as no try; they are due again after so many seconds."""
     session.execute(_hold().values(tries=deliveries.c.tries - 1), {"taken": list(ids), "hold": seconds})
 
 
