@@ -1,5 +1,6 @@
 """The setting BLOBFERRY of a Django project: its keys, and what is wrong with them."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Self
@@ -22,6 +23,7 @@ class FerrySettings:
     result_backend: str = field(default="", repr=False)  #: of the answers to reads; the broker unless given
     broker_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  #: fields of BrokerOptions
     encryption_keys: Sequence[str] | str = field(default=(), repr=False)  #: the worker's; for sources with secrets
+    spool_dir: str | os.PathLike[str] = ""  #: for ``spool``; the workers see it under the same path
     paths: str = "registry"  #: "any" where a storage has ``keys = "any"``
     publish_in_tests: bool = False  #: True: what a test commits is published, and reads are sent
 
@@ -46,6 +48,8 @@ def problems(given: Any) -> Iterator[ConfigurationError]:
             yield ConfigurationError(where, f"is unknown; known keys: {', '.join(known)}")
         elif value is not None and name in _TEXTS and not isinstance(value, str):
             yield ConfigurationError(where, f"needs a text, got {type(value).__name__}")
+        elif value is not None and name == "SPOOL_DIR" and not isinstance(value, str | os.PathLike):
+            yield ConfigurationError(where, f"needs the path of a directory, got {type(value).__name__}")
         elif name == "PUBLISH_IN_TESTS" and not isinstance(value, bool):
             yield ConfigurationError(where, f"needs True or False, got {type(value).__name__}")
         elif name == "BROKER_OPTIONS":

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from asgiref.sync import sync_to_async
@@ -76,7 +77,12 @@ class Ferry(Client):
         given = FerrySettings.of_project()
         self.alias = database or given.database
         self._others: dict[str, Ferry] = {}
-        super().__init__(engine=joined_engine(self.alias), encryption_keys=given.encryption_keys, keys=given.paths)
+        super().__init__(
+            engine=joined_engine(self.alias),
+            encryption_keys=given.encryption_keys,
+            keys=given.paths,
+            spool_dir=Path(given.spool_dir) if given.spool_dir else None,
+        )
         options = BrokerOptions(**given.broker_options)
         self._broker = QuietBroker(
             given.broker_url or None, given.result_backend or None, options, in_tests=given.publish_in_tests
@@ -117,6 +123,7 @@ class Ferry(Client):
                 problem = f"job {job_id} is {job.state}, and an atomic() block is open on {self.alias!r}"
                 raise InvalidRequestError(f"{problem}, during which no job of it begins: wait after the block")
 
+    aspool = in_thread(Client.spool, uses_database=False)
     aput_content = in_thread(Client.put_content)
     awrite_stream = in_thread(Client.write_stream)
     aread_stream = in_thread(Client.read_stream)
@@ -128,7 +135,10 @@ class Ferry(Client):
     aresume = in_thread(Client.resume)
     aretry = in_thread(Client.retry)
     aget = in_thread(Client.get)
+    aget_many = in_thread(Client.get_many)
+    afinished = in_thread(Client.finished)
     ajobs = in_thread(Client.jobs)
+    auploads = in_thread(Client.uploads)
     aattempts = in_thread(Client.attempts)
     asituation = in_thread(Client.situation)
     aget_content = in_thread(Client.get_content, uses_database=False)

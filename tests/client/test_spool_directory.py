@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from werkzeug.datastructures import FileStorage
 
 from blobferry.errors import ConfigurationError, InvalidRequestError
 from blobferry.spooling.spool_directory import PIECE, SpoolDirectory
@@ -45,7 +46,7 @@ def spool(directory: Path) -> SpoolDirectory:
     return SpoolDirectory(directory)
 
 
-@pytest.mark.parametrize("kind", ["file object", "upload", "path", "path as text", "moved path"])
+@pytest.mark.parametrize("kind", ["file object", "upload", "Flask's upload", "path", "path as text", "moved path"])
 def test_all_kinds_of_uploads_become_a_file_with_their_bytes(
     spool: SpoolDirectory, directory: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -53,6 +54,7 @@ def test_all_kinds_of_uploads_become_a_file_with_their_bytes(
     own.write_bytes(DATA)
     uploads: dict[str, Any] = {
         "file object": io.BytesIO(DATA), "upload": Around(io.BytesIO(DATA), len(DATA)),
+        "Flask's upload": FileStorage(io.BytesIO(DATA), "a.mp4"),
         "path": own, "path as text": str(own), "moved path": own,
     }  # fmt: skip
     spooled = spool.take(uploads[kind], move=kind == "moved path")

@@ -1,13 +1,18 @@
 """The setting BLOBFERRY, and what `manage.py check` says of it."""
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.test import override_settings
 from sqlalchemy import make_url
 
+from blobferry import Client
 from blobferry.django import ferry
+from blobferry.django.ferries import Ferry
 from blobferry.django.system_checks import TAG
 from blobferry.errors import ConfigurationError
 from tests.django.conftest import as_in_settings, connect
@@ -28,6 +33,8 @@ def found(given: Any) -> list[str]:
         ({"BROKER": "redis://"}, "E001 BLOBFERRY['BROKER']: is unknown; known keys: BROKER_OPTIONS, BROKER_URL, DATAB"),
         ({"BROKER_URL": 5}, "blobferry.E001 BLOBFERRY['BROKER_URL']: needs a text, got int"),
         ({"BROKER_OPTIONS": {"tsl": True}}, "unknown option 'tsl'; known options: ca_file, "),
+        ({"SPOOL_DIR": 5}, "blobferry.E001 BLOBFERRY['SPOOL_DIR']: needs the path of a directory, got int"),
+        ({"SPOOL_DIR": "spool"}, "blobferry.E002 spool_dir: needs an absolute path, got 'spool'"),
         ({"PUBLISH_IN_TESTS": "no"}, "E001 BLOBFERRY['PUBLISH_IN_TESTS']: needs True or False, got str"),
         ({"DATABASE": "nowhere"}, "E002 BLOBFERRY['DATABASE']: 'nowhere' is not in DATABASES; there are: default, oth"),
         ({"BROKER_URL": "nonsense"}, "blobferry.E002 broker_url: "),
@@ -43,6 +50,21 @@ def test_each_mistake_is_reported_once_and_by_name(given: Any, said: str) -> Non
 
 def test_settings_that_work_are_not_reported() -> None:
     assert found(BROKER | {"DATABASE": "other", "RESULT_BACKEND": None, "BROKER_OPTIONS": {"master_name": "m"}}) == []
+
+
+def test_uploads_are_spooled_into_the_directory_of_the_setting(tmp_path: Path) -> None:
+    small, large = SimpleUploadedFile("a.mp4", b"hello"), TemporaryUploadedFile("a.mp4", "video/mp4", 5, None)
+    large.write(b"hello")
+    with override_settings(BLOBFERRY=BROKER | {"SPOOL_DIR": tmp_path}), large:
+        found = [ferry.spool(upload) for upload in (small, large)]
+    for spooled in found:
+        assert (spooled.path.parent, spooled.path.read_bytes(), spooled.size) == (tmp_path, b"hello", 5)
+
+
+def test_each_method_of_client_has_one_for_async_views() -> None:
+    """But for those that wait, and so would keep the one thread that has Django's connections."""
+    sync = {name for name in vars(Client) if not name.startswith("_")} - {"from_env", "close", "wait", "watch"}
+    assert {name for name in sync if not inspect.iscoroutinefunction(getattr(Ferry, f"a{name}", None))} == set()
 
 
 def test_a_database_that_we_do_not_support_is_named() -> None:

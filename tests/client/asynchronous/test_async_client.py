@@ -1,6 +1,7 @@
 """AsyncClient has every method of Client, and each does what that does."""
 
 import inspect
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
+from starlette.datastructures import UploadFile
 
 from blobferry import AsyncClient, Client, NewJob
 from blobferry.errors import ConfigurationError, InvalidRequestError, JobNotFoundError, TooLateError, UnreachableError
@@ -156,3 +158,13 @@ FORK = """
 def test_a_forked_child_and_its_parent_both_go_on(site: Site) -> None:
     run_python(FORK, site.environment())
     assert len(site.rows()) == len(set(site.message_ids())) == 3
+
+
+async def test_an_upload_is_spooled_for_the_job_that_writes_it(sqlite_site: Site, tmp_path: Path) -> None:
+    """Starlette's UploadFile has methods to be awaited, and a file within."""
+    upload = UploadFile(io.BytesIO(b"hello"), size=5, filename="a.mp4")
+    await upload.read(2)
+    async with AsyncClient(database_url=sqlite_site.url, spool_dir=tmp_path) as ferry:
+        spooled = await ferry.spool(upload)
+        job = await ferry.write_stream("/a", spooled)
+    assert (spooled.path.parent, spooled.path.read_bytes(), job.source) == (tmp_path, b"hello", spooled.url)
