@@ -82,8 +82,8 @@ def _check(name: str, value: Any, kinds: _Checks, such_as: str) -> str:
     if hasattr(value, "read") or isinstance(value, bytes | bytearray | memoryview):
         kind = "a file object" if hasattr(value, "read") else "bytes"
         raise InvalidRequestError(
-            f"{name}: needs a URL or a path that the worker can open, got {kind}, which cannot travel to it: use "
-            "put_content for up to 1 MiB, or write a file where the worker sees it and name that"
+            f"{name}: needs a URL or a path that the worker can open, got {kind}, which cannot travel to it: "
+            "spool an upload (Client.spool), use put_content for up to 1 MiB, or name a file where the worker sees it"
         )
     if not isinstance(value, str) or not value.isprintable() or value != value.strip():
         # urlsplit drops line ends and outer blanks silently: another file would be read.

@@ -34,8 +34,11 @@ def test_an_absolute_path_is_a_file_as_text_too(ferry: Client, given: str | Path
     ("given", "says"),
     [
         ("incoming/7.mp4", r"or an absolute path \(pathlib.Path\('incoming/7.mp4'\) makes one\)"),
-        (io.BytesIO(b"abc"), "got a file object, which cannot travel to it: use put_content for up to 1 MiB, or write"),
-        (b"abc", "got bytes, which cannot travel to it: use put_content"),
+        (
+            io.BytesIO(b"abc"),
+            r"got a file object, which cannot travel to it: spool an upload \(Client.spool\), use put_content",
+        ),
+        (b"abc", "got bytes, which cannot travel to it: spool an upload"),
         (
             "s3://bucket/key.mp4",
             "write 'blob://STORAGE/key.mp4', with the name of the worker's storage that has",
