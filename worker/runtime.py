@@ -84,8 +84,7 @@ class Runtime:
         ``whole_size``: take all bytes of an http source in one answer, which must have this size.
         """
         url = self.sealer.opened(url)
-        parts, sources = urlsplit(url), self.settings.sources
-        patience = Patience(within_part(stop), sources.least_rate, sources.least_rate_seconds, while_stalled(stop))
+        parts, sources, patience = urlsplit(url), self.settings.sources, self.patience(stop)
         match parts.scheme:
             case "blob":
                 driver = self.driver(parts.netloc)
@@ -101,8 +100,16 @@ class Runtime:
                     patience=patience,
                 )
 
+    def patience(self, stop: Stop) -> Patience:
+        """How long a run waits for its source."""
+        sources = self.settings.sources
+        return Patience(within_part(stop), sources.least_rate, sources.least_rate_seconds, while_stalled(stop))
+
     def refuse_unremovable(self, url: str) -> None:
-        """Raise SourceNotAllowedError unless this worker may remove the source once it has been sent."""
+        """Raise SourceNotAllowedError unless this worker may remove the source once it has been sent.
+
+        Takes as long as the mount of the source does, so it is for a thread that may be lost.
+        """
         url, settings = self.sealer.opened(url), self.settings
         refuse_unremovable(redacted(url), spool=settings.spool_dir, roots=settings.sources.delete_roots)
 

@@ -53,7 +53,7 @@ class BatchedJob(NamedTuple):
     source: str | None  #: without secrets, for display
     queue: str
     request: Mapping[str, Any]
-    contents: bytes  #: of a put_content
+    contents: bytes | None  #: of a put_content
     token: int
     attempt: int
     publish_seq: int  #: of the next message; those with a lower number are outdated
@@ -130,7 +130,7 @@ def _within(candidates: Sequence[Any], most_bytes: int, hold_of: Callable[[str],
 
 
 def _batched(row: Row[Any]) -> BatchedJob:
-    return BatchedJob(**{**row._mapping, "contents": contents_of(row.contents, row.request) or b""})
+    return BatchedJob(**{**row._mapping, "contents": contents_of(row.contents, row.request)})
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from blobferry.spooling.spooled import Spooled
 from models import Database
 from tests.doubles import FaultyStore, HookedStore, blob
 from tests.jobs.batch.batch_world import BatchWorld, Told
-from tests.jobs.job_world import AT_ONCE, KEY, PATH, World, on_each_database
+from tests.jobs.job_world import AT_ONCE, KEY, PATH, QUICK, World, on_each_database
+from tests.transfer.sources.hanging_mount import mounted
 from worker.errors import PermissionDeniedError, StoreUnavailableError
+from worker.jobs.outcome import Cancelled
 from worker.maintenance.sweep_spool import SpoolSweep
 
 DATA = bytes(range(95))
@@ -206,3 +209,23 @@ def test_a_worker_without_the_mount_leaves_the_removal_to_another(world: World, 
         away.rename(world.spool_dir)
     assert sweep(world) == 1
     assert not spooled.path.exists()
+
+
+def test_a_mount_that_hangs_holds_up_no_cancel_of_a_job_that_is_to_remove_its_file(
+    world: World, tmp_path: Path
+) -> None:
+    """Whether it may be removed there is asked before anything is sent, and that asks the mount."""
+    root = tmp_path / "mount"
+    root.mkdir()
+    sections: dict[str, Any] = {"sources": {"file_roots": (root,), "delete_roots": (root,)}, "lease": QUICK}
+    with mounted(root, DATA) as mount:
+        job_id = world.submit(arguments={"source": (root / "file").as_uri(), "delete_source": True})
+        mount.hangs.set()
+        outcomes = list[Any]()
+        run = threading.Thread(target=lambda: outcomes.append(world.run(job_id, **sections)), daemon=True)
+        run.start()
+        assert mount.has_hung.wait(30)
+        world.change(job_id, cancel_requested=True)
+        run.join(30)
+        assert outcomes == [Cancelled()]
+    assert world.memory.list_page("").entries == []

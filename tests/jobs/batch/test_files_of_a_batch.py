@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
+from blobferry import seal
+from blobferry.sealing import Sealer
 from models.queries import BatchedJob
 from tests.doubles import DeathError
 from tests.jobs.batch.batch_world import BatchWorld, Told
 from tests.jobs.batch.test_leaving_the_lane import MEMBERS, AtKey
 from tests.jobs.job_world import on_each_database
+from tests.models.rows import submit
 from tests.transfer.sources.hanging_mount import mounted
 from worker.jobs.batch import batch_sources, small_job
 from worker.jobs.outcome import Finished, Rescheduled
@@ -143,6 +147,41 @@ def test_a_job_that_died_past_the_point_of_no_return_knows_its_file_again(world:
         assert world.seen_at(number) is None
 
 
+# --- sources that are sealed ------------------------------------------------------------------------------------------
+
+KEYS = [Fernet.generate_key().decode() for _ in range(2)]
+
+
+def sealed(world: BatchWorld, number: int) -> str:
+    """A job whose client had the key, so that its row shows the file."""
+    file = world.file.with_name(f"sealed-{number}")
+    file.write_bytes(f"job {number}".encode())
+    source = {"path": f"/small/{number}", "source": seal(file.as_uri(), KEYS[0])}
+    return submit(world.database, arguments=source, size=None, sealer=Sealer(KEYS[:1]))
+
+
+@on_each_database
+def test_files_whose_urls_are_sealed_are_written_like_any_others(world: BatchWorld) -> None:
+    jobs = [sealed(world, number) for number in range(3)]
+    row, told = world.job_row(jobs[0]), Told()
+    with world.worker() as runtime:
+        runtime.sealer = Sealer(KEYS[:1])
+        run_job(runtime, jobs[0], source=row.source, reporter=told)
+    assert told.succeeded == {*jobs[1:]}
+    world.assert_done(jobs)
+
+
+def test_a_sealed_url_without_its_key_concerns_its_job_alone(world: BatchWorld) -> None:
+    jobs, told = [world.small(0), sealed(world, 1)], Told()
+    with world.worker() as runtime:
+        runtime.sealer = Sealer(KEYS[1:])
+        world.deliver(runtime, jobs[0], told)
+    assert told.jobs == jobs[1:]
+    assert (world.seen_at(0), world.seen_at(1)) == (b"job 0", None)
+    row = world.job_row(jobs[1])
+    assert (row.state, row.error_code) == ("retrying", "configuration"), "another worker may have the key"
+
+
 # --- files that are not small ----------------------------------------------------------------------------------------
 
 
@@ -240,3 +279,20 @@ def test_a_mount_that_hangs_concerns_only_jobs_of_its_files(hanging: threading.E
     assert isinstance(told.others[jobs[2]], Rescheduled)
     assert world.job_row(jobs[2]).state == "queued"
     assert batch_sources.READING <= 2.0, "so long the others may have waited for their last write"
+
+
+def test_a_mount_that_hangs_holds_up_no_batch_with_a_job_that_is_to_remove_its_file(
+    hanging: threading.Event, world: BatchWorld
+) -> None:
+    jobs, root = world.some(2), world.file.parent / "mount"
+    of_mount = {"path": "/small/2", "source": (root / "file").as_uri()}
+    jobs.append(submit(world.database, arguments=of_mount, size=None, removes_source=True))
+    hanging.set()
+    told = list[Told]()
+    sections: dict[str, Any] = {"sources": {"file_roots": (world.file.parent,), "delete_roots": (root,)}}
+    run = threading.Thread(target=lambda: told.append(world.run_batch(jobs[0], **sections)), daemon=True)
+    run.start()
+    run.join(30)
+    assert told, "its directory does not answer either"
+    assert told[0].succeeded == {jobs[1]}
+    assert isinstance(told[0].others[jobs[2]], Rescheduled)

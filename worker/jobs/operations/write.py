@@ -9,6 +9,7 @@ from worker.jobs.operations.operation import JobResult, TransferOperation, resul
 from worker.stores.blob_values import BlobOptions
 from worker.transfer.sources.http.http_source import NoRangesError, OtherVersionError
 from worker.transfer.sources.http.spooled_source import SpooledSource
+from worker.transfer.sources.patience import waited_for
 from worker.transfer.sources.source import Source
 from worker.transfer.sources.spooled_file import SpooledFile
 
@@ -30,7 +31,8 @@ class WriteStream(TransferOperation):
     def _write(self, path: str) -> None:
         url = self._request["source"]
         if self._job.removes_source:
-            self._runtime.refuse_unremovable(url)
+            watch = self._runtime.patience(self._stop).watch(str(self._job.source))
+            waited_for(lambda: self._runtime.refuse_unremovable(url), watch)
         source = self._runtime.open_source(url, self._stop)
         try:
             self._write_from(source, path)

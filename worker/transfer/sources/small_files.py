@@ -3,8 +3,9 @@
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -34,18 +35,32 @@ def is_perhaps_small(url: str, most: int) -> bool:
     return bool(sizes) and sizes[0] <= most
 
 
-def read_files(urls: Sequence[str], roots: Iterable[Path], most: int, seconds: float) -> Iterator[tuple[int, Read]]:
+def read_files(
+    urls: Sequence[str],
+    roots: Iterable[Path],
+    most: int,
+    seconds: float,
+    *,
+    before: Callable[[int], object] = lambda position: None,
+) -> Iterator[tuple[int, Read]]:
     """Read files of at most ``most`` bytes; yield the position of each, and what came of it.
 
     None comes of a larger one, of one whose status does not tell its size, and of one that was touched meanwhile, so
     that its bytes have to be compared. Nothing is yielded for files that are not read after so many seconds: their
     mount may hang.
+
+    Args:
+        urls: of the files.
+        roots: the directories below which they may lie.
+        most: bytes of one that is read.
+        seconds: for all of them.
+        before: called in the same thread before a file is opened, with its position; what it raises comes of the file.
     """
     found, ended, abandoned = list[tuple[int, Read]](), threading.Event(), threading.Event()
 
     def read_all() -> None:
         for position, url in enumerate(urls):
-            found.append((position, _read(url, roots, most)))
+            found.append((position, _read(url, roots, most, partial(before, position))))
             if abandoned.is_set():
                 break
         ended.set()
@@ -63,8 +78,9 @@ def read_files(urls: Sequence[str], roots: Iterable[Path], most: int, seconds: f
     yield from found[taken:]
 
 
-def _read(url: str, roots: Iterable[Path], most: int) -> Read:
+def _read(url: str, roots: Iterable[Path], most: int, before: Callable[[], object]) -> Read:
     try:
+        before()
         source, tells_size = FileSource.open_at_once(url, roots)
         try:
             if not tells_size or source.size > most:
