@@ -1,7 +1,8 @@
 """The check of what is to be told at the end of a job: Celery signatures of the app's own tasks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from blobferry.errors import InvalidRequestError
@@ -10,11 +11,50 @@ from blobferry.redaction import short_repr
 #: Version of a request at whose end somebody is to be told: workers that would tell nobody leave it alone.
 TOLD_REQUEST: Final = 4
 MAX_CALLBACK: Final = 64 * 1024  #: bytes of one signature as JSON; the job's row holds it
-#: What a signature may say about its message; other options belong to the run of a task.
-OPTIONS: Final = (
-    *("queue", "exchange", "routing_key", "priority", "countdown", "eta", "expires", "headers", "link", "link_error"),
-    *("time_limit", "soft_time_limit", "ignore_result", "shadow"),
-)
+_LONGEST: Final = 10**9  #: seconds, 31 years; Celery adds them to a time
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LONGEST
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return isinstance(value, datetime) or bool(datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _are_signatures(value: Any) -> bool:
+    return all(isinstance(link, Mapping) for link in (value if isinstance(value, list | tuple) else [value]))
+
+
+_Kind = tuple[str, Callable[[Any], bool]]
+_TEXT: Final[_Kind] = ("a text", _is_text)
+_SECONDS: Final[_Kind] = (f"a number of at most {_LONGEST} seconds", _is_number)
+_LINKS: Final[_Kind] = ("a signature, or a list of them", _are_signatures)
+#: What a signature may say about its message, and of which kind each is: what Celery cannot make a message of would
+#: only be found out when the job has ended. Other options belong to the run of a task.
+OPTIONS: Final[Mapping[str, _Kind]] = {
+    "queue": _TEXT,
+    "exchange": _TEXT,
+    "routing_key": _TEXT,
+    "priority": ("a whole number", lambda value: isinstance(value, int) and _is_number(value)),
+    "countdown": _SECONDS,
+    "eta": ("a time", _is_time),
+    "expires": (f"a time, or {_SECONDS[0]}", lambda value: _is_time(value) or _is_number(value)),
+    "headers": ("a mapping", lambda value: isinstance(value, Mapping)),
+    "link": _LINKS,
+    "link_error": _LINKS,
+    "time_limit": _SECONDS,
+    "soft_time_limit": _SECONDS,
+    "ignore_result": ("true or false", lambda value: isinstance(value, bool)),
+    "shadow": _TEXT,
+}
 
 
 def check_callback(name: str, value: Any) -> dict[str, Any]:
@@ -32,9 +72,7 @@ def check_callback(name: str, value: Any) -> dict[str, Any]:
     args, kwargs, options = value.get("args") or (), value.get("kwargs") or {}, value.get("options") or {}
     if not (isinstance(args, list | tuple) and isinstance(kwargs, Mapping) and isinstance(options, Mapping)):
         raise InvalidRequestError(f"{name}: args must be a list, kwargs and options mappings")
-    for option in options:
-        if option not in OPTIONS:
-            raise InvalidRequestError(f"{name}: unknown option {short_repr(option)}; known: {', '.join(OPTIONS)}")
+    options = {option: _checked(name, option, value) for option, value in options.items() if value is not None}
     where = {} if {"queue", "exchange", "routing_key"} & options.keys() else _queue_of(value)
     signature = {
         "task": value["task"],
@@ -44,6 +82,15 @@ def check_callback(name: str, value: Any) -> dict[str, Any]:
         "immutable": bool(value.get("immutable")),
     }
     return _as_json(name, signature)
+
+
+def _checked(name: str, option: Any, value: Any) -> Any:
+    if option not in OPTIONS:
+        raise InvalidRequestError(f"{name}: unknown option {short_repr(option)}; known: {', '.join(OPTIONS)}")
+    needs, is_good = OPTIONS[option]
+    if not is_good(value):
+        raise InvalidRequestError(f"{name}: option {option} needs {needs}, got {short_repr(value)}")
+    return value.isoformat() if isinstance(value, datetime) else value  # as Celery sends it
 
 
 def _queue_of(signature: Any) -> dict[str, Any]:

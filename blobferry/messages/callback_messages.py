@@ -75,29 +75,46 @@ def end_event(
 
 def send_callback(app: Celery, producer: Any, message: CallbackMessage) -> None:
     """Send the message by this producer. Raises what the broker's client raises."""
+    name = message.signature["task"]
+    try:
+        task, where = _task_message(app, message)
+    except Exception as error:  # Celery raises whatever its own code meets in an odd option
+        _report_unsendable(message, error)
+        return
+    try:
+        app.amqp.send_task_message(producer, name, task, retry=False, **where)
+    except (EncodeError, KeyError, TypeError, ValueError) as error:
+        _report_unsendable(message, error)
+
+
+def _task_message(app: Celery, message: CallbackMessage) -> tuple[Any, dict[str, Any]]:
+    """The message as Celery's producer takes it, and the options that say where it goes."""
     signature = message.signature
     options = {name: value for name, value in signature.get("options", {}).items() if value is not None}
     where = {name: options.pop(name) for name in _WHERE if name in options}
     if not _ROUTE & where.keys():
         where["queue"] = CALLBACK_QUEUE
-    try:
-        task = app.amqp.create_task_message(
-            str(uuid5(UUID(message.event["event_id"]), signature["task"])),
-            signature["task"],
-            message.arguments,
-            dict(signature["kwargs"]),
-            callbacks=listed(options.pop("link", None)),
-            errbacks=listed(options.pop("link_error", None)),
-            create_sent_event=app.conf.task_send_sent_event,
-            parent_id=message.job_id,
-            root_id=message.root_id or message.job_id,
-            reply_to=app.thread_oid,
-            **options,
-        )
-        app.amqp.send_task_message(producer, signature["task"], task, retry=False, **where)
-    except (EncodeError, KeyError, TypeError, ValueError) as error:
-        # Another try would fail as well, so report it as sent: others must not wait behind this one.
-        logger.warning("callback cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
+    if not all(isinstance(where[name], str) for name in _ROUTE & where.keys()):
+        raise TypeError(f"a route is no text: {where}")  # in a row of an earlier version
+    task = app.amqp.create_task_message(
+        str(uuid5(UUID(message.event["event_id"]), signature["task"])),
+        signature["task"],
+        message.arguments,
+        dict(signature["kwargs"]),
+        callbacks=listed(options.pop("link", None)),
+        errbacks=listed(options.pop("link_error", None)),
+        create_sent_event=app.conf.task_send_sent_event,
+        parent_id=message.job_id,
+        root_id=message.root_id or message.job_id,
+        reply_to=app.thread_oid,
+        **options,
+    )
+    return task, where
+
+
+def _report_unsendable(message: CallbackMessage, error: Exception) -> None:
+    # Another try would fail as well, so it counts as sent: others must not wait behind this one.
+    logger.warning("callback cannot be sent", extra={"job_id": message.job_id, "reason": repr(error)})
 
 
 def listed(links: Any) -> Any:

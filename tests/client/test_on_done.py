@@ -69,6 +69,13 @@ def test_times_and_uuids_are_kept_as_celery_sends_them(shop: Celery) -> None:
     assert kept["args"][0]["__type__"] == "uuid"
 
 
+@pytest.mark.parametrize("option", ["eta", "expires"])
+def test_times_among_the_options_are_kept_as_a_message_has_them(shop: Celery, option: str) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    kept = check_callback("on_done", stored(shop, 1).set(**{option: moment}))
+    assert kept["options"] == {"queue": "celery", option: "2026-01-01T00:00:00+00:00"}
+
+
 def test_the_same_key_with_another_callback_is_another_request(ferry: Client, shop: Celery) -> None:
     def submit(video: int) -> str:
         return ferry.write_stream("/a", SOURCE, idempotency_key="k", on_done=stored(shop, video)).id
@@ -88,6 +95,12 @@ def test_the_same_key_with_another_callback_is_another_request(ferry: Client, sh
         ({"task": ""}, "needs a Celery signature"),
         ({"task": "a", "args": "x"}, "args must be a list"),
         ({"task": "a", "options": {"task_id": "x"}}, "unknown option 'task_id'"),
+        ({"task": "a", "options": {"queue": 7}}, "option queue needs a text, got 7"),
+        ({"task": "a", "options": {"countdown": 1e30}}, "option countdown needs a number of at most"),
+        ({"task": "a", "options": {"eta": 5}}, "option eta needs a time, got 5"),
+        ({"task": "a", "options": {"expires": "soon"}}, "option expires needs a time, or a number"),
+        ({"task": "a", "options": {"link": ["x"]}}, "option link needs a signature, or a list"),
+        ({"task": "a", "options": {"priority": True}}, "option priority needs a whole number"),
         ({"task": "a", "args": [object()]}, "cannot be stored as JSON"),
         ({"task": "a", "args": ["\0"]}, "a zero byte"),
         ({"task": "a", "args": ["x" * MAX_CALLBACK]}, "bytes as JSON; at most"),

@@ -13,10 +13,12 @@ from uuid import UUID
 
 import pytest
 import redis
+from sqlalchemy import update
 
 from blobferry.contract import JobState
 from blobferry.messages.job_messages import client_app
 from blobferry.messages.publisher import Publisher
+from blobferry.sql.tables import jobs as rows
 from dev.services import Valkey, free_port, valkey
 from models import Database
 from models.queries.outbox import note_end
@@ -212,6 +214,32 @@ def test_a_job_of_which_somebody_is_still_to_be_told_is_not_pruned(world: World,
     world.change(job_id, finished_at=ago(5))
     assert world.prune(job_seconds=0, tombstone_seconds=60, limit=9) == 1
     assert world.deliveries(job_id) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"eta": {"__type__": "datetime", "__value__": "2026-01-01"}},
+        {"countdown": 1e30},
+        {"queue": 7},
+        {"expires": ["x"]},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_celery_cannot_make_a_message_of_holds_up_no_other_end(
+    options: dict[str, Any], world: World, broker: Valkey, publisher: Publisher
+) -> None:
+    """Rows of an earlier version may have such options. The broker does not count as away for it."""
+    jobs = [world.submit(arguments={"path": f"/{number}", "on_done": SIGNATURE}) for number in range(3)]
+    with world.database.begin() as session:
+        odd = {"on_done": {**SIGNATURE, "options": options}}
+        session.execute(update(rows).where(rows.c.id == jobs[1]).values(on_end=odd))
+    for job_id in jobs:
+        world.succeed(job_id)
+    world.sweep(publish=publisher.publish)
+    assert [message["args"][0]["job_id"] for message in told(broker)] == [jobs[0], jobs[2]]
+    assert not publisher.is_paused
+    assert [delivery.state for job_id in jobs for delivery in world.deliveries(job_id)] == ["delivered"] * 3
 
 
 def test_an_immutable_signature_gets_its_own_arguments_alone(
