@@ -35,13 +35,14 @@ UNSET: Final = dict.fromkeys(column.name for column in _COLUMNS if column.server
 def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
     """The row of a checked request; the other columns have defaults."""
     kept, contents = apart(sealer.kept_arguments(request.arguments))
-    not_before, spooled = _in_utc(request.not_before), SpooledName.of_url(request.source_url)
+    shown = request.source if request.source_url is None else sealer.shown(request.source_url)
+    not_before, spooled = _in_utc(request.not_before), SpooledName.of_url(shown)
     return {
         "id": job_id,
         "operation": request.operation,
         "storage": request.storage,
         "path": request.path,
-        "source": request.source if request.source_url is None else sealer.shown(request.source_url),
+        "source": shown,
         "dest": request.dest,
         "request": kept,
         "request_version": _version(kept) if request.on_end is None else TOLD_REQUEST,

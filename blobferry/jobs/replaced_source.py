@@ -54,7 +54,7 @@ class ReplacedSource:
             dropped = {_DATE} if is_same_place else {_DATE, _ETAG}
             known = {name: value for name, value in known.items() if name not in dropped}
             known[REPLACED_SOURCE] = True
-        spooled = SpooledName.of_url(self.url)
+        spooled = SpooledName.of_url(shown)
         return {
             "source": shown,
             "request": {**(row["request"] or {}), "source": kept},

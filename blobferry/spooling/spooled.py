@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _DIGEST: Final = 16  #: hexadecimal characters of a SHA-256 in a name
 _NAME: Final = re.compile(r"ferry-[0-9a-f]{32}-(0|[1-9][0-9]{0,15})-([0-9a-f]{16}|0)")
@@ -34,10 +34,10 @@ class SpooledName(NamedTuple):
 
     @classmethod
     def of_url(cls, url: str | None) -> Self | None:
-        """The name in the URL of a spooled file; None for any other source."""
+        """The name in the URL of a spooled file; None for any other source, and for a sealed one: open it first."""
         if url is None or not url.startswith("file:"):
             return None
-        return cls.parse(urlsplit(url).path.rpartition("/")[2])
+        return cls.parse(unquote(urlsplit(url).path).rpartition("/")[2])
 
     def has_digest_of(self, sha256: str) -> bool:
         """Whether bytes with this SHA-256 are those that were spooled, as far as the name tells."""

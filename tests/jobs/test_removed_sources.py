@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
+from blobferry import seal
+from blobferry.contract import JobState
+from blobferry.jobs import control
+from blobferry.jobs.replaced_source import ReplacedSource
+from blobferry.sealing import Sealer
 from blobferry.spooling.spool_directory import SpoolDirectory
 from blobferry.spooling.spooled import Spooled
 from models import Database
@@ -16,7 +22,8 @@ from tests.jobs.batch.batch_world import BatchWorld, Told
 from tests.jobs.job_world import AT_ONCE, KEY, PATH, QUICK, World, on_each_database
 from tests.transfer.sources.hanging_mount import mounted
 from worker.errors import PermissionDeniedError, StoreUnavailableError
-from worker.jobs.outcome import Cancelled
+from worker.jobs.outcome import Cancelled, Finished
+from worker.jobs.runner import run_job
 from worker.maintenance.sweep_spool import SpoolSweep
 
 DATA = bytes(range(95))
@@ -80,6 +87,26 @@ def test_the_uploads_of_a_batch_are_removed(world: BatchWorld) -> None:
     assert [world.job_row(job_id).state for job_id in ids] == ["succeeded"] * 4
     assert os.listdir(str(world.spool_dir)) == []
     assert [marks(world, job_id) for job_id in ids] == [(None, False)] * 4
+
+
+@pytest.mark.parametrize("how", ["sealed", "percent-encoded", "sealed for the retry"])
+def test_an_upload_is_known_however_its_url_is_spelled(how: str, world: World) -> None:
+    """Otherwise the sweep takes it for an orphan while its job waits."""
+    spooled, key = spool(world), Fernet.generate_key().decode()
+    url = spooled.url.replace("/ferry-", "/%66erry-") if how == "percent-encoded" else seal(spooled.url, key)
+    if how == "sealed for the retry":
+        job_id = world.submit(arguments={"source": (world.file.parent / "missing").as_uri()})
+        world.fail(job_id, "source_not_found")
+        replaced = ReplacedSource.of(url, Sealer([key]))
+        control.retry(world.database.engine, job_id, replaced)
+    else:
+        job_id = world.submit(arguments={"source": url}, sealer=Sealer([key]))
+    assert marks(world, job_id) == (spooled.path.name, True)
+    with world.worker() as runtime:
+        runtime.sealer = Sealer([key])
+        assert isinstance(run_job(runtime, job_id), Finished)
+    assert world.has_ended(job_id, JobState.SUCCEEDED)
+    assert (blob(world.memory, KEY), spooled.path.exists()) == (DATA, False)
 
 
 def test_an_upload_stays_while_its_job_may_be_retried_and_goes_after_the_retry(world: World) -> None:
