@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.doubles import (
     LaggingStore,
     LyingStore,
     RecordingStore,
+    WrappedStore,
     blob,
     tiny_store,
     unfinished,
@@ -47,7 +49,7 @@ from worker.errors import (
     UnreachableError,
 )
 from worker.jobs.outcome import Finished, NotClaimed, Outcome, Rescheduled
-from worker.jobs.runner import nameless
+from worker.jobs.runner import nameless, run_job
 
 # --- it works --------------------------------------------------------------------------------------------------------
 
@@ -652,6 +654,27 @@ def test_a_permission_that_is_withdrawn_after_a_completion_aborts_nothing(world:
 
 
 @on_each_database
+class Labelling(WrappedStore):
+    """A store whose ETags no column takes."""
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        found = super()._do(name, args, keywords)
+        return replace(found, etag=f"{found.etag}\0") if name == "head" else found
+
+
+@pytest.mark.parametrize("world_database", ["postgres"], indirect=True)  # SQLite refuses nothing
+def test_what_the_database_refuses_of_a_source_is_not_written_again_with_the_error(world: World) -> None:
+    """A fingerprint waits for the run's next write, which is that of the error if it was refused before."""
+    world.cold.put("a", world.data)
+    job_id = world.submit(arguments={"source": "blob://cold/a"})
+    with world.worker(cold=Labelling(world.cold), retry={"max_attempts": 1}) as runtime:
+        outcome = run_job(runtime, job_id)
+    assert isinstance(outcome, Finished)
+    assert world.has_ended(job_id, JobState.FAILED, "unexpected")
+    assert "u0000" in str(world.job_row(job_id).error_message)
+    assert [attempt.outcome for attempt in world.attempts(job_id)] == ["failed"], "no worker has died"
+
+
 def test_an_upload_that_was_lost_before_its_first_checkpoint_is_told_of_too(world: World) -> None:
     job_id = world.submit()
     world.put_off(job_id, FaultyStore(world.memory, "upload_part", times=100))

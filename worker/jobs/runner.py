@@ -96,6 +96,7 @@ class _Run:
                 return self._failed(error)
             except Exception as error:  # a bug, ours or a library's: the row records it and the job is retried
                 logger.exception("unexpected error")
+                self._lease.take_deferred()  # it may be what the database has refused; a later run finds it out itself
                 return self._failed(UnexpectedError(f"{type(error).__name__}: {error}"))
         except LeaseLostError as error:
             logger.warning("lease lost", extra={"reason": str(error)})
@@ -156,6 +157,7 @@ class _Run:
             raise
         except Exception:  # the database refuses something in it; else the job would look like that of a dead worker
             logger.exception("the error could not be recorded", extra={"error_code": error.code})
+            self._lease.take_deferred()  # as above
             return self._record(nameless(error))
 
     def _record(self, error: BlobferryError) -> Outcome:

@@ -21,6 +21,7 @@ import pytest
 from dev.waiting import wait_until
 from tests.transfer.bench import Bench, read, read_by_threads
 from tests.transfer.sources.http.http_site import (
+    OLD,
     Answer,
     Framing,
     Handler,
@@ -97,6 +98,15 @@ def test_an_etag_that_no_column_takes_is_weak_is_no_part_of_what_is_kept(etag: s
     """A zero byte in it would be refused by the column of the fingerprint."""
     site.etag, site.ranges = etag, False
     assert set(open_(site).fingerprint) == {"size", "checksum"}
+
+
+@pytest.mark.parametrize("date", [f"{OLD}\0", f"{OLD} \0", f"{OLD} (\x1b[2J)"])
+def test_a_date_that_no_column_takes_joins_no_ranges(date: str, site: Site, open_: Open) -> None:
+    """A date is read although other text follows it."""
+    site.etag, site.last_modified = None, date
+    source = open_(site)
+    assert_kept(source)
+    assert set(source.fingerprint) == {"size", "checksum"}
 
 
 # --- ranges ----------------------------------------------------------------------------------------------------------

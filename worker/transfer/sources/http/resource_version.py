@@ -28,8 +28,10 @@ class ResourceVersion:
         headers, encoding = response.headers, _encoding(response)
         if (etag := headers.get("ETag")) is not None:
             return cls(size, etag, None, encoding) if _STRONG_ETAG.fullmatch(etag) else None
-        age = _age(headers)
-        return cls(size, None, headers["Last-Modified"], encoding) if age and age >= timedelta(seconds=1) else None
+        age, date = _age(headers), headers.get("Last-Modified", "")
+        # Printable: other text may follow a date, and the column would refuse a zero byte.
+        is_strong = age is not None and age >= timedelta(seconds=1) and date.isprintable()
+        return cls(size, None, date, encoding) if is_strong else None
 
     @property
     def validator(self) -> str:
