@@ -224,6 +224,30 @@ def test_a_pause_that_is_taken_back_while_parts_wait_is_no_cancel(world: World) 
 
 
 @on_each_database
+def test_a_cancel_is_not_held_up_by_a_read_of_the_blob_that_is_written_onto(world: World) -> None:
+    """Its store does not answer; the bytes before the offset are too few to be copied by the store."""
+    world.memory.put(KEY, OLD)
+    job_id, reading, released = world.submit(arguments={"offset": 3}), threading.Event(), threading.Event()
+
+    def hang(verb: str) -> None:
+        if verb == "get":
+            reading.set()
+            released.wait(60)
+
+    outcomes = list[Any]()
+    store = HookedStore(world.memory, before=hang)
+    run = threading.Thread(target=lambda: outcomes.append(world.run(job_id, store, lease=QUICK)), daemon=True)
+    run.start()
+    assert reading.wait(30)
+    world.change(job_id, cancel_requested=True)
+    run.join(20)
+    found = list(outcomes)
+    released.set()
+    run.join(30)
+    assert found == [Cancelled()]
+    assert world.seen() == OLD
+
+
 def test_a_cancel_of_a_delete_is_too_late_or_cancels(world: World) -> None:
     world.run(world.submit())
     job_id, asked = world.ask("delete", path=PATH), list[str]()

@@ -6,6 +6,7 @@ from blobferry.checks.arguments import MARK_NAME
 from worker.driver.storage import Storage
 from worker.transfer.checkpoint import VisibleVersion
 from worker.transfer.sources.blob_source import BlobSource
+from worker.transfer.sources.patience import Patience
 from worker.transfer.sources.reader_stream import ReaderStream
 from worker.transfer.sources.source import MemorySource, Source
 from worker.transfer.sources.splice import Splice
@@ -29,7 +30,8 @@ def write_at(storage: Storage, target: Target, path: str, offset: int, data: Sou
         seen = look(storage.store, target.key)
         target = replace(target, onto=VisibleVersion.of(seen))
         if seen is not None:
-            old, prefix = BlobSource(storage.store, target.key, path, head=seen), CopiedPrefix.of(seen, offset)
+            patience, prefix = Patience.of_run(target.stop), CopiedPrefix.of(seen, offset)
+            old = BlobSource(storage.store, target.key, path, head=seen, patience=patience)
             old_options = storage.store.options_of(target.key).without(MARK_NAME)
             target = replace(target, options=old_options.updated(target.options))
     if isinstance(data, ReaderStream):
