@@ -1,8 +1,9 @@
 """Listening: the feed of ended jobs, read for ever, with its cursor kept in SQL under a name."""
 
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, TypeVar
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -10,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from blobferry.checks.arguments import check_text
 from blobferry.client import Client
 from blobferry.errors import UnreachableError
-from blobferry.jobs.end_feed import NOW, Ends
+from blobferry.jobs.end_feed import NOW
 from blobferry.jobs.job_options import Labels
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
@@ -19,6 +20,8 @@ from blobferry.values import Job
 
 AT_ONCE: Final = 100  #: jobs of a page; so many at most are handed on again after a crash
 PATIENCE: Final = 600.0  #: seconds that the database may be away
+
+Answer = TypeVar("Answer")
 
 
 def listen(client: Client, name: str, labels: Labels | None = None, interval: float = 1.0) -> Iterator[Job]:
@@ -42,20 +45,20 @@ def listen(client: Client, name: str, labels: Labels | None = None, interval: fl
 
 def _ends(client: Client, name: str, cursor: str, labels: Labels | None, interval: float) -> Iterator[Job]:
     while True:
-        page = _patiently(client, cursor, labels, interval)
+        page = _patiently(partial(client.finished, after=cursor, labels=labels, limit=AT_ONCE), interval)
         yield from page
-        if page.jobs:
-            _save(client, name, page.cursor)
         cursor = page.cursor
+        if page.jobs:
+            _patiently(partial(_save, client, name, cursor), interval)
         if len(page) < AT_ONCE:
             time.sleep(interval)
 
 
-def _patiently(client: Client, cursor: str, labels: Labels | None, interval: float) -> Ends:
+def _patiently(call: Callable[[], Answer], interval: float) -> Answer:
     gives_up_at = time.monotonic() + PATIENCE
     while True:
         try:
-            return client.finished(after=cursor, labels=labels, limit=AT_ONCE)
+            return call()
         except UnreachableError:
             if time.monotonic() > gives_up_at:
                 raise

@@ -12,12 +12,13 @@ from alembic import command
 
 from blobferry import Client, Job
 from blobferry.errors import UnreachableError
+from blobferry.jobs.listening import listen
 from dev import services
 from dev.services.postgres_server import SERVER_VARIABLE
-from models import Database
+from models import Database, queries
 from tests.client.conftest import SOURCE
 from tests.conftest import alembic_config
-from tests.models.rows import change
+from tests.models.rows import change, claim
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,30 @@ def test_the_first_read_does_not_wait_and_a_timeout_holds_during_an_outage(
             client.wait(job.id, timeout=60)
         with pytest.raises(TimeoutError, match=rf"{job.id} is still queued after 3 s, or was when .* \(database: "):
             next(watching)
+
+
+def end_now(url: str, job_id: str) -> None:
+    with closing(Database(url)) as database:
+        job = claim(database, job_id)
+        with database.begin() as session:
+            queries.finish_job(session, job, {})
+
+
+def test_a_listener_outlives_a_database_that_is_away_while_it_saves_its_place(
+    mortal: Mortal, client: Client, job: Job
+) -> None:
+    listening = listen(client, "shop", interval=0.01)
+    end_now(mortal.url, job.id)
+    assert next(listening).id == job.id
+    later = client.write_stream("/b", SOURCE).id
+    with ThreadPoolExecutor(1) as thread:
+        with mortal.is_away():
+            waiting = thread.submit(next, listening)
+            with pytest.raises(UnreachableError):
+                client.get(job.id)
+        end_now(mortal.url, later)
+        assert waiting.result(60).id == later
+    assert next(listen(client, "shop", interval=0.01)).id == later, "the page before is done"
 
 
 def test_a_database_that_stays_away_is_given_up(mortal: Mortal, client: Client, job: Job) -> None:
