@@ -63,7 +63,7 @@ def _needs(job: Mapping[str, Any]) -> Iterator[str]:
     shown = job["source"] or ""  # readable where the source is sealed
     if shown.startswith(("http:", "https:")):
         yield source_need(shown)
-    for url in (source, dest):
+    for url in (shown, dest):
         if url and url.startswith("file:"):
             yield from map(directory_need, directories_of(url))
 

@@ -314,6 +314,24 @@ def test_a_job_that_failed_for_want_of_it_is_left_to_others_from_the_first_time(
     assert world.job_row(job_id).failures == 1
 
 
+def test_a_file_whose_url_is_sealed_is_left_to_those_that_have_its_directory(world: World) -> None:
+    live(world, BARE, WHOLE)
+    sealer = Sealer([Fernet.generate_key().decode()])
+    job_id = world.submit(arguments={"source": sealer.sealed(world.file.as_uri())}, sealer=sealer)
+
+    def run_sealed(name: str, **sections: Any) -> Outcome:
+        with worker(world, name, **sections) as runtime:
+            runtime.sealer = sealer
+            return run_job(runtime, job_id)
+
+    assert isinstance(run_sealed(BARE, **missing_root(world)), Rescheduled)
+    world.change(job_id, run_at=ago(1))
+    assert isinstance(run_sealed(BARE, **missing_root(world)), LeftToOthers)
+    world.change(job_id, run_at=ago(1))
+    assert isinstance(run_sealed(WHOLE), Finished)
+    assert world.job_row(job_id).failures == 1
+
+
 @pytest.mark.parametrize("others", [(), ("dead",), ("lacking",)])
 def test_a_worker_takes_the_jobs_if_no_other_can(others: tuple[str, ...], world: World) -> None:
     live(world, BARE)
