@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -299,3 +300,29 @@ def test_contents_that_take_several_parts_are_left_to_an_ordinary_run(world: Bat
     assert world.seen_at(2) == bytes(25)
     (upload,) = world.uploads(jobs[2])
     assert upload.part_size is not None
+
+
+class Labelling(WrappedStore):
+    """A store that shows one blob with an ETag that no column takes."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        super().__init__(store)
+        self._key = key
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        found = super()._do(name, args, keywords)
+        return replace(found, etag=f"{found.etag}\0") if (name, *args) == ("head", self._key) else found
+
+
+@MEMBERS
+@pytest.mark.parametrize("world_database", ["postgres"], indirect=True)  # SQLite refuses nothing
+def test_what_the_database_refuses_of_one_job_concerns_it_alone(number: int, world: BatchWorld) -> None:
+    world.memory.put(f"small/{number}", OLD)
+    jobs = world.some(4)
+    told = world.run_batch(jobs[0], Labelling(world.memory, f"small/{number}"), retry={"max_attempts": 1})
+    others = [job_id for job_id in jobs if job_id != jobs[number]]
+    assert world.states(others) == ["succeeded"] * 3
+    assert world.has_ended(jobs[number], JobState.FAILED, "unexpected")
+    assert [world.outcomes(job_id) for job_id in others] == [["succeeded"]] * 3, "no worker has died"
+    assert {*told.others} == {*jobs[1:]}
+    assert world.seen_at(number) == OLD

@@ -1,7 +1,7 @@
 """Runs the claimed jobs of a batch to their ends: most of them in the fast lane, the others one by one."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Protocol
@@ -78,16 +78,32 @@ def run_batch(
     lease = BatchLease(runtime.database, jobs, runtime.settings.lease, taken_at=taken_at)
     run = BatchRun(runtime, runtime.driver(first.storage), jobs, lease, ended=ended)
     try:
-        run.run()
-        logger.info("batch ended", extra={"succeeded": len(outcomes), "leaving": len(run.leaving)})
-        handed = [member for member in run.leaving if _is_for_others(member) and member.job is not first]
+        leaving = _leaving(run, outcomes)
+        logger.info("batch ended", extra={"succeeded": len(outcomes), "leaving": len(leaving)})
+        handed = [member for member in leaving if _is_for_others(member) and member.job is not first]
         if handed:
             _hand_back(handed, lease, tell)
-        if staying := [member for member in run.leaving if member not in handed]:
+        if staying := [member for member in leaving if member not in handed]:
             _go_on_with(staying, lease, runtime, tell, go_on)
     except LeaseLostError as error:
         logger.warning("lease of a batch lost", extra={"reason": str(error)})
     return outcomes.get(first.id, NotClaimed())
+
+
+def _leaving(run: BatchRun, ended: Container[str]) -> Sequence[Member]:
+    """Run the batch; return those that an ordinary run has to go on with. ``ended``: ids of those that have ended.
+
+    After an error that nobody expects, such as a value of one job that the database refuses, these are all the others:
+    what is written of them is what a run that has died would have left.
+    """
+    try:
+        run.run()
+    except LeaseLostError:
+        raise
+    except Exception:
+        logger.exception("unexpected error, all jobs leave the batch")
+        return [member for member in run.members if member.job.id not in ended]
+    return run.leaving
 
 
 def _is_for_others(member: Member) -> bool:

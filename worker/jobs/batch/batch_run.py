@@ -47,7 +47,7 @@ class BatchRun:
         self._pending: dict[Future[None], Member] = {}
         self._settled: list[Member] = []  #: whose way through the lane is over, but not yet in their rows
         pace = runtime.engine.pace_of(driver.store)
-        self._members = [member_of(job, driver, lease, pace, self._threads.count) for job in jobs]
+        self.members: Final = [member_of(job, driver, lease, pace, self._threads.count) for job in jobs]
 
     def run(self) -> None:
         """Run until every job has ended or leaves the lane. Raises LeaseLostError."""
@@ -64,8 +64,8 @@ class BatchRun:
 
     def _read(self) -> None:
         """Start each member once its bytes are read."""
-        unread = {member.job.seq: member for member in self._members}
-        for job, read in read_sources(self._runtime, [member.job for member in self._members]):
+        unread = {member.job.seq: member for member in self.members}
+        for job, read in read_sources(self._runtime, [member.job for member in self.members]):
             member = unread.pop(job.seq)
             if isinstance(read, MemorySource):
                 member.read = read
