@@ -69,7 +69,7 @@ def is_small() -> ColumnElement[bool]:
     is_of_file = and_(
         JobRow.operation == OF_FILES,
         func.substr(JobRow.source, 1, len(FILE)) == FILE,
-        func.coalesce(JobRow.request["offset"].as_integer(), 0) == 0,
+        func.coalesce(JobRow.request["offset"].as_float(), 0) == 0,  # PostgreSQL's integer ends at 2 GiB
     )
     plain = (
         or_(JobRow.operation == "put_content", is_of_file),

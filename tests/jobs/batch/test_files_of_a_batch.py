@@ -10,7 +10,9 @@ import pytest
 from cryptography.fernet import Fernet
 
 from blobferry import seal
+from blobferry.checks.arguments import MAX_OFFSET
 from blobferry.sealing import Sealer
+from models import ClaimedJob
 from models.queries import BatchedJob
 from tests.doubles import DeathError
 from tests.jobs.batch.batch_world import BatchWorld, Told
@@ -19,6 +21,7 @@ from tests.jobs.job_world import on_each_database
 from tests.models.rows import submit
 from tests.transfer.sources.hanging_mount import mounted
 from worker.jobs.batch import batch_sources, small_job
+from worker.jobs.job_claim import claim
 from worker.jobs.outcome import Finished, Rescheduled
 from worker.jobs.runner import run_job
 from worker.stores.store import Store
@@ -145,6 +148,21 @@ def test_a_job_that_died_past_the_point_of_no_return_knows_its_file_again(world:
         world.change(jobs[number], run_at=None)
         world.fail(jobs[number], "source_changed")
         assert world.seen_at(number) is None
+
+
+# --- offsets ----------------------------------------------------------------------------------------------------------
+
+
+@on_each_database
+@pytest.mark.parametrize("offset", [1, 2**31, MAX_OFFSET - 1])
+def test_a_file_that_is_written_at_an_offset_is_claimed_alone_whatever_the_offset(
+    offset: int, world: BatchWorld
+) -> None:
+    jobs = [world.small(0), world.small(1, offset=offset), world.small(2)]
+    assert world.run_batch(jobs[0]).jobs == [jobs[2]]
+    with world.worker() as runtime:
+        _, claimed = claim(runtime, jobs[1], None, world.source(1).as_uri())
+    assert isinstance(claimed, ClaimedJob)
 
 
 # --- sources that are sealed ------------------------------------------------------------------------------------------
