@@ -43,6 +43,13 @@ class Ends:
         return len(self.jobs)
 
 
+def _number(value: Any) -> int:
+    """A number that a column may hold. Raises ValueError."""
+    if not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(value)
+    return value
+
+
 class _Snapshot(NamedTuple):
     """Transactions below ``next`` have ended, but for those that are ``open``."""
 
@@ -52,7 +59,7 @@ class _Snapshot(NamedTuple):
     @classmethod
     def of(cls, value: Any) -> Self:
         """The snapshot as JSON has it. Raises ValueError, TypeError, LookupError."""
-        return cls(int(value[0]), tuple(int(number) for number in value[1]))
+        return cls(_number(value[0]), tuple(map(_number, value[1])))
 
 
 class _Position(NamedTuple):
@@ -71,8 +78,8 @@ class _Position(NamedTuple):
         try:
             base, upper, last = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
             newer = None if upper is None else _Snapshot.of(upper)
-            return cls(_Snapshot.of(base), newer, (int(last[0]), int(last[1])))
-        except (ValueError, TypeError, LookupError):
+            return cls(_Snapshot.of(base), newer, (_number(last[0]), _number(last[1])))
+        except (ValueError, TypeError, LookupError, RecursionError):
             raise InvalidRequestError("after: needs the cursor of an earlier answer, or 'now'") from None
 
 

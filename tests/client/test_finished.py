@@ -1,6 +1,7 @@
 """The feed of ended jobs misses none, although transactions commit in another order than they get their numbers."""
 
 import threading
+from base64 import urlsafe_b64encode
 from collections import Counter
 
 import pytest
@@ -118,7 +119,21 @@ def test_a_job_that_ends_again_is_there_again(ferry: Client, site: Site) -> None
     assert [job.state for job in ferry.finished(after=failed.cursor)] == ["succeeded"]
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "bnVsbA", 7, "W10"])
+def cursor_of(text: str) -> str:
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("", "x", "bnVsbA", 7, "W10"),
+        cursor_of("[[Infinity,[]],null,[0,0]]"),
+        cursor_of("[[-1,[]],null,[0,0]]"),
+        cursor_of("[[9223372036854775808,[]],null,[0,0]]"),
+        cursor_of("[[5,[]],[6,[]],[9223372036854775808,0]]"),
+        cursor_of("[" * 100_000),
+    ],
+)
 def test_what_is_no_cursor_is_refused(client: Client, cursor: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^after: needs the cursor"):
         client.finished(after=cursor)
