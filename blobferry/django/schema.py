@@ -3,7 +3,7 @@
 import time
 from typing import Any, Final
 
-from django.db import connections, router
+from django.db import OperationalError, connections, router, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 
@@ -14,6 +14,8 @@ from blobferry.sql.tables import VERSION_TABLE
 APP: Final = "blobferry"
 PATIENCE: Final = 60.0  #: seconds to wait for another migration
 POLL: Final = 0.2
+TABLE_TIMEOUT: Final = "200ms"  #: for which others wait behind an upgrade that waits for a table
+_LOCK_NOT_AVAILABLE: Final = "55P03"  # source: PostgreSQL, "Error Codes"
 
 
 class TablesError(Exception):
@@ -62,6 +64,8 @@ class BringTo(Operation):
             statements = revision.creation(connection.vendor)
         else:
             statements = revision.upgrades(recorded, self.wanted, connection.vendor)
+            if statements and not schema_editor.collect_sql:
+                _take_table(connection)
         for statement in statements:
             schema_editor.execute(statement, params=None)
 
@@ -90,6 +94,33 @@ def _be_alone(connection: Any) -> None:
             raise UnreachableError(
                 "database: another migration of the tables blobferry_… runs; repeat this when it ends"
             )
+        time.sleep(POLL)
+
+
+def _take_table(connection: Any) -> None:
+    """Lock the table of jobs for the upgrade; give up soon and try again while a transaction of the app has used it.
+
+    All others would wait behind a lock that is waited for. Raises UnreachableError after a minute.
+    """
+    if connection.vendor != "postgresql":  # on SQLite the migration is the writer already
+        return
+    ends_at = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'")
+                cursor.execute("LOCK TABLE blobferry_jobs IN ACCESS EXCLUSIVE MODE")
+                cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
+            return
+        except OperationalError as error:
+            code = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
+            if code != _LOCK_NOT_AVAILABLE:
+                raise
+            if time.monotonic() > ends_at:
+                raise UnreachableError(
+                    f"database: a transaction has used blobferry_jobs for {PATIENCE:g} s: end it (see the view "
+                    "pg_stat_activity), then repeat this"
+                ) from error
         time.sleep(POLL)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,11 +21,13 @@ from blobferry.django.models import FerryJob
 from blobferry.django.schema import TablesError, recorded_revision
 from blobferry.sql.revision import ALL_TABLES, FIRST, HEAD, UPGRADES, upgrades
 from dev.services import Postgres, postgres_database
+from dev.waiting import wait_until
 from models import Database
 from models.migrations import known_revisions
 from tests.conftest import alembic_config
 from tests.django.conftest import as_in_settings, connect
 from tests.jobs.job_world import PATH, World
+from tests.models.test_live_migrations import SUBMIT, connected, probe
 
 Schema = dict[str, Any]
 
@@ -189,6 +192,35 @@ def test_an_upgrade_takes_every_step_and_records_where_it_leads() -> None:
     assert words("0008", "0010") == ["0009 here", "0010 here", recording]
     assert words("0009", "0010", "postgresql") == ["0010 there", recording]
     assert words("0010", "0009") == words("0010", "0010") == []
+
+
+def test_an_upgrade_that_waits_for_the_table_keeps_nobody_else_waiting(postgres_server: Postgres) -> None:
+    """An app submits in a long transaction of its own; ALTER TABLE waits for it, and all others behind ALTER TABLE."""
+    outcomes = list[str]()
+    with postgres_database(postgres_server) as url, connected(url) as app, connected(url) as observer:
+        command.upgrade(alembic_config(url), FIRST)
+        observer.execute("INSERT INTO blobferry_jobs (id, state) VALUES ('running', 'running'), ('queued', 'queued')")
+        observer.execute("INSERT INTO blobferry_attempts (job_id, attempt) VALUES ('running', 1)")
+        app.execute("BEGIN")
+        app.execute(SUBMIT)
+
+        def upgrade() -> None:
+            outcomes.append(migrate(url))
+            connections["default"].close()  # that of this thread
+
+        migration = threading.Thread(target=upgrade)
+        migration.start()
+        try:
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '% TABLE %'"
+            for _ in range(3):  # it tries again and again
+                wait_until(lambda: observer.execute(waiting).fetchone(), 30, "a migration that waits", 0.01)
+                probe(url)
+        finally:
+            app.execute("COMMIT")
+            migration.join(60)
+        assert "OK" in outcomes[0]
+        recorded = observer.execute("SELECT version_num FROM blobferry_alembic_version").fetchone()
+        assert recorded == (HEAD,)
 
 
 def test_no_model_waits_for_a_migration() -> None:
