@@ -31,7 +31,7 @@ def shop() -> Iterator[Celery]:
     with Celery("shop", broker="memory://", set_as_current=False) as app:
         app.conf.task_routes = {"shop.routed": {"queue": "routed"}}
         for name, options in {"stored": {}, "routed": {}, "mailed": {"queue": "mails"}}.items():
-            app.task(nothing, name=f"shop.{name}", **options)
+            app.task(nothing, name=f"shop.{name}", shared=False, **options)  # not of apps of other tests, too
         yield app
 
 
