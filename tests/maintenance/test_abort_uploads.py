@@ -80,6 +80,16 @@ def test_fifty_uploads_that_cannot_be_aborted_do_not_hold_up_the_next(world: Wor
     assert [upload.state for upload in world.uploads(failed)] == ["aborting"] * BATCH + ["gone"]
 
 
+def test_an_upload_whose_abort_meets_a_bug_does_not_hold_up_the_next(world: World) -> None:
+    failed = world.submit(state="failed")
+    for number in range(2):
+        upload_id = world.memory.create_upload(f"{KEY}{number}")
+        world.add_upload(failed, key=f"{KEY}{number}", upload_id=upload_id, state="aborting")
+    with world.worker(FaultyStore(world.memory, "abort_upload", error=RuntimeError)) as runtime:
+        assert abort_given_up(runtime) == 1
+    assert [upload.state for upload in world.uploads(failed)] == ["aborting", "gone"]
+
+
 @pytest.mark.parametrize("what", ["bucket", "endpoint"])
 def test_an_upload_in_a_bucket_that_the_storage_names_no_longer_stays_in_the_ledger(what: str, world: World) -> None:
     job_id = world.half_sent()

@@ -40,10 +40,11 @@ def abort_given_up(runtime: Runtime, *, also_elsewhere: bool = True) -> int:
         try:
             _abort(runtime, upload)
             done += 1
-        except BlobferryError as error:
+        except Exception as error:  # also a bug, ours or a library's: it must not hold up the others for ever
             _put_off(runtime, upload)
             extra = {"job_id": upload.job_id, "key": upload.key, "reason": str(error)}
-            logger.warning("upload not aborted, will be tried again", extra=extra)
+            known = isinstance(error, BlobferryError)
+            logger.warning("upload not aborted, will be tried again", exc_info=not known, extra=extra)
     return done + _remove_foreign_partials(runtime) if also_elsewhere else done
 
 
