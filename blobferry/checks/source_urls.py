@@ -107,7 +107,7 @@ def _check(name: str, value: Any, kinds: _Checks, such_as: str) -> str:
     if check is None:
         raise InvalidRequestError(f"{name}: needs a URL such as {such_as}, got {_got(value)}")
     check(name, value, url)
-    return value
+    return url.scheme + value[len(url.scheme) :]  # in small letters, as all look for it who only see the row
 
 
 def _check_file(name: str, value: str, url: SplitResult) -> None:

@@ -89,11 +89,14 @@ def test_the_uploads_of_a_batch_are_removed(world: BatchWorld) -> None:
     assert [marks(world, job_id) for job_id in ids] == [(None, False)] * 4
 
 
-@pytest.mark.parametrize("how", ["sealed", "percent-encoded", "sealed for the retry"])
+@pytest.mark.parametrize("how", ["sealed", "percent-encoded", "in capitals", "sealed for the retry"])
 def test_an_upload_is_known_however_its_url_is_spelled(how: str, world: World) -> None:
     """Otherwise the sweep takes it for an orphan while its job waits."""
     spooled, key = spool(world), Fernet.generate_key().decode()
-    url = spooled.url.replace("/ferry-", "/%66erry-") if how == "percent-encoded" else seal(spooled.url, key)
+    url = {
+        "percent-encoded": spooled.url.replace("/ferry-", "/%66erry-"),
+        "in capitals": spooled.url.replace("file:", "FILE:"),
+    }.get(how) or seal(spooled.url, key)
     if how == "sealed for the retry":
         job_id = world.submit(arguments={"source": (world.file.parent / "missing").as_uri()})
         world.fail(job_id, "source_not_found")

@@ -158,12 +158,25 @@ def test_a_path_is_good_when_its_components_are(path: str) -> None:
     "url",
     [
         *("file:///srv/a", "file://localhost/srv/a", "file:/srv/a", "file:///srv/%23%3F%25ä", "file:///srv/a@2x b"),
-        *("blob://archive/a/b", "http://host", "HTTPS://[::1]:8443/a%20b", "https://bücher.example/ä@2x"),
+        *("blob://archive/a/b", "http://host", "https://[::1]:8443/a%20b", "https://bücher.example/ä@2x"),
     ],
 )
 def test_good_sources(url: str) -> None:
     request = ask(source=url)
     assert (request.arguments["source"], request.source) == (url, url)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("HTTPS://Host/A", "https://Host/A"),
+        ("FILE:///srv/A", "file:///srv/A"),
+        ("Blob://archive/A", "blob://archive/A"),
+    ],
+)
+def test_a_source_is_kept_with_its_scheme_in_small_letters(url: str, kept: str) -> None:
+    request = ask(source=url)
+    assert (request.arguments["source"], request.source) == (kept, kept)
 
 
 def test_a_source_with_secrets_is_shown_without_them_and_kept_with_them() -> None:
