@@ -16,6 +16,7 @@ from blobferry.errors import ConfigurationError, UnreachableError
 from blobferry.sql.database_url import parse_url
 from blobferry.sql.idle_connections import replace_lost_connections
 from blobferry.sql.sqlite_connection import BUSY_TIMEOUT, SqliteConnection, begin_immediate
+from blobferry.sql.sqlite_forks import SqlitePool, close_before_forks
 
 READ_ONLY: Final = "25006"  #: Source: PostgreSQL, "Error Codes", read_only_sql_transaction
 CONNECT_TIMEOUT: Final = 5  #: seconds to reach PostgreSQL
@@ -51,7 +52,8 @@ def open_engine(url: str, *, pool_size: int = 5, all_survive: bool = True) -> En
     """
     parsed = parse_url(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": SqliteConnection}}
+    factory = {"timeout": BUSY_TIMEOUT, "factory": SqliteConnection}
+    options: dict[str, Any] = {"connect_args": factory, "poolclass": SqlitePool}
     if not is_sqlite:
         timeouts = {
             "connect_timeout": CONNECT_TIMEOUT,
@@ -67,6 +69,7 @@ def open_engine(url: str, *, pool_size: int = 5, all_survive: bool = True) -> En
     if is_sqlite:
         event.listen(engine, "connect", partial(_configure_sqlite, all_survive=all_survive))
         event.listen(engine, "begin", _begin_immediate)
+        close_before_forks(engine.dispose)
     else:
         replace_lost_connections(engine)
         event.listen(engine, "begin", _begin_not_to_idle)

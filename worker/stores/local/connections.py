@@ -1,8 +1,4 @@
-"""Connections to the index, which any thread may borrow and no fork takes along.
-
-SQLite's locks belong to a process, and it counts them in memory: a forked child would count its parent's as its own.
-So a fork waits until no connection is in use and closes all of them. Parent and child then open new ones.
-"""
+"""Connections to the index, which any thread may borrow and no fork takes along."""
 
 import os
 import sqlite3
@@ -12,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blobferry.sql.sqlite_forks import close_before_forks
+
 _Idle = list[tuple[sqlite3.Connection, os.stat_result]]  # each with the file that it has open
-_gate = threading.Condition()
-_users = 0  #: threads that no fork may interrupt now
-_pools: "weakref.WeakSet[Connections]" = weakref.WeakSet()
 
 
 class Connections:
@@ -24,19 +19,20 @@ class Connections:
     def __init__(self, path: str) -> None:
         self._path = path
         self._idle: _Idle = []
+        self._lock = threading.RLock()
         weakref.finalize(self, _close_all, self._idle)
-        with _gate:
-            _pools.add(self)
+        close_before_forks(self.close)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        _close_all(self._idle)
+        with self._lock:
+            _close_all(self._idle)
 
     @contextmanager
     def lease(self) -> Iterator[sqlite3.Connection]:
-        """A connection for this thread alone, to the file that is there now. Call it within :func:`no_fork`."""
+        """A connection for this thread alone, to the file that is there now. Call it within ``no_fork``."""
         found = os.stat(self._path)
-        with _gate:
+        with self._lock:
             while self._idle and not os.path.samestat(self._idle[-1][1], found):
                 self._idle.pop()[0].close()
             idle = self._idle.pop()[0] if self._idle else None
@@ -44,7 +40,7 @@ class Connections:
         try:
             yield db
         finally:
-            with _gate:
+            with self._lock:
                 self._idle.append((db, found))
 
     def open(self, mode: str) -> sqlite3.Connection:
@@ -55,31 +51,6 @@ class Connections:
         return db
 
 
-@contextmanager
-def no_fork() -> Iterator[None]:
-    """Let forks wait until the end."""
-    global _users
-    with _gate:
-        _users += 1
-    try:
-        yield
-    finally:
-        with _gate:
-            _users -= 1
-            _gate.notify_all()
-
-
 def _close_all(idle: _Idle) -> None:
-    with _gate:
-        while idle:
-            idle.pop()[0].close()
-
-
-def _before_fork() -> None:
-    _gate.acquire()
-    _gate.wait_for(lambda: not _users)
-    for pool in list(_pools):
-        pool.close()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_gate.release, after_in_child=_gate.release)
+    while idle:
+        idle.pop()[0].close()

@@ -17,8 +17,9 @@ from contextlib import closing, contextmanager, suppress
 from io import FileIO
 from typing import Final
 
+from blobferry.sql.sqlite_forks import no_fork
 from worker.errors import ConfigurationError, StoreUnavailableError
-from worker.stores.local.connections import Connections, no_fork
+from worker.stores.local.connections import Connections
 from worker.stores.local.index_rows import IndexRows
 from worker.stores.local.local_files import LocalFiles, link, no_follow
 from worker.stores.strict.bucket import File
