@@ -39,7 +39,7 @@ def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowle
     stack: Stack, broker: Valkey, size: int, seconds: int
 ) -> None:
     settings = LONG_LEASE | {"BLOBFERRY_TRANSFER__PART_SIZE": str(size), "BLOBFERRY_CONCURRENCY": "2"}
-    with recorded(stack, delays={"upload_part": 1.0}, settings=settings) as scene:
+    with recorded(stack, delays={"upload_part": 3.0}, settings=settings) as scene:
         with scene.stack.worker("first") as first:
             jobs = [scene.submit(f"/drain/{n}", 12, part_size=size) for n in range(2)]
             waiting = scene.submit("/drain/waiting", 1)
