@@ -96,7 +96,7 @@ def _all_or_nothing(transaction: Session | Connection | None, announcement: Anno
     connection = transaction.connection() if isinstance(transaction, Session) else transaction
     if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
         raise InvalidRequestError("session: is in autocommit mode, where many rows cannot be all or nothing")
-    _begin_on_sqlite(connection)
+    begin_on_sqlite(connection)
     savepoint = connection.begin_nested()
     try:
         yield connection
@@ -106,7 +106,7 @@ def _all_or_nothing(transaction: Session | Connection | None, announcement: Anno
     savepoint.commit()
 
 
-def _begin_on_sqlite(connection: Connection) -> None:
+def begin_on_sqlite(connection: Connection) -> None:
     """Begin a transaction where Python's driver would do so at the first INSERT only: a savepoint outside of one is
     a transaction of its own, which its release commits.
     """
