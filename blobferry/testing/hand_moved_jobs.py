@@ -24,6 +24,7 @@ from blobferry.testing.told_callbacks import note_end
 WORKER: Final = "blobferry.testing"  #: the name of the worker in rows that were moved by hand
 LEASE: Final = 600.0  #: seconds; no caretaker of a test takes the job back meanwhile
 _UNOWNED: Final = {"worker": None, "lease_expires_at": None, "published_at": None}
+_SENDS_NOTHING: Final = ("move", "delete")  #: the store copies, or forgets
 _OUTCOMES: Final = {JobState.SUCCEEDED: "succeeded", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
 
 
@@ -33,7 +34,9 @@ def succeed(engine: Engine, job_id: JobId, *, size: int | None, etag: str | None
         size = job.known_size if size is None else size
         result = result_by_hand(job.row, size=size, etag=etag)
         etag = result.get("etag")
-        done = {"bytes_done": size, "bytes_sent": size, "size": size} if "size" in result else {}
+        done = {"bytes_done": size, "size": size} if "size" in result else {}
+        if job.row["operation"] not in _SENDS_NOTHING:
+            done["bytes_sent"] = max(size, job.row["bytes_sent"])
         return job.end(JobState.SUCCEEDED, result=result, etag=etag, error_code=None, error_message=None, **done)
 
 
@@ -133,15 +136,23 @@ class _ClaimedByHand:
 
     def end(self, state: JobState, **values: Any) -> Mapping[str, Any]:
         """End the job, with what whoever has asked is told of it, in this transaction."""
-        self.close_attempt(_OUTCOMES[state], values["error_code"], values["error_message"])
         ended = {"finished_at": db_now(), "ends": jobs.c.ends + 1, "ended_in": ending_number()}
         row = self.change(state=state, phase=None, run_at=None, **_UNOWNED, **ended, **values)
+        self.close_attempt(_OUTCOMES[state], values["error_code"], values["error_message"])
         note_end(self._connection, row)
         return row
 
     def close_attempt(self, outcome: str, code: str | None, message: str | None) -> None:
-        """Record how the attempt has ended."""
-        how = {"outcome": outcome, "error_code": code, "error_message": message, "finished_at": db_now()}
+        """Record how the attempt has ended, and what it has sent, which is what the row says beyond the others."""
+        others = (attempts.c.job_id == self.row["id"], attempts.c.attempt != self.row["attempt"])
+        before = self._connection.scalar(select(func.coalesce(func.sum(attempts.c.bytes_sent), 0)).where(*others)) or 0
+        how: dict[str, Any] = {
+            "outcome": outcome,
+            "error_code": code,
+            "error_message": message,
+            "finished_at": db_now(),
+        }
+        how["bytes_sent"] = self.row["bytes_sent"] - int(before)
         self._connection.execute(update(attempts).where(*self._open_attempt()).values(how))
 
     def _open_attempt(self) -> tuple[Any, ...]:

@@ -9,9 +9,11 @@ from sqlalchemy import Engine
 
 from blobferry.async_client import AsyncClient
 from blobferry.client import Client
+from blobferry.errors import ConfigurationError
 from blobferry.jobs.announcement import Announcement
 from blobferry.jobs.job_reader import JobReader
 from blobferry.jobs.submission import Transaction
+from blobferry.redaction import short_repr
 from blobferry.testing.joined_transaction import JoinedTransaction
 from blobferry.testing.silent_broker import SilentBroker
 
@@ -32,6 +34,9 @@ def silenced(
             calls._watches.clear()  # they hold the reader
             yield calls.client
             calls._watches.clear()
+    elif not isinstance(client, Client):
+        problem = f"needs a Client or an AsyncClient, got {short_repr(client)}"
+        raise ConfigurationError("client", problem)
     else:
         with _replaced(client, broker, transaction):
             yield client
