@@ -3,6 +3,7 @@
 pytest imports this module at each start, so it imports nothing of Blobferry before a test asks for a fixture.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from blobferry.testing import FerryKit
-    from blobferry.testing.real_stack import FerryStack
+    from blobferry.testing.real_stack import RealStack
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,13 +60,13 @@ def blobferry_kit(
 
 
 @pytest.fixture(scope="session")
-def blobferry_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FerryStack]":
+def blobferry_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RealStack]":
     """A broker, a database, a store and a worker, all real, for the session; skipped where a part is not installed."""
     from blobferry.testing.real_stack import MissingPartError, real_stack  # noqa: PLC0415 - here, as above
 
     command = str(request.config.getini("blobferry_worker"))
     try:
-        with real_stack(tmp_path_factory.mktemp("blobferry"), command) as stack:
+        with real_stack(tmp_path_factory.mktemp("blobferry"), os.environ, command) as stack:
             yield stack
     except MissingPartError as error:
         pytest.skip(f"blobferry_stack: {error}")

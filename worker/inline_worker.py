@@ -23,7 +23,7 @@ from worker.driver import Driver
 from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime
-from worker.settings import LeaseSettings, Settings, SourcesSettings
+from worker.settings import LeaseSettings, Settings, SourcesSettings, TransferSettings
 from worker.transfer.upload.engine import Engine as TransferEngine
 
 MEMORY: Final = {"driver": "memory"}
@@ -50,6 +50,7 @@ class InlineWorker:
             sources=SourcesSettings(
                 file_roots=(Path("/"),), delete_roots=(Path("/"),)
             ),  # what the tests may read, their jobs may
+            transfer=TransferSettings(batch_jobs=1),  # one after another, in the order of their submission
             lease=LEASE,
         )
         transfer = settings.transfer

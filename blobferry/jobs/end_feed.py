@@ -23,6 +23,9 @@ from blobferry.sql.database import reachable
 from blobferry.sql.tables import JOB_COLUMNS, jobs
 from blobferry.values import Job
 
+#: An option of connections: all ends are written by one transaction after the other, or by this very one, as in a test
+#: that rolls back what it did. Then a number is no transaction's, but the next one, on PostgreSQL too.
+ONE_WRITER: Final = "blobferry_one_writer"
 NOW: Final = "now"  #: the cursor of whoever wants only what ends from now on
 MAX_LIMIT: Final = 10_000
 _ENDED: Final = text("ended_in IS NOT NULL")  # as the index has it
@@ -119,7 +122,8 @@ def page_of(connection: Connection, after: str | None, labels: Labels | None, li
 
 
 def _snapshot(connection: Connection, before: _Snapshot) -> _Snapshot:
-    if connection.dialect.name == "sqlite":  # one writer at a time: what follows has a higher number
+    if connection.dialect.name == "sqlite" or ONE_WRITER in connection.get_execution_options():
+        # One writer at a time: what follows has a higher number.
         last = connection.scalar(select(func.max(jobs.c.ended_in)).where(_ENDED))
         return _Snapshot(max(before.next, (last or 0) + 1))
     _, end, still_open = str(connection.scalar(text("SELECT CAST(pg_current_snapshot() AS text)"))).split(":")

@@ -136,8 +136,8 @@ class FerryKit(EnqueuedJobs):
         installed.
         """
         ids = self._inline().drain(self._callbacks.take, scheduled=scheduled)
-        found = self.ferry.get_many(ids)
-        return list(found.values())
+        by_hand.number_ends(self.ferry._engine, ids)
+        return list(self.ferry.get_many(ids).values())
 
     def driver(self, storage: str = "default") -> Any:
         """The worker's driver of a storage that ``drain`` uses, to put blobs there and to look at them:

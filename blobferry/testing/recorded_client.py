@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from blobferry.async_client import AsyncClient
 from blobferry.client import Client
 from blobferry.errors import ConfigurationError
-from blobferry.jobs.announcement import Announcement
+from blobferry.jobs.end_feed import ONE_WRITER
 from blobferry.jobs.job_reader import JobReader
+from blobferry.jobs.open_blocks import JOINED
 from blobferry.jobs.submission import Transaction
 from blobferry.redaction import short_repr
 from blobferry.testing.joined_transaction import JoinedTransaction
@@ -45,12 +46,13 @@ def silenced(
 @contextmanager
 def _replaced(client: Client, broker: SilentBroker, transaction: Transaction | None) -> Iterator[None]:
     before = {name: getattr(client, name) for name in _REPLACED}
-    now: dict[str, Any] = {"_broker": broker}
-    if transaction is None:
-        now["_announcement"] = replace(client._announcement, announcer=broker)
-    else:
+    engine = client._engine
+    if transaction is not None:
         engine = cast(Engine, JoinedTransaction(transaction))
-        now |= {"_engine": engine, "_reader": JobReader(engine), "_announcement": Announcement(engine, broker)}
+    elif engine.dialect.driver == JOINED:  # Django's tests are transactions, too
+        engine = engine.execution_options(**{ONE_WRITER: True})
+    announcement = replace(client._announcement, engine=engine, announcer=broker)
+    now = {"_engine": engine, "_reader": JobReader(engine), "_broker": broker, "_announcement": announcement}
     _set(client, now)
     try:
         yield

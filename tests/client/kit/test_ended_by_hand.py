@@ -23,7 +23,7 @@ def kit(ferry: Client) -> Iterator[FerryKit]:
         yield kit
 
 
-#: Columns that differ from run to run, or that only bytes can fill. The job's own is ``path``: a move takes another one.
+#: Columns that differ from run to run, or that only bytes can fill.
 APART = {"id", "seq", "job_id", "ended_in", "path", "request", "source", "dest"}
 BYTES = {"source_fingerprint", "base_etag", "sent", "cutoff", "deleted_any"}
 TABLES = ((jobs, jobs.c.id), (attempts, attempts.c.job_id), (deliveries, deliveries.c.job_id))

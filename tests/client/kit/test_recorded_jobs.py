@@ -1,7 +1,9 @@
 """Recording: what a test's client enqueues can be asserted, and nothing of it leaves the process."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import ANY
 
 import pytest
@@ -15,7 +17,7 @@ LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def kit(ferry: Client) -> "FerryKit":
+def kit(ferry: Client) -> Iterator[FerryKit]:
     with recording(ferry) as kit:
         yield kit
 
@@ -40,7 +42,7 @@ def kit(ferry: Client) -> "FerryKit":
     ],
     ids=str,
 )
-def test_a_job_is_found_by_a_part_of_what_was_said(kit: FerryKit, fields: dict[str, object]) -> None:
+def test_a_job_is_found_by_a_part_of_what_was_said(kit: FerryKit, fields: dict[str, Any]) -> None:
     job = kit.ferry.write_stream(
         "/a", SOURCE, storage="cold", overwrite=False, labels={"video": 7, "user": "ann"}, content_type="video/mp4",
         metadata={"title": "seven", "year": "2026"}, priority=3, idempotency_key="a-1", not_before=LATER,
@@ -69,7 +71,7 @@ def test_a_job_is_found_by_a_part_of_what_was_said(kit: FerryKit, fields: dict[s
         ("write_stream", {"delete_source": True}),
     ],
 )
-def test_a_job_that_differs_is_not_found(kit: FerryKit, operation: str | None, fields: dict[str, object]) -> None:
+def test_a_job_that_differs_is_not_found(kit: FerryKit, operation: str | None, fields: dict[str, Any]) -> None:
     kit.ferry.write_stream("/a", SOURCE, labels={"video": "7"}, on_done={"task": "shop.stored", "args": [7]})
     kit.refute_enqueued(operation, **fields)
     assert kit.all_enqueued(operation, **fields) == []
@@ -128,7 +130,7 @@ def test_a_number_of_jobs_can_be_asked_for(kit: FerryKit) -> None:
     ],
 )
 def test_a_misspelled_name_does_not_let_a_refutation_pass(
-    kit: FerryKit, operation: str | None, fields: dict[str, object], said: str
+    kit: FerryKit, operation: str | None, fields: dict[str, Any], said: str
 ) -> None:
     for ask in (kit.refute_enqueued, kit.assert_enqueued, kit.all_enqueued):
         with pytest.raises(ValueError, match=said.replace("?", "\\?")):
