@@ -31,7 +31,7 @@ import json, os
 SECRET_KEY = "of tests"
 DATABASES = {"default": json.loads(os.environ["APP_DATABASE"])}
 BLOBFERRY = {"BROKER_URL": os.environ["APP_BROKER_URL"]}
-INSTALLED_APPS = ["blobferry.django"]
+INSTALLED_APPS = ["django.contrib.contenttypes", "blobferry.django"]
 USE_TZ = True
 ROOT_URLCONF = "urls"
 """
@@ -81,6 +81,71 @@ def submit(number):
     job = ferry.client.write_stream(blob, source, session=db.session)
     db.session.commit()
     return JobView.of(job).as_json()
+"""
+
+
+DJANGO_SUITE: Final = """
+from django.db import transaction
+from django.test import TestCase, TransactionTestCase, override_settings
+
+from blobferry.django import ferry
+from blobferry.django.models import FerryJob
+from blobferry.testing import recording
+
+
+class Checks:
+    def setUp(self):
+        self.kit = self.enterContext(recording(ferry))
+
+    def test_jobs_of_a_block_that_rolls_back_were_not_enqueued(self):
+        with transaction.atomic():
+            ferry.delete("/kept")
+            try:
+                with transaction.atomic():
+                    ferry.delete("/lost")
+                    raise LookupError
+            except LookupError:
+                pass
+        self.kit.assert_enqueued("delete", count=1, path="/kept")
+
+    def test_ends_are_seen_as_in_life(self):
+        first = ferry.put_content("/a", b"four", on_done={"task": "shop.stored"})
+        self.kit.progress(first, 2)
+        assert ferry.get(first.id).bytes_done == 2
+        self.kit.finish(first)
+        assert (ferry.wait(first.id).state, FerryJob.objects.get().state) == ("succeeded", "succeeded")
+        page = ferry.finished()
+        drained = [ferry.put_content(path, b"four", on_done={"task": "shop.stored"}) for path in ("/b", "/c")]
+        assert [job.state for job in self.kit.drain()] == ["succeeded", "succeeded"]
+        assert ferry.get_content("/b") == b"four"
+        last = self.kit.fail(ferry.delete("/d"), "deadline")
+        assert [job.id for job in page] == [first.id]
+        page = ferry.finished(after=page.cursor, limit=1)
+        assert [job.id for job in page] == [drained[0].id]
+        assert [job.id for job in ferry.finished(after=page.cursor)] == [drained[1].id, last.id]
+        assert [callback.job_id for callback in self.kit.callbacks] == [first.id, *(job.id for job in drained)]
+
+    def test_callbacks_of_the_commit_do_not_publish(self):
+        with self.captureOnCommitCallbacks(execute=True):
+            ferry.delete("/a")
+        assert ferry.situation(ferry.jobs()[0].id).published_at is None
+
+    def test_other_settings_take_effect(self):
+        with override_settings(BLOBFERRY={}):
+            ferry.delete("/a")
+        self.kit.assert_enqueued("delete")
+
+    async def test_async_views(self):
+        job = await ferry.adelete("/a")
+        assert (await ferry.aget(job.id)).state == "queued"
+
+
+class TestInTransaction(Checks, TestCase):
+    pass
+
+
+class TestCommitting(Checks, TransactionTestCase):
+    captureOnCommitCallbacks = TestCase.captureOnCommitCallbacks
 """
 
 
@@ -151,6 +216,15 @@ def test_djangos_own_runner(pytester: pytest.Pytester, app_site: Site, monkeypat
     done = pytester.run(sys.executable, "-m", "django", "test", "--pythonpath", ".", "--noinput", timeout=120)
     assert done.ret == 0, done.stderr.str()
     done.stderr.fnmatch_lines("Ran 1 test*")
+    assert (app_site.rows(), app_site.messages()) == ([], [])
+
+
+@needs_pytest_django
+@pytest.mark.usefixtures("with_worker")
+def test_all_of_the_kit_works_in_djangos_transactions(pytester: pytest.Pytester, app_site: Site) -> None:
+    files = {"test_kit.py": DJANGO_SUITE, "project_settings.py": SETTINGS, "urls.py": URLS}
+    ini = ["DJANGO_SETTINGS_MODULE = project_settings", "pythonpath = ."]
+    run_project(pytester, files, ini=ini).assert_outcomes(passed=10)
     assert (app_site.rows(), app_site.messages()) == ([], [])
 
 
