@@ -19,6 +19,7 @@ from blobferry.jobs.job_options import Labels
 from blobferry.jobs.new_job import NewJob
 from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.messages.broker_address import BrokerOptions
+from blobferry.signing.signed_url import SignedUrl
 from blobferry.spooling import AnyUpload, Spooled
 from blobferry.sql.async_transactions import AsyncTransaction
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
@@ -50,6 +51,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         keys: str = "registry",
         broker_options: BrokerOptions | None = None,
         spool_dir: str | Path | None = None,
+        storages: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._calls = AsyncCalls(
             Client(
@@ -60,6 +62,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
                 keys=keys,
                 broker_options=broker_options,
                 spool_dir=spool_dir,
+                storages=storages,
             )
         )
 
@@ -283,8 +286,22 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         *,
         storage: str = "default",
         timeout: float = READ_TIMEOUT,
-    ) -> str:
-        """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a
-        timedelta or seconds), ``response-content-disposition`` and ``response-content-type``.
+    ) -> SignedUrl:
+        """A URL that needs no credentials, signed here if this client has the storage's parameters, else by a worker.
+
+        ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a timedelta or seconds, up to 7 days);
+        of a GET ``download-as`` (a name), ``response-content-disposition``, ``response-content-type``; of a PUT
+        ``content-type``. A PUT has to send the URL's ``headers``. Raises UnsupportedMethodError, CredentialsError.
         """
         return await self._calls.ask(self._calls.client.url_for, path, options, storage=storage, timeout=timeout)
+
+    async def urls_for(
+        self,
+        paths: Iterable[str],
+        options: Mapping[str, Any] | None = None,
+        *,
+        storage: str = "default",
+        timeout: float = READ_TIMEOUT,
+    ) -> builtins.list[SignedUrl]:
+        """The same for many paths, in their order, repeated ones too. A worker answers 1,000 at a time."""
+        return await self._calls.ask(self._calls.client.urls_for, paths, options, storage=storage, timeout=timeout)

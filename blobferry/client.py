@@ -28,6 +28,8 @@ from blobferry.jobs.submission import Transaction, submit
 from blobferry.messages.broker import Broker
 from blobferry.messages.broker_address import BrokerOptions
 from blobferry.sealing import Sealer
+from blobferry.signing.blob_urls import BlobUrls
+from blobferry.signing.signed_url import SignedUrl
 from blobferry.spooling import AnyUpload, SpoolDirectory, Spooled
 from blobferry.sql.database import chosen_engine
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
@@ -50,6 +52,7 @@ class Client(AbstractContextManager["Client"]):
         encryption_keys: the worker's Fernet keys; the first one seals source URLs that hold a secret.
         keys: "any" where a storage has ``keys = "any"``: paths may then hold more than ASCII letters and digits.
         spool_dir: the directory for ``spool``, which the workers see under the same path.
+        storages: parameters of storages by name, as the workers have them, whose URLs are then signed in this process.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Client(AbstractContextManager["Client"]):
         keys: str = "registry",
         broker_options: BrokerOptions | None = None,
         spool_dir: str | Path | None = None,
+        storages: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._keys = check_keys(keys)
         self._owns_engine = engine is None
@@ -72,6 +76,7 @@ class Client(AbstractContextManager["Client"]):
         self._announcement = Announcement(self._engine, self._broker)
         self._sealer = Sealer(encryption_keys)
         self._spool = SpoolDirectory(spool_dir)
+        self._urls = BlobUrls(storages, self._keys, lambda *asked: self._read(*asked))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -252,11 +257,21 @@ class Client(AbstractContextManager["Client"]):
     def url_for(
         self, path: str, options: Mapping[str, Any] | None = None, *,
         storage: str = "default", timeout: float = READ_TIMEOUT,
-    ) -> str:  # fmt: skip
-        """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a
-        timedelta or seconds), ``response-content-disposition`` and ``response-content-type``.
+    ) -> SignedUrl:  # fmt: skip
+        """A URL that needs no credentials, signed here if this client has the storage's parameters, else by a worker.
+
+        ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a timedelta or seconds, up to 7 days);
+        of a GET ``download-as`` (a name), ``response-content-disposition``, ``response-content-type``; of a PUT
+        ``content-type``. A PUT has to send the URL's ``headers``. Raises UnsupportedMethodError, CredentialsError.
         """
-        return str(self._read("url_for", {"path": path, "options": options, "storage": storage}, timeout))
+        return self.urls_for([path], options, storage=storage, timeout=timeout)[0]
+
+    def urls_for(
+        self, paths: Iterable[str], options: Mapping[str, Any] | None = None, *,
+        storage: str = "default", timeout: float = READ_TIMEOUT,
+    ) -> builtins.list[SignedUrl]:  # fmt: skip
+        """The same for many paths, in their order, repeated ones too. A worker answers 1,000 at a time."""
+        return self._urls.of(paths, options, storage, timeout)
 
     def _read(self, operation: str, arguments: Mapping[str, Any], timeout: float) -> Any:
         return self._broker.read(check_request(operation, arguments, keys=self._keys), timeout)
