@@ -27,7 +27,7 @@ class Worker(Service):
     def peak_memory(self) -> int:
         """MiB of memory that the largest of its children has held so far."""
         children = psutil.Process(self.pids[0]).children()
-        return max(_peak(child.pid) for child in children if "sweep" not in child.cmdline())
+        return max(_peak(child.pid) for child in children if not {"sweep", "--beside"} & set(child.cmdline()))
 
 
 @dataclass(frozen=True, slots=True)

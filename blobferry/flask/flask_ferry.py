@@ -16,8 +16,8 @@ class FlaskFerry:
     """``FlaskFerry(app)``, or ``init_app(app)`` later. The client needs no closing; it may be made before a fork.
 
     ``client``: for all apps of this extension. Without it each app gets one from the BLOBFERRY_… entries of its own
-    ``app.config`` if BLOBFERRY_DATABASE_URL is there, else from the variables of the environment. BLOBFERRY_STORAGES may
-    be a dict there.
+    ``app.config`` if BLOBFERRY_DATABASE_URL is there, else from the variables of the environment. There
+    BLOBFERRY_STORAGES may be a dict.
     """
 
     def __init__(self, app: Flask | None = None, *, client: Client | None = None) -> None:

@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     #: Fernet keys: the first encrypts source URLs that hold secrets, all decrypt. Empty: URLs are stored as given.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
     concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
+    #: Reads that a worker answers at a time beside its jobs, by a process of their own. 0: reads wait for a free slot.
+    reads: int = Field(default=4, ge=0, le=64)
     #: Slices and reads after which a child is replaced, which costs seconds of CPU. None: its memory alone decides.
     max_tasks_per_child: int | None = Field(default=None, ge=1)
     #: Bytes after which a child is replaced, between two slices. None: twice the memory that it needs.
