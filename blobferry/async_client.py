@@ -1,7 +1,7 @@
 """AsyncClient: Client for asyncio. Do not edit: `make async-client` writes it from the signatures of Client."""
 
 import builtins
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +13,11 @@ from blobferry.aio.async_calls import AsyncCalls, own_database
 from blobferry.aio.async_options import AsyncJobOptions, AsyncStreamOptions, AsyncWriteOptions
 from blobferry.client import PATIENCE, READ_TIMEOUT, Client
 from blobferry.jobs.end_feed import Ends
+from blobferry.jobs.end_handlers import Function
 from blobferry.jobs.job_filter import States
 from blobferry.jobs.job_ids import JobId, JobIds
 from blobferry.jobs.job_options import Labels
+from blobferry.jobs.listening import INTERVAL
 from blobferry.jobs.new_job import NewJob
 from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.messages.broker_address import BrokerOptions
@@ -247,6 +249,25 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     async def finished(self, *, after: str | None = None, labels: Labels | None = None, limit: int = 100) -> Ends:
         """The jobs that have ended since ``after``, the ``cursor`` of an earlier answer, or "now": see docs/ends.md."""
         return await self._calls.read(self._calls.client.finished, after=after, labels=labels, limit=limit)
+
+    def listen(self, name: str, *, labels: Labels | None = None, interval: float = INTERVAL) -> AsyncIterator[Job]:
+        """Each job that ends, for ever and at least once; the database keeps the place under ``name``. docs/ends.md.
+
+        ``labels``: the job has these labels. ``interval``: seconds between two looks. Raises UnreachableError if the
+        database is away at the call, or later for ten minutes.
+        """
+        return self._calls.listen(name, labels=labels, interval=interval)
+
+    def on(self, *states: str) -> Callable[[Function], Function]:
+        """A decorator for a function that ``handle`` calls with each job that ends so; without states, with each."""
+        return self._calls.client.on(*states)
+
+    async def handle(self, name: str, *, labels: Labels | None = None, interval: float = INTERVAL) -> None:
+        """Call the functions added by ``on`` for each job that ends, as ``listen``, until one raises an error.
+
+        The next call, under the same name, then begins with that job or up to 99 before it.
+        """
+        return await self._calls.handle(name, labels=labels, interval=interval)
 
     async def get_content(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> bytes:
         """The whole blob, of at most 1 MiB. Use ``read_stream`` for larger ones."""

@@ -2,7 +2,7 @@
 
 import builtins
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -17,10 +17,12 @@ from blobferry.jobs import control
 from blobferry.jobs.announcement import Announcement
 from blobferry.jobs.bulk_submission import submit_many
 from blobferry.jobs.end_feed import Ends, read_ends
+from blobferry.jobs.end_handlers import EndHandlers, Function
 from blobferry.jobs.job_filter import States, check_filter
 from blobferry.jobs.job_ids import JobId, JobIds
 from blobferry.jobs.job_options import JobOptions, Labels, StreamOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
+from blobferry.jobs.listening import INTERVAL, listen
 from blobferry.jobs.new_job import NewJob, file_url
 from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.jobs.replaced_source import ReplacedSource
@@ -76,6 +78,7 @@ class Client(AbstractContextManager["Client"]):
         self._announcement = Announcement(self._engine, self._broker)
         self._sealer = Sealer(encryption_keys)
         self._spool = SpoolDirectory(spool_dir)
+        self._handlers = EndHandlers()
         self._urls = BlobUrls(storages, self._keys, lambda *asked: self._read(*asked))
 
     @classmethod
@@ -235,6 +238,27 @@ class Client(AbstractContextManager["Client"]):
     def finished(self, *, after: str | None = None, labels: Labels | None = None, limit: int = 100) -> Ends:
         """The jobs that have ended since ``after``, the ``cursor`` of an earlier answer, or "now": see docs/ends.md."""
         return read_ends(self._engine, after, labels, limit)
+
+    def listen(self, name: str, *, labels: Labels | None = None, interval: float = INTERVAL) -> Iterator[Job]:
+        """Each job that ends, for ever and at least once; the database keeps the place under ``name``. docs/ends.md.
+
+        ``labels``: the job has these labels. ``interval``: seconds between two looks. Raises UnreachableError if the
+        database is away at the call, or later for ten minutes.
+        """
+        return listen(self, name, labels, interval)
+
+    def on(self, *states: str) -> Callable[[Function], Function]:
+        """A decorator for a function that ``handle`` calls with each job that ends so; without states, with each."""
+        return self._handlers.on(*states)
+
+    def handle(self, name: str, *, labels: Labels | None = None, interval: float = INTERVAL) -> None:
+        """Call the functions added by ``on`` for each job that ends, as ``listen``, until one raises an error.
+
+        The next call, under the same name, then begins with that job or up to 99 before it.
+        """
+        self._handlers.check()
+        for job in self.listen(name, labels=labels, interval=interval):
+            self._handlers.call(job)
 
     def get_content(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> bytes:
         """The whole blob, of at most 1 MiB. Use ``read_stream`` for larger ones."""

@@ -77,7 +77,8 @@ def test_urls_of_the_storages_of_the_setting_are_signed_here_and_so_in_tests_too
 
 def test_each_method_of_client_has_one_for_async_views() -> None:
     """But for those that wait, and so would keep the one thread that has Django's connections."""
-    sync = {name for name in vars(Client) if not name.startswith("_")} - {"from_env", "close", "wait", "watch"}
+    sync = {name for name in vars(Client) if not name.startswith("_")} - {"from_env", "close", "on"}
+    sync -= {"wait", "watch", "listen", "handle"}
     assert {name for name in sync if not inspect.iscoroutinefunction(getattr(Ferry, f"a{name}", None))} == set()
 
 
