@@ -16,7 +16,7 @@ from blobferry.messages.server_kind import refuse_unfit_server
 from blobferry.sql.database import reachable
 from models.table_check import refuse_unmigrated
 from worker.celery.drain_bound import bound_drain, bound_drain_of
-from worker.celery.reads_process import end_with
+from worker.celery.reads_process import ReadsStep, end_with
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
@@ -57,6 +57,9 @@ def run(name: str | None, only: str | None, loglevel: str, beside: int | None) -
     from worker.app import QUEUES, app  # noqa: PLC0415
 
     pool: dict[str, Any] = {}
+    if only is None and settings.reads:
+        app.steps["worker"].add(ReadsStep)
+        only = "jobs"
     if beside is not None:
         app.steps["worker"].clear()  # the other worker has a caretaker
         end_with(beside)

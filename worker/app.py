@@ -13,7 +13,6 @@ from worker import drain
 from worker.celery.caretaker_process import CaretakerStep
 from worker.celery.config import celery_config
 from worker.celery.drain_bound import bound_drain
-from worker.celery.reads_process import ReadsStep
 from worker.celery.result_backend import ResultTolerantApp
 from worker.logs import configure_logging
 from worker.runtime import start_runtime
@@ -22,7 +21,6 @@ from worker.settings import load_settings
 app = ResultTolerantApp("blobferry")
 app.conf.update(celery_config(load_settings()))
 app.steps["worker"].add(CaretakerStep)
-app.steps["worker"].add(ReadsStep)
 
 #: The queues that a worker consumes, by its option ``--only``.
 QUEUES: Final[Mapping[str | None, tuple[str, ...]]] = {

@@ -3,13 +3,16 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from blobferry import Client, Job
 from blobferry.errors import UnreachableError
+from dev.services import valkey
 from dev.stack import BUCKET, Stack, Worker
 from dev.waiting import wait_until
 from tests.fetching import fetch
@@ -94,6 +97,27 @@ def another(worker: Worker, first: psutil.Process) -> Callable[[], psutil.Proces
         return None if found is None or found.pid == first.pid else found
 
     return look
+
+
+def test_reads_are_answered_after_a_lost_broker_too(stack: Stack) -> None:
+    """A worker that connects anew takes messages although its slots are busy: no read may be among them."""
+    with valkey() as own, busy(replace(stack, broker_url=own.url), BY_DEFAULT) as (_, client, _worker):
+        assert client.stat("/there", timeout=TIMEOUT).size == 6
+        own.kill9()
+        own.restart()
+        with ThreadPoolExecutor(10) as threads:
+            sizes = threads.map(lambda _: client.stat("/there", timeout=TIMEOUT).size, range(50))
+            assert list(sizes) == [6] * 50
+
+
+def test_a_worker_for_one_of_the_two_has_no_such_process(stack: Stack) -> None:
+    settings = {"BLOBFERRY_READS": BY_DEFAULT}
+    with (
+        recorded(stack, delays={}, settings=settings) as scene,
+        scene.stack.worker("jobs", "--only", "jobs") as jobs,
+        scene.stack.worker("reads", "--only", "reads") as reads,
+    ):
+        assert [reads_process(worker) for worker in (jobs, reads)] == [None, None]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -1,7 +1,8 @@
 """The place that a worker keeps for reads: a process beside its slots, which all may be busy with jobs for minutes.
 
-It is a Celery worker of its own, of threads, that consumes the queue of reads alone. The parent that forks holds no
-thread, so its timer supervises the process. Reads that arrive while a slot is free go to either.
+It is a Celery worker of its own, of threads, that consumes the queue of reads. The parent then does not: after a lost
+connection a parent takes messages although its slots are busy, and a read among them would wait with it. The parent,
+which forks, holds no thread, so its timer supervises the process.
 """
 
 import logging
@@ -16,7 +17,6 @@ from typing import Any, Final
 
 from celery import bootsteps
 
-from blobferry.contract import JOBS_QUEUE, READS_QUEUE
 from worker import drain
 from worker.celery.caretaker_process import MAIN
 from worker.settings import load_settings
@@ -30,25 +30,19 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class ReadsStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Starts the process with a worker for jobs and reads, and stops it with the worker."""
+    """Starts the process with the worker, and stops it with the worker."""
 
     requires = ("celery.worker.components:Timer", "celery.worker.components:Pool")
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        settings = load_settings()
         name = f"{parent.hostname.partition('@')[0]}-reads"
         beside = ("run", "--only", "reads", "--name", name, "--beside", str(os.getpid()))
         self._command = (sys.executable, "-P", "-c", MAIN, *beside)
-        self._max_memory = settings.max_child_memory
+        self._max_memory = load_settings().max_child_memory
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._timer: Any = None
-
-    def include_if(self, parent: Any) -> bool:
-        """Whether the worker serves both queues; one for reads alone has nothing else to do."""
-        serves = getattr(parent.app.amqp.queues, "consume_from", {})
-        return load_settings().reads > 0 and {JOBS_QUEUE, READS_QUEUE} <= set(serves)
 
     def start(self, parent: Any) -> None:
         """Start the process, and check every ``LOOK_INTERVAL`` whether it lives and how large it has become."""
