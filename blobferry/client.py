@@ -54,7 +54,8 @@ class Client(AbstractContextManager["Client"]):
         encryption_keys: the worker's Fernet keys; the first one seals source URLs that hold a secret.
         keys: "any" where a storage has ``keys = "any"``: paths may then hold more than ASCII letters and digits.
         spool_dir: the directory for ``spool``, which the workers see under the same path.
-        storages: parameters of storages by name, as the workers have them, whose URLs are then signed in this process.
+        storages: parameters of storages by name, as the workers have them, whose URLs are then signed in this process;
+            of ``from_env``, where botocore is installed: those of the workers' variables and of their file.
     """
 
     def __init__(
