@@ -136,9 +136,9 @@ def test_a_browser_puts_what_was_signed(client: Client, service: S3Service) -> N
 
 def test_many_urls_come_in_order_and_repeated_ones_too(client: Client) -> None:
     paths = [f"/{number % 700}" for number in range(1500)]
-    urls = client.urls_for(iter(paths), {"expiry": 60})
+    urls = client.urls_for(iter(paths), {"expiry": 3600})
     assert [urlsplit(url).path for url in urls] == [f"/{BUCKET}/root{path}" for path in paths]
-    assert len({life(url) for url in urls}) <= 2
+    assert {life(url) > 1200 for url in urls} == {True}
     assert client.urls_for([]) == []
     assert fetch(client.urls_for(["/a/b.txt", "/a/b.txt"])[1])[:2] == (200, BODY)
 
