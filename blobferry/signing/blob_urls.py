@@ -87,10 +87,12 @@ class SigningStorage:
         key = key_of(
             path, root="" if given.driver in WITHOUT_URLS else given.rootdirectory, keys=given.keys, driver=given.driver
         )
-        terms = UrlTerms.of(options, driver=given.driver, path=path)
         if given.driver in WITHOUT_URLS:
+            terms = UrlTerms.of(options, driver=given.driver, path=path)
             raise UnsupportedMethodError(terms.method, given.driver, "blobs have no URLs here")
         with signing_errors(given.bucket, key):
+            self._signer.prepare()
+            terms = UrlTerms.of(options, driver=given.driver, path=path)
             return self._signer.sign(terms, given.bucket, key, self._put_params)
 
 

@@ -89,6 +89,10 @@ class S3Signer:
         self._lock = threading.Lock()
         self._client: Any = None
 
+    def prepare(self) -> None:
+        """Make the client now: made between the look at the clock and the signature, it would prolong the first URL."""
+        self._signing_client()
+
     def sign(self, terms: UrlTerms, bucket: str, key: str, put_params: Mapping[str, str] | None = None) -> SignedUrl:
         """A URL of the key; ``put_params``: what every PUT has to send, as botocore's parameters.
 
