@@ -61,6 +61,7 @@ from blobferry.errors import (
     WriteConflictError,
 )
 from blobferry.sealing import seal
+from blobferry.signing.signed_url import SignedUrl
 from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ __all__ = [
     "PlanError",
     "PreconditionFailedError",
     "RangeNotSatisfiableError",
+    "SignedUrl",
     "Situation",
     "SlowDownError",
     "SourceChangedError",

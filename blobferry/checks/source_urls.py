@@ -10,9 +10,11 @@ from blobferry.checks.arguments import Check, check_storage
 from blobferry.checks.paths import (
     check_any_path_or_root,
     check_any_path_value,
+    check_any_path_values,
     check_path,
     check_path_or_root,
     check_path_value,
+    check_path_values,
 )
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import is_sealed, redacted, short_repr
@@ -163,6 +165,7 @@ def _got(value: Any) -> str:
 #: What stands in for the checks of paths where a storage may have ``keys = "any"``: its own driver has the last word.
 CHECKS_OF_ANY_KEYS: Final[Mapping[Check, Check]] = {
     check_path_value: check_any_path_value,
+    check_path_values: check_any_path_values,
     check_path_or_root: check_any_path_or_root,
     check_source: check_any_source,
 }

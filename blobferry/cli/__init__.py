@@ -24,7 +24,8 @@ from blobferry.cli.submit_commands import delete, move, read, write
 def main(context: click.Context) -> None:
     """Submit transfers of blobs to the workers, and watch and control them.
 
-    Needs BLOBFERRY_DATABASE_URL, and BLOBFERRY_BROKER_URL for stat, list, url and 'read PATH -'.
+    Needs BLOBFERRY_DATABASE_URL, and BLOBFERRY_BROKER_URL for stat, list and 'read PATH -', and for url unless the
+    worker's variables of the storage are set.
 
     \b
     Exit status:

@@ -176,7 +176,10 @@ def test_no_secret_is_seen_anywhere(scene: Scene, caplog: pytest.LogCaptureFixtu
     look = scene.canaries.look
     with flower(scene.stack.broker_url, basic_auth="user:secret", read_only=True) as watching:
         _bare_tasks(scene)
-        scene.client.url_for("/bare/late")  # the answer is a signed URL, and no longer there once it has been read
+        scene.client.url_for("/bare/late")  # signed here
+        # By the worker: the answer is a signed URL, and no longer there once it has been read.
+        with Client(database_url=scene.stack.database_url, broker_url=scene.stack.broker_url) as knows_no_storage:
+            knows_no_storage.url_for("/bare/late")
         with Monitor(scene.stack.broker_url) as monitor:
             ended = _jobs(scene)
             _reads(scene)

@@ -31,6 +31,7 @@ from pydantic_settings import (
 
 from blobferry.messages.broker_address import BrokerOptions, broker_address
 from blobferry.sealing import Sealer, parse_keys
+from blobferry.service_links import is_service_link
 from blobferry.sql.database_url import parse_url
 from worker.errors import ConfigurationError
 from worker.parameters import DriverParameters, configuration_error
@@ -62,14 +63,6 @@ PREFIX: Final = "BLOBFERRY_"
 _UNSET: Final = "BLOBFERRY_CONFIG to the path of a blobferry.toml, which is not set, so that no file was read"
 #: Variables that are no settings: one names the file, the tests set others.
 FOREIGN: Final = re.compile(r"BLOBFERRY_(CONFIG|TEST_.*)")
-#: What Kubernetes sets in every pod for a service that is named blobferry or blobferry-something, as NAME=value.
-#: Sources: Kubernetes, "Service", and pkg/kubelet/envvars/envvars.go; Docker, "Legacy container links"
-SERVICE_LINK: Final = re.compile(
-    r"BLOBFERRY_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=.*|PORT=(tcp|udp|sctp)://.*"
-    r"|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?=.*"
-    # Links of Docker, which also tell ranges of ports, and the variables and the name of the other container.
-    r"|PORT(_\d+_(TCP|UDP|SCTP)(_PORT)?)?_(START|END)=.*|ENV_.*=.*|NAME=/.*/.*)"
-)
 
 
 def _keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -90,6 +83,8 @@ class Settings(BaseSettings):
     #: Fernet keys: the first encrypts source URLs that hold secrets, all decrypt. Empty: URLs are stored as given.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
     concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
+    #: Reads that a worker answers at a time beside its jobs, by a process of their own. 0: reads wait for a free slot.
+    reads: int = Field(default=4, ge=0, le=64)
     #: Slices and reads after which a child is replaced, which costs seconds of CPU. None: its memory alone decides.
     max_tasks_per_child: int | None = Field(default=None, ge=1)
     #: Bytes after which a child is replaced, between two slices. None: twice the memory that it needs.
@@ -181,7 +176,7 @@ def load_settings() -> Settings:
 
 
 def _is_foreign(name: str) -> bool:
-    return bool(FOREIGN.fullmatch(name) or SERVICE_LINK.fullmatch(f"{name}={os.environ[name]}"))
+    return bool(FOREIGN.fullmatch(name)) or is_service_link(name, os.environ[name])
 
 
 def _refuse_unknown_variables() -> None:
