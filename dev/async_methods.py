@@ -18,7 +18,7 @@ TARGET: Final = ROOT / "blobferry" / "async_client.py"
 #: Methods that AsyncCalls has itself.
 OWN: Final = ("watch", "wait")
 #: Methods that change nothing in the database. Any other is taken for one that may.
-READS: Final = ("get", "get_many", "jobs", "uploads", "attempts", "situation", "finished")
+READS: Final = ("get", "get_many", "jobs", "uploads", "attempts", "situation", "deliveries", "finished")
 #: Methods that the header has.
 HEADER_HAS: Final = ("from_env", "close")
 RENAMED: Final = {

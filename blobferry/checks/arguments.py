@@ -97,6 +97,10 @@ check_storage: Final = _check(
     "the name of a configured storage (lower-case letters, digits, '_')",
     lambda value: isinstance(value, str) and _STORAGE.fullmatch(value) is not None,
 )
+check_secret_name: Final = _check(
+    "the name of a secret that the worker has (lower-case letters, digits, '_')",
+    lambda value: isinstance(value, str) and _STORAGE.fullmatch(value) is not None,
+)
 #: The path of a child, which others may have written under any key.
 check_child: Final = _check(
     f"the path of a child, at most {2 * MAX_KEY_BYTES} characters",

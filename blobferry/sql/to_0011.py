@@ -1,4 +1,4 @@
-"""The statements that lead the tables from revision 0010 to 0011, frozen as they were: webhooks among the deliveries."""
+"""The statements that lead the tables from revision 0010 to 0011, frozen as they were: webhooks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

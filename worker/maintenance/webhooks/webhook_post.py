@@ -1,0 +1,148 @@
+"""WebhookPost: takes the webhooks that are due, has them posted, and notes what became of them.
+
+In a thread of the caretaker, and in threads of their own: no transfer and no sweep waits for an endpoint. Any number of
+caretakers may do the same at once. Killed at any moment it has at most posted what will be posted again.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from models import queries
+from models.queries import FailedTry, WebhookDelivery
+from worker.errors import BlobferryError
+from worker.maintenance.webhooks.endpoints import Answer, Endpoints
+from worker.maintenance.webhooks.signed_event import SignedEvent
+from worker.maintenance.webhooks.webhook_lanes import WebhookLanes
+from worker.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+LOOK_INTERVAL: Final = 1.0  #: seconds between two looks for what is due
+#: Seconds, beyond those of a try, after which others take what was taken: whoever took it must have been killed.
+HOLD_MARGIN: Final = 30.0
+FIRST_PAUSE: Final = 5.0  #: seconds after the first try; doubled after each that follows
+LONGEST_PAUSE: Final = 3600.0  #: seconds between two tries, whatever an endpoint asks for
+#: Seconds between two looks for what no worker signs, and after its time within which another worker may still try it.
+UNSIGNED_INTERVAL: Final = 60.0
+UNSIGNED_GRACE: Final = 3600.0
+
+
+class WebhookPost:
+    """The webhooks that one caretaker sends."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """Raises ConfigurationError for settings that cannot be used."""
+        self._runtime = runtime
+        self._settings = runtime.settings.webhooks
+        self._endpoints = Endpoints(self._settings)
+        total = self._settings.total_seconds
+        self._lanes = WebhookLanes(self._post, threads=self._settings.threads, total_seconds=total)
+        self._unsigned_at = -UNSIGNED_INTERVAL
+
+    def loop(self, ended: threading.Event) -> None:
+        """Send what becomes due, until the event is set; what is on its way then is waited for a moment longer."""
+        while not ended.is_set():
+            self._step(self._begin)
+            self._step(self._give_up_unsigned)
+            if self._lanes.awaited:
+                self._step(self._settle)
+            else:
+                ended.wait(LOOK_INTERVAL)
+        self._step(self._settle)
+
+    def send_due(self) -> None:
+        """Send, once, what is due now."""
+        while self._step(self._begin) or self._lanes.awaited:
+            self._step(self._settle)
+
+    def _step(self, step: Callable[[], int]) -> int:
+        """Never raises: what is not done now is due again after a while."""
+        try:
+            return step()
+        except BlobferryError as error:
+            logger.warning("webhooks not sent, tried again soon: %s", error)
+        except Exception:
+            logger.exception("webhooks not sent, tried again soon")
+        return 0
+
+    def _begin(self) -> int:
+        """Have some posted that are due; return how many."""
+        free, secrets = self._lanes.free, self._settings.secrets
+        if not (free and secrets):
+            return 0
+        with self._runtime.database.read() as session:
+            if not queries.webhooks_are_due(session, secrets):  # mostly none is, and then nobody waits for a lock
+                return 0
+        hold = self._settings.total_seconds + HOLD_MARGIN
+        with self._runtime.database.begin() as session:
+            busy = self._lanes.busy_hosts
+            taken = queries.take_webhooks(session, limit=free, busy=busy, secrets=secrets, hold_seconds=hold)
+        for delivery in taken:
+            self._lanes.begin(delivery)
+        return len(taken)
+
+    def _post(self, delivery: WebhookDelivery) -> Answer:
+        try:
+            url = self._runtime.sealer.opened(delivery.url)
+        except BlobferryError as error:
+            return Answer(problem=str(error))
+        secrets = self._settings.secrets[delivery.secret]
+        event = SignedEvent.of(delivery, secrets, delivery.taken_at)
+        return self._endpoints.post(url, event.body, event.headers)
+
+    def _settle(self) -> int:
+        """Note what has ended, after waiting for some of it."""
+        tried = list(self._lanes.ended(LOOK_INTERVAL))
+        if not tried:
+            return 0
+        with self._runtime.database.begin() as session:
+            over = [each.delivery.id for each in tried if self._note(session, *each)]
+        for delivery, answer in tried:
+            _log(delivery, answer, is_over=delivery.id in over)
+        return len(tried)
+
+    def _note(self, session: Session, delivery: WebhookDelivery, answer: Answer) -> bool:
+        """Note how the try has ended; return whether it was the last one, and failed."""
+        if answer.is_gone:
+            queries.note_webhook_gone(session, delivery, answer.problem)
+            return True
+        if not answer.problem and answer.status is not None:
+            queries.note_webhook_delivered(session, delivery.id, answer.status)
+            return False
+        delay = max(pause_after(delivery.tries), min(answer.wait, LONGEST_PAUSE))
+        failed = FailedTry(delivery.id, delivery.tries, answer.status, answer.problem, delay)
+        return queries.note_webhook_failed(session, failed, give_up_seconds=self._settings.give_up_seconds)
+
+    def _give_up_unsigned(self) -> int:
+        """Now and then give up what no worker has signed in all its time."""
+        if time.monotonic() < self._unsigned_at + UNSIGNED_INTERVAL:
+            return 0
+        self._unsigned_at, seconds = time.monotonic(), self._settings.give_up_seconds + UNSIGNED_GRACE
+        with self._runtime.database.read() as session:
+            if not queries.unsigned_webhooks(session, self._settings.secrets):
+                return 0
+        with self._runtime.database.begin() as session:
+            return queries.give_up_unsigned(session, self._settings.secrets, give_up_seconds=seconds)
+
+
+def pause_after(tries: int) -> float:
+    """Seconds until the next try after so many: doubled each time, and at random so that not all come at once."""
+    longest = min(FIRST_PAUSE * 2.0 ** min(tries - 1, 30), LONGEST_PAUSE)
+    return random.uniform(longest / 2, longest)
+
+
+def _log(delivery: WebhookDelivery, answer: Answer, *, is_over: bool) -> None:
+    """The URL may hold a secret, so only its host and path are named."""
+    shown = {"job_id": delivery.job_id, "endpoint": delivery.endpoint, "tries": delivery.tries}
+    if is_over:
+        logger.warning("webhook given up: %s", answer.problem, extra=shown)
+    elif answer.problem:
+        logger.info("webhook not delivered, tried again later: %s", answer.problem, extra=shown)
+    else:
+        logger.debug("webhook delivered", extra=shown)
