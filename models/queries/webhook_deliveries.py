@@ -66,9 +66,9 @@ class FailedTry(NamedTuple):
     delay: float  #: seconds until the next one
 
 
-def webhooks_are_due(session: Session, secrets: Collection[str]) -> bool:
+def webhooks_are_due(session: Session, *, busy: Collection[str], secrets: Collection[str]) -> bool:
     """Whether :func:`take_webhooks` would find one. It takes no lock."""
-    return session.scalar(_first_due(), {"secrets": list(secrets)}) is not None
+    return session.scalar(_first_due(), {"busy": list(busy), "secrets": list(secrets)}) is not None
 
 
 def take_webhooks(
@@ -126,8 +126,8 @@ def give_up_unsigned(session: Session, secrets: Collection[str], *, give_up_seco
 
 def unsigned_webhooks(session: Session, secrets: Collection[str]) -> list[str]:
     """The names of the secrets, other than these, that webhooks wait for."""
-    waiting = select(deliveries.c.secret).where(text(WAITING_WEBHOOK), deliveries.c.secret.not_in(list(secrets)))
-    return sorted(session.scalars(waiting.distinct()))
+    waiting = select(deliveries.c.secret).where(*_due(), ~_signable()).distinct()
+    return sorted(session.scalars(waiting, {"secrets": list(secrets)}))
 
 
 def _of(delivery_id: int) -> Update:
@@ -142,16 +142,19 @@ def _signable() -> ColumnElement[bool]:
     return deliveries.c.secret.in_(bindparam("secrets", expanding=True))
 
 
+def _idle() -> ColumnElement[bool]:
+    return deliveries.c.host.not_in(bindparam("busy", expanding=True))
+
+
 @cache
 def _first_due() -> Select[Any]:
-    return select(deliveries.c.id).where(*_due(), _signable()).order_by(deliveries.c.due_at).limit(1)
+    return select(deliveries.c.id).where(*_due(), _signable(), _idle()).order_by(deliveries.c.due_at).limit(1)
 
 
 @cache
 def _take() -> Select[Any]:
-    idle = deliveries.c.host.not_in(bindparam("busy", expanding=True))
     place = func.row_number().over(partition_by=deliveries.c.host, order_by=(deliveries.c.due_at, deliveries.c.id))
-    ranked = select(deliveries.c.id, deliveries.c.due_at, place.label("place")).where(*_due(), _signable(), idle)
+    ranked = select(deliveries.c.id, deliveries.c.due_at, place.label("place")).where(*_due(), _signable(), _idle())
     first = ranked.subquery()
     chosen = select(first.c.id).where(first.c.place == 1).order_by(first.c.due_at).limit(bindparam("most"))
     # Its conditions once more: another worker may have taken it between the two.

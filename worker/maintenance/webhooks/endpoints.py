@@ -27,7 +27,7 @@ _MAX_REASON: Final = 500  #: characters of what is noted of a failure
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PostAnswer:
     """How a try has ended."""
 
     status: int | None = None  #: None: without an answer
@@ -51,19 +51,19 @@ class Endpoints:
         self._allows_http = settings.allow_http
         hide_queries()
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> PostAnswer:
         """Post the body. Never raises: what keeps it from arriving is the answer's problem, without secrets."""
         try:
             target = RequestTarget.parse(url)
             if target.scheme != "https" and not self._allows_http:
-                return Answer(problem="is no https: URL (webhooks.allow_http would allow it)")
+                return PostAnswer(problem="is no https: URL (webhooks.allow_http would allow it)")
             response = self._send(target, body, headers)
             try:
                 return _answer(response)
             finally:
                 response.close()
         except (BlobferryError, HTTPError, HTTPException, OSError) as error:
-            return Answer(problem=cleaned(str(error) or type(error).__name__, _MAX_REASON))
+            return PostAnswer(problem=cleaned(str(error) or type(error).__name__, _MAX_REASON))
 
     def _send(self, target: RequestTarget, body: bytes, headers: Mapping[str, str]) -> BaseHTTPResponse:
         credentials = {"Authorization": target.authorization} if target.authorization else {}
@@ -80,12 +80,12 @@ class Endpoints:
         )
 
 
-def _answer(response: BaseHTTPResponse) -> Answer:
+def _answer(response: BaseHTTPResponse) -> PostAnswer:
     status = response.status
     if 200 <= status < 300:
-        return Answer(status)
+        return PostAnswer(status)
     problem = cleaned(f"answers {status} {response.reason or ''}".rstrip(), _MAX_REASON)
     if 300 <= status < 400:
         problem += ", a redirect, which is not followed"
     wait = retry_after(response.headers) if status in _ASK_TO_WAIT else None
-    return Answer(status, problem, wait or 0.0)
+    return PostAnswer(status, problem, wait or 0.0)

@@ -13,14 +13,14 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from models.queries import WebhookDelivery
-from worker.maintenance.webhooks.endpoints import Answer
+from worker.maintenance.webhooks.endpoints import PostAnswer
 
 
 class Tried(NamedTuple):
     """A delivery, and how its try has ended."""
 
     delivery: WebhookDelivery
-    answer: Answer
+    answer: PostAnswer
 
 
 @dataclass(slots=True, eq=False)
@@ -33,14 +33,14 @@ class _Lane:
 class WebhookLanes:
     """The posts that are on their way. Only its methods' one caller may use it."""
 
-    def __init__(self, post: Callable[[WebhookDelivery], Answer], *, threads: int, total_seconds: float) -> None:
+    def __init__(self, post: Callable[[WebhookDelivery], PostAnswer], *, threads: int, total_seconds: float) -> None:
         """``post`` is called in threads of its own, and never raises."""
         self._post = post
         self._threads = threads
         self._of_host = max(1, threads // 4)
         self._total = total_seconds
         self._lanes: set[_Lane] = set()
-        self._ended = SimpleQueue[tuple[_Lane, Answer]]()
+        self._ended = SimpleQueue[tuple[_Lane, PostAnswer]]()
 
     @property
     def free(self) -> int:
@@ -79,7 +79,7 @@ class WebhookLanes:
         now = time.monotonic()
         for lane in [lane for lane in self._lanes if not lane.is_late and lane.ends_at <= now]:
             lane.is_late = True
-            yield Tried(lane.delivery, Answer(problem=f"no answer within {self._total:g} s"))
+            yield Tried(lane.delivery, PostAnswer(problem=f"no answer within {self._total:g} s"))
 
     def _run(self, lane: _Lane) -> None:
         self._ended.put((lane, self._post(lane.delivery)))

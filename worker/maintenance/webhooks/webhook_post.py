@@ -8,7 +8,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from models import queries
 from models.queries import FailedTry, WebhookDelivery
 from worker.errors import BlobferryError
-from worker.maintenance.webhooks.endpoints import Answer, Endpoints
+from worker.maintenance.webhooks.endpoints import Endpoints, PostAnswer
 from worker.maintenance.webhooks.signed_event import SignedEvent
 from worker.maintenance.webhooks.webhook_lanes import WebhookLanes
 from worker.runtime import Runtime
@@ -48,18 +48,18 @@ class WebhookPost:
     def loop(self, ended: threading.Event) -> None:
         """Send what becomes due, until the event is set; what is on its way then is waited for a moment longer."""
         while not ended.is_set():
-            self._step(self._begin)
-            self._step(self._give_up_unsigned)
+            self._step(self.begin)
+            self._step(self.give_up_unsigned)
             if self._lanes.awaited:
-                self._step(self._settle)
+                self._step(self.settle)
             else:
                 ended.wait(LOOK_INTERVAL)
-        self._step(self._settle)
+        self._step(self.settle)
 
     def send_due(self) -> None:
         """Send, once, what is due now."""
-        while self._step(self._begin) or self._lanes.awaited:
-            self._step(self._settle)
+        while self._step(self.begin) or self._lanes.awaited:
+            self._step(self.settle)
 
     def _step(self, step: Callable[[], int]) -> int:
         """Never raises: what is not done now is due again after a while."""
@@ -71,33 +71,37 @@ class WebhookPost:
             logger.exception("webhooks not sent, tried again soon")
         return 0
 
-    def _begin(self) -> int:
-        """Have some posted that are due; return how many."""
-        free, secrets = self._lanes.free, self._settings.secrets
-        if not (free and secrets):
-            return 0
+    def begin(self) -> int:
+        """Have posted what is due, as far as there are lanes; return how many. Raises UnreachableError."""
+        begun = 0
+        while taken := self._take():
+            for delivery in taken:
+                self._lanes.begin(delivery)
+            begun += len(taken)
+        return begun
+
+    def _take(self) -> Sequence[WebhookDelivery]:
+        free, wanted = self._lanes.free, {"busy": self._lanes.busy_hosts, "secrets": list(self._settings.secrets)}
+        if not (free and self._settings.secrets):
+            return ()
         with self._runtime.database.read() as session:
-            if not queries.webhooks_are_due(session, secrets):  # mostly none is, and then nobody waits for a lock
-                return 0
+            if not queries.webhooks_are_due(session, **wanted):  # mostly none is, and then nobody waits for a lock
+                return ()
         hold = self._settings.total_seconds + HOLD_MARGIN
         with self._runtime.database.begin() as session:
-            busy = self._lanes.busy_hosts
-            taken = queries.take_webhooks(session, limit=free, busy=busy, secrets=secrets, hold_seconds=hold)
-        for delivery in taken:
-            self._lanes.begin(delivery)
-        return len(taken)
+            return queries.take_webhooks(session, limit=free, hold_seconds=hold, **wanted)
 
-    def _post(self, delivery: WebhookDelivery) -> Answer:
+    def _post(self, delivery: WebhookDelivery) -> PostAnswer:
         try:
             url = self._runtime.sealer.opened(delivery.url)
         except BlobferryError as error:
-            return Answer(problem=str(error))
+            return PostAnswer(problem=str(error))
         secrets = self._settings.secrets[delivery.secret]
         event = SignedEvent.of(delivery, secrets, delivery.taken_at)
         return self._endpoints.post(url, event.body, event.headers)
 
-    def _settle(self) -> int:
-        """Note what has ended, after waiting for some of it."""
+    def settle(self) -> int:
+        """Note what has ended, after waiting for some of it; return how many. Raises UnreachableError."""
         tried = list(self._lanes.ended(LOOK_INTERVAL))
         if not tried:
             return 0
@@ -107,7 +111,7 @@ class WebhookPost:
             _log(delivery, answer, is_over=delivery.id in over)
         return len(tried)
 
-    def _note(self, session: Session, delivery: WebhookDelivery, answer: Answer) -> bool:
+    def _note(self, session: Session, delivery: WebhookDelivery, answer: PostAnswer) -> bool:
         """Note how the try has ended; return whether it was the last one, and failed."""
         if answer.is_gone:
             queries.note_webhook_gone(session, delivery, answer.problem)
@@ -119,8 +123,8 @@ class WebhookPost:
         failed = FailedTry(delivery.id, delivery.tries, answer.status, answer.problem, delay)
         return queries.note_webhook_failed(session, failed, give_up_seconds=self._settings.give_up_seconds)
 
-    def _give_up_unsigned(self) -> int:
-        """Now and then give up what no worker has signed in all its time."""
+    def give_up_unsigned(self) -> int:
+        """Now and then give up what no worker has signed in all its time; return how many. Raises UnreachableError."""
         if time.monotonic() < self._unsigned_at + UNSIGNED_INTERVAL:
             return 0
         self._unsigned_at, seconds = time.monotonic(), self._settings.give_up_seconds + UNSIGNED_GRACE
@@ -137,7 +141,7 @@ def pause_after(tries: int) -> float:
     return random.uniform(longest / 2, longest)
 
 
-def _log(delivery: WebhookDelivery, answer: Answer, *, is_over: bool) -> None:
+def _log(delivery: WebhookDelivery, answer: PostAnswer, *, is_over: bool) -> None:
     """The URL may hold a secret, so only its host and path are named."""
     shown = {"job_id": delivery.job_id, "endpoint": delivery.endpoint, "tries": delivery.tries}
     if is_over:

@@ -49,6 +49,9 @@ _UNICAST_V6: Final = IPv6Network("2000::/3")
 #: Source: IANA IPv6 Special-Purpose Address Registry. 2001::/23 contains Teredo; it and 6to4 lead to IPv4 addresses.
 _REFUSED_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
+#: Addresses of a name that are tried; it may have hundreds, and each may be waited for.
+MOST_ADDRESSES: Final = 8
+
 _IDLE: Final = 64  #: connections kept for the next request: as many as there can be part threads
 
 
@@ -67,7 +70,7 @@ def connection_pools(
 
     Raises ConfigurationError if that file is missing or holds none.
     """
-    rules = refused or RefusedAddresses()
+    rules = RefusedAddresses() if refused is None else refused
     context = ssl.create_default_context()
     if ca_file:
         try:
@@ -75,7 +78,7 @@ def connection_pools(
         except OSError as error:  # an SSLError is one
             raise ConfigurationError(f"{rules.prefix}ca_file", f"{ca_file}: {error}") from error
     pools = PoolManager(num_pools=8, maxsize=_IDLE, block=False, ssl_context=context)
-    if refused or rules.prefix != PublicConnection.refused.prefix:
+    if rules or rules.prefix != PublicConnection.refused.prefix:
         pools.pool_classes_by_scheme = _filtered_pools(rules, allow_private=allow_private)
     elif allow_private:
         pools.pool_classes_by_scheme = {"http": _AnyPool, "https": _AnyTlsPool}
@@ -129,7 +132,7 @@ class PublicConnection(HTTPConnection):
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
     def _connect(self, addresses: list[str]) -> socket.socket:
-        for address in addresses:
+        for address in addresses[:MOST_ADDRESSES]:
             try:
                 return create_connection((address, self.port), self.timeout, socket_options=self.socket_options)
             except TimeoutError as error:
