@@ -30,6 +30,6 @@ def downgrade() -> None:
     """Drop all of it. Webhooks that were not delivered yet are lost, as no earlier worker can send them."""
     for name in DELIVERY_INDEXES:
         drop_live_index(f"ix_{DELIVERIES}_{name}", DELIVERIES)
-    op.execute(f"DELETE FROM {DELIVERIES} WHERE kind = 'webhook'")
+    op.execute("DELETE FROM blobferry_deliveries WHERE kind = 'webhook'")
     for column in COLUMNS:
         op.drop_column(DELIVERIES, column)

@@ -84,6 +84,13 @@ def check_text(limit: int) -> Check:
     )
 
 
+def check_secret_name(name: str, value: Any) -> str:
+    """The name of a secret that the worker has. An error shows no value, which may be the secret itself."""
+    if isinstance(value, str) and _STORAGE.fullmatch(value) and not value.startswith("whsec"):
+        return value
+    raise InvalidRequestError(f"{name}: needs the name of a secret of the worker (lower-case letters, digits, '_')")
+
+
 def check_optional(check: Check) -> Check:
     """A check that allows None as well."""
     return lambda name, value: None if value is None else check(name, value)
@@ -95,10 +102,6 @@ check_priority: Final = check_whole_number(0, MAX_PRIORITY)
 check_content_type: Final = _check("a media type such as 'video/mp4'", _is_media_type)
 check_storage: Final = _check(
     "the name of a configured storage (lower-case letters, digits, '_')",
-    lambda value: isinstance(value, str) and _STORAGE.fullmatch(value) is not None,
-)
-check_secret_name: Final = _check(
-    "the name of a secret that the worker has (lower-case letters, digits, '_')",
     lambda value: isinstance(value, str) and _STORAGE.fullmatch(value) is not None,
 )
 #: The path of a child, which others may have written under any key.

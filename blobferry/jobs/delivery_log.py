@@ -29,7 +29,7 @@ def find_deliveries(
     connection: Connection, *, job_id: str | None = None, failed: bool = False, limit: int | None = None
 ) -> list[Delivery]:
     """The newest deliveries, the newest first; ``failed``: those that were given up, or whose endpoint is gone."""
-    conditions = [text(f"blobferry_deliveries.{FAILED_DELIVERY}")] if failed else []
+    conditions = [text(FAILED_DELIVERY)] if failed else []
     of_job = [] if job_id is None else [deliveries.c.job_id == job_id]
     return _found(connection, *conditions, *of_job, limit=limit)
 
@@ -63,6 +63,6 @@ def _last_of(connection: Connection, which: JobId) -> Any:
 
 
 def _found(connection: Connection, *conditions: Any, limit: int | None = None) -> list[Delivery]:
-    seen = select(deliveries, jobs.c.on_end).join(jobs, jobs.c.id == deliveries.c.job_id).where(*conditions)
-    rows = connection.execute(seen.order_by(deliveries.c.id.desc()).limit(limit)).mappings()
-    return [Delivery.from_row(dict(row)) for row in rows]
+    newest = select(deliveries).where(*conditions).order_by(deliveries.c.id.desc()).limit(limit).subquery()
+    seen = select(newest, jobs.c.on_end).join(jobs, jobs.c.id == newest.c.job_id).order_by(newest.c.id.desc())
+    return [Delivery.from_row(dict(row)) for row in connection.execute(seen).mappings()]

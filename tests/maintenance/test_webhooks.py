@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -29,6 +30,7 @@ from tests.jobs.counted_run import cost_of
 from tests.jobs.job_world import AT_ONCE, PATH, World, on_each_database
 from tests.maintenance.webhook_site import NEW_SECRET, SECRET, WebhookSite, hang, hang_up, receiving, status
 from tests.models.rows import ago
+from tests.transfer.sources.http.test_addresses import write_certificate
 from worker.maintenance.webhooks.endpoints import PostAnswer
 from worker.maintenance.webhooks.webhook_lanes import WebhookLanes
 from worker.maintenance.webhooks.webhook_post import FIRST_PAUSE, LONGEST_PAUSE, WebhookPost, pause_after
@@ -391,6 +393,22 @@ def test_an_endpoint_that_may_not_be_reached_gets_nothing(
     (row,) = world.deliveries(job_id)
     assert (row.state, row.status, row.error) == ("waiting", None, problem)
     assert site.posted == []
+
+
+def test_an_endpoint_must_have_a_certificate_that_is_trusted(world: World, tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path / "shop.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with receiving(address="127.0.0.2", tls=context) as shop:
+        job_id = write(world, shop)
+        world.succeed(job_id)
+        send(world, allow_http=False)
+        (row,) = world.deliveries(job_id)
+        assert "certificate verify failed" in row.error
+        assert shop.posted == []
+        make_due(world.database)
+        send(world, allow_http=False, ca_file=certificate)
+        assert shop.posted[0].verified()["data"]["job_id"] == job_id
 
 
 def test_an_endpoint_that_hangs_up_or_is_not_there_is_tried_again(world: World, site: WebhookSite) -> None:

@@ -12,8 +12,11 @@ from worker.settings import Settings
 _WHERE = "webhooks"
 
 
-def examine_webhooks(settings: Settings, database: Database) -> Iterator[Finding]:
-    """Whether all that wait can be signed here. Loading the settings has refused malformed secrets."""
+def examine_webhooks(settings: Settings, database: Database | None) -> Iterator[Finding]:
+    """Whether all that wait in the database can be signed here. Loading the settings has refused malformed secrets.
+
+    ``database``: None if it is not migrated.
+    """
     own = settings.webhooks
     for name, secrets in own.secrets.items():
         several = f"{len(secrets)} secrets, which all sign" if len(secrets) > 1 else "1 secret"
@@ -25,10 +28,12 @@ def examine_webhooks(settings: Settings, database: Database) -> Iterator[Finding
     if own.allow_http:
         says = "allow_http: whoever is on the way to an http: endpoint reads what it is told; signatures still hold"
         yield Finding(_WHERE, "private", "missing", says)
+    unsigned = list[str]()
     try:
         Endpoints(own)
-        with database.read() as session:
-            unsigned = queries.unsigned_webhooks(session, own.secrets)
+        if database is not None:
+            with database.read() as session:
+                unsigned = queries.unsigned_webhooks(session, own.secrets)
     except BlobferryError as error:
         yield Finding(_WHERE, "can be sent", "broken", str(error))
         return
