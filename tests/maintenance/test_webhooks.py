@@ -31,6 +31,7 @@ from tests.jobs.job_world import AT_ONCE, PATH, World, on_each_database
 from tests.maintenance.webhook_site import NEW_SECRET, SECRET, WebhookSite, hang, hang_up, receiving, status
 from tests.models.rows import ago
 from tests.transfer.sources.http.test_addresses import write_certificate
+from worker.errors import UnreachableError
 from worker.maintenance.webhooks.endpoints import PostAnswer
 from worker.maintenance.webhooks.webhook_lanes import WebhookLanes
 from worker.maintenance.webhooks.webhook_post import FIRST_PAUSE, LONGEST_PAUSE, WebhookPost, pause_after
@@ -471,6 +472,13 @@ def test_a_sweep_waits_for_no_endpoint(world: World, site: WebhookSite) -> None:
         assert not site.released.is_set()
 
 
+def some_delivery() -> WebhookDelivery:
+    return WebhookDelivery(
+        *(1, "job", 1, "succeeded", 3, None, None, datetime.now(UTC), "delete", "default", "/a", None),
+        *("https://slow/x", "https://slow/x", "slow", "default", 1, datetime.now(UTC)),
+    )
+
+
 def test_a_thread_that_hangs_on_keeps_its_lane_and_that_of_its_host() -> None:
     let_go = threading.Event()
 
@@ -479,16 +487,42 @@ def test_a_thread_that_hangs_on_keeps_its_lane_and_that_of_its_host() -> None:
         return PostAnswer(204)
 
     lanes = WebhookLanes(post, threads=4, total_seconds=0.05)
-    delivery = WebhookDelivery(
-        *(1, "job", 1, "succeeded", 3, None, None, datetime.now(UTC), "delete", "default", "/a", None),
-        *("https://slow/x", "https://slow/x", "slow", "default", 1, datetime.now(UTC)),
-    )
+    delivery = some_delivery()
     lanes.begin(delivery)
     assert list(lanes.ended(60)) == [(delivery, PostAnswer(problem="no answer within 0.05 s"))]
     assert (lanes.awaited, lanes.free, lanes.busy_hosts) == (0, 3, ["slow"])
     let_go.set()
     assert wait_until(lambda: list(lanes.ended(0)) or lanes.free == 4, 30, "the end of the thread") is True
     assert lanes.busy_hosts == []
+
+
+def test_an_error_of_our_own_frees_the_lane_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def post(delivery: WebhookDelivery) -> PostAnswer:
+        raise ZeroDivisionError
+
+    lanes, delivery = WebhookLanes(post, threads=4, total_seconds=60), some_delivery()
+    lanes.begin(delivery)
+    assert list(lanes.ended(60)) == [(delivery, PostAnswer(problem="ZeroDivisionError"))]
+    assert (lanes.free, lanes.awaited) == (4, 0)
+    assert "webhook not posted" in caplog.text
+
+
+def test_a_database_that_is_away_ends_no_loop_and_is_told_once(
+    world: World, site: WebhookSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(Database):
+        def read(self) -> Any:
+            raise UnreachableError("database: away")
+
+    away = Away(world.database.engine.url.render_as_string(hide_password=False))
+    with world.worker(webhooks=LOCAL, database=away) as runtime:
+        post = WebhookPost(runtime)
+        for _ in range(3):
+            post.send_due()
+    assert [record.getMessage() for record in caplog.records] == [
+        "webhooks not sent, tried again soon: database: away",
+    ]
+    away.close()
 
 
 @on_each_database

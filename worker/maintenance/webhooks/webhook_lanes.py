@@ -4,6 +4,7 @@ Each try has ``total_seconds``. A thread that hangs on after that keeps its lane
 while its delivery is put off. So an endpoint that hangs costs the others nothing.
 """
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 from models.queries import WebhookDelivery
 from worker.maintenance.webhooks.endpoints import PostAnswer
+
+logger = logging.getLogger(__name__)
 
 
 class Tried(NamedTuple):
@@ -34,7 +37,7 @@ class WebhookLanes:
     """The posts that are on their way. Only its methods' one caller may use it."""
 
     def __init__(self, post: Callable[[WebhookDelivery], PostAnswer], *, threads: int, total_seconds: float) -> None:
-        """``post`` is called in threads of its own, and never raises."""
+        """``post`` is called in threads of its own."""
         self._post = post
         self._threads = threads
         self._of_host = max(1, threads // 4)
@@ -82,4 +85,9 @@ class WebhookLanes:
             yield Tried(lane.delivery, PostAnswer(problem=f"no answer within {self._total:g} s"))
 
     def _run(self, lane: _Lane) -> None:
-        self._ended.put((lane, self._post(lane.delivery)))
+        try:
+            answer = self._post(lane.delivery)
+        except Exception as error:  # else its lane would stay taken for ever
+            logger.exception("webhook not posted", extra={"job_id": lane.delivery.job_id})
+            answer = PostAnswer(problem=type(error).__name__)
+        self._ended.put((lane, answer))

@@ -44,6 +44,7 @@ class WebhookPost:
         total = self._settings.total_seconds
         self._lanes = WebhookLanes(self._post, threads=self._settings.threads, total_seconds=total)
         self._unsigned_at = -UNSIGNED_INTERVAL
+        self._complaint = ""
 
     def loop(self, ended: threading.Event) -> None:
         """Send what becomes due, until the event is set; what is on its way then is waited for a moment longer."""
@@ -64,12 +65,16 @@ class WebhookPost:
     def _step(self, step: Callable[[], int]) -> int:
         """Never raises: what is not done now is due again after a while."""
         try:
-            return step()
-        except BlobferryError as error:
-            logger.warning("webhooks not sent, tried again soon: %s", error)
-        except Exception:
-            logger.exception("webhooks not sent, tried again soon")
-        return 0
+            done = step()
+        except Exception as error:  # whatever it is: the thread goes on
+            if str(error) != self._complaint:  # the same one each second says nothing new
+                known = isinstance(error, BlobferryError)
+                logger.warning("webhooks not sent, tried again soon: %s", error, exc_info=not known)
+            self._complaint = str(error)
+            return 0
+        if done:
+            self._complaint = ""
+        return done
 
     def begin(self) -> int:
         """Have posted what is due, as far as there are lanes; return how many. Raises UnreachableError."""
