@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -204,7 +204,8 @@ def test_no_secret_is_seen_anywhere(scene: Scene, caplog: pytest.LogCaptureFixtu
     for table, found in rows(scene.stack.database_url).items():
         look(f"table {table}", found)
     for path in database_files(scene.stack.database_url):
-        look("database files", path.read_bytes())
+        with suppress(FileNotFoundError):  # PostgreSQL replaces pg_internal.init at times
+            look("database files", path.read_bytes())
     for memory in broker_memory(scene.broker):
         look("broker's memory", memory)
     look("broker's file", saved(scene.broker))
@@ -335,7 +336,7 @@ def _look_at_commands(scene: Scene, ended: list[str]) -> None:
     for job_id in ended:
         for options in ([], ["--json"]):
             assert _look_at_client(scene, ["status", job_id, *options]) == 0
-            assert _look_at_client(scene, ["deliveries", job_id, *options]) == 0
+    assert _look_at_client(scene, ["deliveries"]) == 0
     for variables in ({}, away, wrong, odd, keys):
         for command in (["jobs", "--json"], ["stat", "/good"], write):
             _look_at_client(scene, command, variables)
