@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from blobferry.cli.lines import add_line, new_table, print_table
+from blobferry.cli.printed_tables import add_line, new_table, print_table
 from blobferry.cli.wording import local_time, short_time
 from blobferry.values import Delivery
 

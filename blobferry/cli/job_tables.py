@@ -6,7 +6,7 @@ import click
 
 from blobferry.cli.delivery_words import delivery_line
 from blobferry.cli.explanation import explanation
-from blobferry.cli.lines import add_line, new_table, print_table
+from blobferry.cli.printed_tables import add_line, new_table, print_table
 from blobferry.cli.wording import briefly, local_time, short_time
 from blobferry.contract import JobState
 from blobferry.redaction import printable
