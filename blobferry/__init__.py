@@ -62,7 +62,7 @@ from blobferry.errors import (
 )
 from blobferry.sealing import seal
 from blobferry.signing.signed_url import SignedUrl
-from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
+from blobferry.values import Attempt, Delivery, FileInfo, Job, Situation, Upload
 
 if TYPE_CHECKING:
     from blobferry.async_client import AsyncClient
@@ -83,6 +83,7 @@ __all__ = [
     "CredentialsError",
     "DeadlineExceededError",
     "DeleteIncompleteError",
+    "Delivery",
     "DestinationError",
     "DestinationFullError",
     "DestinationNotAllowedError",

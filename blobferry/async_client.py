@@ -24,7 +24,7 @@ from blobferry.messages.broker_address import BrokerOptions
 from blobferry.signing.signed_url import SignedUrl
 from blobferry.spooling import AnyUpload, Spooled
 from blobferry.sql.async_transactions import AsyncTransaction
-from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
+from blobferry.values import Attempt, Delivery, FileInfo, Job, Situation, Upload
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -245,6 +245,20 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     async def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""
         return await self._calls.read(self._calls.client.situation, job_id)
+
+    async def deliveries(
+        self, job_id: JobId | None = None, *, failed: bool = False, limit: int = 100
+    ) -> builtins.list[Delivery]:
+        """Who was, or is to be, told of ends, the newest first; of one job if its id is given. ``failed``: those that
+        were given up, or whose endpoint is gone.
+        """
+        return await self._calls.read(self._calls.client.deliveries, job_id, failed=failed, limit=limit)
+
+    async def redeliver(self, which: JobId | int) -> builtins.list[Delivery]:
+        """Tell the receivers of the last end of a job again, or those of one delivery by its number. Safe to repeat:
+        the event keeps its id. Raises InvalidRequestError if there is none.
+        """
+        return await self._calls.change(self._calls.client.redeliver, which)
 
     async def finished(self, *, after: str | None = None, labels: Labels | None = None, limit: int = 100) -> Ends:
         """The jobs that have ended since ``after``, the ``cursor`` of an earlier answer, or "now": see docs/ends.md."""

@@ -16,6 +16,7 @@ from blobferry.contract import check_request
 from blobferry.jobs import control
 from blobferry.jobs.announcement import Announcement
 from blobferry.jobs.bulk_submission import submit_many
+from blobferry.jobs.delivery_log import redeliver
 from blobferry.jobs.end_feed import Ends, read_ends
 from blobferry.jobs.end_handlers import EndHandlers, Function
 from blobferry.jobs.job_filter import States, check_filter
@@ -34,7 +35,7 @@ from blobferry.signing.blob_urls import BlobUrls
 from blobferry.signing.signed_url import SignedUrl
 from blobferry.spooling import AnyUpload, SpoolDirectory, Spooled
 from blobferry.sql.database import chosen_engine
-from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
+from blobferry.values import Attempt, Delivery, FileInfo, Job, Situation, Upload
 
 READ_TIMEOUT: Final = 10.0  #: seconds
 PATIENCE: Final = 60.0  #: seconds that the database may be away during a wait
@@ -235,6 +236,20 @@ class Client(AbstractContextManager["Client"]):
     def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""
         return self._reader.situation(job_id)
+
+    def deliveries(
+        self, job_id: JobId | None = None, *, failed: bool = False, limit: int = 100
+    ) -> builtins.list[Delivery]:
+        """Who was, or is to be, told of ends, the newest first; of one job if its id is given. ``failed``: those that
+        were given up, or whose endpoint is gone.
+        """
+        return self._reader.deliveries(job_id, failed=failed, limit=limit)
+
+    def redeliver(self, which: JobId | int) -> builtins.list[Delivery]:
+        """Tell the receivers of the last end of a job again, or those of one delivery by its number. Safe to repeat:
+        the event keeps its id. Raises InvalidRequestError if there is none.
+        """
+        return redeliver(self._engine, which)
 
     def finished(self, *, after: str | None = None, labels: Labels | None = None, limit: int = 100) -> Ends:
         """The jobs that have ended since ``after``, the ``cursor`` of an earlier answer, or "now": see docs/ends.md."""

@@ -18,7 +18,7 @@ from blobferry.redaction import redacted, short_repr
 JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
 TASK_PREFIX: Final = "blobferry."
-REQUEST_VERSION: Final = 4  #: increased when older workers would misread a request: they leave it alone
+REQUEST_VERSION: Final = 5  #: increased when older workers would misread a request: they leave it alone
 PLAIN_REQUEST: Final = 1  #: version of a request without a sealed URL
 SEALED_REQUEST: Final = 2  #: version of a request that may have one
 APART_REQUEST: Final = 3  #: version of a put_content whose bytes are in the column ``contents``, not in the request

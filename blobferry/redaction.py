@@ -64,6 +64,8 @@ def redacted_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     shown = dict(arguments)
     if isinstance(source := shown.get("source"), str):
         shown["source"] = redacted(source)
+    if isinstance(webhook := shown.get("webhook"), str):
+        shown["webhook"] = redacted(webhook)
     if isinstance(contents := shown.get("contents"), Mapping):
         encoded = str(contents.get("base64", ""))
         size = contents.get("size", len(encoded) // 4 * 3 - encoded[-2:].count("="))

@@ -20,7 +20,7 @@ OWN: Final = ("watch", "wait", "listen", "handle")
 #: Methods that wait for nothing, and are called as they are.
 PLAIN: Final = ("on",)
 #: Methods that change nothing in the database. Any other is taken for one that may.
-READS: Final = ("get", "get_many", "jobs", "uploads", "attempts", "situation", "finished")
+READS: Final = ("get", "get_many", "jobs", "uploads", "attempts", "situation", "deliveries", "finished")
 #: Methods that the header has.
 HEADER_HAS: Final = ("from_env", "close")
 RENAMED: Final = {

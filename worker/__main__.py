@@ -22,12 +22,14 @@ from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
 from worker.maintenance.sweep_probes import ProbeSweep
 from worker.maintenance.sweep_spool import SpoolSweep
+from worker.maintenance.webhooks.webhook_post import WebhookPost
 from worker.processes import processes_of_parent
 from worker.runtime import Runtime, start_runtime
 from worker.settings import load_settings
 
 #: Seconds for which a caretaker does not try a broker that is away: no two steps of a sweep wait for it.
 OUTAGE_PAUSE: Final = 2.0
+LAST_ANSWERS: Final = 2.0  #: seconds for which a caretaker that ends waits for what endpoints answer
 
 
 @click.group()
@@ -103,10 +105,12 @@ def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: boo
     app = client_app(settings.broker_url.get_secret_value(), settings.broker_options)
     publisher = Publisher(app, longest_pause=OUTAGE_PAUSE)
     processes = processes_of_parent(worker_id) if worker_id else None
+    webhooks = WebhookPost(runtime)
     caretaker = Caretaker(runtime, publisher.publish, processes, runs_jobs=runs_jobs)
     if not loop:
         click.echo(caretaker.sweep())
         SpoolSweep(runtime).go_round()
+        webhooks.send_due()
         return
     ended = threading.Event()
 
@@ -123,8 +127,12 @@ def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: boo
         threading.Thread(target=bound_drain_of, args=bound, name="signals", daemon=True).start()
     threading.Thread(target=SpoolSweep(runtime).loop, args=(ended.wait,), name="spool", daemon=True).start()
     threading.Thread(target=ProbeSweep(runtime).loop, args=(ended.wait,), name="probes", daemon=True).start()
+    posting = threading.Thread(target=webhooks.loop, args=(ended,), name="webhooks", daemon=True)
+    posting.start()
     caretaker.loop(ended)
+    ended.set()
     caretaker.sign_off()
+    posting.join(LAST_ANSWERS)
     runtime.close()
 
 

@@ -120,6 +120,8 @@ class DriverParameters(BaseModel):
     upload_size: OptionalFlag = None  #: a completion takes x-amz-mp-object-size
     batch_delete: OptionalFlag = None  #: DeleteObjects
     list_uploads: OptionalFlag = None  #: ListMultipartUploads
+    webhook: SecretStr | None = None  #: the URL that the end of each job of this storage is posted to (docs/ends.md)
+    webhook_secret: str = "default"  #: the name of the secrets in ``[webhooks.secrets]`` that sign it
     chunksize: PartSize | None = None  #: part size of plain driver calls; jobs use transfer.part_size unless it is set
     multipartcopychunksize: PartSize = 32 * MIB
     multipartcopymaxconcurrency: Annotated[int, BeforeValidator(_number), Field(ge=1)] = 100

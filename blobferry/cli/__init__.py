@@ -11,6 +11,7 @@ import click
 
 from blobferry import __version__
 from blobferry.cli.control_commands import cancel, pause, resume, retry
+from blobferry.cli.delivery_commands import deliveries, redeliver
 from blobferry.cli.exit_status import Remark
 from blobferry.cli.job_commands import jobs, status, uploads, watch
 from blobferry.cli.listen_command import listen
@@ -45,5 +46,5 @@ def main(context: click.Context) -> None:
 
 for command in (write, read, move, delete, stat, list_, url, status, watch, jobs, uploads, listen):
     main.add_command(command)
-for command in (cancel, pause, resume, retry):
+for command in (cancel, pause, resume, retry, deliveries, redeliver):
     main.add_command(command)

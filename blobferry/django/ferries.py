@@ -143,6 +143,8 @@ class Ferry(Client):
     auploads = in_thread(Client.uploads)
     aattempts = in_thread(Client.attempts)
     asituation = in_thread(Client.situation)
+    adeliveries = in_thread(Client.deliveries)
+    aredeliver = in_thread(Client.redeliver)
     aget_content = in_thread(Client.get_content, uses_database=False)
     astat = in_thread(Client.stat, uses_database=False)
     alist = in_thread(Client.list, uses_database=False)

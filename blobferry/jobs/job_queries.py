@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, JobState, UploadState
+from blobferry.jobs.delivery_log import find_deliveries
 from blobferry.jobs.job_filter import JobFilter
 from blobferry.jobs.needs import LACKING_FOR, STOP_AFTER, needs_of
 from blobferry.sql.clock import db_now
@@ -166,6 +167,7 @@ def find_situation(connection: Connection, job_id: str) -> Situation | None:
         holder=None if holder is None else Job.from_row(holder),
         ahead=_ahead(connection, row),
         lacks=_lacks(connection, row),
+        deliveries=tuple(find_deliveries(connection, job_id=job_id)),
         **{name: row[name] for name in (*counted, *others)},
     )
 

@@ -413,7 +413,8 @@ COLUMNS = {
     "blobferry_capabilities": "store capability reason seen_at",
     "blobferry_workers": "worker name alive_until",
     "blobferry_lacks": "worker need name reason times met_at",
-    "blobferry_deliveries": "id job_id sequence kind job_state state due_at tries delivered_at",
+    "blobferry_deliveries": "id job_id sequence kind job_state state due_at tries delivered_at url endpoint host "
+    "secret resent_at tried_at status error",
     "blobferry_listeners": "name position updated_at",
     "blobferry_spools": "id claimed_at",
 }

@@ -21,7 +21,7 @@ MAX_LINES = 250
 WRITTEN_BY_A_PROGRAM = {Path("blobferry/async_client.py")}  # as long as what it is written from
 MORE_LINES = {
     Path("blobferry/errors.py"): 385,  # one tree, in one place: splitting it would cost more than it gives
-    Path("blobferry/client.py"): 305,  # every call that apps make, one line each below what it promises
+    Path("blobferry/client.py"): 320,  # every call that apps make, one line each below what it promises
 }
 PUBLIC_FACES = {Path("worker/errors.py")}  # of blobferry/errors.py
 PRESCRIBED_CLASSES = {"Command", "Migration"}  # Django finds each command, and each migration, by it

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -29,6 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from blobferry.checks.source_urls import check_webhook
 from blobferry.messages.broker_address import BrokerOptions, broker_address
 from blobferry.sealing import Sealer, parse_keys
 from blobferry.service_links import is_service_link
@@ -45,6 +47,7 @@ from worker.settings.sections import (
     TransferSettings,
     absolute_path,
 )
+from worker.settings.webhooks_section import WebhooksSettings
 from worker.units import MIB
 
 __all__ = [
@@ -56,6 +59,7 @@ __all__ = [
     "SourcesSettings",
     "SweepSettings",
     "TransferSettings",
+    "WebhooksSettings",
     "load_settings",
 ]
 
@@ -102,6 +106,7 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()
     sweep: SweepSettings = SweepSettings()
+    webhooks: WebhooksSettings = WebhooksSettings()
 
     @field_validator("storages")
     @classmethod
@@ -111,6 +116,19 @@ class Settings(BaseSettings):
             name: storage if "keys" in storage.model_fields_set else storage.model_copy(update=keys)
             for name, storage in storages.items()
         }
+
+    @model_validator(mode="after")
+    def _signs_webhooks_of_storages(self) -> Self:
+        for name, storage in self.storages.items():
+            if storage.webhook is None:
+                continue
+            url = check_webhook(f"storages.{name}.webhook", storage.webhook.get_secret_value())
+            if not (url.startswith("https:") or self.webhooks.allow_http):
+                raise ValueError(f"storages.{name}.webhook: is no https: URL (webhooks.allow_http would allow it)")
+            if storage.webhook_secret not in self.webhooks.secrets:
+                where = f"webhooks.secrets.{storage.webhook_secret}"
+                raise ValueError(f"storages.{name}.webhook_secret: there is no {where} to sign with")
+        return self
 
     @property
     def broker_options(self) -> BrokerOptions:
