@@ -53,6 +53,7 @@ UPGRADES: Final[Upgrades] = {
             _text(CreateTable(worker_tables.spools), "postgresql"),
         ],
     },
+    "0011": {name: _created(tables.jobs, "any_path", dialect_name=name) for name in ("sqlite", "postgresql")},
 }
 HEAD: Final = max((FIRST, *UPGRADES))  #: what ``blobferry.sql.tables`` says
 
