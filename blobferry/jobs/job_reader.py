@@ -11,7 +11,8 @@ from blobferry.errors import InvalidRequestError, JobNotFoundError
 from blobferry.jobs.delivery_log import find_deliveries
 from blobferry.jobs.job_filter import JobFilter, check_limit
 from blobferry.jobs.job_ids import JobId
-from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_many, find_situation, find_uploads
+from blobferry.jobs.job_queries import find_attempts, find_job, find_many, find_situation, find_uploads
+from blobferry.jobs.job_search import find_jobs
 from blobferry.jobs.job_watch import JobWatch, check_limits
 from blobferry.jobs.shared_reading import SharedReading
 from blobferry.redaction import short_repr

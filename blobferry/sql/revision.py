@@ -55,6 +55,7 @@ UPGRADES: Final[Upgrades] = {
         ],
     },
     "0011": {name: (*steps, *DELIVERY_INDEXES_MADE) for name, steps in TO_0011.items()},
+    "0012": {name: _created(tables.jobs, "any_path", dialect_name=name) for name in ("sqlite", "postgresql")},
 }
 HEAD: Final = max((FIRST, *UPGRADES))  #: what ``blobferry.sql.tables`` says
 

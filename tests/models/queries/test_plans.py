@@ -19,6 +19,8 @@ from sqlalchemy.orm import Session
 from blobferry.contract import JobState, Phase, UploadState
 from blobferry.errors import InvalidPartError, StoreUnavailableError
 from blobferry.jobs import delivery_log, end_feed
+from blobferry.jobs.job_filter import check_filter
+from blobferry.jobs.job_search import find_jobs
 from dev.services import Postgres, postgres_database
 from models import ClaimedJob, Database, JobRow, UploadRow, queries
 from models.claimed_job import CLAIMED
@@ -132,6 +134,19 @@ def read_feed(session: Session) -> None:
     end_feed.page_of(session.connection(), first.cursor, None, 100)
 
 
+def list_under(path: str, found: int, **filters: Any) -> Callable[[Session], None]:
+    wanted = check_filter(
+        dict.fromkeys(("state", "since", "until", "operation", "storage", "labels"))
+        | filters
+        | {"under": path, "limit": 50}
+    )
+
+    def work(session: Session) -> None:
+        assert len(find_jobs(session.connection(), wanted)) == found
+
+    return work
+
+
 def leave_to_others(session: Session) -> object:
     session.execute(text("INSERT INTO blobferry_workers (worker, alive_until) VALUES ('other', '2999-01-01 00:00:00')"))
     for _ in range(3):
@@ -215,6 +230,9 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
     "gone workers": queries.forget_gone_workers,
     "no longer alive": lambda session: queries.report_ended(session, "w"),
     "feed": read_feed,
+    "list under a path of few": list_under("/queued/777", 1),
+    "list under a path of few, of a state": list_under("/queued/777", 0, state="failed"),
+    "list under a path of many": list_under("/spooled", 50),
     "deliver": deliver,
     "told end": lambda session: queries.outbox.note_end(session, JobState.FAILED, {"finished-1": ("default", TOLD)}),
     "webhooks": send_webhooks,
