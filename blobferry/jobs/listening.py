@@ -73,8 +73,12 @@ class ListenersPlace:
         self._cursor = self._kept = kept or now
 
     def read(self) -> tuple[Job, ...]:
-        """The next page, which is empty if nothing has ended. So it is while the database is away, for ten minutes."""
+        """The next page, which is empty if nothing has ended. So it is while the database is away, for ten minutes.
+
+        No page comes before it is noted that the one before need not be handed on again.
+        """
         try:
+            self._keep()
             page = read_ends(self._engine, self._cursor, self._labels, AT_ONCE)
         except UnreachableError:
             now = time.monotonic()
@@ -84,7 +88,7 @@ class ListenersPlace:
             self.pause = max(self._interval, 0.1)
             return ()
         self._away_since = None
-        if not page.jobs and self._cursor == self._kept:  # nothing that would be handed on again
+        if not page.jobs:  # nothing that would be handed on again
             self._kept = page.cursor
         self._cursor = page.cursor
         self.pause = self._interval if len(page) < AT_ONCE else 0.0
@@ -92,10 +96,13 @@ class ListenersPlace:
 
     def keep(self) -> None:
         """Note that the jobs read so far need not be handed on again; later, while the database is away."""
+        with suppress(UnreachableError):
+            self._keep()
+
+    def _keep(self) -> None:
         if self._cursor == self._kept:
             return
         kept = update(listeners).where(listeners.c.name == self._name).values(position=self._cursor)
-        with suppress(UnreachableError):
-            with reachable(), self._engine.begin() as connection:
-                connection.execute(kept.values(updated_at=db_now()))
-            self._kept = self._cursor
+        with reachable(), self._engine.begin() as connection:
+            connection.execute(kept.values(updated_at=db_now()))
+        self._kept = self._cursor
