@@ -61,7 +61,8 @@ from blobferry.errors import (
     WriteConflictError,
 )
 from blobferry.sealing import seal
-from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
+from blobferry.signing.signed_url import SignedUrl
+from blobferry.values import Attempt, Delivery, FileInfo, Job, Situation, Upload
 
 if TYPE_CHECKING:
     from blobferry.async_client import AsyncClient
@@ -82,6 +83,7 @@ __all__ = [
     "CredentialsError",
     "DeadlineExceededError",
     "DeleteIncompleteError",
+    "Delivery",
     "DestinationError",
     "DestinationFullError",
     "DestinationNotAllowedError",
@@ -106,6 +108,7 @@ __all__ = [
     "PlanError",
     "PreconditionFailedError",
     "RangeNotSatisfiableError",
+    "SignedUrl",
     "Situation",
     "SlowDownError",
     "SourceChangedError",

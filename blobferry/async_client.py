@@ -1,7 +1,7 @@
 """AsyncClient: Client for asyncio. Do not edit: `make async-client` writes it from the signatures of Client."""
 
 import builtins
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -13,15 +13,18 @@ from blobferry.aio.async_calls import AsyncCalls, own_database
 from blobferry.aio.async_options import AsyncJobOptions, AsyncStreamOptions, AsyncWriteOptions
 from blobferry.client import PATIENCE, READ_TIMEOUT, Client
 from blobferry.jobs.end_feed import Ends
+from blobferry.jobs.end_handlers import Function
 from blobferry.jobs.job_filter import States
 from blobferry.jobs.job_ids import JobId, JobIds
 from blobferry.jobs.job_options import Labels
+from blobferry.jobs.listening import INTERVAL
 from blobferry.jobs.new_job import NewJob
 from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.messages.broker_address import BrokerOptions
+from blobferry.signing.signed_url import SignedUrl
 from blobferry.spooling import AnyUpload, Spooled
 from blobferry.sql.async_transactions import AsyncTransaction
-from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
+from blobferry.values import Attempt, Delivery, FileInfo, Job, Situation, Upload
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -50,6 +53,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         keys: str = "registry",
         broker_options: BrokerOptions | None = None,
         spool_dir: str | Path | None = None,
+        storages: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._calls = AsyncCalls(
             Client(
@@ -60,6 +64,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
                 keys=keys,
                 broker_options=broker_options,
                 spool_dir=spool_dir,
+                storages=storages,
             )
         )
 
@@ -241,9 +246,42 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         """The job with everything that explains its state."""
         return await self._calls.read(self._calls.client.situation, job_id)
 
+    async def deliveries(
+        self, job_id: JobId | None = None, *, failed: bool = False, limit: int = 100
+    ) -> builtins.list[Delivery]:
+        """Who was, or is to be, told of ends, the newest first; of one job if its id is given. ``failed``: those that
+        were given up, or whose endpoint is gone.
+        """
+        return await self._calls.read(self._calls.client.deliveries, job_id, failed=failed, limit=limit)
+
+    async def redeliver(self, which: JobId | int) -> builtins.list[Delivery]:
+        """Tell the receivers of the last end of a job again, or those of one delivery by its number. Safe to repeat:
+        the event keeps its id. Raises InvalidRequestError if there is none.
+        """
+        return await self._calls.change(self._calls.client.redeliver, which)
+
     async def finished(self, *, after: str | None = None, labels: Labels | None = None, limit: int = 100) -> Ends:
         """The jobs that have ended since ``after``, the ``cursor`` of an earlier answer, or "now": see docs/ends.md."""
         return await self._calls.read(self._calls.client.finished, after=after, labels=labels, limit=limit)
+
+    def listen(self, name: str, *, labels: Labels | None = None, interval: float = INTERVAL) -> AsyncIterator[Job]:
+        """Each job that ends, for ever and at least once; the database keeps the place under ``name``. docs/ends.md.
+
+        ``labels``: the job has these labels. ``interval``: seconds between two looks. Raises UnreachableError if the
+        database is away at the call, or later for ten minutes.
+        """
+        return self._calls.listen(name, labels=labels, interval=interval)
+
+    def on(self, *states: str) -> Callable[[Function], Function]:
+        """A decorator for a function that ``handle`` calls with each job that ends so; without states, with each."""
+        return self._calls.client.on(*states)
+
+    async def handle(self, name: str, *, labels: Labels | None = None, interval: float = INTERVAL) -> None:
+        """Call the functions added by ``on`` for each job that ends, as ``listen``, until one raises an error.
+
+        The next call, under the same name, then begins with that job or up to 99 before it.
+        """
+        return await self._calls.handle(name, labels=labels, interval=interval)
 
     async def get_content(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> bytes:
         """The whole blob, of at most 1 MiB. Use ``read_stream`` for larger ones."""
@@ -283,8 +321,22 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         *,
         storage: str = "default",
         timeout: float = READ_TIMEOUT,
-    ) -> str:
-        """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a
-        timedelta or seconds), ``response-content-disposition`` and ``response-content-type``.
+    ) -> SignedUrl:
+        """A URL that needs no credentials, signed here if this client has the storage's parameters, else by a worker.
+
+        ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a timedelta or seconds, up to 7 days);
+        of a GET ``download-as`` (a name), ``response-content-disposition``, ``response-content-type``; of a PUT
+        ``content-type``. A PUT has to send the URL's ``headers``. Raises UnsupportedMethodError, CredentialsError.
         """
         return await self._calls.ask(self._calls.client.url_for, path, options, storage=storage, timeout=timeout)
+
+    async def urls_for(
+        self,
+        paths: Iterable[str],
+        options: Mapping[str, Any] | None = None,
+        *,
+        storage: str = "default",
+        timeout: float = READ_TIMEOUT,
+    ) -> builtins.list[SignedUrl]:
+        """The same for many paths, in their order, repeated ones too. A worker answers 1,000 at a time."""
+        return await self._calls.ask(self._calls.client.urls_for, paths, options, storage=storage, timeout=timeout)

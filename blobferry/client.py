@@ -2,7 +2,7 @@
 
 import builtins
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +16,14 @@ from blobferry.contract import check_request
 from blobferry.jobs import control
 from blobferry.jobs.announcement import Announcement
 from blobferry.jobs.bulk_submission import submit_many
+from blobferry.jobs.delivery_log import redeliver
 from blobferry.jobs.end_feed import Ends, read_ends
+from blobferry.jobs.end_handlers import EndHandlers, Function
 from blobferry.jobs.job_filter import States, check_filter
 from blobferry.jobs.job_ids import JobId, JobIds
 from blobferry.jobs.job_options import JobOptions, Labels, StreamOptions, WriteOptions
 from blobferry.jobs.job_reader import JobReader
+from blobferry.jobs.listening import INTERVAL, listen
 from blobferry.jobs.new_job import NewJob, file_url
 from blobferry.jobs.option_signatures import with_listed_options
 from blobferry.jobs.replaced_source import ReplacedSource
@@ -28,9 +31,11 @@ from blobferry.jobs.submission import Transaction, submit
 from blobferry.messages.broker import Broker
 from blobferry.messages.broker_address import BrokerOptions
 from blobferry.sealing import Sealer
+from blobferry.signing.blob_urls import BlobUrls
+from blobferry.signing.signed_url import SignedUrl
 from blobferry.spooling import AnyUpload, SpoolDirectory, Spooled
 from blobferry.sql.database import chosen_engine
-from blobferry.values import Attempt, FileInfo, Job, Situation, Upload
+from blobferry.values import Attempt, Delivery, FileInfo, Job, Situation, Upload
 
 READ_TIMEOUT: Final = 10.0  #: seconds
 PATIENCE: Final = 60.0  #: seconds that the database may be away during a wait
@@ -50,6 +55,8 @@ class Client(AbstractContextManager["Client"]):
         encryption_keys: the worker's Fernet keys; the first one seals source URLs that hold a secret.
         keys: "any" where a storage has ``keys = "any"``: paths may then hold more than ASCII letters and digits.
         spool_dir: the directory for ``spool``, which the workers see under the same path.
+        storages: parameters of storages by name, as the workers have them, whose URLs are then signed in this process;
+            of ``from_env``, where botocore is installed: those of the workers' variables and of their file.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class Client(AbstractContextManager["Client"]):
         keys: str = "registry",
         broker_options: BrokerOptions | None = None,
         spool_dir: str | Path | None = None,
+        storages: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._keys = check_keys(keys)
         self._owns_engine = engine is None
@@ -72,6 +80,8 @@ class Client(AbstractContextManager["Client"]):
         self._announcement = Announcement(self._engine, self._broker)
         self._sealer = Sealer(encryption_keys)
         self._spool = SpoolDirectory(spool_dir)
+        self._handlers = EndHandlers()
+        self._urls = BlobUrls(storages, self._keys, lambda *asked: self._read(*asked))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -227,9 +237,44 @@ class Client(AbstractContextManager["Client"]):
         """The job with everything that explains its state."""
         return self._reader.situation(job_id)
 
+    def deliveries(
+        self, job_id: JobId | None = None, *, failed: bool = False, limit: int = 100
+    ) -> builtins.list[Delivery]:
+        """Who was, or is to be, told of ends, the newest first; of one job if its id is given. ``failed``: those that
+        were given up, or whose endpoint is gone.
+        """
+        return self._reader.deliveries(job_id, failed=failed, limit=limit)
+
+    def redeliver(self, which: JobId | int) -> builtins.list[Delivery]:
+        """Tell the receivers of the last end of a job again, or those of one delivery by its number. Safe to repeat:
+        the event keeps its id. Raises InvalidRequestError if there is none.
+        """
+        return redeliver(self._engine, which)
+
     def finished(self, *, after: str | None = None, labels: Labels | None = None, limit: int = 100) -> Ends:
         """The jobs that have ended since ``after``, the ``cursor`` of an earlier answer, or "now": see docs/ends.md."""
         return read_ends(self._engine, after, labels, limit)
+
+    def listen(self, name: str, *, labels: Labels | None = None, interval: float = INTERVAL) -> Iterator[Job]:
+        """Each job that ends, for ever and at least once; the database keeps the place under ``name``. docs/ends.md.
+
+        ``labels``: the job has these labels. ``interval``: seconds between two looks. Raises UnreachableError if the
+        database is away at the call, or later for ten minutes.
+        """
+        return listen(self, name, labels, interval)
+
+    def on(self, *states: str) -> Callable[[Function], Function]:
+        """A decorator for a function that ``handle`` calls with each job that ends so; without states, with each."""
+        return self._handlers.on(*states)
+
+    def handle(self, name: str, *, labels: Labels | None = None, interval: float = INTERVAL) -> None:
+        """Call the functions added by ``on`` for each job that ends, as ``listen``, until one raises an error.
+
+        The next call, under the same name, then begins with that job or up to 99 before it.
+        """
+        self._handlers.check()
+        for job in self.listen(name, labels=labels, interval=interval):
+            self._handlers.call(job)
 
     def get_content(self, path: str, *, storage: str = "default", timeout: float = READ_TIMEOUT) -> bytes:
         """The whole blob, of at most 1 MiB. Use ``read_stream`` for larger ones."""
@@ -252,11 +297,21 @@ class Client(AbstractContextManager["Client"]):
     def url_for(
         self, path: str, options: Mapping[str, Any] | None = None, *,
         storage: str = "default", timeout: float = READ_TIMEOUT,
-    ) -> str:  # fmt: skip
-        """A URL that needs no credentials. ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a
-        timedelta or seconds), ``response-content-disposition`` and ``response-content-type``.
+    ) -> SignedUrl:  # fmt: skip
+        """A URL that needs no credentials, signed here if this client has the storage's parameters, else by a worker.
+
+        ``options``: ``method`` (GET, HEAD, PUT), ``expiry`` (an aware datetime, a timedelta or seconds, up to 7 days);
+        of a GET ``download-as`` (a name), ``response-content-disposition``, ``response-content-type``; of a PUT
+        ``content-type``. A PUT has to send the URL's ``headers``. Raises UnsupportedMethodError, CredentialsError.
         """
-        return str(self._read("url_for", {"path": path, "options": options, "storage": storage}, timeout))
+        return self.urls_for([path], options, storage=storage, timeout=timeout)[0]
+
+    def urls_for(
+        self, paths: Iterable[str], options: Mapping[str, Any] | None = None, *,
+        storage: str = "default", timeout: float = READ_TIMEOUT,
+    ) -> builtins.list[SignedUrl]:  # fmt: skip
+        """The same for many paths, in their order, repeated ones too. A worker answers 1,000 at a time."""
+        return self._urls.of(paths, options, storage, timeout)
 
     def _read(self, operation: str, arguments: Mapping[str, Any], timeout: float) -> Any:
         return self._broker.read(check_request(operation, arguments, keys=self._keys), timeout)

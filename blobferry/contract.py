@@ -18,7 +18,7 @@ from blobferry.redaction import redacted, short_repr
 JOBS_QUEUE: Final = "blobferry"
 READS_QUEUE: Final = "blobferry.reads"
 TASK_PREFIX: Final = "blobferry."
-REQUEST_VERSION: Final = 4  #: increased when older workers would misread a request: they leave it alone
+REQUEST_VERSION: Final = 5  #: increased when older workers would misread a request: they leave it alone
 PLAIN_REQUEST: Final = 1  #: version of a request without a sealed URL
 SEALED_REQUEST: Final = 2  #: version of a request that may have one
 APART_REQUEST: Final = 3  #: version of a put_content whose bytes are in the column ``contents``, not in the request
@@ -81,7 +81,7 @@ class Request:
 
     operation: str
     storage: str
-    path: str  #: of the blob that is written, read or deleted; the destination of a move
+    path: str  #: of the blob that is written, read or deleted; the destination of a move; of several, the first one
     arguments: Mapping[str, Any]
     labels: Mapping[str, str] | None = None
     idempotency_key: str | None = None
@@ -148,6 +148,7 @@ JOB_OPTIONS: Final[Mapping[str, Check]] = {
 #: No part of the stored request but a column: workers of an earlier version leave the file to a sweep.
 _REMOVAL: Final[Mapping[str, Check]] = {"delete_source": arguments.check_optional(arguments.check_boolean)}
 _OVERWRITE: Final[Mapping[str, Check]] = {"overwrite": arguments.check_boolean}
+_URL: Final[Mapping[str, Check]] = {"options": arguments.check_optional(url_options.check_url_options)}
 _BLOB: Final[Mapping[str, Check]] = {
     "metadata": arguments.check_optional(arguments.check_metadata),
     "content_type": arguments.check_optional(arguments.check_content_type),
@@ -202,12 +203,8 @@ READS: Final = _by_name(
         },
         queue=READS_QUEUE,
     ),
-    Operation(
-        "url_for",
-        required={"path": paths.check_path_value},
-        optional={"options": arguments.check_optional(url_options.check_url_options)},
-        queue=READS_QUEUE,
-    ),
+    Operation("url_for", required={"path": paths.check_path_value}, optional=_URL, queue=READS_QUEUE),
+    Operation("urls_for", required={"paths": paths.check_path_values}, optional=_URL, path="paths", queue=READS_QUEUE),
 )
 
 
@@ -236,7 +233,7 @@ def check_request(operation: str, given: Mapping[str, Any], *, keys: str = "regi
     return Request(
         operation=operation,
         storage=values.get("storage", "default"),
-        path=values[spec.path],
+        path=values[spec.path] if isinstance(values[spec.path], str) else values[spec.path][0],
         arguments={**spec.defaults, **own},
         **{name: values.get(name) for name in ("labels", "idempotency_key", "reuse")},
         priority=values.get("priority", 0),

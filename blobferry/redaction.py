@@ -56,15 +56,22 @@ def sealed_text(token: str) -> str:
     return _SEALED + token
 
 
+_SHOWN_PATHS: Final = 3
+
+
 def redacted_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The checked arguments of an operation for display in messages: without secrets and contents."""
     shown = dict(arguments)
     if isinstance(source := shown.get("source"), str):
         shown["source"] = redacted(source)
+    if isinstance(webhook := shown.get("webhook"), str):
+        shown["webhook"] = redacted(webhook)
     if isinstance(contents := shown.get("contents"), Mapping):
         encoded = str(contents.get("base64", ""))
         size = contents.get("size", len(encoded) // 4 * 3 - encoded[-2:].count("="))
         shown["contents"] = f"<{size} bytes>"
+    if isinstance(paths := shown.get("paths"), list) and len(paths) > _SHOWN_PATHS:
+        shown["paths"] = [*paths[:_SHOWN_PATHS], f"… {len(paths)} in all"]
     return shown
 
 

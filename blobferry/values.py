@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 from blobferry.checks.arguments import REPLACED_BY
 from blobferry.contract import FINAL_STATES, JobState, UploadState
+from blobferry.messages.end_events import event_id
 
 
 def successor(key: str | None) -> str | None:
@@ -144,7 +145,40 @@ class Upload(JsonValue):
         return cls._from({**row, "state": UploadState(row["state"]), "job_state": JobState(row["job_state"])})
 
 
-_NESTED: Final = frozenset({"job", "attempts", "uploads", "holder"})
+@dataclass(frozen=True, slots=True)
+class Delivery(JsonValue):
+    """The end of a job, and one receiver that is to learn it: a task of the app, or a webhook."""
+
+    id: int
+    job_id: str
+    event_id: str  #: the same for all receivers of this end, and at each try; a webhook's ``webhook-id``
+    sequence: int  #: of the ends of this job, from 1
+    job_state: JobState  #: in which it ended
+    kind: str  #: task or webhook
+    receiver: str  #: the name of the task, or the URL without its secrets
+    secret: str | None  #: the name of the secrets that sign a webhook
+    state: str  #: waiting, delivered, given_up (after 24 hours), or gone (answered 410)
+    tries: int  #: since the end, or since it was redelivered
+    status: int | None  #: of the last answer; None: there was none
+    error: str | None  #: why the last try has failed
+    ended_at: datetime
+    tried_at: datetime | None  #: when the last try of a webhook ended
+    due_at: datetime | None  #: when the next one begins; None: there is none
+    delivered_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The delivery in a row of ``blobferry_deliveries``, with ``on_end`` of its job."""
+        state = "waiting" if row["state"] == "due" else row["state"]
+        known = {"state": state, "job_state": JobState(row["job_state"]), "receiver": row["endpoint"]}
+        if row["kind"] == "task":
+            option = "on_done" if row["job_state"] == JobState.SUCCEEDED else "on_failed"
+            known["receiver"] = (row["on_end"] or {}).get(option, {}).get("task", "")
+        event = event_id(row["job_id"], row["sequence"])
+        return cls._from({**row, **known, "event_id": event, "due_at": row["due_at"] if state == "waiting" else None})
+
+
+_NESTED: Final = frozenset({"job", "attempts", "uploads", "holder", "deliveries"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +201,7 @@ class Situation(JsonValue):
     holder: Job | None  #: that job
     ahead: int  #: number of waiting jobs that come first
     lacks: tuple[str, ...] = ()  #: the workers that leave it to others, and what they lack
+    deliveries: tuple[Delivery, ...] = ()  #: of its ends, the newest first
 
     def as_json(self) -> dict[str, Any]:
         """The fields of the job and of the situation in one dict for ``json.dumps``."""
@@ -175,4 +210,5 @@ class Situation(JsonValue):
             **{name: value for name, value in JsonValue.as_json(self).items() if name not in _NESTED},
             "attempts": [attempt.as_json() for attempt in self.attempts],
             "uploads": [upload.as_json() for upload in self.uploads],
+            "deliveries": [delivery.as_json() for delivery in self.deliveries],
         }

@@ -16,9 +16,11 @@ SOURCE: Final = ROOT / "blobferry" / "client.py"
 TARGET: Final = ROOT / "blobferry" / "async_client.py"
 
 #: Methods that AsyncCalls has itself.
-OWN: Final = ("watch", "wait")
+OWN: Final = ("watch", "wait", "listen", "handle")
+#: Methods that wait for nothing, and are called as they are.
+PLAIN: Final = ("on",)
 #: Methods that change nothing in the database. Any other is taken for one that may.
-READS: Final = ("get", "get_many", "jobs", "uploads", "attempts", "situation", "finished")
+READS: Final = ("get", "get_many", "jobs", "uploads", "attempts", "situation", "deliveries", "finished")
 #: Methods that the header has.
 HEADER_HAS: Final = ("from_env", "close")
 RENAMED: Final = {
@@ -117,13 +119,15 @@ def _method(method: ast.FunctionDef) -> str:
         call = f"self._calls.submit(Client.{method.name}, {passed})"
     if method.name in OWN:
         call = f"self._calls.{method.name}({passed})"
-    is_iterator = returns.startswith("Iterator")
-    signature = f"{'' if is_iterator else 'async '}def {method.name}({arguments}) -> {returns}:"
+    if method.name in PLAIN:
+        call = f"self._calls.client.{method.name}({passed})"
+    is_plain = method.name in PLAIN or returns.startswith("Iterator")
+    signature = f"{'' if is_plain else 'async '}def {method.name}({arguments}) -> {returns}:"
     for name, other in RENAMED.items():
         signature = re.sub(rf"\b{name}\b", other, signature)
     lines = (ast.get_docstring(method) or "").splitlines()
     says = [f'"""{lines[0]}"""'] if len(lines) == 1 else [f'"""{lines[0]}', *lines[1:], '"""']
-    body = [*says, f"return {'' if is_iterator else 'await '}{call}"]
+    body = [*says, f"return {'' if is_plain else 'await '}{call}"]
     return "\n".join([f"    {signature}", *(f"        {line}".rstrip() for line in body)]) + "\n"
 
 
@@ -136,6 +140,8 @@ def _kind(method: ast.FunctionDef, arguments: str) -> str:
 def _passed(arguments: ast.arguments, but: tuple[str, ...] = ("self", "cls")) -> list[str]:
     """The arguments as a call passes them on."""
     positional = [each.arg for each in arguments.args if each.arg not in (*but, "self", "cls")]
+    if arguments.vararg:
+        positional.append(f"*{arguments.vararg.arg}")
     named = [f"{each.arg}={each.arg}" for each in arguments.kwonlyargs if each.arg not in but]
     return positional + named + ([f"**{arguments.kwarg.arg}"] if arguments.kwarg else [])
 

@@ -38,7 +38,7 @@ def measure(console: Console, part_threads: int, part_size: int) -> bool:
         job = client.write_stream("/memory/sparse.bin", file)
         job = client.wait(job.id, timeout=300)
         children = psutil.Process(worker.pids[0]).children()
-        peak = max(_peak(child.pid) for child in children if "sweep" not in child.cmdline())
+        peak = max(_peak(child.pid) for child in children if not {"sweep", "--beside"} & set(child.cmdline()))
     bound = BASE + part_threads * min(part_size, 64)
     console.print(
         f"{SIZE // MIB} MiB, {part_threads} threads × {part_size} MiB: {job.state}, "

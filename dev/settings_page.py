@@ -20,7 +20,8 @@ Written by `make docs` from the worker's code; a test compares the two. Sizes ar
 A worker reads the TOML file that `BLOBFERRY_CONFIG` names, and variables on top of it: `part_size` of `[transfer]` is
 `BLOBFERRY_TRANSFER__PART_SIZE`, `bucket` of `[storages.default]` is `BLOBFERRY_STORAGES__DEFAULT__BUCKET`; lists are
 JSON. A client reads `BLOBFERRY_DATABASE_URL`, `BLOBFERRY_BROKER_URL`, `BLOBFERRY_RESULT_BACKEND`, `BLOBFERRY_KEYS`,
-`BLOBFERRY_ENCRYPTION_KEYS`, `BLOBFERRY_SPOOL_DIR` and `BLOBFERRY_BROKER__…`.
+`BLOBFERRY_ENCRYPTION_KEYS`, `BLOBFERRY_SPOOL_DIR` and `BLOBFERRY_BROKER__…`; with `blobferry[signing]` also
+`BLOBFERRY_CONFIG` and `BLOBFERRY_STORAGES__…`, to [sign URLs](urls.md).
 """
 _BOUNDS: Final = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
 

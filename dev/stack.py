@@ -27,7 +27,7 @@ class Worker(Service):
     def peak_memory(self) -> int:
         """MiB of memory that the largest of its children has held so far."""
         children = psutil.Process(self.pids[0]).children()
-        return max(_peak(child.pid) for child in children if "sweep" not in child.cmdline())
+        return max(_peak(child.pid) for child in children if not {"sweep", "--beside"} & set(child.cmdline()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,13 @@ class Stack:
         ``prefix`` is a command that becomes the worker, on another host for example.
         """
         log = self.directory / f"{name}.log"
-        ready_before = _ready(log)
+        # Its process for reads says so too.
+        are_ready = _ready(log) + (1 if "--only" in options or self.settings.get("BLOBFERRY_READS") == "0" else 2)
         process = ServiceProcess(
             name,
             [*prefix, *_python("run", "--name", name, *options)],
             log=log,
-            answers=lambda: _ready(log) > ready_before,
+            answers=lambda: _ready(log) >= are_ready,
             stop_group=False,  # Celery's children are the parent's to end
             environment=self._import_path(checkout),
         )

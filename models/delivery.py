@@ -1,4 +1,4 @@
-"""DeliveryRow: the end of a job, and one receiver that is to learn it."""
+"""DeliveryRow: the end of a job, and one receiver that is to learn it: a task or a webhook."""
 
 from datetime import datetime
 
@@ -26,3 +26,11 @@ class DeliveryRow(Base):
     due_at: Mapped[datetime]
     tries: Mapped[int]
     delivered_at: Mapped[datetime | None]
+    url: Mapped[str | None]
+    endpoint: Mapped[str | None]
+    host: Mapped[str | None]
+    secret: Mapped[str | None]
+    resent_at: Mapped[datetime | None]
+    tried_at: Mapped[datetime | None]
+    status: Mapped[int | None]
+    error: Mapped[str | None]

@@ -1,11 +1,16 @@
 """Database: the one place where the worker opens transactions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from blobferry.jobs.webhook_receivers import WebhookReceiver
 from blobferry.sql.database import open_engine, reachable
+
+#: In ``Session.info``: the receivers of the ends of all jobs of a storage, by its name.
+STORAGE_WEBHOOKS: Final = "storage_webhooks"
 
 
 class Database:
@@ -16,6 +21,8 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
         self.engine = open_engine(url, pool_size=pool_size, all_survive=False)
+        #: By storage; whoever opens the database for a worker sets it.
+        self.storage_webhooks: Mapping[str, WebhookReceiver] = {}
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         at_once = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # it shares the pool
         self._lookups = sessionmaker(at_once, expire_on_commit=False)
@@ -24,6 +31,7 @@ class Database:
     def begin(self) -> Iterator[Session]:
         """A session in a transaction that commits at the end of the block. Raises UnreachableError."""
         with reachable(), self._sessions.begin() as session:
+            session.info[STORAGE_WEBHOOKS] = self.storage_webhooks
             yield session
 
     @contextmanager

@@ -29,3 +29,9 @@ def list_(self: ReadTask, /, **arguments: Any) -> Any:
 def url_for(self: ReadTask, /, **arguments: Any) -> Any:
     """A URL that needs no credentials: ``path, options=None, storage="default"``."""
     return self.answer("url_for", arguments)
+
+
+@shared_task(bind=True, base=ReadTask, name="blobferry.urls_for")
+def urls_for(self: ReadTask, /, **arguments: Any) -> Any:
+    """Signed URLs of many blobs."""
+    return self.answer("urls_for", arguments)

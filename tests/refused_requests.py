@@ -94,4 +94,10 @@ REFUSED: Final = (
     ),
     Refused("url_for", {"path": "/a", "options": {"expires": 1}}, "unknown option 'expires'"),
     Refused("url_for", {"path": "/a", "options": {"expiry": "soon"}}, "options: expiry: needs a time"),
+    Refused("url_for", {"path": "/a", "options": {"content-type": "text/plain"}}, "only a PUT can have it"),
+    Refused(
+        "url_for", {"path": "/a", "options": {"download-as": ""}}, "options: download-as: needs the name of a file"
+    ),
+    Refused("url_for", {"path": "/a", "options": {"download-as": "a", "method": "PUT"}}, "only the answer to a GET"),
+    Refused("urls_for", {"paths": ["/a", "b"]}, "'b'", InvalidPathError),
 )

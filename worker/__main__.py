@@ -16,17 +16,20 @@ from blobferry.messages.server_kind import refuse_unfit_server
 from blobferry.sql.database import reachable
 from models.table_check import refuse_unmigrated
 from worker.celery.drain_bound import bound_drain, bound_drain_of
+from worker.celery.reads_process import ReadsStep, end_with
 from worker.errors import BlobferryError, ConfigurationError
 from worker.logs import configure_logging
 from worker.maintenance.caretaker import Caretaker
 from worker.maintenance.sweep_probes import ProbeSweep
 from worker.maintenance.sweep_spool import SpoolSweep
+from worker.maintenance.webhooks.webhook_post import WebhookPost
 from worker.processes import processes_of_parent
-from worker.runtime import Runtime
+from worker.runtime import Runtime, start_runtime
 from worker.settings import load_settings
 
 #: Seconds for which a caretaker does not try a broker that is away: no two steps of a sweep wait for it.
 OUTAGE_PAUSE: Final = 2.0
+LAST_ANSWERS: Final = 2.0  #: seconds for which a caretaker that ends waits for what endpoints answer
 
 
 @click.group()
@@ -39,10 +42,11 @@ def main() -> None:
 @click.option("--name", help="The worker's name in Flower. Two workers on one host need different names.")
 @click.option("--only", type=click.Choice(["jobs", "reads"]), help="Serve only jobs, or only reads. Default: both.")
 @click.option("--loglevel", default="INFO", show_default=True)
-def run(name: str | None, only: str | None, loglevel: str) -> None:
+@click.option("--beside", type=int, hidden=True, help="The id of the worker process that it answers reads for.")
+def run(name: str | None, only: str | None, loglevel: str, beside: int | None) -> None:
     """Run jobs until SIGTERM, which lets running jobs reach their next checkpoint first.
 
-    If all slots may be busy with jobs for minutes, a second worker with --only reads keeps stat and list quick.
+    Reads (stat, list, get_content, url_for) are answered while all slots are busy, too: by a process of their own.
     """
     settings = load_settings()
     for storage, parameters in settings.storages.items():
@@ -54,6 +58,15 @@ def run(name: str | None, only: str | None, loglevel: str) -> None:
     # Importing it configures Celery, which needs settings that are known to be valid.
     from worker.app import QUEUES, app  # noqa: PLC0415
 
+    pool: dict[str, Any] = {}
+    if only is None and settings.reads:
+        app.steps["worker"].add(ReadsStep)
+        only = "jobs"
+    if beside is not None:
+        app.steps["worker"].clear()  # the other worker has a caretaker
+        end_with(beside)
+        start_runtime().warm_up()
+        pool = {"pool": "threads", "concurrency": settings.reads}
     # Not app.worker_main, since each child would inherit the memory of Celery's command line.
     worker = app.Worker(
         hostname=f"{name}@{gethostname()}" if name else None,
@@ -61,6 +74,7 @@ def run(name: str | None, only: str | None, loglevel: str) -> None:
         loglevel=loglevel,
         without_gossip=True,
         without_mingle=True,
+        **pool,
     )
     worker.start()
     sys.exit(worker.exitcode)
@@ -91,10 +105,12 @@ def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: boo
     app = client_app(settings.broker_url.get_secret_value(), settings.broker_options)
     publisher = Publisher(app, longest_pause=OUTAGE_PAUSE)
     processes = processes_of_parent(worker_id) if worker_id else None
+    webhooks = WebhookPost(runtime)
     caretaker = Caretaker(runtime, publisher.publish, processes, runs_jobs=runs_jobs)
     if not loop:
         click.echo(caretaker.sweep())
         SpoolSweep(runtime).go_round()
+        webhooks.send_due()
         return
     ended = threading.Event()
 
@@ -111,8 +127,12 @@ def sweep(loop: bool, worker_id: str | None, signals: int | None, runs_jobs: boo
         threading.Thread(target=bound_drain_of, args=bound, name="signals", daemon=True).start()
     threading.Thread(target=SpoolSweep(runtime).loop, args=(ended.wait,), name="spool", daemon=True).start()
     threading.Thread(target=ProbeSweep(runtime).loop, args=(ended.wait,), name="probes", daemon=True).start()
+    posting = threading.Thread(target=webhooks.loop, args=(ended,), name="webhooks", daemon=True)
+    posting.start()
     caretaker.loop(ended)
+    ended.set()
     caretaker.sign_off()
+    posting.join(LAST_ANSWERS)
     runtime.close()
 
 

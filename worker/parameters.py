@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from blobferry.signing.storage_parameters import as_boolean, as_storage_class, check_together
 from worker.errors import ConfigurationError
 from worker.units import GIB, MIB
 
@@ -32,14 +33,6 @@ def _store_name(value: str) -> str:
     return value
 
 
-def _boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    raise ValueError("must be true or false")
-
-
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("must be a whole number")
@@ -51,7 +44,7 @@ def _optional_number(value: Any) -> Any:
 
 
 def _optional_boolean(value: Any) -> Any:
-    return None if value is None else _boolean(value)
+    return None if value is None else as_boolean(value)
 
 
 def _proxies(value: Any) -> Any:
@@ -65,19 +58,13 @@ def _proxies(value: Any) -> Any:
     return {"http": value, "https": value} if value else {}
 
 
-def _storage_class(value: str | None) -> str | None:
-    """In upper case, as all of them are; None for the store's default."""
-    name = (value or "").upper()
-    return None if name in ("", "NONE") else name
-
-
 def _identity(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", value):
         raise ValueError("needs 1 to 128 letters, digits, '.', '_', ':' or '-'")
     return value
 
 
-Flag = Annotated[bool, BeforeValidator(_boolean)]
+Flag = Annotated[bool, BeforeValidator(as_boolean)]
 OptionalFlag = Annotated[bool | None, BeforeValidator(_optional_boolean)]
 PartSize = Annotated[int, BeforeValidator(_number), Field(ge=5 * MIB, le=5 * GIB)]
 
@@ -112,7 +99,7 @@ class DriverParameters(BaseModel):
     keys: Literal["registry", "any"] = "registry"
     encrypt: Flag = False
     keyid: str | None = None  #: of the KMS key
-    storageclass: Annotated[str | None, AfterValidator(_storage_class)] = None  #: "NONE" is none, as in the registry
+    storageclass: Annotated[str | None, AfterValidator(as_storage_class)] = None  #: "NONE" is none, as in the registry
     acl: Literal["keep", "default"] = "keep"  #: of copies, and of blobs that are written onto
     checksum: Literal["crc64nvme", "crc32c", "md5", "none"] = "crc64nvme"
     #: What is known of the store (docs/storages.md). Each of the settings below wins over it; None: the provider's.
@@ -133,6 +120,8 @@ class DriverParameters(BaseModel):
     upload_size: OptionalFlag = None  #: a completion takes x-amz-mp-object-size
     batch_delete: OptionalFlag = None  #: DeleteObjects
     list_uploads: OptionalFlag = None  #: ListMultipartUploads
+    webhook: SecretStr | None = None  #: the URL that the end of each job of this storage is posted to (docs/ends.md)
+    webhook_secret: str = "default"  #: the name of the secrets in ``[webhooks.secrets]`` that sign it
     chunksize: PartSize | None = None  #: part size of plain driver calls; jobs use transfer.part_size unless it is set
     multipartcopychunksize: PartSize = 32 * MIB
     multipartcopymaxconcurrency: Annotated[int, BeforeValidator(_number), Field(ge=1)] = 100
@@ -140,20 +129,7 @@ class DriverParameters(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.driver == "s3" and not self.bucket:
-            raise ValueError("bucket: is missing")
-        if self.driver == "s3" and not self.region and not self.regionendpoint:
-            raise ValueError("region: is missing (or give a regionendpoint)")
-        if len(self.bucket) > 255:  # the column of an upload's row
-            raise ValueError("bucket: has more than 255 characters")
-        if self.driver == "local" and len(self.rootdirectory) > 255:
-            raise ValueError("rootdirectory: has more than 255 characters")
-        if self.driver == "local" and not self.rootdirectory.startswith("/"):
-            raise ValueError("rootdirectory: must be the absolute path of a directory")
-        if (self.accesskey is None) != (self.secretkey is None):
-            raise ValueError("accesskey, secretkey: give both, or none for boto3's ambient credentials")
-        if self.keyid and not self.encrypt:
-            raise ValueError("keyid: needs encrypt = true")
+        check_together(self)
         return self
 
     @property

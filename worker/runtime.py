@@ -10,6 +10,7 @@ from socket import gethostname
 from urllib.parse import urlsplit
 
 from blobferry.checks.source_urls import blob_path
+from blobferry.jobs.webhook_receivers import WebhookReceiver, webhook_receiver
 from blobferry.redaction import redacted
 from blobferry.sealing import Sealer
 from models import Database, queries
@@ -40,12 +41,20 @@ class Runtime:
         self.worker = process_name()
         self.database = database or Database(settings.database_url.get_secret_value())
         self.sealer = Sealer([key.get_secret_value() for key in settings.encryption_keys])
+        self.database.storage_webhooks = self._storage_webhooks()
         self._shares_capabilities = False
         transfer = settings.transfer
         self.engine = Engine(part_size=transfer.part_size, part_threads=transfer.part_threads, paces=WORKER_PACES)
         self._drivers = drivers or {
             name: Driver.from_parameters(parameters, engine=self.engine)
             for name, parameters in settings.storages.items()
+        }
+
+    def _storage_webhooks(self) -> Mapping[str, WebhookReceiver]:
+        return {
+            name: webhook_receiver(storage.webhook.get_secret_value(), storage.webhook_secret, self.sealer)
+            for name, storage in self.settings.storages.items()
+            if storage.webhook is not None
         }
 
     def driver(self, storage: str) -> Driver:

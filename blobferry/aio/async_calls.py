@@ -14,6 +14,8 @@ from blobferry.aio.later_announcement import LaterAnnouncement
 from blobferry.aio.loop_watches import LoopWatches
 from blobferry.client import Client
 from blobferry.jobs.job_ids import JobId
+from blobferry.jobs.job_options import Labels
+from blobferry.jobs.listening import ListenersPlace
 from blobferry.sql.async_transactions import AsyncTransaction, run_within, url_of
 from blobferry.values import Job
 
@@ -79,6 +81,24 @@ class AsyncCalls:
                 if job.is_final:
                     return job
         raise AssertionError("a watch ends with a final job, or raises")
+
+    async def listen(self, name: str, *, labels: Labels | None, interval: float) -> AsyncIterator[Job]:
+        """As ``Client.listen``. No thread waits while nothing ends; a cancel between two jobs leaves a page unread."""
+        place = ListenersPlace(self.client._engine, name, labels, interval)
+        await self._threads.finished(place.begin)
+        while True:
+            for job in await self._threads.abandoned(place.read):
+                yield job
+            await self._threads.finished(place.keep)
+            await asyncio.sleep(place.pause)
+
+    async def handle(self, name: str, *, labels: Labels | None, interval: float) -> None:
+        """As ``Client.handle``; the functions may be coroutine functions."""
+        handlers = self.client._handlers
+        handlers.check(with_coroutines=True)
+        async with aclosing(self.listen(name, labels=labels, interval=interval)) as ends:  # type: ignore[type-var]
+            async for job in ends:
+                await handlers.acall(job)
 
     async def close(self) -> None:
         """Finish what has begun, announcements included, then close the connections."""

@@ -84,6 +84,13 @@ def check_text(limit: int) -> Check:
     )
 
 
+def check_secret_name(name: str, value: Any) -> str:
+    """The name of a secret that the worker has. An error shows no value, which may be the secret itself."""
+    if isinstance(value, str) and _STORAGE.fullmatch(value) and not value.startswith("whsec"):
+        return value
+    raise InvalidRequestError(f"{name}: needs the name of a secret of the worker (lower-case letters, digits, '_')")
+
+
 def check_optional(check: Check) -> Check:
     """A check that allows None as well."""
     return lambda name, value: None if value is None else check(name, value)

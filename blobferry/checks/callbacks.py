@@ -1,15 +1,19 @@
-"""The check of what is to be told at the end of a job: Celery signatures of the app's own tasks."""
+"""The check of who is told of the end of a job: Celery signatures of the app's own tasks, and webhooks."""
 
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from blobferry.checks.arguments import check_optional, check_secret_name
+from blobferry.checks.source_urls import check_webhook
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import short_repr
 
 #: Version of a request at whose end somebody is to be told: workers that would tell nobody leave it alone.
 TOLD_REQUEST: Final = 4
+WEBHOOK_REQUEST: Final = 5  #: the same of a webhook
+DEFAULT_SECRET: Final = "default"  #: the name of the secrets that sign where nobody names any
 MAX_CALLBACK: Final = 64 * 1024  #: bytes of one signature as JSON; the job's row holds it
 _LONGEST: Final = 10**9  #: seconds, 31 years; Celery adds them to a time
 
@@ -122,13 +126,25 @@ def _as_json(name: str, signature: dict[str, Any]) -> dict[str, Any]:
 
 
 def end_receivers(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of checked arguments, those that the column ``on_end`` keeps; None if nobody has asked for anything."""
-    return {name: values[name] for name in END_OPTIONS if values.get(name) is not None} or None
+    """Of checked arguments, who is to be told, by kind; None if nobody has asked for anything."""
+    found = {name: values[name] for name in ("on_done", "on_failed") if values.get(name) is not None}
+    url, secret = values.get("webhook"), values.get("webhook_secret")
+    if url is not None:
+        found["webhook"] = {"url": url, "secret": secret or DEFAULT_SECRET}
+    elif secret is not None:
+        raise InvalidRequestError("webhook_secret: needs a webhook that it signs")
+    return found or None
 
 
-def _optional(name: str, value: Any) -> Any:
-    return None if value is None else check_callback(name, value)
+def told_version(on_end: Mapping[str, Any]) -> int:
+    """The first version whose workers tell all of these receivers."""
+    return WEBHOOK_REQUEST if "webhook" in on_end else TOLD_REQUEST
 
 
 #: Arguments that every job takes, each with its check.
-END_OPTIONS: Final = {"on_done": _optional, "on_failed": _optional}
+END_OPTIONS: Final = {
+    "on_done": check_optional(check_callback),
+    "on_failed": check_optional(check_callback),
+    "webhook": check_optional(check_webhook),
+    "webhook_secret": check_optional(check_secret_name),
+}

@@ -1,4 +1,4 @@
-"""Checks of the URLs of sources and destinations. No error shows a secret that a URL holds."""
+"""Checks of the URLs of sources, destinations and webhooks. No error shows a secret that a URL holds."""
 
 import os
 import re
@@ -10,14 +10,17 @@ from blobferry.checks.arguments import Check, check_storage
 from blobferry.checks.paths import (
     check_any_path_or_root,
     check_any_path_value,
+    check_any_path_values,
     check_path,
     check_path_or_root,
     check_path_value,
+    check_path_values,
 )
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import is_sealed, redacted, short_repr
 
 MAX_URL: Final = 8192  #: characters; presigned ones have up to 4,000
+MAX_WEBHOOK: Final = 2048  #: characters of the URL of a webhook; the row of each delivery has it
 MAX_SEALED: Final = 2 * MAX_URL  #: characters; sealing makes a URL a third longer
 
 _SEALED = re.compile(r"sealed:[A-Za-z0-9_-]+={0,2}")  # source: the Fernet specification
@@ -65,6 +68,14 @@ def check_dest(name: str, value: Any) -> str:
     url = _check(name, _of_path(value), {"file": _check_file}, "'file:///srv/outgoing/7.mp4'")
     if url.endswith("/"):
         raise InvalidRequestError(f"{name}: names a directory; add the name of the file, got {_got(url)}")
+    return url
+
+
+def check_webhook(name: str, value: Any) -> str:
+    """The URL that a webhook is posted to. The worker checks whether it may be: http needs its consent."""
+    url = _check(name, value, {"http": _check_http, "https": _check_http}, "'https://shop.example/hooks/blobferry'")
+    if len(url) > MAX_WEBHOOK:
+        raise InvalidRequestError(f"{name}: has {len(url)} characters; a URL may have {MAX_WEBHOOK}")
     return url
 
 
@@ -163,6 +174,7 @@ def _got(value: Any) -> str:
 #: What stands in for the checks of paths where a storage may have ``keys = "any"``: its own driver has the last word.
 CHECKS_OF_ANY_KEYS: Final[Mapping[Check, Check]] = {
     check_path_value: check_any_path_value,
+    check_path_values: check_any_path_values,
     check_path_or_root: check_any_path_or_root,
     check_source: check_any_source,
 }

@@ -11,6 +11,7 @@ import click
 
 from blobferry import __version__
 from blobferry.cli.control_commands import cancel, pause, resume, retry
+from blobferry.cli.delivery_commands import deliveries, redeliver
 from blobferry.cli.exit_status import Remark
 from blobferry.cli.job_commands import jobs, status, uploads, watch
 from blobferry.cli.listen_command import listen
@@ -24,7 +25,8 @@ from blobferry.cli.submit_commands import delete, move, read, write
 def main(context: click.Context) -> None:
     """Submit transfers of blobs to the workers, and watch and control them.
 
-    Needs BLOBFERRY_DATABASE_URL, and BLOBFERRY_BROKER_URL for stat, list, url and 'read PATH -'.
+    Needs BLOBFERRY_DATABASE_URL, and BLOBFERRY_BROKER_URL for stat, list and 'read PATH -', and for url unless the
+    worker's variables of the storage are set.
 
     \b
     Exit status:
@@ -44,5 +46,5 @@ def main(context: click.Context) -> None:
 
 for command in (write, read, move, delete, stat, list_, url, status, watch, jobs, uploads, listen):
     main.add_command(command)
-for command in (cancel, pause, resume, retry):
+for command in (cancel, pause, resume, retry, deliveries, redeliver):
     main.add_command(command)

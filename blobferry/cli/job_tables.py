@@ -1,23 +1,18 @@
 """Tables of jobs, of uploads, and of one job with its history, for a terminal."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from blobferry.cli.delivery_words import delivery_line
 from blobferry.cli.explanation import explanation
+from blobferry.cli.printed_tables import add_line, new_table, print_table
 from blobferry.cli.wording import briefly, local_time, short_time
 from blobferry.contract import JobState
 from blobferry.redaction import printable
-from blobferry.values import Attempt, Job, Situation, Upload
+from blobferry.values import Attempt, Delivery, Job, Situation, Upload
 from blobferry.views.job_words import problem, progress
 from blobferry.views.sizes_and_durations import done_of, duration, in_bytes
-
-_WIDEST: Final = 10_000  #: columns of a line in a pipe, at most
 
 
 def status_table(situation: Situation) -> list[tuple[str, str]]:
@@ -31,6 +26,7 @@ def status_table(situation: Situation) -> list[tuple[str, str]]:
         *_option_rows(job),
         *_time_rows(job),
         *(("lacking", lack) for lack in situation.lacks if not job.is_final),
+        *(("told", delivery_line(delivery)) for delivery in _last_of_each(situation)),
         *(("history", _attempt(attempt, situation)) for attempt in situation.attempts),
     ]
     return [(label, printable(value)) for label, value in rows if value]
@@ -63,6 +59,16 @@ def _time_rows(job: Job) -> Iterator[tuple[str, str]]:
     return ((label, local_time(moment)) for label, moment in times.items() if moment)
 
 
+def _last_of_each(situation: Situation) -> Iterator[Delivery]:
+    """The last delivery to each receiver."""
+    seen = set[tuple[str, str]]()
+    for delivery in situation.deliveries:
+        receiver = (delivery.kind, delivery.receiver)
+        if receiver not in seen:
+            seen.add(receiver)
+            yield delivery
+
+
 def _attempt(attempt: Attempt, situation: Situation) -> str:
     """One line about one attempt."""
     job, is_paused = situation.job, situation.job.state == JobState.PAUSED and attempt.outcome is None
@@ -83,53 +89,29 @@ def _attempt(attempt: Attempt, situation: Situation) -> str:
 
 def print_jobs(jobs: Sequence[Job]) -> None:
     """Print a line for each job."""
-    table = _table("job", "state", "operation", "path", "progress", "submitted")
+    table = new_table("job", "state", "operation", "path", "progress", "submitted")
     for job in jobs:
         state = briefly(job) + (f": {job.error_code}" if job.error_code and job.state != JobState.SUCCEEDED else "")
         done = done_of(job.bytes_done, job.size) if job.size is not None and job.operation != "delete" else ""
-        _add(table, job.id, state, job.operation, job.path or "", done, short_time(job.created_at))
+        add_line(table, job.id, state, job.operation, job.path or "", done, short_time(job.created_at))
     if jobs:
-        _print(table)
+        print_table(table)
 
 
 def print_uploads(uploads: Sequence[Upload]) -> None:
     """Print a line for each upload, and the bytes that are lost if all of them are aborted."""
-    table = _table("job", "job is", "upload", "where", "at risk", "opened", "kept until")
+    table = new_table("job", "job is", "upload", "where", "at risk", "opened", "kept until")
     for upload in uploads:
         at_risk = done_of(upload.bytes_at_risk, upload.size) if upload.size else in_bytes(upload.bytes_at_risk)
         kept_until = short_time(upload.kept_until) if upload.kept_until else ""
         where = f"{upload.endpoint} {upload.key}" if upload.endpoint.startswith("file:") else _in_bucket(upload)
         opened = short_time(upload.opened_at)
-        _add(table, upload.job_id, upload.job_state, upload.state, where, at_risk, opened, kept_until)
+        add_line(table, upload.job_id, upload.job_state, upload.state, where, at_risk, opened, kept_until)
     if uploads:
-        _print(table)
+        print_table(table)
     count = f"{len(uploads)} upload" + ("" if len(uploads) == 1 else "s")
     click.echo(f"{count}, {in_bytes(sum(upload.bytes_at_risk for upload in uploads))} at risk")
 
 
 def _in_bucket(upload: Upload) -> str:
     return f"{upload.storage}: {upload.bucket}/{upload.key}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if Console().is_terminal else None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")  # an id, which people copy
-    return table
-
-
-def _add(table: Table, *words: str) -> None:
-    table.add_row(*(Text(printable(word)) for word in words))  # Text, because a name may look like markup
-
-
-def _print(table: Table) -> None:
-    """Print within the width of a terminal; in a pipe, as wide as needed, so that no name is broken."""
-    console = Console()
-    if console.is_terminal:
-        console.print(table)
-        return
-    wide = Console(width=Console(width=_WIDEST).measure(table).maximum)
-    with wide.capture() as lines:
-        wide.print(table)
-    for line in lines.get().splitlines():
-        click.echo(line.rstrip())

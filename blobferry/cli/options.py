@@ -91,6 +91,8 @@ _JOB = (
     click.option("--not-before", callback=due, metavar="TIME|1h", help="Do not run before then (ISO 8601 with zone)."),
     click.option("--deadline", callback=due, metavar="TIME|1h", help="Fail if not done by then (ISO 8601 with zone)."),
     click.option("--idempotency-key", metavar="KEY", help="Repeating the command returns the first job."),
+    click.option("--webhook", metavar="URL", help="Post each end of the job there, signed (Standard Webhooks)."),
+    click.option("--webhook-secret", metavar="NAME", help="Sign by this secret of the worker; 'default' unless given."),
     click.option("--reuse", type=click.Choice(["failed"]), help="Use the key of a failed or cancelled job again."),
     wait,
     timeout,

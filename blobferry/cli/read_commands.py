@@ -1,4 +1,4 @@
-"""The commands stat, list and url, which a worker answers at once."""
+"""The commands stat, list and url, which a worker answers at once; a URL may need none."""
 
 import json
 from collections.abc import Callable
@@ -71,7 +71,8 @@ def list_(
 )
 @click.option("--expires", callback=options.due, metavar="TIME|1h", help="When, or in what time [default: 20m]")
 @click.option("--disposition", metavar="TEXT", help="Content-Disposition of the answer: 'attachment; filename=…'")
-@click.option("--content-type", metavar="TYPE", help="Content-Type of the answer.")
+@click.option("--download-as", metavar="NAME", help="The name under which a browser saves the answer.")
+@click.option("--content-type", metavar="TYPE", help="Content-Type of the answer; of a PUT, what it has to send.")
 @options.storage
 @_timeout
 @options.as_json
@@ -80,6 +81,7 @@ def url(
     method: str,
     expires: datetime | timedelta | None,
     disposition: str | None,
+    download_as: str | None,
     content_type: str | None,
     storage: str,
     timeout: float,
@@ -87,15 +89,19 @@ def url(
 ) -> None:
     """Print a URL of the blob at PATH that needs no credentials.
 
-    With --json, prints {"url": …}.
+    It is signed here if the worker's variables of the storage are set, or BLOBFERRY_CONFIG, else by a worker. What a
+    PUT has to send is said on stderr. With --json, prints {"url": …}, for such a PUT {"url": …, "headers": {…}}.
     """
-    answered = {"response-content-disposition": disposition, "response-content-type": content_type}
-    allowed = {"method": method, "expiry": expires, **answered}
+    named = "content-type" if method == "PUT" else "response-content-type"
+    headers = {"response-content-disposition": disposition, "download-as": download_as, named: content_type}
+    allowed = {"method": method, "expiry": expires, **headers}
     found = answer(lambda client: client.url_for(path, allowed, storage=storage, timeout=timeout), as_json)
     if as_json:
-        print_answer({"url": found})
-    else:
-        click.echo(found)
+        print_answer({"url": found, "headers": dict(found.headers)} if found.headers else {"url": found})
+        return
+    click.echo(found)
+    for name, value in found.headers.items():
+        click.echo(f"blobferry: the PUT has to send: {name}: {value}", err=True)
 
 
 def answer(ask: Callable[[Client], Answer], as_json: bool) -> Answer:

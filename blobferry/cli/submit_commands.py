@@ -104,7 +104,13 @@ def read(
     """
     if dest == STANDARD:
         others = ("offset", "no_overwrite", "labels", "priority", "not_before", "deadline", "idempotency_key", "wait")
-        _refuse_given(*others, because="reading to standard output takes only --storage, --timeout and --json")
+        _refuse_given(
+            *others,
+            "webhook",
+            "webhook_secret",
+            "reuse",
+            because="reading to standard output takes only --storage, --timeout and --json",
+        )
         patience = {} if timeout is None else {"timeout": timeout}
         contents = answer(lambda client: client.get_content(path, storage=how["storage"], **patience), as_json)
         if as_json:

@@ -24,6 +24,7 @@ class FerrySettings:
     broker_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  #: fields of BrokerOptions
     encryption_keys: Sequence[str] | str = field(default=(), repr=False)  #: the worker's; for sources with secrets
     spool_dir: str | os.PathLike[str] = ""  #: for ``spool``; the workers see it under the same path
+    storages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  #: the workers'; to sign URLs
     paths: str = "registry"  #: "any" where a storage has ``keys = "any"``
     publish_in_tests: bool = False  #: True: what a test commits is published, and reads are sent
 
@@ -50,6 +51,8 @@ def problems(given: Any) -> Iterator[ConfigurationError]:
             yield ConfigurationError(where, f"needs a text, got {type(value).__name__}")
         elif value is not None and name == "SPOOL_DIR" and not isinstance(value, str | os.PathLike):
             yield ConfigurationError(where, f"needs the path of a directory, got {type(value).__name__}")
+        elif value is not None and name == "STORAGES" and not isinstance(value, Mapping):
+            yield ConfigurationError(where, f"needs a dict of storages by name, got {type(value).__name__}")
         elif name == "PUBLISH_IN_TESTS" and not isinstance(value, bool):
             yield ConfigurationError(where, f"needs True or False, got {type(value).__name__}")
         elif name == "BROKER_OPTIONS":

@@ -64,7 +64,8 @@ class Ferry(Client):
     Everything that concerns jobs goes through Django's connection of this thread: submitting, reading and watching
     them, cancel, pause, resume and retry. So it is part of the ``atomic`` block that is open, and of a test's
     transaction. An error that these methods raise leaves the block usable. A control request locks the job's row until
-    the block ends. Reads of blobs (``stat``, ``list``, ``get_content``, ``url_for``) ask a worker through the broker.
+    the block ends. Reads of blobs (``stat``, ``list``, ``get_content``) ask a worker through the broker; so does
+    ``url_for``, unless ``BLOBFERRY["STORAGES"]`` has the parameters of the storage: then this process signs.
 
     In tests nothing is published, and reads of blobs are refused, unless ``BLOBFERRY["PUBLISH_IN_TESTS"]`` is true.
     The methods whose names begin with ``a`` are those of the same names, for async views.
@@ -82,6 +83,7 @@ class Ferry(Client):
             encryption_keys=given.encryption_keys,
             keys=given.paths,
             spool_dir=Path(given.spool_dir) if given.spool_dir else None,
+            storages=given.storages,
         )
         options = BrokerOptions(**given.broker_options)
         self._broker = QuietBroker(
@@ -141,10 +143,13 @@ class Ferry(Client):
     auploads = in_thread(Client.uploads)
     aattempts = in_thread(Client.attempts)
     asituation = in_thread(Client.situation)
+    adeliveries = in_thread(Client.deliveries)
+    aredeliver = in_thread(Client.redeliver)
     aget_content = in_thread(Client.get_content, uses_database=False)
     astat = in_thread(Client.stat, uses_database=False)
     alist = in_thread(Client.list, uses_database=False)
     aurl_for = in_thread(Client.url_for, uses_database=False)
+    aurls_for = in_thread(Client.urls_for, uses_database=False)
 
 
 #: The project's client. Made at its first use, and again after ``override_settings``.

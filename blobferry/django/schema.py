@@ -108,7 +108,7 @@ def _take_table(connection: Any) -> None:
     while True:
         try:
             with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'")
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [TABLE_TIMEOUT])
                 cursor.execute("LOCK TABLE blobferry_jobs IN ACCESS EXCLUSIVE MODE")
                 cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
             return

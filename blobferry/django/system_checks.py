@@ -37,7 +37,7 @@ def _project_problems(given: FerrySettings) -> Iterator[CheckMessage]:
     if not given.broker_url:
         yield Warning(
             f"{SETTING}['BROKER_URL'] is not set: jobs begin when the workers' caretaker finds them, seconds later, "
-            "and stat, list, get_content and url_for fail",
+            "and stat, list and get_content fail, url_for as well for what is not in STORAGES",
             hint="set it to the broker_url of the workers",
             id="blobferry.W001",
         )

@@ -1,5 +1,6 @@
 """The Flask extension: one Client for each app."""
 
+import json
 from typing import Final
 
 from flask import Flask, current_app, has_app_context
@@ -15,7 +16,8 @@ class FlaskFerry:
     """``FlaskFerry(app)``, or ``init_app(app)`` later. The client needs no closing; it may be made before a fork.
 
     ``client``: for all apps of this extension. Without it each app gets one from the BLOBFERRY_… entries of its own
-    ``app.config`` if BLOBFERRY_DATABASE_URL is there, else from the variables of the environment.
+    ``app.config`` if BLOBFERRY_DATABASE_URL is there, else from the variables of the environment. There
+    BLOBFERRY_STORAGES may be a dict.
     """
 
     def __init__(self, app: Flask | None = None, *, client: Client | None = None) -> None:
@@ -43,5 +45,6 @@ def client_of_current_app() -> Client:
 
 
 def _configured(app: Flask) -> Client:
-    ours = {name: str(value) for name, value in app.config.items() if name.startswith(_PREFIX) and value is not None}
+    given = {name: value for name, value in app.config.items() if name.startswith(_PREFIX) and value is not None}
+    ours = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in given.items()}
     return Client.from_env(ours) if f"{_PREFIX}DATABASE_URL" in ours else Client.from_env()

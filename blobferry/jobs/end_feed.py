@@ -17,7 +17,7 @@ from blobferry.checks.arguments import check_labels, check_whole_number
 from blobferry.contract import FINAL_STATES
 from blobferry.errors import InvalidRequestError
 from blobferry.jobs.job_options import Labels
-from blobferry.jobs.job_queries import has_labels
+from blobferry.jobs.job_search import has_labels
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
 from blobferry.sql.tables import JOB_COLUMNS, jobs

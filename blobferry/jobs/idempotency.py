@@ -9,13 +9,14 @@ from blobferry.contract import Request
 from blobferry.errors import ConfigurationError, ConflictError
 from blobferry.jobs.key_reuse import gives_key
 from blobferry.jobs.put_contents import digested
+from blobferry.jobs.webhook_receivers import asked_receivers
 from blobferry.redaction import is_sealed
 from blobferry.sealing import SETTING, Sealer
 from blobferry.spooling.spooled import SpooledName
 from blobferry.sql.tables import JOB_COLUMNS, jobs
 
 #: Beside the operation's arguments.
-_ASKED: Final = ("priority", "not_before", "deadline", "labels", "on_end")
+_ASKED: Final = ("priority", "not_before", "deadline", "labels")
 
 
 def existing_job(
@@ -44,7 +45,9 @@ def check_same(row: Mapping[str, Any], values: Mapping[str, Any], request: Reque
     ``values``: the columns that the request fills. Raises ConfigurationError as :func:`asks_the_same` does.
     """
     asked = (name for name in _ASKED if name not in request.relative)
-    if any(row[name] != values[name] for name in asked) or not asks_the_same(row, request, sealer):
+    is_other = any(row[name] != values[name] for name in asked)
+    is_other = is_other or asked_receivers(row["on_end"]) != asked_receivers(values["on_end"])
+    if is_other or not asks_the_same(row, request, sealer):
         raise ConflictError(values["idempotency_key"], row["id"])
 
 

@@ -23,6 +23,8 @@ class RequestOptions(TypedDict, total=False):
     reuse: str | None
     on_done: Mapping[str, Any] | None  #: a Celery signature, sent once the job has succeeded
     on_failed: Mapping[str, Any] | None  #: the same, once it has failed or was cancelled
+    webhook: str | None  #: the URL that each end is posted to, signed by Standard Webhooks
+    webhook_secret: str | None  #: the name of the worker's secret that signs; "default"
 
 
 class WriteRequestOptions(RequestOptions, total=False):

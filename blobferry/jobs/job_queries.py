@@ -1,33 +1,19 @@
-"""The SELECTs of jobs, uploads and attempts for Client. They change nothing and take no lock.
+"""The SELECTs of single jobs, uploads and attempts for Client. They change nothing and take no lock.
 
-Each brings the database's clock along as ``seen_at``, because the caller's clock may be wrong.
+:mod:`blobferry.jobs.job_search` finds jobs by a filter. Each statement brings the database's clock along as
+``seen_at``, because the caller's clock may be wrong.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import (
-    ColumnElement,
-    CompoundSelect,
-    Connection,
-    and_,
-    exists,
-    func,
-    literal,
-    or_,
-    select,
-    text,
-    type_coerce,
-    union_all,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Connection, and_, func, or_, select, text
 
-from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, JobState, UploadState
-from blobferry.jobs.job_filter import JobFilter
+from blobferry.contract import CLAIMABLE_STATES, UNFINISHED_UPLOADS, UploadState
+from blobferry.jobs.delivery_log import find_deliveries
 from blobferry.jobs.needs import LACKING_FOR, STOP_AFTER, needs_of
 from blobferry.sql.clock import db_now
-from blobferry.sql.index_conditions import DUE, LIVE_UPLOAD, OF_STATE, SCHEDULED
-from blobferry.sql.prefixes import begins_with
+from blobferry.sql.index_conditions import DUE, LIVE_UPLOAD, SCHEDULED
 from blobferry.sql.tables import JOB_COLUMNS, attempts, jobs, parts, uploads
 from blobferry.sql.worker_tables import lacks, workers
 from blobferry.values import Attempt, Job, Situation, Upload
@@ -54,63 +40,6 @@ def find_many(connection: Connection, job_ids: Sequence[str]) -> dict[str, Job]:
         rows = connection.execute(select(*JOB_COLUMNS, db_now().label("seen_at")).where(asked)).mappings()
         found |= {row["id"]: Job.from_row(dict(row)) for row in rows}
     return found
-
-
-def find_jobs(connection: Connection, wanted: JobFilter) -> list[Job]:
-    """The newest jobs that match, the newest first.
-
-    Jobs of some states or times are found by an index. The other arguments are compared with one job after another, so
-    a listing by them alone reads as many jobs as it takes to find ``limit``.
-    """
-    matching = _matching(connection, wanted)
-    if wanted.since is not None or wanted.until is not None:
-        order: tuple[ColumnElement[Any], ...] = (jobs.c.created_at.desc(), jobs.c.seq.desc())
-        matching += [jobs.c.state.in_([str(state) for state in wanted.states])] if wanted.states else []
-    else:
-        order = (jobs.c.seq.desc(),)
-        matching += [jobs.c.seq.in_(_newest_of(wanted.states, matching, wanted.limit))] if wanted.states else []
-    seen = select(*JOB_COLUMNS, db_now().label("seen_at")).where(*matching).order_by(*order).limit(wanted.limit)
-    return [Job.from_row(dict(row)) for row in connection.execute(seen).mappings()]
-
-
-def _matching(connection: Connection, wanted: JobFilter) -> list[ColumnElement[bool]]:
-    """The conditions of the filter but for the states."""
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.since is not None:
-        conditions.append(jobs.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(jobs.c.created_at < wanted.until)
-    if wanted.operation is not None:
-        conditions.append(jobs.c.operation == wanted.operation)
-    if wanted.storage is not None:
-        conditions.append(jobs.c.storage == wanted.storage)
-    if wanted.under is not None and wanted.under != "/":
-        conditions.append(or_(jobs.c.path == wanted.under, begins_with(jobs.c.path, f"{wanted.under}/")))
-    if wanted.labels:
-        conditions.append(has_labels(connection, wanted.labels))
-    return conditions
-
-
-def _newest_of(
-    states: Sequence[JobState], matching: Sequence[ColumnElement[bool]], limit: int
-) -> CompoundSelect[tuple[int]]:
-    """The newest jobs of each state; each is read from the end of the index that has it."""
-    newest = select(jobs.c.seq).where(*matching).order_by(jobs.c.seq.desc()).limit(limit)
-    of_states = (newest.where(text(OF_STATE[state])) for state in states)
-    return union_all(*(select(of_state.subquery()) for of_state in of_states))
-
-
-def has_labels(connection: Connection, labels: Mapping[str, str]) -> ColumnElement[bool]:
-    """The job has these labels, and perhaps others."""
-    if connection.dialect.name == "postgresql":
-        return type_coerce(jobs.c.labels, JSONB).contains(dict(labels))
-    # Not a JSON path: SQLite's syntax of paths cannot express a name with a quotation mark.
-    conditions = []
-    for name, value in labels.items():
-        label = func.json_each(jobs.c.labels).table_valued("key", "value").alias()
-        pair = select(literal(1)).select_from(label).where(label.c.key == name, label.c.value == value)
-        conditions.append(exists(pair))
-    return and_(*conditions)
 
 
 def find_attempts(connection: Connection, job_id: str) -> list[Attempt]:
@@ -166,6 +95,7 @@ def find_situation(connection: Connection, job_id: str) -> Situation | None:
         holder=None if holder is None else Job.from_row(holder),
         ahead=_ahead(connection, row),
         lacks=_lacks(connection, row),
+        deliveries=tuple(find_deliveries(connection, job_id=job_id)),
         **{name: row[name] for name in (*counted, *others)},
     )
 

@@ -8,14 +8,16 @@ from sqlalchemy import Connection, Engine
 
 from blobferry.checks.arguments import check_job_id
 from blobferry.errors import InvalidRequestError, JobNotFoundError
+from blobferry.jobs.delivery_log import find_deliveries
 from blobferry.jobs.job_filter import JobFilter, check_limit
 from blobferry.jobs.job_ids import JobId
-from blobferry.jobs.job_queries import find_attempts, find_job, find_jobs, find_many, find_situation, find_uploads
+from blobferry.jobs.job_queries import find_attempts, find_job, find_many, find_situation, find_uploads
+from blobferry.jobs.job_search import find_jobs
 from blobferry.jobs.job_watch import JobWatch, check_limits
 from blobferry.jobs.shared_reading import SharedReading
 from blobferry.redaction import short_repr
 from blobferry.sql.database import reachable
-from blobferry.values import Attempt, Job, Situation, Upload
+from blobferry.values import Attempt, Delivery, Job, Situation, Upload
 
 
 class JobReader:
@@ -90,6 +92,14 @@ class JobReader:
         job_id = self.get(job_id).id
         with self._connection() as connection:
             return find_attempts(connection, job_id)
+
+    def deliveries(self, job_id: JobId | None, *, failed: bool, limit: int) -> list[Delivery]:
+        """The newest deliveries, the newest first, or those that failed; of one job if its id is given."""
+        check_limit("limit", limit)
+        if job_id is not None:
+            job_id = self.get(job_id).id
+        with self._connection() as connection:
+            return find_deliveries(connection, job_id=job_id, failed=failed, limit=limit)
 
     def situation(self, job_id: JobId) -> Situation:
         """The job with everything that explains its state."""

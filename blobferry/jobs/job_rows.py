@@ -9,9 +9,10 @@ from typing import Any, Final
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
-from blobferry.checks.callbacks import TOLD_REQUEST
+from blobferry.checks.callbacks import told_version
 from blobferry.contract import APART_REQUEST, PLAIN_REQUEST, SEALED_REQUEST, Request
 from blobferry.jobs.put_contents import apart
+from blobferry.jobs.webhook_receivers import kept_receivers
 from blobferry.redaction import is_sealed
 from blobferry.sealing import Sealer
 from blobferry.spooling.spooled import SpooledName
@@ -45,7 +46,7 @@ def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
         "source": shown,
         "dest": request.dest,
         "request": kept,
-        "request_version": _version(kept) if request.on_end is None else TOLD_REQUEST,
+        "request_version": _version(kept) if request.on_end is None else told_version(request.on_end),
         "contents": contents,
         "spooled": spooled and spooled.name,
         "removes_source": spooled is not None if request.delete_source is None else request.delete_source,
@@ -55,7 +56,7 @@ def new_row(request: Request, job_id: str, sealer: Sealer) -> NewRow:
         "not_before": not_before,
         "run_at": not_before,
         "deadline": _in_utc(request.deadline),
-        "on_end": None if request.on_end is None else sealer.kept_options(request.on_end),
+        "on_end": kept_receivers(request.on_end, sealer),
     }
 
 

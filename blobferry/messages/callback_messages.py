@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -15,12 +14,6 @@ logger = logging.getLogger(__name__)
 CALLBACK_QUEUE: Final = "celery"  #: of a task that names none: the default of Celery, and so of most apps
 _ROUTE: Final = frozenset(("queue", "exchange", "routing_key"))
 _WHERE: Final = (*_ROUTE, "priority", "headers")  #: options of a message that are not in its body
-_EVENTS: Final = UUID("6b3f1d0e-5c0b-4e55-9a53-0f5b6f62e001")  #: an arbitrary constant
-
-
-def event_id(job_id: str, sequence: int) -> str:
-    """The id of the event that the job has ended for the ``sequence``-th time; the same wherever it is asked for."""
-    return str(uuid5(_EVENTS, f"{job_id}/{sequence}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +30,6 @@ class CallbackMessage:
         """The event, then the signature's own, as with Celery's ``link``; an immutable signature gets its own alone."""
         own = tuple(self.signature["args"])
         return own if self.signature.get("immutable") else (dict(self.event), *own)
-
-
-def end_event(
-    *,
-    job_id: str,
-    sequence: int,
-    state: str,
-    ended_at: datetime,
-    error_code: str | None,
-    error_message: str | None,
-    row: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What whoever is told gets: JSON values.
-
-    Args:
-        job_id: of the job.
-        sequence: of its ends, from 1.
-        state: in which it has ended.
-        ended_at: when, by the database's clock.
-        error_code: of a failed job.
-        error_message: of a failed job.
-        row: its ``operation``, ``storage``, ``path``, ``labels`` and ``size``, in bytes if known.
-    """
-    return {
-        "event_id": event_id(job_id, sequence),
-        "sequence": sequence,
-        "job_id": job_id,
-        "state": state,
-        **{name: row[name] for name in ("operation", "storage", "path", "size")},
-        "labels": row["labels"] or {},
-        "error_code": error_code,
-        "error_message": error_message,
-        "finished_at": ended_at.isoformat(),
-    }
 
 
 def send_callback(app: Celery, producer: Any, message: CallbackMessage) -> None:

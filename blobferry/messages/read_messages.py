@@ -68,8 +68,8 @@ class ReadRequester:
             if left <= 0:
                 raise UnreachableError(
                     f"no worker answered within {timeout:g} s: check that a worker consumes the queue "
-                    "'blobferry.reads', has a free slot (`python -m worker run --only reads` keeps some) and uses this "
-                    "result backend"
+                    "'blobferry.reads', has a free slot (unless its setting `reads` is 0, it keeps some for reads) and "
+                    "uses this result backend"
                 )
             time.sleep(min(pause, left))
             pause = min(pause * 1.3, LONGEST_PAUSE)

@@ -9,8 +9,15 @@ from sqlalchemy.sql.expression import FunctionElement
 from blobferry.sql.columns import BIG_INTEGER, clock, count, time, words
 from blobferry.sql.tables import metadata
 
-DUE_DELIVERY: Final = "state = 'due'"  #: the condition of the index, word for word
-_DUE: Final = text(DUE_DELIVERY)
+#: The conditions of the indexes, word for word. A webhook is not ``due``: earlier workers would take it for a task.
+DUE_DELIVERY: Final = "state = 'due'"
+WAITING_WEBHOOK: Final = "state = 'waiting'"
+FAILED_DELIVERY: Final = "state IN ('given_up', 'gone')"
+
+
+def _index(name: str, column: str, *, where: str) -> Index:
+    return Index(f"ix_blobferry_deliveries_{name}", column, postgresql_where=text(where), sqlite_where=text(where))
+
 
 #: One row for each end of a job and each receiver, written in the transaction of that end.
 deliveries = Table(
@@ -19,7 +26,7 @@ deliveries = Table(
     Column("id", BIG_INTEGER, primary_key=True, autoincrement=True),
     Column("job_id", String(155), ForeignKey("blobferry_jobs.id", ondelete="CASCADE"), nullable=False),
     Column("sequence", Integer, nullable=False, server_default=text("0")),  # of the ends of this job, from 1
-    words("kind", 16, "task"),  # what the receiver is
+    words("kind", 16, "task"),  # what the receiver is: task, webhook
     # what it is told, as it was at that end: a retry changes the job's row
     words("job_state", 16, ""),
     Column("size", BIG_INTEGER),
@@ -27,11 +34,22 @@ deliveries = Table(
     Column("error_message", Text),
     clock("ended_at"),
     # how far it has got
-    words("state", 16, "due"),  # due, delivered
+    words("state", 16, "due"),  # of a task due, of a webhook waiting; delivered, given_up, gone
     clock("due_at"),
     count("tries"),
     time("delivered_at"),
-    Index("ix_blobferry_deliveries_due", "due_at", postgresql_where=_DUE, sqlite_where=_DUE),
+    # of a webhook
+    Column("url", Text),  # sealed if it holds a secret and the worker has a key
+    Column("endpoint", Text),  # the same without its secrets, for display
+    Column("host", String(255)),  # of the URL: no host takes all threads of a worker
+    Column("secret", String(64)),  # the name of the secrets that sign it
+    time("resent_at"),  # its 24 hours begin anew
+    time("tried_at"),
+    Column("status", Integer),  # of the last answer; null: there was none
+    Column("error", Text),  # why the last try has failed
+    _index("due", "due_at", where=DUE_DELIVERY),
+    _index("waiting", "due_at", where=WAITING_WEBHOOK),
+    _index("failed", "id", where=FAILED_DELIVERY),
     Index("ix_blobferry_deliveries_job_id", "job_id"),
     sqlite_autoincrement=True,
 )

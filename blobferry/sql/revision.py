@@ -15,6 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDL
 
 from blobferry.sql import outbox_tables, tables, worker_tables
 from blobferry.sql.to_0009 import DROP_STATUS_VIEW, ENDED_INDEX, STATUS_VIEW, TO_0009
+from blobferry.sql.to_0011 import DELIVERY_INDEXES_MADE, TO_0011
 
 Upgrades = Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -53,6 +54,8 @@ UPGRADES: Final[Upgrades] = {
             _text(CreateTable(worker_tables.spools), "postgresql"),
         ],
     },
+    "0011": {name: (*steps, *DELIVERY_INDEXES_MADE) for name, steps in TO_0011.items()},
+    "0012": {name: _created(tables.jobs, "any_path", dialect_name=name) for name in ("sqlite", "postgresql")},
 }
 HEAD: Final = max((FIRST, *UPGRADES))  #: what ``blobferry.sql.tables`` says
 

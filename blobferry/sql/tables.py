@@ -147,6 +147,7 @@ jobs = Table(
     _index("jobs_deadline", "deadline", where=only.DATED),
     _index("jobs_waits_for", "waits_for", where="waits_for IS NOT NULL"),
     _index("jobs_path", "path", "seq", where=only.UNFINISHED, prefix="path"),
+    _index("jobs_any_path", "path", "seq", prefix="path"),
     _index("jobs_source", "source", "seq", where=only.MOVED, prefix="source"),
     _index("jobs_copied", "source", "seq", where=only.COPIED, prefix="source"),
     _index("jobs_spooled", "spooled", where="spooled IS NOT NULL"),

@@ -81,7 +81,7 @@ class System:
 
     def children(self, name: str) -> Sequence[psutil.Process]:
         """The processes of a worker that run jobs; none if it is down."""
-        return [child for child, command in self._family(name) if "sweep" not in command]
+        return [child for child, command in self._family(name) if not {"sweep", "--beside"} & set(command)]
 
     def caretakers(self, name: str) -> Sequence[psutil.Process]:
         """A worker's caretaker, if it has one now."""

@@ -31,7 +31,7 @@ from models.queries.glances import Glance, glance
 from models.queries.history import close_attempt, remark
 from models.queries.lookups import EndedJob, find_ended, find_job, is_pruned, time_now
 from models.queries.missing_messages import missing_messages
-from models.queries.outbox import Delivery, note_delivered, put_off_deliveries, take_deliveries
+from models.queries.outbox import TaskDelivery, note_delivered, put_off_deliveries, take_deliveries
 from models.queries.ownership import ControlRequests, extend_lease, pass_point_of_no_return, update_owned
 from models.queries.pruning import prune
 from models.queries.releases import hand_back, release_claimed
@@ -67,6 +67,17 @@ from models.queries.uploads_to_abort import (
     upload_is_gone,
     uploads_to_abort,
 )
+from models.queries.webhook_deliveries import (
+    FailedTry,
+    WebhookDelivery,
+    give_up_unsigned,
+    note_webhook_delivered,
+    note_webhook_failed,
+    note_webhook_gone,
+    take_webhooks,
+    unsigned_webhooks,
+    webhooks_are_due,
+)
 from models.queries.worker_lacks import (
     count_others,
     forget_gone_workers,
@@ -87,12 +98,14 @@ __all__ = [
     "REPUBLISH_AFTER",
     "BatchedJob",
     "ControlRequests",
-    "Delivery",
     "EndedJob",
+    "FailedTry",
     "Glance",
     "Hold",
     "RemovableSource",
     "StaleSearch",
+    "TaskDelivery",
+    "WebhookDelivery",
     "add_spool",
     "apply_requests",
     "begin_completing_all",
@@ -115,6 +128,7 @@ __all__ = [
     "finish_job",
     "forget_gone_workers",
     "forget_lacks",
+    "give_up_unsigned",
     "glance",
     "hand_back",
     "have_ended",
@@ -135,6 +149,9 @@ __all__ = [
     "note_delivered",
     "note_lack",
     "note_missing_capability",
+    "note_webhook_delivered",
+    "note_webhook_failed",
+    "note_webhook_gone",
     "owned_jobs",
     "owners",
     "owns_spool",
@@ -160,9 +177,12 @@ __all__ = [
     "sources_removed",
     "sources_to_remove",
     "take_deliveries",
+    "take_webhooks",
     "time_now",
+    "unsigned_webhooks",
     "update_owned",
     "update_upload",
     "upload_is_gone",
     "uploads_to_abort",
+    "webhooks_are_due",
 ]

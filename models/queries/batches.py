@@ -79,7 +79,7 @@ def end_batch(
     Args:
         tokens: of all of these jobs, by ``seq``.
         succeeded: for each job ``seq``, ``job_id``, ``attempt``, ``size``, ``etag``, ``version_id``, ``result``, and
-            ``sent``, its attempts on the wire by verb, and ``on_end``.
+            ``sent``, its attempts on the wire by verb, and ``storage`` and ``on_end``.
         leaving: for each job that an ordinary run goes on with ``seq``, ``job_id``, ``attempt``, ``sent``; ``phase``,
             ``upload_state``, ``etag``, ``version_id`` and ``size`` where they change, else null.
     """
@@ -89,7 +89,7 @@ def end_batch(
     backend = backend_of(session)
     if ended:
         session.execute(_succeed(backend), bound(ended))
-        note_end(session, JobState.SUCCEEDED, {row["job_id"]: row["on_end"] for row in ended})
+        note_end(session, JobState.SUCCEEDED, {row["job_id"]: (row["storage"], row["on_end"]) for row in ended})
     if changed := [row for row in left if row["phase"]]:
         session.execute(_leave(backend), bound(changed))
     if ended or left:

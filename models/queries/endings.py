@@ -112,7 +112,7 @@ _END_UPLOADS: Final = (
 def _end(session: Session, job: ClaimedJob, state: JobState, **values: Any) -> None:
     ended = {**values, "state": state, "phase": None, "run_at": None, **UNOWNED}
     update_owned(session, job.id, job.token, finished_at=_NOW, **ENDED, **ended)
-    note_end(session, state, {job.id: job.on_end})
+    note_end(session, state, {job.id: (job.storage, job.on_end)})
 
 
 def _is_certain(session: Session, job: ClaimedJob, error: BlobferryError | None) -> bool:

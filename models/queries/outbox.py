@@ -16,6 +16,7 @@ from blobferry.sql.clock import db_now
 from blobferry.sql.outbox_tables import DUE_DELIVERY, deliveries, ending_number
 from blobferry.sql.tables import jobs
 from models.queries.conditions import now
+from models.queries.webhook_notes import AT_THE_END, OfJob, note_webhooks
 
 #: What each UPDATE that ends a job sets as well.
 ENDED: Final[Mapping[str, Any]] = {"ends": jobs.c.ends + 1, "ended_in": ending_number()}
@@ -27,8 +28,8 @@ RECEIVERS: Final = {
 }
 
 
-class Delivery(NamedTuple):
-    """The end of a job, for one receiver."""
+class TaskDelivery(NamedTuple):
+    """The end of a job, for a task of the app."""
 
     id: int
     job_id: str
@@ -53,17 +54,18 @@ class Delivery(NamedTuple):
         return found
 
 
-def note_end(session: Session, state: JobState, on_end: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Write a delivery for each of the jobs whose ``on_end``, by id, names a receiver of this state.
+def note_end(session: Session, state: JobState, ended: Mapping[str, OfJob]) -> None:
+    """Write a delivery for each receiver of this state that these jobs, by id, have, and for those of their storages.
 
     In the transaction that has ended them, after the UPDATE that did, which sets ``ENDED``.
     """
-    told = [job_id for job_id, receivers in on_end.items() if receivers and RECEIVERS[state] in receivers]
+    told = [job_id for job_id, (_, receivers) in ended.items() if receivers and RECEIVERS[state] in receivers]
     if told:
         session.execute(_note(), {"told": told})
+    note_webhooks(session, ended)
 
 
-def take_deliveries(session: Session, *, limit: int, hold_seconds: float) -> list[Delivery]:
+def take_deliveries(session: Session, *, limit: int, hold_seconds: float) -> list[TaskDelivery]:
     """Take those that have been due for longest; nobody else takes them for ``hold_seconds``.
 
     The caller sends them after the COMMIT. What it does not report as delivered meanwhile is due again then.
@@ -72,7 +74,7 @@ def take_deliveries(session: Session, *, limit: int, hold_seconds: float) -> lis
     if not taken:
         return []
     session.execute(_hold(), {"taken": taken, "hold": hold_seconds})
-    return [Delivery(*row) for row in session.execute(_read(), {"taken": taken})]
+    return [TaskDelivery(*row) for row in session.execute(_read(), {"taken": taken})]
 
 
 def note_delivered(session: Session, ids: Sequence[int]) -> None:
@@ -87,16 +89,7 @@ def put_off_deliveries(session: Session, ids: Sequence[int], seconds: float) -> 
 
 @cache
 def _note() -> Insert:
-    seen = {
-        "job_id": jobs.c.id,
-        "sequence": jobs.c.ends,
-        "kind": literal("task"),
-        "job_state": jobs.c.state,
-        "size": jobs.c.size,
-        "error_code": jobs.c.error_code,
-        "error_message": jobs.c.error_message,
-        "ended_at": jobs.c.finished_at,
-    }
+    seen = {"kind": literal("task"), **AT_THE_END}
     told = select(*seen.values()).where(jobs.c.id.in_(bindparam("told", expanding=True)))
     return insert(deliveries).from_select(list(seen), told)
 
@@ -124,6 +117,6 @@ def _of_taken() -> Update:
 
 @cache
 def _read() -> Select[Any]:
-    columns = [getattr(deliveries.c if name in deliveries.c else jobs.c, name) for name in Delivery._fields]
+    columns = [getattr(deliveries.c if name in deliveries.c else jobs.c, name) for name in TaskDelivery._fields]
     of_taken = deliveries.c.id.in_(bindparam("taken", expanding=True))
     return select(*columns).join(jobs, jobs.c.id == deliveries.c.job_id).where(of_taken).order_by(deliveries.c.id)

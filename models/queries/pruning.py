@@ -31,7 +31,7 @@ def prune(session: Session, *, job_seconds: float, tombstone_seconds: float, lim
     open_uploads = select(UploadRow.id).where(
         UploadRow.job_id == JobRow.id, UploadRow.state.not_in((UploadState.COMPLETED, UploadState.GONE))
     )
-    untold = select(DeliveryRow.id).where(DeliveryRow.job_id == JobRow.id, DeliveryRow.state == "due")
+    untold = select(DeliveryRow.id).where(DeliveryRow.job_id == JobRow.id, DeliveryRow.state.in_(("due", "waiting")))
     old = (
         select(JobRow.seq, JobRow.id, JobRow.finished_at)
         .where(JobRow.state.in_(FINAL_STATES), JobRow.finished_at < now(-job_seconds), ~open_uploads.exists())

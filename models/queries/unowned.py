@@ -170,7 +170,7 @@ def _end(
     session: Session, job: Found, state: JobState, *, failed_upload_seconds: float = 0.0, **values: Any
 ) -> MessageRow:
     ended = _release(session, job, state, phase=None, finished_at=db_now(), **ENDED, **values)
-    note_end(session, state, {job.id: job.on_end})
+    note_end(session, state, {job.id: (job.storage, job.on_end)})
     give_up_uploads(session, job.id, failed_upload_seconds=failed_upload_seconds, certain=False)
     drop_locks(session, job.id)
     return ended

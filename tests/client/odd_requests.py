@@ -129,6 +129,8 @@ GOOD: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     "deadline": _MOMENTS | st.none(),
     "labels": _TEXTS | st.none(),
     "reuse": st.sampled_from(["failed", None]),
+    "webhook": st.sampled_from(["https://shop.example/hook", "http://u:p@127.0.0.1:9/a?b=c", None]),
+    "webhook_secret": st.sampled_from(["default", "billing", None]),
     "recursive": st.booleans() | st.none(),
     "delete_source": st.booleans() | st.none(),
 }
@@ -197,7 +199,7 @@ _ODD_MOMENTS: Final = st.one_of(
 )
 #: What is odd in just the way in which such an argument may be.
 _PARTICULAR: Final[Mapping[str, st.SearchStrategy[Any]]] = {
-    **dict.fromkeys(("source", "dest"), _URLS),
+    **dict.fromkeys(("source", "dest", "webhook"), _URLS),
     **dict.fromkeys(("path", "source_path", "dest_path", "after", "storage", "dest_storage", "content_type"), _WORDS),
     **dict.fromkeys(("offset", "limit", "priority"), _NUMBERS),
     **dict.fromkeys(("not_before", "deadline"), _TIMES | _ODD_MOMENTS),

@@ -82,7 +82,11 @@ def is_kept(row: Mapping[str, Any], call: Call) -> None:
     assert (row["labels"], row["idempotency_key"]) == (given.get("labels"), given.get("idempotency_key"))
     for name in ("not_before", "deadline"):
         assert row[name] == moment(given.get(name))
-    own = {name: value for name, value in given.items() if name not in spec.options}
+    own = {name: value for name, value in given.items() if name not in spec.options and name != "delete_source"}
+    assert row["removes_source"] == given.get("delete_source", False)
+    assert (row["on_end"] or {}).get("webhook", {}).get("secret") == (
+        given.get("webhook_secret", "default") if "webhook" in given else None
+    )
     kept = dict(row["request"])
     if "contents" in own:
         asked = contents(own.pop("contents"))

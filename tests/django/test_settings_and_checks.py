@@ -1,5 +1,6 @@
 """The setting BLOBFERRY, and what `manage.py check` says of it."""
 
+import asyncio
 import inspect
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def found(given: Any) -> list[str]:
         ({"BROKER_OPTIONS": {"tsl": True}}, "unknown option 'tsl'; known options: ca_file, "),
         ({"SPOOL_DIR": 5}, "blobferry.E001 BLOBFERRY['SPOOL_DIR']: needs the path of a directory, got int"),
         ({"SPOOL_DIR": "spool"}, "blobferry.E002 spool_dir: needs an absolute path, got 'spool'"),
+        ({"STORAGES": ["default"]}, "E001 BLOBFERRY['STORAGES']: needs a dict of storages by name, got list"),
+        ({"STORAGES": {"default": {"bucket": "b"}}}, "blobferry.E002 storages.default.region: is missing"),
         ({"PUBLISH_IN_TESTS": "no"}, "E001 BLOBFERRY['PUBLISH_IN_TESTS']: needs True or False, got str"),
         ({"DATABASE": "nowhere"}, "E002 BLOBFERRY['DATABASE']: 'nowhere' is not in DATABASES; there are: default, oth"),
         ({"BROKER_URL": "nonsense"}, "blobferry.E002 broker_url: "),
@@ -61,9 +64,21 @@ def test_uploads_are_spooled_into_the_directory_of_the_setting(tmp_path: Path) -
         assert (spooled.path.parent, spooled.path.read_bytes(), spooled.size) == (tmp_path, b"hello", 5)
 
 
+STORAGE = {"bucket": "media", "region": "eu-central-1", "accesskey": "a", "secretkey": "b"}
+
+
+def test_urls_of_the_storages_of_the_setting_are_signed_here_and_so_in_tests_too() -> None:
+    with override_settings(BLOBFERRY={"STORAGES": {"default": STORAGE}}):
+        urls = [ferry.url_for("/a"), *ferry.urls_for(["/a"]), asyncio.run(ferry.aurl_for("/a"))]
+        urls += asyncio.run(ferry.aurls_for(["/a"]))
+    assert {url.partition("?")[0] for url in urls} == {"https://media.s3.eu-central-1.amazonaws.com/a"}
+    assert len(urls) == 4
+
+
 def test_each_method_of_client_has_one_for_async_views() -> None:
     """But for those that wait, and so would keep the one thread that has Django's connections."""
-    sync = {name for name in vars(Client) if not name.startswith("_")} - {"from_env", "close", "wait", "watch"}
+    sync = {name for name in vars(Client) if not name.startswith("_")} - {"from_env", "close", "on"}
+    sync -= {"wait", "watch", "listen", "handle"}
     assert {name for name in sync if not inspect.iscoroutinefunction(getattr(Ferry, f"a{name}", None))} == set()
 
 

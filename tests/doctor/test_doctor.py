@@ -13,11 +13,18 @@ import pytest
 from alembic import command
 from pydantic import SecretStr
 
+from blobferry.jobs.webhook_receivers import webhook_receiver
+from blobferry.sealing import Sealer
 from dev.services import S3Service, create_bucket, free_port, moto, swift, valkey
+from models import Database
+from models.queries.webhook_notes import note_webhooks
 from tests.conftest import alembic_config
 from tests.doubles import FaultyStore, RecordingStore, RuledStore, WrappedStore, tiny_store
+from tests.maintenance.webhook_site import NEW_SECRET, SECRET
+from tests.models.rows import ago, submit
 from worker.doctor import Finding, examine, examine_storage, exit_status, json_report, text_report
 from worker.doctor.surroundings import examine_certificates
+from worker.doctor.webhook_secrets import examine_webhooks
 from worker.driver import Driver
 from worker.errors import (
     BucketNotFoundError,
@@ -28,7 +35,7 @@ from worker.errors import (
 )
 from worker.parameters import DriverParameters
 from worker.runtime import Runtime
-from worker.settings import Settings, SourcesSettings, TransferSettings
+from worker.settings import Settings, SourcesSettings, TransferSettings, WebhooksSettings
 from worker.stores.blob_values import DeleteFailure, Page
 from worker.stores.local import LocalStore
 from worker.stores.store import Store
@@ -495,3 +502,40 @@ def test_a_storage_whose_certificate_is_not_checked_is_told() -> None:
     assert "verify = false: whoever is on the way can read and change blobs" in finding.says
     assert list(examine_certificates("default", with_storage(given))) == []
     assert list(examine_certificates("default", with_storage({"driver": "memory", "verify": False}))) == []
+
+
+# --- webhooks --------------------------------------------------------------------------------------------------------
+
+
+def hooks(database: Database, **settings: Any) -> dict[str, tuple[str, str]]:
+    """What is found about webhooks, by name."""
+    parameters = DriverParameters.parse({"driver": "memory", "webhook": "https://u:geheim@shop.example/hook?x=geheim"})
+    worker = Settings.model_construct(webhooks=WebhooksSettings(**settings), storages={"default": parameters})
+    return {found.what: (found.state, found.says) for found in examine_webhooks(worker, database)}
+
+
+def test_secrets_of_webhooks_are_counted_and_not_shown(sqlite_database: Database) -> None:
+    found = hooks(sqlite_database, secrets={"default": [SECRET], "billing": [SECRET, NEW_SECRET]})
+    assert found == {
+        "secret default": ("ok", "1 secret"),
+        "secret billing": ("ok", "2 secrets, which all sign"),
+        "storage default": ("ok", "https://***@shop.example/hook?x=***, signed by default"),
+    }
+    assert hooks(sqlite_database, secrets={"default": [SECRET]}, allow_http=True)["private"][0] == "missing"
+
+
+def test_a_secret_that_webhooks_wait_for_is_missed(sqlite_database: Database) -> None:
+    job_id = submit(sqlite_database, finished_at=ago(0))
+    receiver = webhook_receiver("https://shop.example/", "billing", Sealer())
+    with sqlite_database.begin() as session:
+        note_webhooks(session, {job_id: ("default", {"webhook": receiver})})
+    found = hooks(sqlite_database, secrets={"default": [SECRET]})
+    says = "webhooks wait for it: set webhooks.secrets.billing, unless another worker has it"
+    assert found["secret billing"] == ("broken", says)
+    assert hooks(sqlite_database, secrets={"billing": [SECRET]})["secret billing"][0] == "ok"
+
+
+def test_a_file_of_authorities_that_is_not_there_is_named(sqlite_database: Database) -> None:
+    state, says = hooks(sqlite_database, ca_file=Path("/nowhere/ca.pem"))["can be sent"]
+    assert state == "broken"
+    assert says.startswith("webhooks.ca_file: /nowhere/ca.pem")

@@ -159,7 +159,7 @@ def test_a_rolled_back_end_tells_nobody(world: World) -> None:
     job_id = write(world)
     world.change(job_id, state="succeeded", finished_at=ago(0))
     with world.database.begin() as session:
-        note_end(session, JobState.SUCCEEDED, {job_id: {"on_done": SIGNATURE}})
+        note_end(session, JobState.SUCCEEDED, {job_id: ("default", {"on_done": SIGNATURE})})
         session.rollback()
     assert world.deliveries(job_id) == []
 

@@ -34,6 +34,9 @@ FILLING: Final = (
     ("come", "run_at", "ago(1)", 3),
     ("spooled", "spooled, removes_source, state, finished_at", "'ferry-' || n, true, 'failed', ago(n)", 20_000),
 )  # fmt: skip
+WEBHOOK: Final = "job_id, sequence, job_state, state, kind, url, endpoint, host, secret"
+HOOK: Final = "'webhook', 'https://h/x', 'https://h/x', 'host' || (n % 5), 'default'"
+UNSIGNED: Final = "'webhook', 'https://h/x', 'https://h/x', 'h', 'other'"
 OTHERS: Final = (
     ("attempts", "job_id, attempt, outcome", "'finished-' || n, 1, 'succeeded'", 40_000),
     ("attempts", "job_id, attempt", "'running-' || n, 1", 30),
@@ -51,6 +54,10 @@ OTHERS: Final = (
     ("deliveries", "job_id, sequence, job_state, state", "'finished-' || n, 1, 'succeeded', 'delivered'", 30_000),
     ("deliveries", "job_id, sequence, job_state, due_at", "'finished-' || n, 2, 'failed', ago(-86400)", 5_000),
     ("deliveries", "job_id, sequence, job_state, due_at", "'queued-' || n, 1, 'failed', ago(1)", 100),
+    ("deliveries", f"{WEBHOOK}, due_at", f"'finished-' || n, 1, 'succeeded', 'waiting', {HOOK}, ago(-60)", 5_000),
+    ("deliveries", f"{WEBHOOK}, due_at", f"'finished-' || n, 1, 'succeeded', 'waiting', {HOOK}, ago(1)", 100),
+    ("deliveries", f"{WEBHOOK}, due_at", f"'queued-' || n, 1, 'failed', 'waiting', {UNSIGNED}, ago(1)", 3),
+    ("deliveries", WEBHOOK, f"'spooled-' || n, 1, 'failed', 'given_up', {HOOK}", 50),
     ("tombstones", "id, pruned_at", "'gone-' || n, ago(n * 60)", 30_000),
 )  # fmt: skip
 

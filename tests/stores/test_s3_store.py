@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from blobferry.signing.s3_signer import description_loader
 from dev.services import S3Service, free_port
 from tests.doubles import blob
 from tests.s3_stores import s3_store
@@ -663,5 +664,5 @@ def test_a_further_store_of_a_process_costs_little_memory() -> None:
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert grown < 4 * 1024 * 1024, "a description of its own takes twelve"
-    searched = s3_client._loader(None).search_paths
+    searched = description_loader(None).search_paths
     assert len(searched) == len(set(searched)), "a process that makes clients for each request grows by nothing"

@@ -22,6 +22,7 @@ FAST = {
     "BLOBFERRY_LEASE__MARGIN_SECONDS": "1",
     "BLOBFERRY_SWEEP__INTERVAL_SECONDS": "0.3",
     "BLOBFERRY_CONCURRENCY": "1",
+    "BLOBFERRY_READS": "0",  # a second of CPU at each start, for the tests that start a worker at every step
     "BLOBFERRY_RETRY__BASE_SECONDS": "1",
 }
 

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -36,6 +36,8 @@ from blobferry.errors import BlobferryError
 from dev.process import free_port
 from dev.services import Postgres, S3Service, flower, postgres_database, valkey, wait_until
 from dev.stack import Stack, Worker
+from tests.maintenance.webhook_site import WebhookSite, receiving
+from tests.maintenance.webhook_site import status as refuse_post
 from tests.system.conftest import FAST
 from tests.system.observation import wait_for
 from tests.system.planted_secrets import (
@@ -83,6 +85,13 @@ class Scene:
     broker: "redis.Redis"
     worker: Worker
     slow: threading.Event
+    hooks: WebhookSite
+
+    def hook(self, path: str) -> str:
+        """The URL of a webhook, which holds canaries as well."""
+        plant = self.canaries.secrets
+        url = self.hooks.url.replace("://", f"://user:{plant['webhook password']}@")
+        return f"{url}{path}?token={plant['webhook token']}"
 
     def signed(self, path: str = "/a", prefix: str = "") -> str:
         """A URL that holds the canaries of a source."""
@@ -109,9 +118,11 @@ def planted() -> dict[str, str]:
     names = [
         *("access key", "secret key", "session token", "database password", "broker password", "source password"),
         *("source signature", "redirected signature", "bare source password", "bare source signature"),
+        *("webhook password", "webhook token"),
     ]
     keys = {name: Fernet.generate_key().decode() for name in ("encryption key", "old encryption key")}
-    return {name: f"C4N4RY{secrets.token_hex(8)}" for name in names} | keys
+    signing = {name: b64encode(secrets.token_bytes(32)).decode() for name in ("webhook secret", "old webhook secret")}
+    return {name: f"C4N4RY{secrets.token_hex(8)}" for name in names} | keys | signing
 
 
 def settings_of(plant: Mapping[str, str], refusing: str) -> dict[str, str]:
@@ -125,6 +136,9 @@ def settings_of(plant: Mapping[str, str], refusing: str) -> dict[str, str]:
         "BLOBFERRY_SOURCES__HTTP_ALLOW_PRIVATE": "true",
         "BLOBFERRY_STORAGES__DEFAULT__SESSIONTOKEN": plant["session token"],
         "BLOBFERRY_ENCRYPTION_KEYS": f"{plant['encryption key']},{plant['old encryption key']}",
+        "BLOBFERRY_WEBHOOKS__SECRETS__DEFAULT": f"whsec_{plant['webhook secret']},whsec_{plant['old webhook secret']}",
+        "BLOBFERRY_WEBHOOKS__ALLOW_HTTP": "true",
+        "BLOBFERRY_WEBHOOKS__ALLOW_PRIVATE": "true",
         **{f"BLOBFERRY_STORAGES__REFUSED__{name}": value for name, value in refused.items()},
     }
 
@@ -167,7 +181,7 @@ def scene(request: pytest.FixtureRequest, s3: S3Service, postgres_server: Postgr
         app = Celery("theirs", broker=broker_url, backend=broker_url, set_as_current=False)
         stack_of_things.callback(app.close)
         stack_of_things.callback(slow.set)
-        yield Scene(stack, site, Canaries(plant), enter(stack.client()), app, client, worker, slow)
+        yield Scene(stack, site, Canaries(plant), enter(stack.client()), app, client, worker, slow, enter(receiving()))
 
 
 def test_no_secret_is_seen_anywhere(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
@@ -176,7 +190,10 @@ def test_no_secret_is_seen_anywhere(scene: Scene, caplog: pytest.LogCaptureFixtu
     look = scene.canaries.look
     with flower(scene.stack.broker_url, basic_auth="user:secret", read_only=True) as watching:
         _bare_tasks(scene)
-        scene.client.url_for("/bare/late")  # the answer is a signed URL, and no longer there once it has been read
+        scene.client.url_for("/bare/late")  # signed here
+        # By the worker: the answer is a signed URL, and no longer there once it has been read.
+        with Client(database_url=scene.stack.database_url, broker_url=scene.stack.broker_url) as knows_no_storage:
+            knows_no_storage.url_for("/bare/late")
         with Monitor(scene.stack.broker_url) as monitor:
             ended = _jobs(scene)
             _reads(scene)
@@ -190,13 +207,21 @@ def test_no_secret_is_seen_anywhere(scene: Scene, caplog: pytest.LogCaptureFixtu
     for table, found in rows(scene.stack.database_url).items():
         look(f"table {table}", found)
     for path in database_files(scene.stack.database_url):
-        look("database files", path.read_bytes())
+        with suppress(FileNotFoundError):  # PostgreSQL replaces pg_internal.init at times
+            look("database files", path.read_bytes())
     for memory in broker_memory(scene.broker):
         look("broker's memory", memory)
     look("broker's file", saved(scene.broker))
 
     assert scene.canaries.seen == set()
-    for place in ("what the broker was told", "logs", "table blobferry_jobs", "database files", "broker's memory"):
+    for place in (
+        "what the broker was told",
+        "logs",
+        "table blobferry_jobs",
+        "table blobferry_deliveries",
+        "database files",
+        "broker's memory",
+    ):
         assert scene.canaries.looked_at[place] > 1000, place
     held = {header for header in scene.site.asked("Authorization") if header}
     assert held == {
@@ -238,10 +263,16 @@ def _jobs(scene: Scene) -> list[str]:
     good = [
         client.write_stream("/good", scene.signed(), idempotency_key="good"),
         client.write_stream("/again", scene.signed(), labels={"a": "b"}),
-        client.put_content("/small", b"small"),
+        client.put_content("/small", b"small", webhook=scene.hook("/taken")),
+        client.put_content("/smaller", b"", webhook=scene.hook("/refused")),
     ]
+    scene.hooks.scripts[f"/refused?token={scene.canaries.secrets['webhook token']}"].append(refuse_post(500))
     for job in good:
         scene.ends(job.id, "succeeded")
+    wait_until(lambda: all(each.tries and each.status for each in client.deliveries()), 30, "tries of both webhooks")
+    scene.canaries.look("deliveries", client.deliveries())
+    for posted in scene.hooks.posted:
+        assert posted.verified("whsec_" + scene.canaries.secrets["old webhook secret"])
     assert client.write_stream("/good", scene.signed(), idempotency_key="good").id == good[0].id
     sealed = scene.send(path="/sealed", source=seal(scene.signed(), key))
     old = scene.send(path="/old", source=seal(scene.signed(), scene.canaries.secrets["old encryption key"]))
@@ -308,6 +339,7 @@ def _look_at_commands(scene: Scene, ended: list[str]) -> None:
     for job_id in ended:
         for options in ([], ["--json"]):
             assert _look_at_client(scene, ["status", job_id, *options]) == 0
+    assert _look_at_client(scene, ["deliveries"]) == 0
     for variables in ({}, away, wrong, odd, keys):
         for command in (["jobs", "--json"], ["stat", "/good"], write):
             _look_at_client(scene, command, variables)

@@ -81,9 +81,10 @@ def test_the_wheel_asks_for_no_more_than_a_client_needs(packed: dict[str, bytes]
     names = set(re.findall(r"(?m)^[\w\[\]-]+", "\n".join(needs)))
     assert names == {"celery[redis]", "kombu", "sqlalchemy", "click", "rich"}
     extras = {line.partition(": ")[2] for line in lines if line.startswith("Provides-Extra")}
-    assert extras == {"django", "encryption", "fastapi", "flask", "postgresql"}
+    assert extras == {"django", "encryption", "fastapi", "flask", "postgresql", "signing", "webhooks"}
     named = {re.split("[<>]", need)[0] for need in extra}
-    assert named == {"cryptography", "django", "fastapi", "flask", "psycopg[binary]"}
+    clients = {"botocore", "cryptography", "django", "fastapi", "flask", "psycopg[binary]", "standardwebhooks"}
+    assert named == clients
     assert f"Version: {__version__}" in lines
 
 

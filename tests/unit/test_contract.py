@@ -242,9 +242,8 @@ def test_every_operation_is_a_task_of_its_name_on_its_queue() -> None:
         for name, operation in operations.items():
             assert (operation.task_name, operation.queue) == (f"blobferry.{name}", queue)
             assert not (set(operation.required) | set(operation.optional)) & set(operation.options)
-    assert [*OPERATIONS, *READS] == (
-        ["put_content", "write_stream", "read_stream", "move", "delete", "get_content", "stat", "list", "url_for"]
-    )
+    assert [*OPERATIONS] == ["put_content", "write_stream", "read_stream", "move", "delete"]
+    assert [*READS] == ["get_content", "stat", "list", "url_for", "urls_for"]
 
 
 # --- the other operations ------------------------------------------------------------------------------------------
@@ -257,6 +256,17 @@ def test_a_wrong_request_is_refused_with_the_same_error_everywhere(refused: Refu
     assert type(caught.value) is refused.error
     assert refused.says in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [[], "/a", None, ["/a"] * 1001, {"/a": 1}], ids=lambda given: str(given)[:9])
+def test_one_request_asks_for_the_urls_of_1_to_1000_paths(given: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="paths: needs a list of 1 to 1000 paths"):
+        check_request("urls_for", {"paths": given})
+    request = check_request("urls_for", {"paths": ("/b", "/a", "/b")})
+    assert (request.path, request.arguments["paths"]) == ("/b", ["/b", "/a", "/b"])
+    with pytest.raises(InvalidPathError):
+        check_request("urls_for", {"paths": ["/ä"]})
+    assert check_request("urls_for", {"paths": ["/ä"]}, keys="any").path == "/ä"
 
 
 TWO = {"source_path": "/a", "dest_path": "/b"}
@@ -357,7 +367,9 @@ _ODD = st.one_of(
 def _asked(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     operation = {**OPERATIONS, **READS}[draw(st.sampled_from([*OPERATIONS, *READS]))]
     good = {"path": "/a", "source_path": "/a", "dest_path": "/b", "contents": b"x", "source": "file:///a"}
-    arguments: dict[str, Any] = {name: (good | {"dest": "file:///b"})[name] for name in operation.required}
+    arguments: dict[str, Any] = {
+        name: (good | {"dest": "file:///b", "paths": ["/a", "/b"]})[name] for name in operation.required
+    }
     names = st.sampled_from([*operation.required, *operation.optional, *operation.options]) | st.text(max_size=3)
     return operation.name, arguments | draw(st.dictionaries(names, _ODD, max_size=3))
 
@@ -401,7 +413,8 @@ COLUMNS = {
     "blobferry_capabilities": "store capability reason seen_at",
     "blobferry_workers": "worker name alive_until",
     "blobferry_lacks": "worker need name reason times met_at",
-    "blobferry_deliveries": "id job_id sequence kind job_state state due_at tries delivered_at",
+    "blobferry_deliveries": "id job_id sequence kind job_state state due_at tries delivered_at url endpoint host "
+    "secret resent_at tried_at status error",
     "blobferry_listeners": "name position updated_at",
     "blobferry_spools": "id claimed_at",
 }

@@ -16,11 +16,12 @@ TOOLS = ("dev", "bench")
 OURS = sorted([*MODULES, *(path.relative_to(ROOT) for folder in TOOLS for path in (ROOT / folder).rglob("*.py"))])
 
 READERS_OF_THE_ENVIRONMENT = {Path("worker/settings/__init__.py"), Path("blobferry/client.py")}
+SIGNERS = {Path("blobferry/signing/s3_signer.py")}
 MAX_LINES = 250
 WRITTEN_BY_A_PROGRAM = {Path("blobferry/async_client.py")}  # as long as what it is written from
 MORE_LINES = {
     Path("blobferry/errors.py"): 385,  # one tree, in one place: splitting it would cost more than it gives
-    Path("blobferry/client.py"): 290,  # every call that apps make, one line each below what it promises
+    Path("blobferry/client.py"): 320,  # every call that apps make, one line each below what it promises
 }
 PUBLIC_FACES = {Path("worker/errors.py")}  # of blobferry/errors.py
 PRESCRIBED_CLASSES = {"Command", "Migration"}  # Django finds each command, and each migration, by it
@@ -87,8 +88,8 @@ def test_reading_the_environment_is_seen_however_it_is_spelled(source: str) -> N
     assert list(environment_reads(ast.parse(source)))
 
 
-@names([path for path in MODULES if not path.match("worker/stores/s3/*.py")])
-def test_only_the_s3_store_knows_boto(path: Path) -> None:
+@names([path for path in MODULES if not path.match("worker/stores/s3/*.py") and path not in SIGNERS])
+def test_only_the_s3_store_and_the_signer_know_boto(path: Path) -> None:
     assert imported_packages(tree(path)) & {"boto3", "botocore"} == set()
 
 

@@ -54,6 +54,8 @@ def test_a_secret_is_never_shown(scheme: str, before: str, after: str, name: str
 def test_arguments_are_shown_without_contents_and_secrets() -> None:
     assert redacted_arguments({"path": "/a", "contents": {"base64": "AAA="}}) == {"path": "/a", "contents": "<2 bytes>"}
     assert redacted_arguments({"source": "http://u:p@h/?a=b"}) == {"source": "http://***@h/?a=***"}
+    assert redacted_arguments({"paths": ["/a", "/b"]}) == {"paths": ["/a", "/b"]}
+    assert redacted_arguments({"paths": ["/a"] * 1000}) == {"paths": ["/a", "/a", "/a", "… 1000 in all"]}
     assert redacted_arguments({"source": None, "contents": "?"}) == {"source": None, "contents": "?"}  # nobody's form
 
 

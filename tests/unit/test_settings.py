@@ -378,3 +378,59 @@ def test_storages_have_the_keys_of_their_own_or_those_of_the_worker(load: Load) 
     storages = load(toml=toml).storages
     assert {name: storage.keys for name, storage in storages.items()} == {"default": "any", "strict": "registry"}
     assert load({"BLOBFERRY_KEYS": "registry"}, toml).storages["default"].keys == "registry"
+
+
+# --- webhooks --------------------------------------------------------------------------------------------------------
+
+HOOK = "whsec_" + b64encode(b"\7" * 32).decode()
+OTHER_HOOK = "whsec_" + b64encode(b"\x08" * 24).decode()
+
+
+def hook_secrets(settings: Settings) -> dict[str, list[str]]:
+    return {name: [each.get_secret_value() for each in found] for name, found in settings.webhooks.secrets.items()}
+
+
+def test_secrets_of_webhooks_stand_alone_in_a_list_or_with_commas_between(load: Load) -> None:
+    toml = f"[webhooks.secrets]\ndefault = '{HOOK}'\nbilling = ['{HOOK}', '{OTHER_HOOK}']"
+    assert hook_secrets(load(toml=toml)) == {"default": [HOOK], "billing": [HOOK, OTHER_HOOK]}
+    by_variable = load({"BLOBFERRY_WEBHOOKS__SECRETS__BILLING": f"{OTHER_HOOK}, {HOOK}"}, toml="")
+    assert hook_secrets(by_variable) == {"billing": [OTHER_HOOK, HOOK]}
+    assert HOOK not in repr(by_variable)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["geheim", "whsec_geheim", "whsec_!!!!", HOOK.removeprefix("whsec_"), "whsec_" + b64encode(b"x" * 23).decode(), ""],
+)
+def test_a_malformed_secret_of_webhooks_is_named_and_not_shown(secret: str, refused: Refuse) -> None:
+    error = refused({"BLOBFERRY_WEBHOOKS__SECRETS__BILLING": f"{HOOK},{secret}"})
+    assert error.name == "webhooks.secrets.billing"
+    assert error.problem.startswith("secret 2 of 2 is not 'whsec_' and 24 to 64 random bytes in base64")
+    assert not secret or secret not in str(error).replace("whsec_$", "")
+
+
+STORAGE = {"BLOBFERRY_STORAGES__DEFAULT__DRIVER": "memory"}
+HOOKED = {**STORAGE, "BLOBFERRY_STORAGES__DEFAULT__WEBHOOK": "https://shop.example/hook"}
+
+
+def test_the_webhook_of_a_storage_needs_a_secret_and_https(load: Load, refused: Refuse) -> None:
+    secrets = {"BLOBFERRY_WEBHOOKS__SECRETS__DEFAULT": HOOK}
+    assert load({**HOOKED, **secrets}).storages["default"].webhook_secret == "default"
+    plain = {**HOOKED, **secrets, "BLOBFERRY_STORAGES__DEFAULT__WEBHOOK": "http://shop.example/hook"}
+    error = refused(plain)
+    assert (error.name, error.problem) == (
+        *("storages.default.webhook", "is no https: URL (webhooks.allow_http would allow it)"),
+    )
+    load({**plain, "BLOBFERRY_WEBHOOKS__ALLOW_HTTP": "true", "BLOBFERRY_STORAGES__DEFAULT__WEBHOOK_SECRET": "default"})
+
+
+def test_the_webhook_of_a_storage_names_a_secret_that_is_there(refused: Refuse) -> None:
+    error = refused(HOOKED)
+    assert error.name == "storages.default.webhook_secret"
+    assert error.problem == "there is no webhooks.secrets.default to sign with"
+
+
+def test_the_webhook_of_a_storage_is_a_url_whose_secrets_are_not_shown(refused: Refuse) -> None:
+    error = refused({**HOOKED, "BLOBFERRY_STORAGES__DEFAULT__WEBHOOK": "ftp://u:geheim@shop.example/x?y=geheim"})
+    assert error.name == "storages.default.webhook"
+    assert "geheim" not in str(error)

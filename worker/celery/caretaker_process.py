@@ -24,8 +24,8 @@ from worker.processes import WORKER_ID
 logger = logging.getLogger(__name__)
 
 #: As ``python -m worker``, but not from the current directory, where an app may have a package of that name.
-_MAIN: Final = f"import sys; sys.path.append({str(HERE)!r}); from worker.__main__ import entry; entry()"
-COMMAND: Final = (sys.executable, "-P", "-c", _MAIN, "sweep", "--loop", "--of", WORKER_ID)
+MAIN: Final = f"import sys; sys.path.append({str(HERE)!r}); from worker.__main__ import entry; entry()"
+COMMAND: Final = (sys.executable, "-P", "-c", MAIN, "sweep", "--loop", "--of", WORKER_ID)
 LOOK_INTERVAL: Final = 0.5  #: seconds
 STOP_TIMEOUT: Final = 5.0  #: seconds after which a caretaker that does not end is killed
 

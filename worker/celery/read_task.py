@@ -5,11 +5,11 @@ They have no row, no lease and no retry except the store's own, because a caller
 
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, Final
 
 from blobferry.checks.arguments import MAX_CHILDREN, MAX_CONTENT
 from blobferry.contract import Request, check_request
+from blobferry.signing.url_terms import given_options
 from worker.celery.task_guard import StrictTask
 from worker.driver import Driver
 from worker.errors import BlobferryError, InvalidRequestError, UnexpectedError
@@ -72,10 +72,17 @@ def _list(driver: Driver, asked: Request) -> list[str]:
 
 
 def _url_for(driver: Driver, asked: Request) -> str:
-    options = dict(asked.arguments.get("options") or {})
-    if "expiry" in options:
-        options["expiry"] = datetime.fromisoformat(options["expiry"])
-    return driver.url_for(asked.path, options)
+    return driver.url_for(asked.path, _url_options(asked))
+
+
+def _urls_for(driver: Driver, asked: Request) -> dict[str, Any]:
+    options = _url_options(asked)
+    urls = [driver.url_for(path, options) for path in asked.arguments["paths"]]
+    return {"urls": urls, "headers": dict(urls[0].headers)}  # the same for all of them
+
+
+def _url_options(asked: Request) -> dict[str, Any]:
+    return given_options(asked.arguments.get("options"))
 
 
 ANSWERS: Final[Mapping[str, Callable[[Driver, Request], Any]]] = {
@@ -83,4 +90,5 @@ ANSWERS: Final[Mapping[str, Callable[[Driver, Request], Any]]] = {
     "stat": _stat,
     "list": _list,
     "url_for": _url_for,
+    "urls_for": _urls_for,
 }

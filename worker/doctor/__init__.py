@@ -19,6 +19,7 @@ from worker.doctor.surroundings import (
     examine_encryption,
     examine_file_roots,
 )
+from worker.doctor.webhook_secrets import examine_webhooks
 from worker.driver import Driver
 from worker.runtime import Runtime
 
@@ -28,8 +29,10 @@ __all__ = ["Finding", "examine", "examine_storage", "exit_status", "json_report"
 def examine(runtime: Runtime) -> list[Finding]:
     """Examine everything that the settings name. What fails becomes a finding, not an exception."""
     settings = runtime.settings
-    findings = [*examine_database(runtime.database), *examine_broker(settings), *examine_file_roots(settings)]
-    findings += examine_encryption(settings)
+    findings = list(examine_database(runtime.database))
+    is_migrated = any((finding.what, finding.state) == ("migrated", "ok") for finding in findings)
+    findings += [*examine_broker(settings), *examine_file_roots(settings), *examine_encryption(settings)]
+    findings += examine_webhooks(settings, runtime.database if is_migrated else None)
     if not settings.storages:
         findings.append(
             Finding("storages", "configured", "broken", "no storage is configured: nothing can be read or written")

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from io import BufferedReader
 from typing import Any, Self
 
+from blobferry.signing.signed_url import SignedUrl
 from blobferry.values import FileInfo
 from worker.driver.blob_reader import open_reader
 from worker.driver.delete_moved import delete_unchanged
@@ -121,12 +122,13 @@ class Driver:
             raise PathNotFoundError(path, self.store.name, BLOB if self.look(path) is not None else "")
         return found or []
 
-    def url_for(self, path: str, options: Mapping[str, Any] | None = None) -> str:
+    def url_for(self, path: str, options: Mapping[str, Any] | None = None) -> SignedUrl:
         """A URL that allows anybody to GET, HEAD or PUT the path. Sends no request, so the blob may be missing.
 
         Options: ``method``, "GET" (default), "HEAD" or "PUT"; ``expiry``, an aware datetime at most 7 days from now, by
         default in 20 minutes, and not later than temporary credentials; ``response-content-disposition`` and ``-type``
-        of a GET. Raises UnsupportedMethodError, also where blobs have no URLs; InvalidRequestError.
+        of a GET; ``content-type`` of a PUT. A PUT has to send the URL's ``headers``. Raises UnsupportedMethodError,
+        also where blobs have no URLs; InvalidRequestError.
         """
         return sign(self.store, self.key(path), path, {} if options is None else options)
 

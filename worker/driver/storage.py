@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from blobferry.checks.paths import MAX_KEY_BYTES, check_path
+from blobferry.checks.paths import key_of
 from worker.driver.directories import is_directory
-from worker.errors import InvalidPathError, KeyNotFoundError, PathNotFoundError, StoreError
+from worker.errors import KeyNotFoundError, PathNotFoundError, StoreError
 from worker.stores.blob_values import BlobHead, BlobOptions
 from worker.stores.store import Store
 from worker.transfer.checkpoint import Checkpoint, MemoryCheckpoint
@@ -36,13 +36,7 @@ class Storage:
 
     def key(self, path: str) -> str:
         """The key of a path. Raises InvalidPathError."""
-        try:
-            key = "/".join(filter(None, (self.root, check_path(path, self.keys)[1:])))
-        except InvalidPathError as error:
-            raise InvalidPathError(error.path, self.store.name, self.keys) from None
-        if len(key.encode()) > MAX_KEY_BYTES:
-            raise InvalidPathError(path, self.store.name, self.keys)
-        return key
+        return key_of(path, root=self.root, keys=self.keys, driver=self.store.name)
 
     def prefix(self, path: str) -> str:
         """The prefix of all keys below a directory, which may be ``/``. Raises InvalidPathError."""

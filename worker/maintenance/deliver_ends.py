@@ -4,9 +4,10 @@ import logging
 import time
 from typing import Final
 
-from blobferry.messages.callback_messages import CallbackMessage, end_event
+from blobferry.messages.callback_messages import CallbackMessage
+from blobferry.messages.end_events import end_event
 from models import queries
-from models.queries import Delivery
+from models.queries import TaskDelivery
 from worker.maintenance.sender import SendMessages
 from worker.runtime import Runtime
 
@@ -48,7 +49,7 @@ def _deliver_some(runtime: Runtime, publish: SendMessages) -> int:
     return sent
 
 
-def _message(delivery: Delivery) -> CallbackMessage:
+def _message(delivery: TaskDelivery) -> CallbackMessage:
     event = end_event(
         job_id=delivery.job_id,
         sequence=delivery.sequence,

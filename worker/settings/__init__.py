@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -29,8 +30,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from blobferry.checks.source_urls import check_webhook
 from blobferry.messages.broker_address import BrokerOptions, broker_address
 from blobferry.sealing import Sealer, parse_keys
+from blobferry.service_links import is_service_link
 from blobferry.sql.database_url import parse_url
 from worker.errors import ConfigurationError
 from worker.parameters import DriverParameters, configuration_error
@@ -44,6 +47,7 @@ from worker.settings.sections import (
     TransferSettings,
     absolute_path,
 )
+from worker.settings.webhooks_section import WebhooksSettings
 from worker.units import MIB
 
 __all__ = [
@@ -55,6 +59,7 @@ __all__ = [
     "SourcesSettings",
     "SweepSettings",
     "TransferSettings",
+    "WebhooksSettings",
     "load_settings",
 ]
 
@@ -62,14 +67,6 @@ PREFIX: Final = "BLOBFERRY_"
 _UNSET: Final = "BLOBFERRY_CONFIG to the path of a blobferry.toml, which is not set, so that no file was read"
 #: Variables that are no settings: one names the file, the tests set others.
 FOREIGN: Final = re.compile(r"BLOBFERRY_(CONFIG|TEST_.*)")
-#: What Kubernetes sets in every pod for a service that is named blobferry or blobferry-something, as NAME=value.
-#: Sources: Kubernetes, "Service", and pkg/kubelet/envvars/envvars.go; Docker, "Legacy container links"
-SERVICE_LINK: Final = re.compile(
-    r"BLOBFERRY_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=.*|PORT=(tcp|udp|sctp)://.*"
-    r"|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?=.*"
-    # Links of Docker, which also tell ranges of ports, and the variables and the name of the other container.
-    r"|PORT(_\d+_(TCP|UDP|SCTP)(_PORT)?)?_(START|END)=.*|ENV_.*=.*|NAME=/.*/.*)"
-)
 
 
 def _keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -90,6 +87,8 @@ class Settings(BaseSettings):
     #: Fernet keys: the first encrypts source URLs that hold secrets, all decrypt. Empty: URLs are stored as given.
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_keys), AfterValidator(_keys)] = ()
     concurrency: int = Field(default=2, ge=1, le=256)  #: jobs that one worker runs at a time
+    #: Reads that a worker answers at a time beside its jobs, by a process of their own. 0: reads wait for a free slot.
+    reads: int = Field(default=4, ge=0, le=64)
     #: Slices and reads after which a child is replaced, which costs seconds of CPU. None: its memory alone decides.
     max_tasks_per_child: int | None = Field(default=None, ge=1)
     #: Bytes after which a child is replaced, between two slices. None: twice the memory that it needs.
@@ -107,6 +106,7 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()
     sweep: SweepSettings = SweepSettings()
+    webhooks: WebhooksSettings = WebhooksSettings()
 
     @field_validator("storages")
     @classmethod
@@ -116,6 +116,19 @@ class Settings(BaseSettings):
             name: storage if "keys" in storage.model_fields_set else storage.model_copy(update=keys)
             for name, storage in storages.items()
         }
+
+    @model_validator(mode="after")
+    def _signs_webhooks_of_storages(self) -> Self:
+        for name, storage in self.storages.items():
+            if storage.webhook is None:
+                continue
+            url = check_webhook(f"storages.{name}.webhook", storage.webhook.get_secret_value())
+            if not (url.startswith("https:") or self.webhooks.allow_http):
+                raise ValueError(f"storages.{name}.webhook: is no https: URL (webhooks.allow_http would allow it)")
+            if storage.webhook_secret not in self.webhooks.secrets:
+                where = f"webhooks.secrets.{storage.webhook_secret}"
+                raise ValueError(f"storages.{name}.webhook_secret: there is no {where} to sign with")
+        return self
 
     @property
     def broker_options(self) -> BrokerOptions:
@@ -181,7 +194,7 @@ def load_settings() -> Settings:
 
 
 def _is_foreign(name: str) -> bool:
-    return bool(FOREIGN.fullmatch(name) or SERVICE_LINK.fullmatch(f"{name}={os.environ[name]}"))
+    return bool(FOREIGN.fullmatch(name)) or is_service_link(name, os.environ[name])
 
 
 def _refuse_unknown_variables() -> None:

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 from worker.units import GIB, MIB
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """One section: frozen, without unknown names."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
@@ -26,7 +28,7 @@ def absolute_path(path: Path | None) -> Path | None:
     return path
 
 
-class SourcesSettings(_Section):
+class SourcesSettings(Section):
     """``[sources]``: which files and addresses jobs may reach."""
 
     #: Directories below which ``file:`` URLs may lie. Empty: jobs may use no files.
@@ -52,7 +54,7 @@ class SourcesSettings(_Section):
     http_ca_file: Annotated[Path | None, AfterValidator(absolute_path)] = None
 
 
-class BrokerSettings(_Section):
+class BrokerSettings(Section):
     """``[broker]``: what the URL of the broker, or of the result backend, does not say."""
 
     master_name: str = ""  #: of the server that the sentinels of a ``sentinel://`` URL watch
@@ -64,7 +66,7 @@ class BrokerSettings(_Section):
     key_file: str = ""
 
 
-class TransferSettings(_Section):
+class TransferSettings(Section):
     """``[transfer]``: how bytes move. A child needs 120 MiB + part_threads × min(part_size, 64 MiB) of memory."""
 
     part_threads: int = Field(default=4, ge=1, le=64)  #: parts that one child sends at once
@@ -74,7 +76,7 @@ class TransferSettings(_Section):
     batch_jobs: int = Field(default=32, ge=1, le=1000)  #: small jobs that one run takes together; 1: each by itself
 
 
-class LeaseSettings(_Section):
+class LeaseSettings(Section):
     """``[lease]``: how long a job stays with a worker that no longer renews its lease."""
 
     seconds: float = Field(default=30, ge=2, le=600)  #: after which another worker may take the job
@@ -88,7 +90,7 @@ class LeaseSettings(_Section):
         return self
 
 
-class RetrySettings(_Section):
+class RetrySettings(Section):
     """``[retry]``: what follows a transient error."""
 
     max_attempts: int = Field(default=8, ge=1)  #: runs in a row without progress that fail a job
@@ -97,7 +99,7 @@ class RetrySettings(_Section):
     max_restarts: int = Field(default=3, ge=0)  #: how often the upload of one job may begin again from byte 0
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """``[retention]``: how long uploads and rows are kept that no run needs."""
 
     failed_upload_seconds: float = Field(default=24 * 3600, ge=0)  #: of a job that ran out of retries
@@ -110,7 +112,7 @@ class RetentionSettings(_Section):
     )  #: until a second abort, as parts may arrive after the first
 
 
-class SweepSettings(_Section):
+class SweepSettings(Section):
     """``[sweep]``: the caretaker."""
 
     interval_seconds: float = Field(default=5, gt=0)  #: between two sweeps

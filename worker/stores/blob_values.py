@@ -6,15 +6,12 @@ ETags are opaque and kept as sent, quotes included. Sizes are bytes, times aware
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from worker.errors import InvalidStoreRequestError
 from worker.units import GIB, MIB
 
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"  #: of a blob that is written without one
-
-Method = Literal["GET", "HEAD", "PUT"]
-"""What a signed URL may allow."""
 
 
 @dataclass(frozen=True, slots=True)

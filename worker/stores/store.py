@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from blobferry.checks.url_options import Method
+from blobferry.signing.signed_url import SignedUrl
 from worker.stores.blob_values import (
     BlobHead,
     BlobOptions,
@@ -16,7 +18,6 @@ from worker.stores.blob_values import (
     Condition,
     DeleteFailure,
     Limits,
-    Method,
     Page,
     PartReceipt,
     PutReceipt,
@@ -228,10 +229,11 @@ class Store(Protocol):
 
     # --- URLs --------------------------------------------------------------------------------------------------------
 
-    def presign(self, method: Method, key: str, expires_in: int, answer: Mapping[str, str] | None = None) -> str:
+    def presign(self, method: Method, key: str, expires_in: int, headers: Mapping[str, str] | None = None) -> SignedUrl:
         """A URL that allows the method on the key for ``expires_in`` seconds, 1 to 604,800. Sends no request.
 
-        ``answer``: headers of the answer to a GET, as ``response-content-disposition`` and ``response-content-type``.
+        ``headers``: of the answer to a GET, as ``response-content-disposition`` and ``response-content-type``; of a
+        PUT, as ``content-type``. The URL's own ``headers`` are all that the PUT has to send.
 
         Raises NotSupportedError if the store has no URLs.
         """

@@ -151,6 +151,15 @@ def test_the_environment_is_what_an_app_without_settings_of_its_own_uses(
     assert sqlite_site.message_ids() == [job.id]
 
 
+def test_the_config_of_an_app_may_hold_the_storages_whose_urls_it_signs(sqlite_site: Site) -> None:
+    storage = {"bucket": "media", "region": "eu-central-1", "accesskey": "a", "secretkey": "b", "secure": True}
+    app = Flask(__name__)
+    app.config.update(BLOBFERRY_DATABASE_URL=sqlite_site.url, BLOBFERRY_STORAGES={"default": storage})
+    own = FlaskFerry(app)
+    with app.app_context():
+        assert own.client.url_for("/a").startswith("https://media.s3.eu-central-1.amazonaws.com/a?")
+
+
 def test_an_app_without_the_extension_is_told_so() -> None:
     with pytest.raises(ConfigurationError, match="app_context"):
         _ = ferry.client

@@ -18,11 +18,13 @@ from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState, Phase, UploadState
 from blobferry.errors import InvalidPartError, StoreUnavailableError
-from blobferry.jobs import end_feed
+from blobferry.jobs import delivery_log, end_feed
+from blobferry.jobs.job_filter import check_filter
+from blobferry.jobs.job_search import find_jobs
 from dev.services import Postgres, postgres_database
 from models import ClaimedJob, Database, JobRow, UploadRow, queries
 from models.claimed_job import CLAIMED
-from models.queries import BatchedJob, Hold
+from models.queries import BatchedJob, FailedTry, Hold
 from tests.conftest import alembic_config
 from tests.doubles import tiny_store
 from tests.models.many_rows import fill, in_vain, watched
@@ -31,6 +33,8 @@ DAY: Final = 24 * 3600.0
 UPLOAD: Final = 1_000_001  #: of the running job
 HERE: Final[dict[str, Any]] = {"worker": "w@h:1", "lease_seconds": 30.0, "failed_upload_seconds": DAY}
 PART: Final = {"part_number": 1, "offset": 0, "size": 1, "etag": ""}
+WEBHOOK: Final = {"url": "https://h/x", "endpoint": "https://h/x", "host": "h", "secret": "default"}
+TOLD: Final = {"on_failed": {}, "webhook": WEBHOOK}
 CURSOR: Final = urlsafe_b64encode(b"[[10,[5,6]],null,[0,0]]").decode()
 ERROR: Final = InvalidPartError("x")
 
@@ -83,7 +87,10 @@ def run_batch(session: Session, kind: str = OF_CONTENTS) -> None:
     base: dict[str, Any] = {"key": "x", "fingerprint": {}, "base_etag": "", "base_mod_time": None}
     rows = [row | base for row in common]
     queries.begin_completing_all(session, tokens, rows, storage="default", place=tiny_store())
-    shown = [row | {"sent": {}, "etag": "e", "version_id": None, "result": {}, "on_end": None} for row in common]
+    shown = [
+        row | {"sent": {}, "etag": "e", "version_id": None, "result": {}, "storage": "default", "on_end": None}
+        for row in common
+    ]
     left = [row | {"phase": Phase.VERIFYING, "upload_state": UploadState.COMPLETED} for row in shown[:4]]
     assert len(queries.end_batch(session, tokens, succeeded=shown[4:], leaving=left)) == 4
     assert len(queries.have_succeeded(session, tokens)) == 4
@@ -100,11 +107,44 @@ def deliver(session: Session) -> None:
     queries.put_off_deliveries(session, [each.id for each in taken[40:]], 2)
 
 
+def send_webhooks(session: Session) -> None:
+    how: dict[str, Any] = {"busy": ["busy"], "secrets": ["default"]}
+    assert queries.webhooks_are_due(session, **how)
+    taken = queries.take_webhooks(session, limit=16, hold_seconds=30, **how)
+    assert len(taken) == 5, "one of each host"
+    failed = FailedTry(taken[0].id, taken[0].tries, 500, "x", 5)
+    assert not queries.note_webhook_failed(session, failed, give_up_seconds=DAY)
+    queries.note_webhook_delivered(session, taken[1].id, 204)
+    queries.note_webhook_gone(session, taken[2], "x")
+    assert queries.unsigned_webhooks(session, ["default"]) == ["other"]
+    assert queries.give_up_unsigned(session, ["default"], give_up_seconds=-60) == 3
+
+
+def read_deliveries(session: Session) -> None:
+    """Not of models.queries, but people ask. All of them are read from the end of the table, up to the limit."""
+    connection = session.connection()
+    assert len(delivery_log.find_deliveries(connection, job_id="finished-7")) > 1
+    assert len(delivery_log.find_deliveries(connection, failed=True, limit=100)) == 50
+
+
 def read_feed(session: Session) -> None:
     """Not of models.queries, but many clients poll it: a page that begins with two late ones, and the next."""
     first = end_feed.page_of(session.connection(), CURSOR, None, 100)
     assert len(first) == 100
     end_feed.page_of(session.connection(), first.cursor, None, 100)
+
+
+def list_under(path: str, found: int, **filters: Any) -> Callable[[Session], None]:
+    wanted = check_filter(
+        dict.fromkeys(("state", "since", "until", "operation", "storage", "labels"))
+        | filters
+        | {"under": path, "limit": 50}
+    )
+
+    def work(session: Session) -> None:
+        assert len(find_jobs(session.connection(), wanted)) == found
+
+    return work
 
 
 def leave_to_others(session: Session) -> object:
@@ -190,8 +230,13 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
     "gone workers": queries.forget_gone_workers,
     "no longer alive": lambda session: queries.report_ended(session, "w"),
     "feed": read_feed,
+    "list under a path of few": list_under("/queued/777", 1),
+    "list under a path of few, of a state": list_under("/queued/777", 0, state="failed"),
+    "list under a path of many": list_under("/spooled", 50),
     "deliver": deliver,
-    "told end": lambda session: queries.outbox.note_end(session, JobState.FAILED, {"finished-1": {"on_failed": {}}}),
+    "told end": lambda session: queries.outbox.note_end(session, JobState.FAILED, {"finished-1": ("default", TOLD)}),
+    "webhooks": send_webhooks,
+    "deliveries": read_deliveries,
     "sources to remove": remove_sources,
     "needed uploads": lambda session: queries.needed_spools(session, [f"ferry-{n}" for n in range(500)], but=["x"]),
     "new spool": lambda session: queries.add_spool(session, "s"),

@@ -147,4 +147,5 @@ def _completing(member: Member) -> Mapping[str, Any]:
 
 def _succeeded(member: Member) -> Mapping[str, Any]:
     assert member.head is not None, "Stat has shown it"
-    return {**member.progress(), "result": result_of(member.job.path, member.head), "on_end": member.job.on_end}
+    told = {"storage": member.job.storage, "on_end": member.job.on_end}
+    return {**member.progress(), **told, "result": result_of(member.job.path, member.head)}

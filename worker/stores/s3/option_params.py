@@ -6,6 +6,7 @@ from email.header import Header
 from typing import Final
 from urllib.parse import urlencode
 
+from blobferry.signing.s3_signer import encryption_params
 from worker.errors import NotSupportedError
 from worker.stores.blob_values import DEFAULT_CONTENT_TYPE, BlobOptions
 from worker.stores.s3.request_params import Params, user_metadata, without_none
@@ -99,11 +100,8 @@ class WriteDefaults:
     def params(self, options: BlobOptions | None) -> Params:
         """The parameters for a blob with these options."""
         options = options or BlobOptions()
-        if self.encrypt:
-            encryption = without_none(
-                ServerSideEncryption="aws:kms" if self.keyid else "AES256", SSEKMSKeyId=self.keyid
-            )
-        else:
+        encryption: Params = {**encryption_params(encrypt=self.encrypt, keyid=self.keyid)}
+        if not self.encrypt:
             encryption = without_none(
                 ServerSideEncryption=options.encryption,
                 SSEKMSKeyId=options.encryption_key,

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from botocore.session import get_session
-from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
-
+from blobferry.signing.s3_signer import UrlAccess, check_endpoint, check_profile, with_scheme
 from worker.errors import ConfigurationError
 
 
@@ -40,40 +38,34 @@ class S3Access:
         if (self.access_key is None) != (self.secret_key is None):
             missing = "accesskey" if self.access_key is None else "secretkey"
             raise ConfigurationError(missing, "accesskey and secretkey go together; leave out both for ambient ones")
-        _check_endpoint("regionendpoint", self.url)
-        _check_endpoint("publicendpoint", self.public_url)
+        check_endpoint("regionendpoint", self.url)
+        check_endpoint("publicendpoint", self.of_urls.url)
         for url in (self.proxies or {}).values():
             if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
                 raise ConfigurationError("proxies", "each must be a URL such as http://proxy:3128")
         _check_ca_file(self.ca_file, verify=self.verify)
-        if self.profile is not None:
-            _check_profile(self.profile, has_keys=self.access_key is not None)
+        check_profile(self.profile, has_keys=self.access_key is not None)
 
     @property
     def url(self) -> str | None:
         """The endpoint with its scheme; None for AWS."""
-        return self._with_scheme(self.endpoint)
+        return with_scheme(self.endpoint, secure=self.secure)
 
     @property
-    def public_url(self) -> str | None:
-        """The endpoint of signed URLs with its scheme; None for the endpoint itself."""
-        return self._with_scheme(self.public_endpoint)
-
-    def _with_scheme(self, endpoint: str) -> str | None:
-        if not endpoint or "://" in endpoint:
-            return endpoint or None
-        return f"{'https' if self.secure else 'http'}://{endpoint}"
-
-
-def _check_endpoint(name: str, url: str | None) -> None:
-    # The URL may hold a password: keep it out of the message and of the ledger.
-    if url is None:
-        return
-    if "@" in url or not (is_valid_endpoint_url(url) or is_valid_ipv6_endpoint_url(url)):
-        raise ConfigurationError(name, "must be a URL or a host, without user name and password")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        raise ConfigurationError(name, "must be an http or https URL without a query, or a host")
+    def of_urls(self) -> UrlAccess:
+        """The endpoint that signed URLs name, with who signs them."""
+        return UrlAccess.at(
+            endpoint=self.endpoint,
+            public_endpoint=self.public_endpoint,
+            path_style=self.path_style,
+            virtual_host=self.virtual_host,
+            secure=self.secure,
+            region=self.region,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            session_token=self.session_token,
+            profile=self.profile,
+        )
 
 
 def _check_ca_file(path: str | None, *, verify: bool) -> None:
@@ -86,15 +78,3 @@ def _check_ca_file(path: str | None, *, verify: bool) -> None:
     except OSError as error:  # an SSLError is one
         problem = "no such file" if isinstance(error, FileNotFoundError) else f"no PEM file with certificates: {error}"
         raise ConfigurationError("ca_file", f"{path}: {problem}") from error
-
-
-def _check_profile(profile: str, *, has_keys: bool) -> None:
-    if has_keys:
-        raise ConfigurationError("profile", "is of no use with an accesskey: leave out one of the two")
-    known = get_session().available_profiles
-    if profile not in known:
-        raise ConfigurationError(
-            "profile",
-            f"{profile!r} is not in the AWS configuration of this host (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE); "
-            f"there are: {', '.join(known) or 'none'}",
-        )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from blobferry.signing.s3_signer import S3Signer
 from worker.errors import (
     CredentialsError,
     InvalidStoreRequestError,
@@ -45,9 +46,9 @@ class S3Bucket:
         return self._clients.single_try
 
     @property
-    def signing_client(self) -> Any:
-        """The boto3 client that signs URLs."""
-        return self._clients.signing
+    def signer(self) -> S3Signer:
+        """What signs URLs."""
+        return self._clients.signer
 
     @property
     def _clients(self) -> S3Clients:

@@ -3,17 +3,17 @@
 import base64
 import hashlib
 import logging
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import boto3
 import urllib3
 from botocore.config import Config
 from botocore.handlers import add_expect_header
-from botocore.loaders import create_loader
 from botocore.session import get_session
 
+from blobferry.signing.s3_signer import SIGNATURE_VERSION, S3Signer, description_loader
 from worker.errors import StoreUnavailableError
 from worker.stores.attempts import before_attempt
 from worker.stores.s3.s3_access import S3Access
@@ -21,8 +21,6 @@ from worker.stores.s3.sockets import time_out_without_progress
 from worker.stores.s3.timestamps import timestamp
 
 logger = logging.getLogger(__name__)
-
-SIGNATURE_VERSION: Final = "s3v4"  # the default presigns URLs with SigV2, which many regions refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class S3Clients:
     #: Never retries. For what commits or deletes: only the layer that knows the lease repeats it, after a look.
     #: Also for CreateMultipartUpload: a retry after a lost answer would leave an upload with an unknown id.
     single_try: Any
-    signing: Any  #: signs URLs
+    signer: S3Signer
     has_credentials: bool  #: False: boto3 found none, and these clients will not look again
 
 
@@ -42,7 +40,7 @@ def make_clients(access: S3Access) -> S3Clients:
     basis = get_session()
     if access.access_key is not None:  # AWS_PROFILE may then name none of this host
         basis.session_var_map["profile"] = (None, None, None, None)
-    loader = _loader(basis.get_config_variable("data_path"))
+    loader = description_loader(basis.get_config_variable("data_path"))
     basis.register_component("data_loader", loader)
     basis.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=timestamp)
     session = boto3.session.Session(
@@ -57,25 +55,11 @@ def make_clients(access: S3Access) -> S3Clients:
     make = partial(_make_client, session, user_agent=_user_agent(basis))
     retrying, single_try = make(access, access.max_attempts), make(access, 1)
     single_try.meta.events.register_last("needs-retry.s3", _refuse_redirect)
-    signing = make(_as_public(access), 1) if access.public_url else retrying
+    signer = S3Signer(access.of_urls, basis)
     if not access.verify:
         logger.warning("TLS certificates of the store are not verified", extra={"endpoint": access.url})
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # else one for each request
-    return S3Clients(retrying, single_try, signing, has_credentials=session.get_credentials() is not None)
-
-
-def _as_public(access: S3Access) -> S3Access:
-    """The same for the public endpoint, whose URLs have the bucket in the host unless the path style is asked for."""
-    return replace(access, endpoint=access.public_endpoint, public_endpoint="", virtual_host=not access.path_style)
-
-
-@cache
-def _loader(data_path: str | None) -> Any:
-    """The loader that parses and caches the megabytes of JSON describing S3: one per process.
-
-    botocore makes one for each session: https://github.com/boto/botocore/issues/3078.
-    """
-    return create_loader(data_path)
+    return S3Clients(retrying, single_try, signer, has_credentials=session.get_credentials() is not None)
 
 
 def _user_agent(session: Any) -> str:

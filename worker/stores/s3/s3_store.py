@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
+from blobferry.checks.url_options import Method
+from blobferry.signing.signed_url import SignedUrl
+from blobferry.signing.url_terms import UrlTerms
 from worker.errors import (
     ConfigurationError,
     KeyNotFoundError,
@@ -15,7 +18,6 @@ from worker.stores.blob_values import (
     Body,
     Condition,
     Limits,
-    Method,
     Page,
     PutReceipt,
 )
@@ -221,11 +223,7 @@ class S3Store:
 
     # --- else --------------------------------------------------------------------------------------------------------
 
-    def presign(self, method: Method, key: str, expires_in: int, answer: Mapping[str, str] | None = None) -> str:
-        operation = {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object"}[method]
-        params = {"".join(map(str.title, name.split("-"))): value for name, value in (answer or {}).items()}
+    def presign(self, method: Method, key: str, expires_in: int, headers: Mapping[str, str] | None = None) -> SignedUrl:
+        terms, put_params = UrlTerms(method, expires_in, headers or {}), self._defaults.params(None)
         with s3_errors("sign a URL for", bucket=self._bucket.name, key=key):
-            url: str = self._bucket.signing_client.generate_presigned_url(
-                operation, Params={"Bucket": self._bucket.name, "Key": key, **params}, ExpiresIn=expires_in
-            )
-        return url
+            return self._bucket.signer.sign(terms, self._bucket.name, key, put_params)

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from typing import Final
 
+from blobferry.checks.url_options import Method
+from blobferry.signing.signed_url import SignedUrl
 from worker.errors import NotSupportedError, PreconditionFailedError, StoreError
 from worker.stores.blob_values import (
     BlobHead,
@@ -13,7 +15,6 @@ from worker.stores.blob_values import (
     Body,
     Condition,
     DeleteFailure,
-    Method,
     Page,
     PutReceipt,
     Reader,
@@ -133,7 +134,7 @@ class StrictStore:
             raise PreconditionFailedError(changed[0].message)
         return changed
 
-    def presign(self, method: Method, key: str, expires_in: int, answer: Mapping[str, str] | None = None) -> str:
+    def presign(self, method: Method, key: str, expires_in: int, headers: Mapping[str, str] | None = None) -> SignedUrl:
         raise NotSupportedError(f"{self.name}: a blob has no URL: there is no server that it could name")
 
     def _put(

@@ -1,4 +1,4 @@
-"""Where an ``http(s):`` source may lead: connections to public addresses, which refuse every other address.
+"""Where an ``http(s):`` source or a webhook may lead: connections to public addresses, which refuse all others.
 
 The check is on the address that the socket is connected to, before a byte of the request or of a TLS handshake is sent,
 so a name that resolves differently the second time gains nothing. Addresses are also checked before connecting, so that
@@ -49,6 +49,9 @@ _UNICAST_V6: Final = IPv6Network("2000::/3")
 #: Source: IANA IPv6 Special-Purpose Address Registry. 2001::/23 contains Teredo; it and 6to4 lead to IPv4 addresses.
 _REFUSED_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
+#: Addresses of a name that are tried; it may have hundreds, and each may be waited for.
+MOST_ADDRESSES: Final = 8
+
 _IDLE: Final = 64  #: connections kept for the next request: as many as there can be part threads
 
 
@@ -63,19 +66,20 @@ def is_public(address: str) -> bool:
 def connection_pools(
     *, allow_private: bool, ca_file: Path | None, refused: RefusedAddresses | None = None
 ) -> PoolManager:
-    """Make the pools of one source. It trusts the system's certificate authorities and those of ``ca_file``.
+    """Make pools that trust the system's certificate authorities and those of ``ca_file``.
 
     Raises ConfigurationError if that file is missing or holds none.
     """
+    rules = RefusedAddresses() if refused is None else refused
     context = ssl.create_default_context()
     if ca_file:
         try:
             context.load_verify_locations(ca_file)
         except OSError as error:  # an SSLError is one
-            raise ConfigurationError("sources.http_ca_file", f"{ca_file}: {error}") from error
+            raise ConfigurationError(f"{rules.prefix}ca_file", f"{ca_file}: {error}") from error
     pools = PoolManager(num_pools=8, maxsize=_IDLE, block=False, ssl_context=context)
-    if refused:
-        pools.pool_classes_by_scheme = _filtered_pools(refused, allow_private=allow_private)
+    if rules or rules.prefix != PublicConnection.refused.prefix:
+        pools.pool_classes_by_scheme = _filtered_pools(rules, allow_private=allow_private)
     elif allow_private:
         pools.pool_classes_by_scheme = {"http": _AnyPool, "https": _AnyTlsPool}
     else:
@@ -113,10 +117,10 @@ class PublicConnection(HTTPConnection):
         """The addresses that may be connected to. Raises SourceNotAllowedError if there is none."""
         public = [address for address in addresses if self.allows(address)]
         if not public:
-            raise _refusal(self.host, *addresses)
+            raise _refusal(self.refused.prefix, self.host, *addresses)
         if allowed := [address for address in public if not self.refused.has(address)]:
             return allowed
-        raise refused_here(f"{self.host}: {', '.join(public)} is refused by sources.http_refuse")
+        raise refused_here(f"{self.host}: {', '.join(public)} is refused by {self.refused.prefix}refuse")
 
     def _addresses(self) -> list[str]:
         try:
@@ -128,7 +132,7 @@ class PublicConnection(HTTPConnection):
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
     def _connect(self, addresses: list[str]) -> socket.socket:
-        for address in addresses:
+        for address in addresses[:MOST_ADDRESSES]:
             try:
                 return create_connection((address, self.port), self.timeout, socket_options=self.socket_options)
             except TimeoutError as error:
@@ -170,6 +174,6 @@ def _filtered_pools(refused: RefusedAddresses, *, allow_private: bool) -> dict[s
     }
 
 
-def _refusal(host: str, *addresses: str) -> SourceNotAllowedError:
+def _refusal(prefix: str, host: str, *addresses: str) -> SourceNotAllowedError:
     shown = ", ".join(addresses)
-    return refused_here(f"{host}: {shown} is no public address (sources.http_allow_private would allow it)")
+    return refused_here(f"{host}: {shown} is no public address ({prefix}allow_private would allow it)")

@@ -7,24 +7,20 @@ signature of a presigned URL, appears in a message, a log line or a repr.
 import logging
 import re
 import ssl
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from http.client import HTTPException
-from typing import Final, Self
-from urllib.parse import unquote_to_bytes, urljoin
+from typing import Final
 
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError, LocationValueError, SSLError
-from urllib3.util import parse_url
 
 from blobferry.jobs.needs import SOURCES
 from blobferry.redaction import redacted
 from worker.errors import SourceError, SourceNotAllowedError, SourceNotFoundError, SourceUnavailableError
 from worker.stores.retry_after import request_to_wait, retry_after
+from worker.transfer.sources.http.request_target import RequestTarget
 
-_PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _ANSWERS: Final = frozenset({200, 206, 412, 416})
 _STATUS_ERRORS: Final[Mapping[int, type[SourceError]]] = {
@@ -47,11 +43,11 @@ class HttpClient:
 
     def __init__(self, url: str, pools: PoolManager, *, timeout: Timeout, max_redirects: int) -> None:
         self.url = redacted(url)  #: for messages
-        self._first = self._last = _RequestTarget.parse(url)
+        self._first = self._last = RequestTarget.parse(url)
         self._pools = pools
         self._timeout = timeout
         self._max_redirects = max_redirects
-        logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)  # adding it twice does nothing
+        hide_queries()
 
     def close(self) -> None:
         """Close the connections."""
@@ -76,9 +72,7 @@ class HttpClient:
             finally:
                 response.close()  # closes the connection too, unless the body was read to its end
 
-    def _follow(
-        self, target: "_RequestTarget", headers: Mapping[str, str]
-    ) -> tuple["_RequestTarget", BaseHTTPResponse]:
+    def _follow(self, target: RequestTarget, headers: Mapping[str, str]) -> tuple[RequestTarget, BaseHTTPResponse]:
         for _ in range(self._max_redirects + 1):
             response = self._send(target, headers)
             if response.status not in _REDIRECTS:
@@ -87,7 +81,7 @@ class HttpClient:
             target = target.redirected(response.headers.get("Location"), self.url)
         raise SourceError(f"{self.url}: redirects more than {self._max_redirects} times")
 
-    def _send(self, target: "_RequestTarget", headers: Mapping[str, str]) -> BaseHTTPResponse:
+    def _send(self, target: RequestTarget, headers: Mapping[str, str]) -> BaseHTTPResponse:
         credentials = {"Authorization": target.authorization} if target.authorization else {}
         return self._pools.connection_from_host(target.host, target.port, target.scheme).urlopen(
             "GET",
@@ -134,49 +128,9 @@ class HttpClient:
             raise SourceUnavailableError(f"{self.url}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _RequestTarget:
-    """Host, path and credentials of one request."""
-
-    scheme: str
-    host: str
-    port: int
-    request: str = field(repr=False)  #: path and query
-    authorization: str | None = field(repr=False)
-
-    @classmethod
-    def parse(cls, url: str) -> Self:
-        try:
-            parts = parse_url(url)
-        except LocationValueError:
-            raise SourceError("malformed URL") from None  # the cause would show it
-        if parts.scheme not in _PORTS:
-            raise SourceNotAllowedError(f"{redacted(url)}: neither an http nor an https URL")
-        if not parts.host:
-            raise SourceError(f"{redacted(url)}: has no host")
-        authorization = None
-        if parts.auth is not None:
-            user, _, password = parts.auth.partition(":")
-            pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
-            authorization = f"Basic {b64encode(pair).decode()}"
-        return cls(parts.scheme, parts.host, parts.port or _PORTS[parts.scheme], parts.request_uri, authorization)
-
-    def redirected(self, location: str | None, shown: str) -> Self:
-        """Return the target that a redirect's Location names; credentials stay only on the same host."""
-        if not location:
-            raise SourceError(f"{shown}: redirects without a Location")
-        try:
-            raw = location.encode("latin-1").decode(errors="replace")  # a header is read as Latin-1 and mostly UTF-8
-            joined = urljoin(f"{self.scheme}://{self.host}:{self.port}{self.request}", raw)
-        except ValueError:
-            raise SourceError(f"{shown}: redirects to a malformed URL") from None
-        target = self.parse(joined)
-        if (self.scheme, target.scheme) == ("https", "http"):
-            raise SourceNotAllowedError(f"{shown}: redirects from https to http, to {redacted(joined)}")
-        same_port = self.port == target.port or (self.port, target.port) == (80, 443)
-        if target.authorization is None and target.host == self.host and same_port:
-            return replace(target, authorization=self.authorization)
-        return target
+def hide_queries() -> None:
+    """Keep the queries of URLs, which may be secrets, out of urllib3's log. Safe to repeat."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)
 
 
 def _without_queries(record: logging.LogRecord) -> bool:

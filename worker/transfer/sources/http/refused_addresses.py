@@ -1,4 +1,4 @@
-"""Addresses and ports that the operator refuses to http sources, in addition to those that are not public."""
+"""Addresses and ports that the operator refuses to http sources or webhooks, besides those that are not public."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")  # source: RFC 6052, 2.1
 
 @dataclass(frozen=True, slots=True)
 class RefusedAddresses:
-    """``sources.http_refuse`` and ``sources.http_refuse_ports``."""
+    """The settings ``sources.http_refuse`` and ``sources.http_refuse_ports``, or those of another section."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     ports: frozenset[int] = frozenset()
+    prefix: str = "sources.http_"  #: of the names of these settings
 
     def __bool__(self) -> bool:
         return bool(self.networks or self.ports)
@@ -28,7 +29,7 @@ class RefusedAddresses:
     def check_port(self, host: str, port: int | None) -> None:
         """Raise SourceNotAllowedError for a refused port."""
         if port in self.ports:
-            raise refused_here(f"{host}: port {port} is refused by sources.http_refuse_ports")
+            raise refused_here(f"{host}: port {port} is refused by {self.prefix}refuse_ports")
 
 
 def refused_here(problem: str) -> SourceNotAllowedError:

@@ -1,0 +1,1 @@
+"""Webhooks: the ends of jobs, posted to endpoints by the Standard Webhooks specification."""
