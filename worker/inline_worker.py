@@ -118,6 +118,7 @@ class LentDatabase(Database):
 
     def __init__(self, bind: Engine | Connection) -> None:
         self.engine = bind if isinstance(bind, Engine) else bind.engine
+        self.storage_webhooks = {}  # nothing is posted: the kit records those of jobs
         self._sessions = self._lookups = sessionmaker(
             bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
         )

@@ -45,3 +45,8 @@ def end_event(
         "error_message": error_message,
         "finished_at": ended_at.isoformat(),
     }
+
+
+def webhook_message(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a webhook, by the Standard Webhooks specification."""
+    return {"type": f"job.{event['state']}", "timestamp": event["finished_at"], "data": event}

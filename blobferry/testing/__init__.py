@@ -7,5 +7,6 @@ from blobferry.testing.enqueued_jobs import EnqueuedJobs
 from blobferry.testing.ferry_kit import FerryKit, recording
 from blobferry.testing.fresh_tables import create_tables
 from blobferry.testing.told_callbacks import ToldCallback
+from blobferry.testing.told_ends import ToldWebhook
 
-__all__ = ["EnqueuedJobs", "FerryKit", "ToldCallback", "create_tables", "recording"]
+__all__ = ["EnqueuedJobs", "FerryKit", "ToldCallback", "ToldWebhook", "create_tables", "recording"]

@@ -8,6 +8,7 @@ from blobferry.async_client import AsyncClient
 from blobferry.client import Client
 from blobferry.contract import JobState, Request
 from blobferry.errors import BlobferryError
+from blobferry.jobs.end_feed import MAX_LIMIT, NOW
 from blobferry.jobs.job_ids import JobId
 from blobferry.jobs.submission import Transaction
 from blobferry.testing import hand_moved_jobs as by_hand
@@ -17,7 +18,8 @@ from blobferry.testing.hand_made_results import code_and_message
 from blobferry.testing.installed_worker import Storages, inline_worker
 from blobferry.testing.recorded_client import silenced
 from blobferry.testing.silent_broker import SilentBroker
-from blobferry.testing.told_callbacks import CallbackBox, ToldCallback, take_messages
+from blobferry.testing.told_callbacks import CallbackBox, ToldCallback
+from blobferry.testing.told_ends import ToldWebhook, take_told
 from blobferry.values import Job
 
 if TYPE_CHECKING:
@@ -36,12 +38,19 @@ class FerryKit(EnqueuedJobs):
         super().__init__(ferry)
         self.ferry = ferry  #: the client
         self._callbacks = callbacks
+        self._webhooks: list[ToldWebhook] = []
+        self._handled = ferry.finished(after=NOW).cursor
         self._inline = inline_worker(ferry, storages)
 
     @property
     def callbacks(self) -> Sequence[ToldCallback]:
         """The tasks that were told of ends, ``on_done=`` and ``on_failed=``, in order."""
         return tuple(self._callbacks.told)
+
+    @property
+    def webhooks(self) -> Sequence[ToldWebhook]:
+        """The webhooks of ends, ``webhook=``, that a worker would have posted, in order. Nothing is posted."""
+        return tuple(self._webhooks)
 
     @property
     def variables(self) -> Mapping[str, str]:
@@ -128,6 +137,16 @@ class FerryKit(EnqueuedJobs):
         """
         return self._callbacks.run()
 
+    def run_handlers(self) -> list[Job]:
+        """Call the client's functions that ``@ferry.on(…)`` added, for each job that has ended since the last call, or
+        since the test began; return these jobs. Raises what a function raises.
+        """
+        page = self.ferry.finished(after=self._handled, limit=MAX_LIMIT)
+        for job in page:
+            self.ferry._handlers.call(job)
+        self._handled = page.cursor
+        return list(page)
+
     def drain(self, *, scheduled: bool = False) -> list[Job]:
         """Run all jobs that are due by the worker's own code, in this thread, until none is; return them as they are.
 
@@ -137,6 +156,7 @@ class FerryKit(EnqueuedJobs):
         """
         ids = self._inline().drain(self._callbacks.take, scheduled=scheduled)
         by_hand.number_ends(self.ferry._engine, ids)
+        self._tell()
         return list(self.ferry.get_many(ids).values())
 
     def driver(self, storage: str = "default") -> Any:
@@ -146,9 +166,15 @@ class FerryKit(EnqueuedJobs):
         return self._inline().driver(storage)
 
     def _moved(self, row: Mapping[str, Any]) -> Job:
-        for message in take_messages(self.ferry._engine):
-            self._callbacks.take(message)
+        self._tell()
         return Job.from_row(row)
+
+    def _tell(self) -> None:
+        for told in take_told(self.ferry._engine):
+            if isinstance(told, ToldWebhook):
+                self._webhooks.append(told)
+            else:
+                self._callbacks.take(told)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from blobferry.sql.database import reachable
 from blobferry.sql.outbox_tables import ending_number
 from blobferry.sql.tables import JOB_COLUMNS, attempts, jobs
 from blobferry.testing.hand_made_results import result_by_hand
-from blobferry.testing.told_callbacks import note_end
+from blobferry.testing.told_ends import note_end
 
 WORKER: Final = "blobferry.testing"  #: the name of the worker in rows that were moved by hand
 LEASE: Final = 600.0  #: seconds; no caretaker of a test takes the job back meanwhile

@@ -1,64 +1,13 @@
-"""Whoever is told of the end of a job, in a test: the deliveries of the outbox, without a broker.
-
-The rows and the events are those of life: ``blobferry_deliveries``, written in the transaction of the end, and
-``end_event``. A receiver of another kind than a task needs its rows from ``note_end``, and its own way out beside
-``CallbackBox``.
-"""
+"""The tasks of the app that are told of ends, in a test: recorded as their workers would get them, and run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, insert, select, text, update
-
-from blobferry.contract import JobState
-from blobferry.messages.callback_messages import CallbackMessage, end_event
-from blobferry.sql.clock import db_now
-from blobferry.sql.database import reachable
-from blobferry.sql.outbox_tables import DUE_DELIVERY, deliveries
-from blobferry.sql.tables import jobs
+from blobferry.messages.callback_messages import CALLBACK_QUEUE, CallbackMessage
 
 if TYPE_CHECKING:
     from celery import Celery
-
-#: The option that names the receiver of a state.
-RECEIVERS: Final = {JobState.SUCCEEDED: "on_done", JobState.FAILED: "on_failed", JobState.CANCELLED: "on_failed"}
-
-
-def note_end(connection: Connection, row: Mapping[str, Any]) -> None:
-    """Write the deliveries of a job that has just ended, in this transaction. ``row``: with ``on_end``."""
-    if RECEIVERS[JobState(row["state"])] not in (row["on_end"] or {}):
-        return
-    seen = {"size": jobs.c.size, "error_code": jobs.c.error_code, "error_message": jobs.c.error_message}
-    seen |= {"job_id": jobs.c.id, "sequence": jobs.c.ends, "job_state": jobs.c.state, "ended_at": jobs.c.finished_at}
-    of_job = select(*seen.values()).where(jobs.c.id == row["id"])
-    connection.execute(insert(deliveries).from_select(list(seen), of_job))
-
-
-def take_messages(engine: Engine) -> list[CallbackMessage]:
-    """The messages of all deliveries that are due, which count as delivered from now on."""
-    columns = ("operation", "storage", "path", "labels", "root_id", "on_end")
-    due = select(deliveries, *(jobs.c[name] for name in columns)).join(jobs, jobs.c.id == deliveries.c.job_id)
-    with reachable(), engine.begin() as connection:
-        rows = connection.execute(due.where(text(f"blobferry_deliveries.{DUE_DELIVERY}")).order_by(deliveries.c.id))
-        taken = [dict(row) for row in rows.mappings()]
-        ours = deliveries.c.id.in_([row["id"] for row in taken])
-        arrived = {"state": "delivered", "delivered_at": db_now(), "tries": deliveries.c.tries + 1}
-        connection.execute(update(deliveries).where(ours).values(arrived))
-    return [_message(row) for row in taken]
-
-
-def _message(row: Mapping[str, Any]) -> CallbackMessage:
-    event = end_event(
-        job_id=row["job_id"],
-        sequence=row["sequence"],
-        state=row["job_state"],
-        ended_at=row["ended_at"],
-        error_code=row["error_code"],
-        error_message=row["error_message"],
-        row=row,
-    )
-    return CallbackMessage(row["job_id"], row["root_id"], row["on_end"][RECEIVERS[JobState(row["job_state"])]], event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +42,7 @@ class CallbackBox:
         # Through JSON, as in life: what a message cannot carry must not pass a test.
         args, kwargs = loads(dumps([message.arguments, message.signature["kwargs"]]))  # type: ignore[no-untyped-call]
         options = message.signature.get("options", {})
-        where = options.get("queue") or options.get("routing_key") or "celery"
+        where = options.get("queue") or options.get("routing_key") or CALLBACK_QUEUE
         told = ToldCallback(message.job_id, message.signature["task"], tuple(args), kwargs, where, message.event)
         self.told.append(told)
         self._waiting.append(told)

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Self
 
+from blobferry.checks.callbacks import DEFAULT_SECRET
 from blobferry.contract import OPERATIONS
 from blobferry.errors import InvalidRequestError
 from blobferry.jobs.new_job import file_url
-from blobferry.redaction import short_repr
+from blobferry.redaction import redacted, short_repr
 
 #: Fields that are columns of the row, under the same name; the others are in its request.
 _COLUMNS: Final = frozenset(
     {"path", "source", "dest", "storage", "labels", "priority", "idempotency_key", "not_before", "deadline", "state"}
 )
 _CALLBACKS: Final = frozenset({"on_done", "on_failed"})
+_WEBHOOK: Final = {"webhook": "endpoint", "webhook_secret": "secret"}  #: as the row of a job has it
 _CHECKED: Final = frozenset({"source", "dest", "labels", "idempotency_key", "metadata"})
 _SHORT: Final = 80  #: characters of a value in a message
 
@@ -71,6 +73,8 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     request = row["request"] or {}
     if name in _CALLBACKS:
         return (row["on_end"] or {}).get(name)
+    if name in _WEBHOOK:
+        return ((row["on_end"] or {}).get("webhook") or {}).get(_WEBHOOK[name])
     if name == "contents":
         return row["contents"]
     if name == "delete_source":
@@ -82,7 +86,7 @@ def described(row: Mapping[str, Any]) -> str:
     """A row in a line, as the call that made it; what has its default is left out."""
     spec = OPERATIONS[row["operation"]]
     values = {name: field_of(row, name) for name in _fields(spec.name) if name not in ("state", "delete_source")}
-    usual = {**spec.defaults, "storage": "default", "priority": 0}
+    usual = {**spec.defaults, "storage": "default", "priority": 0, "webhook_secret": DEFAULT_SECRET}
     told = {name: value for name, value in values.items() if value is not None and usual.get(name) != value}
     for name in _CALLBACKS & told.keys():
         told[name] = told[name]["task"]
@@ -92,6 +96,8 @@ def described(row: Mapping[str, Any]) -> str:
 def _as_stored(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
     if name in ("source", "dest") and value is not None:
         value = file_url(value)
+    if name == "webhook" and isinstance(value, str):
+        return redacted(value)
     if name not in _CHECKED:
         return value
     try:

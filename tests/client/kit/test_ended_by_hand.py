@@ -164,6 +164,37 @@ def test_a_callback_is_recorded_as_its_worker_would_get_it(kit: FerryKit) -> Non
     assert second.event["error_code"] == "source_changed"
 
 
+def test_a_webhook_is_recorded_as_its_endpoint_would_get_it_and_not_posted(kit: FerryKit) -> None:
+    ferry = kit.ferry
+    url = "https://shop.example/hooks?token=secret"
+    done = ferry.put_content("/a", b"four", webhook=url, webhook_secret="shop", on_done=SIGNATURE)
+    drained = ferry.put_content("/b", b"four", webhook=url)
+    ferry.put_content("/c", b"four")
+    kit.assert_enqueued("put_content", webhook=url, count=2)
+    kit.assert_enqueued("put_content", webhook=url, webhook_secret="shop", count=1)
+    kit.finish(done)
+    kit.drain()
+    assert [(told.job_id, told.message["type"]) for told in kit.webhooks] == [
+        (done.id, "job.succeeded"),
+        (drained.id, "job.succeeded"),
+    ]
+    assert kit.webhooks[0].message["data"] == kit.callbacks[0].event
+    assert kit.webhooks[0].endpoint.startswith("https://shop.example/hooks")
+    assert "secret" not in repr(kit.webhooks)
+    assert {delivery.state for delivery in ferry.deliveries()} == {"delivered"}
+
+
+def test_functions_for_ends_are_called_when_the_test_says_so(kit: FerryKit) -> None:
+    called = []
+    kit.ferry.on("succeeded")(lambda job: called.append(job.path))
+    kit.finish(kit.ferry.delete("/a"))
+    kit.fail(kit.ferry.delete("/b"), "deadline")
+    assert called == []
+    assert [job.path for job in kit.run_handlers()] == ["/a", "/b"]
+    assert called == ["/a"]
+    assert kit.run_handlers() == []
+
+
 @pytest.fixture
 def shop() -> Celery:
     app = Celery("shop", set_as_current=False)

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from blobferry.messages.end_events import end_event, event_id
+from blobferry.messages.end_events import end_event, event_id, webhook_message
 from models.queries import WebhookDelivery
 
 
@@ -49,5 +49,4 @@ def _text(delivery: WebhookDelivery) -> str:
         error_message=delivery.error_message,
         row=delivery._asdict(),
     )
-    message = {"type": f"job.{delivery.job_state}", "timestamp": event["finished_at"], "data": event}
-    return json.dumps(message, separators=(",", ":"))
+    return json.dumps(webhook_message(event), separators=(",", ":"))
