@@ -69,9 +69,13 @@ def modules(*packages: str) -> set[str]:
 
 def test_the_wheel_holds_every_module_of_blobferry_and_no_other_package(packed: dict[str, bytes]) -> None:
     packages = {name.partition("/")[0] for name in packed}
-    assert {name for name in packages if not name.endswith(".dist-info")} == {"blobferry"}
+    assert {name for name in packages if not name.endswith(".dist-info")} == {"blobferry", "pytest_blobferry.py"}
     migrations = {f"blobferry/migrations/{path.name}" for path in (ROOT / "alembic" / "versions").glob("*.py")}
-    assert {name for name in packed if name.endswith(".py")} == modules("blobferry") | migrations
+    assert {name for name in packed if name.endswith(".py")} == modules("blobferry") | migrations | {
+        "pytest_blobferry.py"
+    }
+    (entry_points,) = (text.decode() for name, text in packed.items() if name.endswith("/entry_points.txt"))
+    assert "[pytest11]\nblobferry = pytest_blobferry" in entry_points
     assert "blobferry/py.typed" in packed
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in packed)
 
@@ -165,7 +169,7 @@ def test_installing_it_adds_one_package_and_one_command(wheel: Path, tmp_path: P
     before = set(packages.iterdir())
     run(tmp_path / "bin" / "python", "-m", "pip", "install", "--no-deps", "--no-index", wheel)
     added = {path.name for path in set(packages.iterdir()) - before if not path.name.endswith(".dist-info")}
-    assert added == {"blobferry"}
+    assert added == {"blobferry", "pytest_blobferry.py"}
     assert (tmp_path / "bin" / "blobferry").exists()
 
 

@@ -2,13 +2,14 @@
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.client.conftest import CHECKOUT, Site
+from tests.client.conftest import CHECKOUT, Site, run_python
 from tests.client.kit.projects import CLIENT_ALONE, import_path, installed, run_project, section_files
 from tests.django.conftest import as_in_settings
 
@@ -270,6 +271,11 @@ def test_the_plugin_loads_nothing_unless_it_is_used(pytester: pytest.Pytester) -
     """
     pytester.makepyfile(test)
     run_project(pytester, {}).assert_outcomes(passed=1)
+
+
+def test_the_client_loads_no_test_kit() -> None:
+    script = "import sys, blobferry; blobferry.Client; assert not {'blobferry.testing', 'pytest'} & set(sys.modules)"
+    run_python(script, {"PATH": os.environ["PATH"]})
 
 
 def test_every_example_is_run() -> None:
