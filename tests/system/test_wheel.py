@@ -92,6 +92,16 @@ def test_the_wheel_asks_for_no_more_than_a_client_needs(packed: dict[str, bytes]
     assert f"Version: {__version__}" in lines
 
 
+def test_pytest_finds_the_plugin_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
+    run(*pip, tmp_path / "site-packages", wheel)
+    test = tmp_path / "test_app.py"
+    test.write_text("def test_it(blobferry_kit):\n    blobferry_kit.finish(blobferry_kit.ferry.delete('/a'))\n")
+    variables = environ | {"PYTHONPATH": str(tmp_path / "site-packages")}
+    pytest_alone = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "-c", "/dev/null"]
+    assert "1 passed" in run(*pytest_alone, "--rootdir", tmp_path, test, env=variables, cwd=tmp_path)
+
+
 def test_the_workers_wheel_holds_worker_tasks_models_and_migrations(worker_wheel: Path) -> None:
     packed = contents(worker_wheel)
     scripts = {f"models/{name}" for name in modules("alembic")}

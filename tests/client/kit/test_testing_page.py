@@ -14,6 +14,7 @@ from tests.client.kit.projects import CLIENT_ALONE, import_path, installed, run_
 from tests.django.conftest import as_in_settings
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.no_cover  # the kit is measured by the other tests
 
 APP: Final = """
 import os
