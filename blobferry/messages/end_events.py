@@ -45,3 +45,9 @@ def end_event(
         "error_message": error_message,
         "finished_at": ended_at.isoformat(),
     }
+
+
+def event_of(delivery: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a delivery's row, with the columns of its job beside it."""
+    names = ("job_id", "sequence", "ended_at", "error_code", "error_message")
+    return end_event(state=delivery["job_state"], row=delivery, **{name: delivery[name] for name in names})

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from blobferry.messages.end_events import end_event, event_id
+from blobferry.messages.end_events import event_id, event_of
 from models.queries import WebhookDelivery
 
 
@@ -40,14 +40,6 @@ class SignedEvent:
 
 
 def _text(delivery: WebhookDelivery) -> str:
-    event = end_event(
-        job_id=delivery.job_id,
-        sequence=delivery.sequence,
-        state=delivery.job_state,
-        ended_at=delivery.ended_at,
-        error_code=delivery.error_code,
-        error_message=delivery.error_message,
-        row=delivery._asdict(),
-    )
+    event = event_of(delivery._asdict())
     message = {"type": f"job.{delivery.job_state}", "timestamp": event["finished_at"], "data": event}
     return json.dumps(message, separators=(",", ":"))
