@@ -50,3 +50,9 @@ def end_event(
 def webhook_message(event: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a webhook, by the Standard Webhooks specification."""
     return {"type": f"job.{event['state']}", "timestamp": event["finished_at"], "data": event}
+
+
+def event_of(delivery: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a delivery's row, with the columns of its job beside it."""
+    names = ("job_id", "sequence", "ended_at", "error_code", "error_message")
+    return end_event(state=delivery["job_state"], row=delivery, **{name: delivery[name] for name in names})

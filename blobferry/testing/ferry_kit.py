@@ -141,9 +141,20 @@ class FerryKit(EnqueuedJobs):
         """Call the client's functions that ``@ferry.on(…)`` added, for each job that has ended since the last call, or
         since the test began; return these jobs. Raises what a function raises.
         """
-        page = self.ferry.finished(after=self._handled, limit=MAX_LIMIT)
-        for job in page:
+        ended = self._newly_ended()
+        for job in ended:
             self.ferry._handlers.call(job)
+        return ended
+
+    async def arun_handlers(self) -> list[Job]:
+        """The same on an event loop, where the functions may be coroutine functions."""
+        ended = self._newly_ended()
+        for job in ended:
+            await self.ferry._handlers.acall(job)
+        return ended
+
+    def _newly_ended(self) -> list[Job]:
+        page = self.ferry.finished(after=self._handled, limit=MAX_LIMIT)
         self._handled = page.cursor
         return list(page)
 

@@ -1,7 +1,7 @@
 """Whoever is told of the end of a job, in a test: the deliveries of the outbox, without broker and endpoints.
 
 The rows and what is told are those of life: ``blobferry_deliveries``, written in the transaction of the end, and
-``end_event``. A receiver of another kind gets its rows in ``note_end`` and its form in ``_as_told``.
+``event_of``. A receiver of another kind gets its rows in ``note_end`` and its form in ``_as_told``.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, insert, literal, or_, select, text, u
 
 from blobferry.contract import JobState
 from blobferry.messages.callback_messages import CallbackMessage
-from blobferry.messages.end_events import end_event, webhook_message
+from blobferry.messages.end_events import event_of, webhook_message
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
 from blobferry.sql.outbox_tables import DUE_DELIVERY, WAITING_WEBHOOK, deliveries
@@ -69,15 +69,7 @@ def take_told(engine: Engine) -> list[CallbackMessage | ToldWebhook]:
 
 
 def _as_told(row: Mapping[str, Any]) -> CallbackMessage | ToldWebhook:
-    event = end_event(
-        job_id=row["job_id"],
-        sequence=row["sequence"],
-        state=row["job_state"],
-        ended_at=row["ended_at"],
-        error_code=row["error_code"],
-        error_message=row["error_message"],
-        row=row,
-    )
+    event = event_of(row)
     if row["kind"] == "webhook":
         return ToldWebhook(row["job_id"], row["endpoint"], webhook_message(event))
     return CallbackMessage(row["job_id"], row["root_id"], row["on_end"][RECEIVERS[JobState(row["job_state"])]], event)

@@ -5,7 +5,7 @@ import time
 from typing import Final
 
 from blobferry.messages.callback_messages import CallbackMessage
-from blobferry.messages.end_events import end_event
+from blobferry.messages.end_events import event_of
 from models import queries
 from models.queries import TaskDelivery
 from worker.maintenance.sender import SendMessages
@@ -50,13 +50,4 @@ def _deliver_some(runtime: Runtime, publish: SendMessages) -> int:
 
 
 def _message(delivery: TaskDelivery) -> CallbackMessage:
-    event = end_event(
-        job_id=delivery.job_id,
-        sequence=delivery.sequence,
-        state=delivery.job_state,
-        ended_at=delivery.ended_at,
-        error_code=delivery.error_code,
-        error_message=delivery.error_message,
-        row=delivery._asdict(),
-    )
-    return CallbackMessage(delivery.job_id, delivery.root_id, delivery.receiver, event)
+    return CallbackMessage(delivery.job_id, delivery.root_id, delivery.receiver, event_of(delivery._asdict()))

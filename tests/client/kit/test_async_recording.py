@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from blobferry import AsyncClient
+from blobferry import AsyncClient, Job
 from blobferry.testing import recording
 from tests.client.conftest import Site
 
@@ -50,6 +50,23 @@ def test_what_an_async_session_commits_is_not_published(site: Site, web: AsyncCl
         assert site.messages() == []
 
     asyncio.run(test())
+
+
+def test_coroutine_functions_for_ends_are_awaited(web: AsyncClient) -> None:
+    called = []
+
+    @web.on("succeeded")
+    async def note(job: Job) -> None:
+        called.append(job.path)
+
+    async def test() -> None:
+        async with web:
+            with recording(web) as kit:
+                kit.finish(await web.delete("/a"))
+                assert [job.path for job in await kit.arun_handlers()] == ["/a"]
+
+    asyncio.run(test())
+    assert called == ["/a"]
 
 
 def test_it_publishes_again_afterwards(site: Site, web: AsyncClient) -> None:

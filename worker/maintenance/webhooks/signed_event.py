@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from blobferry.messages.end_events import end_event, event_id, webhook_message
+from blobferry.messages.end_events import event_id, event_of, webhook_message
 from models.queries import WebhookDelivery
 
 
@@ -40,13 +40,4 @@ class SignedEvent:
 
 
 def _text(delivery: WebhookDelivery) -> str:
-    event = end_event(
-        job_id=delivery.job_id,
-        sequence=delivery.sequence,
-        state=delivery.job_state,
-        ended_at=delivery.ended_at,
-        error_code=delivery.error_code,
-        error_message=delivery.error_message,
-        row=delivery._asdict(),
-    )
-    return json.dumps(webhook_message(event), separators=(",", ":"))
+    return json.dumps(webhook_message(event_of(delivery._asdict())), separators=(",", ":"))
