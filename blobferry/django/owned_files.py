@@ -9,6 +9,7 @@ from socket import gethostname
 from urllib.parse import unquote, urlsplit
 
 from blobferry.contract import JobState
+from blobferry.django.owned_names import has_released
 from blobferry.spooling.spooled import SpooledName
 from blobferry.values import Job
 
@@ -37,14 +38,14 @@ class OwnedFile:
         if job.operation == "delete":
             is_left = job.state in (JobState.FAILED, JobState.CANCELLED) and job.error_code != "path_not_found"
             return Place.UNKNOWN if is_left else Place.NOWHERE
-        if job.state == JobState.CANCELLED or job.cancel_requested:
+        if has_released(job) or job.state == JobState.CANCELLED or job.cancel_requested:
             return Place.NOWHERE
         return Place.STORE if job.state == JobState.SUCCEEDED else Place.SPOOL
 
     @property
     def is_owned(self) -> bool:
         """Whether a job has taken the name and none has given it back."""
-        return self.job is not None and self.job.operation == "write_stream"
+        return self.job is not None and self.job.operation == "write_stream" and not has_released(self.job)
 
     @property
     def spooled(self) -> Path | None:
