@@ -1,9 +1,10 @@
-"""The check of what is to be told at the end of a job: Celery signatures of the app's own tasks."""
+"""The check of who is to be told of the end of a job: Celery signatures of the app's own tasks, tasks of Django's."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from blobferry.checks.django_tasks import is_django_task, kept_task
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import short_repr
 
@@ -24,7 +25,8 @@ def check_callback(name: str, value: Any) -> dict[str, Any]:
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("task"), str) or not 0 < len(value["task"]) <= 255:
         raise InvalidRequestError(
-            f"{name}: needs a Celery signature such as stored.s(video.id), or its dict, got {short_repr(value)}"
+            f"{name}: needs a Celery signature such as stored.s(video.id), its dict, or a @task of Django's, "
+            f"got {short_repr(value)}"
         )
     if value.get("subtask_type"):
         kind = value["subtask_type"]
@@ -75,13 +77,21 @@ def _as_json(name: str, signature: dict[str, Any]) -> dict[str, Any]:
 
 
 def end_receivers(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of checked arguments, those that the column ``on_end`` keeps; None if nobody has asked for anything."""
-    return {name: values[name] for name in END_OPTIONS if values.get(name) is not None} or None
+    """Of checked arguments, those that the column ``on_end`` keeps; None if nobody has asked for anything.
+
+    A task of Django's is kept apart: ``manage.py blobferry_listen`` enqueues it, and no worker knows of it.
+    """
+    asked = {name: values[name] for name in END_OPTIONS if values.get(name) is not None}
+    return {TASK_OF[name] if is_django_task(value) else name: value for name, value in asked.items()} or None
 
 
 def _optional(name: str, value: Any) -> Any:
-    return None if value is None else check_callback(name, value)
+    if value is None:
+        return None
+    return kept_task(name, value) if is_django_task(value) else check_callback(name, value)
 
 
 #: Arguments that every job takes, each with its check.
 END_OPTIONS: Final = {"on_done": _optional, "on_failed": _optional}
+#: Where the column keeps them if they are tasks of Django's.
+TASK_OF: Final = {"on_done": "task_on_done", "on_failed": "task_on_failed"}

@@ -16,15 +16,17 @@ from blobferry.views.job_view import JobView
 class FerryFieldFile(FieldFile):
     """The file of a row, and its latest job, which is read once: another look needs ``refresh_from_db``."""
 
+    _read: tuple[str, Job | None] | None = None  #: the job, and the name of its file
+
     @property
     def job(self) -> Job | None:
         """The job that writes or deletes the file; None without a file, and weeks after the job's end."""
         if not self:
             return None
-        known: tuple[str, Job | None] | None = getattr(self, "_read", None)
-        if known is None or known[0] != self.name:
-            known = self._read = (cast(str, self.name), cast(FerryStorage, self.storage).job(cast(str, self.name)))
-        return known[1]
+        if self._read is None or self._read[0] != self.name:
+            name = cast(str, self.name)
+            self._read = (name, cast(FerryStorage, self.storage).job(name))
+        return self._read[1]
 
     @property
     def view(self) -> JobView | None:

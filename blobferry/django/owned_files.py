@@ -14,7 +14,7 @@ from blobferry.spooling.spooled import SpooledName
 from blobferry.values import Job
 
 
-class Place(Enum):
+class FilePlace(Enum):
     """Where a file is."""
 
     SPOOL = auto()  #: its job has yet to succeed
@@ -30,17 +30,17 @@ class OwnedFile:
     job: Job | None  #: that writes or deletes it
 
     @property
-    def place(self) -> Place:
+    def place(self) -> FilePlace:
         """Where the file is, as far as the job tells."""
         job = self.job
         if job is None:
-            return Place.UNKNOWN
+            return FilePlace.UNKNOWN
         if job.operation == "delete":
             is_left = job.state in (JobState.FAILED, JobState.CANCELLED) and job.error_code != "path_not_found"
-            return Place.UNKNOWN if is_left else Place.NOWHERE
+            return FilePlace.UNKNOWN if is_left else FilePlace.NOWHERE
         if has_released(job) or job.state == JobState.CANCELLED or job.cancel_requested:
-            return Place.NOWHERE
-        return Place.STORE if job.state == JobState.SUCCEEDED else Place.SPOOL
+            return FilePlace.NOWHERE
+        return FilePlace.STORE if job.state == JobState.SUCCEEDED else FilePlace.SPOOL
 
     @property
     def is_owned(self) -> bool:
@@ -50,27 +50,27 @@ class OwnedFile:
     @property
     def spooled(self) -> Path | None:
         """The file that is read until the job has succeeded; it may be gone."""
-        return spooled_path(self.job) if self.job is not None and self.place is Place.SPOOL else None
+        return spooled_path(self.job) if self.job is not None and self.place is FilePlace.SPOOL else None
 
     @property
     def size(self) -> int | None:
         """Bytes, if the job tells."""
-        if self.job is None or self.place not in (Place.SPOOL, Place.STORE):
+        if self.job is None or self.place not in (FilePlace.SPOOL, FilePlace.STORE):
             return None
         named = SpooledName.of_url(self.job.source)
-        return named.size if self.place is Place.SPOOL and named else self.job.size
+        return named.size if self.place is FilePlace.SPOOL and named else self.job.size
 
     @property
     def changed_at(self) -> datetime | None:
         """When it was saved, once it is in the store when that was; None if the job does not tell."""
-        if self.job is None or self.place not in (Place.SPOOL, Place.STORE):
+        if self.job is None or self.place not in (FilePlace.SPOOL, FilePlace.STORE):
             return None
-        return self.job.created_at if self.place is Place.SPOOL else self.job.finished_at
+        return self.job.created_at if self.place is FilePlace.SPOOL else self.job.finished_at
 
     def not_found(self, name: str) -> FileNotFoundError:
         """The error that says why there is nothing to read."""
         problem = "is not in the store"
-        if self.job is not None and self.place is Place.SPOOL:
+        if self.job is not None and self.place is FilePlace.SPOOL:
             problem = f"job {self.job.id} is {self.job.state}, and host {gethostname()} does not see {self.job.source}"
         elif self.job is not None:
             problem = f"job {self.job.id}, a {self.job.operation}, is {self.job.state}, so there is no such file"

@@ -8,7 +8,7 @@ from django.core.files import File
 from blobferry.spooling import Spooled
 
 
-class SpooledFile(File):
+class SpooledContent(File):
     """Content that is in the spool."""
 
     def __init__(self, spooled: Spooled, name: str | None) -> None:

@@ -34,7 +34,7 @@ def temporary_url(alias: str, job: Job, then: str | None, expiry: int) -> str:
     """
     token = signing.dumps([alias, job.id, then, expiry], salt=SALT)
     try:
-        return reverse("blobferry:spooled", args=[token, posixpath.basename(job.path or "")])
+        return str(reverse("blobferry:spooled", args=[token, posixpath.basename(job.path or "")]))
     except NoReverseMatch:
         line = 'path("files/", include("blobferry.django.urls"))'
         raise ImproperlyConfigured(f"files in the spool have no URL: add {line} to the project's urlpatterns") from None

@@ -22,11 +22,11 @@ from blobferry.checks.safe_paths import safe_path
 from blobferry.contract import JobState
 from blobferry.django.ferries import Ferry, ferry
 from blobferry.django.listed_files import listed_files
-from blobferry.django.owned_files import OwnedFile, Place
+from blobferry.django.owned_files import FilePlace, OwnedFile
 from blobferry.django.owned_names import latest_job, lock_name, owner_key, release_name
 from blobferry.django.random_names import random_name
 from blobferry.django.rolled_back import remove_rolled_back, remove_unless_committed
-from blobferry.django.spooled_content import SpooledFile, binary
+from blobferry.django.spooled_content import SpooledContent, binary
 from blobferry.django.spooled_views import temporary_url
 from blobferry.django.stored_files import StoredFiles
 from blobferry.errors import BlobferryError, ConflictError, InvalidRequestError, TooLateError
@@ -120,14 +120,14 @@ class FerryStorage(Storage):
         spooled = self.ferry.spool(binary(content))
         with transaction.atomic(using=self.ferry.alias):
             try:
-                saved: str = super().save(name, SpooledFile(spooled, name), max_length)
+                saved: str = super().save(name, SpooledContent(spooled, name), max_length)
             except BaseException:  # not of the COMMIT, which may have happened although it raises
                 spooled.discard()
                 raise
             remove_rolled_back()
         return saved
 
-    def _save(self, name: str, content: SpooledFile) -> str:
+    def _save(self, name: str, content: SpooledContent) -> str:
         path, spooled = self.path_of(name), content.spooled
         options = {"content_type": mimetypes.guess_type(name)[0], **self.job_options}
         options |= {"storage": self.storage, "overwrite": False, "idempotency_key": owner_key(path)}
@@ -173,8 +173,8 @@ class FerryStorage(Storage):
         return self._is_there(OwnedFile(self.job(name)), name)
 
     def _is_there(self, file: OwnedFile, name: str, *, is_file: bool = False) -> bool:
-        if file.place is not Place.UNKNOWN:
-            return file.place is not Place.NOWHERE
+        if file.place is not FilePlace.UNKNOWN:
+            return file.place is not FilePlace.NOWHERE
         info = self._stored.info(self.path_of(name))
         if info is not None and info.is_dir and is_file:
             raise IsADirectoryError(errno.EISDIR, "is a directory", name)
@@ -188,7 +188,7 @@ class FerryStorage(Storage):
             with suppress(FileNotFoundError):
                 return File(open(file.spooled, "rb"), name)
             file = OwnedFile(self.job(name))  # it may have succeeded meanwhile
-        if file.place is Place.SPOOL:
+        if file.place is FilePlace.SPOOL:
             raise file.not_found(name)
         return File(self._stored.open(self.path_of(name), self._size(name, file)), name)
 
@@ -208,7 +208,7 @@ class FerryStorage(Storage):
         return found if settings.USE_TZ else make_naive(found)
 
     def _info(self, name: str, file: OwnedFile) -> FileInfo:
-        info = None if file.place is Place.NOWHERE else self._stored.info(self.path_of(name))
+        info = None if file.place is FilePlace.NOWHERE else self._stored.info(self.path_of(name))
         if info is None:
             raise file.not_found(name)
         return info

@@ -42,13 +42,16 @@ def project(make_project: Callable[..., Project], site: Site, tmp_path: Path) ->
 
 
 def film(data: bytes = b"seven") -> Film:
+    made = Film(file=ContentFile(data, name="7.mp4"))
     with transaction.atomic():
-        return Film.objects.create(file=ContentFile(data, name="7.mp4"))
+        made.save()
+    return made
 
 
 def job_of(film: Film) -> Job:
-    assert film.file.job is not None
-    return film.file.job
+    job: Job = film.file.job
+    assert job is not None
+    return job
 
 
 def test_the_row_and_the_job_are_one_transaction(project: Project) -> None:

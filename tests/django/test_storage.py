@@ -84,7 +84,7 @@ class Files:
         answer = Browser().get(url)
         assert answer.status_code == 200
         with closing(answer):
-            return b"".join(answer.streaming_content)  # type: ignore[attr-defined]
+            return b"".join(answer.streaming_content)
 
     def paused(self, name: str, data: bytes = b"seven") -> str:
         """A file whose job no worker takes."""
