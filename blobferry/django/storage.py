@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import SuspiciousFileOperation
 from django.core.files import File
 from django.core.files.storage import Storage
 from django.db import transaction
@@ -76,7 +77,9 @@ class FerryStorage(Storage):
         return ferry if self.using is None else ferry.using(self.using)
 
     def path_of(self, name: str) -> str:
-        """The path in the store."""
+        """The path in the store. Raises SuspiciousFileOperation for a name that leads out of ``location``."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise SuspiciousFileOperation(f"the name {name!r} leads out of {self.location}")
         return posixpath.join(self.location, name)
 
     def job(self, name: str) -> Job | None:

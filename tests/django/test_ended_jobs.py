@@ -16,7 +16,7 @@ from blobferry.checks.callbacks import TASK_OF
 from blobferry.django.ended_jobs import enqueue_missed, tell_of
 from blobferry.django.models import FerryJob
 from blobferry.django.signals import job_finished
-from blobferry.errors import InvalidRequestError
+from blobferry.errors import ConflictError, InvalidRequestError
 from models.queries import outbox
 from tests.client.conftest import SOURCE, Site
 from tests.client.test_finished import end_now
@@ -108,6 +108,15 @@ def test_every_submit_takes_a_task(project: Project) -> None:
         ["task_on_failed"],
     ]
     assert not set(TASK_OF.values()) & set(outbox.RECEIVERS.values()), "no worker sends it"
+
+
+def test_the_same_key_with_another_task_is_another_request(project: Project) -> None:
+    def submit(task: Enqueued) -> str:
+        return project.ferry.delete("/a", idempotency_key="k", on_done=task).id
+
+    assert submit(stored) == submit(stored.using())
+    with pytest.raises(ConflictError):
+        submit(lost)
 
 
 def test_what_is_no_task_is_refused(project: Project) -> None:

@@ -26,7 +26,7 @@ from blobferry.errors import UnreachableError
 from dev.services import valkey
 from models import Database
 from tests.client.conftest import Site, all_at_once
-from tests.django.conftest import Project
+from tests.django.conftest import Project, as_in_settings, connect
 from tests.django.running_project import Running, running
 
 MIB = 1024 * 1024
@@ -229,6 +229,21 @@ def test_a_savepoint_takes_its_file_along(files: Files) -> None:
     assert files.read(kept) == b"kept"
 
 
+def test_it_joins_the_transaction_of_its_own_database(files: Files, sqlite_url: str) -> None:
+    connect("other", as_in_settings(sqlite_url))
+    storage = FerryStorage(using="other", timeout=60)
+    with transaction.atomic(), transaction.atomic("other"):
+        name = storage.save("7.txt", ContentFile(b"seven"))
+        transaction.set_rollback(True)
+    job = storage.job(name)
+    assert job is not None
+    assert (files.storage.job(name), storage.ferry.alias) == (None, "other")
+    with transaction.atomic("other"):
+        rolled_back = storage.save("8.txt", ContentFile(b"eight"))
+        transaction.set_rollback(True, using="other")
+    assert storage.job(rolled_back) is None
+
+
 def test_content_that_cannot_be_saved_leaves_nothing(files: Files) -> None:
     jobs, before = len(files.project.job_ids()), set(files.running.spooled())
     with pytest.raises(SuspiciousFileOperation):
@@ -298,6 +313,16 @@ def test_a_store_that_does_not_answer_costs_a_random_name(
 
 def test_a_name_has_only_what_paths_may_hold(files: Files) -> None:
     assert files.storage.generate_filename("video/Ärger (1).mp4") == "video/Arger_1.mp4"
+
+
+@pytest.mark.parametrize("name", ["/7.txt", "../7.txt", "a/../../7.txt"])
+def test_no_name_leads_out_of_the_location(name: str) -> None:
+    storage = FerryStorage(location="/media")
+    for call in (storage.open, storage.size, storage.exists, storage.delete, storage.url, storage.listdir):
+        with pytest.raises(SuspiciousFileOperation, match=r"out of /media"):
+            call(name)
+    with pytest.raises(SuspiciousFileOperation):
+        storage.generate_filename("../7.txt")
 
 
 # --- deletes ---------------------------------------------------------------------------------------------------------
