@@ -17,6 +17,7 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState, Phase, UploadState
+from blobferry.django import owned_names
 from blobferry.errors import InvalidPartError, StoreUnavailableError
 from blobferry.jobs import end_feed
 from dev.services import Postgres, postgres_database
@@ -107,6 +108,17 @@ def read_feed(session: Session) -> None:
     end_feed.page_of(session.connection(), first.cursor, None, 100)
 
 
+def own_names(session: Session) -> None:
+    """Not of models.queries either: what a storage of Django's asks for each file."""
+    session.execute(text("UPDATE blobferry_jobs SET idempotency_key = 'file ' || path WHERE id = 'finished-5'"))
+    connection = session.connection()
+    for path in ("/finished/5", "/none"):
+        owned_names.become_writer(connection)
+        found = owned_names.find_latest(connection, "default", path)
+        assert (found is None) is (path == "/none")
+        owned_names.note_release(connection, "default", path)
+
+
 def leave_to_others(session: Session) -> object:
     session.execute(text("INSERT INTO blobferry_workers (worker, alive_until) VALUES ('other', '2999-01-01 00:00:00')"))
     for _ in range(3):
@@ -190,6 +202,7 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
     "gone workers": queries.forget_gone_workers,
     "no longer alive": lambda session: queries.report_ended(session, "w"),
     "feed": read_feed,
+    "names of files": own_names,
     "deliver": deliver,
     "told end": lambda session: queries.outbox.note_end(session, JobState.FAILED, {"finished-1": {"on_failed": {}}}),
     "sources to remove": remove_sources,
