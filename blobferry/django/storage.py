@@ -150,11 +150,11 @@ class FerryStorage(Storage):
         with transaction.atomic(using=self.ferry.alias):
             lock_name(self.ferry._engine, self.storage, path)
             file = OwnedFile(self.job(name))
-            if not self._is_there(file, name, is_file=True):
-                return
+            is_there = self._is_there(file, name, is_file=True)
             is_stopped = file.spooled is not None and self._is_stopped(file)
-            release_name(self.ferry._engine, self.storage, path)
-            if not is_stopped:
+            if is_there or file.is_owned:
+                release_name(self.ferry._engine, self.storage, path)
+            if is_there and not is_stopped:
                 self.ferry.delete(path, storage=self.storage, idempotency_key=owner_key(path))
 
     def _is_stopped(self, file: OwnedFile) -> bool:

@@ -180,6 +180,16 @@ def test_a_cancelled_file_is_gone_and_its_name_is_not_given_away(files: Files) -
     with pytest.raises(FileNotFoundError, match="cancelled"):
         files.storage.open(name)
     assert files.save("7.txt") != name
+    files.storage.delete(name)
+    assert files.save("7.txt") == name, "whoever deletes it gives its name back"
+
+
+def test_a_spooled_file_that_this_host_does_not_see_is_named(files: Files) -> None:
+    name = files.paused("7.txt")
+    files.spool_file(name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"is paused, and host .* does not see file:///"):
+        files.storage.open(name)
+    assert Browser().get(files.storage.url(name)).status_code == 404
 
 
 # --- transactions ----------------------------------------------------------------------------------------------------
