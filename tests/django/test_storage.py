@@ -57,7 +57,7 @@ class Files:
     def __init__(self, project: Project, running: Running) -> None:
         self.project = project
         self.running = running
-        self.storage = FerryStorage(base_url=CDN)
+        self.storage = FerryStorage(base_url=CDN, timeout=60)
 
     def save(self, name: str, data: bytes = b"seven") -> str:
         with transaction.atomic():
