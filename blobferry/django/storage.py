@@ -99,11 +99,13 @@ class FerryStorage(Storage):
 
     def is_name_available(self, name: str, max_length: int | None = None) -> bool:
         """Whether the name is free and nobody else is taking it. If so, nobody does until the transaction ends."""
-        is_too_long = max_length is not None and len(name) > max_length
-        if is_too_long or not lock_name(self.ferry._engine, self.storage, self.path_of(name)):
+        if max_length is not None and len(name) > max_length:
+            return False
+        is_stored = self._stored.info(self.path_of(name)) is not None  # before the lock, for which others may wait
+        if not lock_name(self.ferry._engine, self.storage, self.path_of(name)):
             return False
         file = OwnedFile(self.job(name))
-        return not file.is_owned and not self._is_there(file, name)
+        return not file.is_owned and (file.place is FilePlace.NOWHERE or not is_stored)
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
         """The name if it is free; else, or if the store does not answer, one with a random part."""

@@ -391,7 +391,8 @@ def test_a_directory_lists_what_is_stored_and_what_is_on_its_way(files: Files) -
         files.running.driver.put_content(path, b"")
     files.paused("a/3.txt")
     files.paused("a/d/4.txt")
-    files.project.ferry.pause(files.project.ferry.delete("/unrelated").id)
+    with transaction.atomic():
+        files.project.ferry.pause(files.project.ferry.delete("/unrelated").id)
     assert files.storage.listdir("a") == (["b", "d"], ["1.txt", "3.txt"])
     assert files.storage.listdir("") == (["a"], ["c.txt"])
     assert files.storage.listdir("none") == ([], [])
