@@ -108,14 +108,18 @@ class FerryStorage(Storage):
         return not file.is_owned and (file.place is FilePlace.NOWHERE or not is_stored)
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
-        """The name if it is free; else, or if the store does not answer, one with a random part."""
+        """The name if it is free; else, or if the store does not answer, one with a random part that nobody has.
+
+        That one is not asked for: on SQLite the workers may wait for this transaction, and it would wait for them.
+        """
+        name = str(name).replace("\\", "/")
         try:
-            available: str = super().get_available_name(name, max_length)
+            is_free = self.is_name_available(name, max_length)
         except InvalidRequestError:
             raise
         except BlobferryError:
-            return random_name(name, max_length)
-        return available
+            is_free = False
+        return name if is_free else random_name(name, max_length)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
