@@ -112,8 +112,9 @@ def files(request: pytest.FixtureRequest, make_project: Callable[..., Project]) 
         owners = connection.scalars(select(jobs.c.id).where(jobs.c.idempotency_key.is_not(None))).all()
         for owner in owners:  # one by one: a worker that runs some of them locks them in another order
             connection.execute(update(jobs).where(jobs.c.id == owner).values(idempotency_key=None))
-    shutil.rmtree(running.stack.directory / "blobs")
-    (running.stack.directory / "blobs").mkdir()
+    blobs = running.stack.directory / "blobs"
+    shutil.rmtree(blobs, ignore_errors=True)  # the worker may be writing there what the test before has left
+    blobs.mkdir(exist_ok=True)
     yield Files(make_project(Site(database, running.stack.broker_url), SPOOL_DIR=running.spool), running)
     connections["default"].close()
     database.close()
