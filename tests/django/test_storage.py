@@ -392,7 +392,8 @@ def test_a_delete_of_nothing_is_nothing_and_of_a_directory_refused(files: Files)
 
 
 def test_a_directory_lists_what_is_stored_and_what_is_on_its_way(files: Files) -> None:
-    for path in ("/a/1.txt", "/a/b/2.txt", "/c.txt"):
+    files.storage = FerryStorage(location="/listed", timeout=60)  # which no job of another test writes to
+    for path in ("/listed/a/1.txt", "/listed/a/b/2.txt", "/listed/c.txt"):
         files.running.driver.put_content(path, b"")
     files.paused("a/3.txt")
     files.paused("a/d/4.txt")
