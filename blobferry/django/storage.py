@@ -234,4 +234,4 @@ class FerryStorage(Storage):
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """The directories and the files in the directory. It asks for the names of all files below it."""
-        return listed_files(self._stored, self.path_of(path))
+        return listed_files(self._stored, self.path_of(path).rstrip("/") or "/")
