@@ -30,13 +30,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On a store slower than memory a case is ``long``, unless its test says ``every_run_on`` that kind of store.
 
     ``@pytest.mark.every_run_on("moto", only="in parts")`` chooses the cases whose id contains ``only``. On a store of
-    the zoo, a case that this cannot do fails, as zoo_limits.py says.
+    the zoo, a case that this cannot do fails, as zoo_limits.py says. On PostgreSQL a case is ``no_cover``: the same one
+    on SQLite reaches nearly the same lines.
     """
     for item in items:
         limit = limit_of(os.environ.get("ZOO_PROFILE", ""), item.name)
         if limit is not None and "moto" in item.name:  # the others are behind no proxy
             item.add_marker(pytest.mark.xfail(reason=limit, strict=True))
         case = getattr(item, "callspec", None)
+        if case is not None and "postgres" in case.params.values():
+            item.add_marker(pytest.mark.no_cover)
         if case is None or case.params.get("kind") not in SLOWER_KINDS:
             continue
         chosen = (

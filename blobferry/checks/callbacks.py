@@ -1,4 +1,4 @@
-"""The check of who is told of the end of a job: Celery signatures of the app's own tasks, and webhooks."""
+"""The check of who is told of the end of a job: Celery signatures, tasks of Django's, and webhooks."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from blobferry.checks.arguments import check_optional, check_secret_name
+from blobferry.checks.django_tasks import is_django_task, kept_task
 from blobferry.checks.source_urls import check_webhook
 from blobferry.errors import InvalidRequestError
 from blobferry.redaction import short_repr
@@ -68,7 +69,8 @@ def check_callback(name: str, value: Any) -> dict[str, Any]:
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("task"), str) or not 0 < len(value["task"]) <= 255:
         raise InvalidRequestError(
-            f"{name}: needs a Celery signature such as stored.s(video.id), or its dict, got {short_repr(value)}"
+            f"{name}: needs a Celery signature such as stored.s(video.id), its dict, or a @task of Django's, "
+            f"got {short_repr(value)}"
         )
     if value.get("subtask_type"):
         kind = value["subtask_type"]
@@ -126,8 +128,12 @@ def _as_json(name: str, signature: dict[str, Any]) -> dict[str, Any]:
 
 
 def end_receivers(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of checked arguments, who is to be told, by kind; None if nobody has asked for anything."""
-    found = {name: values[name] for name in ("on_done", "on_failed") if values.get(name) is not None}
+    """Of checked arguments, who is to be told, by kind; None if nobody has asked for anything.
+
+    A task of Django's is kept apart: ``manage.py blobferry_listen`` enqueues it, and no worker knows of it.
+    """
+    asked = {name: values[name] for name in TASK_OF if values.get(name) is not None}
+    found = {TASK_OF[name] if is_django_task(value) else name: value for name, value in asked.items()}
     url, secret = values.get("webhook"), values.get("webhook_secret")
     if url is not None:
         found["webhook"] = {"url": url, "secret": secret or DEFAULT_SECRET}
@@ -141,10 +147,18 @@ def told_version(on_end: Mapping[str, Any]) -> int:
     return WEBHOOK_REQUEST if "webhook" in on_end else TOLD_REQUEST
 
 
+def _optional(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    return kept_task(name, value) if is_django_task(value) else check_callback(name, value)
+
+
 #: Arguments that every job takes, each with its check.
 END_OPTIONS: Final = {
-    "on_done": check_optional(check_callback),
-    "on_failed": check_optional(check_callback),
+    "on_done": _optional,
+    "on_failed": _optional,
     "webhook": check_optional(check_webhook),
     "webhook_secret": check_optional(check_secret_name),
 }
+#: Where the column keeps a task of Django's.
+TASK_OF: Final = {"on_done": "task_on_done", "on_failed": "task_on_failed"}

@@ -1,6 +1,8 @@
 """What ``manage.py blobferry_doctor`` finds out by trying: settings, tables, rights, broker, workers."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from django.core.checks import WARNING, run_checks
@@ -44,6 +46,8 @@ def examine_project(database: str | None = None) -> Iterator[Symptom]:
     alias = database or given.database
     in_database = list(_database(alias))
     yield from in_database
+    if given.spool_dir:
+        yield _spool(Path(given.spool_dir))
     yield from (in_broker := list(_broker(given)))
     if all(symptom.level == "ok" for symptom in in_database):
         yield from _workers(alias, asks=in_broker[0].level == "ok")
@@ -63,6 +67,14 @@ def _database(alias: str) -> Iterator[Symptom]:
         yield Symptom("error", subject, str(error).strip())
         return
     yield Symptom("ok", subject, f"{connections[alias].vendor}; the tables are there, and a job can be written")
+
+
+def _spool(directory: Path) -> Symptom:
+    if not directory.is_dir():
+        return Symptom("error", "spool", f"{directory} is no directory on this host; make it, or mount it there")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return Symptom("error", "spool", f"{directory} cannot be written to by this user")
+    return Symptom("ok", "spool", f"{directory} can be written to; the workers need it under the same path")
 
 
 def _broker(given: FerrySettings) -> Iterator[Symptom]:

@@ -86,7 +86,7 @@ class Ferry(Client):
             storages=given.storages,
         )
         options = BrokerOptions(**given.broker_options)
-        self._broker = QuietBroker(
+        self._broker: QuietBroker = QuietBroker(
             given.broker_url or None, given.result_backend or None, options, in_tests=given.publish_in_tests
         )
         self._announcement = AfterCommit(self._engine, self._broker, self.alias)
@@ -96,6 +96,16 @@ class Ferry(Client):
         if database not in self._others:
             self._others[database] = type(self)(database)
         return self._others[database]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether tests run, so that no worker is asked for anything."""
+        return self._broker.is_silent
+
+    @property
+    def takes_any_keys(self) -> bool:
+        """Whether paths may hold more than ASCII letters and digits."""
+        return self._keys == "any"
 
     def close(self) -> None:
         """Close the connections to the broker, also of those for other databases. Django closes its own."""

@@ -27,21 +27,22 @@ class QuietBroker(Broker):
         self._in_tests = in_tests
 
     @property
-    def _is_silent(self) -> bool:
+    def is_silent(self) -> bool:
+        """Whether tests run, so that nothing is sent."""
         return not self._in_tests and is_tested()
 
     @property
     def is_ready(self) -> bool:
         """Whether a message would be sent now, as far as is known."""
-        return not self._is_silent and super().is_ready
+        return not self.is_silent and super().is_ready
 
     def publish_rows(self, rows: Sequence[Mapping[str, Any]]) -> int:
         """Send a message for each row, but in tests; return for how many of them, from the first on."""
-        return 0 if self._is_silent else super().publish_rows(rows)
+        return 0 if self.is_silent else super().publish_rows(rows)
 
     def read(self, request: Request, timeout: float) -> Any:
         """The worker's answer to a read. Raises ConfigurationError in tests."""
-        if self._is_silent:
+        if self.is_silent:
             problem = (
                 f"is off, so a test does not send the read {request.operation!r} to the real workers: replace that call"
                 " in the test, or set it and the broker of a test to True and its URL"

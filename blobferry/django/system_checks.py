@@ -7,6 +7,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
+from django.urls import NoReverseMatch, reverse
 from sqlalchemy.engine import URL
 
 from blobferry.client import Client
@@ -17,6 +18,7 @@ from blobferry.errors import ConfigurationError
 from blobferry.sql.revision import HEAD
 
 TAG: Final = "blobferry"
+BACKEND: Final = "blobferry.django.storage.FerryStorage"
 _OTHER: Final = "the variable BLOBFERRY_DATABASE_URL names another database than DATABASES[{alias!r}]"
 
 
@@ -47,6 +49,27 @@ def _project_problems(given: FerrySettings) -> Iterator[CheckMessage]:
             hint="clients made by Client.from_env(), and a worker started with it, do not see this project's jobs",
             id="blobferry.W002",
         )
+
+
+@register(TAG)
+def check_storages(**options: Any) -> list[CheckMessage]:
+    """Whether the storages of the project that are ours have all that they need."""
+    backends = [str(each.get("BACKEND")) for each in getattr(settings, "STORAGES", {}).values()]
+    if BACKEND not in backends or any(True for _ in problems(getattr(settings, SETTING, {}))):
+        return []
+    found: list[CheckMessage] = []
+    if not FerrySettings.of_project().spool_dir:
+        hint = "set it to a directory that the workers see under the same path, as their spool_dir"
+        found.append(
+            Error(f"{SETTING}['SPOOL_DIR'] is not set: a FerryStorage cannot save", hint=hint, id="blobferry.E004")
+        )
+    try:
+        reverse("blobferry:spooled", args=["token", "name"])
+    except (NoReverseMatch, AttributeError):  # without ROOT_URLCONF there is no URL at all
+        hint = 'add path("files/", include("blobferry.django.urls")) to the urlpatterns of ROOT_URLCONF'
+        problem = "the URLs of blobferry.django are not included: files have none until they are in the store"
+        found.append(Warning(problem, hint=hint, id="blobferry.W004"))
+    return found
 
 
 @register(Tags.database)

@@ -14,7 +14,7 @@ from blobferry.checks.arguments import check_job_id
 from blobferry.contract import FINAL_STATES, PAST_POINT_OF_NO_RETURN, UNFINISHED_UPLOADS, JobState, Phase, UploadState
 from blobferry.errors import JobNotFoundError, TooLateError
 from blobferry.jobs.job_ids import JobId
-from blobferry.jobs.open_blocks import refuse_own_file
+from blobferry.jobs.open_blocks import heed_open_blocks
 from blobferry.jobs.replaced_source import ReplacedSource
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
@@ -111,7 +111,7 @@ def retry(engine: Engine, job_id: JobId, source: ReplacedSource | None = None) -
 def _locked(engine: Engine, job_id: JobId) -> Iterator["_Locked"]:
     """The job, its row locked until the block ends. Raises JobNotFoundError."""
     job_id = check_job_id(job_id)
-    refuse_own_file(engine)
+    heed_open_blocks(engine, "the request stays")
     with reachable(), engine.begin() as connection:
         # An UPDATE that changes nothing: on SQLite a SELECT takes no lock.
         touched = update(jobs).where(jobs.c.id == job_id).values(updated_at=jobs.c.updated_at)

@@ -5,9 +5,11 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict
 from uuid import UUID
 
+from blobferry.checks.django_tasks import DjangoTask
 from blobferry.jobs.submission import Transaction
 
 Labels = Mapping[str, str | int | UUID]
+EndReceiver = Mapping[str, Any] | DjangoTask
 
 
 class RequestOptions(TypedDict, total=False):
@@ -21,8 +23,8 @@ class RequestOptions(TypedDict, total=False):
     idempotency_key: str | None  #: repeating the request returns the first job; another request raises ConflictError
     #: "failed": a new job takes the key of one that failed or was cancelled, which ``Job.replaces`` names
     reuse: str | None
-    on_done: Mapping[str, Any] | None  #: a Celery signature, sent once the job has succeeded
-    on_failed: Mapping[str, Any] | None  #: the same, once it has failed or was cancelled
+    on_done: EndReceiver | None  #: a Celery signature, or a @task of Django's, told once the job has succeeded
+    on_failed: EndReceiver | None  #: the same, once it has failed or was cancelled
     webhook: str | None  #: the URL that each end is posted to, signed by Standard Webhooks
     webhook_secret: str | None  #: the name of the worker's secret that signs; "default"
 

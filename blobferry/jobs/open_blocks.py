@@ -17,16 +17,16 @@ _RIGHT: Final = (
 )
 
 
-def heed_open_blocks(engine: Engine) -> None:
-    """Warn if an atomic block is open in this thread, of which a job submitted through ``engine`` is no part.
+def heed_open_blocks(engine: Engine, what: str = "the job stays, and runs,") -> None:
+    """Warn if an atomic block is open in this thread, of which what is written through ``engine`` is no part.
 
-    Raises InvalidRequestError as :func:`refuse_own_file` does.
+    Python shows the warning once for each line that calls. ``what``: becomes of it if the block rolls back. Raises
+    InvalidRequestError as :func:`refuse_own_file` does.
     """
     refuse_own_file(engine)
     for connection in _blocks(engine):
         warnings.warn(
-            f"{_open(connection)}, and this client takes no part in it: the job stays, and runs, if the block rolls "
-            f"back; {_RIGHT}",
+            f"{_open(connection)}, and this client takes no part in it: {what} if the block rolls back; {_RIGHT}",
             RuntimeWarning,
             stacklevel=_level_of_caller(),
         )
@@ -50,7 +50,7 @@ def _open(connection: Any) -> str:
 def _level_of_caller() -> int:
     """The ``stacklevel``, for a warning by the caller of this, of the first line that is not Blobferry's own."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("blobferry."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("blobferry.", "contextlib")):
         level, frame = level + 1, frame.f_back
     return level
 

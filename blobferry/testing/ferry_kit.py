@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from blobferry.async_client import AsyncClient
 from blobferry.client import Client
@@ -10,6 +10,7 @@ from blobferry.contract import JobState, Request
 from blobferry.errors import BlobferryError
 from blobferry.jobs.end_feed import MAX_LIMIT, NOW
 from blobferry.jobs.job_ids import JobId
+from blobferry.jobs.open_blocks import JOINED
 from blobferry.jobs.submission import Transaction
 from blobferry.testing import hand_moved_jobs as by_hand
 from blobferry.testing.enqueued_jobs import EnqueuedJobs
@@ -138,11 +139,16 @@ class FerryKit(EnqueuedJobs):
         return self._callbacks.run()
 
     def run_handlers(self) -> list[Job]:
-        """Call the client's functions that ``@ferry.on(…)`` added, for each job that has ended since the last call, or
-        since the test began; return these jobs. Raises what a function raises.
+        """Do what a listener does, for each job that has ended since the last call, or since the test began: call the
+        functions that ``@ferry.on(…)`` added; in Django first enqueue the ``@task`` that it names, and send the signal
+        ``job_finished``. Return these jobs. Raises what a function raises.
         """
         ended = self._newly_ended()
         for job in ended:
+            if self.ferry._engine.dialect.driver == JOINED:
+                from blobferry.django.ended_jobs import tell_of  # noqa: PLC0415 - it needs a project
+
+                tell_of(cast(Any, self.ferry), job)
             self.ferry._handlers.call(job)
         return ended
 

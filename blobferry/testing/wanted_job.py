@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Self
 
-from blobferry.checks.callbacks import DEFAULT_SECRET
+from blobferry.checks.callbacks import DEFAULT_SECRET, TASK_OF
+from blobferry.checks.django_tasks import NAME, is_django_task
 from blobferry.contract import OPERATIONS
 from blobferry.errors import InvalidRequestError
 from blobferry.jobs.new_job import file_url
@@ -72,7 +73,7 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     """The value of a field in a row; None if the submit did not name it."""
     request = row["request"] or {}
     if name in _CALLBACKS:
-        return (row["on_end"] or {}).get(name)
+        return (row["on_end"] or {}).get(name) or (row["on_end"] or {}).get(TASK_OF[name])
     if name in _WEBHOOK:
         return ((row["on_end"] or {}).get("webhook") or {}).get(_WEBHOOK[name])
     if name == "contents":
@@ -89,7 +90,7 @@ def described(row: Mapping[str, Any]) -> str:
     usual = {**spec.defaults, "storage": "default", "priority": 0, "webhook_secret": DEFAULT_SECRET}
     told = {name: value for name, value in values.items() if value is not None and usual.get(name) != value}
     for name in _CALLBACKS & told.keys():
-        told[name] = told[name]["task"]
+        told[name] = told[name].get("task") or told[name][NAME]
     return f"{spec.name}({', '.join(f'{name}={short_repr(value, _SHORT)}' for name, value in told.items())})"
 
 
@@ -107,6 +108,8 @@ def _as_stored(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
 
 
 def _matches(wanted: Any, actual: Any) -> bool:
+    if isinstance(actual, Mapping) and is_django_task(actual):
+        return bool(getattr(wanted, "module_path", wanted) in (actual[NAME], actual))
     if isinstance(actual, Mapping) and "task" in actual:  # a callback
         if isinstance(wanted, str):
             return bool(actual["task"] == wanted)

@@ -58,7 +58,9 @@ def as_in_settings(url: str) -> dict[str, Any]:
     """A database URL as an entry of DATABASES."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": parsed.database}
+        # Writers wait for each other, on a busy machine for longer than Django's five seconds.
+        options = {"timeout": 60}
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": parsed.database, "OPTIONS": options}
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": parsed.database,

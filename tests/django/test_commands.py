@@ -2,9 +2,11 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from sqlalchemy import insert
@@ -80,6 +82,13 @@ def test_the_doctor_names_what_is_wrong(project: Project, tmp_path: Any) -> None
         assert examine() == ({"database default": "ok", "broker": "error", "workers": "warning"}, 1)
     connect("other", as_in_settings(f"sqlite:///{tmp_path}/empty.db"))
     assert examine("--database", "other") == ({"database other": "error", "broker": "ok"}, 1)
+
+
+def test_the_doctor_looks_at_the_spool_directory(project: Project, tmp_path: Path) -> None:
+    for directory, level, status in ((tmp_path, "ok", 0), (tmp_path / "missing", "error", 1)):
+        with override_settings(BLOBFERRY=settings.BLOBFERRY | {"SPOOL_DIR": directory}):
+            levels, found = examine()
+        assert (levels["spool"], found) == (level, status)
 
 
 def test_they_are_commands_of_manage(site: Site) -> None:

@@ -7,23 +7,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from blobferry.messages.job_messages import Message
 from tests.client.conftest import CHECKOUT
 from tests.django.conftest import Project, as_in_settings
 from tests.jobs.job_world import World
+from worker.maintenance.sweep_spool import SpoolSweep
 
 VIEW = """
 import json, os, signal, sys
 import django
 from django.conf import settings
-database, broker_url, when = json.loads(sys.argv[1])
-settings.configure(DATABASES={"default": database}, BLOBFERRY={"BROKER_URL": broker_url},
-                   INSTALLED_APPS=["blobferry.django"])
+database, broker_url, spool_dir, when = json.loads(sys.argv[1])
+settings.configure(DATABASES={"default": database}, INSTALLED_APPS=["blobferry.django"],
+                   BLOBFERRY={"BROKER_URL": broker_url, "SPOOL_DIR": spool_dir})
 django.setup()
+from django.core.files.base import ContentFile
 from django.db import connection, transaction
 from blobferry.django import ferry
+from blobferry.django.storage import FerryStorage
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -33,16 +37,20 @@ with transaction.atomic():
         transaction.on_commit(die)
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO app_video (id) VALUES (1)")
-    ferry.delete("/a")
+    if spool_dir:
+        FerryStorage(timeout=0.05).save("7.mp4", ContentFile(b"seven"))
+    else:
+        ferry.delete("/a")
     if when == "before the commit":
         die()
 die()
 """
 
 
-def kill(project: Project, when: str) -> None:
-    """Run the view in a process of its own, which dies then."""
-    asked = json.dumps([as_in_settings(project.site.url), project.site.broker_url, when])
+def kill(project: Project, when: str, spool: Path | None = None) -> None:
+    """Run the view in a process of its own, which dies then. With a ``spool`` it saves a file."""
+    where = as_in_settings(project.site.url), project.site.broker_url, spool and str(spool)
+    asked = json.dumps([*where, when])
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-W", "error", "-c", VIEW, asked]
     done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
@@ -77,3 +85,19 @@ def test_killed_later_there_are_both_and_one_message(project: Project) -> None:
     assert project.videos() == [1]
     assert project.site.message_ids() == project.job_ids()
     assert len(project.job_ids()) == 1
+
+
+@pytest.mark.parametrize(("when", "is_kept"), [("before the commit", False), ("before the message", True)])
+def test_a_spooled_file_is_kept_if_and_only_if_its_row_is(
+    project: Project, tmp_path: Path, when: str, is_kept: bool
+) -> None:
+    world = World(project.site.database, tmp_path / "incoming")
+    world.spool_dir = tmp_path / "spool"
+    world.spool_dir.mkdir()
+    kill(project, when, world.spool_dir)
+    (spooled,) = world.spool_dir.glob("ferry-*")
+    assert (project.videos(), len(project.job_ids())) == (([1], 1) if is_kept else ([], 0))
+    os.utime(spooled, (0, 0))
+    with world.worker(retention={"spooled_seconds": 3600}) as runtime:
+        assert SpoolSweep(runtime).go_round() == (0 if is_kept else 1)
+    assert spooled.exists() is is_kept

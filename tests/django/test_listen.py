@@ -1,7 +1,6 @@
 """`manage.py blobferry_listen`: the functions of a project are called for jobs that have ended."""
 
 import pytest
-from django.core.management import CommandError
 
 from blobferry import Job
 from tests.client.test_finished import end_now
@@ -39,8 +38,3 @@ def test_each_end_is_told_to_the_functions_of_the_project_once_more_after_an_err
         if len(called) == 1:
             end(project, "/2", app="shop")
     assert called == [("/1", "succeeded"), ("/1", "succeeded"), ("/2", "succeeded")]
-
-
-def test_a_project_without_functions_is_told_so(project: Project) -> None:
-    with pytest.raises(CommandError, match="no function is there to call"):
-        run("blobferry_listen", "shop")

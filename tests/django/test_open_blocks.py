@@ -1,6 +1,7 @@
 """A client that takes no part in Django's transactions says so when it is called inside of one."""
 
 import time
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +36,34 @@ def test_it_warns_the_caller_and_writes_all_the_same(
         write(client)
     assert [warning.filename for warning in warned] == [__file__]
     assert len(site.rows()) == 1
+
+
+@pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "retry"])
+def test_a_control_request_warns_as_well(
+    make_project: Callable[..., Project], broker_url: str, postgres_database: Database, sqlite_url: str, verb: str
+) -> None:
+    site = Site(postgres_database, broker_url)
+    make_project(site)
+    connect("other", as_in_settings(sqlite_url))
+    with site.client() as client:
+        job = client.delete("/a")
+        with transaction.atomic("other"), pytest.warns(RuntimeWarning, match="the request stays if") as warned:
+            getattr(client, verb)(job.id)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_python_shows_it_once_for_each_line(
+    make_project: Callable[..., Project], broker_url: str, postgres_database: Database, sqlite_url: str
+) -> None:
+    site = Site(postgres_database, broker_url)
+    make_project(site)
+    connect("other", as_in_settings(sqlite_url))
+    with site.client() as client, transaction.atomic("other"), warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            client.delete("/a")
+    assert len(shown) == 1
+    assert len(site.rows()) == 3
 
 
 @each_write

@@ -55,6 +55,18 @@ def test_settings_that_work_are_not_reported() -> None:
     assert found(BROKER | {"DATABASE": "other", "RESULT_BACKEND": None, "BROKER_OPTIONS": {"master_name": "m"}}) == []
 
 
+def test_a_storage_of_the_project_lacks_nothing(tmp_path: Path) -> None:
+    storages = {"films": {"BACKEND": "blobferry.django.storage.FerryStorage"}}
+    with override_settings(STORAGES=storages):
+        assert [message.partition(":")[0] for message in found(BROKER)] == [
+            "blobferry.E004 BLOBFERRY['SPOOL_DIR'] is not set"
+        ]
+        assert found(BROKER | {"SPOOL_DIR": tmp_path}) == []
+        with override_settings(ROOT_URLCONF="django.contrib.auth.urls"):
+            (message,) = found(BROKER | {"SPOOL_DIR": tmp_path})
+    assert message.startswith("blobferry.W004 the URLs of blobferry.django are not included")
+
+
 def test_uploads_are_spooled_into_the_directory_of_the_setting(tmp_path: Path) -> None:
     small, large = SimpleUploadedFile("a.mp4", b"hello"), TemporaryUploadedFile("a.mp4", "video/mp4", 5, None)
     large.write(b"hello")

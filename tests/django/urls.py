@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.db import connection
 from django.http import HttpResponse
-from django.urls import path
+from django.urls import include, path
 
 from blobferry.django import ferry
 
@@ -18,4 +18,8 @@ def store(request: Any, number: int) -> HttpResponse:
     return HttpResponse(status=100 // number)
 
 
-urlpatterns = [path("admin/", admin.site.urls), path("videos/<int:number>/", store)]
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("files/", include("blobferry.django.urls")),
+    path("videos/<int:number>/", store),
+]

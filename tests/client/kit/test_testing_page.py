@@ -92,7 +92,25 @@ from django.test import TestCase, TransactionTestCase, override_settings
 
 from blobferry.django import ferry
 from blobferry.django.models import FerryJob
+from blobferry.django.signals import job_finished
 from blobferry.testing import recording
+
+
+class Task:
+    # As django.tasks has them in Django 6.
+    module_path, backend, queue_name, priority, run_after = "test_kit.stored", "default", "default", 0, None
+
+    def __init__(self):
+        self.enqueued = []
+
+    def using(self, **options):
+        return self
+
+    def enqueue(self, event):
+        self.enqueued.append(event["path"])
+
+
+stored = Task()
 
 
 class Checks:
@@ -136,6 +154,17 @@ class Checks:
         with override_settings(BLOBFERRY={}):
             ferry.delete("/a")
         self.kit.assert_enqueued("delete")
+
+    def test_the_signal_and_the_tasks_of_the_project_come_with_the_handlers(self):
+        told = []
+        job_finished.connect(lambda path, **event: told.append(path), weak=False, dispatch_uid="of this test")
+        self.addCleanup(job_finished.disconnect, dispatch_uid="of this test")
+        self.kit.finish(ferry.delete("/a", on_done=stored))
+        self.kit.assert_enqueued("delete", on_done=stored)
+        self.kit.assert_enqueued("delete", on_done="test_kit.stored")
+        self.kit.refute_enqueued("delete", on_done="test_kit.lost")
+        assert [job.path for job in self.kit.run_handlers()] == told == stored.enqueued == ["/a"]
+        stored.enqueued.clear()
 
     async def test_async_views(self):
         job = await ferry.adelete("/a")
@@ -226,7 +255,7 @@ def test_djangos_own_runner(pytester: pytest.Pytester, app_site: Site, monkeypat
 def test_all_of_the_kit_works_in_djangos_transactions(pytester: pytest.Pytester, app_site: Site) -> None:
     files = {"test_kit.py": DJANGO_SUITE, "project_settings.py": SETTINGS, "urls.py": URLS}
     ini = ["DJANGO_SETTINGS_MODULE = project_settings", "pythonpath = ."]
-    run_project(pytester, files, ini=ini).assert_outcomes(passed=10)
+    run_project(pytester, files, ini=ini).assert_outcomes(passed=12)
     assert (app_site.rows(), app_site.messages()) == ([], [])
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.orm import Session
 
 from blobferry.contract import JobState, Phase, UploadState
+from blobferry.django import owned_names
 from blobferry.errors import InvalidPartError, StoreUnavailableError
 from blobferry.jobs import delivery_log, end_feed
 from blobferry.jobs.job_filter import check_filter
@@ -147,6 +148,17 @@ def list_under(path: str, found: int, **filters: Any) -> Callable[[Session], Non
     return work
 
 
+def own_names(session: Session) -> None:
+    """Not of models.queries either: what a storage of Django's asks for each file."""
+    session.execute(text("UPDATE blobferry_jobs SET idempotency_key = 'file ' || path WHERE id = 'finished-5'"))
+    connection = session.connection()
+    for path in ("/finished/5", "/none"):
+        owned_names.become_writer(connection)
+        found = owned_names.find_latest(connection, "default", path)
+        assert (found is None) is (path == "/none")
+        owned_names.note_release(connection, "default", path)
+
+
 def leave_to_others(session: Session) -> object:
     session.execute(text("INSERT INTO blobferry_workers (worker, alive_until) VALUES ('other', '2999-01-01 00:00:00')"))
     for _ in range(3):
@@ -233,6 +245,7 @@ WORK: Final[dict[str, Callable[[Session], object]]] = {
     "list under a path of few": list_under("/queued/777", 1),
     "list under a path of few, of a state": list_under("/queued/777", 0, state="failed"),
     "list under a path of many": list_under("/spooled", 50),
+    "names of files": own_names,
     "deliver": deliver,
     "told end": lambda session: queries.outbox.note_end(session, JobState.FAILED, {"finished-1": ("default", TOLD)}),
     "webhooks": send_webhooks,

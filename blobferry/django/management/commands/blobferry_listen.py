@@ -1,32 +1,45 @@
-"""``manage.py blobferry_listen``: call the project's functions for jobs that have ended."""
+"""``manage.py blobferry_listen``: tell the project of jobs that end, until it is interrupted."""
 
 from argparse import ArgumentParser
 from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import close_old_connections
 
+from blobferry.django.ended_jobs import enqueue_missed, tell_of
 from blobferry.django.ferries import ferry
 from blobferry.errors import BlobferryError
 from blobferry.jobs.listening import INTERVAL
 
 
 class Command(BaseCommand):
-    """The process for the functions that are added by ``@ferry.on``, in a module that an app imports in ``ready``."""
+    """Runs for ever, beside the web processes; let a supervisor start it again when it ends."""
 
-    help = "Call the functions added by @ferry.on for each job that ends, until Ctrl-C or an error that one raises."
+    help = (
+        "For each job that ends, enqueue the @task that it names by on_done or on_failed, send the signal job_finished,"
+        " and call the functions added by @ferry.on. The database keeps under NAME how far it has come."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("name", metavar="NAME", help="Under which the database keeps how far this has come.")
+        parser.add_argument("name", metavar="NAME", nargs="?", default="django", help="Of its place; django.")
         parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="Repeatable.")
         parser.add_argument("--interval", type=float, default=INTERVAL, metavar="SECONDS", help="Between two looks; 1.")
         parser.add_argument("--database", help="An alias of DATABASES; that of BLOBFERRY unless given.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        labels = dict(pair.partition("=")[::2] for pair in options["label"])
+        labels = dict(pair.partition("=")[::2] for pair in options["label"]) or None
         asked = ferry.using(options["database"]) if options["database"] else ferry
         try:
+            enqueue_missed(asked, options["name"], labels)
+            ends = asked.listen(options["name"], labels=labels, interval=options["interval"])
+            self.stdout.write(f"listening as {options['name']} on the database {asked.alias}")
             with suppress(KeyboardInterrupt):
-                asked.handle(options["name"], labels=labels or None, interval=options["interval"])
+                for job in ends:
+                    close_old_connections()
+                    tell_of(asked, job)
+                    asked._handlers.call(job)
+                    if options["verbosity"] > 1:
+                        self.stdout.write(f"{job.id} {job.state} {job.path}")
         except BlobferryError as error:
             raise CommandError(str(error)) from error

@@ -1,10 +1,12 @@
 """The project's own tests, as `manage.py test shop.suite` runs them: nothing of them may leave the test database."""
 
 import os
+from tempfile import TemporaryDirectory
 
 import pytest
 import redis
 from django.conf import settings
+from django.core.files.base import ContentFile
 from django.db import transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 from shop.models import Video
@@ -12,6 +14,7 @@ from shop.models import Video
 from blobferry import Client
 from blobferry.django import ferry
 from blobferry.django.models import FerryJob
+from blobferry.django.storage import FerryStorage
 from blobferry.errors import ConfigurationError
 
 PUBLISHING = settings.BLOBFERRY | {"PUBLISH_IN_TESTS": True}
@@ -51,6 +54,16 @@ class TestInTransaction(TestCase):
             job_id = store_video()
         assert (len(callbacks), messages()) == (1, 0)
         assert ferry.situation(job_id).published_at is None
+
+    def test_a_file_is_in_the_spool_and_no_store_is_asked(self) -> None:
+        with TemporaryDirectory() as spool, override_settings(BLOBFERRY=settings.BLOBFERRY | {"SPOOL_DIR": spool}):
+            storage = FerryStorage()
+            name = storage.save("7.mp4", ContentFile(b"seven"))
+            with storage.open(name) as file:
+                assert (name, file.read(), storage.exists("8.mp4")) == ("7.mp4", b"seven", False)
+            assert storage.url(name).startswith("/files/spooled/")
+            storage.delete(name)
+            assert not storage.exists(name)
 
     def test_a_read_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="PUBLISH_IN_TESTS"):
