@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from blobferry.async_client import AsyncClient
 from blobferry.client import Client
-from blobferry.contract import JobState, Request
+from blobferry.contract import JobState
 from blobferry.errors import BlobferryError
 from blobferry.jobs.end_feed import MAX_LIMIT, NOW
 from blobferry.jobs.job_ids import JobId
@@ -217,15 +217,11 @@ def recording(
         if client is None:
             client = stack.enter_context(Client(database_url=stack.enter_context(scratch_database_url())))
             create_tables(client._engine)
-        broker = SilentBroker(lambda request: _read(kit, request))
+        broker = SilentBroker(lambda request: kit._inline().answer(request), lambda: kit._inline.is_made)
         silent = stack.enter_context(silenced(client, broker, transaction))
         kit = FerryKit(silent, CallbackBox(celery), storages or {})
         stack.callback(kit._inline.close)
         yield kit
-
-
-def _read(kit: FerryKit, request: Request) -> Any:
-    return kit._inline().answer(request)
 
 
 def _id_of(job: Job | JobId) -> JobId:

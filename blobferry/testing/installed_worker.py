@@ -28,6 +28,11 @@ class InstalledWorker:
             self._made = self._make()
         return self._made
 
+    @property
+    def is_made(self) -> bool:
+        """Whether it was ever called."""
+        return self._made is not None
+
     def close(self) -> None:
         """End its threads, if it was ever made."""
         if self._made is not None:

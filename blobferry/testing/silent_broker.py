@@ -10,11 +10,20 @@ Read = Callable[[Request], Any]
 
 
 class SilentBroker(Broker):
-    """Publishes nothing, as if no broker were configured. Reads of blobs are answered by ``read_inline``."""
+    """Publishes nothing, as if no broker were configured. Reads of blobs are answered by ``read_inline``.
 
-    def __init__(self, read_inline: Read) -> None:
+    ``has_worker``: whether the kit's own worker has been used.
+    """
+
+    def __init__(self, read_inline: Read, has_worker: Callable[[], bool]) -> None:
         super().__init__(None, None)
         self._read_inline = read_inline
+        self._has_worker = has_worker
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no worker has run yet, so that Django's storages take their stores for empty."""
+        return not self._has_worker()
 
     def publish_rows(self, rows: Sequence[Mapping[str, Any]]) -> int:
         """Nothing."""

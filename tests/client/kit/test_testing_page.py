@@ -87,12 +87,16 @@ def submit(number):
 
 
 DJANGO_SUITE: Final = """
+import tempfile
+
+from django.core.files.base import ContentFile
 from django.db import transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from blobferry.django import ferry
 from blobferry.django.models import FerryJob
 from blobferry.django.signals import job_finished
+from blobferry.django.storage import FerryStorage
 from blobferry.testing import recording
 
 
@@ -154,6 +158,18 @@ class Checks:
         with override_settings(BLOBFERRY={}):
             ferry.delete("/a")
         self.kit.assert_enqueued("delete")
+
+    def test_a_file_of_a_ferry_storage_is_kept_and_then_stored(self):
+        with tempfile.TemporaryDirectory() as spool, override_settings(BLOBFERRY={"SPOOL_DIR": spool}):
+            with recording(ferry) as kit:
+                storage = FerryStorage(location="/films")
+                name = storage.save("7.mp4", ContentFile(b"bytes"))
+                job = kit.assert_enqueued("write_stream", path="/films/7.mp4")
+                with storage.open(name) as file:
+                    assert file.read() == b"bytes"
+                assert [job.state for job in kit.drain()] == ["succeeded"]
+                assert kit.driver().get_content("/films/7.mp4") == b"bytes"
+                assert (storage.exists(name), storage.size(name)) == (True, 5)
 
     def test_the_signal_and_the_tasks_of_the_project_come_with_the_handlers(self):
         told = []
@@ -255,7 +271,7 @@ def test_djangos_own_runner(pytester: pytest.Pytester, app_site: Site, monkeypat
 def test_all_of_the_kit_works_in_djangos_transactions(pytester: pytest.Pytester, app_site: Site) -> None:
     files = {"test_kit.py": DJANGO_SUITE, "project_settings.py": SETTINGS, "urls.py": URLS}
     ini = ["DJANGO_SETTINGS_MODULE = project_settings", "pythonpath = ."]
-    run_project(pytester, files, ini=ini).assert_outcomes(passed=12)
+    run_project(pytester, files, ini=ini).assert_outcomes(passed=14)
     assert (app_site.rows(), app_site.messages()) == ([], [])
 
 
