@@ -30,8 +30,11 @@ def silenced(
     ``transaction``: of the test, in which everything happens that the client would do on connections of its own.
     """
     if isinstance(client, AsyncClient):
+        if transaction is not None:
+            problem = "is for a Client; an AsyncClient works in threads, which cannot share the connection of a test"
+            raise ConfigurationError("transaction", problem)
         calls = client._calls
-        with _replaced(calls._joining, broker, transaction), _replaced(calls.client, broker, transaction):
+        with _replaced(calls._joining, broker, None), _replaced(calls.client, broker, None):
             calls._watches.clear()  # they hold the reader
             yield calls.client
             calls._watches.clear()

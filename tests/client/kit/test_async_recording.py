@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from blobferry import AsyncClient, Job
+from blobferry import AsyncClient, ConfigurationError, Job
 from blobferry.testing import recording
 from tests.client.conftest import Site
 
@@ -67,6 +67,15 @@ def test_coroutine_functions_for_ends_are_awaited(web: AsyncClient) -> None:
 
     asyncio.run(test())
     assert called == ["/a"]
+
+
+def test_a_transaction_of_the_test_is_refused(site: Site, web: AsyncClient) -> None:
+    with (
+        site.database.engine.connect() as connection,
+        pytest.raises(ConfigurationError, match="transaction: is for a Client"),
+        recording(web, transaction=connection),
+    ):
+        raise AssertionError("it was taken")
 
 
 def test_it_publishes_again_afterwards(site: Site, web: AsyncClient) -> None:
