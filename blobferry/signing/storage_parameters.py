@@ -12,7 +12,7 @@ ELSE: Final = frozenset(
     | {"max_parts", "conditional_put", "conditional_copy", "conditional_complete", "conditional_delete"}
     | {"copy_source_condition", "copy_options", "tagging", "metadata", "checksum_mode", "upload_size", "batch_delete"}
     | {"list_uploads", "chunksize", "multipartcopychunksize", "multipartcopymaxconcurrency"}
-    | {"multipartcopythresholdsize"}
+    | {"multipartcopythresholdsize", "webhook", "webhook_secret"}
 )
 WITHOUT_URLS: Final = ("local", "memory")  #: drivers whose blobs have none
 _MAX_NAME: Final = 255  #: characters, what the column of an upload's row has

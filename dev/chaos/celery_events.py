@@ -30,7 +30,9 @@ class Telling:
                 receiver = app.events.Receiver(connection, handlers={"*": self.hear})
                 while not ended.is_set():
                     with suppress(TimeoutError):
-                        receiver.capture(limit=None, timeout=1, wakeup=False)
+                        for _ in receiver.itercapture(limit=None, timeout=1, wakeup=False):
+                            if ended.is_set():  # asked at each event: there may be no second without one
+                                break
             ended.wait(0.2)
 
 

@@ -102,6 +102,7 @@ GOOD: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     "on_done": _CALLBACKS,
     "on_failed": _CALLBACKS,
     "path": _PATHS,
+    "paths": st.lists(_PATHS, min_size=1, max_size=3),
     "source_path": _PATHS,
     "dest_path": _PATHS,
     "contents": st.binary(max_size=9) | st.sampled_from([bytearray(b"x"), {"base64": "YWI="}, array.array("H", [1])]),
@@ -201,6 +202,7 @@ _ODD_MOMENTS: Final = st.one_of(
 _PARTICULAR: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     **dict.fromkeys(("source", "dest", "webhook"), _URLS),
     **dict.fromkeys(("path", "source_path", "dest_path", "after", "storage", "dest_storage", "content_type"), _WORDS),
+    "paths": st.lists(_WORDS, max_size=3),
     **dict.fromkeys(("offset", "limit", "priority"), _NUMBERS),
     **dict.fromkeys(("not_before", "deadline"), _TIMES | _ODD_MOMENTS),
     **dict.fromkeys(("labels", "metadata"), st.dictionaries(_WORDS, _WORDS | _NUMBERS, max_size=2)),
