@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, insert, literal, or_, select, text, update
+from sqlalchemy import Connection, Engine, insert, literal, select, update
 
 from blobferry.contract import JobState
 from blobferry.messages.callback_messages import CallbackMessage
 from blobferry.messages.end_events import event_of, webhook_message
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
-from blobferry.sql.outbox_tables import DUE_DELIVERY, WAITING_WEBHOOK, deliveries
+from blobferry.sql.outbox_tables import deliveries
 from blobferry.sql.tables import jobs
 
 #: The option that names the task that is told of a state.
@@ -59,7 +59,7 @@ def _insert(connection: Connection, job_id: str, given: Mapping[str, str]) -> No
 def take_told(engine: Engine) -> list[CallbackMessage | ToldWebhook]:
     """What all deliveries that are due would send, which count as delivered from now on."""
     due = select(deliveries, *(jobs.c[name] for name in _OF_JOB)).join(jobs, jobs.c.id == deliveries.c.job_id)
-    is_due = or_(*(text(f"blobferry_deliveries.{each}") for each in (DUE_DELIVERY, WAITING_WEBHOOK)))
+    is_due = deliveries.c.state.in_(["due", "waiting"])
     with reachable(), engine.begin() as connection:
         taken = [dict(row) for row in connection.execute(due.where(is_due).order_by(deliveries.c.id)).mappings()]
         ours = deliveries.c.id.in_([row["id"] for row in taken])

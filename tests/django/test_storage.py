@@ -3,7 +3,7 @@
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from blobferry import Job
 from blobferry.django.owned_names import lock_name
 from blobferry.django.rolled_back import remove_rolled_back
 from blobferry.django.storage import FerryStorage
-from blobferry.errors import UnreachableError
+from blobferry.errors import PathNotFoundError, UnreachableError
 from blobferry.sql.tables import jobs
 from dev.services import valkey
 from models import Database
@@ -112,9 +112,9 @@ def files(request: pytest.FixtureRequest, make_project: Callable[..., Project]) 
         owners = connection.scalars(select(jobs.c.id).where(jobs.c.idempotency_key.is_not(None))).all()
         for owner in owners:  # one by one: a worker that runs some of them locks them in another order
             connection.execute(update(jobs).where(jobs.c.id == owner).values(idempotency_key=None))
-    blobs = running.stack.directory / "blobs"
-    shutil.rmtree(blobs, ignore_errors=True)  # the worker may be writing there what the test before has left
-    blobs.mkdir(exist_ok=True)
+    for path in running.driver.list("/"):  # the worker may be writing there what the test before has left
+        with suppress(PathNotFoundError):
+            running.driver.delete(path)
     yield Files(make_project(Site(database, running.stack.broker_url), SPOOL_DIR=running.spool), running)
     connections["default"].close()
     database.close()
