@@ -56,7 +56,7 @@ def test_reads_are_answered_by_default_while_all_slots_are_busy(stack: Stack) ->
         url = client.url_for("/there", timeout=TIMEOUT)
         assert fetch(url)[:2] == (200, b"a blob")
         assert client.stat("/there", timeout=TIMEOUT).size == 6
-        assert client.list("/", timeout=TIMEOUT) == ["/there"]
+        assert "/there" in client.list("/", timeout=TIMEOUT)
         assert client.get_content("/there", timeout=TIMEOUT) == b"a blob"
         put = client.url_for("/new", {"method": "PUT", "content-type": "text/plain"}, timeout=TIMEOUT)
         assert dict(put.headers) == {"Content-Type": "text/plain"}
