@@ -41,6 +41,8 @@ class JobState(StrEnum):
 
 
 FINAL_STATES: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+#: The option that names the task that is told of a job's end in this state.
+RECEIVERS: Final = {JobState.SUCCEEDED: "on_done", JobState.FAILED: "on_failed", JobState.CANCELLED: "on_failed"}
 CLAIMABLE_STATES: Final = frozenset({JobState.QUEUED, JobState.RETRYING, JobState.VERIFYING})
 
 

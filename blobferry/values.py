@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from blobferry.checks.arguments import REPLACED_BY
-from blobferry.contract import FINAL_STATES, JobState, UploadState
+from blobferry.contract import FINAL_STATES, RECEIVERS, JobState, UploadState
 from blobferry.messages.end_events import event_id
 
 
@@ -172,7 +172,7 @@ class Delivery(JsonValue):
         state = "waiting" if row["state"] == "due" else row["state"]
         known = {"state": state, "job_state": JobState(row["job_state"]), "receiver": row["endpoint"]}
         if row["kind"] == "task":
-            option = "on_done" if row["job_state"] == JobState.SUCCEEDED else "on_failed"
+            option = RECEIVERS[JobState(row["job_state"])]
             known["receiver"] = (row["on_end"] or {}).get(option, {}).get("task", "")
         event = event_id(row["job_id"], row["sequence"])
         return cls._from({**row, **known, "event_id": event, "due_at": row["due_at"] if state == "waiting" else None})

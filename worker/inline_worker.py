@@ -47,9 +47,8 @@ class InlineWorker:
         settings = Settings.model_construct(
             database_url=SecretStr("sqlite://"),  # not used: the database below is
             spool_dir=None if spool_dir is None else Path(spool_dir),
-            sources=SourcesSettings(
-                file_roots=(Path("/"),), delete_roots=(Path("/"),)
-            ),  # what the tests may read, their jobs may
+            # What the tests may read and remove, their jobs may.
+            sources=SourcesSettings(file_roots=(Path("/"),), delete_roots=(Path("/"),)),
             transfer=TransferSettings(batch_jobs=1),  # one after another, in the order of their submission
             lease=LEASE,
         )

@@ -15,12 +15,12 @@ from sqlalchemy.exc import IntegrityError
 
 from blobferry.checks.callbacks import TASK_OF
 from blobferry.checks.django_tasks import NAME
-from blobferry.contract import JobState
+from blobferry.contract import RECEIVERS
 from blobferry.django.ferries import Ferry
 from blobferry.django.models import FerryJob
 from blobferry.django.signals import job_finished
 from blobferry.jobs.job_options import Labels
-from blobferry.messages.end_events import end_event
+from blobferry.messages.end_events import event_of
 from blobferry.sql.database import reachable
 from blobferry.sql.outbox_tables import listeners
 from blobferry.sql.tables import jobs
@@ -63,22 +63,17 @@ def _kept(ferry: Ferry, job: Job) -> tuple[dict[str, Any], Mapping[str, Any]]:
     kept = select(jobs.c.ends, jobs.c.on_end).where(jobs.c.id == job.id)
     with reachable(), ferry._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         row = connection.execute(kept).one_or_none()
-    names = ("operation", "storage", "path", "labels", "size")
-    event = end_event(
-        job_id=job.id,
-        sequence=1 if row is None else row.ends,
-        state=str(job.state),
-        ended_at=job.finished_at or job.updated_at,
-        error_code=job.error_code,
-        error_message=job.error_message,
-        row={each: getattr(job, each) for each in names},
+    names = ("operation", "storage", "path", "labels", "size", "error_code", "error_message")
+    about = {"job_id": job.id, "job_state": str(job.state), "ended_at": job.finished_at or job.updated_at}
+    event = event_of(
+        {"sequence": 1 if row is None else row.ends, **about, **{each: getattr(job, each) for each in names}}
     )
     return event, {} if row is None or row.on_end is None else row.on_end
 
 
 def _enqueue(job: Job, event: Mapping[str, Any], on_end: Mapping[str, Any]) -> bool:
     """Whether there was a task to enqueue."""
-    kept = on_end.get(TASK_OF["on_done" if job.state == JobState.SUCCEEDED else "on_failed"])
+    kept = on_end.get(TASK_OF[RECEIVERS[job.state]])
     if kept is None:
         return False
     try:

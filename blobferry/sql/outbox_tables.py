@@ -1,5 +1,6 @@
 """The tables of what is to be told at the end of jobs, beside those of jobs in :mod:`blobferry.sql.tables`."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, String, Table, Text, text
@@ -7,7 +8,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
 from blobferry.sql.columns import BIG_INTEGER, clock, count, time, words
-from blobferry.sql.tables import metadata
+from blobferry.sql.tables import jobs, metadata
 
 #: The conditions of the indexes, word for word. A webhook is not ``due``: earlier workers would take it for a task.
 DUE_DELIVERY: Final = "state = 'due'"
@@ -53,6 +54,19 @@ deliveries = Table(
     Index("ix_blobferry_deliveries_job_id", "job_id"),
     sqlite_autoincrement=True,
 )
+
+#: What every delivery keeps of its job as it was at the end.
+AT_THE_END: Final[Mapping[str, Any]] = {
+    "job_id": jobs.c.id,
+    "sequence": jobs.c.ends,
+    "job_state": jobs.c.state,
+    "size": jobs.c.size,
+    "error_code": jobs.c.error_code,
+    "error_message": jobs.c.error_message,
+    "ended_at": jobs.c.finished_at,
+}
+#: The states of a delivery that is still to be made.
+UNTOLD: Final = ("due", "waiting")
 
 #: How far each listener has read the feed of ended jobs.
 listeners = Table(

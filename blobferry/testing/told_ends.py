@@ -10,25 +10,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, insert, literal, select, update
 
-from blobferry.contract import JobState
+from blobferry.contract import RECEIVERS, JobState
 from blobferry.messages.callback_messages import CallbackMessage
 from blobferry.messages.end_events import event_of, webhook_message
 from blobferry.sql.clock import db_now
 from blobferry.sql.database import reachable
-from blobferry.sql.outbox_tables import deliveries
+from blobferry.sql.outbox_tables import AT_THE_END, UNTOLD, deliveries
 from blobferry.sql.tables import jobs
 
-#: The option that names the task that is told of a state.
-RECEIVERS: Final = {JobState.SUCCEEDED: "on_done", JobState.FAILED: "on_failed", JobState.CANCELLED: "on_failed"}
-_AT_THE_END: Final[Mapping[str, Any]] = {
-    "job_id": jobs.c.id,
-    "sequence": jobs.c.ends,
-    "job_state": jobs.c.state,
-    "size": jobs.c.size,
-    "error_code": jobs.c.error_code,
-    "error_message": jobs.c.error_message,
-    "ended_at": jobs.c.finished_at,
-}
 _OF_JOB: Final = ("operation", "storage", "path", "labels", "root_id", "on_end")
 
 
@@ -51,7 +40,7 @@ def note_end(connection: Connection, row: Mapping[str, Any]) -> None:
 
 
 def _insert(connection: Connection, job_id: str, given: Mapping[str, str]) -> None:
-    seen = {**_AT_THE_END, **{name: literal(value) for name, value in given.items()}}
+    seen = {**AT_THE_END, **{name: literal(value) for name, value in given.items()}}
     of_job = select(*seen.values()).where(jobs.c.id == job_id)
     connection.execute(insert(deliveries).from_select(list(seen), of_job))
 
@@ -59,7 +48,7 @@ def _insert(connection: Connection, job_id: str, given: Mapping[str, str]) -> No
 def take_told(engine: Engine) -> list[CallbackMessage | ToldWebhook]:
     """What all deliveries that are due would send, which count as delivered from now on."""
     due = select(deliveries, *(jobs.c[name] for name in _OF_JOB)).join(jobs, jobs.c.id == deliveries.c.job_id)
-    is_due = deliveries.c.state.in_(["due", "waiting"])
+    is_due = deliveries.c.state.in_(UNTOLD)
     with reachable(), engine.begin() as connection:
         taken = [dict(row) for row in connection.execute(due.where(is_due).order_by(deliveries.c.id)).mappings()]
         ours = deliveries.c.id.in_([row["id"] for row in taken])

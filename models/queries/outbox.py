@@ -11,21 +11,15 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Float, Insert, Select, Update, bindparam, insert, literal, select, text, update
 from sqlalchemy.orm import Session
 
-from blobferry.contract import JobState
+from blobferry.contract import RECEIVERS, JobState
 from blobferry.sql.clock import db_now
-from blobferry.sql.outbox_tables import DUE_DELIVERY, deliveries, ending_number
+from blobferry.sql.outbox_tables import AT_THE_END, DUE_DELIVERY, deliveries, ending_number
 from blobferry.sql.tables import jobs
 from models.queries.conditions import now
-from models.queries.webhook_notes import AT_THE_END, OfJob, note_webhooks
+from models.queries.webhook_notes import OfJob, note_webhooks
 
 #: What each UPDATE that ends a job sets as well.
 ENDED: Final[Mapping[str, Any]] = {"ends": jobs.c.ends + 1, "ended_in": ending_number()}
-#: The option that names the receiver of a state.
-RECEIVERS: Final = {
-    JobState.SUCCEEDED: "on_done",
-    JobState.FAILED: "on_failed",
-    JobState.CANCELLED: "on_failed",
-}
 
 
 class TaskDelivery(NamedTuple):

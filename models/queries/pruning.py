@@ -6,6 +6,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from blobferry.contract import FINAL_STATES, UploadState
+from blobferry.sql.outbox_tables import UNTOLD
 from models.delivery import DeliveryRow
 from models.job import JobRow
 from models.part import PartRow
@@ -31,7 +32,7 @@ def prune(session: Session, *, job_seconds: float, tombstone_seconds: float, lim
     open_uploads = select(UploadRow.id).where(
         UploadRow.job_id == JobRow.id, UploadRow.state.not_in((UploadState.COMPLETED, UploadState.GONE))
     )
-    untold = select(DeliveryRow.id).where(DeliveryRow.job_id == JobRow.id, DeliveryRow.state.in_(("due", "waiting")))
+    untold = select(DeliveryRow.id).where(DeliveryRow.job_id == JobRow.id, DeliveryRow.state.in_(UNTOLD))
     old = (
         select(JobRow.seq, JobRow.id, JobRow.finished_at)
         .where(JobRow.state.in_(FINAL_STATES), JobRow.finished_at < now(-job_seconds), ~open_uploads.exists())

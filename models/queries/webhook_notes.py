@@ -2,29 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Insert, bindparam, exists, insert, literal, select
 from sqlalchemy.orm import Session
 
 from blobferry.jobs.webhook_receivers import WebhookReceiver
-from blobferry.sql.outbox_tables import deliveries
+from blobferry.sql.outbox_tables import AT_THE_END, deliveries
 from blobferry.sql.tables import jobs
 from models.session import STORAGE_WEBHOOKS
 
 OfJob = tuple[str, Mapping[str, Any] | None]
 """The storage of a job, and its ``on_end``."""
-
-#: What every delivery keeps of its job as it was at the end.
-AT_THE_END: Final[Mapping[str, Any]] = {
-    "job_id": jobs.c.id,
-    "sequence": jobs.c.ends,
-    "job_state": jobs.c.state,
-    "size": jobs.c.size,
-    "error_code": jobs.c.error_code,
-    "error_message": jobs.c.error_message,
-    "ended_at": jobs.c.finished_at,
-}
 
 
 def note_webhooks(session: Session, ended: Mapping[str, OfJob]) -> None:
