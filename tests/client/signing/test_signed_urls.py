@@ -178,7 +178,8 @@ def test_the_file_of_the_worker_is_enough_and_variables_win(service: S3Service, 
     (tmp_path / "blobferry.toml").write_text(text)
     environ = {"BLOBFERRY_DATABASE_URL": NOWHERE, "BLOBFERRY_CONFIG": str(tmp_path / "blobferry.toml")}
     with Client.from_env(environ) as client:
-        assert urlsplit(client.url_for("/a/b.txt")).path == "/another/directory/a/b.txt"
+        below = str(given["rootdirectory"]).strip("/")
+        assert urlsplit(client.url_for("/a/b.txt")).path == f"/another/{below}/a/b.txt"
     with Client.from_env(environ | {"BLOBFERRY_STORAGES__DEFAULT__BUCKET": BUCKET}) as client:
         assert fetch(client.url_for("/a/b.txt"))[:2] == (200, BODY)
 
