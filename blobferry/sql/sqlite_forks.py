@@ -2,7 +2,8 @@
 
 SQLite's locks belong to a process, and it counts them in memory: a forked child would count its parent's as its own.
 When the parent closes its last connection, it would remove the log to which the child still commits. So a fork waits
-until no connection is in use, and closes those that are idle. Parent and child then open new ones.
+until no connection is in use, and closes those that are idle. Parent and child then open new ones. A thread that is
+about to use one lets a waiting fork go first, because threads that take turns would leave no moment for it.
 
 Source: SQLite, "How To Corrupt An SQLite Database File", 2.6 Carrying an open database connection across a fork()
 """
@@ -19,10 +20,12 @@ from sqlalchemy import QueuePool
 from sqlalchemy.pool import ConnectionPoolEntry
 
 LONGEST_WAIT = 30.0  #: seconds that a fork waits for other threads: twice as long as these wait for each other
+LONGEST_STEP_ASIDE = 1.0  #: seconds that a thread lets a fork go first: another one, in use, may be waiting for it
 _WARNING: Final = "a fork takes a connection to SQLite along, and commits may be lost: fork outside of transactions"
 
 _gate = threading.Condition()
 _users: dict[object, int] = {}  #: what is in use, by the thread that began to use it
+_waiting_forks: set[int] = set()  #: by thread
 _closers: set[WeakMethod[Callable[[], None]]] = set()
 
 
@@ -60,8 +63,11 @@ class SqlitePool(QueuePool):
 
 
 def _begin(user: object) -> None:
+    this_thread = threading.get_ident()
     with _gate:
-        _users[user] = threading.get_ident()
+        if this_thread not in _users.values():
+            _gate.wait_for(lambda: not _waiting_forks, LONGEST_STEP_ASIDE)
+        _users[user] = this_thread
 
 
 def _end(user: object) -> None:
@@ -76,7 +82,9 @@ def _others_are_done() -> bool:
 
 def _before_fork() -> None:
     _gate.acquire()
+    _waiting_forks.add(threading.get_ident())
     _gate.wait_for(_others_are_done, LONGEST_WAIT)
+    _waiting_forks.discard(threading.get_ident())
     for reference in list(_closers):
         if close := reference():
             close()
@@ -84,9 +92,15 @@ def _before_fork() -> None:
         warnings.warn(_WARNING, RuntimeWarning, stacklevel=2)
 
 
-def _in_child() -> None:
-    _users.clear()  # their threads are not here, and this thread's connections are the parent's
+def _in_parent() -> None:
+    _gate.notify_all()
     _gate.release()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_gate.release, after_in_child=_in_child)
+def _in_child() -> None:
+    _users.clear()  # their threads are not here, and this thread's connections are the parent's
+    _waiting_forks.clear()
+    _gate.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -97,6 +97,52 @@ def test_a_fork_waits_for_what_other_threads_have_in_use(engine: Engine, sqlite_
     assert names(sqlite_url) == {"held", "child"}
 
 
+def test_a_fork_gets_its_turn_among_threads_that_leave_no_moment_without_a_connection(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warning that it came along would be an error here."""
+    monkeypatch.setattr(sqlite_forks, "LONGEST_WAIT", 5.0)
+    stop = threading.Event()
+
+    def use() -> None:
+        while not stop.is_set():
+            with engine.connect():
+                stop.wait(0.02)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+        stop.wait(0.005)
+    try:
+        assert succeeds(in_child(lambda: insert(engine, "child")))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_fork_does_not_keep_a_thread_from_what_another_in_use_waits_for(engine: Engine, sqlite_url: str) -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with engine.connect():
+            begun.set()
+            assert done.wait(20)
+
+    def help_on() -> None:
+        insert(engine, "helped")
+        done.set()
+
+    holder, helper = threading.Thread(target=hold), threading.Timer(0.2, help_on)
+    holder.start()
+    begun.wait(20)
+    helper.start()
+    assert succeeds(in_child(lambda: insert(engine, "child")))
+    holder.join()
+    helper.join()
+    assert names(sqlite_url) == {"helped", "child"}
+
+
 def test_a_thread_that_forks_within_its_own_transaction_is_warned(engine: Engine) -> None:
     with engine.connect(), pytest.warns(RuntimeWarning, match="a fork takes a connection to SQLite along"):
         assert succeeds(in_child(lambda: None))
