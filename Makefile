@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -euc
-.PHONY: help install demo up chaos memory bench bench-sql test test-again test-zoo test-long check format async-client migration lock docs dist clean
+.PHONY: help install demo up example chaos memory bench bench-sql test test-again test-zoo test-long check format async-client migration lock docs dist clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ demo: $(INSTALLED)  ## watch a transfer survive its worker; FILE=… takes a fil
 
 up: $(INSTALLED)  ## start everything on this machine, without Docker, until Ctrl-C
 	$(PYTHON) -m dev.up
+
+example: $(INSTALLED)  ## start one of the apps in examples/ with all that it needs, until Ctrl-C; APP=fastapi
+	$(PYTHON) -m dev.example $(or $(APP),fastapi)
 
 chaos: $(INSTALLED)  ## let everything go wrong for MINUTES=2, as SEED=1 wants it; then all jobs must be right
 	$(PYTHON) -m dev.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))

@@ -7,14 +7,17 @@ the caretaker, whose messages are jobs to run here and ends to tell of.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, update
 from sqlalchemy.orm import sessionmaker
 
+from blobferry.checks.url_options import Method
 from blobferry.contract import FINAL_STATES, Request
 from blobferry.messages.callback_messages import CallbackMessage
 from blobferry.sealing import Sealer
+from blobferry.signing.signed_url import SignedUrl
 from blobferry.sql.clock import db_now
 from blobferry.sql.tables import jobs
 from models import Database
@@ -24,9 +27,9 @@ from worker.jobs.runner import run_job
 from worker.maintenance.caretaker import Caretaker
 from worker.runtime import Runtime
 from worker.settings import LeaseSettings, Settings, SourcesSettings, TransferSettings
+from worker.stores.memory.memory_store import MemoryStore
 from worker.transfer.upload.engine import Engine as TransferEngine
 
-MEMORY: Final = {"driver": "memory"}
 #: Seconds: no heartbeat comes while a test runs, as its thread could not use the connection of the test.
 LEASE: Final = LeaseSettings(seconds=600, heartbeat_seconds=580)
 
@@ -126,6 +129,16 @@ class LentDatabase(Database):
         """Nothing."""
 
 
+class ShownMemoryStore(MemoryStore):
+    """A bucket in memory whose blobs have URLs, so that a page that shows one can be tested. They lead nowhere."""
+
+    def presign(self, method: Method, key: str, expires_in: int, headers: Mapping[str, str] | None = None) -> SignedUrl:
+        """A URL of the top-level domain that is reserved for this: RFC 2606, section 2."""
+        terms = urlencode({"method": method, "expires": expires_in, **(headers or {})})
+        url = f"https://{self.bucket}.invalid/{quote(key)}?{terms}"
+        return SignedUrl(url, headers if method == "PUT" else None)
+
+
 class _Drivers(dict[str, Driver]):
     """Drivers by the name of their storage, in memory unless named; made when they are first asked for."""
 
@@ -137,7 +150,12 @@ class _Drivers(dict[str, Driver]):
             self[storage]  # wrong parameters are reported now
 
     def __missing__(self, storage: str) -> Driver:
-        self[storage] = Driver.from_parameters(self._storages.get(storage, MEMORY), engine=self._engine)
+        named = self._storages.get(storage)
+        self[storage] = (
+            Driver(ShownMemoryStore(storage), engine=self._engine)
+            if named is None
+            else Driver.from_parameters(named, engine=self._engine)
+        )
         return self[storage]
 
     def get(self, storage: str, default: Any = None) -> Driver:

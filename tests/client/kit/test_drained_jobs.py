@@ -38,6 +38,10 @@ def test_a_read_is_answered_from_the_store_of_the_test(kit: FerryKit) -> None:
     assert kit.ferry.get_content("/a/b") == b"bytes"
     assert kit.ferry.stat("/a/b").size == 5
     assert kit.ferry.list("/a") == ["/a/b"]
+    assert kit.ferry.url_for("/a/b", {"expiry": 60}) == "https://default.invalid/a/b?method=GET&expires=60"
+    upload = kit.ferry.url_for("/a/c", {"method": "PUT", "content-type": "image/png"}, storage="cold")
+    assert upload.startswith("https://cold.invalid/a/c?method=PUT")
+    assert upload.headers == {"content-type": "image/png"}
     with pytest.raises(PathNotFoundError):
         kit.ferry.stat("/c")
 
