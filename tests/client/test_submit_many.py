@@ -79,7 +79,7 @@ def test_no_requests_are_no_jobs(ferry: Client, site: Site) -> None:
     assert (len(ferry.submit_many([])), site.rows(), site.messages()) == (0, [], [])
 
 
-@pytest.mark.no_cover
+@pytest.mark.long
 def test_it_takes_little_memory(postgres_site: Site) -> None:
     """10,000 jobs with 8 KiB each are 80 MB, a third more as the rows hold them."""
     with postgres_site.client() as client:

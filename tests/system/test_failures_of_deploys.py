@@ -58,8 +58,15 @@ def test_sigterm_deploy_drains_within_five_seconds_and_leaves_nothing_unacknowle
         assert unacknowledged(broker) == 0
 
 
+EVERY_RUN = "broker"  #: the one that took 36 s once
+
+
 @pytest.mark.parametrize(
-    "away", ["broker", "database", "store", pytest.param("broker, database, store", marks=pytest.mark.long)]
+    "away",
+    [
+        pytest.param(away, marks=[] if away == EVERY_RUN else pytest.mark.long)
+        for away in ("broker", "database", "store", "broker, database, store")
+    ],
 )
 def test_sigterm_ends_a_worker_in_ten_seconds_whatever_falls_silent(
     stack: Stack, broker: Valkey, postgres_server: Postgres, s3: S3Service, away: str

@@ -35,7 +35,7 @@ def test_no_method_of_client_and_no_argument_is_missing() -> None:
             assert list(inspect.signature(getattr(AsyncClient, name)).parameters) == expected, name
 
 
-@pytest.mark.no_cover
+@pytest.mark.long
 def test_mypy_knows_the_arguments_and_the_answers(tmp_path: Path) -> None:
     program = tmp_path / "app.py"
     program.write_text(

@@ -21,6 +21,8 @@ from worker.errors import PermissionDeniedError, SlowDownError, StoreUnavailable
 from worker.jobs.outcome import Cancelled, Finished, NotClaimed, Rescheduled
 from worker.stores.store import Store
 
+pytestmark = pytest.mark.no_cover
+
 MEMBERS = pytest.mark.parametrize("number", [0, 2], ids=["the first", "another"])
 
 

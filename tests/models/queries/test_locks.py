@@ -21,6 +21,8 @@ from worker.driver import Driver
 from worker.errors import StoreUnavailableError
 from worker.jobs.path_holds import holds_of
 
+pytestmark = pytest.mark.no_cover
+
 _bucket = tiny_store()
 
 

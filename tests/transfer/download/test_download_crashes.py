@@ -15,6 +15,8 @@ from tests.transfer.bench import KEY
 from tests.transfer.crash_matrix import MOST_CALLS, die_again_and_again, die_at_any_call, die_at_any_two_calls
 from tests.transfer.download.downloads import DATA, OLD, World
 
+pytestmark = pytest.mark.no_cover
+
 
 @dataclass(frozen=True)
 class Scene:
