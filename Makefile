@@ -36,8 +36,8 @@ bench-sql: $(INSTALLED)  ## measure what each statement costs at a million rows,
 
 # Tests that are marked no_cover run without coverage: other tests reach the same lines, and coverage would double their time.
 test: $(INSTALLED)  ## run all tests, with coverage; ARGS=… goes to pytest
-	$(PYTHON) -m pytest -m "no_cover and not long" --numprocesses 3 --dist worksteal --ignore tests/system $(ARGS)
-	$(PYTHON) -m pytest -m "not no_cover and not long" --numprocesses 3 --dist worksteal --ignore tests/system --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(PYTHON) -m pytest -m "no_cover and not long" --numprocesses 4 --dist worksteal --ignore tests/system $(ARGS)
+	$(PYTHON) -m pytest -m "not no_cover and not long" --numprocesses 4 --dist worksteal --ignore tests/system --cov --cov-report=term-missing:skip-covered $(ARGS)
 	$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/system $(ARGS)
 
 test-again: $(INSTALLED)  ## run all tests N=5 times in a row, beside BUSY=0 busy loops: no test may depend on luck

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,11 @@ ALEMBIC_INI = Path(__file__).parent.parent / "alembic.ini"
 # On a busy machine an example takes as long as it takes.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# A script's shell lets what it starts in the background ignore these, and so would all processes of the tests.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 SLOWER_KINDS = ("local", "moto", "swift")  #: of stores; the memory store runs every case every time
 
