@@ -72,11 +72,13 @@ class Stack:
         """A client of this stack; the caller closes it."""
         return Client.from_env(self.environment())
 
-    def prepare(self) -> None:
-        """Make the buckets, the file root and the tables."""
+    def prepare(self, *, has_tables: bool = False) -> None:
+        """Make the buckets, the file root and the tables, unless the database ``has_tables``."""
         self.incoming.mkdir(parents=True, exist_ok=True)
         for bucket in self.buckets.values():
             create_bucket(self.s3, bucket)
+        if has_tables:
+            return
         log = self.directory / "migrate.log"
         ServiceProcess("migrate", _python("migrate"), log=log, answers=bool, environment=self._import_path()).run()
 

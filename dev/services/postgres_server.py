@@ -111,11 +111,15 @@ def postgres(directory: Path | None = None, *, address: str = "", durable: bool 
 
 
 @contextmanager
-def postgres_database(server: Postgres) -> Iterator[str]:
-    """The SQLAlchemy URL of a fresh database, dropped afterwards even if clients are still connected."""
+def postgres_database(server: Postgres, *, template: str = "template1") -> Iterator[str]:
+    """The SQLAlchemy URL of a fresh database, dropped afterwards even if clients are still connected.
+
+    ``template``: the name of the database that it is a copy of, to which nobody may be connected.
+    """
     name = f"blobferry_{secrets.token_hex(6)}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(create)
     try:
         url = make_url(server.url).set(drivername="postgresql+psycopg", database=name)
         yield url.render_as_string(hide_password=False)
