@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from blobferry.checks.arguments import MARK_NAME
-from tests.doubles import FaultyStore, HookedStore, RecordingStore, UnconditionalStore, When, blob, tiny_store
+from tests.doubles import (
+    FaultyStore,
+    HookedStore,
+    RecordingStore,
+    UnconditionalStore,
+    When,
+    WrappedStore,
+    blob,
+    tiny_store,
+)
 from tests.driver.blobs_and_readers import Once
 from tests.faults import StubbornStore
 from worker.driver.delete_moved import delete_unchanged
@@ -77,6 +86,37 @@ def test_a_delete_whose_answer_is_lost_is_looked_for(when: When, memory: MemoryS
     store = FaultyStore(memory, "delete_batch", when=when)
     delete_unchanged(store, "a", version(memory), "/a")
     assert (store.fired, blob(memory, "a")) == (1, None)
+
+
+class IdleStore(WrappedStore):
+    """Answers so many deletes with success although it deletes nothing."""
+
+    def __init__(self, store: MemoryStore, times: int) -> None:
+        super().__init__(store)
+        self.times = times
+
+    def _do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if name != "delete_batch" or self.times == 0:
+            return super()._do(name, args, keywords)
+        self.times -= 1
+        return []
+
+
+def test_a_delete_that_was_answered_and_not_done_is_repeated(memory: MemoryStore) -> None:
+    delete_unchanged(IdleStore(memory, times=2), "a", version(memory), "/a")
+    assert blob(memory, "a") is None
+
+
+def test_a_source_that_is_there_after_all_deletes_is_no_success(memory: MemoryStore) -> None:
+    with pytest.raises(DeleteIncompleteError, match="/a") as caught:
+        delete_unchanged(IdleStore(memory, times=9), "a", version(memory), "/a")
+    assert caught.value.transient
+
+
+def test_a_blob_that_came_right_after_the_delete_stays(memory: MemoryStore) -> None:
+    store = HookedStore(memory, after=Once("delete_batch", lambda: memory.put("a", b"newer")))
+    delete_unchanged(store, "a", version(memory), "/a")
+    assert blob(memory, "a") == b"newer"
 
 
 def test_a_store_that_stays_down_keeps_the_source(memory: MemoryStore) -> None:

@@ -27,6 +27,9 @@ def delete_unchanged(
 ) -> None:
     """Delete exactly this key, if its blob is the ``version`` that was copied. A missing blob counts as deleted.
 
+    It is deleted once a look shows that: an answer of success may come although the blob is there, such as that of
+    Swift to the DELETE of a blob in parts whose own object it could not delete.
+
     Safe to repeat. Call it only once the copy has been seen.
 
     Args:
@@ -54,7 +57,10 @@ def delete_unchanged(
         is_conditional = store.capabilities.has(Capability.DELETE_IF_MATCH)
         try:
             _delete(store, key, head.etag if is_conditional else None, path)
-            return
+            left = look(store, key)
+            if left is None or version_of(left) != version:  # another blob that has come since is not ours to delete
+                return
+            raise DeleteIncompleteError(path, [[path, "ServiceUnavailable"]], store.name)
         except ABOUT_CONDITION:
             if not is_conditional or holds(store, Capability.DELETE_IF_MATCH):
                 failures += 1
