@@ -30,6 +30,11 @@ _LATE: Final = (_LATE_MOVE, _LATE_PUT, _LATE_WRITE)
 
 LIMITS: Final = (
     Limit(
+        "answers the PUT of a browser for the store; only a job looks whether its blob is there",
+        ("nothing in 200",),
+        ("test_a_url_for_put_takes_the_bytes_that_a_browser_sends",),
+    ),
+    Limit(
         "compares nothing, so the driver looks right before a commit call: a blob that appears after that is replaced",
         ("gcs-400", "gcs-501", "b2", "ceph, refusing", "ignoring"),
         _LATE,
