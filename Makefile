@@ -85,6 +85,8 @@ dist: $(INSTALLED)  ## build the wheels of the client and of the worker into dis
 	rm -rf dist
 	$(PYTHON) -m build --no-isolation --outdir dist .
 	$(PYTHON) -m build --no-isolation --wheel --outdir dist packaging/worker
+	@echo; echo "for an app:     pip install '$$(ls $$PWD/dist/blobferry-*.whl)[postgresql]'"
+	@echo "for a worker:   pip install --find-links $$PWD/dist blobferry-worker, in an environment of its own"
 
 clean:  ## remove what tools and tests leave behind, but not .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist

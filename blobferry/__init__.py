@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from blobferry.async_client import AsyncClient
     from blobferry.client import Client
     from blobferry.jobs.new_job import NewJob
+    from blobferry.views.job_view import JobView
 
 __all__ = [
     "ArgumentTypeError",
@@ -98,6 +99,7 @@ __all__ = [
     "JobError",
     "JobNotFoundError",
     "JobState",
+    "JobView",
     "KeyNotFoundError",
     "LeaseLostError",
     "NewJob",
@@ -140,6 +142,7 @@ __version__ = "0.1.0"
 _LOADED_LATER: Final = {
     "AsyncClient": "blobferry.async_client",
     "Client": "blobferry.client",
+    "JobView": "blobferry.views.job_view",
     "NewJob": "blobferry.jobs.new_job",
 }
 

@@ -19,7 +19,7 @@ from dev.process import work_directory
 from dev.services import flower, moto, valkey
 from dev.stack import BUCKET, Stack
 
-CLIENT_VARIABLES = ("BLOBFERRY_DATABASE_URL", "BLOBFERRY_BROKER_URL")
+CLIENT_VARIABLES = ("BLOBFERRY_DATABASE_URL", "BLOBFERRY_BROKER_URL", "BLOBFERRY_SPOOL_DIR")
 
 
 def main() -> None:
@@ -39,8 +39,10 @@ def main() -> None:
         stack.prepare()
         outgoing = directory / "outgoing"
         outgoing.mkdir()
+        spool = directory / "spool"
+        spool.mkdir()
         roots = json.dumps([str(stack.incoming), str(outgoing)])
-        stack = replace(stack, settings={"BLOBFERRY_SOURCES__FILE_ROOTS": roots})
+        stack = replace(stack, settings={"BLOBFERRY_SOURCES__FILE_ROOTS": roots, "BLOBFERRY_SPOOL_DIR": str(spool)})
         worker = services.enter_context(stack.worker())
         console.print(_how_to(stack, monitoring.url.replace("://", f"://{user}@"), outgoing, worker.log))
         ended.wait()
@@ -61,8 +63,8 @@ In another terminal, here in the checkout:
   .venv/bin/blobferry write {stack.incoming}/README.md /docs/readme.md --wait
   .venv/bin/blobferry read /docs/readme.md {outgoing}/readme.md --wait
 
-The worker sees no other files than those in these two directories. Ctrl-C ends everything,
-and removes them with all blobs and jobs."""
+The worker sees no other files than those in these two directories, and uploads of `ferry.spool`.
+Ctrl-C ends everything, and removes them with all blobs and jobs."""
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def listen(name: str, labels: Mapping[str, str] | None, interval: float, where: 
     the command, and the next start calls it again.
     """
     if where is not None:
+        click.echo(f"listening as {name}", err=True)
         handle = imported(where).handle(name, labels=labels, interval=interval)
         if inspect.isawaitable(handle):
             asyncio.run(cast(Any, handle))

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 __all__ = ["Ferry", "ferry"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     # Late: Django imports this package to find the app, before its settings may be used.
     if name in __all__:

@@ -99,7 +99,7 @@ def _workers(alias: str, *, asks: bool) -> Iterator[Symptom]:
     with joined_engine(alias).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         names = list(connection.scalars(alive))
     if not names:
-        advice = "start `python -m worker run` with this database as its database_url"
+        advice = "start `blobferry-worker run` with this database as its database_url"
         yield Symptom("warning", "workers", f"none is alive on this database, so no job runs: {advice}")
         return
     yield Symptom("ok", "workers", f"alive: {', '.join(names)}")

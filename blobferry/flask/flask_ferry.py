@@ -1,6 +1,7 @@
 """The Flask extension: one Client for each app."""
 
 import json
+import os
 from typing import Final
 
 from flask import Flask, current_app, has_app_context
@@ -15,9 +16,8 @@ _PREFIX: Final = "BLOBFERRY_"
 class FlaskFerry:
     """``FlaskFerry(app)``, or ``init_app(app)`` later. The client needs no closing; it may be made before a fork.
 
-    ``client``: for all apps of this extension. Without it each app gets one from the BLOBFERRY_… entries of its own
-    ``app.config`` if BLOBFERRY_DATABASE_URL is there, else from the variables of the environment. There
-    BLOBFERRY_STORAGES may be a dict.
+    ``client``: for all apps of this extension. Without it each app gets one from the variables of the environment and
+    the BLOBFERRY_… entries of its own ``app.config``, which come first. There BLOBFERRY_STORAGES may be a dict.
     """
 
     def __init__(self, app: Flask | None = None, *, client: Client | None = None) -> None:
@@ -47,4 +47,4 @@ def client_of_current_app() -> Client:
 def _configured(app: Flask) -> Client:
     given = {name: value for name, value in app.config.items() if name.startswith(_PREFIX) and value is not None}
     ours = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in given.items()}
-    return Client.from_env(ours) if f"{_PREFIX}DATABASE_URL" in ours else Client.from_env()
+    return Client.from_env({**os.environ, **ours})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blobferry.errors import InvalidRequestError, JobNotFoundError, UnreachableError
 from blobferry.jobs.shared_reading import POLL_INTERVAL, SHORTEST_INTERVAL, Reading
-from blobferry.redaction import short_repr
+from blobferry.redaction import printable, short_repr
 from blobferry.values import Job
 
 
@@ -105,4 +105,6 @@ class JobWatch:
 
     def _out_of_time(self, timeout: float) -> str:
         last = f", or was when the database last answered ({self._away})" if self._away else ""
-        return f"job {self._seen.id} is still {self._seen.state} after {timeout:g} s{last}"
+        job = self._seen
+        why = f": {printable(f'{job.error_code}: {job.error_message}')}" if job.error_code else ""
+        return f"job {job.id} is still {job.state} after {timeout:g} s{why}{last}"

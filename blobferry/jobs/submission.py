@@ -17,7 +17,7 @@ from blobferry.jobs.open_blocks import heed_open_blocks
 from blobferry.jobs.session_commits import after_commit
 from blobferry.sealing import Sealer
 from blobferry.sql.async_transactions import refusal
-from blobferry.sql.database import reachable
+from blobferry.sql.database import reachable, tables_are_there
 from blobferry.sql.sqlite_connection import must_survive
 from blobferry.sql.tables import jobs
 
@@ -47,9 +47,11 @@ def submit(
         engine = announcement.alone if request.reuse is None else announcement.engine  # a key moves with its new row
         row = _insert_alone(engine, request, **means)
     elif isinstance(transaction, Session):
-        row = insert_job(transaction.connection(), request, **means)
+        with tables_are_there():
+            row = insert_job(transaction.connection(), request, **means)
     else:
-        return insert_job(transaction, request, **means)
+        with tables_are_there():
+            return insert_job(transaction, request, **means)
     is_new = row["id"] == job_id
     if request.not_before is None if is_new else awaits_message(row):
         message = message_row(row, is_published=is_new and is_published)

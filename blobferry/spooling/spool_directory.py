@@ -17,6 +17,12 @@ from blobferry.spooling.spooled import Spooled, SpooledName, new_part_name
 PIECE: Final = 1024 * 1024  #: bytes that are held in memory
 
 
+_NOT_SET: Final = (
+    "is not set; give it a directory that the workers see, too: Client(spool_dir=…), BLOBFERRY_SPOOL_DIR in the "
+    "environment or in Flask's app.config, or SPOOL_DIR in BLOBFERRY of Django's settings"
+)
+
+
 class SpoolDirectory:
     """A directory that app and workers see under one path. Any number of processes may write to it at once."""
 
@@ -40,7 +46,7 @@ class SpoolDirectory:
 
     def _directory(self) -> Path:
         if self._path is None:
-            raise ConfigurationError("spool_dir", "is not set; give Client a directory that the workers see, too")
+            raise ConfigurationError("spool_dir", _NOT_SET)
         if not self._path.is_dir():
             problem = f"{self._path} is no directory on host {gethostname()}; make it, or mount it there"
             raise ConfigurationError("spool_dir", problem)

@@ -22,6 +22,7 @@ READ_ONLY: Final = "25006"  #: Source: PostgreSQL, "Error Codes", read_only_sql_
 CONNECT_TIMEOUT: Final = 5  #: seconds to reach PostgreSQL
 
 _END_WHEN_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 10000"  # milliseconds
+_MIGRATE: Final = " (run `blobferry-worker migrate`, or in a checkout `python -m worker migrate`, on this database)"
 _BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 10000"  # psycopg sends both at once
 
 
@@ -88,12 +89,28 @@ def reachable() -> Iterator[None]:
         away = isinstance(error, (OperationalError, ProgrammingError)) or type(error) is DatabaseError
         if not away and not error.connection_invalidated:
             raise
-        reason = (str(error.orig).strip() or repr(error.orig)).splitlines()[0]
-        if "blobferry_" in reason:
-            reason += " (run `blobferry-worker migrate`, or in a checkout `python -m worker migrate`, on this database)"
-        raise UnreachableError(f"database: {reason}") from error
+        raise UnreachableError(f"database: {_reason(error)}") from error
     except PoolTimeoutError as error:
         raise UnreachableError(f"database: all connections of the pool are in use: {error}") from error
+
+
+@contextmanager
+def tables_are_there() -> Iterator[None]:
+    """Raise UnreachableError, with advice, if the database lacks the tables. In the transaction of somebody else, whose
+    other errors are his own.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        reason = _reason(error)
+        if not (reason.endswith(_MIGRATE) and ("does not exist" in reason or "no such table" in reason)):
+            raise
+        raise UnreachableError(f"database: {reason}") from error
+
+
+def _reason(error: DBAPIError) -> str:
+    reason = (str(error.orig).strip() or repr(error.orig)).splitlines()[0]
+    return reason + _MIGRATE if "blobferry_" in reason else reason
 
 
 def _begin_not_to_idle(connection: Connection) -> None:

@@ -170,7 +170,7 @@ def test_the_command_calls_the_functions_of_an_app(
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output)
     try:
-        wait_until(lambda: log.read_text() == "stored /1\n", 30, "the function is called")
+        wait_until(lambda: log.read_text() == "listening as shop\nstored /1\n", 30, "the function is called")
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGINT)

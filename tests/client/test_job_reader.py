@@ -44,6 +44,13 @@ def test_wait_gives_up_in_time_and_says_where_the_job_is(ferry: Client) -> None:
     assert 0.3 <= time.monotonic() - started < 2
 
 
+def test_wait_says_why_a_job_that_is_retried_has_not_ended(ferry: Client, site: Site) -> None:
+    job = ferry.write_stream("/a", SOURCE)
+    site.change(job, state="retrying", error_code="source_not_allowed", error_message="below no root")
+    with pytest.raises(TimeoutError, match=r"is still retrying after 0 s: source_not_allowed: below no root"):
+        ferry.wait(job.id, timeout=0)
+
+
 def test_wait_with_no_time_looks_once(ferry: Client, site: Site) -> None:
     job = ferry.write_stream("/a", SOURCE)
     with pytest.raises(TimeoutError):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import InternalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from blobferry import Client
@@ -160,6 +161,25 @@ def test_a_database_without_tables_says_what_to_run(tmp_path: Path, postgres_ser
                 pytest.raises(UnreachableError, match=r"blobferry_jobs.*python -m worker migrate"),
             ):
                 client.write_stream("/a", SOURCE)
+
+
+def test_a_database_without_tables_says_so_in_the_apps_transaction_too(tmp_path: Path, postgres_server: Any) -> None:
+    with postgres_database(postgres_server) as postgres_url:
+        for url in (postgres_url, f"sqlite:///{tmp_path}/empty.db"):
+            with Client(database_url=url) as client, Session(client._engine) as session:
+                with pytest.raises(UnreachableError, match=r"blobferry_jobs.*blobferry-worker migrate"):
+                    client.write_stream("/a", SOURCE, session=session)
+                session.rollback()
+                with pytest.raises(UnreachableError, match=r"blobferry_jobs.*blobferry-worker migrate"):
+                    client.write_stream("/a", SOURCE, session=session.connection())
+
+
+def test_other_errors_of_the_apps_transaction_are_its_own(postgres_site: Site) -> None:
+    with postgres_site.client() as client, postgres_site.database.engine.connect() as connection:
+        with pytest.raises(ProgrammingError):
+            connection.execute(text("SELECT * FROM no_such_table_of_the_app"))
+        with pytest.raises(InternalError, match="aborted"):
+            client.write_stream("/a", SOURCE, session=connection)
 
 
 def test_what_is_no_session_is_refused_and_leaves_no_row(sqlite_site: Site) -> None:

@@ -403,15 +403,15 @@ def test_a_migrated_database_is_well(sqlite_url: str) -> None:
 def test_a_file_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
     ((what, state, says),) = database(f"sqlite:///{tmp_path}/none.db")
     assert (what, state) == ("reachable", "broken")
-    assert "python -m worker migrate" in says
+    assert "blobferry-worker migrate" in says
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("revision", "says"),
     [
-        ("", ["python -m worker migrate"]),
-        ("0001", ["at revision 0001", "run `python -m worker migrate`"]),
+        ("", ["blobferry-worker migrate"]),
+        ("0001", ["at revision 0001", "run `blobferry-worker migrate`"]),
         ("9999", ["at revision 9999", "update the worker"]),
     ],
     ids=["an empty one", "an older one", "a newer one"],

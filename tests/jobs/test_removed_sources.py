@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def test_a_file_elsewhere_is_not_sent_rather_than_left_behind(world: BatchWorld,
         said = str(world.job_row(job_id).error_message)
     else:
         said = world.fail(job_id, "source_not_allowed", **AT_ONCE)
-    assert "neither spool_dir nor sources.delete_roots" in said
+    assert re.search("lies below neither spool_dir, /.*/spool here, nor sources.delete_roots", said)
     assert world.memory.list_page("").entries == []
 
 

@@ -41,7 +41,7 @@ ONE_CALL: dict[str, tuple[Callable[[World], str], int, int, dict[str, int]]] = {
     "put_content": (put_content, 3, 16, {"head": 2, "put": 1}),  # a batch of one
     "write_stream": (write_stream, 3, 16, {"head": 2, "put": 1}),  # the same
     "write_stream alone": (write_stream_alone, 3, 13, {"head": 2, "put": 1}),
-    "move": (move, 4, 16, {"head": 4, "options_of": 1, "copy": 1, "delete_batch": 1}),
+    "move": (move, 4, 16, {"head": 5, "options_of": 1, "copy": 1, "delete_batch": 1}),
 }
 IN_PARTS: dict[str, tuple[Callable[[World], str], int, int]] = {
     "write_stream": (write_stream, 10, 27),

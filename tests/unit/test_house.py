@@ -15,7 +15,11 @@ MODULES = sorted(path.relative_to(ROOT) for folder in SHIPPED for path in (ROOT 
 TOOLS = ("dev", "bench")
 OURS = sorted([*MODULES, *(path.relative_to(ROOT) for folder in TOOLS for path in (ROOT / folder).rglob("*.py"))])
 
-READERS_OF_THE_ENVIRONMENT = {Path("worker/settings/__init__.py"), Path("blobferry/client.py")}
+READERS_OF_THE_ENVIRONMENT = {
+    Path("worker/settings/__init__.py"),
+    Path("blobferry/client.py"),
+    Path("blobferry/flask/flask_ferry.py"),  # it makes the client, from the app's config first
+}
 SIGNERS = {Path("blobferry/signing/s3_signer.py")}
 MAX_LINES = 250
 WRITTEN_BY_A_PROGRAM = {Path("blobferry/async_client.py")}  # as long as what it is written from

@@ -15,7 +15,7 @@ from worker.doctor.findings import Finding
 from worker.errors import ConfigurationError, UnreachableError
 from worker.settings import Settings
 
-_MIGRATE: Final = "run `python -m worker migrate`"
+_MIGRATE: Final = "run `blobferry-worker migrate`"
 
 
 def examine_database(database: Database) -> Iterator[Finding]:

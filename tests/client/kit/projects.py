@@ -40,6 +40,12 @@ def section_files(title: str) -> dict[str, str]:
     return dict(blocks)
 
 
+def python_blocks(page: str) -> list[str]:
+    """The blocks of Python of another page, up to what it shows of tests: they are one app."""
+    text = PAGE.with_name(page).read_text(encoding="utf-8").partition("In tests")[0]
+    return re.findall(r"(?ms)^```python\n(.*?)^```$", text)
+
+
 def installed(directory: Path, *, with_worker: bool = False) -> Path:
     """A folder for ``sys.path`` that has what the wheels would install."""
     folder = directory / ("both" if with_worker else "client")

@@ -10,7 +10,14 @@ from typing import Final
 import pytest
 
 from tests.client.conftest import CHECKOUT, Site, run_python
-from tests.client.kit.projects import CLIENT_ALONE, import_path, installed, run_project, section_files
+from tests.client.kit.projects import (
+    CLIENT_ALONE,
+    import_path,
+    installed,
+    python_blocks,
+    run_project,
+    section_files,
+)
 from tests.django.conftest import as_in_settings
 
 pytest_plugins = ["pytester"]
@@ -53,39 +60,6 @@ def video(request, number):
 
 urlpatterns = [path("videos/<int:number>/", video)]
 """
-API: Final = """
-from fastapi import FastAPI
-from blobferry.fastapi import Ferry, JobView, job_router
-
-app = FastAPI()
-app.include_router(job_router(see=None))
-
-@app.post("/videos/{number}")
-async def submit(number: int, ferry: Ferry) -> JobView:
-    return JobView.of(await ferry.write_stream(f"/videos/{number}.mp4", f"/srv/incoming/{number}.mp4"))
-"""
-WEB: Final = """
-import os
-from flask import Flask
-from flask_sqlalchemy import SQLAlchemy
-from blobferry.flask import FlaskFerry, JobView, job_blueprint
-
-app = Flask(__name__)
-app.config["SQLALCHEMY_DATABASE_URI"] = app.config["BLOBFERRY_DATABASE_URL"] = os.environ["APP_DATABASE_URL"]
-app.config["BLOBFERRY_BROKER_URL"] = os.environ["APP_BROKER_URL"]
-db = SQLAlchemy(app)
-ferry = FlaskFerry(app)
-app.register_blueprint(job_blueprint(see=None))
-
-@app.post("/videos/<int:number>")
-def submit(number):
-    blob, source = f"/videos/{number}.mp4", f"/srv/incoming/{number}.mp4"
-    job = ferry.client.write_stream(blob, source, session=db.session)
-    db.session.commit()
-    return JobView.of(job).as_json()
-"""
-
-
 DJANGO_SUITE: Final = """
 import tempfile
 
@@ -276,14 +250,12 @@ def test_all_of_the_kit_works_in_djangos_transactions(pytester: pytest.Pytester,
 
 
 @pytest.mark.usefixtures("client_alone")
-def test_fastapi_with_its_test_client(pytester: pytest.Pytester) -> None:
-    run_project(pytester, {**section_files("FastAPI"), "api.py": API}).assert_outcomes(passed=1)
-
-
-@pytest.mark.usefixtures("client_alone")
-def test_flask_with_its_test_client(pytester: pytest.Pytester, app_site: Site) -> None:
-    run_project(pytester, {**section_files("Flask"), "web.py": WEB}).assert_outcomes(passed=1)
-    assert app_site.messages() == []
+@pytest.mark.parametrize(("title", "module"), [("FastAPI", "api"), ("Flask", "web")])
+def test_the_app_of_the_frameworks_page_with_its_test_client(
+    pytester: pytest.Pytester, title: str, module: str
+) -> None:
+    app = "\n".join(python_blocks(f"{title.lower()}.md"))
+    run_project(pytester, {**section_files(title), f"{module}.py": app}).assert_outcomes(passed=1)
 
 
 @pytest.mark.usefixtures("with_worker")

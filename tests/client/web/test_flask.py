@@ -151,6 +151,19 @@ def test_the_environment_is_what_an_app_without_settings_of_its_own_uses(
     assert sqlite_site.message_ids() == [job.id]
 
 
+def test_what_the_config_of_an_app_lacks_is_taken_from_the_environment(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOBFERRY_BROKER_URL", sqlite_site.broker_url)
+    monkeypatch.setenv("BLOBFERRY_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+    app = Flask(__name__)
+    app.config["BLOBFERRY_DATABASE_URL"] = sqlite_site.url
+    own = FlaskFerry(app)
+    with app.app_context():
+        job = own.client.delete("/a")
+    assert sqlite_site.message_ids() == [job.id]
+
+
 def test_the_config_of_an_app_may_hold_the_storages_whose_urls_it_signs(sqlite_site: Site) -> None:
     storage = {"bucket": "media", "region": "eu-central-1", "accesskey": "a", "secretkey": "b", "secure": True}
     app = Flask(__name__)

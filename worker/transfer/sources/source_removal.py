@@ -65,7 +65,8 @@ def refuse_unremovable(url: str, *, spool: Path | None, roots: Iterable[Path]) -
     is_file = url.startswith("file:")
     if is_file and _place(Path(path_of(url)), spool, roots)[2]:
         return
-    problem = "lies below neither spool_dir nor sources.delete_roots" if is_file else "is no file"
+    where = "spool_dir, which is not set here," if spool is None else f"spool_dir, {spool} here,"
+    problem = f"lies below neither {where} nor sources.delete_roots" if is_file else "is no file"
     refused = SourceNotAllowedError(f"{url}: may not be removed by worker host {gethostname()}: it {problem}")
     if is_file:
         refused.lacks, refused.certainly_lacks = directory_need(url), True
