@@ -200,6 +200,7 @@ class Situation(JsonValue):
     waits_for: str | None  #: the job that holds, or is earlier in line for, a path that this one needs
     holder: Job | None  #: that job
     ahead: int  #: number of waiting jobs that come first
+    workers: int | None = None  #: number of workers that are alive on this database
     lacks: tuple[str, ...] = ()  #: the workers that leave it to others, and what they lack
     deliveries: tuple[Delivery, ...] = ()  #: of its ends, the newest first
 

@@ -68,6 +68,8 @@ def _after_the_wait(situation: Situation) -> str:
         return _next_poll(situation)
     if situation.waits_for is not None:
         return "it runs within seconds after that job ends"
+    if situation.workers == 0 and is_due(job):
+        return "no worker is alive on this database: start `blobferry-worker run` with it as database_url"
     if job.state == JobState.QUEUED and not is_due(job):
         return f"then it {WAITS_FOR_SLOT}"
     return f"then it continues after {progress(job)}" if job.bytes_done else "then it runs"

@@ -94,6 +94,7 @@ def find_situation(connection: Connection, job_id: str) -> Situation | None:
         uploads=tuple(find_uploads(connection, job_id=job_id)),
         holder=None if holder is None else Job.from_row(holder),
         ahead=_ahead(connection, row),
+        workers=connection.scalar(select(func.count()).select_from(workers).where(workers.c.alive_until > db_now())),
         lacks=_lacks(connection, row),
         deliveries=tuple(find_deliveries(connection, job_id=job_id)),
         **{name: row[name] for name in (*counted, *others)},

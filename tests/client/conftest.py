@@ -20,7 +20,9 @@ from sqlalchemy import event, insert, select, text, update
 
 from blobferry import Client, Job
 from blobferry.cli import main
+from blobferry.sql.clock import db_now
 from blobferry.sql.tables import attempts, jobs, parts, uploads
+from blobferry.sql.worker_tables import workers
 from dev.services import Valkey, valkey, wait_until
 from models import Database
 
@@ -186,3 +188,9 @@ def command(sqlite_site: Site) -> Command:
         return CliRunner().invoke(main, words, input=stdin, env=sqlite_site.environment())
 
     return run
+
+
+def add_living_worker(site: Site) -> None:
+    """The row of a worker that is alive."""
+    with site.database.begin() as session:
+        session.execute(insert(workers).values(worker="w", name="w@host", alive_until=db_now(60.0)))

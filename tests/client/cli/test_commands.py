@@ -160,7 +160,9 @@ def test_status_in_json_is_the_job_and_why(variables: dict[str, str], client: Cl
     said = json.loads(done.stdout)
     assert (done.returncode, {**said, "seen_at": None}) == (0, {**said, **job.as_json(), "seen_at": None})
     assert (said["attempts"], said["uploads"], said["lease_expires_at"]) == ([], [], None)
-    assert re.fullmatch(r"waits for a free worker slot, published \d+ s ago; then it runs", said["explanation"])
+    assert re.fullmatch(
+        r"waits for a free worker slot, published \d+ s ago; no worker is alive .*", said["explanation"]
+    )
 
 
 def test_watch_in_json_prints_a_line_for_each_change(

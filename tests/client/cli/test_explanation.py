@@ -13,7 +13,7 @@ from blobferry import Client, Job, JobState
 from blobferry.cli.explanation import explanation
 from blobferry.cli.wording import briefly
 from blobferry.sql.clock import db_now
-from tests.client.conftest import MIB, SOURCE, Command, Site
+from tests.client.conftest import MIB, SOURCE, Command, Site, add_living_worker
 
 CLOCK = r"\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d"
 CONTINUES = rf"continues after the 1.0 of 4.0 MiB that are stored until ({CLOCK}) \(in 24 h\), and starts again later"
@@ -176,12 +176,21 @@ class Matching(str):
 @pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
 def test_status_says_why_and_what_comes_next(ferry: Client, site: Site, situation: Situation) -> None:
     job = ferry.write_stream("/a", SOURCE)
+    add_living_worker(site)
     site.change(job, **situation.row)
     if situation.upload:
         site.add_upload(job, (MIB,), **situation.upload)
     said = explanation(ferry.situation(job.id))
     # A pattern is matched whole: nothing else is said.
     assert (said.why, said.next.replace(job.id, "JOB")) == (Matching(situation.why), Matching(situation.follows))
+
+
+def test_a_job_for_which_no_worker_is_alive_says_so(ferry: Client, site: Site) -> None:
+    job = ferry.write_stream("/a", SOURCE)
+    says = "no worker is alive on this database: start `blobferry-worker run` with it as database_url"
+    assert explanation(ferry.situation(job.id)).next == says
+    add_living_worker(site)
+    assert explanation(ferry.situation(job.id)).next == "then it runs"
 
 
 def test_a_job_that_waits_for_another_names_it(ferry: Client, site: Site) -> None:
