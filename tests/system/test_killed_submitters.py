@@ -45,7 +45,8 @@ def test_nothing_is_lost_and_nothing_is_left_however_web_processes_die(
             os.utime(spool / name, (status.st_atime, status.st_mtime - DAYS))
         sweep(stack)
         assert set(os.listdir(spool)) == {MARKER}
-        assert 0.3 * tries < len(rows) < tries
+        begun = spool.with_name("begun").stat().st_size  # the last child may have begun more than were asked for
+        assert 0.3 * begun < len(rows) < begun
         assert kills > tries / 50
 
 
